@@ -1,0 +1,48 @@
+"""Repository rule: a Debian kernel as files, without installing it.
+
+    debian_kernel(
+        name = "debian_guest_kernel",
+        package = "linux-image-cloud-amd64",
+        modules = ["virtio_blk"],
+    )
+
+gives @debian_guest_kernel//:bzImage, :vmlinux, :release, :modules.load and :modules
+(described in fetch_debian_kernel.py). It is fetched once and stays until
+`bazel clean --expunge`, or until `bazel sync --only=debian_guest_kernel`.
+"""
+
+_BUILD = """\
+package(default_visibility = ["//visibility:public"])
+
+exports_files([
+    "bzImage",
+    "modules.load",
+    "release",
+    "vmlinux",
+])
+
+filegroup(
+    name = "modules",
+    srcs = glob(["lib/modules/**"]),
+)
+"""
+
+def _debian_kernel_impl(ctx):
+    # Not whatever python3 comes first in PATH: the one that Debian's packages bring.
+    command = ["/usr/bin/python3", ctx.path(ctx.attr._fetch), "--package", ctx.attr.package]
+    for module in ctx.attr.modules:
+        command += ["--module", module]
+    ctx.report_progress("fetching " + ctx.attr.package)
+    result = ctx.execute(command, timeout = 1800)
+    if result.return_code != 0:
+        fail(result.stderr.strip())
+    ctx.file("BUILD", _BUILD)
+
+debian_kernel = repository_rule(
+    implementation = _debian_kernel_impl,
+    attrs = {
+        "package": attr.string(mandatory = True, doc = "meta package; what it depends on is fetched"),
+        "modules": attr.string_list(doc = "modules to keep; what they depend on is kept too"),
+        "_fetch": attr.label(default = "//bazel:fetch_debian_kernel.py", allow_single_file = True),
+    },
+)
