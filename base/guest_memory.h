@@ -1,0 +1,86 @@
+#ifndef BULKHEAD_BASE_GUEST_MEMORY_H_
+#define BULKHEAD_BASE_GUEST_MEMORY_H_
+
+#include <stdint.h>
+#include <string.h>
+
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "base/memory_mapping.h"
+
+namespace bulkhead {
+
+// A guest-physical address in bytes.
+using GuestAddress = uint64_t;
+
+// Guest RAM as this process sees it: a table of mapped ranges, and the one checked way to
+// touch them. Addresses and lengths come from the guest: everything outside the table is
+// an error value, never a crash. The guest changes the bytes at any time: read a field
+// once, into a local.
+//
+// Immutable after Create(), so thread-safe; the bytes themselves are shared with the guest.
+class GuestMemory {
+ public:
+  struct Range {
+    GuestAddress start = 0;
+    MemoryMapping mapping;  // its size is the range's size
+  };
+
+  // Errors: InvalidArgument (a range is empty, wraps, or overlaps another).
+  static absl::StatusOr<GuestMemory> Create(std::vector<Range> ranges);
+
+  GuestMemory() = default;
+  GuestMemory(GuestMemory&&) = default;
+  GuestMemory& operator=(GuestMemory&&) = default;
+
+  // The host bytes of [address, address + size_bytes) if one range holds all of them, else
+  // nullptr. `size_bytes` 0 is valid for an address within a range.
+  uint8_t* HostPointer(GuestAddress address, uint64_t size_bytes) const {
+    for (const Range& range : ranges_) {
+      const uint64_t offset = address - range.start;
+      if (address >= range.start && offset < range.mapping.size()) {
+        if (size_bytes > range.mapping.size() - offset) return nullptr;
+        return range.mapping.data() + offset;
+      }
+    }
+    return nullptr;
+  }
+
+  // Copies from / to guest memory. False, with nothing copied, outside the table.
+  bool Read(GuestAddress address, absl::Span<uint8_t> out) const;
+  bool Write(GuestAddress address, absl::Span<const uint8_t> bytes) const;
+
+  // One object of a trivially copyable type, as a snapshot.
+  template <typename T>
+  bool ReadObject(GuestAddress address, T& out) const {
+    static_assert(std::is_trivially_copyable_v<T>);
+    const uint8_t* host = HostPointer(address, sizeof(T));
+    if (host == nullptr) return false;
+    memcpy(&out, host, sizeof(T));
+    return true;
+  }
+  template <typename T>
+  bool WriteObject(GuestAddress address, const T& value) const {
+    static_assert(std::is_trivially_copyable_v<T>);
+    uint8_t* host = HostPointer(address, sizeof(T));
+    if (host == nullptr) return false;
+    memcpy(host, &value, sizeof(T));
+    return true;
+  }
+
+  absl::Span<const Range> ranges() const { return ranges_; }
+
+ private:
+  explicit GuestMemory(std::vector<Range> ranges) : ranges_(std::move(ranges)) {}
+
+  std::vector<Range> ranges_;
+};
+
+}  // namespace bulkhead
+
+#endif  // BULKHEAD_BASE_GUEST_MEMORY_H_

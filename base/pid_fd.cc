@@ -1,0 +1,55 @@
+#include "base/pid_fd.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/errno_status.h"
+
+namespace bulkhead {
+
+std::string ExitInfo::ToString() const {
+  if (!signalled) return absl::StrCat("exit code ", code);
+  return absl::StrCat("killed by signal ", code, " (", strsignal(code), ")");
+}
+
+absl::StatusOr<PidFd> PidFd::Open(pid_t child) {
+  UniqueFd fd(static_cast<int>(syscall(SYS_pidfd_open, child, 0)));
+  if (!fd.ok()) return ErrnoToStatus(errno, "pidfd_open");
+  return PidFd(std::move(fd), child);
+}
+
+absl::Status PidFd::Signal(int signal) const {
+  if (syscall(SYS_pidfd_send_signal, fd_.get(), signal, nullptr, 0) != 0) {
+    return ErrnoToStatus(errno, "pidfd_send_signal");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ExitInfo> PidFd::Wait(absl::Duration timeout) const {
+  const absl::Time deadline = absl::Now() + timeout;
+  while (true) {
+    const timespec limit =
+        absl::ToTimespec(std::max(deadline - absl::Now(), absl::ZeroDuration()));
+    pollfd p = {.fd = fd_.get(), .events = POLLIN, .revents = 0};
+    const int n = ppoll(&p, 1, &limit, nullptr);
+    if (n == 0) return absl::DeadlineExceededError(absl::StrCat("process ", pid_, " still lives"));
+    if (n > 0) break;
+    if (errno != EINTR) return ErrnoToStatus(errno, "ppoll of a pidfd");
+  }
+  siginfo_t info = {};
+  if (waitid(P_PIDFD, static_cast<id_t>(fd_.get()), &info, WEXITED) != 0) {
+    return ErrnoToStatus(errno, "waitid");
+  }
+  return ExitInfo{.signalled = info.si_code != CLD_EXITED, .code = info.si_status};
+}
+
+}  // namespace bulkhead
