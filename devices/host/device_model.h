@@ -1,0 +1,79 @@
+#ifndef BULKHEAD_DEVICES_HOST_DEVICE_MODEL_H_
+#define BULKHEAD_DEVICES_HOST_DEVICE_MODEL_H_
+
+#include <stdint.h>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/guest_memory.h"
+#include "base/unique_fd.h"
+#include "proto/device_control.pb.h"
+
+namespace bulkhead::devices {
+
+// What the device host does for a model. All calls on the model's thread.
+class DeviceServices {
+ public:
+  virtual ~DeviceServices() = default;
+
+  // Guest RAM. Valid until the model's destructor returns.
+  virtual const GuestMemory& memory() const = 0;
+
+  // Sends MSI-X message `vector`; out of range: dropped.
+  virtual void SignalMsix(uint32_t vector) = 0;
+
+  // Drives the interrupt line. A PCI device's INTA# is level-triggered: it is asserted again
+  // after the guest's end-of-interrupt while the level is still true. A platform device's line
+  // is edge-triggered: each false -> true is one interrupt.
+  virtual void SetIntx(bool level) = 0;
+
+  // Takes the resource of that name out of those handed over. Errors: NotFound.
+  virtual absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) = 0;
+
+  // Calls `on_readable` on the model's thread whenever `fd` is readable (level-triggered)
+  // until Unwatch(). `fd` stays the caller's and must outlive the watch. Errors: as
+  // epoll_ctl(2).
+  virtual absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) = 0;
+  virtual void Unwatch(int fd) = 0;
+};
+
+// State of a PCI function that the vmm owns and a device must obey.
+struct FunctionState {
+  bool bus_master = false;    // without it no DMA and no MSI-X may be started
+  bool msix_enabled = false;  // else the device signals by SetIntx()
+};
+
+// One device, as guest accesses, doorbells and time see it. Pure: no KVM, no gRPC, no sockets
+// of its own. Single-threaded: every call comes from one thread, one at a time, and none may
+// block. All arguments but `region` come from the guest and are hostile.
+class DeviceModel {
+ public:
+  virtual ~DeviceModel() = default;
+
+  // What the device is. Depends on its command line alone; may be called before Start().
+  virtual v1::PciInfo Describe() const = 0;
+
+  // Called once, first. `services` outlives the model. Errors: the resources do not fit.
+  virtual absl::Status Start(DeviceServices& services) = 0;
+
+  // A guest read of `size_bytes` (1, 2, 4 or 8) at `offset` of a region (see
+  // proto/contract.h); the host has checked that it lies within the region. The bytes above
+  // `size_bytes` of the result are ignored.
+  virtual uint64_t Read(uint8_t region, uint64_t offset, uint8_t size_bytes) = 0;
+
+  // A guest write; the bytes of `value` above `size_bytes` are zero.
+  virtual void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) = 0;
+
+  // Doorbell `index` of Describe().doorbells was rung, once or more since the last call. Every
+  // earlier posted write has been delivered. Spurious calls happen: look, do not assume.
+  virtual void OnDoorbell(uint32_t index) = 0;
+
+  // The guest changed the function's state. PCI devices only. Initially all false.
+  virtual void OnFunctionState(const FunctionState& state) = 0;
+};
+
+}  // namespace bulkhead::devices
+
+#endif  // BULKHEAD_DEVICES_HOST_DEVICE_MODEL_H_

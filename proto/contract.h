@@ -1,0 +1,24 @@
+#ifndef BULKHEAD_PROTO_CONTRACT_H_
+#define BULKHEAD_PROTO_CONTRACT_H_
+
+#include <stdint.h>
+
+// What a vmm and a device process must agree on beside the messages of this folder.
+
+namespace bulkhead {
+
+// Changes whenever proto/ changes in a way that the other side would misread.
+inline constexpr uint32_t kContractVersion = 1;
+
+// Descriptors that a device process inherits beside standard input, output and error.
+inline constexpr int kAttachSocketFd = 3;   // SOCK_SEQPACKET, proto/attach.proto
+inline constexpr int kControlSocketFd = 4;  // gRPC, proto/device_control.proto
+
+// Channel regions of a PCI device: 0 to 5 are its BARs. Of a platform device: its port ranges.
+inline constexpr uint8_t kMaxBars = 6;
+inline constexpr uint8_t kCapabilityRegionBase = 16;  // + position in PciFunction.capabilities
+inline constexpr uint8_t kMaxCapabilities = 16;
+
+}  // namespace bulkhead
+
+#endif  // BULKHEAD_PROTO_CONTRACT_H_
