@@ -23,7 +23,12 @@ exports_files([
 
 filegroup(
     name = "modules",
-    srcs = glob(["lib/modules/**"]),
+    srcs = glob([
+        "lib/modules/**/*.ko",
+        "lib/modules/*/modules.alias",
+        "lib/modules/*/modules.builtin",
+        "lib/modules/*/modules.dep",
+    ]),
 )
 """
 
