@@ -19,6 +19,10 @@ inline constexpr uint8_t kMaxBars = 6;
 inline constexpr uint8_t kCapabilityRegionBase = 16;  // + position in PciFunction.capabilities
 inline constexpr uint8_t kMaxCapabilities = 16;
 
+// Data of the channel's kSetFunctionState request: what a PCI device must obey.
+inline constexpr uint64_t kFunctionStateBusMaster = 1 << 0;
+inline constexpr uint64_t kFunctionStateMsixEnabled = 1 << 1;
+
 }  // namespace bulkhead
 
 #endif  // BULKHEAD_PROTO_CONTRACT_H_
