@@ -27,7 +27,9 @@ TEST(ErrnoToStatusTest, MapsTheCodeAndNamesTheCall) {
 TEST(UniqueFdTest, ClosesWhenItEndsAndNotAfterRelease) {
   int fds[2];
   ASSERT_EQ(pipe(fds), 0);
-  { UniqueFd read_end(fds[0]); }
+  {
+    UniqueFd read_end(fds[0]);
+  }
   EXPECT_EQ(fcntl(fds[0], F_GETFD), -1);
   UniqueFd write_end(fds[1]);
   const int released = write_end.release();
@@ -59,8 +61,7 @@ TEST(MemfdTest, AFutureWriteSealLeavesOlderMappingsWritableAndRefusesNewOnes) {
   EXPECT_EQ(reader.data()[7], 42);
 }
 
-absl::StatusOr<GuestMemory> MakeMemory(
-    const std::vector<std::pair<GuestAddress, size_t>>& layout) {
+absl::StatusOr<GuestMemory> MakeMemory(const std::vector<std::pair<GuestAddress, size_t>>& layout) {
   std::vector<GuestMemory::Range> ranges;
   for (const auto& [start, size] : layout) {
     const UniqueFd fd = *CreateMemfd("ram", size);

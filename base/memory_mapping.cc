@@ -15,8 +15,8 @@ absl::StatusOr<MemoryMapping> MemoryMapping::Map(int fd, uint64_t offset, size_t
                                                  Protection protection) {
   const int prot = protection == Protection::kRead ? PROT_READ : PROT_READ | PROT_WRITE;
   // NORESERVE: guest RAM may be larger than what is ever touched.
-  void* data = mmap(nullptr, size_bytes, prot, MAP_SHARED | MAP_NORESERVE, fd,
-                    static_cast<off_t>(offset));
+  void* data =
+      mmap(nullptr, size_bytes, prot, MAP_SHARED | MAP_NORESERVE, fd, static_cast<off_t>(offset));
   if (data == MAP_FAILED) return ErrnoToStatus(errno, "mmap");
   return MemoryMapping(static_cast<uint8_t*>(data), size_bytes);
 }

@@ -10,17 +10,18 @@
 namespace bulkhead::vmm::layout {
 
 // --- Low memory, used once at boot -------------------------------------------------------
-inline constexpr GuestAddress kGdt = 0x500;           // above the real-mode IVT and BDA
+inline constexpr GuestAddress kGdt = 0x500;  // above the real-mode IVT and BDA
 inline constexpr GuestAddress kPvhStartInfo = 0x6000;
 inline constexpr GuestAddress kPvhModules = 0x6040;
 inline constexpr GuestAddress kPvhMemoryMap = 0x6100;
-inline constexpr GuestAddress kZeroPage = 0x7000;     // Linux boot_params, one page
+inline constexpr GuestAddress kZeroPage = 0x7000;  // Linux boot_params, one page
 inline constexpr GuestAddress kBootStack = 0x8ff0;
-inline constexpr GuestAddress kPageTables = 0x9000;   // PML4, PDPT, four PDs: 0x9000-0xefff
+inline constexpr GuestAddress kPageTables = 0x9000;  // PML4, PDPT, four PDs: 0x9000-0xefff
 inline constexpr GuestAddress kCommandLine = 0x20000;
 inline constexpr uint64_t kCommandLineMaxBytes = 2048;  // with the terminating zero; Linux's limit
-inline constexpr GuestAddress kEbda = 0x9fc00;        // usable low memory ends here
-inline constexpr GuestAddress kAcpiTables = 0xe0000;  // where a BIOS has its RSDP: found by a scan too
+inline constexpr GuestAddress kEbda = 0x9fc00;          // usable low memory ends here
+inline constexpr GuestAddress kAcpiTables =
+    0xe0000;  // where a BIOS has its RSDP: found by a scan too
 inline constexpr GuestAddress kAcpiTablesEnd = 0x100000;
 inline constexpr GuestAddress kHighMemory = 0x100000;  // kernels load at or above 1 MiB
 
@@ -28,13 +29,14 @@ inline constexpr GuestAddress kHighMemory = 0x100000;  // kernels load at or abo
 inline constexpr GuestAddress kHoleStart = 0xc0000000;
 inline constexpr GuestAddress kMmio32Start = 0xc0000000;  // 32-bit BARs
 inline constexpr GuestAddress kMmio32End = 0xe0000000;
-inline constexpr GuestAddress kEcamStart = 0xe0000000;    // one bus: 1 MiB
+inline constexpr GuestAddress kEcamStart = 0xe0000000;  // one bus: 1 MiB
 inline constexpr uint64_t kEcamSize = 0x100000;
 inline constexpr GuestAddress kIoApic = 0xfec00000;
 inline constexpr GuestAddress kLocalApic = 0xfee00000;
-inline constexpr GuestAddress kIdentityMap = 0xfffbc000;  // one page; Intel VT-x without unrestricted guest
-inline constexpr GuestAddress kTss = 0xfffbd000;          // three pages; as above
-inline constexpr GuestAddress kHoleEnd = 0x100000000;     // RAM goes on here
+inline constexpr GuestAddress kIdentityMap =
+    0xfffbc000;                                   // one page; Intel VT-x without unrestricted guest
+inline constexpr GuestAddress kTss = 0xfffbd000;  // three pages; as above
+inline constexpr GuestAddress kHoleEnd = 0x100000000;  // RAM goes on here
 
 // --- Above all RAM: 64-bit BARs. The start is the end of RAM, rounded up to 1 GiB, and at
 // least 64 GiB so that it does not move with the memory size. ---------------------------------

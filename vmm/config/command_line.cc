@@ -1,0 +1,348 @@
+#include "vmm/config/command_line.h"
+
+#include <getopt.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/status_macros.h"
+#include "vmm/config/text_config.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr absl::string_view kHelp = R"(usage: vmm --kernel PATH [flags]
+       vmm --config FILE [flags]
+
+Runs a virtual machine whose every device is a process of its own.
+
+The virtual machine
+  --config FILE     configuration in protobuf text format (proto/vm_config.proto);
+                    flags are laid over it
+  --kernel PATH     Linux vmlinux (PVH) or bzImage
+  --initrd PATH     initial RAM disk
+  --cmdline TEXT    kernel command line
+  --memory SIZE     guest RAM, as 512M or 2G                        (default: 512M)
+  --cpus N          virtual CPUs, 1 to 32                           (default: 1)
+  --name NAME       name of the VM                                  (default: vm)
+
+Devices; each flag starts one process, and may be given several times
+  --disk path=FILE[,readonly][,name=NAME][,slot=N]
+                    virtio-blk over a file or block device
+  --rng[=NAME]      virtio entropy source
+  --console=stdio|none
+                    serial port on this terminal  (default: stdio, or none with --config)
+  --device name=NAME,binary=BIN[,arg=FLAG]...[,file:RES=PATH]...[,rofile:RES=PATH]...[,slot=N]
+                    any device binary; RES is the resource's name. ',,' is a literal comma
+  --device-dir DIR  where device binaries are                       (default: beside vmm)
+
+  --check           validate the configuration, start nothing
+  --verbose         log what happens
+  --help            this text
+
+Exit codes: 0 the guest powered off, 2 bad configuration, 3 the guest asked for a reset,
+4 triple fault, 5 the vmm or KVM failed, 130/143 ended by SIGINT/SIGTERM.
+
+Example
+  vmm --kernel vmlinux --initrd initrd.img --cmdline 'console=ttyS0' \
+      --memory 512M --cpus 2 --disk path=disk.img,readonly --rng
+)";
+
+enum Flag : int {
+  kConfig = 256,
+  kKernel,
+  kInitrd,
+  kCmdline,
+  kMemory,
+  kCpus,
+  kName,
+  kDisk,
+  kRng,
+  kConsole,
+  kDevice,
+  kDeviceDir,
+  kCheck,
+  kVerbose,
+  kHelpFlag,
+};
+
+constexpr option kOptions[] = {
+    {"config", required_argument, nullptr, kConfig},
+    {"kernel", required_argument, nullptr, kKernel},
+    {"initrd", required_argument, nullptr, kInitrd},
+    {"cmdline", required_argument, nullptr, kCmdline},
+    {"memory", required_argument, nullptr, kMemory},
+    {"cpus", required_argument, nullptr, kCpus},
+    {"name", required_argument, nullptr, kName},
+    {"disk", required_argument, nullptr, kDisk},
+    {"rng", optional_argument, nullptr, kRng},
+    {"console", required_argument, nullptr, kConsole},
+    {"device", required_argument, nullptr, kDevice},
+    {"device-dir", required_argument, nullptr, kDeviceDir},
+    {"check", no_argument, nullptr, kCheck},
+    {"verbose", no_argument, nullptr, kVerbose},
+    {"help", no_argument, nullptr, kHelpFlag},
+    {nullptr, 0, nullptr, 0},
+};
+
+// Splits at commas; ",," is a comma within a part.
+std::vector<std::string> SplitParts(absl::string_view text) {
+  std::vector<std::string> parts(1);
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != ',') {
+      parts.back().push_back(text[i]);
+    } else if (i + 1 < text.size() && text[i + 1] == ',') {
+      parts.back().push_back(',');
+      ++i;
+    } else {
+      parts.emplace_back();
+    }
+  }
+  return parts;
+}
+
+absl::Status FlagError(absl::string_view flag, absl::string_view problem) {
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": ", problem));
+}
+
+// Adds a device and notes the flag as the place of all its fields.
+v1::DeviceConfig& AddDevice(CommandLine& line, absl::string_view flag) {
+  line.places[absl::StrCat("devices[", line.config.devices_size(), "]")] = std::string(flag);
+  return *line.config.add_devices();
+}
+
+void AddFile(v1::DeviceConfig& device, absl::string_view name, absl::string_view path,
+             bool read_only) {
+  v1::ResourceConfig& resource = *device.add_resources();
+  resource.set_name(std::string(name));
+  resource.mutable_file()->set_path(std::string(path));
+  resource.mutable_file()->set_read_only(read_only);
+}
+
+// "disk0", "disk1", ...: the first name of that kind that is free.
+std::string FreeName(const CommandLine& line, absl::string_view kind) {
+  for (int i = 0;; ++i) {
+    std::string name = absl::StrCat(kind, i);
+    bool free = true;
+    for (const v1::DeviceConfig& device : line.config.devices()) {
+      free = free && device.name() != name;
+    }
+    if (free) return name;
+  }
+}
+
+absl::Status ParseSlot(absl::string_view flag, absl::string_view text, v1::DeviceConfig& device) {
+  uint32_t slot = 0;
+  if (!absl::SimpleAtoi(text, &slot) || slot == 0) {
+    return FlagError(flag, absl::StrCat("slot=", text, " is no slot; there are 1 to 31"));
+  }
+  device.set_pci_slot(slot);
+  return absl::OkStatus();
+}
+
+absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
+  std::string name = FreeName(line, "disk");
+  v1::DeviceConfig device;
+  std::string path;
+  bool read_only = false;
+  for (const std::string& part : SplitParts(text)) {
+    absl::string_view value = part;
+    if (absl::ConsumePrefix(&value, "path=")) {
+      path = std::string(value);
+    } else if (absl::ConsumePrefix(&value, "name=")) {
+      name = std::string(value);
+    } else if (absl::ConsumePrefix(&value, "slot=")) {
+      RETURN_IF_ERROR(ParseSlot("--disk", value, device));
+    } else if (value == "readonly") {
+      read_only = true;
+    } else {
+      return FlagError("--disk", absl::StrCat("\"", part, "\" is unknown; it takes ",
+                                              "path=FILE, readonly, name=NAME, slot=N"));
+    }
+  }
+  if (path.empty()) return FlagError("--disk", "no path=FILE given");
+  device.set_name(name);
+  device.set_binary("virtio_blk");
+  AddFile(device, "disk", path, read_only);
+  AddDevice(line, "--disk") = std::move(device);
+  return absl::OkStatus();
+}
+
+absl::Status ParseDevice(absl::string_view text, CommandLine& line) {
+  v1::DeviceConfig device;
+  for (const std::string& part : SplitParts(text)) {
+    absl::string_view value = part;
+    if (absl::ConsumePrefix(&value, "name=")) {
+      device.set_name(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "binary=")) {
+      device.set_binary(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "arg=")) {
+      device.add_arg(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "timeout=")) {
+      device.set_access_timeout(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "slot=")) {
+      RETURN_IF_ERROR(ParseSlot("--device", value, device));
+    } else if (absl::StartsWith(value, "file:") || absl::StartsWith(value, "rofile:")) {
+      const bool read_only = absl::ConsumePrefix(&value, "ro");
+      absl::ConsumePrefix(&value, "file:");
+      const size_t equals = value.find('=');
+      if (equals == absl::string_view::npos) {
+        return FlagError("--device",
+                         absl::StrCat("\"", part, "\" has no path; give file:RES=PATH"));
+      }
+      AddFile(device, value.substr(0, equals), value.substr(equals + 1), read_only);
+    } else {
+      return FlagError("--device",
+                       absl::StrCat("\"", part, "\" is unknown; it takes name=, binary=, arg=, ",
+                                    "file:RES=PATH, rofile:RES=PATH, timeout=, slot="));
+    }
+  }
+  AddDevice(line, "--device") = std::move(device);
+  return absl::OkStatus();
+}
+
+void AddConsole(CommandLine& line, absl::string_view place) {
+  v1::DeviceConfig& device = AddDevice(line, place);
+  device.set_name("console");
+  device.set_binary("uart16550");
+  v1::ResourceConfig& input = *device.add_resources();
+  input.set_name("input");
+  input.mutable_standard_input();
+  v1::ResourceConfig& output = *device.add_resources();
+  output.set_name("output");
+  output.mutable_standard_output();
+}
+
+// Sets the one field that a plain flag stands for.
+absl::Status ApplyScalar(int flag, const std::string& value, CommandLine& line) {
+  v1::VmConfig& config = line.config;
+  switch (flag) {
+    case kKernel:
+      config.mutable_kernel()->set_path(value);
+      line.places["kernel.path"] = "--kernel";
+      break;
+    case kInitrd:
+      config.mutable_kernel()->set_initrd(value);
+      line.places["kernel.initrd"] = "--initrd";
+      break;
+    case kCmdline:
+      config.mutable_kernel()->set_cmdline(value);
+      line.places["kernel.cmdline"] = "--cmdline";
+      break;
+    case kMemory:
+      config.set_memory(value);
+      line.places["memory"] = "--memory";
+      break;
+    case kName:
+      config.set_name(value);
+      line.places["name"] = "--name";
+      break;
+    case kCpus: {
+      uint32_t cpus = 0;
+      if (!absl::SimpleAtoi(value, &cpus)) {
+        return FlagError("--cpus", absl::StrCat("\"", value, "\" is no number; give 1 to 32"));
+      }
+      config.set_cpus(cpus);
+      line.places["cpus"] = "--cpus";
+      break;
+    }
+    default:
+      break;
+  }
+  return absl::OkStatus();
+}
+
+struct GivenFlag {
+  int flag;
+  std::string value;
+};
+
+absl::StatusOr<std::vector<GivenFlag>> Scan(int argc, char** argv) {
+  std::vector<GivenFlag> given;
+  optind = 0;  // a fresh scan, also in tests
+  opterr = 0;
+  int flag;
+  while ((flag = getopt_long(argc, argv, "+:", kOptions, nullptr)) != -1) {
+    if (flag == ':') {
+      return FlagError(argv[optind - 1], "needs a value; see vmm --help");
+    }
+    if (flag == '?') {
+      return FlagError(argv[optind - 1], "unknown or ambiguous flag; see vmm --help");
+    }
+    given.push_back({flag, optarg == nullptr ? "" : optarg});
+  }
+  if (optind < argc) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("\"", argv[optind], "\" is not a flag; see vmm --help"));
+  }
+  return given;
+}
+
+}  // namespace
+
+absl::string_view CommandLineHelp() { return kHelp; }
+
+absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
+  CommandLine line;
+  ASSIGN_OR_RETURN(const std::vector<GivenFlag> given, Scan(argc, argv));
+  bool has_file = false;
+  for (const GivenFlag& flag : given) {
+    if (flag.flag == kHelpFlag) line.help = true;
+    if (flag.flag != kConfig) continue;
+    if (has_file) return FlagError("--config", "given twice; one file describes one VM");
+    has_file = true;
+  }
+  if (line.help) return line;
+  // The file first, wherever its flag stands: flags are laid over it.
+  for (const GivenFlag& flag : given) {
+    if (flag.flag == kConfig) RETURN_IF_ERROR(ReadTextConfig(flag.value, line.config, line.places));
+  }
+  bool console_given = false;
+  for (const auto& [flag, value] : given) {
+    switch (flag) {
+      case kDisk:
+        RETURN_IF_ERROR(ParseDisk(value, line));
+        break;
+      case kDevice:
+        RETURN_IF_ERROR(ParseDevice(value, line));
+        break;
+      case kRng: {
+        const std::string name = value.empty() ? FreeName(line, "rng") : value;
+        v1::DeviceConfig& device = AddDevice(line, "--rng");
+        device.set_name(name);
+        device.set_binary("virtio_rng");
+        break;
+      }
+      case kConsole:
+        if (value != "stdio" && value != "none") {
+          return FlagError("--console", absl::StrCat("\"", value, "\" is unknown; stdio or none"));
+        }
+        if (value == "stdio" && !console_given) AddConsole(line, "--console");
+        console_given = true;
+        break;
+      case kDeviceDir:
+        line.device_dir = value;
+        break;
+      case kCheck:
+        line.check_only = true;
+        break;
+      case kVerbose:
+        line.verbose = true;
+        break;
+      default:
+        RETURN_IF_ERROR(ApplyScalar(flag, value, line));
+    }
+  }
+  if (!has_file && !console_given) AddConsole(line, "--console");
+  if (!has_file && line.config.memory().empty()) line.config.set_memory("512M");
+  // The wire cannot tell "0" from "not given"; a place can.
+  if (line.config.cpus() == 0 && line.places.count("cpus") == 0) line.config.set_cpus(1);
+  return line;
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,195 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "vmm/config/command_line.h"
+#include "vmm/config/text_config.h"
+#include "vmm/config/validate.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+using ::testing::HasSubstr;
+
+// A folder with a kernel, a disk and a device binary, and a host of 1 GiB.
+class ConfigTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = absl::StrCat(::testing::TempDir(), "/configXXXXXX");
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    dir_ = pattern;
+    for (const char* name : {"vmlinux", "disk.img", "virtio_blk", "uart16550", "virtio_rng"}) {
+      std::ofstream(Path(name)) << name;
+      chmod(Path(name).c_str(), 0755);
+    }
+    host_ = {.memory_bytes = uint64_t{1} << 30, .device_dirs = {dir_}};
+  }
+
+  std::string Path(const std::string& name) const { return absl::StrCat(dir_, "/", name); }
+
+  // "$DIR" stands for the folder.
+  absl::StatusOr<VmSpec> FromText(const std::string& text) const {
+    v1::VmConfig config;
+    FieldPlaces places;
+    const absl::Status parsed = ParseTextConfig(absl::StrReplaceAll(text, {{"$DIR", dir_}}),
+                                                "vm.textproto", config, places);
+    if (!parsed.ok()) return parsed;
+    return ValidateConfig(config, places, host_);
+  }
+
+  absl::StatusOr<VmSpec> FromFlags(std::vector<std::string> flags) const {
+    flags.insert(flags.begin(), "vmm");
+    std::vector<char*> argv;
+    for (std::string& flag : flags) {
+      flag = absl::StrReplaceAll(flag, {{"$DIR", dir_}});
+      argv.push_back(flag.data());
+    }
+    argv.push_back(nullptr);
+    const absl::StatusOr<CommandLine> line =
+        ParseCommandLine(static_cast<int>(flags.size()), argv.data());
+    if (!line.ok()) return line.status();
+    return ValidateConfig(line->config, line->places, host_);
+  }
+
+  std::string dir_;
+  HostLimits host_;
+};
+
+TEST_F(ConfigTest, ACompleteTextIsTakenOver) {
+  const absl::StatusOr<VmSpec> spec = FromText(R"(
+      name: "web"
+      kernel { path: "$DIR/vmlinux" cmdline: "console=ttyS0" }
+      memory: "256M"
+      cpus: 2
+      devices {
+        name: "root" binary: "virtio_blk" arg: "--queues=2" access_timeout: "250ms" pci_slot: 7
+        resources { name: "disk" file { path: "$DIR/disk.img" read_only: true } }
+      })");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->name, "web");
+  EXPECT_EQ(spec->memory_bytes, 256u << 20);
+  EXPECT_EQ(spec->cpus, 2u);
+  ASSERT_EQ(spec->devices.size(), 1u);
+  const DeviceSpec& device = spec->devices[0];
+  EXPECT_EQ(device.binary, Path("virtio_blk"));
+  EXPECT_EQ(device.args, std::vector<std::string>{"--queues=2"});
+  EXPECT_EQ(device.access_timeout, absl::Milliseconds(250));
+  EXPECT_EQ(device.pci_slot, 7u);
+  ASSERT_EQ(device.resources.size(), 1u);
+  EXPECT_TRUE(device.resources[0].fd.ok());
+  EXPECT_TRUE(device.resources[0].read_only);
+}
+
+TEST_F(ConfigTest, FlagsMakeTheCommonCase) {
+  const absl::StatusOr<VmSpec> spec =
+      FromFlags({"--kernel", "$DIR/vmlinux", "--memory=64M", "--cpus=2", "--disk",
+                 "path=$DIR/disk.img,readonly", "--rng"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  ASSERT_EQ(spec->devices.size(), 3u);
+  EXPECT_EQ(spec->devices[0].name, "disk0");
+  EXPECT_EQ(spec->devices[1].name, "rng0");
+  EXPECT_EQ(spec->devices[2].name, "console");
+  EXPECT_TRUE(spec->uses_standard_input);
+}
+
+TEST_F(ConfigTest, FlagsAreLaidOverTheFile) {
+  std::ofstream(Path("vm.textproto")) << "kernel { path: \"/nowhere\" } memory: \"32M\" cpus: 1";
+  const absl::StatusOr<VmSpec> spec =
+      FromFlags({"--kernel=$DIR/vmlinux", "--config=$DIR/vm.textproto", "--cpus=4"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->kernel_path, Path("vmlinux"));
+  EXPECT_EQ(spec->cpus, 4u);
+  EXPECT_EQ(spec->memory_bytes, 32u << 20);
+  EXPECT_TRUE(spec->devices.empty());
+}
+
+TEST_F(ConfigTest, ADoubledCommaIsACommaInAPath) {
+  std::ofstream(Path("a,b.img")) << "x";
+  EXPECT_TRUE(
+      FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/a,,b.img", "--console=none"}).ok());
+}
+
+TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
+  const std::string kernel = "kernel { path: \"$DIR/vmlinux\" }\n";
+  const std::string good = kernel + "memory: \"64M\"\ncpus: 1\n";
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"memory: \"64M\" cpus: 1", "kernel.path: missing"},
+      {"kernel { path: \"/no/such\" } memory: \"64M\" cpus: 1",
+       "vm.textproto:1: kernel.path: cannot open \"/no/such\""},
+      {"kernel { path: \"/\" } memory: \"64M\" cpus: 1", "\"/\" is neither a file nor"},
+      {good + "gpus: 1", "vm.textproto:4: Message type \"bulkhead.v1.VmConfig\" has no field"},
+      {kernel + "memory: \"64M\"\ncpus: 0", "cpus: 0 virtual CPUs"},
+      {kernel + "memory: \"64M\"\ncpus: 33", "vm.textproto:3: cpus: 33 virtual CPUs"},
+      {kernel + "cpus: 1", "memory: missing"},
+      {kernel + "memory: \"64\" cpus: 1", "vm.textproto:2: memory: \"64\" is no size"},
+      {kernel + "memory: \"99999999999999G\" cpus: 1", "is no size"},
+      {kernel + "memory: \"8M\" cpus: 1", "\"8M\" is too little"},
+      {kernel + "memory: \"2G\" cpus: 1", "more than this host has; at most 1024M"},
+      {good + "devices { name: \"a b\" binary: \"virtio_rng\" }",
+       "vm.textproto:4: devices[0].name: \"a b\" is no name"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" }\n"
+              "devices { name: \"a\" binary: \"virtio_rng\" }",
+       "vm.textproto:5: devices[1].name: \"a\" is taken"},
+      {good + "devices { name: \"a\" binary: \"nothing\" }", "\"nothing\" is no executable file"},
+      {good + "devices { name: \"a\" }", "devices[0].binary: missing"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" access_timeout: \"soon\" }",
+       "access_timeout: \"soon\" is no usable duration"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" pci_slot: 32 }", "32 is no slot"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" pci_slot: 3 }"
+              "devices { name: \"b\" binary: \"virtio_rng\" pci_slot: 3 }",
+       "devices[1].pci_slot: 3 is taken"},
+      {good + "devices { name: \"a\" binary: \"virtio_blk\" resources { name: \"disk\" } }",
+       "devices[0].resources[0]: has no source"},
+      {good + "devices { name: \"a\" binary: \"virtio_blk\"\n"
+              "resources { name: \"disk\" file { path: \"/no/disk\" } } }",
+       "vm.textproto:5: devices[0].resources[0].file.path: cannot open \"/no/disk\" for writing"},
+  };
+  for (const auto& [text, error] : cases) {
+    const absl::StatusOr<VmSpec> spec = FromText(text);
+    ASSERT_FALSE(spec.ok()) << text;
+    EXPECT_THAT(std::string(spec.status().message()), HasSubstr(error)) << text;
+    EXPECT_EQ(spec.status().message().find('\n'), absl::string_view::npos) << "one line";
+  }
+}
+
+TEST_F(ConfigTest, ABadFlagIsNamed) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{}, "kernel.path: missing; give a vmlinux or bzImage with --kernel PATH"},
+      {{"--kernel", "/no/such"}, "--kernel: cannot open \"/no/such\""},
+      {{"--kernel"}, "--kernel: needs a value"},
+      {{"--kernel=$DIR/vmlinux", "--cpus=0"}, "--cpus: 0 virtual CPUs"},
+      {{"--kernel=$DIR/vmlinux", "--cpus=two"}, "--cpus: \"two\" is no number"},
+      {{"--kernel=$DIR/vmlinux", "--memory=4T"}, "--memory: \"4T\" is no size"},
+      {{"--kernel=$DIR/vmlinux", "--disk=$DIR/disk.img"}, "--disk: \""},
+      {{"--kernel=$DIR/vmlinux", "--disk=readonly"}, "--disk: no path=FILE given"},
+      {{"--kernel=$DIR/vmlinux", "--disk=path=/no/disk"}, "--disk: cannot open \"/no/disk\""},
+      {{"--kernel=$DIR/vmlinux", "--console=vga"}, "--console: \"vga\" is unknown"},
+      {{"--kernel=$DIR/vmlinux", "--rng=a", "--rng=a"}, "--rng: \"a\" is taken"},
+      {{"--frobnicate"}, "--frobnicate: unknown"},
+      {{"vmlinux"}, "\"vmlinux\" is not a flag"},
+  };
+  for (const auto& [flags, error] : cases) {
+    const absl::StatusOr<VmSpec> spec = FromFlags(flags);
+    ASSERT_FALSE(spec.ok()) << error;
+    EXPECT_THAT(std::string(spec.status().message()), HasSubstr(error));
+  }
+}
+
+TEST_F(ConfigTest, ADiskThatAnotherVmWritesIsRefused) {
+  const std::vector<std::string> flags = {"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img"};
+  const absl::StatusOr<VmSpec> first = FromFlags(flags);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_THAT(std::string(FromFlags(flags).status().message()), HasSubstr("is in use by another"));
+  EXPECT_FALSE(FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,readonly"}).ok());
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm

@@ -1,0 +1,98 @@
+#include "vmm/config/text_config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/errno_status.h"
+#include "base/unique_fd.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/io/tokenizer.h"
+#include "google/protobuf/message.h"
+#include "google/protobuf/text_format.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+using ::google::protobuf::FieldDescriptor;
+using ::google::protobuf::Message;
+using ::google::protobuf::TextFormat;
+
+constexpr size_t kMaxConfigBytes = 1 << 20;
+
+// Keeps the first error: the ones after it are mostly its consequences.
+class FirstError : public google::protobuf::io::ErrorCollector {
+ public:
+  void AddError(int line, int /*column*/, const std::string& message) override {
+    if (!text_.empty()) return;
+    text_ = line < 0 ? message : absl::StrCat(line + 1, ": ", message);
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+// Notes the line of every field that is set, all the way down.
+void CollectPlaces(const Message& message, const TextFormat::ParseInfoTree& tree,
+                   absl::string_view file_name, const std::string& prefix, FieldPlaces& places) {
+  std::vector<const FieldDescriptor*> fields;
+  message.GetReflection()->ListFields(message, &fields);
+  for (const FieldDescriptor* field : fields) {
+    const int count = field->is_repeated() ? message.GetReflection()->FieldSize(message, field) : 1;
+    for (int i = 0; i < count; ++i) {
+      const int index = field->is_repeated() ? i : -1;
+      const std::string path =
+          absl::StrCat(prefix, field->name(), index < 0 ? "" : absl::StrCat("[", index, "]"));
+      const TextFormat::ParseLocation location = tree.GetLocation(field, index);
+      if (location.line >= 0) places[path] = absl::StrCat(file_name, ":", location.line + 1);
+      if (field->cpp_type() != FieldDescriptor::CPPTYPE_MESSAGE) continue;
+      const TextFormat::ParseInfoTree* nested = tree.GetTreeForNested(field, index);
+      if (nested == nullptr) continue;
+      const Message& child =
+          index < 0 ? message.GetReflection()->GetMessage(message, field)
+                    : message.GetReflection()->GetRepeatedMessage(message, field, index);
+      CollectPlaces(child, *nested, file_name, absl::StrCat(path, "."), places);
+    }
+  }
+}
+
+}  // namespace
+
+absl::Status ParseTextConfig(absl::string_view text, absl::string_view file_name,
+                             v1::VmConfig& config, FieldPlaces& places) {
+  FirstError error;
+  TextFormat::ParseInfoTree tree;
+  TextFormat::Parser parser;
+  parser.RecordErrorsTo(&error);
+  parser.WriteLocationsTo(&tree);
+  if (!parser.ParseFromString(std::string(text), &config)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        file_name, ":", error.text(), " (the fields are those of proto/vm_config.proto)"));
+  }
+  CollectPlaces(config, tree, file_name, "", places);
+  return absl::OkStatus();
+}
+
+absl::Status ReadTextConfig(const std::string& path, v1::VmConfig& config, FieldPlaces& places) {
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd.ok()) return ErrnoToStatus(errno, absl::StrCat("--config: cannot open \"", path, "\""));
+  std::string text(kMaxConfigBytes + 1, '\0');
+  size_t size = 0;
+  while (size < text.size()) {
+    const ssize_t n = read(fd.get(), text.data() + size, text.size() - size);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return ErrnoToStatus(errno, absl::StrCat("--config: cannot read \"", path, "\""));
+    if (n == 0) break;
+    size += static_cast<size_t>(n);
+  }
+  if (size > kMaxConfigBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--config: \"", path, "\" has more than 1 MiB: no VM configuration"));
+  }
+  text.resize(size);
+  return ParseTextConfig(text, path, config, places);
+}
+
+}  // namespace bulkhead::vmm

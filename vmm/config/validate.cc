@@ -1,0 +1,309 @@
+#include "vmm/config/validate.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include <set>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "base/status_macros.h"
+#include "vmm/memory/guest_layout.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr uint64_t kMebibyte = 1 << 20;
+constexpr uint64_t kMinMemory = 16 * kMebibyte;
+constexpr size_t kMaxNameLength = 64;
+constexpr absl::Duration kDefaultAccessTimeout = absl::Seconds(5);
+constexpr absl::Duration kMinAccessTimeout = absl::Milliseconds(1);
+constexpr absl::Duration kMaxAccessTimeout = absl::Minutes(10);
+
+// Builds errors that say where the field stands.
+class Validator {
+ public:
+  Validator(const FieldPlaces& places, const HostLimits& host) : places_(places), host_(host) {}
+
+  absl::StatusOr<VmSpec> Validate(const v1::VmConfig& config);
+
+ private:
+  // "vm.textproto:7: devices[1].name: <problem>", or "--cpus: <problem>".
+  absl::Status Error(const std::string& field, absl::string_view problem) const;
+
+  absl::Status CheckName(const std::string& field, const std::string& name) const;
+  absl::StatusOr<uint64_t> Memory(const std::string& text) const;
+  absl::StatusOr<UniqueFd> OpenFile(const std::string& field, const std::string& path,
+                                    bool read_only, bool lock) const;
+  absl::StatusOr<std::string> FindBinary(const std::string& field, const std::string& name) const;
+  absl::StatusOr<DeviceSpec> Device(const std::string& field, const v1::DeviceConfig& config);
+  absl::StatusOr<ResourceSpec> Resource(const std::string& field, const v1::ResourceConfig& config);
+
+  const FieldPlaces& places_;
+  const HostLimits& host_;
+  std::set<std::string> device_names_;
+  std::set<uint32_t> pci_slots_;
+  std::string standard_input_user_;  // field path of the device that has it
+};
+
+absl::Status Validator::Error(const std::string& field, absl::string_view problem) const {
+  for (std::string path = field;;) {
+    if (const auto place = places_.find(path); place != places_.end()) {
+      // A flag names the field by itself.
+      if (absl::string_view(place->second).substr(0, 2) == "--") {
+        return absl::InvalidArgumentError(absl::StrCat(place->second, ": ", problem));
+      }
+      return absl::InvalidArgumentError(absl::StrCat(place->second, ": ", field, ": ", problem));
+    }
+    const size_t dot = path.rfind('.');
+    if (dot == std::string::npos) break;
+    path.resize(dot);
+  }
+  return absl::InvalidArgumentError(absl::StrCat(field, ": ", problem));
+}
+
+absl::Status Validator::CheckName(const std::string& field, const std::string& name) const {
+  bool good = !name.empty() && name.size() <= kMaxNameLength && name[0] != '.' && name[0] != '-';
+  for (const char c : name) {
+    good = good &&
+           (absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.');
+  }
+  if (good) return absl::OkStatus();
+  return Error(field,
+               absl::StrCat("\"", name, "\" is no name; use 1 to ", kMaxNameLength,
+                            " letters, digits, '-', '_' and '.', a letter, digit or '_' first"));
+}
+
+absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
+  if (text.empty()) return Error("memory", "missing; say how much RAM the guest has, as \"512M\"");
+  absl::string_view number = text;
+  uint64_t unit = 0;
+  if (absl::ConsumeSuffix(&number, "M"))
+    unit = kMebibyte;
+  else if (absl::ConsumeSuffix(&number, "G"))
+    unit = 1024 * kMebibyte;
+  uint64_t count = 0;
+  if (unit == 0 || !absl::SimpleAtoi(number, &count) || count > UINT64_MAX / unit) {
+    return Error("memory", absl::StrCat("\"", text,
+                                        "\" is no size; use a whole number and M or G: \"512M\""));
+  }
+  const uint64_t bytes = count * unit;
+  if (bytes < kMinMemory) {
+    return Error("memory", absl::StrCat("\"", text, "\" is too little; a guest needs 16M or more"));
+  }
+  if (bytes > host_.memory_bytes) {
+    return Error("memory", absl::StrCat("\"", text, "\" is more than this host has; at most ",
+                                        host_.memory_bytes / kMebibyte, "M"));
+  }
+  return bytes;
+}
+
+absl::StatusOr<UniqueFd> Validator::OpenFile(const std::string& field, const std::string& path,
+                                             bool read_only, bool lock) const {
+  if (path.empty()) return Error(field, "missing; give the path of a file");
+  UniqueFd fd(
+      open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  if (!fd.ok()) {
+    const int error = errno;
+    const bool may_read_only = !read_only && (error == EACCES || error == EROFS);
+    return Error(field,
+                 absl::StrCat("cannot open \"", path, "\"", read_only ? "" : " for writing", ": ",
+                              strerror(error),
+                              may_read_only ? "; if reading is enough, say so: readonly" : ""));
+  }
+  struct stat info = {};
+  if (fstat(fd.get(), &info) != 0 || (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode))) {
+    return Error(field, absl::StrCat("\"", path, "\" is neither a file nor a block device"));
+  }
+  if (!lock) return fd;
+  // Two VMs that write one disk destroy it. The lock belongs to the open file description, so
+  // it lasts as long as any process of this VM holds it.
+  struct flock whole = {};
+  whole.l_type = read_only ? F_RDLCK : F_WRLCK;
+  whole.l_whence = SEEK_SET;
+  if (fcntl(fd.get(), F_OFD_SETLK, &whole) != 0) {
+    if (errno == EAGAIN || errno == EACCES) {
+      return Error(field, absl::StrCat("\"", path, "\" is in use by another VM or device",
+                                       read_only ? " that writes it" : ""));
+    }
+    return Error(field, absl::StrCat("cannot lock \"", path, "\": ", strerror(errno)));
+  }
+  return fd;
+}
+
+absl::StatusOr<std::string> Validator::FindBinary(const std::string& field,
+                                                  const std::string& name) const {
+  if (name.empty()) return Error(field, "missing; name the device's binary, as \"virtio_blk\"");
+  std::vector<std::string> candidates;
+  if (absl::StrContains(name, '/')) {
+    candidates.push_back(name);
+  } else {
+    for (const std::string& dir : host_.device_dirs) {
+      // Installed side by side, or as the build lays them out.
+      candidates.push_back(absl::StrCat(dir, "/", name));
+      candidates.push_back(absl::StrCat(dir, "/", name, "/", name));
+    }
+  }
+  for (const std::string& path : candidates) {
+    struct stat info = {};
+    if (stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
+        access(path.c_str(), X_OK) == 0) {
+      return path;
+    }
+  }
+  return Error(field, absl::StrCat("\"", name, "\" is no executable file; looked for ",
+                                   absl::StrJoin(candidates, ", ")));
+}
+
+absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
+                                                 const v1::ResourceConfig& config) {
+  RETURN_IF_ERROR(CheckName(absl::StrCat(field, ".name"), config.name()));
+  ResourceSpec spec;
+  spec.name = config.name();
+  switch (config.source_case()) {
+    case v1::ResourceConfig::kFile: {
+      spec.read_only = config.file().read_only();
+      ASSIGN_OR_RETURN(spec.fd, OpenFile(absl::StrCat(field, ".file.path"), config.file().path(),
+                                         spec.read_only, /*lock=*/true));
+      return spec;
+    }
+    case v1::ResourceConfig::kStandardInput:
+      if (!standard_input_user_.empty()) {
+        return Error(field, absl::StrCat("standard input is given to ", standard_input_user_,
+                                         " already; only one device can read it"));
+      }
+      standard_input_user_ = field;
+      spec.read_only = true;
+      spec.fd = UniqueFd(fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 5));
+      break;
+    case v1::ResourceConfig::kStandardOutput:
+      spec.fd = UniqueFd(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 5));
+      break;
+    case v1::ResourceConfig::SOURCE_NOT_SET:
+      return Error(field, "has no source; give file, standard_input or standard_output");
+  }
+  if (!spec.fd.ok()) return Error(field, "this process has no such stream: it is closed");
+  return spec;
+}
+
+absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
+                                             const v1::DeviceConfig& config) {
+  DeviceSpec spec;
+  spec.name = config.name();
+  RETURN_IF_ERROR(CheckName(absl::StrCat(field, ".name"), spec.name));
+  if (!device_names_.insert(spec.name).second) {
+    return Error(absl::StrCat(field, ".name"),
+                 absl::StrCat("\"", spec.name, "\" is taken by another device; names are unique"));
+  }
+  ASSIGN_OR_RETURN(spec.binary, FindBinary(absl::StrCat(field, ".binary"), config.binary()));
+  spec.args.assign(config.arg().begin(), config.arg().end());
+
+  spec.access_timeout = kDefaultAccessTimeout;
+  if (!config.access_timeout().empty() &&
+      (!absl::ParseDuration(config.access_timeout(), &spec.access_timeout) ||
+       spec.access_timeout < kMinAccessTimeout || spec.access_timeout > kMaxAccessTimeout)) {
+    return Error(absl::StrCat(field, ".access_timeout"),
+                 absl::StrCat("\"", config.access_timeout(),
+                              "\" is no usable duration; give 1ms to 10m, as \"500ms\" or \"5s\""));
+  }
+
+  spec.pci_slot = config.pci_slot();
+  if (spec.pci_slot != 0) {
+    if (spec.pci_slot >= layout::kMaxPciSlots) {
+      return Error(absl::StrCat(field, ".pci_slot"),
+                   absl::StrCat(spec.pci_slot, " is no slot; there are 1 to 31"));
+    }
+    if (!pci_slots_.insert(spec.pci_slot).second) {
+      return Error(absl::StrCat(field, ".pci_slot"),
+                   absl::StrCat(spec.pci_slot, " is taken by another device"));
+    }
+  }
+  std::set<std::string> resource_names;
+  for (int i = 0; i < config.resources_size(); ++i) {
+    const std::string resource_field = absl::StrCat(field, ".resources[", i, "]");
+    ASSIGN_OR_RETURN(ResourceSpec resource, Resource(resource_field, config.resources(i)));
+    if (!resource_names.insert(resource.name).second) {
+      return Error(absl::StrCat(resource_field, ".name"),
+                   absl::StrCat("\"", resource.name, "\" is given twice"));
+    }
+    spec.resources.push_back(std::move(resource));
+  }
+  return spec;
+}
+
+absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
+  VmSpec spec;
+  spec.name = config.name().empty() ? "vm" : config.name();
+  RETURN_IF_ERROR(CheckName("name", spec.name));
+
+  spec.kernel_path = config.kernel().path();
+  if (spec.kernel_path.empty()) {
+    return Error("kernel.path",
+                 "missing; give a vmlinux or bzImage with --kernel PATH or in the configuration");
+  }
+  ASSIGN_OR_RETURN(spec.kernel,
+                   OpenFile("kernel.path", spec.kernel_path, /*read_only=*/true, /*lock=*/false));
+  spec.initrd_path = config.kernel().initrd();
+  if (!spec.initrd_path.empty()) {
+    ASSIGN_OR_RETURN(spec.initrd, OpenFile("kernel.initrd", spec.initrd_path, /*read_only=*/true,
+                                           /*lock=*/false));
+  }
+  spec.cmdline = config.kernel().cmdline();
+  if (spec.cmdline.size() >= layout::kCommandLineMaxBytes) {
+    return Error("kernel.cmdline", absl::StrCat("has ", spec.cmdline.size(), " bytes; at most ",
+                                                layout::kCommandLineMaxBytes - 1));
+  }
+
+  ASSIGN_OR_RETURN(spec.memory_bytes, Memory(config.memory()));
+  spec.cpus = config.cpus();
+  if (spec.cpus < 1 || spec.cpus > layout::kMaxVcpus) {
+    return Error("cpus",
+                 absl::StrCat(spec.cpus, " virtual CPUs cannot be; give 1 to ", layout::kMaxVcpus));
+  }
+
+  if (config.devices_size() >= static_cast<int>(layout::kMaxPciSlots)) {
+    return Error("devices", absl::StrCat(config.devices_size(), " devices are too many; at most ",
+                                         layout::kMaxPciSlots - 1));
+  }
+  for (int i = 0; i < config.devices_size(); ++i) {
+    ASSIGN_OR_RETURN(DeviceSpec device,
+                     Device(absl::StrCat("devices[", i, "]"), config.devices(i)));
+    spec.devices.push_back(std::move(device));
+  }
+  spec.uses_standard_input = !standard_input_user_.empty();
+  return spec;
+}
+
+}  // namespace
+
+HostLimits CurrentHost() {
+  HostLimits host;
+  struct sysinfo info = {};
+  if (sysinfo(&info) == 0) host.memory_bytes = uint64_t{info.totalram} * info.mem_unit;
+  char path[PATH_MAX];
+  const ssize_t length = readlink("/proc/self/exe", path, sizeof(path));
+  if (length > 0 && length < static_cast<ssize_t>(sizeof(path))) {
+    const std::string executable(path, static_cast<size_t>(length));
+    const std::string dir = executable.substr(0, executable.rfind('/'));
+    host.device_dirs = {dir, absl::StrCat(dir, "/../devices"),
+                        absl::StrCat(dir, "/../libexec/bulkhead")};
+  }
+  return host;
+}
+
+absl::StatusOr<VmSpec> ValidateConfig(const v1::VmConfig& config, const FieldPlaces& places,
+                                      const HostLimits& host) {
+  return Validator(places, host).Validate(config);
+}
+
+}  // namespace bulkhead::vmm

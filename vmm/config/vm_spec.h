@@ -1,0 +1,47 @@
+#ifndef BULKHEAD_VMM_CONFIG_VM_SPEC_H_
+#define BULKHEAD_VMM_CONFIG_VM_SPEC_H_
+
+#include <stdint.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "base/unique_fd.h"
+
+namespace bulkhead::vmm {
+
+// An opened resource of a device.
+struct ResourceSpec {
+  std::string name;
+  UniqueFd fd;
+  bool read_only = false;
+};
+
+// One device process to run.
+struct DeviceSpec {
+  std::string name;
+  std::string binary;  // a path; exists and is executable
+  std::vector<std::string> args;
+  std::vector<ResourceSpec> resources;
+  absl::Duration access_timeout;
+  uint32_t pci_slot = 0;  // 1 to 31; 0 for "the next free one"
+};
+
+// A validated configuration: every file is open, every limit holds.
+struct VmSpec {
+  std::string name;
+  std::string kernel_path;
+  UniqueFd kernel;
+  std::string initrd_path;
+  UniqueFd initrd;  // not ok(): none
+  std::string cmdline;
+  uint64_t memory_bytes = 0;  // a multiple of 1 MiB
+  uint32_t cpus = 0;
+  std::vector<DeviceSpec> devices;
+  bool uses_standard_input = false;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_CONFIG_VM_SPEC_H_
