@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# The rule holds in this tree, and the check sees each kind of breach.
+set -eu
+check=$(realpath tools/check_layering)
+# A tracked file of the workspace leads back to the whole tree, which a test cannot declare.
+root=$(dirname "$(realpath WORKSPACE)")
+
+"$check" "$root"
+
+tree=$(mktemp -d)
+trap 'rm -rf "$tree"' EXIT
+expect() {  # file, content, message
+  rm -rf "${tree:?}"/*
+  mkdir -p "$tree/$(dirname "$1")"
+  printf '%s\n' "$2" > "$tree/$1"
+  if output=$("$check" "$tree"); then
+    echo "not seen: $1: $2"; exit 1
+  fi
+  case "$output" in
+    *"$3"*) ;;
+    *) echo "wrong message for $1: $output"; exit 1 ;;
+  esac
+}
+expect vmm/x.cc '#include "devices/host/device_model.h"' 'vmm/x.cc:1: vmm may not include devices'
+expect devices/x.h '#include "vmm/pci/pci_bus.h"' 'devices may not include vmm'
+expect base/x.h '#include "proto/contract.h"' 'base may not include proto'
+expect proto/x.cc '#include <linux/kvm.h>' 'only vmm/kvm includes'
+expect vmm/BUILD 'deps = ["//devices/virtio"]' 'vmm may not depend on //devices/virtio'
+echo "check_layering sees every kind of breach"
