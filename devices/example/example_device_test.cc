@@ -1,0 +1,249 @@
+#include "devices/example/example_device.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#include <chrono>
+#include <vector>
+
+#include "devices/example/registers.h"
+#include "devices/host/testing/fake_services.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "proto/contract.h"
+
+namespace bulkhead::devices::example {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+constexpr uint64_t kRamSize = 1 << 20;
+
+class ExampleDeviceTest : public ::testing::Test {
+ protected:
+  ExampleDeviceTest() : services_({{0, kRamSize}, {0x100000000, kRamSize}}) {
+    EXPECT_TRUE(device_.Start(services_).ok());
+  }
+
+  uint32_t Read32(uint64_t offset) {
+    return static_cast<uint32_t>(device_.Read(kRegisterBar, offset, 4));
+  }
+  void Write32(uint64_t offset, uint32_t value) { device_.Write(kRegisterBar, offset, 4, value); }
+  void Write64(uint64_t offset, uint64_t value) { device_.Write(kRegisterBar, offset, 8, value); }
+  void CopyByDma(uint64_t source, uint64_t destination, uint32_t length) {
+    Write64(kDmaSourceOffset, source);
+    Write64(kDmaDestinationOffset, destination);
+    Write32(kDmaLengthOffset, length);
+    Write32(kDmaCommandOffset, kDmaCopy);
+  }
+
+  FakeServices services_;
+  ExampleDevice device_;
+};
+
+TEST_F(ExampleDeviceTest, DescribesItselfByItsRegisterMap) {
+  const v1::PciInfo info = device_.Describe();
+  EXPECT_EQ(info.contract_version(), kContractVersion);
+  EXPECT_EQ(info.pci().vendor_id(), kVendorId);
+  EXPECT_EQ(info.pci().device_id(), kDeviceId);
+  EXPECT_EQ(info.pci().msix_vectors(), kMsixVectors);
+  ASSERT_EQ(info.pci().bars_size(), 2);
+  EXPECT_EQ(info.pci().bars(0).size_bytes(), kRegisterBarSize);
+  EXPECT_TRUE(info.pci().bars(1).is_64bit());
+  ASSERT_EQ(info.pci().capabilities_size(), 2);
+  EXPECT_TRUE(info.pci().capabilities(0).forwarded());
+  EXPECT_EQ(info.pci().capabilities(0).body().size(), kCapabilitySize - 2u);
+  EXPECT_EQ(info.pci().capabilities(1).body(), std::string("\x08\0BULK", 6));
+  ASSERT_EQ(info.doorbells_size(), 1);
+  EXPECT_EQ(info.doorbells(0).offset(), kDoorbellOffset);
+}
+
+TEST_F(ExampleDeviceTest, IdentificationAndVersionIgnoreWrites) {
+  Write32(kIdentificationOffset, 0);
+  Write32(kVersionOffset, 0);
+  EXPECT_EQ(Read32(kIdentificationOffset), kIdentification);
+  EXPECT_EQ(Read32(kVersionOffset), kVersion);
+}
+
+TEST_F(ExampleDeviceTest, RegisterReadWithAnotherWidthThanItsOwnGivesAllOnes) {
+  EXPECT_EQ(device_.Read(kRegisterBar, kIdentificationOffset, 1), ~uint64_t{0});
+  EXPECT_EQ(device_.Read(kRegisterBar, kIdentificationOffset, 8), ~uint64_t{0});
+  EXPECT_EQ(device_.Read(kRegisterBar, kIdentificationOffset + 2, 4), ~uint64_t{0});
+}
+
+TEST_F(ExampleDeviceTest, ScratchKeepsBytesOfEveryWidthAtEveryAlignment) {
+  device_.Write(kRegisterBar, kScratchOffset + 1, 8, 0x1122334455667788);
+  device_.Write(kRegisterBar, kScratchOffset + 2, 2, 0xabcd);
+  EXPECT_EQ(device_.Read(kRegisterBar, kScratchOffset + 1, 8), 0x1122334455abcd88u);
+  EXPECT_EQ(device_.Read(kRegisterBar, kScratchOffset + 2, 1), 0xcdu);
+  EXPECT_EQ(device_.Read(kRegisterBar, kScratchOffset, 1), 0u);
+}
+
+TEST_F(ExampleDeviceTest, AccessAcrossTheEndOfScratchTouchesNothing) {
+  const uint64_t last = kScratchOffset + kScratchSize - 4;
+  Write32(last, 0x01020304);
+  device_.Write(kRegisterBar, last, 8, 0);
+  EXPECT_EQ(Read32(last), 0x01020304u);
+  EXPECT_EQ(device_.Read(kRegisterBar, last, 8), ~uint64_t{0});
+}
+
+TEST_F(ExampleDeviceTest, MemoryBarKeepsItsFirstAndLastBytes) {
+  device_.Write(kMemoryBar, 0, 1, 0x5a);
+  device_.Write(kMemoryBar, kMemoryBarSize - 8, 8, 0x8877665544332211);
+  EXPECT_EQ(device_.Read(kMemoryBar, 0, 1), 0x5au);
+  EXPECT_EQ(device_.Read(kMemoryBar, kMemoryBarSize - 1, 1), 0x88u);
+  EXPECT_EQ(device_.Read(kMemoryBar, kMemoryBarSize - 4, 8), ~uint64_t{0}) << "past the end";
+}
+
+TEST_F(ExampleDeviceTest, ForwardedCapabilityHasAConstantHeadAndAScratch) {
+  device_.Write(kCapabilityRegionBase, 0, 2, 0xffff);
+  device_.Write(kCapabilityRegionBase, 2, 4, 0xcafef00d);
+  EXPECT_EQ(device_.Read(kCapabilityRegionBase, 0, 1), kCapabilitySize);
+  EXPECT_EQ(device_.Read(kCapabilityRegionBase, 1, 1), 0u);
+  EXPECT_EQ(device_.Read(kCapabilityRegionBase, 2, 4), 0xcafef00du);
+  EXPECT_EQ(device_.Read(kCapabilityRegionBase + 1, 2, 4), ~uint64_t{0}) << "not forwarded";
+}
+
+TEST_F(ExampleDeviceTest, ConsecutiveNumbersAreInOrder) {
+  for (uint32_t i = 0; i < 100; ++i) Write32(kOrderNextOffset, i);
+  EXPECT_EQ(Read32(kOrderNextOffset), 100u);
+  EXPECT_EQ(Read32(kOrderViolationsOffset), 0u);
+}
+
+TEST_F(ExampleDeviceTest, SwappedLostAndRepeatedNumbersAreViolations) {
+  Write32(kOrderNextOffset, 0);
+  Write32(kOrderNextOffset, 2);  // 1 is missing
+  EXPECT_EQ(Read32(kOrderViolationsOffset), 1u);
+  Write32(kOrderNextOffset, 1);  // late
+  EXPECT_EQ(Read32(kOrderViolationsOffset), 2u);
+  Write32(kOrderNextOffset, 1);  // twice
+  EXPECT_EQ(Read32(kOrderViolationsOffset), 3u);
+  Write32(kOrderViolationsOffset, 0);
+  EXPECT_EQ(Read32(kOrderNextOffset), 0u);
+  EXPECT_EQ(Read32(kOrderViolationsOffset), 0u);
+}
+
+TEST_F(ExampleDeviceTest, DoorbellCountsAndRemembersTheWritesBeforeIt) {
+  Write32(kOrderNextOffset, 0);
+  device_.OnDoorbell(0);
+  Write32(kOrderNextOffset, 1);
+  device_.OnDoorbell(1);  // there is no such doorbell
+  EXPECT_EQ(Read32(kDoorbellCountOffset), 1u);
+  EXPECT_EQ(Read32(kDoorbellOrderOffset), 1u);
+  Write32(kDoorbellCountOffset, 0);
+  EXPECT_EQ(Read32(kDoorbellCountOffset), 0u);
+}
+
+TEST_F(ExampleDeviceTest, CausesSendTheirMsixVectorsEvenIfUnacknowledged) {
+  device_.OnFunctionState({.bus_master = true, .msix_enabled = true});
+  Write32(kInterruptRaiseOffset, 0b101);
+  Write32(kInterruptRaiseOffset, 0b100);
+  EXPECT_THAT(services_.TakeMsixSignals(), ElementsAre(0, 2, 2));
+  EXPECT_FALSE(services_.intx());
+  EXPECT_EQ(Read32(kInterruptStatusOffset), 0b101u);
+}
+
+TEST_F(ExampleDeviceTest, CausesWithoutAVectorAreIgnored) {
+  device_.OnFunctionState({.bus_master = true, .msix_enabled = true});
+  Write32(kInterruptRaiseOffset, 0xffffff00);
+  EXPECT_THAT(services_.TakeMsixSignals(), IsEmpty());
+  EXPECT_EQ(Read32(kInterruptStatusOffset), 0u);
+}
+
+TEST_F(ExampleDeviceTest, WithoutBusMasteringNoMsixIsSent) {
+  device_.OnFunctionState({.bus_master = false, .msix_enabled = true});
+  Write32(kInterruptRaiseOffset, 1);
+  EXPECT_THAT(services_.TakeMsixSignals(), IsEmpty());
+}
+
+TEST_F(ExampleDeviceTest, WithoutMsixTheLineIsUpUntilAllCausesAreAcknowledged) {
+  Write32(kInterruptRaiseOffset, 0b11);
+  EXPECT_TRUE(services_.intx());
+  Write32(kInterruptAckOffset, 0b01);
+  EXPECT_TRUE(services_.intx());
+  Write32(kInterruptAckOffset, 0b10);
+  EXPECT_FALSE(services_.intx());
+  EXPECT_THAT(services_.TakeMsixSignals(), IsEmpty());
+}
+
+TEST_F(ExampleDeviceTest, EnablingMsixLowersTheLineAndDisablingRaisesItAgain) {
+  Write32(kInterruptRaiseOffset, 1);
+  device_.OnFunctionState({.bus_master = true, .msix_enabled = true});
+  EXPECT_FALSE(services_.intx());
+  EXPECT_EQ(Read32(kFunctionStateOffset), kFunctionStateBusMaster | kFunctionStateMsixEnabled);
+  device_.OnFunctionState({});
+  EXPECT_TRUE(services_.intx());
+}
+
+TEST_F(ExampleDeviceTest, DmaCopiesBetweenMemoryRanges) {
+  device_.OnFunctionState({.bus_master = true});
+  ASSERT_TRUE(services_.memory().WriteObject<uint64_t>(0x1000, 0x1122334455667788));
+  CopyByDma(0x1000, 0x100000ff8, 8);
+  uint64_t copied = 0;
+  ASSERT_TRUE(services_.memory().ReadObject(0x100000ff8, copied));
+  EXPECT_EQ(copied, 0x1122334455667788u);
+  EXPECT_EQ(Read32(kDmaStatusOffset), kDmaDone);
+  EXPECT_FALSE(services_.intx()) << "no interrupt was asked for";
+}
+
+TEST_F(ExampleDeviceTest, DmaAddressesCanBeWrittenByHalves) {
+  Write32(kDmaSourceOffset + 4, 0x1);
+  Write32(kDmaSourceOffset, 0x2000);
+  Write64(kDmaDestinationOffset, 0xaaaabbbbccccdddd);
+  Write32(kDmaDestinationOffset, 0x1111);
+  EXPECT_EQ(device_.Read(kRegisterBar, kDmaSourceOffset, 8), 0x100002000u);
+  EXPECT_EQ(device_.Read(kRegisterBar, kDmaDestinationOffset, 8), 0xaaaabbbb00001111u);
+  EXPECT_EQ(Read32(kDmaDestinationOffset + 4), 0xaaaabbbbu);
+}
+
+TEST_F(ExampleDeviceTest, DmaOutsideRamIsAnErrorAndWritesNothing) {
+  device_.OnFunctionState({.bus_master = true});
+  ASSERT_TRUE(services_.memory().WriteObject<uint32_t>(0, 0xdeadbeef));
+  struct Case {
+    uint64_t source;
+    uint64_t destination;
+  };
+  for (const Case& c : std::vector<Case>{{kRamSize, 0},
+                                         {kRamSize - 2, 0},
+                                         {~uint64_t{0} - 1, 0},
+                                         {0, kRamSize - 2},
+                                         {0, 0x8000000000000000}}) {
+    CopyByDma(c.source, c.destination, 4);
+    EXPECT_EQ(Read32(kDmaStatusOffset), kDmaBadAddress) << c.source << " " << c.destination;
+  }
+  uint32_t kept = 0;
+  ASSERT_TRUE(services_.memory().ReadObject(0, kept));
+  EXPECT_EQ(kept, 0xdeadbeefu);
+  uint16_t last = 1;
+  ASSERT_TRUE(services_.memory().ReadObject(kRamSize - 2, last));
+  EXPECT_EQ(last, 0u);
+}
+
+TEST_F(ExampleDeviceTest, DmaRefusesWhatItWasNotAllowedToDo) {
+  CopyByDma(0, 0x1000, 4);
+  EXPECT_EQ(Read32(kDmaStatusOffset), kDmaNotBusMaster);
+  device_.OnFunctionState({.bus_master = true});
+  CopyByDma(0, 0x1000, kDmaMaxLength + 1);
+  EXPECT_EQ(Read32(kDmaStatusOffset), kDmaBadLength);
+  Write32(kDmaCommandOffset, 77);
+  EXPECT_EQ(Read32(kDmaStatusOffset), kDmaBadCommand);
+}
+
+TEST_F(ExampleDeviceTest, DmaInterruptsWhenAskedTo) {
+  device_.OnFunctionState({.bus_master = true, .msix_enabled = true});
+  Write32(kDmaCommandOffset, kDmaCopy | kDmaInterrupt);
+  EXPECT_THAT(services_.TakeMsixSignals(), ElementsAre(7));
+  EXPECT_EQ(Read32(kInterruptStatusOffset), kDmaInterruptCause);
+}
+
+TEST_F(ExampleDeviceTest, BusyTakesItsTimeAndNoMore) {
+  const auto start = std::chrono::steady_clock::now();
+  Write32(kBusyOffset, 2000);
+  EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(2));
+  Write32(kBusyOffset, 0xffffffff);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
+}
+
+}  // namespace
+}  // namespace bulkhead::devices::example

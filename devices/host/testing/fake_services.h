@@ -1,0 +1,89 @@
+#ifndef BULKHEAD_DEVICES_HOST_TESTING_FAKE_SERVICES_H_
+#define BULKHEAD_DEVICES_HOST_TESTING_FAKE_SERVICES_H_
+
+#include <stdint.h>
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/guest_memory.h"
+#include "base/memory_mapping.h"
+#include "base/unique_fd.h"
+#include "devices/host/device_model.h"
+
+namespace bulkhead::devices {
+
+// What a device model's test sees of the device host: guest memory to fill, and a record of
+// the interrupts. Thread-compatible.
+class FakeServices : public DeviceServices {
+ public:
+  struct RamRange {
+    GuestAddress start;
+    uint64_t size_bytes;
+  };
+
+  // Guest RAM is zeroed. Crashes if the ranges overlap: the test is wrong.
+  explicit FakeServices(const std::vector<RamRange>& ram = {{0, 1 << 20}}) {
+    std::vector<GuestMemory::Range> ranges;
+    for (const RamRange& range : ram) {
+      const UniqueFd fd = CreateMemfd("fake-guest-ram", range.size_bytes).value();
+      ranges.push_back({range.start, MemoryMapping::Map(fd.get(), 0, range.size_bytes,
+                                                        MemoryMapping::Protection::kReadWrite)
+                                         .value()});
+    }
+    memory_ = GuestMemory::Create(std::move(ranges)).value();
+  }
+
+  void AddResource(absl::string_view name, UniqueFd fd) {
+    resources_[std::string(name)] = std::move(fd);
+  }
+
+  // The vectors signalled since the last call, in order.
+  std::vector<uint32_t> TakeMsixSignals() { return std::exchange(msix_signals_, {}); }
+  bool intx() const { return intx_; }
+
+  // Does what the event loop does when `fd` has become readable. False if nobody watches it.
+  bool FireWatch(int fd) {
+    const auto watch = watches_.find(fd);
+    if (watch == watches_.end()) return false;
+    watch->second();
+    return true;
+  }
+  bool IsWatched(int fd) const { return watches_.count(fd) != 0; }
+
+  const GuestMemory& memory() const override { return memory_; }
+  void SignalMsix(uint32_t vector) override { msix_signals_.push_back(vector); }
+  void SetIntx(bool level) override { intx_ = level; }
+
+  absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) override {
+    const auto resource = resources_.find(std::string(name));
+    if (resource == resources_.end()) return absl::NotFoundError("no such resource");
+    UniqueFd fd = std::move(resource->second);
+    resources_.erase(resource);
+    return fd;
+  }
+
+  absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) override {
+    if (watches_.count(fd) != 0) return absl::AlreadyExistsError("fd is watched");
+    watches_.emplace(fd, std::move(on_readable));
+    return absl::OkStatus();
+  }
+  void Unwatch(int fd) override { watches_.erase(fd); }
+
+ private:
+  GuestMemory memory_;
+  std::map<std::string, UniqueFd> resources_;
+  std::vector<uint32_t> msix_signals_;
+  bool intx_ = false;
+  std::map<int, absl::AnyInvocable<void()>> watches_;
+};
+
+}  // namespace bulkhead::devices
+
+#endif  // BULKHEAD_DEVICES_HOST_TESTING_FAKE_SERVICES_H_
