@@ -61,6 +61,23 @@ TEST(MemfdTest, AFutureWriteSealLeavesOlderMappingsWritableAndRefusesNewOnes) {
   EXPECT_EQ(reader.data()[7], 42);
 }
 
+TEST(MemoryMappingTest, AlignedMappingsHaveTheirAlignmentAndTheirFileOffset) {
+  const UniqueFd fd = *CreateMemfd("test", 5 << 20);
+  const MemoryMapping whole =
+      *MemoryMapping::Map(fd.get(), 0, 5 << 20, MemoryMapping::Protection::kReadWrite);
+  whole.data()[(2 << 20) + 5] = 77;
+  for (int i = 0; i < 8; ++i) {
+    const MemoryMapping part = *MemoryMapping::Map(fd.get(), 2 << 20, 3 << 20,
+                                                   MemoryMapping::Protection::kReadWrite, 2 << 20);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(part.data()) % (2 << 20), 0u);
+    EXPECT_EQ(part.size(), 3u << 20);
+    EXPECT_EQ(part.data()[5], 77);
+  }
+  EXPECT_FALSE(
+      MemoryMapping::Map(fd.get(), 0, SIZE_MAX, MemoryMapping::Protection::kReadWrite, 2 << 20)
+          .ok());
+}
+
 absl::StatusOr<GuestMemory> MakeMemory(const std::vector<std::pair<GuestAddress, size_t>>& layout) {
   std::vector<GuestMemory::Range> ranges;
   for (const auto& [start, size] : layout) {

@@ -10,14 +10,41 @@
 #include "base/errno_status.h"
 
 namespace bulkhead {
+namespace {
+
+constexpr size_t kPageSize = 4096;
+
+}  // namespace
 
 absl::StatusOr<MemoryMapping> MemoryMapping::Map(int fd, uint64_t offset, size_t size_bytes,
-                                                 Protection protection) {
+                                                 Protection protection, size_t alignment_bytes) {
   const int prot = protection == Protection::kRead ? PROT_READ : PROT_READ | PROT_WRITE;
   // NORESERVE: guest RAM may be larger than what is ever touched.
-  void* data =
-      mmap(nullptr, size_bytes, prot, MAP_SHARED | MAP_NORESERVE, fd, static_cast<off_t>(offset));
-  if (data == MAP_FAILED) return ErrnoToStatus(errno, "mmap");
+  const int flags = MAP_SHARED | MAP_NORESERVE;
+  if (alignment_bytes <= kPageSize) {
+    void* data = mmap(nullptr, size_bytes, prot, flags, fd, static_cast<off_t>(offset));
+    if (data == MAP_FAILED) return ErrnoToStatus(errno, "mmap");
+    return MemoryMapping(static_cast<uint8_t*>(data), size_bytes);
+  }
+  // Reserves enough addresses to hold an aligned place, maps there, and gives the rest back.
+  const size_t wanted = (size_bytes + kPageSize - 1) & ~(kPageSize - 1);
+  const size_t reserved = wanted + alignment_bytes;
+  if (reserved < size_bytes) return ErrnoToStatus(ENOMEM, "mmap");
+  void* area =
+      mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (area == MAP_FAILED) return ErrnoToStatus(errno, "mmap");
+  const uintptr_t start = reinterpret_cast<uintptr_t>(area);
+  const uintptr_t aligned = (start + alignment_bytes - 1) & ~(alignment_bytes - 1);
+  void* data = mmap(reinterpret_cast<void*>(aligned), size_bytes, prot, flags | MAP_FIXED, fd,
+                    static_cast<off_t>(offset));
+  if (data == MAP_FAILED) {
+    const int error = errno;
+    munmap(area, reserved);
+    return ErrnoToStatus(error, "mmap");
+  }
+  if (aligned > start) munmap(area, aligned - start);
+  const uintptr_t end = aligned + wanted;
+  munmap(reinterpret_cast<void*>(end), start + reserved - end);
   return MemoryMapping(static_cast<uint8_t*>(data), size_bytes);
 }
 

@@ -18,10 +18,11 @@ class MemoryMapping {
  public:
   enum class Protection { kRead, kReadWrite };
 
-  // Maps `size_bytes` of `fd` from `offset` (a multiple of the page size). The mapping
-  // outlives the descriptor. Errors: as mmap(2).
+  // Maps `size_bytes` of `fd` from `offset` (a multiple of the page size), at an address that
+  // is a multiple of `alignment_bytes` (a power of two; at least the page size is given). The
+  // mapping outlives the descriptor. Errors: as mmap(2).
   static absl::StatusOr<MemoryMapping> Map(int fd, uint64_t offset, size_t size_bytes,
-                                           Protection protection);
+                                           Protection protection, size_t alignment_bytes = 1);
 
   MemoryMapping() = default;
   MemoryMapping(MemoryMapping&& other) noexcept
