@@ -1,0 +1,58 @@
+#ifndef BULKHEAD_VMM_MEMORY_GUEST_RAM_H_
+#define BULKHEAD_VMM_MEMORY_GUEST_RAM_H_
+
+#include <stdint.h>
+
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "base/guest_memory.h"
+#include "base/unique_fd.h"
+
+namespace bulkhead::vmm {
+
+// The guest's RAM: one memory file, mapped here, given to KVM as memory slots and to device
+// processes as descriptors. It begins at address 0 and goes on at 4 GiB if it does not fit below
+// the hole (guest_layout.h).
+//
+// Immutable after Create(), so thread-safe. Owns the file and the mappings; KVM and devices
+// keep their own references.
+class GuestRam {
+ public:
+  // A run of guest-physical addresses that are RAM.
+  struct Block {
+    GuestAddress start = 0;
+    uint64_t size_bytes = 0;
+    uint64_t file_offset = 0;  // in memfd()
+    uint8_t* host = nullptr;   // equal to `start` and `file_offset` in its low 21 bits
+  };
+
+  // `size_bytes`: a multiple of the page size, not 0. Pages cost host memory once touched.
+  // Errors: InvalidArgument (size), ResourceExhausted (address space).
+  static absl::StatusOr<GuestRam> Create(uint64_t size_bytes);
+
+  GuestRam(GuestRam&&) = default;
+  GuestRam& operator=(GuestRam&&) = default;
+
+  const GuestMemory& memory() const { return memory_; }
+  absl::Span<const Block> blocks() const { return blocks_; }
+  // Sealed: nobody who has the descriptor can shrink it under the vmm.
+  int memfd() const { return memfd_.get(); }
+  uint64_t size_bytes() const;
+  // The first address above all RAM.
+  GuestAddress end() const { return blocks_.back().start + blocks_.back().size_bytes; }
+
+ private:
+  GuestRam(UniqueFd memfd, GuestMemory memory, std::vector<Block> blocks)
+      : memfd_(std::move(memfd)), memory_(std::move(memory)), blocks_(std::move(blocks)) {}
+
+  UniqueFd memfd_;
+  GuestMemory memory_;
+  std::vector<Block> blocks_;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_MEMORY_GUEST_RAM_H_

@@ -1,0 +1,71 @@
+#include "vmm/memory/guest_ram.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/memory_mapping.h"
+#include "gtest/gtest.h"
+#include "vmm/memory/guest_layout.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr uint64_t kMiB = 1 << 20;
+constexpr uint64_t kGiB = 1 << 30;
+
+TEST(GuestRamTest, SmallMemoryIsOneBlockFromZero) {
+  const GuestRam ram = *GuestRam::Create(64 * kMiB);
+  ASSERT_EQ(ram.blocks().size(), 1u);
+  EXPECT_EQ(ram.blocks()[0].start, 0u);
+  EXPECT_EQ(ram.blocks()[0].size_bytes, 64 * kMiB);
+  EXPECT_EQ(ram.end(), 64 * kMiB);
+  EXPECT_TRUE(ram.memory().WriteObject<uint32_t>(64 * kMiB - 4, 1));
+  EXPECT_FALSE(ram.memory().WriteObject<uint32_t>(64 * kMiB - 3, 1));
+}
+
+TEST(GuestRamTest, MemoryUpToTheHoleHasNoHighBlock) {
+  const GuestRam ram = *GuestRam::Create(layout::kHoleStart);
+  ASSERT_EQ(ram.blocks().size(), 1u);
+  EXPECT_EQ(ram.end(), layout::kHoleStart);
+}
+
+TEST(GuestRamTest, LargeMemoryGoesOnAboveTheHole) {
+  const GuestRam ram = *GuestRam::Create(5 * kGiB);
+  ASSERT_EQ(ram.blocks().size(), 2u);
+  EXPECT_EQ(ram.blocks()[0].size_bytes, layout::kHoleStart);
+  EXPECT_EQ(ram.blocks()[1].start, layout::kHoleEnd);
+  EXPECT_EQ(ram.blocks()[1].file_offset, layout::kHoleStart);
+  EXPECT_EQ(ram.size_bytes(), 5 * kGiB);
+  EXPECT_EQ(ram.end(), 6 * kGiB);
+  EXPECT_EQ(ram.memory().HostPointer(layout::kHoleStart, 1), nullptr);
+  EXPECT_EQ(ram.memory().HostPointer(layout::kHoleEnd - 1, 1), nullptr);
+  EXPECT_NE(ram.memory().HostPointer(layout::kHoleEnd, 1), nullptr);
+  for (const GuestRam::Block& block : ram.blocks()) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(block.host) % (2 * kMiB), block.start % (2 * kMiB));
+  }
+}
+
+TEST(GuestRamTest, AMappingOfTheFileShowsTheSameBytes) {
+  const GuestRam ram = *GuestRam::Create(layout::kHoleStart + 16 * kMiB);
+  const GuestAddress address = layout::kHoleEnd + 0x5008;
+  ASSERT_TRUE(ram.memory().WriteObject<uint64_t>(address, 0x1122334455667788));
+  const MemoryMapping device = *MemoryMapping::Map(ram.memfd(), ram.blocks()[1].file_offset,
+                                                   16 * kMiB, MemoryMapping::Protection::kRead);
+  EXPECT_EQ(*reinterpret_cast<const uint64_t*>(device.data() + 0x5008), 0x1122334455667788u);
+}
+
+TEST(GuestRamTest, NobodyWithTheDescriptorCanShrinkOrSealIt) {
+  const GuestRam ram = *GuestRam::Create(16 * kMiB);
+  EXPECT_NE(ftruncate(ram.memfd(), 4096), 0);
+  EXPECT_FALSE(AddSeals(ram.memfd(), F_SEAL_FUTURE_WRITE).ok());
+  EXPECT_TRUE(ram.memory().WriteObject<uint8_t>(16 * kMiB - 1, 1));
+}
+
+TEST(GuestRamTest, RefusesSizesThatAreNoNumberOfPages) {
+  EXPECT_EQ(GuestRam::Create(0).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(GuestRam::Create(4097).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_FALSE(GuestRam::Create(UINT64_MAX & ~0xfffull).ok());
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm
