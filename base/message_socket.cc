@@ -1,0 +1,121 @@
+#include "base/message_socket.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/errno_status.h"
+
+namespace bulkhead {
+namespace {
+
+constexpr size_t kControlBytes = CMSG_SPACE(sizeof(int) * kMaxMessageDescriptors);
+
+absl::Status PeerGone() { return absl::UnavailableError("the other end of the socket is closed"); }
+
+absl::Status WaitReadable(int socket, absl::Time deadline) {
+  while (true) {
+    const timespec limit = absl::ToTimespec(std::max(deadline - absl::Now(), absl::ZeroDuration()));
+    pollfd p = {.fd = socket, .events = POLLIN, .revents = 0};
+    const bool forever = deadline == absl::InfiniteFuture();
+    const int n = ppoll(&p, 1, forever ? nullptr : &limit, nullptr);
+    if (n > 0) return absl::OkStatus();
+    if (n == 0) return absl::DeadlineExceededError("no message came in time");
+    if (errno != EINTR) return ErrnoToStatus(errno, "ppoll of a socket");
+  }
+}
+
+// Takes over every descriptor, so that none leaks whatever else is wrong with the packet.
+std::vector<UniqueFd> TakeDescriptors(msghdr& header) {
+  std::vector<UniqueFd> descriptors;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; ++i) {
+      int fd;
+      memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+      descriptors.emplace_back(fd);
+    }
+  }
+  return descriptors;
+}
+
+}  // namespace
+
+absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateSocketPair(int type) {
+  int fds[2];
+  if (socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds) != 0) {
+    return ErrnoToStatus(errno, "socketpair");
+  }
+  return std::make_pair(UniqueFd(fds[0]), UniqueFd(fds[1]));
+}
+
+absl::Status SendSocketMessage(int socket, absl::string_view bytes,
+                               absl::Span<const int> descriptors) {
+  if (descriptors.size() > kMaxMessageDescriptors) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(descriptors.size(), " descriptors do not fit into one message: at most ",
+                     kMaxMessageDescriptors));
+  }
+  iovec data = {.iov_base = const_cast<char*>(bytes.data()), .iov_len = bytes.size()};
+  alignas(cmsghdr) char control[kControlBytes] = {};
+  msghdr header = {};
+  header.msg_iov = &data;
+  header.msg_iovlen = 1;
+  if (!descriptors.empty()) {
+    const size_t size_bytes = descriptors.size() * sizeof(int);
+    header.msg_control = control;
+    header.msg_controllen = CMSG_SPACE(size_bytes);
+    cmsghdr* c = CMSG_FIRSTHDR(&header);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(size_bytes);
+    memcpy(CMSG_DATA(c), descriptors.data(), size_bytes);
+  }
+  while (true) {
+    if (sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return absl::OkStatus();
+    if (errno == EPIPE || errno == ECONNRESET) return PeerGone();
+    if (errno != EINTR) return ErrnoToStatus(errno, "sendmsg");
+  }
+}
+
+absl::StatusOr<SocketMessage> ReceiveSocketMessage(int socket, size_t max_bytes,
+                                                   absl::Time deadline) {
+  SocketMessage message;
+  message.bytes.resize(max_bytes);
+  iovec data = {.iov_base = message.bytes.data(), .iov_len = message.bytes.size()};
+  alignas(cmsghdr) char control[kControlBytes];
+  while (true) {
+    if (absl::Status status = WaitReadable(socket, deadline); !status.ok()) return status;
+    msghdr header = {};
+    header.msg_iov = &data;
+    header.msg_iovlen = 1;
+    header.msg_control = control;
+    header.msg_controllen = sizeof(control);
+    const ssize_t n = recvmsg(socket, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    if (n < 0) {
+      if (errno == EINTR || errno == EAGAIN) continue;
+      if (errno == ECONNRESET) return PeerGone();
+      return ErrnoToStatus(errno, "recvmsg");
+    }
+    message.descriptors = TakeDescriptors(header);
+    if (n == 0) return PeerGone();
+    if ((header.msg_flags & MSG_TRUNC) != 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a message has more than ", max_bytes, " bytes"));
+    }
+    if ((header.msg_flags & MSG_CTRUNC) != 0) {
+      return absl::InvalidArgumentError("not all descriptors of a message could be received");
+    }
+    message.bytes.resize(static_cast<size_t>(n));
+    return message;
+  }
+}
+
+}  // namespace bulkhead

@@ -1,0 +1,45 @@
+#ifndef BULKHEAD_BASE_MESSAGE_SOCKET_H_
+#define BULKHEAD_BASE_MESSAGE_SOCKET_H_
+
+#include <stddef.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "base/unique_fd.h"
+
+namespace bulkhead {
+
+// One packet of a SOCK_SEQPACKET unix socket, and the descriptors that came with it.
+struct SocketMessage {
+  std::string bytes;
+  std::vector<UniqueFd> descriptors;  // close-on-exec
+};
+
+// The kernel passes at most this many descriptors with one packet (SCM_MAX_FD).
+inline constexpr size_t kMaxMessageDescriptors = 253;
+
+// Two ends of a new SOCK_SEQPACKET or SOCK_STREAM unix socket, both close-on-exec.
+// Errors: as socketpair(2).
+absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateSocketPair(int type);
+
+// Sends one packet; `descriptors` stay the caller's. Never blocks and never raises SIGPIPE.
+// Errors: Unavailable (the peer is gone), else as sendmsg(2).
+absl::Status SendSocketMessage(int socket, absl::string_view bytes,
+                               absl::Span<const int> descriptors);
+
+// Receives one packet, waiting until `deadline` at most. An empty packet cannot be told from
+// the end and counts as such. Errors: DeadlineExceeded, Unavailable (the peer is gone),
+// InvalidArgument (more than `max_bytes`, or not all descriptors fit into this process).
+absl::StatusOr<SocketMessage> ReceiveSocketMessage(int socket, size_t max_bytes,
+                                                   absl::Time deadline);
+
+}  // namespace bulkhead
+
+#endif  // BULKHEAD_BASE_MESSAGE_SOCKET_H_

@@ -1,0 +1,78 @@
+#include "base/message_socket.h"
+
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "base/event_fd.h"
+#include "gtest/gtest.h"
+
+namespace bulkhead {
+namespace {
+
+class MessageSocketTest : public testing::Test {
+ protected:
+  absl::StatusOr<SocketMessage> Receive(size_t max_bytes) {
+    return ReceiveSocketMessage(ends_.second.get(), max_bytes, absl::Now() + absl::Seconds(5));
+  }
+
+  std::pair<UniqueFd, UniqueFd> ends_ = *CreateSocketPair(SOCK_SEQPACKET);
+};
+
+TEST_F(MessageSocketTest, PassesBytesAndTheMostDescriptorsThatThereMayBe) {
+  const EventFd event = *EventFd::Create();
+  const std::vector<int> fds(kMaxMessageDescriptors, event.fd());
+  ASSERT_TRUE(SendSocketMessage(ends_.first.get(), "hello", fds).ok());
+  absl::StatusOr<SocketMessage> message = Receive(5);
+  ASSERT_TRUE(message.ok()) << message.status();
+  EXPECT_EQ(message->bytes, "hello");
+  ASSERT_EQ(message->descriptors.size(), kMaxMessageDescriptors);
+  EXPECT_EQ(fcntl(message->descriptors[0].get(), F_GETFD), FD_CLOEXEC);
+  const EventFd received(std::move(message->descriptors.back()));
+  event.Signal();
+  EXPECT_TRUE(received.Drain());
+}
+
+TEST_F(MessageSocketTest, RefusesToSendMoreDescriptorsThanFit) {
+  const std::vector<int> fds(kMaxMessageDescriptors + 1, 0);
+  EXPECT_EQ(SendSocketMessage(ends_.first.get(), "x", fds).code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(MessageSocketTest, RefusesAMessageThatIsTooLong) {
+  ASSERT_TRUE(SendSocketMessage(ends_.first.get(), "123456", {}).ok());
+  EXPECT_EQ(Receive(5).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(MessageSocketTest, RefusesAMessageWhoseDescriptorsDoNotFitIntoTheProcess) {
+  const EventFd event = *EventFd::Create();
+  const std::vector<int> fds(8, event.fd());
+  ASSERT_TRUE(SendSocketMessage(ends_.first.get(), "x", fds).ok());
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit low = before;
+  low.rlim_cur = static_cast<rlim_t>(event.fd()) + 2;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+  const absl::StatusOr<SocketMessage> message = Receive(5);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_EQ(message.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(MessageSocketTest, TellsThatThePeerIsGone) {
+  ends_.first.reset();
+  EXPECT_EQ(Receive(5).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(SendSocketMessage(ends_.second.get(), "x", {}).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(MessageSocketTest, GivesUpAtTheDeadline) {
+  EXPECT_EQ(ReceiveSocketMessage(ends_.second.get(), 5, absl::Now() + absl::Milliseconds(1))
+                .status()
+                .code(),
+            absl::StatusCode::kDeadlineExceeded);
+}
+
+}  // namespace
+}  // namespace bulkhead
