@@ -36,6 +36,7 @@ inline constexpr GuestAddress kLocalApic = 0xfee00000;
 inline constexpr GuestAddress kIdentityMap =
     0xfffbc000;                                   // one page; Intel VT-x without unrestricted guest
 inline constexpr GuestAddress kTss = 0xfffbd000;  // three pages; as above
+inline constexpr uint64_t kTssSize = 0x3000;
 inline constexpr GuestAddress kHoleEnd = 0x100000000;  // RAM goes on here
 
 // --- Above all RAM: 64-bit BARs. The start is the end of RAM, rounded up to 1 GiB, and at

@@ -1,0 +1,96 @@
+#include "vmm/boot/boot.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_format.h"
+#include "absl/types/span.h"
+#include "base/status_macros.h"
+#include "vmm/boot/boot_file.h"
+#include "vmm/boot/boot_information.h"
+#include "vmm/boot/kernel_loader.h"
+#include "vmm/memory/guest_layout.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr uint64_t kPageBytes = 4096;
+
+// The highest page-aligned place of `size_bytes` below `limit`, in low memory and clear of the
+// kernel: what a kernel does with the memory right above itself is its own affair. 0: none.
+GuestAddress PlaceInitrd(uint64_t size_bytes, GuestAddress limit, const LoadedKernel& kernel) {
+  const auto place_between = [size_bytes](GuestAddress start, GuestAddress end) -> GuestAddress {
+    if (end < start || size_bytes > end - start) return 0;
+    const GuestAddress place = (end - size_bytes) & ~(kPageBytes - 1);
+    return place >= start ? place : 0;
+  };
+  const GuestAddress above = place_between(kernel.end, limit);
+  if (above != 0) return above;
+  return place_between(layout::kHighMemory, std::min(kernel.start, limit));
+}
+
+absl::Status LoadInitrd(const std::string& path, const LoadedKernel& kernel,
+                        const GuestMemory& memory, BootPlacement& placement) {
+  ASSIGN_OR_RETURN(const BootFile file, BootFile::Open("kernel.initrd", path));
+  const GuestAddress limit = std::min(kernel.initrd_limit, LowMemoryEnd(memory));
+  placement.initrd = PlaceInitrd(file.size(), limit, kernel);
+  placement.initrd_bytes = file.size();
+  uint8_t* host = memory.HostPointer(placement.initrd, placement.initrd_bytes);
+  if (placement.initrd == 0 || host == nullptr) {
+    return file.Error(
+        absl::StrFormat("%d bytes do not fit beside the kernel (0x%x to 0x%x) below 0x%x: give the "
+                        "guest more memory",
+                        file.size(), kernel.start, kernel.end, limit));
+  }
+  return file.ReadAt(0, absl::MakeSpan(host, placement.initrd_bytes));
+}
+
+absl::Status WriteCommandLine(const std::string& command_line, const LoadedKernel& kernel,
+                              const GuestMemory& memory, BootPlacement& placement) {
+  if (command_line.size() > kernel.max_command_line_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("kernel.cmdline: %d bytes long, the kernel takes at most %d",
+                        command_line.size(), kernel.max_command_line_bytes));
+  }
+  if (command_line.find('\0') != std::string::npos) {
+    return absl::InvalidArgumentError("kernel.cmdline: has a zero byte in it");
+  }
+  placement.command_line = layout::kCommandLine;
+  // With its terminating zero.
+  if (!memory.Write(placement.command_line,
+                    absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(command_line.c_str()),
+                                        command_line.size() + 1))) {
+    return absl::InternalError("the guest has no RAM for the command line");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<InitialCpuState> PrepareBoot(const BootConfig& config, GuestAddress rsdp,
+                                            const GuestMemory& memory) {
+  ASSIGN_OR_RETURN(const BootFile file, BootFile::Open("kernel.path", config.kernel_path));
+  ASSIGN_OR_RETURN(const LoadedKernel kernel, LoadKernel(file, memory));
+  BootPlacement placement;
+  placement.rsdp = rsdp;
+  RETURN_IF_ERROR(WriteCommandLine(config.command_line, kernel, memory, placement));
+  if (!config.initrd_path.empty()) {
+    RETURN_IF_ERROR(LoadInitrd(config.initrd_path, kernel, memory, placement));
+  }
+
+  InitialCpuState state;
+  switch (kernel.protocol) {
+    case EntryProtocol::kPvh:
+      RETURN_IF_ERROR(WritePvhStartInfo(placement, memory));
+      state = PvhCpuState(kernel.entry, layout::kPvhStartInfo);
+      break;
+    case EntryProtocol::kLinux64:
+      RETURN_IF_ERROR(WriteZeroPage(kernel, placement, memory));
+      RETURN_IF_ERROR(WritePageTables(memory));
+      state = Linux64CpuState(kernel.entry, layout::kZeroPage);
+      break;
+  }
+  RETURN_IF_ERROR(WriteGdt(state, memory));
+  return state;
+}
+
+}  // namespace bulkhead::vmm
