@@ -28,9 +28,12 @@ def _initramfs_impl(ctx):
         inputs = inputs + [ctx.file._make],
         outputs = [output],
         mnemonic = "Initramfs",
-        progress_message = "Writing initramfs %{label}",
+        progress_message = "Writing %s" % output.short_path,
     )
-    return [DefaultInfo(files = depset([output]))]
+    return [DefaultInfo(
+        files = depset([output]),
+        runfiles = ctx.runfiles(files = [output]),
+    )]
 
 initramfs = rule(
     implementation = _initramfs_impl,
