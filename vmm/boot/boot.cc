@@ -5,7 +5,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/types/span.h"
 #include "base/status_macros.h"
-#include "vmm/boot/boot_file.h"
 #include "vmm/boot/boot_information.h"
 #include "vmm/boot/kernel_loader.h"
 #include "vmm/memory/guest_layout.h"
@@ -28,9 +27,8 @@ GuestAddress PlaceInitrd(uint64_t size_bytes, GuestAddress limit, const LoadedKe
   return place_between(layout::kHighMemory, std::min(kernel.start, limit));
 }
 
-absl::Status LoadInitrd(const std::string& path, const LoadedKernel& kernel,
-                        const GuestMemory& memory, BootPlacement& placement) {
-  ASSIGN_OR_RETURN(const BootFile file, BootFile::Open("kernel.initrd", path));
+absl::Status LoadInitrd(const BootFile& file, const LoadedKernel& kernel, const GuestMemory& memory,
+                        BootPlacement& placement) {
   const GuestAddress limit = std::min(kernel.initrd_limit, LowMemoryEnd(memory));
   placement.initrd = PlaceInitrd(file.size(), limit, kernel);
   placement.initrd_bytes = file.size();
@@ -66,15 +64,14 @@ absl::Status WriteCommandLine(const std::string& command_line, const LoadedKerne
 
 }  // namespace
 
-absl::StatusOr<InitialCpuState> PrepareBoot(const BootConfig& config, GuestAddress rsdp,
+absl::StatusOr<InitialCpuState> PrepareBoot(const BootSources& sources, GuestAddress rsdp,
                                             const GuestMemory& memory) {
-  ASSIGN_OR_RETURN(const BootFile file, BootFile::Open("kernel.path", config.kernel_path));
-  ASSIGN_OR_RETURN(const LoadedKernel kernel, LoadKernel(file, memory));
+  ASSIGN_OR_RETURN(const LoadedKernel kernel, LoadKernel(sources.kernel, memory));
   BootPlacement placement;
   placement.rsdp = rsdp;
-  RETURN_IF_ERROR(WriteCommandLine(config.command_line, kernel, memory, placement));
-  if (!config.initrd_path.empty()) {
-    RETURN_IF_ERROR(LoadInitrd(config.initrd_path, kernel, memory, placement));
+  RETURN_IF_ERROR(WriteCommandLine(sources.command_line, kernel, memory, placement));
+  if (sources.initrd.has_value()) {
+    RETURN_IF_ERROR(LoadInitrd(*sources.initrd, kernel, memory, placement));
   }
 
   InitialCpuState state;

@@ -1,7 +1,6 @@
 #include "vmm/boot/boot_file.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -9,27 +8,13 @@
 #include "base/errno_status.h"
 
 namespace bulkhead::vmm {
-namespace {
-
-std::string NameOf(absl::string_view field, absl::string_view path) {
-  return absl::StrCat(field, " \"", path, "\"");
-}
-
-}  // namespace
-
-absl::StatusOr<BootFile> BootFile::Open(absl::string_view field, absl::string_view path) {
-  // Non-blocking: opening a FIFO that nobody writes must not hang.
-  UniqueFd fd(open(std::string(path).c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd.ok()) return ErrnoToStatus(errno, NameOf(field, path));
-  return FromFd(std::move(fd), field, path);
-}
-
 absl::StatusOr<BootFile> BootFile::FromFd(UniqueFd fd, absl::string_view field,
                                           absl::string_view path) {
+  std::string name = absl::StrCat(field, ": \"", path, "\"");
   struct stat info;
-  if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, NameOf(field, path));
+  if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, name);
   const uint64_t size = S_ISREG(info.st_mode) ? static_cast<uint64_t>(info.st_size) : 0;
-  BootFile file(std::move(fd), NameOf(field, path), size);
+  BootFile file(std::move(fd), std::move(name), size);
   if (!S_ISREG(info.st_mode)) return file.Error("not a regular file");
   if (size == 0) return file.Error("the file is empty");
   return file;

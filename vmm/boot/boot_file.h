@@ -15,15 +15,13 @@
 
 namespace bulkhead::vmm {
 
-// A regular file of the user's that goes into guest memory. Nothing in it is trusted: every
+// An open, regular file of the user's that goes into guest memory. Nothing in it is trusted: every
 // read is checked against its size. Errors name the configuration field and the path, so that
 // each can stand alone as the one line that the user sees. Thread-compatible.
 class BootFile {
  public:
-  // `field` is the configuration's name for the file: "kernel.path".
-  // Errors: as open(2); InvalidArgument (not a regular file, or empty).
-  static absl::StatusOr<BootFile> Open(absl::string_view field, absl::string_view path);
-  // The same for a file that is already open. `path` is for messages only.
+  // `field` is the configuration's name for the file, "kernel.path"; it and `path` are for
+  // messages. Errors: InvalidArgument (not a regular file, or empty), or as fstat(2).
   static absl::StatusOr<BootFile> FromFd(UniqueFd fd, absl::string_view field,
                                          absl::string_view path);
 
@@ -43,7 +41,7 @@ class BootFile {
     return offset <= size_ && size_bytes <= size_ - offset;
   }
 
-  // An InvalidArgument error about this file: `kernel.path "/boot/x": <text>`.
+  // An InvalidArgument error about this file: `kernel.path: "/boot/x": <text>`.
   absl::Status Error(absl::string_view text) const;
 
  private:
@@ -51,7 +49,7 @@ class BootFile {
       : fd_(std::move(fd)), name_(std::move(name)), size_(size) {}
 
   UniqueFd fd_;
-  std::string name_;  // kernel.path "/boot/x"
+  std::string name_;  // kernel.path: "/boot/x"
   uint64_t size_;
 };
 

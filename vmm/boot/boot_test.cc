@@ -1,16 +1,20 @@
 #include "vmm/boot/boot.h"
 
 #include <asm/bootparam.h>
-#include <sys/stat.h>
+#include <fcntl.h>
 #include <unistd.h>
 
-#include <fstream>
-#include <map>
+#include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "base/memory_mapping.h"
+#include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "vmm/boot/boot_file.h"
+#include "vmm/boot/initial_cpu_state.h"
 #include "vmm/boot/memory_map.h"
 #include "vmm/boot/test_images.h"
 #include "vmm/memory/guest_layout.h"
@@ -24,12 +28,6 @@ using ::testing::HasSubstr;
 constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kGiB = 1 << 30;
 constexpr GuestAddress kRsdp = layout::kAcpiTables;
-
-std::string WriteFile(const std::string& name, const std::string& bytes) {
-  const std::string path = ::testing::TempDir() + "/" + name;
-  std::ofstream(path, std::ios::binary) << bytes;
-  return path;
-}
 
 template <typename T>
 T ObjectAt(const GuestMemory& memory, GuestAddress address) {
@@ -111,16 +109,38 @@ TEST(InitialCpuStateTest, PageTablesMapTheFirstFourGiBToThemselves) {
   }
 }
 
+TEST(BootFileTest, OnlyARegularFileWithSomethingInItWillDo) {
+  const auto error_of = [](UniqueFd fd) {
+    return BootFile::FromFd(std::move(fd), "kernel.initrd", "/x").status();
+  };
+  EXPECT_EQ(error_of(UniqueFd(open("/", O_RDONLY))).message(),
+            "kernel.initrd: \"/x\": not a regular file");
+  EXPECT_EQ(error_of(UniqueFd(open("/dev/zero", O_RDONLY))).message(),
+            "kernel.initrd: \"/x\": not a regular file");
+  EXPECT_EQ(error_of(*CreateMemfd("empty", 0)).message(),
+            "kernel.initrd: \"/x\": the file is empty");
+}
+
+TEST(BootFileTest, AFileThatShrinksIsAnErrorAndNotABlockedRead) {
+  UniqueFd fd = *CreateMemfd("file", 8192);
+  const UniqueFd other(dup(fd.get()));
+  const BootFile file = *BootFile::FromFd(std::move(fd), "kernel.path", "/x");
+  ASSERT_EQ(ftruncate(other.get(), 4096), 0);
+  std::array<uint8_t, 8192> bytes;
+  EXPECT_EQ(file.ReadAt(0, absl::MakeSpan(bytes)).message(),
+            "kernel.path: \"/x\": the file shrank while it was read");
+}
+
 class PrepareBootTest : public ::testing::Test {
  protected:
   GuestMemory memory_ = MakeGuestMemory(64 * kMiB);
 };
 
 TEST_F(PrepareBootTest, APvhKernelGetsStartInfoModuleAndMemoryMap) {
-  const BootConfig config = {.kernel_path = WriteFile("elf", MakeElf({})),
-                             .initrd_path = WriteFile("initrd", std::string(5000, 'i')),
-                             .command_line = "console=ttyS0"};
-  const absl::StatusOr<InitialCpuState> state = PrepareBoot(config, kRsdp, memory_);
+  const BootSources sources = {.kernel = MakeBootFile(MakeElf({})),
+                               .initrd = MakeBootFile(std::string(5000, 'i'), "kernel.initrd"),
+                               .command_line = "console=ttyS0"};
+  const absl::StatusOr<InitialCpuState> state = PrepareBoot(sources, kRsdp, memory_);
   ASSERT_TRUE(state.ok()) << state.status();
   EXPECT_EQ(state->rip, 0x100000u);
   EXPECT_EQ(state->rbx, layout::kPvhStartInfo);
@@ -148,10 +168,10 @@ TEST_F(PrepareBootTest, APvhKernelGetsStartInfoModuleAndMemoryMap) {
 }
 
 TEST_F(PrepareBootTest, ABzImageGetsAZeroPagePageTablesAndGdt) {
-  const BootConfig config = {.kernel_path = WriteFile("bz", MakeBzImage({})),
-                             .initrd_path = WriteFile("initrd", std::string(5000, 'i')),
-                             .command_line = "quiet"};
-  const absl::StatusOr<InitialCpuState> state = PrepareBoot(config, kRsdp, memory_);
+  const BootSources sources = {.kernel = MakeBootFile(MakeBzImage({})),
+                               .initrd = MakeBootFile(std::string(5000, 'i'), "kernel.initrd"),
+                               .command_line = "quiet"};
+  const absl::StatusOr<InitialCpuState> state = PrepareBoot(sources, kRsdp, memory_);
   ASSERT_TRUE(state.ok()) << state.status();
   EXPECT_EQ(state->rip, 0x1000200u);
   EXPECT_EQ(state->rsi, layout::kZeroPage);
@@ -176,74 +196,56 @@ TEST_F(PrepareBootTest, ABzImageGetsAZeroPagePageTablesAndGdt) {
 }
 
 TEST_F(PrepareBootTest, TheInitrdStaysBelowTheKernelsLimit) {
-  const BootConfig config = {
-      .kernel_path = WriteFile("bz", MakeBzImage({.initrd_addr_max = 0x2ffffff})),
-      .initrd_path = WriteFile("initrd", "i")};
-  ASSERT_TRUE(PrepareBoot(config, kRsdp, memory_).ok());
+  const BootSources sources = {.kernel = MakeBootFile(MakeBzImage({.initrd_addr_max = 0x2ffffff})),
+                               .initrd = MakeBootFile("i", "kernel.initrd")};
+  ASSERT_TRUE(PrepareBoot(sources, kRsdp, memory_).ok());
   const auto params = ObjectAt<boot_params>(memory_, layout::kZeroPage);
   EXPECT_EQ(uint32_t{params.hdr.ramdisk_image}, 0x2fff000u);
 }
 
 TEST_F(PrepareBootTest, TheInitrdGoesBelowAKernelThatEndsAtTheTop) {
-  const BootConfig config = {
-      .kernel_path =
-          WriteFile("bz", MakeBzImage({.pref_address = 62 * kMiB, .init_size = 2 * kMiB})),
-      .initrd_path = WriteFile("initrd", "i")};
-  ASSERT_TRUE(PrepareBoot(config, kRsdp, memory_).ok());
+  const BootSources sources = {
+      .kernel = MakeBootFile(MakeBzImage({.pref_address = 62 * kMiB, .init_size = 2 * kMiB})),
+      .initrd = MakeBootFile("i", "kernel.initrd")};
+  ASSERT_TRUE(PrepareBoot(sources, kRsdp, memory_).ok());
   const auto params = ObjectAt<boot_params>(memory_, layout::kZeroPage);
   EXPECT_EQ(uint32_t{params.hdr.ramdisk_image}, 62 * kMiB - 4096);
 }
 
 TEST_F(PrepareBootTest, WithoutAnInitrdNoneIsAnnounced) {
-  ASSERT_TRUE(PrepareBoot({.kernel_path = WriteFile("bz", MakeBzImage({}))}, kRsdp, memory_).ok());
+  ASSERT_TRUE(PrepareBoot({.kernel = MakeBootFile(MakeBzImage({}))}, kRsdp, memory_).ok());
   const auto params = ObjectAt<boot_params>(memory_, layout::kZeroPage);
   EXPECT_EQ(uint32_t{params.hdr.ramdisk_image}, 0u);
   EXPECT_EQ(uint32_t{params.hdr.ramdisk_size}, 0u);
 }
 
-std::string ErrorOf(const BootConfig& config, const GuestMemory& memory) {
-  return std::string(PrepareBoot(config, kRsdp, memory).status().message());
+std::string ErrorOf(const BootSources& sources, const GuestMemory& memory) {
+  return std::string(PrepareBoot(sources, kRsdp, memory).status().message());
 }
 
 TEST_F(PrepareBootTest, AnInitrdThatDoesNotFitIsRefused) {
-  const BootConfig config = {.kernel_path = WriteFile("bz", MakeBzImage({})),
-                             .initrd_path = WriteFile("big", std::string(41 * kMiB, 'x'))};
-  EXPECT_THAT(ErrorOf(config, memory_),
-              HasSubstr("kernel.initrd \"" + config.initrd_path + "\": 42991616 bytes do not fit"));
-}
-
-TEST_F(PrepareBootTest, FilesThatCannotBeReadAreNamed) {
-  const std::string kernel = WriteFile("bz", MakeBzImage({}));
-  EXPECT_EQ(ErrorOf({.kernel_path = "/no/such"}, memory_),
-            "kernel.path \"/no/such\": No such file or directory");
-  EXPECT_EQ(ErrorOf({.kernel_path = "/"}, memory_), "kernel.path \"/\": not a regular file");
-  EXPECT_EQ(ErrorOf({.kernel_path = kernel, .initrd_path = "/dev/null"}, memory_),
-            "kernel.initrd \"/dev/null\": not a regular file");
-  const std::string empty = WriteFile("empty", "");
-  EXPECT_EQ(ErrorOf({.kernel_path = kernel, .initrd_path = empty}, memory_),
-            "kernel.initrd \"" + empty + "\": the file is empty");
-  const std::string fifo = ::testing::TempDir() + "/fifo";
-  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
-  EXPECT_EQ(ErrorOf({.kernel_path = fifo}, memory_),
-            "kernel.path \"" + fifo + "\": not a regular file");
-  unlink(fifo.c_str());
+  const BootSources sources = {
+      .kernel = MakeBootFile(MakeBzImage({})),
+      .initrd = MakeBootFile(std::string(41 * kMiB, 'x'), "kernel.initrd")};
+  EXPECT_THAT(ErrorOf(sources, memory_),
+              HasSubstr("kernel.initrd: \"test\": 42991616 bytes do not fit"));
 }
 
 TEST_F(PrepareBootTest, TheCommandLineMayHave2047Bytes) {
-  const std::string kernel = WriteFile("elf", MakeElf({}));
-  BootConfig config = {.kernel_path = kernel, .command_line = std::string(2047, 'c')};
-  EXPECT_TRUE(PrepareBoot(config, kRsdp, memory_).ok());
-  config.command_line += 'c';
-  EXPECT_EQ(ErrorOf(config, memory_),
+  BootSources sources = {.kernel = MakeBootFile(MakeElf({})),
+                         .command_line = std::string(2047, 'c')};
+  EXPECT_TRUE(PrepareBoot(sources, kRsdp, memory_).ok());
+  sources.command_line += 'c';
+  EXPECT_EQ(ErrorOf(sources, memory_),
             "kernel.cmdline: 2048 bytes long, the kernel takes at most 2047");
-  config.command_line = std::string("a\0b", 3);
-  EXPECT_EQ(ErrorOf(config, memory_), "kernel.cmdline: has a zero byte in it");
+  sources.command_line = std::string("a\0b", 3);
+  EXPECT_EQ(ErrorOf(sources, memory_), "kernel.cmdline: has a zero byte in it");
 }
 
 TEST_F(PrepareBootTest, AKernelsOwnCommandLineLimitIsObeyed) {
-  const BootConfig config = {.kernel_path = WriteFile("bz", MakeBzImage({.cmdline_size = 10})),
-                             .command_line = "12345678901"};
-  EXPECT_THAT(ErrorOf(config, memory_), HasSubstr("at most 10"));
+  const BootSources sources = {.kernel = MakeBootFile(MakeBzImage({.cmdline_size = 10})),
+                               .command_line = "12345678901"};
+  EXPECT_THAT(ErrorOf(sources, memory_), HasSubstr("at most 10"));
 }
 
 }  // namespace

@@ -1,11 +1,14 @@
 // Loads the kernel that Debian ships, in both of its forms.
 
+#include <fcntl.h>
 #include <stdlib.h>
 
 #include <string>
 
+#include "base/unique_fd.h"
 #include "gtest/gtest.h"
 #include "vmm/boot/boot.h"
+#include "vmm/boot/boot_file.h"
 #include "vmm/boot/test_images.h"
 #include "vmm/memory/guest_layout.h"
 
@@ -14,14 +17,15 @@ namespace {
 
 constexpr uint64_t kMiB = 1 << 20;
 
-std::string KernelPath(const std::string& name) {
-  return std::string(getenv("TEST_SRCDIR")) + "/debian_guest_kernel/" + name;
+BootFile OpenKernel(const std::string& name) {
+  const std::string path = std::string(getenv("TEST_SRCDIR")) + "/debian_guest_kernel/" + name;
+  return *BootFile::FromFd(UniqueFd(open(path.c_str(), O_RDONLY | O_CLOEXEC)), "kernel.path", path);
 }
 
 TEST(DebianKernelTest, TheElfFormStartsAtItsPvhEntry) {
   const GuestMemory memory = MakeGuestMemory(256 * kMiB);
   const absl::StatusOr<InitialCpuState> state =
-      PrepareBoot({.kernel_path = KernelPath("vmlinux")}, layout::kAcpiTables, memory);
+      PrepareBoot({.kernel = OpenKernel("vmlinux")}, layout::kAcpiTables, memory);
   ASSERT_TRUE(state.ok()) << state.status();
   EXPECT_EQ(state->efer, 0u);
   // pvh_start_xen: cld, then lgdt.
@@ -31,7 +35,7 @@ TEST(DebianKernelTest, TheElfFormStartsAtItsPvhEntry) {
 TEST(DebianKernelTest, TheBzImageStartsAtIts64BitEntry) {
   const GuestMemory memory = MakeGuestMemory(256 * kMiB);
   const absl::StatusOr<InitialCpuState> state =
-      PrepareBoot({.kernel_path = KernelPath("bzImage")}, layout::kAcpiTables, memory);
+      PrepareBoot({.kernel = OpenKernel("bzImage")}, layout::kAcpiTables, memory);
   ASSERT_TRUE(state.ok()) << state.status();
   EXPECT_EQ(state->efer, 0x500u);
   // startup_64: cld, cli.
@@ -42,7 +46,7 @@ TEST(DebianKernelTest, NeitherFormFitsIntoTooLittleMemory) {
   const GuestMemory memory = MakeGuestMemory(16 * kMiB);
   for (const char* name : {"vmlinux", "bzImage"}) {
     const absl::Status status =
-        PrepareBoot({.kernel_path = KernelPath(name)}, layout::kAcpiTables, memory).status();
+        PrepareBoot({.kernel = OpenKernel(name)}, layout::kAcpiTables, memory).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name;
     EXPECT_NE(status.message().find("more memory"), absl::string_view::npos) << status;
   }

@@ -93,7 +93,7 @@ class BadKernelTest : public ::testing::TestWithParam<BadKernel> {};
 TEST_P(BadKernelTest, IsRefusedWithOneLineThatNamesTheFile) {
   const absl::Status status = Load(GetParam().bytes).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), StartsWith("kernel.path \"test\": "));
+  EXPECT_THAT(std::string(status.message()), StartsWith("kernel.path: \"test\": "));
   EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().error));
   EXPECT_THAT(std::string(status.message()), ::testing::Not(HasSubstr("\n")));
 }

@@ -113,12 +113,12 @@ GuestMemory MakeGuestMemory(uint64_t low_bytes, uint64_t high_bytes) {
   return *GuestMemory::Create(std::move(ranges));
 }
 
-BootFile MakeBootFile(absl::string_view bytes) {
+BootFile MakeBootFile(absl::string_view bytes, absl::string_view field) {
   UniqueFd fd = *CreateMemfd("file", bytes.size());
   if (pwrite(fd.get(), bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
     abort();
   }
-  return *BootFile::FromFd(std::move(fd), "kernel.path", "test");
+  return *BootFile::FromFd(std::move(fd), field, "test");
 }
 
 std::string BytesAt(const GuestMemory& memory, GuestAddress address, uint64_t size_bytes) {

@@ -51,8 +51,8 @@ std::string MakeBzImage(const TestBzImage& image);
 // RAM: [0, low_bytes), and [4 GiB, 4 GiB + high_bytes) if that is not zero.
 GuestMemory MakeGuestMemory(uint64_t low_bytes, uint64_t high_bytes = 0);
 
-// A file `kernel.path "test"` of these bytes, in memory.
-BootFile MakeBootFile(absl::string_view bytes);
+// A file of these bytes, in memory; its path is "test".
+BootFile MakeBootFile(absl::string_view bytes, absl::string_view field = "kernel.path");
 
 // The bytes at `address`; dies outside of RAM.
 std::string BytesAt(const GuestMemory& memory, GuestAddress address, uint64_t size_bytes);
