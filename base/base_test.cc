@@ -78,6 +78,12 @@ TEST(MemoryMappingTest, AlignedMappingsHaveTheirAlignmentAndTheirFileOffset) {
           .ok());
 }
 
+TEST(EventFdTest, DrainDoesNotBlockWhenAnotherHolderMadeTheFileBlocking) {
+  const EventFd event = *EventFd::Create();
+  ASSERT_EQ(fcntl(event.fd(), F_SETFL, 0), 0);
+  EXPECT_FALSE(event.Drain());
+}
+
 absl::StatusOr<GuestMemory> MakeMemory(const std::vector<std::pair<GuestAddress, size_t>>& layout) {
   std::vector<GuestMemory::Range> ranges;
   for (const auto& [start, size] : layout) {

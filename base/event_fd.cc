@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
+#include <sys/uio.h>
 
 #include "base/errno_status.h"
 
@@ -24,9 +25,11 @@ void EventFd::Signal() const {
 
 bool EventFd::Drain() const {
   uint64_t count = 0;
+  iovec bytes = {.iov_base = &count, .iov_len = sizeof(count)};
   ssize_t n;
   do {
-    n = read(fd_.get(), &count, sizeof(count));
+    // NOWAIT: O_NONBLOCK belongs to the open file, which another process may share and change.
+    n = preadv2(fd_.get(), &bytes, 1, -1, RWF_NOWAIT);
   } while (n < 0 && errno == EINTR);
   return n == sizeof(count);
 }

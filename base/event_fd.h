@@ -17,9 +17,12 @@ class EventFd {
   // eventfd: Signal() and Drain() on anything else have no effect that matters here.
   explicit EventFd(UniqueFd fd) : fd_(std::move(fd)) {}
 
-  // Adds one. Never blocks: a full counter already wakes every reader.
+  // Adds one. Does not block: a full counter already wakes every reader. But another process
+  // that has the descriptor could clear O_NONBLOCK and fill the counter: do not signal what an
+  // untrusted process holds.
   void Signal() const;
-  // Takes the count and resets it. False if there was nothing to take. Never blocks.
+  // Takes the count and resets it. False if there was nothing to take. Never blocks, whoever
+  // else holds the descriptor.
   bool Drain() const;
   // True if the counter is not zero. Takes nothing.
   bool IsPending() const;
