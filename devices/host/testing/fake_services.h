@@ -1,8 +1,10 @@
 #ifndef BULKHEAD_DEVICES_HOST_TESTING_FAKE_SERVICES_H_
 #define BULKHEAD_DEVICES_HOST_TESTING_FAKE_SERVICES_H_
 
+#include <poll.h>
 #include <stdint.h>
 
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -56,6 +58,32 @@ class FakeServices : public DeviceServices {
     return true;
   }
   bool IsWatched(int fd) const { return watches_.count(fd) != 0; }
+
+  // Calls the watches of all readable descriptors, after waiting up to `timeout_ms` for the
+  // first. Returns how many were called.
+  int RunWatches(int timeout_ms) {
+    std::vector<pollfd> fds;
+    for (const auto& [fd, on_readable] : watches_) {
+      fds.push_back({.fd = fd, .events = POLLIN, .revents = 0});
+    }
+    if (poll(fds.data(), fds.size(), timeout_ms) <= 0) return 0;
+    int called = 0;
+    for (const pollfd& entry : fds) {
+      if ((entry.revents & POLLIN) != 0 && FireWatch(entry.fd)) ++called;
+    }
+    return called;
+  }
+
+  // Runs the watches until `condition` holds. False if it does not although nothing has
+  // happened for many seconds: a broken device fails its test, it does not hang it.
+  bool RunUntil(const std::function<bool()>& condition) {
+    int quiet_seconds = 0;
+    for (int i = 0; i < 1'000'000 && quiet_seconds < 20; ++i) {
+      if (condition()) return true;
+      quiet_seconds = RunWatches(1000) == 0 ? quiet_seconds + 1 : 0;
+    }
+    return condition();
+  }
 
   const GuestMemory& memory() const override { return memory_; }
   void SignalMsix(uint32_t vector) override { msix_signals_.push_back(vector); }
