@@ -1,0 +1,401 @@
+#include "devices/virtio/pci_transport.h"
+
+#include <string.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "devices/virtio/virtio_layout.h"
+#include "proto/contract.h"
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+// The body of a struct virtio_pci_cap: what follows its ID and next-pointer bytes.
+constexpr uint64_t kBodyBar = 2;
+constexpr uint64_t kBodyOffset = 6;
+constexpr uint64_t kBodyLength = 10;
+constexpr uint64_t kBodySize = 14;
+constexpr uint64_t kBodyData = kBodySize;  // pci_cfg_data
+constexpr uint64_t kWindowSize = kBodyData + 4;
+
+std::string CapabilityBody(CapabilityType type, uint64_t offset, uint64_t length,
+                           size_t extra_bytes) {
+  std::string body(kBodySize + extra_bytes, '\0');
+  body[0] = static_cast<char>(2 + body.size());  // cap_len counts the whole capability
+  body[1] = static_cast<char>(type);
+  body[kBodyBar] = kBar;
+  const uint32_t place[] = {static_cast<uint32_t>(offset), static_cast<uint32_t>(length)};
+  memcpy(&body[kBodyOffset], place, sizeof(place));
+  return body;
+}
+
+// Struct virtio_pci_common_cfg, field by field.
+struct Field {
+  uint32_t offset;
+  uint32_t size;
+};
+constexpr Field kFields[] = {
+    {kDeviceFeatureSelect, 4}, {kDeviceFeature, 4},    {kDriverFeatureSelect, 4},
+    {kDriverFeature, 4},       {kConfigMsixVector, 2}, {kNumQueues, 2},
+    {kDeviceStatus, 1},        {kConfigGeneration, 1}, {kQueueSelect, 2},
+    {kQueueSize, 2},           {kQueueMsixVector, 2},  {kQueueEnable, 2},
+    {kQueueNotifyOffset, 2},   {kQueueDescriptors, 8}, {kQueueDriver, 8},
+    {kQueueDevice, 8},         {kQueueNotifyData, 2},  {kQueueReset, 2},
+};
+
+// Copies the bytes that [from_offset, +from_size) and [to_offset, +to_size) share.
+void CopyOverlap(uint64_t from_offset, uint64_t from_size, uint64_t from, uint64_t to_offset,
+                 uint64_t to_size, uint64_t& to) {
+  const uint64_t begin = std::max(from_offset, to_offset);
+  const uint64_t end = std::min(from_offset + from_size, to_offset + to_size);
+  if (begin >= end) return;
+  memcpy(reinterpret_cast<uint8_t*>(&to) + (begin - to_offset),
+         reinterpret_cast<const uint8_t*>(&from) + (begin - from_offset), end - begin);
+}
+
+bool Overlaps(const Field& field, uint64_t offset, uint8_t size_bytes) {
+  return offset < field.offset + field.size && field.offset < offset + size_bytes;
+}
+
+}  // namespace
+
+PciTransport::PciTransport(std::unique_ptr<VirtioDevice> device)
+    : identity_(device->Identify()),
+      device_(std::move(device)),
+      core_(device_.get(), this),
+      config_vector_(kNoVector),
+      queue_vectors_(identity_.queue_sizes.size(), kNoVector) {
+  const v1::PciInfo info = Describe();
+  const int last = info.pci().capabilities_size() - 1;
+  window_region_ = static_cast<uint8_t>(kCapabilityRegionBase + last);
+  const std::string& body = info.pci().capabilities(last).body();
+  window_.assign(body.begin(), body.end());
+}
+
+v1::PciInfo PciTransport::Describe() const {
+  v1::PciInfo info;
+  info.set_contract_version(kContractVersion);
+  info.set_model(identity_.model);
+  for (const std::string& resource : identity_.required_resources) {
+    info.add_required_resources(resource);
+  }
+  const uint32_t queues = core_.queue_count();
+  v1::PciFunction& pci = *info.mutable_pci();
+  pci.set_vendor_id(kPciVendor);
+  pci.set_device_id(kPciDeviceBase + identity_.type);
+  pci.set_class_code(identity_.pci_class);
+  pci.set_revision_id(kPciRevision);
+  pci.set_subsystem_vendor_id(kPciVendor);
+  pci.set_subsystem_id(kPciSubsystem);
+  pci.set_msix_vectors(queues + 1);
+  pci.set_has_intx(true);
+  v1::Bar& bar = *pci.add_bars();
+  bar.set_index(kBar);
+  bar.set_size_bytes(kBarSize);
+  bar.set_is_64bit(true);
+
+  const auto add_capability = [&pci](std::string body, bool forwarded) {
+    v1::Capability& capability = *pci.add_capabilities();
+    capability.set_id(kPciCapabilityVendorSpecific);
+    capability.set_body(std::move(body));
+    capability.set_forwarded(forwarded);
+  };
+  add_capability(CapabilityBody(CapabilityType::kCommon, kBarCommon, kCommonConfigSize, 0), false);
+  std::string notify =
+      CapabilityBody(CapabilityType::kNotify, kBarNotify, queues * kNotifyMultiplier, 4);
+  memcpy(&notify[kBodySize], &kNotifyMultiplier, 4);
+  add_capability(std::move(notify), false);
+  add_capability(CapabilityBody(CapabilityType::kIsr, kBarIsr, 1, 0), false);
+  if (identity_.config_size != 0) {
+    add_capability(CapabilityBody(CapabilityType::kDevice, kBarDevice, identity_.config_size, 0),
+                   false);
+  }
+  add_capability(CapabilityBody(CapabilityType::kPciConfig, 0, 0, 4), true);  // stays the last
+
+  for (uint32_t i = 0; i < queues; ++i) {
+    v1::Doorbell& doorbell = *info.add_doorbells();
+    doorbell.set_region(kBar);
+    doorbell.set_offset(kBarNotify + i * kNotifyMultiplier);
+    doorbell.set_size_bytes(0);
+  }
+  return info;
+}
+
+absl::Status PciTransport::Start(DeviceServices& services) {
+  services_ = &services;
+  return core_.Start(services);
+}
+
+uint64_t PciTransport::Read(uint8_t region, uint64_t offset, uint8_t size_bytes) {
+  if (region == kBar) return ReadBar(offset, size_bytes);
+  if (region == window_region_) return ReadWindow(offset, size_bytes);
+  return 0;
+}
+
+void PciTransport::Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) {
+  if (region == kBar) WriteBar(offset, size_bytes, value);
+  if (region == window_region_) WriteWindow(offset, size_bytes, value);
+}
+
+void PciTransport::OnDoorbell(uint32_t index) {
+  if (index < core_.queue_count()) core_.Notify(index);
+}
+
+void PciTransport::OnFunctionState(const FunctionState& state) {
+  const bool was_bus_master = function_.bus_master;
+  function_ = state;
+  // The line follows what the driver has chosen; pending causes stay readable in the ISR.
+  services_->SetIntx(!function_.msix_enabled && isr_ != 0);
+  core_.SetDmaAllowed(function_.bus_master);
+  // This message was held back while the function could send none.
+  const bool needs_reset = (core_.status() & kStatusNeedsReset) != 0;
+  if (!was_bus_master && function_.bus_master && needs_reset) InterruptConfig();
+}
+
+uint64_t PciTransport::ReadBar(uint64_t offset, uint8_t size_bytes) {
+  const uint64_t within = offset % kBarStructureSize;
+  switch (offset - within) {
+    case kBarCommon:
+      return ReadCommon(within, size_bytes);
+    case kBarIsr:
+      return within == 0 ? ReadIsr() : 0;
+    case kBarDevice: {
+      uint64_t value = 0;
+      if (within >= identity_.config_size) return 0;
+      const uint64_t readable = std::min<uint64_t>(size_bytes, identity_.config_size - within);
+      device_->ReadConfig(static_cast<uint32_t>(within),
+                          absl::MakeSpan(reinterpret_cast<uint8_t*>(&value), readable));
+      return value;
+    }
+    default:
+      return 0;
+  }
+}
+
+void PciTransport::WriteBar(uint64_t offset, uint8_t size_bytes, uint64_t value) {
+  const uint64_t within = offset % kBarStructureSize;
+  switch (offset - within) {
+    case kBarCommon:
+      WriteCommon(within, size_bytes, value);
+      return;
+    case kBarDevice: {
+      if (within >= identity_.config_size) return;
+      const uint64_t writable = std::min<uint64_t>(size_bytes, identity_.config_size - within);
+      device_->WriteConfig(static_cast<uint32_t>(within),
+                           absl::MakeSpan(reinterpret_cast<const uint8_t*>(&value), writable));
+      return;
+    }
+    case kBarNotify:
+      // Doorbells that the vmm did not turn into events, and those rung through the window.
+      OnDoorbell(static_cast<uint32_t>(within / kNotifyMultiplier));
+      return;
+    default:
+      return;
+  }
+}
+
+uint64_t PciTransport::ReadCommon(uint64_t offset, uint8_t size_bytes) const {
+  uint64_t value = 0;
+  for (const Field& field : kFields) {
+    if (!Overlaps(field, offset, size_bytes)) continue;
+    CopyOverlap(field.offset, field.size, ReadField(field.offset), offset, size_bytes, value);
+  }
+  return value;
+}
+
+void PciTransport::WriteCommon(uint64_t offset, uint8_t size_bytes, uint64_t value) {
+  for (const Field& field : kFields) {
+    if (!Overlaps(field, offset, size_bytes)) continue;
+    uint64_t merged = ReadField(field.offset);  // a partial write keeps the other bytes
+    CopyOverlap(offset, size_bytes, value, field.offset, field.size, merged);
+    WriteField(field.offset, merged);
+  }
+}
+
+uint64_t PciTransport::ReadField(uint32_t field) const {
+  const auto word = [](uint64_t features, uint32_t select) -> uint64_t {
+    return select < 2 ? static_cast<uint32_t>(features >> (32 * select)) : 0;
+  };
+  switch (field) {
+    case kDeviceFeatureSelect:
+      return device_feature_select_;
+    case kDeviceFeature:
+      return word(core_.offered_features(), device_feature_select_);
+    case kDriverFeatureSelect:
+      return driver_feature_select_;
+    case kDriverFeature:
+      return word(core_.driver_features(), driver_feature_select_);
+    case kConfigMsixVector:
+      return config_vector_;
+    case kNumQueues:
+      return core_.queue_count();
+    case kDeviceStatus:
+      return core_.status();
+    case kConfigGeneration:
+      return 0;  // no device type changes its configuration by itself
+    case kQueueSelect:
+      return queue_select_;
+    default:
+      break;
+  }
+  if (queue_select_ >= core_.queue_count()) return 0;  // queue_size 0: there is no such queue
+  const QueueSetup& setup = core_.setup(queue_select_);
+  switch (field) {
+    case kQueueSize:
+      return setup.size;
+    case kQueueMsixVector:
+      return queue_vectors_[queue_select_];
+    case kQueueEnable:
+      return core_.queue_enabled(queue_select_);
+    case kQueueNotifyOffset:
+      return queue_select_;
+    case kQueueDescriptors:
+      return setup.descriptor_table;
+    case kQueueDriver:
+      return setup.driver_area;
+    case kQueueDevice:
+      return setup.device_area;
+    case kQueueReset:
+      return core_.queue_resetting(queue_select_);
+    default:
+      return 0;
+  }
+}
+
+void PciTransport::WriteField(uint32_t field, uint64_t value) {
+  switch (field) {
+    case kDeviceFeatureSelect:
+      device_feature_select_ = static_cast<uint32_t>(value);
+      return;
+    case kDriverFeatureSelect:
+      driver_feature_select_ = static_cast<uint32_t>(value);
+      return;
+    case kDriverFeature: {
+      if (driver_feature_select_ >= 2) return;
+      const uint32_t shift = 32 * driver_feature_select_;
+      const uint64_t others = core_.driver_features() & ~(uint64_t{0xffffffff} << shift);
+      core_.WriteDriverFeatures(others | (value << shift));
+      return;
+    }
+    case kConfigMsixVector:
+      config_vector_ = value <= core_.queue_count() ? static_cast<uint16_t>(value) : kNoVector;
+      return;
+    case kDeviceStatus:
+      if (value == 0) {
+        isr_ = 0;
+        services_->SetIntx(false);
+        config_vector_ = kNoVector;
+        std::fill(queue_vectors_.begin(), queue_vectors_.end(), kNoVector);
+      }
+      core_.WriteStatus(static_cast<uint8_t>(value));
+      return;
+    case kQueueSelect:
+      queue_select_ = static_cast<uint16_t>(value);
+      return;
+    default:
+      if (queue_select_ < core_.queue_count()) WriteQueueField(field, value);
+      return;
+  }
+}
+
+void PciTransport::WriteQueueField(uint32_t field, uint64_t value) {
+  const uint16_t queue = queue_select_;
+  switch (field) {
+    case kQueueMsixVector:
+      queue_vectors_[queue] =
+          value <= core_.queue_count() ? static_cast<uint16_t>(value) : kNoVector;
+      return;
+    case kQueueEnable:
+      if (value == 1) core_.EnableQueue(queue);
+      return;
+    case kQueueReset:
+      if (value == 1) core_.ResetQueue(queue);
+      return;
+    default:
+      break;
+  }
+  QueueSetup* setup = core_.MutableSetup(queue);
+  if (setup == nullptr) return;
+  switch (field) {
+    case kQueueSize:
+      setup->size = static_cast<uint16_t>(value);
+      return;
+    case kQueueDescriptors:
+      setup->descriptor_table = value;
+      return;
+    case kQueueDriver:
+      setup->driver_area = value;
+      return;
+    case kQueueDevice:
+      setup->device_area = value;
+      return;
+    default:
+      return;
+  }
+}
+
+uint64_t PciTransport::ReadIsr() {
+  const uint8_t isr = std::exchange(isr_, 0);
+  services_->SetIntx(false);
+  return isr;
+}
+
+bool PciTransport::WindowTarget(uint64_t& offset, uint8_t& size_bytes) const {
+  uint32_t place[2];
+  memcpy(place, &window_[kBodyOffset], sizeof(place));
+  const auto [bar_offset, length] = place;
+  // Section 4.1.4.9.2: 1, 2 or 4 bytes, a multiple of that as offset, within the BAR.
+  if (window_[kBodyBar] != kBar) return false;
+  if (length != 1 && length != 2 && length != 4) return false;
+  if (bar_offset % length != 0 || bar_offset > kBarSize - length) return false;
+  offset = bar_offset;
+  size_bytes = static_cast<uint8_t>(length);
+  return true;
+}
+
+uint64_t PciTransport::ReadWindow(uint64_t offset, uint8_t size_bytes) {
+  uint64_t target;
+  uint8_t target_size;
+  const bool touches_data = offset < kWindowSize && offset + size_bytes > kBodyData;
+  if (touches_data && WindowTarget(target, target_size)) {
+    const uint64_t data = ReadBar(target, target_size);
+    memcpy(&window_[kBodyData], &data, 4);
+  }
+  uint64_t value = 0;
+  if (offset < kWindowSize) {
+    memcpy(&value, &window_[offset], std::min<uint64_t>(size_bytes, kWindowSize - offset));
+  }
+  return value;
+}
+
+void PciTransport::WriteWindow(uint64_t offset, uint8_t size_bytes, uint64_t value) {
+  for (uint64_t i = 0; i < size_bytes && offset + i < kWindowSize; ++i) {
+    const uint64_t at = offset + i;
+    const bool writable = at == kBodyBar || at >= kBodyOffset;
+    if (writable) window_[at] = static_cast<uint8_t>(value >> (8 * i));
+  }
+  uint64_t target;
+  uint8_t target_size;
+  const bool touches_data = offset < kWindowSize && offset + size_bytes > kBodyData;
+  if (!touches_data || !WindowTarget(target, target_size)) return;
+  uint64_t data = 0;
+  memcpy(&data, &window_[kBodyData], target_size);
+  WriteBar(target, target_size, data);
+}
+
+void PciTransport::InterruptQueue(uint32_t queue) { Interrupt(queue_vectors_[queue], kIsrQueue); }
+
+void PciTransport::InterruptConfig() { Interrupt(config_vector_, kIsrConfig); }
+
+void PciTransport::Interrupt(uint16_t vector, uint8_t isr_bit) {
+  if (function_.msix_enabled) {
+    if (vector != kNoVector && function_.bus_master) services_->SignalMsix(vector);
+    return;
+  }
+  isr_ |= isr_bit;
+  services_->SetIntx(true);
+}
+
+}  // namespace bulkhead::devices::virtio

@@ -1,0 +1,193 @@
+#include "devices/virtio/virtio_core.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "devices/virtio/virtio_layout.h"
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+constexpr uint64_t kCoreFeatures =
+    kFeatureVersion1 | kFeatureIndirectDescriptors | kFeatureEventIndex | kFeatureRingReset;
+
+// A guest can fail, reset and fail again for ever: it must not fill the log.
+constexpr uint32_t kMaxFailuresLogged = 8;
+
+}  // namespace
+
+VirtioCore::Queue::Queue(uint16_t max_size, VirtioCore* core)
+    : ring(max_size, [core](absl::string_view what) { core->Fail(what); }),
+      setup{.size = max_size} {}
+
+VirtioCore::VirtioCore(VirtioDevice* device, InterruptSink* interrupts)
+    : device_(device), interrupts_(interrupts) {
+  for (const uint16_t size : device_->Identify().queue_sizes) {
+    queues_.push_back(std::make_unique<Queue>(size, this));
+  }
+}
+
+VirtioCore::~VirtioCore() {
+  if (serve_later_ != nullptr) host_->Unwatch(serve_later_->fd());
+}
+
+absl::Status VirtioCore::Start(DeviceServices& services) {
+  host_ = &services;
+  ASSIGN_OR_RETURN(EventFd event, EventFd::Create());
+  RETURN_IF_ERROR(services.Watch(event.fd(), [this] { OnServeLater(); }));
+  serve_later_ = std::make_unique<EventFd>(std::move(event));
+  RETURN_IF_ERROR(device_->Start(*this));
+  offered_features_ = kCoreFeatures | device_->features();
+  return absl::OkStatus();
+}
+
+void VirtioCore::WriteStatus(uint8_t value) {
+  if (resetting_) return;
+  if (value == 0) {
+    BeginReset();
+    return;
+  }
+  // Bits can only be added (2.1.1), and only a device sets DEVICE_NEEDS_RESET.
+  constexpr uint8_t kDriverBits =
+      kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk | kStatusFailed;
+  const uint8_t wanted = status_ | (value & kDriverBits);
+  uint8_t next = status_ | (wanted & (kStatusAcknowledge | kStatusDriver | kStatusFailed));
+  const bool identified = (next & kStatusAcknowledge) != 0 && (next & kStatusDriver) != 0;
+  if ((wanted & kStatusFeaturesOk) != 0 && identified) {
+    // Refused features leave the bit clear: the driver reads it back (3.1.1, step 6).
+    const bool subset = (driver_features_ & ~offered_features_) == 0;
+    if (subset && (driver_features_ & kFeatureVersion1) != 0) next |= kStatusFeaturesOk;
+  }
+  if ((wanted & kStatusDriverOk) != 0 && (next & kStatusFeaturesOk) != 0) next |= kStatusDriverOk;
+
+  const uint8_t added = next & ~status_;
+  status_ = next;
+  if ((added & kStatusFeaturesOk) != 0) device_->OnFeatures(driver_features_);
+  if ((added & kStatusDriverOk) != 0) {
+    UpdateServing();
+    NotifyAll();
+  }
+}
+
+void VirtioCore::WriteDriverFeatures(uint64_t features) {
+  if (!resetting_ && (status_ & kStatusFeaturesOk) == 0) driver_features_ = features;
+}
+
+QueueSetup* VirtioCore::MutableSetup(uint32_t index) {
+  Queue& queue = *queues_[index];
+  const bool before_driver_ok =
+      (status_ & kStatusFeaturesOk) != 0 && (status_ & kStatusDriverOk) == 0;
+  if (resetting_ || queue.ring.enabled() || queue.ring.stopping()) return nullptr;
+  if (!before_driver_ok && !queue.was_reset) return nullptr;
+  return &queue.setup;
+}
+
+void VirtioCore::EnableQueue(uint32_t index) {
+  if (MutableSetup(index) == nullptr) return;
+  Queue& queue = *queues_[index];
+  const absl::Status status =
+      queue.ring.Enable(host_->memory(), queue.setup, (driver_features_ & kFeatureEventIndex) != 0,
+                        (driver_features_ & kFeatureIndirectDescriptors) != 0);
+  if (!status.ok()) {
+    Fail(absl::StrCat("queue ", index, ": ", status.message()));
+    return;
+  }
+  queue.was_reset = false;
+  UpdateServing();
+  Notify(index);
+}
+
+void VirtioCore::ResetQueue(uint32_t index) {
+  if ((driver_features_ & kFeatureRingReset) == 0 || resetting_) return;
+  if ((status_ & kStatusDriverOk) == 0) return;
+  Queue& queue = *queues_[index];
+  if (!queue.ring.enabled()) return;
+  queue.ring.Stop();
+  queue.was_reset = true;
+  if (queue.ring.in_flight() != 0) device_->OnQueueStopping(index);
+  Publish(index);
+}
+
+void VirtioCore::Notify(uint32_t index) {
+  if (queues_[index]->ring.serving()) device_->OnQueue(index);
+}
+
+void VirtioCore::SetDmaAllowed(bool allowed) {
+  if (dma_allowed_ == allowed) return;
+  dma_allowed_ = allowed;
+  UpdateServing();
+  NotifyAll();
+}
+
+void VirtioCore::Publish(uint32_t index) {
+  Virtqueue& ring = queues_[index]->ring;
+  if (ring.Publish()) interrupts_->InterruptQueue(index);
+  if (!ring.stopping() || ring.in_flight() != 0) return;
+  ring.Disable();
+  queues_[index]->setup = {.size = ring.max_size()};
+  if (resetting_) FinishReset();
+}
+
+void VirtioCore::ServeLater(uint32_t queue) {
+  queues_[queue]->serve_later = true;
+  serve_later_->Signal();
+}
+
+void VirtioCore::OnServeLater() {
+  serve_later_->Drain();
+  for (uint32_t i = 0; i < queue_count(); ++i) {
+    if (std::exchange(queues_[i]->serve_later, false)) Notify(i);
+  }
+}
+
+void VirtioCore::Fail(absl::string_view reason) {
+  const bool already = (status_ & kStatusNeedsReset) != 0;
+  status_ |= kStatusNeedsReset;
+  UpdateServing();
+  if (already || resetting_) return;
+  if (failures_logged_ < kMaxFailuresLogged) {
+    ++failures_logged_;
+    LogWarning(absl::StrCat("the driver must reset the device: ", reason));
+  }
+  if ((status_ & kStatusDriverOk) != 0) interrupts_->InterruptConfig();
+}
+
+void VirtioCore::BeginReset() {
+  resetting_ = true;
+  for (uint32_t i = 0; i < queue_count(); ++i) {
+    Virtqueue& ring = queues_[i]->ring;
+    ring.Stop();
+    if (ring.in_flight() != 0) device_->OnQueueStopping(i);
+  }
+  FinishReset();
+}
+
+void VirtioCore::FinishReset() {
+  if (!resetting_) return;
+  for (const auto& queue : queues_) {
+    if (queue->ring.in_flight() != 0) return;
+  }
+  for (const auto& queue : queues_) {
+    queue->ring.Disable();
+    queue->setup = {.size = queue->ring.max_size()};
+    queue->was_reset = queue->serve_later = false;
+  }
+  driver_features_ = 0;
+  status_ = 0;
+  resetting_ = false;
+  device_->OnFeatures(0);
+}
+
+void VirtioCore::UpdateServing() {
+  const bool serving = (status_ & kStatusDriverOk) != 0 && (status_ & kStatusNeedsReset) == 0 &&
+                       !resetting_ && dma_allowed_;
+  for (const auto& queue : queues_) queue->ring.SetServing(serving);
+}
+
+void VirtioCore::NotifyAll() {
+  for (uint32_t i = 0; i < queue_count(); ++i) Notify(i);
+}
+
+}  // namespace bulkhead::devices::virtio

@@ -1,0 +1,246 @@
+#include "devices/virtio/virtqueue.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "devices/virtio/virtio_layout.h"
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+std::atomic_ref<uint16_t> Atomic16(uint8_t* p) {
+  static_assert(std::atomic_ref<uint16_t>::is_always_lock_free);
+  return std::atomic_ref<uint16_t>(*reinterpret_cast<uint16_t*>(p));
+}
+std::atomic_ref<uint32_t> Atomic32(uint8_t* p) {
+  static_assert(std::atomic_ref<uint32_t>::is_always_lock_free);
+  return std::atomic_ref<uint32_t>(*reinterpret_cast<uint32_t*>(p));
+}
+
+// A snapshot of a descriptor. The empty asm makes the compiler believe that memory changes
+// afterwards: it cannot read a field again after it was checked. (Entries of an indirect table
+// may be misaligned, so these are no atomics.)
+Descriptor Snapshot(const uint8_t* entry) {
+  Descriptor descriptor;
+  memcpy(&descriptor, entry, sizeof(descriptor));
+  asm volatile("" : "+m"(descriptor) : : "memory");
+  return descriptor;
+}
+
+absl::Status Misplaced(absl::string_view ring, GuestAddress address) {
+  return absl::InvalidArgumentError(
+      absl::StrFormat("%s at 0x%x is misaligned or outside memory", ring, address));
+}
+
+}  // namespace
+
+Virtqueue::Virtqueue(uint16_t max_size, absl::AnyInvocable<void(absl::string_view)> on_violation)
+    : max_size_(max_size), on_violation_(std::move(on_violation)), in_flight_(max_size) {}
+
+absl::Status Virtqueue::Enable(const GuestMemory& memory, const QueueSetup& setup, bool event_index,
+                               bool indirect_descriptors) {
+  if (!std::has_single_bit(setup.size) || setup.size > max_size_) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("queue size %d is no power of two up to %d", setup.size, max_size_));
+  }
+  // The event words at the ends exist only with the feature. Section 2.7.
+  const uint64_t event_bytes = event_index ? 2 : 0;
+  uint8_t* descriptors =
+      memory.HostPointer(setup.descriptor_table, uint64_t{setup.size} * sizeof(Descriptor));
+  uint8_t* available = memory.HostPointer(setup.driver_area,
+                                          kAvailableRing + uint64_t{setup.size} * 2 + event_bytes);
+  uint8_t* used = memory.HostPointer(
+      setup.device_area, kUsedRing + uint64_t{setup.size} * kUsedElementSize + event_bytes);
+  // Checked on the host's addresses: the atomics below depend on these.
+  const auto aligned = [](const uint8_t* p, uintptr_t alignment) {
+    return p != nullptr && reinterpret_cast<uintptr_t>(p) % alignment == 0;
+  };
+  if (!aligned(descriptors, 16)) return Misplaced("descriptor table", setup.descriptor_table);
+  if (!aligned(available, 2)) return Misplaced("available ring", setup.driver_area);
+  if (!aligned(used, 4)) return Misplaced("used ring", setup.device_area);
+
+  Disable();
+  state_ = State::kEnabled;
+  event_index_ = event_index;
+  indirect_descriptors_ = indirect_descriptors;
+  memory_ = &memory;
+  descriptors_ = descriptors;
+  available_ = available;
+  used_ = used;
+  size_ = setup.size;
+  return absl::OkStatus();
+}
+
+void Virtqueue::Stop() {
+  serving_ = false;
+  if (state_ == State::kEnabled) state_ = State::kStopping;
+}
+
+void Virtqueue::Disable() {
+  if (in_flight_count_ != 0) abort();  // the caller's error: DMA would outlive the queue
+  state_ = State::kDisabled;
+  serving_ = broken_ = false;
+  descriptors_ = nullptr;
+  available_ = used_ = nullptr;
+  available_idx_ = next_available_ = next_used_ = published_used_ = 0;
+}
+
+bool Virtqueue::Violation(absl::string_view what) {
+  serving_ = false;
+  broken_ = true;
+  on_violation_(what);
+  return false;
+}
+
+// Reads the driver's index. True if there is something to pop.
+bool Virtqueue::RefreshAvailable() {
+  // acquire: pairs with the driver's release of idx after it has filled the ring entry and the
+  // descriptors; else those could be read as they were before.
+  available_idx_ = Atomic16(available_ + kAvailableIdx).load(std::memory_order_acquire);
+  const uint16_t pending = available_idx_ - next_available_;
+  if (pending > size_) {
+    return Violation(absl::StrFormat("available index %d is %d ahead, in a queue of %d",
+                                     available_idx_, pending, size_));
+  }
+  return pending != 0;
+}
+
+bool Virtqueue::Pop(absl::Span<iovec> storage, DescriptorChain& chain) {
+  if (!serving_) return false;
+  if (next_available_ == available_idx_ && !RefreshAvailable()) return false;
+  // relaxed: ordered by the acquire in RefreshAvailable().
+  const uint16_t head = Atomic16(available_ + kAvailableRing + 2 * (next_available_ & (size_ - 1)))
+                            .load(std::memory_order_relaxed);
+  if (head >= size_) {
+    return Violation(absl::StrFormat("descriptor %d in a queue of %d", head, size_));
+  }
+  if (in_flight_[head] != 0) {
+    return Violation(absl::StrFormat("descriptor %d is available while in flight", head));
+  }
+  if (!Walk(head, storage, chain)) return false;
+  chain.head = head;
+  in_flight_[head] = 1;
+  ++in_flight_count_;
+  ++next_available_;
+  return true;
+}
+
+bool Virtqueue::Walk(uint16_t head, absl::Span<iovec> storage, DescriptorChain& chain) {
+  Table table{descriptors_, size_};
+  bool in_indirect = false;
+  uint32_t index = head;
+  size_t readable = 0;
+  size_t buffers = 0;
+  // A legal chain has no more entries than the queue (2.7.5.3.1), so this ends loops, too.
+  for (size_t step = 0; step <= storage.size(); ++step) {
+    const Descriptor descriptor = Snapshot(table.entries + index * sizeof(Descriptor));
+    if ((descriptor.flags & kDescriptorIndirect) != 0) {
+      if (!indirect_descriptors_) return Violation("indirect descriptor was not negotiated");
+      if (in_indirect) return Violation("indirect descriptor in an indirect table");
+      if ((descriptor.flags & kDescriptorNext) != 0) {
+        return Violation("indirect descriptor with a next one");
+      }
+      if (descriptor.length == 0 || descriptor.length % sizeof(Descriptor) != 0) {
+        return Violation(absl::StrFormat("indirect table of %d bytes", descriptor.length));
+      }
+      const uint8_t* entries = memory_->HostPointer(descriptor.address, descriptor.length);
+      if (entries == nullptr) {
+        return Violation(absl::StrFormat("indirect table of %d bytes at 0x%x is outside memory",
+                                         descriptor.length, descriptor.address));
+      }
+      table = {entries, static_cast<uint32_t>(descriptor.length / sizeof(Descriptor))};
+      in_indirect = true;
+      index = 0;
+      continue;
+    }
+    const bool writable = (descriptor.flags & kDescriptorWrite) != 0;
+    if (!writable && buffers != readable) {
+      return Violation("a readable descriptor follows a writable one");
+    }
+    if (descriptor.length != 0) {  // an empty one is odd, but not forbidden
+      if (buffers == storage.size()) break;
+      uint8_t* data = memory_->HostPointer(descriptor.address, descriptor.length);
+      if (data == nullptr) {
+        return Violation(absl::StrFormat("buffer of %d bytes at 0x%x is outside memory",
+                                         descriptor.length, descriptor.address));
+      }
+      storage[buffers++] = {data, descriptor.length};
+      if (!writable) readable = buffers;
+    }
+    if ((descriptor.flags & kDescriptorNext) == 0) {
+      chain.readable = storage.first(readable);
+      chain.writable = storage.subspan(readable, buffers - readable);
+      return true;
+    }
+    index = descriptor.next;
+    if (index >= table.count) {
+      return Violation(
+          absl::StrFormat("descriptor %d in a table of %d", descriptor.next, table.count));
+    }
+  }
+  return Violation(absl::StrFormat("chain of more than %d descriptors", storage.size()));
+}
+
+void Virtqueue::Complete(uint16_t head, uint32_t written_bytes) {
+  if (in_flight_[head] == 0) abort();  // the device's error
+  in_flight_[head] = 0;
+  --in_flight_count_;
+  if (state_ != State::kEnabled) return;
+  uint8_t* element = used_ + kUsedRing + kUsedElementSize * (next_used_ & (size_ - 1));
+  // relaxed: Publish() orders them before the driver's look.
+  Atomic32(element).store(head, std::memory_order_relaxed);
+  Atomic32(element + 4).store(written_bytes, std::memory_order_relaxed);
+  ++next_used_;
+}
+
+bool Virtqueue::Publish() {
+  if (state_ != State::kEnabled || next_used_ == published_used_) return false;
+  const uint16_t old_idx = std::exchange(published_used_, next_used_);
+  // release: pairs with the driver's acquire of used.idx; else it could see the index before
+  // the elements, or before the data in its buffers.
+  Atomic16(used_ + kUsedIdx).store(next_used_, std::memory_order_release);
+  // Full fence between the store of used.idx and the load of used_event (or flags). Its partner
+  // stands in the driver between its store of used_event (or flags) and its last load of
+  // used.idx. Without both, each side could miss the other's store: the driver waits for an
+  // interrupt that this side believes is not wanted.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (event_index_) {
+    const uint16_t used_event =
+        Atomic16(available_ + kAvailableRing + 2 * size_).load(std::memory_order_relaxed);
+    return PassesEvent(used_event, next_used_, old_idx);
+  }
+  return (Atomic16(available_).load(std::memory_order_relaxed) & kAvailableNoInterrupt) == 0;
+}
+
+void Virtqueue::SuppressDoorbells() {
+  // With the event index there is nothing to do: avail_event still names an index that was
+  // passed, so the driver stays quiet until RearmDoorbell() moves it.
+  if (!serving_ || event_index_) return;
+  // relaxed: a hint.
+  Atomic16(used_).store(kUsedNoNotify, std::memory_order_relaxed);
+}
+
+bool Virtqueue::RearmDoorbell() {
+  if (!serving_) return false;
+  // relaxed: the fence below orders it.
+  if (event_index_) {
+    Atomic16(used_ + kUsedRing + kUsedElementSize * size_)
+        .store(next_available_, std::memory_order_relaxed);
+  } else {
+    Atomic16(used_).store(0, std::memory_order_relaxed);
+  }
+  // Full fence between the store of avail_event (or flags) and the load of avail.idx. Its
+  // partner stands in the driver between its store of avail.idx and its load of avail_event (or
+  // flags). Without both, the driver could see the old wish and not ring while this side sees
+  // the old index and goes to sleep: the chain would wait for the next one's doorbell.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return RefreshAvailable();
+}
+
+}  // namespace bulkhead::devices::virtio

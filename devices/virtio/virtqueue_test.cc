@@ -1,0 +1,477 @@
+#include "devices/virtio/virtqueue.h"
+
+#include <poll.h>
+#include <string.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/event_fd.h"
+#include "devices/host/testing/fake_services.h"
+#include "devices/virtio/testing/fake_driver.h"
+#include "devices/virtio/virtio_layout.h"
+#include "gtest/gtest.h"
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+constexpr GuestAddress kRings = 0x10000;
+constexpr GuestAddress kTable = 0x40000;
+constexpr GuestAddress kData = 0x80000;
+constexpr uint16_t kSize = 8;
+
+struct Options {
+  bool event_index = false;
+  bool indirect = false;
+};
+
+// One queue with both of its sides, in a guest memory of [0, 1 MiB) and [2 MiB, 3 MiB).
+class TestQueue {
+ public:
+  explicit TestQueue(Options options = {})
+      : services({{0, kMiB}, {2 * kMiB, kMiB}}),
+        driver(services.memory(), kRings, kSize, options.event_index),
+        queue(kSize, [this](absl::string_view what) { violations.push_back(std::string(what)); }),
+        storage(kSize) {
+    EXPECT_TRUE(
+        queue.Enable(services.memory(), driver.setup(), options.event_index, options.indirect)
+            .ok());
+    queue.SetServing(true);
+  }
+
+  bool Pop() { return queue.Pop(absl::MakeSpan(storage), chain); }
+  uint8_t* Host(GuestAddress address) { return services.memory().HostPointer(address, 1); }
+
+  FakeServices services;
+  FakeQueue driver;
+  std::vector<std::string> violations;
+  Virtqueue queue;
+  std::vector<iovec> storage;
+  DescriptorChain chain;
+};
+
+TEST(VirtqueueTest, PopGivesTheBuffersOfAChainInOrder) {
+  TestQueue t;
+  const uint16_t head = *t.driver.Add({{kData, 16, false},
+                                       {kData + 0x100, 512, false},
+                                       {kData + 0x1000, 4096, true},
+                                       {2 * kMiB, 1, true}});
+  ASSERT_TRUE(t.Pop());
+  EXPECT_EQ(t.chain.head, head);
+  ASSERT_EQ(t.chain.readable.size(), 2u);
+  ASSERT_EQ(t.chain.writable.size(), 2u);
+  EXPECT_EQ(t.chain.readable[0].iov_base, t.Host(kData));
+  EXPECT_EQ(t.chain.readable[1].iov_len, 512u);
+  EXPECT_EQ(t.chain.writable[0].iov_base, t.Host(kData + 0x1000));
+  EXPECT_EQ(t.chain.writable[1].iov_base, t.Host(2 * kMiB));
+  EXPECT_EQ(t.queue.in_flight(), 1u);
+  EXPECT_FALSE(t.Pop());
+  EXPECT_TRUE(t.violations.empty());
+}
+
+TEST(VirtqueueTest, CompletedChainsAppearInOrderAtPublishOnly) {
+  TestQueue t;
+  const uint16_t a = *t.driver.Add({{kData, 1, true}});
+  const uint16_t b = *t.driver.Add({{kData, 2, true}});
+  ASSERT_TRUE(t.Pop());
+  ASSERT_TRUE(t.Pop());
+  t.queue.Complete(b, 2);
+  t.queue.Complete(a, 1);
+  EXPECT_EQ(t.driver.used_idx(), 0);
+  EXPECT_TRUE(t.queue.Publish());
+  EXPECT_EQ(t.driver.used_idx(), 2);
+  const UsedElement first = *t.driver.PopUsed();
+  const UsedElement second = *t.driver.PopUsed();
+  EXPECT_EQ(first.id, b);
+  EXPECT_EQ(first.length, 2u);
+  EXPECT_EQ(second.id, a);
+  EXPECT_EQ(t.queue.in_flight(), 0u);
+  EXPECT_FALSE(t.queue.Publish()) << "nothing new: no interrupt";
+}
+
+TEST(VirtqueueTest, IndicesWrapAround) {
+  TestQueue t({.event_index = true});
+  for (int i = 0; i < 70000; ++i) {
+    const std::optional<uint16_t> head = t.driver.Add({{kData, 4, true}});
+    ASSERT_TRUE(head.has_value()) << i;
+    ASSERT_TRUE(t.Pop()) << i;
+    t.queue.Complete(*head, 4);
+    static_cast<void>(t.queue.Publish());
+    ASSERT_FALSE(t.queue.RearmDoorbell());
+    ASSERT_EQ(t.driver.PopUsed()->id, *head);
+  }
+  EXPECT_TRUE(t.violations.empty());
+}
+
+TEST(VirtqueueTest, IndirectTableIsFollowedAfterDirectDescriptors) {
+  TestQueue t({.indirect = true});
+  const Descriptor table[] = {{kData + 0x100, 100, kDescriptorNext, 2},
+                              {kData + 0x300, 300, kDescriptorWrite, 0},
+                              {kData + 0x200, 200, kDescriptorNext, 1}};
+  ASSERT_TRUE(t.services.memory().WriteObject(kTable, table));
+  t.driver.WriteDescriptor(0, {kData, 16, kDescriptorNext, 5});
+  // The write flag of the reference itself has no meaning (2.7.5.3.2).
+  t.driver.WriteDescriptor(5, {kTable, sizeof(table), kDescriptorIndirect | kDescriptorWrite, 0});
+  t.driver.MakeAvailable(0);
+  ASSERT_TRUE(t.Pop());
+  ASSERT_EQ(t.chain.readable.size(), 3u);
+  EXPECT_EQ(t.chain.readable[1].iov_len, 100u);
+  EXPECT_EQ(t.chain.readable[2].iov_len, 200u);
+  ASSERT_EQ(t.chain.writable.size(), 1u);
+  EXPECT_EQ(t.chain.writable[0].iov_base, t.Host(kData + 0x300));
+}
+
+TEST(VirtqueueTest, IndirectTableMayBeMisalignedAndAsLongAsTheQueue) {
+  TestQueue t({.indirect = true});
+  std::vector<Buffer> buffers(kSize, Buffer{kData, 8, true});
+  ASSERT_TRUE(t.driver.AddIndirect(buffers, kTable + 3).has_value());
+  ASSERT_TRUE(t.Pop());
+  EXPECT_EQ(t.chain.writable.size(), kSize);
+}
+
+TEST(VirtqueueTest, EmptyDescriptorsAreSkipped) {
+  TestQueue t;
+  // The address of an empty buffer means nothing.
+  t.driver.Add({{0xffffffffffff, 0, false}, {kData, 4, false}, {kData, 4, true}, {0, 0, true}});
+  ASSERT_TRUE(t.Pop());
+  EXPECT_EQ(t.chain.readable.size(), 1u);
+  EXPECT_EQ(t.chain.writable.size(), 1u);
+}
+
+// --- A hostile driver --------------------------------------------------------------------------
+
+struct HostileCase {
+  const char* name;
+  void (*act)(TestQueue& t);
+  const char* violation;  // part of the message
+};
+
+std::ostream& operator<<(std::ostream& out, const HostileCase& c) { return out << c.name; }
+
+class HostileDriverTest : public testing::TestWithParam<HostileCase> {};
+
+TEST_P(HostileDriverTest, IsReportedOnceAndStopsTheQueue) {
+  TestQueue t({.indirect = true});
+  GetParam().act(t);
+  while (t.Pop()) {
+  }
+  ASSERT_EQ(t.violations.size(), 1u);
+  EXPECT_NE(t.violations[0].find(GetParam().violation), std::string::npos) << t.violations[0];
+  EXPECT_FALSE(t.queue.serving());
+  t.queue.SetServing(true);
+  EXPECT_FALSE(t.queue.serving()) << "only a reset mends it";
+  EXPECT_FALSE(t.Pop());
+  EXPECT_FALSE(t.queue.RearmDoorbell());
+  EXPECT_EQ(t.violations.size(), 1u);
+}
+
+void AddTable(TestQueue& t, const std::vector<Descriptor>& entries, uint32_t length,
+              GuestAddress table = kTable) {
+  for (size_t i = 0; i < entries.size(); ++i) {
+    t.services.memory().WriteObject(table + 16 * i, entries[i]);
+  }
+  t.driver.WriteDescriptor(0, {table, length, kDescriptorIndirect, 0});
+  t.driver.MakeAvailable(0);
+}
+
+const HostileCase kHostileCases[] = {
+    {"AvailableIndexJumps", [](TestQueue& t) { t.driver.SetAvailableIdx(kSize + 1); }, "9 ahead"},
+    {"AvailableIndexGoesBack", [](TestQueue& t) { t.driver.SetAvailableIdx(0xffff); }, "ahead"},
+    {"HeadOutsideTheTable", [](TestQueue& t) { t.driver.MakeAvailable(kSize); }, "descriptor 8"},
+    {"NextOutsideTheTable",
+     [](TestQueue& t) {
+       t.driver.WriteDescriptor(0, {kData, 4, kDescriptorNext, kSize});
+       t.driver.MakeAvailable(0);
+     },
+     "descriptor 8"},
+    {"SelfLoop",
+     [](TestQueue& t) {
+       t.driver.WriteDescriptor(0, {kData, 4, kDescriptorNext, 0});
+       t.driver.MakeAvailable(0);
+     },
+     "more than 8"},
+    {"LoopOfEmptyDescriptors",
+     [](TestQueue& t) {
+       t.driver.WriteDescriptor(0, {kData, 0, kDescriptorNext, 1});
+       t.driver.WriteDescriptor(1, {kData, 0, kDescriptorNext, 0});
+       t.driver.MakeAvailable(0);
+     },
+     "more than 8"},
+    {"ReadableAfterWritable",
+     [](TestQueue& t) { t.driver.Add({{kData, 4, true}, {kData, 4, false}}); },
+     "follows a writable"},
+    {"BufferInTheHole", [](TestQueue& t) { t.driver.Add({{kMiB, 4, true}}); }, "outside memory"},
+    {"BufferAcrossTheEnd", [](TestQueue& t) { t.driver.Add({{3 * kMiB - 2, 4, true}}); },
+     "outside memory"},
+    {"BufferWrapsAround", [](TestQueue& t) { t.driver.Add({{~uint64_t{0}, 0x1000, true}}); },
+     "outside memory"},
+    {"HugeBuffer", [](TestQueue& t) { t.driver.Add({{kData, 0xffffffff, true}}); },
+     "outside memory"},
+    {"HeadAvailableTwice",
+     [](TestQueue& t) {
+       t.driver.WriteDescriptor(3, {kData, 4, 0, 0});
+       t.driver.MakeAvailable(3);
+       t.driver.MakeAvailable(3);
+     },
+     "while in flight"},
+    {"IndirectInIndirect",
+     [](TestQueue& t) { AddTable(t, {{kTable, 16, kDescriptorIndirect, 0}}, 16); },
+     "in an indirect table"},
+    {"IndirectWithNext",
+     [](TestQueue& t) {
+       t.driver.WriteDescriptor(0, {kTable, 16, kDescriptorIndirect | kDescriptorNext, 1});
+       t.driver.MakeAvailable(0);
+     },
+     "with a next one"},
+    {"IndirectOfNoBytes", [](TestQueue& t) { AddTable(t, {}, 0); }, "table of 0 bytes"},
+    {"IndirectOfOddLength", [](TestQueue& t) { AddTable(t, {{kData, 4, 0, 0}}, 17); },
+     "table of 17 bytes"},
+    {"IndirectOutsideMemory", [](TestQueue& t) { AddTable(t, {}, 16, kMiB + 16); },
+     "is outside memory"},
+    {"IndirectAcrossTheEnd", [](TestQueue& t) { AddTable(t, {}, 32, kMiB - 16); },
+     "is outside memory"},
+    {"IndirectNextOutsideTheTable",
+     [](TestQueue& t) { AddTable(t, {{kData, 4, kDescriptorNext, 1}}, 16); }, "table of 1"},
+    {"IndirectLoop", [](TestQueue& t) { AddTable(t, {{kData, 4, kDescriptorNext, 0}}, 16); },
+     "more than 8"},
+    {"IndirectTooLong",
+     [](TestQueue& t) {
+       std::vector<Descriptor> entries;
+       for (uint16_t i = 0; i <= kSize; ++i) {
+         const uint16_t flags = i == kSize ? 0 : kDescriptorNext;
+         entries.push_back({kData, 4, flags, static_cast<uint16_t>(i + 1)});
+       }
+       AddTable(t, entries, 16 * (kSize + 1));
+     },
+     "more than 8"},
+};
+
+INSTANTIATE_TEST_SUITE_P(All, HostileDriverTest, testing::ValuesIn(kHostileCases),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(VirtqueueTest, IndirectWithoutTheFeatureIsAViolation) {
+  TestQueue t({.indirect = false});
+  t.driver.AddIndirect({{kData, 4, true}}, kTable);
+  EXPECT_FALSE(t.Pop());
+  EXPECT_EQ(t.violations.size(), 1u);
+}
+
+struct BadSetup {
+  const char* name;
+  void (*change)(QueueSetup& setup);
+};
+
+TEST(VirtqueueTest, EnableRefusesImpossibleSetUps) {
+  const BadSetup kCases[] = {
+      {"size 0", [](QueueSetup& s) { s.size = 0; }},
+      {"size 3", [](QueueSetup& s) { s.size = 3; }},
+      {"size above the maximum", [](QueueSetup& s) { s.size = 16; }},
+      {"descriptor table misaligned", [](QueueSetup& s) { s.descriptor_table += 8; }},
+      {"available ring misaligned", [](QueueSetup& s) { s.driver_area += 1; }},
+      {"used ring misaligned", [](QueueSetup& s) { s.device_area += 2; }},
+      {"descriptor table outside", [](QueueSetup& s) { s.descriptor_table = kMiB; }},
+      {"descriptor table across", [](QueueSetup& s) { s.descriptor_table = kMiB - 16; }},
+      {"available ring outside", [](QueueSetup& s) { s.driver_area = ~uint64_t{1}; }},
+      {"used ring across", [](QueueSetup& s) { s.device_area = kMiB - 64; }},
+  };
+  TestQueue t;
+  t.queue.Disable();
+  for (const BadSetup& c : kCases) {
+    QueueSetup setup = t.driver.setup();
+    c.change(setup);
+    EXPECT_FALSE(t.queue.Enable(t.services.memory(), setup, true, true).ok()) << c.name;
+    EXPECT_FALSE(t.queue.enabled()) << c.name;
+  }
+}
+
+TEST(VirtqueueTest, RingsMayEndWithMemoryWhereThereIsNoEventIndex) {
+  TestQueue t;
+  t.queue.Disable();
+  QueueSetup setup = t.driver.setup();
+  setup.device_area = kMiB - (kUsedRing + kUsedElementSize * kSize);
+  EXPECT_TRUE(t.queue.Enable(t.services.memory(), setup, false, false).ok());
+  t.queue.Disable();
+  EXPECT_FALSE(t.queue.Enable(t.services.memory(), setup, true, false).ok());
+}
+
+// --- Notifications -----------------------------------------------------------------------------
+
+TEST(VirtqueueTest, WithoutEventIndexFlagsSuppressDoorbellsAndInterrupts) {
+  TestQueue t;
+  t.driver.Add({{kData, 4, true}});
+  EXPECT_TRUE(t.driver.NeedsDoorbell());
+  t.queue.SuppressDoorbells();
+  EXPECT_FALSE(t.driver.NeedsDoorbell());
+  ASSERT_TRUE(t.Pop());
+  t.queue.Complete(t.chain.head, 0);
+  EXPECT_TRUE(t.queue.Publish());
+  EXPECT_FALSE(t.queue.RearmDoorbell());
+
+  t.driver.Add({{kData, 4, true}});
+  EXPECT_TRUE(t.driver.NeedsDoorbell());
+  ASSERT_TRUE(t.Pop());
+  t.driver.DisableInterrupts();
+  t.queue.Complete(t.chain.head, 0);
+  EXPECT_FALSE(t.queue.Publish());
+}
+
+TEST(VirtqueueTest, WithEventIndexTheDriverRingsOnceForEachRearm) {
+  TestQueue t({.event_index = true});
+  t.driver.Add({{kData, 4, true}});
+  EXPECT_TRUE(t.driver.NeedsDoorbell());
+  t.driver.Add({{kData, 4, true}});
+  EXPECT_FALSE(t.driver.NeedsDoorbell()) << "the device knows already";
+  ASSERT_TRUE(t.Pop());
+  ASSERT_TRUE(t.Pop());
+  EXPECT_FALSE(t.queue.RearmDoorbell());
+  t.driver.Add({{kData, 4, true}});
+  EXPECT_TRUE(t.driver.NeedsDoorbell());
+}
+
+TEST(VirtqueueTest, RearmTellsOfAChainThatCameInTheMeantime) {
+  for (const bool event_index : {false, true}) {
+    TestQueue t({.event_index = event_index});
+    t.queue.SuppressDoorbells();
+    EXPECT_FALSE(t.Pop());
+    t.driver.Add({{kData, 4, true}});
+    EXPECT_TRUE(t.queue.RearmDoorbell());
+    EXPECT_TRUE(t.Pop());
+  }
+}
+
+TEST(VirtqueueTest, WithEventIndexAnInterruptComesWhenTheAskedIndexIsPassed) {
+  TestQueue t({.event_index = true});
+  for (int i = 0; i < 4; ++i) t.driver.Add({{kData, 4, true}});
+  t.driver.DelayInterrupts(3);
+  uint16_t heads[4];
+  for (uint16_t& head : heads) {
+    ASSERT_TRUE(t.Pop());
+    head = t.chain.head;
+  }
+  const bool expected[] = {false, false, true, false};
+  for (int i = 0; i < 4; ++i) {
+    t.queue.Complete(heads[i], 0);
+    EXPECT_EQ(t.queue.Publish(), expected[i]) << i;
+  }
+}
+
+// --- Stopping ----------------------------------------------------------------------------------
+
+TEST(VirtqueueTest, AStoppedQueueLeavesGuestMemoryAlone) {
+  TestQueue t({.event_index = true});
+  t.driver.Add({{kData, 4, true}});
+  t.driver.Add({{kData, 4, true}});
+  ASSERT_TRUE(t.Pop());
+  t.queue.Stop();
+  std::vector<uint8_t> before(FakeQueue::SizeBytes(kSize));
+  ASSERT_TRUE(t.services.memory().Read(kRings, absl::MakeSpan(before)));
+
+  EXPECT_FALSE(t.Pop());
+  t.queue.SuppressDoorbells();
+  EXPECT_FALSE(t.queue.RearmDoorbell());
+  t.queue.Complete(t.chain.head, 4);
+  EXPECT_FALSE(t.queue.Publish());
+
+  std::vector<uint8_t> after(before.size());
+  ASSERT_TRUE(t.services.memory().Read(kRings, absl::MakeSpan(after)));
+  EXPECT_EQ(before, after);
+  EXPECT_EQ(t.queue.in_flight(), 0u);
+  t.queue.Disable();
+  EXPECT_FALSE(t.queue.stopping());
+}
+
+TEST(VirtqueueTest, AQueueThatIsNotServingPopsNothing) {
+  TestQueue t;
+  t.driver.Add({{kData, 4, true}});
+  t.queue.SetServing(false);
+  EXPECT_FALSE(t.Pop());
+  t.queue.SetServing(true);
+  EXPECT_TRUE(t.Pop());
+}
+
+// --- Both sides at once ------------------------------------------------------------------------
+
+// Each side sleeps whenever it has nothing to do, and only the other's notification wakes it: a
+// lost wakeup ends in a timeout.
+void RunConcurrently(bool event_index) {
+  constexpr int kChains = 100000;
+  constexpr int kTimeoutMs = 20000;
+  TestQueue t({.event_index = event_index, .indirect = false});
+  const EventFd doorbell = *EventFd::Create();
+  const EventFd interrupt = *EventFd::Create();
+  const auto wait = [](const EventFd& event) {
+    pollfd entry{.fd = event.fd(), .events = POLLIN, .revents = 0};
+    if (poll(&entry, 1, kTimeoutMs) != 1) return false;
+    event.Drain();
+    return true;
+  };
+
+  bool device_in_time = true;
+  std::thread device([&] {
+    int served = 0;
+    while (true) {
+      do {
+        t.queue.SuppressDoorbells();
+        while (t.Pop()) {
+          uint32_t value;
+          memcpy(&value, t.chain.readable[0].iov_base, sizeof(value));
+          value = ~value;
+          memcpy(t.chain.writable[0].iov_base, &value, sizeof(value));
+          t.queue.Complete(t.chain.head, sizeof(value));
+          if (t.queue.Publish()) interrupt.Signal();
+          ++served;
+        }
+      } while (t.queue.RearmDoorbell());
+      if (served == kChains) return;
+      if (!wait(doorbell)) {
+        device_in_time = false;
+        return;
+      }
+    }
+  });
+
+  int added = 0;
+  int done = 0;
+  uint32_t sent[kSize];
+  bool in_time = true;
+  while (done < kChains && in_time) {
+    while (added < kChains) {
+      // Each head has its own buffers. The head that Add() will take is only known afterwards,
+      // so the buffer is chosen by the chain's number: at most kSize / 2 are in flight.
+      const GuestAddress buffer = kData + 16 * (added % (kSize / 2));
+      if (added - done == kSize / 2) break;
+      const uint32_t value = static_cast<uint32_t>(added) * 2654435761u;
+      ASSERT_TRUE(t.services.memory().WriteObject(buffer, value));
+      sent[added % (kSize / 2)] = value;
+      ASSERT_TRUE(t.driver.Add({{buffer, 4, false}, {buffer + 8, 4, true}}).has_value());
+      ++added;
+    }
+    if (t.driver.NeedsDoorbell()) doorbell.Signal();
+    t.driver.DisableInterrupts();
+    const auto reap = [&] {
+      while (t.driver.PopUsed().has_value()) {
+        uint32_t answer;
+        ASSERT_TRUE(t.services.memory().ReadObject(kData + 16 * (done % (kSize / 2)) + 8, answer));
+        ASSERT_EQ(answer, ~sent[done % (kSize / 2)]) << done;
+        ++done;
+      }
+    };
+    const int before = done;
+    reap();
+    if (done == before && !t.driver.EnableInterrupts()) in_time = wait(interrupt);
+  }
+  device.join();
+  EXPECT_TRUE(in_time) << "the driver slept through an interrupt at chain " << done;
+  EXPECT_TRUE(device_in_time) << "the device slept through a doorbell";
+  EXPECT_EQ(done, kChains);
+  EXPECT_TRUE(t.violations.empty());
+}
+
+TEST(VirtqueueStressTest, NoWakeupIsLostWithFlags) { RunConcurrently(false); }
+TEST(VirtqueueStressTest, NoWakeupIsLostWithEventIndex) { RunConcurrently(true); }
+
+}  // namespace
+}  // namespace bulkhead::devices::virtio
