@@ -1,0 +1,132 @@
+#include "kernel_images/baremetal/lib/interrupts.h"
+
+#include "kernel_images/baremetal/lib/cpu.h"
+#include "kernel_images/baremetal/lib/report.h"
+
+extern "C" const uint8_t interrupt_stubs[];  // entry.S: 16 bytes a vector
+extern "C" uint8_t kernel_stacks[];
+
+namespace bulkhead::guest {
+namespace {
+
+// Interrupt gates (Intel SDM volume 3, 6.14.1).
+struct Gate {
+  uint16_t offset_low;
+  uint16_t selector;
+  uint8_t stack_table;
+  uint8_t type;
+  uint16_t offset_middle;
+  uint32_t offset_high;
+  uint32_t reserved;
+};
+static_assert(sizeof(Gate) == 16);
+constexpr uint8_t kInterruptGate = 0x8e;  // interrupts off, DPL 0
+
+struct [[gnu::packed]] TablePointer {
+  uint16_t limit;
+  const Gate* base;
+};
+
+constexpr uint8_t kExceptionVectors = 32;
+constexpr uint8_t kInvalidOpcode = 6;
+constexpr uint8_t kSpuriousVector = 0xff;
+
+constexpr uint64_t kEndOfInterrupt = kLocalApic + 0xb0;
+constexpr uint64_t kSpuriousRegister = kLocalApic + 0xf0;
+constexpr uint32_t kApicEnabled = 1 << 8;
+constexpr uint64_t kTaskPriority = kLocalApic + 0x80;
+
+constexpr uint64_t kIoApicSelect = kIoApic;
+constexpr uint64_t kIoApicWindow = kIoApic + 0x10;
+constexpr uint32_t kRedirectionBase = 0x10;
+constexpr uint32_t kRedirectionLevel = 1 << 15;
+constexpr uint32_t kRedirectionMasked = 1 << 16;
+
+alignas(16) Gate gates[256];
+uint32_t counts[256];
+uint32_t last_cpus[256];
+void (*handlers[256])();
+
+void WriteIoApic(uint32_t index, uint32_t value) {
+  MmioWrite<uint32_t>(kIoApicSelect, index);
+  MmioWrite<uint32_t>(kIoApicWindow, value);
+}
+
+[[noreturn]] void FailFromException(const InterruptFrame& frame) {
+  uint64_t address;
+  asm volatile("mov %%cr2, %0" : "=r"(address));
+  Fail("exception ", frame.vector, " error ", Hex(frame.error_code), " at ", Hex(frame.rip),
+       " level ", frame.cs & 3, " cr2 ", Hex(address));
+}
+
+}  // namespace
+
+uint32_t InterruptCount(uint8_t vector) {
+  return __atomic_load_n(&counts[vector], __ATOMIC_ACQUIRE);
+}
+
+uint32_t LastInterruptedCpu(uint8_t vector) {
+  return __atomic_load_n(&last_cpus[vector], __ATOMIC_ACQUIRE);
+}
+
+void SetInterruptHandler(uint8_t vector, void (*handler)()) {
+  __atomic_store_n(&handlers[vector], handler, __ATOMIC_RELEASE);
+}
+
+void RouteLevelInterrupt(uint32_t gsi, uint32_t cpu, uint8_t vector) {
+  WriteIoApic(kRedirectionBase + 2 * gsi, kRedirectionMasked);
+  WriteIoApic(kRedirectionBase + 2 * gsi + 1, ApicId(cpu) << 24);
+  WriteIoApic(kRedirectionBase + 2 * gsi, kRedirectionLevel | vector);
+}
+
+void MaskInterrupt(uint32_t gsi) { WriteIoApic(kRedirectionBase + 2 * gsi, kRedirectionMasked); }
+
+void InitializeInterrupts() {
+  for (uint32_t vector = 0; vector < 256; ++vector) {
+    const uint64_t stub = reinterpret_cast<uint64_t>(interrupt_stubs) + 16 * vector;
+    gates[vector] = {static_cast<uint16_t>(stub),
+                     BULKHEAD_KERNEL_CODE,
+                     0,
+                     kInterruptGate,
+                     static_cast<uint16_t>(stub >> 16),
+                     static_cast<uint32_t>(stub >> 32),
+                     0};
+  }
+  // The legacy controllers stay silent: their vectors would look like exceptions.
+  Out8(0x21, 0xff);
+  Out8(0xa1, 0xff);
+}
+
+void EnableLocalApic() {
+  MmioWrite<uint32_t>(kTaskPriority, 0);
+  MmioWrite<uint32_t>(kSpuriousRegister, kApicEnabled | kSpuriousVector);
+}
+
+void LoadInterruptTable() {
+  const TablePointer pointer = {sizeof(gates) - 1, gates};
+  asm volatile("lidt %0" ::"m"(pointer));
+}
+
+}  // namespace bulkhead::guest
+
+using namespace bulkhead::guest;
+
+// At CPL0, interrupts off.
+extern "C" void OnInterrupt(InterruptFrame* frame) {
+  const uint8_t vector = static_cast<uint8_t>(frame->vector);
+  if (vector == kInvalidOpcode && frame->rax == kPrivilegedCallMagic) {
+    frame->rip += 2;  // past the UD2
+    frame->rax = reinterpret_cast<PrivilegedFunction>(frame->rdi)(*frame, frame->rsi);
+    return;
+  }
+  if (vector < kExceptionVectors) FailFromException(*frame);
+  if (vector == kSpuriousVector) return;
+  if (void (*handler)() = handlers[vector]) handler();
+  const uint64_t stack_offset =
+      reinterpret_cast<uint64_t>(frame) - reinterpret_cast<uint64_t>(kernel_stacks);
+  __atomic_store_n(&last_cpus[vector], stack_offset / BULKHEAD_KERNEL_STACK_BYTES,
+                   __ATOMIC_RELAXED);
+  // release: who sees the count sees the CPU and what the handler did.
+  __atomic_fetch_add(&counts[vector], 1, __ATOMIC_RELEASE);
+  MmioWrite<uint32_t>(kEndOfInterrupt, 0);
+}

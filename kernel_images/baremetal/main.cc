@@ -1,0 +1,37 @@
+#include "kernel_images/baremetal/lib/boot_info.h"
+#include "kernel_images/baremetal/lib/memory.h"
+#include "kernel_images/baremetal/lib/report.h"
+#include "kernel_images/baremetal/programs.h"
+
+namespace bulkhead::guest {
+namespace {
+
+struct Program {
+  const char* name;
+  void (*run)();
+};
+
+constexpr Program kPrograms[] = {
+    {"hello", RunHello},
+    {"bench_mmio", RunBenchMmio},
+};
+
+bool Equal(const char* a, const char* b) {
+  return strlen(a) == strlen(b) && memcmp(a, b, strlen(a)) == 0;
+}
+
+}  // namespace
+}  // namespace bulkhead::guest
+
+// Called by the start-up code, at CPL3.
+void Main() {
+  using namespace bulkhead::guest;
+  ReadBootInfo();
+  const char* const name = StringOption("run", "hello");
+  for (const Program& program : kPrograms) {
+    if (!Equal(program.name, name)) continue;
+    program.run();
+    Pass();
+  }
+  Fail("no program is called ", name);
+}

@@ -1,0 +1,24 @@
+#ifndef BULKHEAD_KERNEL_IMAGES_BAREMETAL_PROGRAMS_H_
+#define BULKHEAD_KERNEL_IMAGES_BAREMETAL_PROGRAMS_H_
+
+// The programs in the guest image: one function and one file of programs/ each, which says what
+// it shows, what it needs and which options it takes. "run=NAME" on the command line picks one.
+// A program runs on the first CPU, interrupts off; returning means that it has passed.
+
+namespace bulkhead::guest {
+
+void RunHello();
+void RunPciTest();
+void RunMmioTest();
+void RunDoorbellTest();
+void RunMsixTest();
+void RunIntxTest();
+void RunDmaTest();
+void RunOrderTest();
+void RunVirtioRngTest();
+void RunVirtioBlkTest();
+void RunBenchMmio();
+
+}  // namespace bulkhead::guest
+
+#endif  // BULKHEAD_KERNEL_IMAGES_BAREMETAL_PROGRAMS_H_
