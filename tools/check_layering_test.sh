@@ -26,4 +26,7 @@ expect devices/x.h '#include "vmm/pci/pci_bus.h"' 'devices may not include vmm'
 expect base/x.h '#include "proto/contract.h"' 'base may not include proto'
 expect proto/x.cc '#include <linux/kvm.h>' 'only vmm/kvm includes'
 expect vmm/BUILD 'deps = ["//devices/virtio"]' 'vmm may not depend on //devices/virtio'
+expect proto/BUILD 'deps = ["//vmm:all"]' 'proto may not depend on //vmm:all'
+expect kernel_images/x.cc '#include "devices/example/example_device.h"' 'may not include devices'
+expect kernel_images/BUILD 'deps = ["//devices/example"]' 'may not depend on //devices/example'
 echo "check_layering sees every kind of breach"
