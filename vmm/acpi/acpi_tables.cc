@@ -1,0 +1,278 @@
+#include "vmm/acpi/acpi_tables.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
+#include "base/status_macros.h"
+#include "vmm/memory/guest_layout.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+using Bytes = std::vector<uint8_t>;
+
+// What the tables call their maker.
+constexpr absl::string_view kOemId = "BULKHD";
+constexpr absl::string_view kOemTableId = "BULKHEAD";
+constexpr absl::string_view kCreatorId = "BLKH";
+constexpr uint32_t kRevision = 1;
+
+// Section 5.2.6.
+struct __attribute__((packed)) TableHeader {
+  char signature[4] = {};
+  uint32_t length = 0;
+  uint8_t revision = 0;
+  uint8_t checksum = 0;
+  char oem_id[6] = {};
+  char oem_table_id[8] = {};
+  uint32_t oem_revision = kRevision;
+  char creator_id[4] = {};
+  uint32_t creator_revision = kRevision;
+};
+static_assert(sizeof(TableHeader) == 36);
+
+// Section 5.2.5.3.
+struct __attribute__((packed)) Rsdp {
+  char signature[8] = {'R', 'S', 'D', ' ', 'P', 'T', 'R', ' '};
+  uint8_t checksum = 0;  // of the first 20 bytes
+  char oem_id[6] = {};
+  uint8_t revision = 2;
+  uint32_t rsdt = 0;  // none: the XSDT is used
+  uint32_t length = 36;
+  uint64_t xsdt = 0;
+  uint8_t extended_checksum = 0;
+  uint8_t reserved[3] = {};
+};
+static_assert(sizeof(Rsdp) == 36);
+
+// Section 5.2.3.2.
+struct __attribute__((packed)) GenericAddress {
+  uint8_t space = 0;
+  uint8_t bit_width = 0;
+  uint8_t bit_offset = 0;
+  uint8_t access_size = 0;
+  uint64_t address = 0;
+};
+constexpr GenericAddress kAcpiPortAddress = {/*system I/O*/ 1, 8, 0, /*byte*/ 1, layout::kAcpiPort};
+
+// The FADT, section 5.2.9, after the header; hardware-reduced ACPI leaves most of it zero.
+struct __attribute__((packed)) Fadt {
+  uint8_t zero1[73] = {};
+  uint16_t iapc_boot_architecture = 0;
+  uint8_t zero2 = 0;
+  uint32_t flags = 0;
+  GenericAddress reset_register;
+  uint8_t reset_value = 0;
+  uint16_t arm_boot_architecture = 0;
+  uint8_t minor_version = 0;
+  uint64_t x_firmware_control = 0;
+  uint64_t x_dsdt = 0;
+  uint8_t zero3[96] = {};
+  GenericAddress sleep_control;
+  GenericAddress sleep_status;
+  char hypervisor_vendor[8] = {'B', 'U', 'L', 'K', 'H', 'E', 'A', 'D'};
+};
+static_assert(sizeof(TableHeader) + offsetof(Fadt, iapc_boot_architecture) == 109);
+static_assert(sizeof(TableHeader) + offsetof(Fadt, flags) == 112);
+static_assert(sizeof(TableHeader) + offsetof(Fadt, reset_register) == 116);
+static_assert(sizeof(TableHeader) + offsetof(Fadt, minor_version) == 131);
+static_assert(sizeof(TableHeader) + offsetof(Fadt, x_dsdt) == 140);
+static_assert(sizeof(TableHeader) + offsetof(Fadt, sleep_control) == 244);
+static_assert(sizeof(TableHeader) + sizeof(Fadt) == 276);
+constexpr uint8_t kFadtRevision = 6;
+constexpr uint8_t kFadtMinorVersion = 5;
+
+constexpr uint16_t kNoVga = 1 << 2;
+constexpr uint16_t kNoCmosClock = 1 << 5;
+constexpr uint32_t kWbinvdWorks = 1 << 0;
+constexpr uint32_t kNoFixedPowerButton = 1 << 4;
+constexpr uint32_t kNoFixedSleepButton = 1 << 5;
+constexpr uint32_t kResetRegisterSupported = 1 << 10;
+constexpr uint32_t kHardwareReduced = 1 << 20;
+
+// The MADT's entries, section 5.2.12.
+struct __attribute__((packed)) MadtStart {
+  uint32_t local_apic = static_cast<uint32_t>(layout::kLocalApic);
+  uint32_t flags = 0;  // no 8259 that the guest would have to set up
+};
+struct __attribute__((packed)) MadtLocalApic {
+  uint8_t type = 0;
+  uint8_t length = 8;
+  uint8_t processor_uid = 0;
+  uint8_t apic_id = 0;
+  uint32_t flags = 1;  // enabled
+};
+struct __attribute__((packed)) MadtIoApic {
+  uint8_t type = 1;
+  uint8_t length = 12;
+  uint8_t id = 0;  // as KVM's register says after reset
+  uint8_t reserved = 0;
+  uint32_t address = static_cast<uint32_t>(layout::kIoApic);
+  uint32_t gsi_base = 0;
+};
+struct __attribute__((packed)) MadtLocalApicNmi {
+  uint8_t type = 4;
+  uint8_t length = 6;
+  uint8_t processor_uid = 0xff;  // all
+  uint16_t flags = 0;            // as the bus has it
+  uint8_t lint = 1;
+};
+
+// The MCFG, PCI Firmware Specification 3.3, section 4.1.2.
+struct __attribute__((packed)) Mcfg {
+  uint64_t reserved = 0;
+  uint64_t base = layout::kEcamStart;
+  uint16_t segment = 0;
+  uint8_t first_bus = 0;
+  uint8_t last_bus = layout::kEcamSize / 0x100000 - 1;
+  uint32_t reserved2 = 0;
+};
+static_assert(sizeof(TableHeader) + sizeof(Mcfg) == 60);
+
+template <typename T>
+void Append(Bytes& out, const T& object) {
+  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(&object);
+  out.insert(out.end(), bytes, bytes + sizeof(T));
+}
+
+// The byte that makes the sum of `bytes` zero.
+uint8_t Checksum(const uint8_t* bytes, size_t size) {
+  uint8_t sum = 0;
+  for (size_t i = 0; i < size; ++i) sum = static_cast<uint8_t>(sum + bytes[i]);
+  return static_cast<uint8_t>(-sum);
+}
+
+Bytes Table(absl::string_view signature, uint8_t revision, const Bytes& body) {
+  TableHeader header;
+  memcpy(header.signature, signature.data(), sizeof(header.signature));
+  memcpy(header.oem_id, kOemId.data(), sizeof(header.oem_id));
+  memcpy(header.oem_table_id, kOemTableId.data(), sizeof(header.oem_table_id));
+  memcpy(header.creator_id, kCreatorId.data(), sizeof(header.creator_id));
+  header.length = static_cast<uint32_t>(sizeof(header) + body.size());
+  header.revision = revision;
+  Bytes out;
+  Append(out, header);
+  out.insert(out.end(), body.begin(), body.end());
+  out[offsetof(TableHeader, checksum)] = Checksum(out.data(), out.size());
+  return out;
+}
+
+Bytes FadtBody(GuestAddress dsdt) {
+  Fadt fadt;
+  fadt.iapc_boot_architecture = kNoVga | kNoCmosClock;
+  fadt.flags = kWbinvdWorks | kNoFixedPowerButton | kNoFixedSleepButton | kResetRegisterSupported |
+               kHardwareReduced;
+  fadt.reset_register = kAcpiPortAddress;
+  fadt.reset_value = layout::kAcpiResetValue;
+  fadt.minor_version = kFadtMinorVersion;
+  fadt.x_dsdt = dsdt;
+  fadt.sleep_control = kAcpiPortAddress;
+  fadt.sleep_status = kAcpiPortAddress;
+  Bytes out;
+  Append(out, fadt);
+  return out;
+}
+
+Bytes MadtBody(uint32_t vcpus) {
+  Bytes out;
+  Append(out, MadtStart());
+  for (uint32_t i = 0; i < vcpus; ++i) {
+    MadtLocalApic entry;
+    entry.processor_uid = static_cast<uint8_t>(i);
+    entry.apic_id = static_cast<uint8_t>(i);
+    Append(out, entry);
+  }
+  Append(out, MadtIoApic());
+  Append(out, MadtLocalApicNmi());
+  return out;
+}
+
+Bytes McfgBody() {
+  Bytes out;
+  Append(out, Mcfg());
+  return out;
+}
+
+Bytes RsdpBytes(GuestAddress xsdt) {
+  constexpr size_t kFirstPart = 20;
+  Rsdp rsdp;
+  memcpy(rsdp.oem_id, kOemId.data(), sizeof(rsdp.oem_id));
+  rsdp.xsdt = xsdt;
+  Bytes out;
+  Append(out, rsdp);
+  out[offsetof(Rsdp, checksum)] = Checksum(out.data(), kFirstPart);
+  out[offsetof(Rsdp, extended_checksum)] = Checksum(out.data(), out.size());
+  return out;
+}
+
+// Tables one after the other, each aligned; the place of the RSDP is kept free in front.
+class TableArea {
+ public:
+  explicit TableArea(GuestAddress start) : start_(start), bytes_(sizeof(Rsdp)) {}
+
+  GuestAddress Add(const Bytes& table) {
+    constexpr size_t kAlignment = 16;
+    bytes_.resize((bytes_.size() + kAlignment - 1) / kAlignment * kAlignment);
+    const GuestAddress address = start_ + bytes_.size();
+    bytes_.insert(bytes_.end(), table.begin(), table.end());
+    return address;
+  }
+  Bytes Finish(GuestAddress xsdt) {
+    const Bytes rsdp = RsdpBytes(xsdt);
+    memcpy(bytes_.data(), rsdp.data(), rsdp.size());
+    return std::move(bytes_);
+  }
+
+ private:
+  const GuestAddress start_;
+  Bytes bytes_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<uint8_t>> BuildAcpiTables(const AcpiDescription& description,
+                                                     GuestAddress address) {
+  if (description.vcpus == 0 || description.vcpus > layout::kMaxVcpus ||
+      description.platform_devices.size() > kMaxPlatformDevices) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("no ACPI tables for %d processors and %d platform devices",
+                        description.vcpus, description.platform_devices.size()));
+  }
+  for (const AcpiPlatformDevice& device : description.platform_devices) {
+    RETURN_IF_ERROR(ValidatePlatformDevice(device));
+  }
+
+  constexpr uint8_t kDsdtRevision = 2;  // integers of 64 bits
+  constexpr uint8_t kMadtRevision = 5;
+  TableArea area(address);
+  const GuestAddress dsdt = area.Add(Table(
+      "DSDT", kDsdtRevision,
+      DsdtTerms(description.vcpus, description.high_window_start, description.platform_devices)));
+  Bytes xsdt;
+  for (const GuestAddress table :
+       {area.Add(Table("FACP", kFadtRevision, FadtBody(dsdt))),
+        area.Add(Table("APIC", kMadtRevision, MadtBody(description.vcpus))),
+        area.Add(Table("MCFG", 1, McfgBody()))}) {
+    Append(xsdt, table);
+  }
+  std::vector<uint8_t> tables = area.Finish(area.Add(Table("XSDT", 1, xsdt)));
+  if (address + tables.size() > layout::kAcpiTablesEnd) {
+    return absl::ResourceExhaustedError(absl::StrFormat(
+        "%d bytes of ACPI tables do not fit below 0x%x", tables.size(), layout::kAcpiTablesEnd));
+  }
+  return tables;
+}
+
+absl::StatusOr<GuestAddress> WriteAcpiTables(const AcpiDescription& description,
+                                             const GuestMemory& memory) {
+  ASSIGN_OR_RETURN(const std::vector<uint8_t> tables,
+                   BuildAcpiTables(description, layout::kAcpiTables));
+  if (!memory.Write(layout::kAcpiTables, tables)) {
+    return absl::InternalError("the guest has no RAM for the ACPI tables");
+  }
+  return layout::kAcpiTables;
+}
+
+}  // namespace bulkhead::vmm

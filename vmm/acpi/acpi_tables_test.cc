@@ -1,0 +1,251 @@
+#include "vmm/acpi/acpi_tables.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <fstream>
+#include <iterator>
+#include <map>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/guest_memory.h"
+#include "base/memory_mapping.h"
+#include "base/unique_fd.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "vmm/memory/guest_layout.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr GuestAddress kHighWindow = 0x1000000000;
+
+AcpiDescription TwoProcessorsAndAUart() {
+  return {.vcpus = 2,
+          .high_window_start = kHighWindow,
+          .platform_devices = {
+              {.name = "console", .acpi_hid = "PNP0501", .port_ranges = {{0x3f8, 8}}, .irq = 4}}};
+}
+
+uint64_t LittleEndian(const std::string& bytes, size_t offset, size_t size) {
+  uint64_t value = 0;
+  for (size_t i = 0; i < size; ++i) {
+    value |= uint64_t{static_cast<uint8_t>(bytes.at(offset + i))} << 8 * i;
+  }
+  return value;
+}
+
+uint8_t Sum(const std::string& bytes) {
+  return std::accumulate(bytes.begin(), bytes.end(), uint8_t{0});
+}
+
+// Finds the tables as a guest does: RSDP, XSDT, FADT, DSDT. By signature.
+std::map<std::string, std::string> FindTables(const std::vector<uint8_t>& area,
+                                              GuestAddress start) {
+  const std::string bytes(area.begin(), area.end());
+  std::map<std::string, std::string> tables;
+  tables["RSDP"] = bytes.substr(0, 36);
+  const auto add = [&](GuestAddress address) {
+    const size_t offset = address - start;
+    const std::string table = bytes.substr(offset, LittleEndian(bytes, offset + 4, 4));
+    EXPECT_EQ(Sum(table), 0) << table.substr(0, 4);
+    EXPECT_EQ(address % 16, 0u) << table.substr(0, 4);
+    tables[table.substr(0, 4)] = table;
+  };
+  add(LittleEndian(tables["RSDP"], 24, 8));
+  const std::string xsdt = tables["XSDT"];
+  for (size_t i = 36; i < xsdt.size(); i += 8) add(LittleEndian(xsdt, i, 8));
+  add(LittleEndian(tables["FACP"], 140, 8));
+  return tables;
+}
+
+std::map<std::string, std::string> Build(const AcpiDescription& description) {
+  const absl::StatusOr<std::vector<uint8_t>> area =
+      BuildAcpiTables(description, layout::kAcpiTables);
+  EXPECT_TRUE(area.ok()) << area.status();
+  return FindTables(area.value_or(std::vector<uint8_t>(36)), layout::kAcpiTables);
+}
+
+TEST(AcpiTablesTest, TheRsdpHasBothChecksumsAndLeadsToTheXsdtAlone) {
+  const std::string rsdp = Build(TwoProcessorsAndAUart())["RSDP"];
+  EXPECT_EQ(rsdp.substr(0, 8), "RSD PTR ");
+  EXPECT_EQ(Sum(rsdp.substr(0, 20)), 0);
+  EXPECT_EQ(Sum(rsdp), 0);
+  EXPECT_EQ(rsdp[15], 2) << "revision";
+  EXPECT_EQ(LittleEndian(rsdp, 16, 4), 0u) << "no RSDT";
+}
+
+TEST(AcpiTablesTest, TheXsdtNamesFadtMadtAndMcfg) {
+  const auto tables = Build(TwoProcessorsAndAUart());
+  EXPECT_EQ(tables.at("XSDT").size(), 36u + 3 * 8);
+  EXPECT_EQ(tables.count("FACP") + tables.count("APIC") + tables.count("MCFG"), 3u);
+}
+
+TEST(AcpiTablesTest, TheFadtIsHardwareReducedWithSleepAndResetOnOnePort) {
+  const std::string fadt = Build(TwoProcessorsAndAUart())["FACP"];
+  ASSERT_EQ(fadt.size(), 276u);
+  EXPECT_EQ(fadt[8], 6) << "revision";
+  EXPECT_EQ(LittleEndian(fadt, 112, 4), 1u << 20 | 1u << 10 | 1u << 5 | 1u << 4 | 1u);
+  const std::string port("\x01\x08\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00", 12);
+  EXPECT_EQ(fadt.substr(116, 12), port) << "reset register";
+  EXPECT_EQ(fadt[128], 1) << "reset value";
+  EXPECT_EQ(fadt.substr(244, 12), port) << "sleep control";
+  EXPECT_EQ(fadt.substr(256, 12), port) << "sleep status";
+  EXPECT_EQ(LittleEndian(fadt, 36, 8), 0u) << "neither FACS nor 32-bit DSDT";
+  EXPECT_EQ(LittleEndian(fadt, 109, 2), 0x24u) << "no VGA, no CMOS clock";
+}
+
+TEST(AcpiTablesTest, TheMadtListsEachProcessorTheIoApicAndTheNmi) {
+  const std::string madt = Build(TwoProcessorsAndAUart())["APIC"];
+  ASSERT_EQ(madt.size(), 44u + 2 * 8 + 12 + 6);
+  EXPECT_EQ(LittleEndian(madt, 36, 4), layout::kLocalApic);
+  EXPECT_EQ(madt.substr(44, 8), std::string("\0\x08\0\0\x01\0\0\0", 8));
+  EXPECT_EQ(madt.substr(52, 8), std::string("\0\x08\x01\x01\x01\0\0\0", 8));
+  EXPECT_EQ(madt.substr(60, 12), std::string("\x01\x0c\0\0\0\0\xc0\xfe\0\0\0\0", 12));
+  EXPECT_EQ(madt.substr(72, 6), std::string("\x04\x06\xff\0\0\x01", 6));
+}
+
+TEST(AcpiTablesTest, TheMcfgGivesOneBusOfEcam) {
+  const std::string mcfg = Build(TwoProcessorsAndAUart())["MCFG"];
+  ASSERT_EQ(mcfg.size(), 60u);
+  EXPECT_EQ(LittleEndian(mcfg, 44, 8), layout::kEcamStart);
+  EXPECT_EQ(LittleEndian(mcfg, 52, 4), 0u) << "segment 0, buses 0 to 0";
+}
+
+TEST(AcpiTablesTest, TheGreatestMachineFits) {
+  AcpiDescription description = {.vcpus = layout::kMaxVcpus, .high_window_start = kHighWindow};
+  description.platform_devices.resize(
+      kMaxPlatformDevices, {.name = std::string(64, 'n'),
+                            .acpi_hid = "ABCD0123",
+                            .port_ranges = {{1, 1}, {2, 1}, {3, 1}, {4, 1}, {5, 1}, {6, 1}},
+                            .irq = 15});
+  EXPECT_EQ(Build(description).size(), 6u);
+  description.platform_devices.push_back(description.platform_devices.front());
+  EXPECT_FALSE(BuildAcpiTables(description, layout::kAcpiTables).ok());
+  EXPECT_FALSE(BuildAcpiTables({.vcpus = 0}, layout::kAcpiTables).ok());
+  EXPECT_FALSE(BuildAcpiTables({.vcpus = layout::kMaxVcpus + 1}, layout::kAcpiTables).ok());
+  EXPECT_EQ(BuildAcpiTables({}, layout::kAcpiTablesEnd - 64).status().code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
+TEST(AcpiTablesTest, WritesThemWhereABiosHasThem) {
+  const UniqueFd fd = *CreateMemfd("ram", 1 << 20);
+  std::vector<GuestMemory::Range> ranges;
+  ranges.push_back(
+      {0, *MemoryMapping::Map(fd.get(), 0, 1 << 20, MemoryMapping::Protection::kReadWrite)});
+  const GuestMemory memory = *GuestMemory::Create(std::move(ranges));
+  const absl::StatusOr<GuestAddress> rsdp = WriteAcpiTables(TwoProcessorsAndAUart(), memory);
+  ASSERT_TRUE(rsdp.ok()) << rsdp.status();
+  EXPECT_EQ(*rsdp, 0xe0000u);
+  EXPECT_EQ(memcmp(memory.HostPointer(*rsdp, 8), "RSD PTR ", 8), 0);
+  EXPECT_FALSE(WriteAcpiTables(TwoProcessorsAndAUart(), GuestMemory()).ok());
+}
+
+TEST(PlatformDeviceTest, WhatADeviceSaysOfItselfIsChecked) {
+  const AcpiPlatformDevice good = {
+      .name = "x", .acpi_hid = "PNP0501", .port_ranges = {{0x3f8, 8}}, .irq = 4};
+  EXPECT_TRUE(ValidatePlatformDevice(good).ok());
+  const auto error_of = [&good](auto&& change) {
+    AcpiPlatformDevice device = good;
+    change(device);
+    EXPECT_FALSE(BuildAcpiTables({.platform_devices = {device}}, layout::kAcpiTables).ok());
+    return std::string(ValidatePlatformDevice(device).message());
+  };
+  for (const char* hid : {"", "PNP", "pnp0501", "PNP050G", "PNP0501X", "ABCD01", "ABC\"0123"}) {
+    EXPECT_THAT(error_of([&](AcpiPlatformDevice& d) { d.acpi_hid = hid; }),
+                HasSubstr("device \"x\": its ACPI hardware ID"))
+        << hid;
+  }
+  for (const AcpiPlatformDevice::PortRange range :
+       {AcpiPlatformDevice::PortRange{0, 0}, {0, 256}, {0xffff, 2}, {0xffffffff, 1}}) {
+    EXPECT_THAT(error_of([&](AcpiPlatformDevice& d) { d.port_ranges = {range}; }),
+                HasSubstr("cannot be"));
+  }
+  EXPECT_THAT(error_of([](AcpiPlatformDevice& d) {
+                d.port_ranges.resize(7, {1, 1});
+              }),
+              HasSubstr("7 port ranges"));
+  EXPECT_THAT(error_of([](AcpiPlatformDevice& d) { d.irq = 16; }), HasSubstr("interrupt 16"));
+  EXPECT_THAT(error_of([](AcpiPlatformDevice& d) { d.name = "a\nb"; }), Not(HasSubstr("\n")));
+}
+
+// Runs a command; returns its output, and fails the test unless it exits 0.
+std::string RunCommand(const std::string& command) {
+  FILE* pipe = popen((command + " 2>&1 </dev/null").c_str(), "r");
+  if (pipe == nullptr) return "popen failed";
+  std::string output;
+  char buffer[4096];
+  while (const size_t count = fread(buffer, 1, sizeof(buffer), pipe)) output.append(buffer, count);
+  EXPECT_EQ(pclose(pipe), 0) << command << ":\n" << output;
+  return output;
+}
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  return std::string(std::istreambuf_iterator<char>(in), {});
+}
+
+// ACPICA's own disassembler and compiler read our tables: package acpica-tools.
+class IaslTest : public ::testing::Test {
+ protected:
+  // Disassembles a table; returns the ASL text.
+  std::string Disassemble(const std::string& signature, const std::string& table) {
+    const std::string base = ::testing::TempDir() + "/" + signature;
+    std::ofstream(base + ".aml", std::ios::binary) << table;
+    EXPECT_THAT(RunCommand("iasl -d " + base + ".aml"), Not(HasSubstr("rror")));
+    const std::string text = ReadFile(base + ".dsl");
+    EXPECT_NE(text, "") << "is acpica-tools installed?";
+    return text;
+  }
+  // Compiles what Disassemble() has left; returns the table.
+  std::string Recompile(const std::string& signature) {
+    const std::string base = ::testing::TempDir() + "/" + signature;
+    EXPECT_THAT(RunCommand("iasl -p " + base + "_again " + base + ".dsl"),
+                HasSubstr(" 0 Errors, 0 Warnings"));
+    return ReadFile(base + "_again.aml");
+  }
+};
+
+TEST_F(IaslTest, TheDsdtReadsAsMeantAndRecompilesToTheSameBytes) {
+  const std::string dsdt = Build(TwoProcessorsAndAUart())["DSDT"];
+  const std::string text = Disassemble("DSDT", dsdt);
+  for (const char* part : {
+           "Name (_HID, EisaId (\"PNP0A08\")",
+           "Name (_CID, EisaId (\"PNP0A03\")",
+           "Name (_HID, EisaId (\"PNP0501\")",
+           "Name (_HID, \"ACPI0007\"",
+           "Name (_DDN, \"console\")",
+           "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive",
+           "ToUUID (\"e5c937d0-3553-4d7a-9117-ea4d19c3434d\")",
+           "Memory32Fixed (ReadWrite",
+           "0x00100000,         // Address Length",
+           "0xDFFFFFFF,         // Range Maximum",
+           "0x0000001FFFFFFFFF, // Range Maximum",
+           "Name (_S5, Package (0x04)",
+       }) {
+    EXPECT_THAT(text, HasSubstr(part));
+  }
+  const std::string again = Recompile("DSDT");
+  ASSERT_EQ(again.size(), dsdt.size());
+  EXPECT_TRUE(again.substr(36) == dsdt.substr(36)) << "iasl encodes the same program otherwise";
+}
+
+TEST_F(IaslTest, TheDataTablesRecompileToTheSameBytes) {
+  const auto tables = Build(TwoProcessorsAndAUart());
+  for (const char* signature : {"FACP", "APIC", "MCFG", "XSDT"}) {
+    const std::string table = tables.at(signature);
+    const std::string text = Disassemble(signature, table);
+    EXPECT_THAT(text, Not(HasSubstr("Unknown"))) << signature;
+    EXPECT_TRUE(Recompile(signature).substr(36) == table.substr(36)) << text;
+  }
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm
