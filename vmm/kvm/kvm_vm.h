@@ -1,0 +1,55 @@
+#ifndef BULKHEAD_VMM_KVM_KVM_VM_H_
+#define BULKHEAD_VMM_KVM_KVM_VM_H_
+
+#include <stdint.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/unique_fd.h"
+#include "vmm/boot/initial_cpu_state.h"
+#include "vmm/kvm/event_routing.h"
+#include "vmm/kvm/kvm.h"
+#include "vmm/kvm/vcpu.h"
+#include "vmm/memory/guest_ram.h"
+
+namespace bulkhead::vmm {
+
+// One virtual machine of KVM: its memory, its interrupt controllers (local APICs and I/O APIC, in
+// the kernel) and its vCPUs.
+//
+// It has no PIT: the machine is ACPI hardware-reduced, where Linux looks for none and takes the
+// time from kvmclock and the local APIC's TSC-deadline timer. KVM's PIT would also leave its
+// speaker port to the vmm.
+//
+// Create it, add memory, create the vCPUs, in this order and on one thread; event_routing() is
+// thread-safe.
+class KvmVm {
+ public:
+  // Errors: as KVM's ioctls. `kvm` must outlive the result.
+  static absl::StatusOr<std::unique_ptr<KvmVm>> Create(const Kvm& kvm);
+
+  // Gives the guest its RAM, which must outlive the VM. Once. Errors: as KVM's ioctl.
+  absl::Status AddMemory(const GuestRam& ram);
+
+  // All vCPUs of the VM: the first begins at `first`, the others wait for INIT and SIPI. Once.
+  // Errors: InvalidArgument (more than KVM supports, none, or `first` is no legal processor
+  // state), or as KVM's ioctls.
+  absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> CreateVcpus(uint32_t count,
+                                                                 const InitialCpuState& first);
+
+  EventRouting& event_routing() { return *event_routing_; }
+
+ private:
+  KvmVm(const Kvm& kvm, UniqueFd fd);
+
+  const Kvm& kvm_;
+  UniqueFd fd_;
+  std::unique_ptr<EventRouting> event_routing_;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_KVM_KVM_VM_H_
