@@ -1,0 +1,146 @@
+#include "vmm/vcpu/vcpu_thread.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/errno_status.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// One kick is enough by the protocol. Repeating it costs nothing where somebody waits anyway, and
+// turns a signal that got lost for whatever reason into a short delay.
+constexpr absl::Duration kKickInterval = absl::Milliseconds(20);
+
+int KickSignal() { return SIGRTMIN; }
+
+// The signal's only purpose is to interrupt system calls, so none is to be restarted.
+void InstallKickSignal() {
+  struct sigaction action{};
+  action.sa_handler = [](int) {};
+  sigemptyset(&action.sa_mask);
+  sigaction(KickSignal(), &action, nullptr);
+}
+
+}  // namespace
+
+VcpuThread::VcpuThread(uint32_t index, std::unique_ptr<Vcpu> vcpu, ExitHandler handler,
+                       VmEndLatch& end)
+    : index_(index), vcpu_(std::move(vcpu)), handler_(std::move(handler)), end_(end) {}
+
+absl::Status VcpuThread::Start() {
+  InstallKickSignal();
+  absl::MutexLock lock(&mutex_);  // the thread's first act waits for it
+  // The thread inherits the mask: process-wide signals (SIGTERM, SIGCHLD, ...) go to others.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int error = pthread_create(&thread_, nullptr, &ThreadMain, this);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (error != 0) {
+    return ErrnoToStatus(error, absl::StrCat("starting the thread of vCPU ", index_));
+  }
+  pthread_setname_np(thread_, absl::StrCat("vcpu", index_).c_str());
+  joinable_ = true;
+  state_ = State::kRunning;
+  return absl::OkStatus();
+}
+
+void* VcpuThread::ThreadMain(void* self) {
+  sigset_t kick;
+  sigemptyset(&kick);
+  sigaddset(&kick, KickSignal());
+  pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
+
+  VcpuThread& thread = *static_cast<VcpuThread*>(self);
+  while (thread.AwaitPermissionToRun()) thread.RunUntilInterruptedOrEnded();
+  return nullptr;
+}
+
+void VcpuThread::RunUntilInterruptedOrEnded() {
+  VmEnd end;
+  // Asked after each exit: the vCPU whose write ended the VM executes nothing more.
+  while (!end_.reported()) {
+    switch (handler_.Handle(vcpu_->Run(), end)) {
+      case ExitHandler::Next::kRun:
+        break;
+      case ExitHandler::Next::kCheckRequests:
+        return;
+      case ExitHandler::Next::kEndVm:
+        end_.Report(std::move(end));
+        return;
+      case ExitHandler::Next::kCrashVm:
+        end.message =
+            absl::StrCat("vCPU ", index_, ": ", end.message, ": ", vcpu_->DescribeState());
+        end_.Report(std::move(end));
+        return;
+    }
+  }
+}
+
+// Blocks while paused. False: the thread is to end.
+bool VcpuThread::AwaitPermissionToRun() {
+  absl::MutexLock lock(&mutex_);
+  vcpu_->ClearInterrupt();
+  while (wanted_ == Wanted::kPause) {
+    state_ = State::kPaused;
+    changed_.SignalAll();
+    changed_.Wait(&mutex_);
+  }
+  const bool run = wanted_ == Wanted::kRun && !end_.reported();
+  state_ = run ? State::kRunning : State::kFinished;
+  changed_.SignalAll();
+  return run;
+}
+
+void VcpuThread::RequestPause() { Want(Wanted::kPause); }
+void VcpuThread::Resume() { Want(Wanted::kRun); }
+void VcpuThread::RequestStop() { Want(Wanted::kStop); }
+
+void VcpuThread::Want(Wanted wanted) {
+  absl::MutexLock lock(&mutex_);
+  if (wanted_ == Wanted::kStop) return;
+  wanted_ = wanted;
+  if (wanted != Wanted::kRun) Kick();
+  changed_.SignalAll();
+}
+
+void VcpuThread::Kick() {
+  if (state_ != State::kRunning) return;
+  vcpu_->RequestInterrupt();
+  pthread_kill(thread_, KickSignal());
+}
+
+bool VcpuThread::KickUntil(bool (*reached)(State), absl::Time deadline) {
+  while (!reached(state_)) {
+    if (absl::Now() >= deadline) return false;
+    Kick();
+    changed_.WaitWithDeadline(&mutex_, std::min(deadline, absl::Now() + kKickInterval));
+  }
+  return true;
+}
+
+bool VcpuThread::AwaitPaused(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  return KickUntil([](State state) { return state != State::kRunning; }, deadline);
+}
+
+bool VcpuThread::Join(absl::Time deadline) {
+  pthread_t thread;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!joinable_) return true;
+    if (!KickUntil([](State state) { return state == State::kFinished; }, deadline)) return false;
+    joinable_ = false;
+    thread = thread_;
+  }
+  pthread_join(thread, nullptr);
+  return true;
+}
+
+}  // namespace bulkhead::vmm

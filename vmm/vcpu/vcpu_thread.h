@@ -1,0 +1,78 @@
+#ifndef BULKHEAD_VMM_VCPU_VCPU_THREAD_H_
+#define BULKHEAD_VMM_VCPU_VCPU_THREAD_H_
+
+#include <pthread.h>
+#include <stdint.h>
+
+#include <memory>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "vmm/kvm/vcpu.h"
+#include "vmm/vcpu/exit_handler.h"
+#include "vmm/vcpu/vm_end.h"
+
+namespace bulkhead::vmm {
+
+// The thread of one vCPU: run, handle the exit, run again, until it is told to stop or the VM
+// has ended. Thread-safe, except that Start() and Join() have one caller.
+//
+// How it is made to leave guest code: under `mutex_`, set what is wanted, then
+// Vcpu::RequestInterrupt(), then send the thread a signal. A vCPU in guest code leaves by the
+// signal; one that is about to enter it finds the request in Vcpu::Run(); one that handles an
+// access finishes it, gives the guest its result in the next Run(), and finds the request there.
+// So a paused vCPU never has half an access in it. The thread clears the request under `mutex_`
+// before it looks at what is wanted: a later request stays set and shows in the next Run().
+//
+// The signal is SIGRTMIN, for every VcpuThread of the process; the thread blocks all others.
+class VcpuThread {
+ public:
+  // `end` must outlive this. A crash is reported there with the vCPU's registers.
+  VcpuThread(uint32_t index, std::unique_ptr<Vcpu> vcpu, ExitHandler handler, VmEndLatch& end);
+  // The thread must not run: never started, or joined.
+  ~VcpuThread() = default;
+
+  // Errors: as pthread_create(3).
+  absl::Status Start();
+
+  // These return at once. Stopping is for good.
+  void RequestPause();
+  void Resume();
+  void RequestStop();
+
+  // Waits until the thread is paused, or finished. False: it still runs at `deadline`.
+  bool AwaitPaused(absl::Time deadline);
+  // Waits until the thread is finished, and joins it. False: it still runs at `deadline`.
+  bool Join(absl::Time deadline);
+
+  uint32_t index() const { return index_; }
+
+ private:
+  enum class State { kNotStarted, kRunning, kPaused, kFinished };
+  enum class Wanted { kRun, kPause, kStop };
+
+  static void* ThreadMain(void* self);
+  void RunUntilInterruptedOrEnded();
+  bool AwaitPermissionToRun();
+  void Want(Wanted wanted);
+  void Kick() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool KickUntil(bool (*reached)(State), absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const uint32_t index_;
+  const std::unique_ptr<Vcpu> vcpu_;
+  ExitHandler handler_;  // used by the thread alone
+  VmEndLatch& end_;
+
+  absl::Mutex mutex_;
+  absl::CondVar changed_;                          // `state_` or `wanted_`
+  pthread_t thread_ ABSL_GUARDED_BY(mutex_){};     // valid while `joinable_`
+  bool joinable_ ABSL_GUARDED_BY(mutex_) = false;  // from Start() to Join()
+  State state_ ABSL_GUARDED_BY(mutex_) = State::kNotStarted;
+  Wanted wanted_ ABSL_GUARDED_BY(mutex_) = Wanted::kRun;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_VCPU_VCPU_THREAD_H_

@@ -1,0 +1,81 @@
+#include "vmm/vcpu/vcpu_threads.h"
+
+#include <stdint.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/log.h"
+#include "vmm/vcpu/exit_handler.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr absl::Duration kLastStopTimeout = absl::Seconds(10);
+
+absl::Status StuckError(uint32_t index, absl::string_view what, absl::Duration timeout) {
+  return absl::DeadlineExceededError(
+      absl::StrCat("vCPU ", index, " did not ", what, " within ", absl::FormatDuration(timeout)));
+}
+
+}  // namespace
+
+VcpuThreads::VcpuThreads(std::vector<std::unique_ptr<Vcpu>> vcpus, AddressSpace& memory,
+                         AddressSpace& ports, VmEndLatch& end,
+                         std::function<void()> cancel_accesses)
+    : cancel_accesses_(std::move(cancel_accesses)) {
+  for (uint32_t index = 0; index < vcpus.size(); ++index) {
+    threads_.push_back(std::make_unique<VcpuThread>(index, std::move(vcpus[index]),
+                                                    ExitHandler(index, memory, ports), end));
+  }
+}
+
+VcpuThreads::~VcpuThreads() {
+  const absl::Status stopped = Stop(kLastStopTimeout);
+  if (stopped.ok()) return;
+  LogError(absl::StrCat(stopped.message(), ": ending the process"));
+  _exit(static_cast<int>(EndReason::kVmmError));
+}
+
+absl::Status VcpuThreads::Start() {
+  started_ = true;
+  for (const auto& thread : threads_) {
+    if (absl::Status started = thread->Start(); !started.ok()) {
+      Stop(kLastStopTimeout).IgnoreError();
+      return started;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status VcpuThreads::Pause(absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  for (const auto& thread : threads_) thread->RequestPause();
+  for (const auto& thread : threads_) {
+    if (!thread->AwaitPaused(deadline)) {
+      Resume();
+      return StuckError(thread->index(), "pause", timeout);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void VcpuThreads::Resume() {
+  for (const auto& thread : threads_) thread->Resume();
+}
+
+absl::Status VcpuThreads::Stop(absl::Duration timeout) {
+  if (!started_) return absl::OkStatus();
+  const absl::Time deadline = absl::Now() + timeout;
+  for (const auto& thread : threads_) thread->RequestStop();
+  cancel_accesses_();
+  for (const auto& thread : threads_) {
+    if (!thread->Join(deadline)) return StuckError(thread->index(), "stop", timeout);
+  }
+  started_ = false;
+  return absl::OkStatus();
+}
+
+}  // namespace bulkhead::vmm
