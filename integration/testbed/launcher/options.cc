@@ -3,10 +3,13 @@
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
 
+#include <algorithm>
 #include <climits>
 #include <cstdlib>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -74,6 +77,19 @@ absl::StatusOr<std::string> ParseFolder(absl::string_view value) {
   return std::string(resolved);
 }
 
+// Sorted, without those that lie below another.
+void DropNested(std::vector<std::string>& folders) {
+  std::sort(folders.begin(), folders.end());
+  std::vector<std::string> kept;
+  for (const std::string& folder : folders) {
+    const bool nested = std::any_of(kept.begin(), kept.end(), [&](const std::string& above) {
+      return folder == above || absl::StartsWith(folder, absl::StrCat(above, "/"));
+    });
+    if (!nested) kept.push_back(folder);
+  }
+  folders = std::move(kept);
+}
+
 }  // namespace
 
 absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& arguments) {
@@ -108,6 +124,7 @@ absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& arguments) 
       return absl::InvalidArgumentError(absl::StrCat("unknown flag ", argument));
     }
   }
+  DropNested(options.writable_folders);
   options.command.assign(arguments.begin() + next, arguments.end());
   if (options.command.empty()) return absl::InvalidArgumentError("no command; see --help");
   return options;
