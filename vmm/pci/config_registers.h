@@ -1,0 +1,32 @@
+#ifndef BULKHEAD_VMM_PCI_CONFIG_REGISTERS_H_
+#define BULKHEAD_VMM_PCI_CONFIG_REGISTERS_H_
+
+#include <stdint.h>
+
+#include <array>
+
+#include "vmm/pci/pci_registers.h"
+
+namespace bulkhead::vmm {
+
+// The first 256 bytes of a configuration space as plain memory with a mask of writable bits.
+// What the bits mean is the function's affair. Thread-compatible.
+class ConfigRegisters {
+ public:
+  // `size_bytes` 1 to 4. Bytes outside the 256 read as 0 and swallow writes.
+  uint32_t Get(uint16_t offset, uint8_t size_bytes) const;
+  // Sets the bits whatever the mask says.
+  void Set(uint16_t offset, uint8_t size_bytes, uint32_t value);
+  // The guest may change the bits of `mask`.
+  void MakeWritable(uint16_t offset, uint8_t size_bytes, uint32_t mask);
+  // A write by the guest. True if it changed a bit.
+  bool Write(uint16_t offset, uint8_t size_bytes, uint32_t value);
+
+ private:
+  std::array<uint8_t, pci::kConventionalConfigBytes> bytes_{};
+  std::array<uint8_t, pci::kConventionalConfigBytes> writable_{};
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_PCI_CONFIG_REGISTERS_H_

@@ -1,0 +1,93 @@
+#ifndef BULKHEAD_VMM_PCI_FAKE_EVENT_ROUTING_H_
+#define BULKHEAD_VMM_PCI_FAKE_EVENT_ROUTING_H_
+
+#include <stdint.h>
+
+#include <map>
+#include <set>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "vmm/kvm/event_routing.h"
+
+namespace bulkhead::vmm {
+
+// What KVM would do with routes, irqfds and ioeventfds, written down. It refuses what KVM
+// refuses, and notes as a violation what a caller must never do: bind twice, unbind what is not
+// bound, bind an MSI GSI that has no route. Thread-safe.
+class FakeEventRouting final : public EventRouting {
+ public:
+  struct Doorbell {
+    uint64_t address = 0;
+    uint32_t size_bytes = 0;
+    int event_fd = -1;
+    auto operator<=>(const Doorbell&) const = default;
+  };
+  struct Delivery {
+    uint32_t gsi = 0;
+    uint64_t address = 0;  // of the MSI message; 0 for a line
+    uint32_t data = 0;
+    auto operator<=>(const Delivery&) const = default;
+  };
+
+  // --- EventRouting
+  absl::StatusOr<uint32_t> AllocateMsiGsi() override;
+  absl::Status SetMsiRoute(uint32_t gsi, const MsiMessage& message) override;
+  absl::Status BindIrq(uint32_t gsi, int event_fd, int resample_fd) override;
+  absl::Status UnbindIrq(uint32_t gsi, int event_fd) override;
+  absl::Status BindDoorbell(Space space, uint64_t address, uint32_t size_bytes,
+                            int event_fd) override;
+  absl::Status UnbindDoorbell(Space space, uint64_t address, uint32_t size_bytes,
+                              int event_fd) override;
+
+  // --- What a test looks at
+  // Takes what is pending in the bound eventfds, as the kernel does when they are signalled, and
+  // returns all interrupts raised since the last call.
+  std::vector<Delivery> TakeDeliveries();
+  bool IsBound(int event_fd) const;
+  size_t bound_irqs() const;
+  std::vector<Doorbell> doorbells() const;  // sorted by address
+  // Counts of calls, for "only when it changed".
+  int routes_set() const;
+  int doorbell_calls() const;
+  std::vector<std::string> violations() const;
+
+  // --- What a test makes go wrong
+  void set_gsi_limit(uint32_t limit);
+  // Fails the next call of BindIrq, SetMsiRoute or BindDoorbell.
+  void FailNextBind();
+  void FailNextRoute();
+  void FailNextDoorbell();
+
+ private:
+  struct Irq {
+    uint32_t gsi = 0;
+    int resample_fd = -1;
+  };
+
+  void Deliver(uint32_t gsi) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  mutable absl::Mutex mutex_;
+  uint32_t next_gsi_ ABSL_GUARDED_BY(mutex_) = 24;
+  uint32_t gsi_limit_ ABSL_GUARDED_BY(mutex_) = 4096;
+  std::map<uint32_t, MsiMessage> routes_ ABSL_GUARDED_BY(mutex_);
+  std::map<int, Irq> irqs_ ABSL_GUARDED_BY(mutex_);  // by eventfd: it is bound once at most
+  std::set<Doorbell> doorbells_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Delivery> deliveries_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> violations_ ABSL_GUARDED_BY(mutex_);
+  int routes_set_ ABSL_GUARDED_BY(mutex_) = 0;
+  int doorbell_calls_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool fail_bind_ ABSL_GUARDED_BY(mutex_) = false;
+  bool fail_route_ ABSL_GUARDED_BY(mutex_) = false;
+  bool fail_doorbell_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_PCI_FAKE_EVENT_ROUTING_H_

@@ -1,0 +1,45 @@
+#ifndef BULKHEAD_VMM_PCI_FORWARDED_CAPABILITIES_H_
+#define BULKHEAD_VMM_PCI_FORWARDED_CAPABILITIES_H_
+
+#include <stdint.h>
+
+#include <array>
+
+#include "vmm/pci/function_config.h"
+#include "vmm/pci/pci_registers.h"
+#include "vmm/remote_device/device_access.h"
+
+namespace bulkhead::vmm {
+
+// The bytes of a configuration space that the device process answers itself: the bodies of its
+// forwarded capabilities, each a channel region (proto/contract.h). virtio needs one for
+// VIRTIO_PCI_CAP_PCI_CFG (virtio 1.2, 4.1.4.9). Immutable, so thread-safe.
+class ForwardedCapabilities {
+ public:
+  ForwardedCapabilities(const PciFunctionConfig& config, const PciFunctionLayout& layout);
+
+  // Replaces those bytes of `value`, read at `offset` within one dword, that are the device's.
+  uint32_t Read(DeviceAccess& device, Requester requester, uint16_t offset, uint8_t size_bytes,
+                uint32_t value) const;
+  // Hands the device those bytes that are its own. Returns once it has applied them.
+  void Write(DeviceAccess& device, Requester requester, uint16_t offset, uint8_t size_bytes,
+             uint32_t value) const;
+
+ private:
+  static constexpr uint8_t kNotForwarded = 0xff;
+
+  struct Place {
+    uint8_t region = kNotForwarded;
+    uint8_t offset = 0;
+  };
+
+  // How many bytes from `offset` on, at most `limit`, one access to the device can carry: 1, 2
+  // or 4, aligned in the configuration space, in one region. 0: the first is not forwarded.
+  uint8_t AccessSize(uint16_t offset, uint8_t limit) const;
+
+  std::array<Place, pci::kConventionalConfigBytes> places_;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_PCI_FORWARDED_CAPABILITIES_H_

@@ -1,0 +1,29 @@
+#ifndef BULKHEAD_VMM_PCI_HOST_BRIDGE_H_
+#define BULKHEAD_VMM_PCI_HOST_BRIDGE_H_
+
+#include <stdint.h>
+
+#include "vmm/pci/config_registers.h"
+#include "vmm/pci/pci_function.h"
+
+namespace bulkhead::vmm {
+
+// The function at slot 0, by which guests recognise a PCI bus: Linux's test of configuration
+// mechanism #1 looks for its class. It has no registers to program. Its ids are those that
+// QEMU's documentation reserves for a generic host bridge (1b36:0008), for which no guest has a
+// quirk, unlike the chipsets of real boards. Immutable, so thread-safe.
+class HostBridge final : public PciFunction {
+ public:
+  HostBridge();
+
+  uint32_t ReadConfig(Requester requester, uint16_t offset, uint8_t size_bytes) override;
+  void WriteConfig(Requester requester, uint16_t offset, uint8_t size_bytes,
+                   uint32_t value) override;
+
+ private:
+  ConfigRegisters registers_;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_PCI_HOST_BRIDGE_H_

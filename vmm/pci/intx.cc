@@ -1,0 +1,51 @@
+#include "vmm/pci/intx.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include "base/status_macros.h"
+#include "vmm/memory/guest_layout.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+void Signal(int event_fd) {
+  const uint64_t one = 1;
+  // EAGAIN: the counter is at its maximum, so its reader is being woken anyway.
+  while (write(event_fd, &one, sizeof(one)) < 0 && errno == EINTR) {
+  }
+}
+
+}  // namespace
+
+uint32_t Intx::GsiOfSlot(uint32_t slot) {
+  return layout::kIntxGsiBase + slot % layout::kIntxGsiCount;
+}
+
+Intx::Intx(uint32_t gsi, int event_fd, int resample_fd, EventRouting& routing)
+    : gsi_(gsi), event_fd_(event_fd), resample_fd_(resample_fd), routing_(routing) {}
+
+Intx::~Intx() {
+  if (bound_) (void)routing_.UnbindIrq(gsi_, event_fd_);
+}
+
+absl::Status Intx::SetUsable(bool usable) {
+  if (usable == bound_) return absl::OkStatus();
+  if (!usable) {
+    bound_ = false;
+    return routing_.UnbindIrq(gsi_, event_fd_);
+  }
+  RETURN_IF_ERROR(routing_.BindIrq(gsi_, event_fd_, resample_fd_));
+  bound_ = true;
+  Signal(resample_fd_);
+  return absl::OkStatus();
+}
+
+bool Intx::IsPending() const {
+  if (bound_) return false;
+  pollfd p = {.fd = event_fd_, .events = POLLIN, .revents = 0};
+  return poll(&p, 1, 0) == 1 && (p.revents & POLLIN) != 0;
+}
+
+}  // namespace bulkhead::vmm

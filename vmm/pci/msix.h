@@ -1,0 +1,87 @@
+#ifndef BULKHEAD_VMM_PCI_MSIX_H_
+#define BULKHEAD_VMM_PCI_MSIX_H_
+
+#include <stdint.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "vmm/kvm/event_routing.h"
+#include "vmm/memory/io_handler.h"
+#include "vmm/pci/warn_once.h"
+
+namespace bulkhead::vmm {
+
+// The MSI-X table and PBA of one function ([PCI] 6.8.2): the contents of a BAR, the table at its
+// start and the PBA behind it.
+//
+// Each vector has an eventfd, which the device signals, and a GSI. While the vector may be
+// delivered the kernel leads the one to the other without us: the route is set first, then the
+// eventfd is bound. While it may not, the eventfd is unbound and holds the pending event: that is
+// the PBA bit. Routes are slow to change, so one is set only when its message changed.
+//
+// A message is delivered while MSI-X is enabled, neither the function nor the vector is masked,
+// and the function is bus master ([PCIe] 7.5.1.1.3: without it MSI-X messages are disabled too).
+//
+// Accesses to the table are aligned dwords or qwords ([PCI] 6.8.2). Other reads give the bytes,
+// other writes are dropped. Thread-safe; calls only `routing` under its lock.
+class Msix final : public IoHandler {
+ public:
+  struct Control {
+    bool enabled = false;
+    bool function_mask = false;
+    bool bus_master = false;
+  };
+
+  // `event_fds`: one a vector, 1 to 2048 of them, borrowed. `routing` must outlive the object.
+  // `name` is for messages. Errors: those of EventRouting::AllocateMsiGsi.
+  static absl::StatusOr<std::unique_ptr<Msix>> Create(std::string name,
+                                                      const std::vector<int>& event_fds,
+                                                      EventRouting& routing);
+  ~Msix() override;
+
+  // Sizes and places in the BAR, in bytes.
+  static uint32_t PbaOffset(uint32_t vectors);
+  static uint32_t BarSize(uint32_t vectors);
+
+  void SetControl(const Control& control);
+
+  uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override;
+  void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
+
+ private:
+  struct Vector {
+    int event_fd = -1;
+    uint32_t gsi = 0;
+    MsiMessage message;
+    bool masked = true;               // the state after reset ([PCI] 6.8.2.9)
+    std::optional<MsiMessage> route;  // what `gsi` leads to
+    bool bound = false;
+  };
+
+  Msix(std::string name, std::vector<Vector> vectors, EventRouting& routing);
+
+  uint32_t ReadDword(uint64_t offset) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint32_t ReadPending(uint32_t first) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WriteDword(Vector& vector, uint32_t field, uint32_t value)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Makes route and binding what the registers say.
+  void Update(Vector& vector) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Unbind(Vector& vector) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  EventRouting& routing_;
+  const uint32_t table_bytes_;
+  absl::Mutex mutex_;
+  bool deliverable_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<Vector> vectors_ ABSL_GUARDED_BY(mutex_);
+  WarnOnce warn_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_PCI_MSIX_H_

@@ -1,0 +1,45 @@
+#ifndef BULKHEAD_VMM_PCI_PCI_BUS_H_
+#define BULKHEAD_VMM_PCI_PCI_BUS_H_
+
+#include <stdint.h>
+
+#include <array>
+
+#include "absl/status/status.h"
+#include "vmm/memory/guest_layout.h"
+#include "vmm/pci/pci_function.h"
+
+namespace bulkhead::vmm {
+
+// Where a configuration access goes ([PCIe] 7.2.1).
+struct ConfigAddress {
+  uint8_t bus = 0;
+  uint8_t device = 0;    // 0 to 31
+  uint8_t function = 0;  // 0 to 7
+  uint16_t offset = 0;   // 0 to 4095
+};
+
+// Bus 0: slots 0 to 31 with one function each, function 0. Everything else is absent: it reads as
+// all ones and drops writes ([PCI] 6.1: a master abort).
+//
+// Add() before the vCPUs run; afterwards the slots do not change, so the rest is thread-safe and
+// takes no lock. Functions are borrowed and must outlive the last access.
+class PciBus {
+ public:
+  // Errors: InvalidArgument (no such slot), AlreadyExists (the slot is taken).
+  absl::Status Add(uint32_t slot, PciFunction* function);
+
+  // An access of 1, 2, 4 or 8 bytes at any alignment. It is split at dword boundaries, so that
+  // one which runs over the end of a function's space reaches the next function's.
+  uint64_t Read(Requester requester, ConfigAddress address, uint8_t size_bytes) const;
+  void Write(Requester requester, ConfigAddress address, uint8_t size_bytes, uint64_t value) const;
+
+ private:
+  PciFunction* FunctionAt(const ConfigAddress& address) const;
+
+  std::array<PciFunction*, layout::kMaxPciSlots> slots_{};
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_PCI_PCI_BUS_H_

@@ -1,0 +1,75 @@
+#ifndef BULKHEAD_VMM_PCI_PCI_HOST_H_
+#define BULKHEAD_VMM_PCI_PCI_HOST_H_
+
+#include <stdint.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "vmm/kvm/event_routing.h"
+#include "vmm/memory/address_space.h"
+#include "vmm/memory/guest_layout.h"
+#include "vmm/pci/bar_decoder.h"
+#include "vmm/pci/config_mechanisms.h"
+#include "vmm/pci/function_config.h"
+#include "vmm/pci/host_bridge.h"
+#include "vmm/pci/mmio_windows.h"
+#include "vmm/pci/pci_bus.h"
+#include "vmm/pci/remote_function.h"
+#include "vmm/remote_device/device_access.h"
+
+namespace bulkhead::vmm {
+
+// The machine's PCI: bus 0 behind a host bridge, reached by both configuration mechanisms, and
+// the functions on it. Holds no device model.
+//
+// Set-up is single-threaded and ends before the vCPUs run: Create(), AddFunction() for each
+// device, PlaceBars(). Afterwards everything is thread-safe. Destroy it after the vCPUs ended.
+class PciHost {
+ public:
+  // Puts ECAM into `memory` and ports 0xcf8 to 0xcff into `ports`. All are borrowed and must
+  // outlive the host. Errors: those of AddressSpace::Insert.
+  static absl::StatusOr<std::unique_ptr<PciHost>> Create(AddressSpace& memory, AddressSpace& ports,
+                                                         EventRouting& routing,
+                                                         const MmioWindows& windows);
+  ~PciHost();
+
+  // The function stays owned by the host; `device` is borrowed and must outlive it. `slot`: 1 to
+  // 31. Errors: InvalidArgument (config, slot), AlreadyExists (the slot is taken), those of
+  // EventRouting.
+  absl::StatusOr<RemoteFunction*> AddFunction(uint32_t slot, const PciFunctionConfig& config,
+                                              DeviceAccess& device);
+
+  // Gives every BAR an address. Memory decoding stays off until the guest turns it on, as after a
+  // reset: Linux and the bare-metal programs do, and until then nothing answers unasked.
+  // Errors: ResourceExhausted, naming the BAR.
+  absl::Status PlaceBars();
+
+  // Spreads devices over slots 1 to 31: `wanted` has one entry a device, 0 for "any". Errors:
+  // InvalidArgument (no such slot), AlreadyExists (wanted twice), ResourceExhausted (too many).
+  static absl::StatusOr<std::vector<uint32_t>> ChooseSlots(absl::Span<const uint32_t> wanted);
+
+ private:
+  PciHost(AddressSpace& memory, AddressSpace& ports, EventRouting& routing,
+          const MmioWindows& windows);
+
+  AddressSpace& memory_;
+  AddressSpace& ports_;
+  EventRouting& routing_;
+  const MmioWindows windows_;
+  BarDecoder decoder_;
+  HostBridge host_bridge_;
+  PciBus bus_;
+  ConfigPorts config_ports_;
+  Ecam ecam_;
+  bool ecam_reachable_ = false;
+  bool ports_reachable_ = false;
+  std::vector<std::unique_ptr<RemoteFunction>> functions_;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_PCI_PCI_HOST_H_

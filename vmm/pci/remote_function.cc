@@ -1,0 +1,246 @@
+#include "vmm/pci/remote_function.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+#include "vmm/pci/pci_registers.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+bool SameState(const FunctionState& a, const FunctionState& b) {
+  return a.bus_master == b.bus_master && a.msix_enabled == b.msix_enabled;
+}
+
+uint16_t BarRegister(uint8_t index) { return pci::kBar0 + 4 * index; }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RemoteFunction>> RemoteFunction::Create(
+    const PciFunctionConfig& config, uint32_t slot, const Surroundings& around) {
+  ASSIGN_OR_RETURN(const PciFunctionLayout layout, CheckAndLayOut(config));
+  std::unique_ptr<Msix> msix;
+  if (!config.msix_event_fds.empty()) {
+    ASSIGN_OR_RETURN(msix, Msix::Create(absl::StrCat("device ", config.name, ": MSI-X"),
+                                        config.msix_event_fds, around.routing));
+  }
+  std::unique_ptr<RemoteFunction> function(
+      new RemoteFunction(config, layout, slot, around, std::move(msix)));
+  RETURN_IF_ERROR(function->EnableIntx());
+  return function;
+}
+
+RemoteFunction::RemoteFunction(const PciFunctionConfig& config, const PciFunctionLayout& layout,
+                               uint32_t slot, const Surroundings& around,
+                               std::unique_ptr<Msix> msix)
+    : name_(config.name),
+      device_(around.device),
+      decoder_(around.decoder),
+      msix_capability_(layout.msix_capability),
+      forwarded_(config, layout),
+      msix_(std::move(msix)),
+      warn_(absl::StrCat("device ", config.name, ": INTx")) {
+  absl::MutexLock lock(&mutex_);
+  SetUpHeader(config, slot);
+  SetUpCapabilities(config, layout);
+  for (const PciFunctionConfig::Bar& bar : config.bars) {
+    regions_.push_back(std::make_unique<BarRegion>(device_, bar.index));
+    AddBar(bar, regions_.back().get(), config);
+  }
+  if (msix_ != nullptr) {
+    const uint32_t vectors = static_cast<uint32_t>(config.msix_event_fds.size());
+    AddBar({.index = *layout.msix_bar, .size_bytes = Msix::BarSize(vectors)}, msix_.get(), config);
+  }
+  if (config.intx.has_value()) {
+    intx_.emplace(Intx::GsiOfSlot(slot), config.intx->event_fd, config.intx->resample_fd,
+                  around.routing);
+  }
+}
+
+RemoteFunction::~RemoteFunction() {
+  for (const Bar& bar : bars_) decoder_.Decode(bar.id, std::nullopt);
+}
+
+absl::Status RemoteFunction::EnableIntx() {
+  absl::MutexLock lock(&mutex_);
+  return intx_.has_value() ? intx_->SetUsable(true) : absl::OkStatus();
+}
+
+void RemoteFunction::SetUpHeader(const PciFunctionConfig& config, uint32_t slot) {
+  registers_.Set(pci::kVendorId, 2, config.vendor_id);
+  registers_.Set(pci::kDeviceId, 2, config.device_id);
+  registers_.Set(pci::kRevisionId, 1, config.revision_id);
+  registers_.Set(pci::kClassCode, 3, config.class_code);
+  registers_.Set(pci::kSubsystemVendorId, 2, config.subsystem_vendor_id);
+  registers_.Set(pci::kSubsystemId, 2, config.subsystem_id);
+  registers_.MakeWritable(
+      pci::kCommand, 2,
+      pci::kCommandIo | pci::kCommandMemory | pci::kCommandBusMaster | pci::kCommandIntxDisable);
+  registers_.MakeWritable(pci::kCacheLineSize, 1, 0xff);  // no effect, as [PCIe] 7.5.1.1.7 says
+  registers_.MakeWritable(pci::kInterruptLine, 1, 0xff);  // a note of the guest's to itself
+  if (config.intx.has_value()) {
+    registers_.Set(pci::kInterruptPin, 1, pci::kInterruptPinA);
+    registers_.Set(pci::kInterruptLine, 1, Intx::GsiOfSlot(slot));
+  }
+}
+
+void RemoteFunction::SetUpCapabilities(const PciFunctionConfig& config,
+                                       const PciFunctionLayout& layout) {
+  uint16_t link = pci::kCapabilitiesPointer;  // where the offset of the next one goes
+  if (layout.msix_capability != 0) {
+    const uint16_t at = layout.msix_capability;
+    const uint32_t vectors = static_cast<uint32_t>(config.msix_event_fds.size());
+    registers_.Set(link, 1, at);
+    registers_.Set(at, 1, pci::kCapabilityMsix);
+    registers_.Set(at + pci::kMsixControl, 2, vectors - 1);
+    registers_.MakeWritable(at + pci::kMsixControl, 2,
+                            pci::kMsixControlEnable | pci::kMsixControlFunctionMask);
+    registers_.Set(at + pci::kMsixTable, 4, *layout.msix_bar);  // at its start
+    registers_.Set(at + pci::kMsixPba, 4, Msix::PbaOffset(vectors) | *layout.msix_bar);
+    link = at + 1;
+  }
+  for (size_t i = 0; i < config.capabilities.size(); ++i) {
+    const PciFunctionConfig::Capability& capability = config.capabilities[i];
+    const uint16_t at = layout.device_capabilities[i];
+    registers_.Set(link, 1, at);
+    registers_.Set(at, 1, capability.id);
+    for (size_t j = 0; j < capability.body.size(); ++j) {
+      registers_.Set(static_cast<uint16_t>(at + pci::kCapabilityHeaderBytes + j), 1,
+                     capability.body[j]);
+    }
+    link = at + 1;
+  }
+  if (link != pci::kCapabilitiesPointer) {
+    registers_.Set(pci::kStatus, 2, pci::kStatusCapabilityList);
+  }
+}
+
+void RemoteFunction::AddBar(const PciFunctionConfig::Bar& bar, IoHandler* handler,
+                            const PciFunctionConfig& config) {
+  // The bits below the size stay 0: that is how a guest that writes all ones learns the size.
+  const uint16_t at = BarRegister(bar.index);
+  registers_.Set(
+      at, 4, (bar.is_64bit ? pci::kBar64Bit : 0) | (bar.prefetchable ? pci::kBarPrefetchable : 0));
+  registers_.MakeWritable(at, 4, static_cast<uint32_t>(~(bar.size_bytes - 1)));
+  if (bar.is_64bit) registers_.MakeWritable(at + 4, 4, 0xffffffff);
+
+  BarDecoder::Bar decoded = {.name = absl::StrCat("device ", config.name, ": BAR ", bar.index),
+                             .size_bytes = bar.size_bytes,
+                             .handler = handler,
+                             .doorbells = {}};
+  for (const PciFunctionConfig::Doorbell& doorbell : config.doorbells) {
+    if (doorbell.bar != bar.index) continue;
+    decoded.doorbells.push_back({.offset = doorbell.offset,
+                                 .size_bytes = doorbell.size_bytes,
+                                 .event_fd = doorbell.event_fd});
+  }
+  bars_.push_back({.index = bar.index,
+                   .size_bytes = bar.size_bytes,
+                   .is_64bit = bar.is_64bit,
+                   .id = decoder_.Add(std::move(decoded))});
+}
+
+uint32_t RemoteFunction::ReadConfig(Requester requester, uint16_t offset, uint8_t size_bytes) {
+  uint32_t value = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    value = registers_.Get(offset, size_bytes);
+    if (intx_.has_value() && offset <= pci::kStatus && pci::kStatus < offset + size_bytes &&
+        intx_->IsPending()) {
+      value |= uint32_t{pci::kStatusInterrupt} << (8 * (pci::kStatus - offset));
+    }
+  }
+  return forwarded_.Read(device_, requester, offset, size_bytes, value);
+}
+
+void RemoteFunction::WriteConfig(Requester requester, uint16_t offset, uint8_t size_bytes,
+                                 uint32_t value) {
+  bool switched = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    const FunctionState before = StateLocked();
+    if (registers_.Write(offset, size_bytes, value)) Apply();
+    switched = !SameState(before, StateLocked());
+  }
+  if (switched) TellDevice(requester);
+  forwarded_.Write(device_, requester, offset, size_bytes, value);
+}
+
+void RemoteFunction::AssignBar(uint8_t index, GuestAddress address) {
+  absl::MutexLock lock(&mutex_);
+  for (const Bar& bar : bars_) {
+    if (bar.index != index) continue;
+    registers_.Write(BarRegister(index), 4, static_cast<uint32_t>(address));
+    if (bar.is_64bit) {
+      registers_.Write(BarRegister(index + 1), 4, static_cast<uint32_t>(address >> 32));
+    }
+  }
+  Apply();
+}
+
+std::vector<RemoteFunction::BarState> RemoteFunction::bars() const {
+  absl::MutexLock lock(&mutex_);
+  std::vector<BarState> states;
+  for (const Bar& bar : bars_) {
+    states.push_back({.index = bar.index,
+                      .size_bytes = bar.size_bytes,
+                      .is_64bit = bar.is_64bit,
+                      .address = BarAddress(bar),
+                      .decoded = decoder_.IsDecoded(bar.id)});
+  }
+  return states;
+}
+
+FunctionState RemoteFunction::state() const {
+  absl::MutexLock lock(&mutex_);
+  return StateLocked();
+}
+
+uint16_t RemoteFunction::command() const {
+  return static_cast<uint16_t>(registers_.Get(pci::kCommand, 2));
+}
+
+GuestAddress RemoteFunction::BarAddress(const Bar& bar) const {
+  const uint64_t low = registers_.Get(BarRegister(bar.index), 4) & ~pci::kBarFlags;
+  if (!bar.is_64bit) return low;
+  return low | static_cast<uint64_t>(registers_.Get(BarRegister(bar.index + 1), 4)) << 32;
+}
+
+FunctionState RemoteFunction::StateLocked() const {
+  FunctionState state;
+  state.bus_master = (command() & pci::kCommandBusMaster) != 0;
+  if (msix_ != nullptr) {
+    const uint32_t control = registers_.Get(msix_capability_ + pci::kMsixControl, 2);
+    state.msix_enabled = (control & pci::kMsixControlEnable) != 0;
+  }
+  return state;
+}
+
+void RemoteFunction::Apply() {
+  const FunctionState state = StateLocked();
+  for (const Bar& bar : bars_) {
+    const bool wanted = (command() & pci::kCommandMemory) != 0;
+    decoder_.Decode(bar.id, wanted ? std::optional(BarAddress(bar)) : std::nullopt);
+  }
+  if (msix_ != nullptr) {
+    const uint32_t control = registers_.Get(msix_capability_ + pci::kMsixControl, 2);
+    msix_->SetControl({.enabled = state.msix_enabled,
+                       .function_mask = (control & pci::kMsixControlFunctionMask) != 0,
+                       .bus_master = state.bus_master});
+  }
+  if (intx_.has_value()) {
+    const bool disabled = (command() & pci::kCommandIntxDisable) != 0;
+    warn_.Check(intx_->SetUsable(!state.msix_enabled && !disabled));
+  }
+}
+
+void RemoteFunction::TellDevice(Requester requester) {
+  absl::MutexLock told_lock(&told_mutex_);
+  const FunctionState now = state();
+  if (SameState(now, told_)) return;
+  device_.SetFunctionState(requester, now);
+  told_ = now;
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,123 @@
+#ifndef BULKHEAD_VMM_PCI_REMOTE_FUNCTION_H_
+#define BULKHEAD_VMM_PCI_REMOTE_FUNCTION_H_
+
+#include <stdint.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "base/guest_memory.h"
+#include "vmm/kvm/event_routing.h"
+#include "vmm/pci/bar_decoder.h"
+#include "vmm/pci/bar_region.h"
+#include "vmm/pci/config_registers.h"
+#include "vmm/pci/forwarded_capabilities.h"
+#include "vmm/pci/function_config.h"
+#include "vmm/pci/intx.h"
+#include "vmm/pci/msix.h"
+#include "vmm/pci/pci_function.h"
+#include "vmm/pci/warn_once.h"
+#include "vmm/remote_device/device_access.h"
+
+namespace bulkhead::vmm {
+
+// The PCI face of a device in another process: a type-0 header ([PCI] 6.1), BARs, MSI-X and
+// INTx, all answered here. The device sees accesses to its BARs and to the bodies of its
+// forwarded capabilities, and is told when bus mastering or MSI-X is switched.
+//
+// Thread-safe. No call to the device is made under the lock that configuration accesses take: a
+// device that hangs holds up only those who wait for its own answer.
+class RemoteFunction final : public PciFunction {
+ public:
+  struct BarState {
+    uint8_t index = 0;
+    uint64_t size_bytes = 0;
+    bool is_64bit = false;
+    GuestAddress address = 0;  // as in the register
+    bool decoded = false;      // accesses there reach the device
+  };
+
+  // What the function lives among. All borrowed; all must outlive it.
+  struct Surroundings {
+    DeviceAccess& device;
+    EventRouting& routing;
+    BarDecoder& decoder;
+  };
+
+  // `slot` decides the INTx line. Errors: InvalidArgument (config), those of EventRouting.
+  static absl::StatusOr<std::unique_ptr<RemoteFunction>> Create(const PciFunctionConfig& config,
+                                                                uint32_t slot,
+                                                                const Surroundings& around);
+  // No access may be under way.
+  ~RemoteFunction() override;
+
+  uint32_t ReadConfig(Requester requester, uint16_t offset, uint8_t size_bytes) override;
+  void WriteConfig(Requester requester, uint16_t offset, uint8_t size_bytes,
+                   uint32_t value) override;
+
+  const std::string& name() const { return name_; }
+
+  // Gives a BAR its first address: firmware's task, before the vCPUs run.
+  void AssignBar(uint8_t index, GuestAddress address);
+  std::vector<BarState> bars() const;
+
+  // What the device must obey, for a device process that starts anew.
+  FunctionState state() const;
+
+ private:
+  struct Bar {
+    uint8_t index = 0;
+    uint64_t size_bytes = 0;
+    bool is_64bit = false;
+    BarDecoder::BarId id = 0;
+  };
+
+  RemoteFunction(const PciFunctionConfig& config, const PciFunctionLayout& layout, uint32_t slot,
+                 const Surroundings& around, std::unique_ptr<Msix> msix);
+
+  // INTx is usable from the start: nothing is enabled yet that would rule it out.
+  absl::Status EnableIntx();
+  void SetUpHeader(const PciFunctionConfig& config, uint32_t slot)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetUpCapabilities(const PciFunctionConfig& config, const PciFunctionLayout& layout)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void AddBar(const PciFunctionConfig::Bar& bar, IoHandler* handler,
+              const PciFunctionConfig& config) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  uint16_t command() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  GuestAddress BarAddress(const Bar& bar) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  FunctionState StateLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Makes decoding and interrupts what the registers say.
+  void Apply() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void TellDevice(Requester requester);
+
+  const std::string name_;
+  DeviceAccess& device_;
+  BarDecoder& decoder_;
+  const uint16_t msix_capability_;  // offset; 0: none
+  const ForwardedCapabilities forwarded_;
+  const std::unique_ptr<Msix> msix_;                 // nullptr: none
+  std::vector<std::unique_ptr<BarRegion>> regions_;  // these two do not change once constructed
+  std::vector<Bar> bars_;
+
+  // Order of locks: told_mutex_, mutex_, then those of Msix and BarDecoder.
+  mutable absl::Mutex mutex_;
+  ConfigRegisters registers_ ABSL_GUARDED_BY(mutex_);
+  std::optional<Intx> intx_ ABSL_GUARDED_BY(mutex_);
+  WarnOnce warn_ ABSL_GUARDED_BY(mutex_);
+
+  // Held over the call to the device, so that the last call carries the last state. Only writes
+  // that switch this very device's state wait for it.
+  absl::Mutex told_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
+  FunctionState told_ ABSL_GUARDED_BY(told_mutex_);
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_PCI_REMOTE_FUNCTION_H_
