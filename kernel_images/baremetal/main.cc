@@ -13,6 +13,15 @@ struct Program {
 
 constexpr Program kPrograms[] = {
     {"hello", RunHello},
+    {"pci_test", RunPciTest},
+    {"mmio_test", RunMmioTest},
+    {"doorbell_test", RunDoorbellTest},
+    {"msix_test", RunMsixTest},
+    {"intx_test", RunIntxTest},
+    {"dma_test", RunDmaTest},
+    {"order_test", RunOrderTest},
+    {"virtio_rng_test", RunVirtioRngTest},
+    {"virtio_blk_test", RunVirtioBlkTest},
     {"bench_mmio", RunBenchMmio},
 };
 

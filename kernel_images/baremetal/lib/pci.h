@@ -24,7 +24,6 @@ inline constexpr uint16_t kPciInterruptPin = 0x3d;
 inline constexpr uint16_t kCommandMemory = 1 << 1;
 inline constexpr uint16_t kCommandBusMaster = 1 << 2;
 inline constexpr uint16_t kCommandIntxDisable = 1 << 10;
-inline constexpr uint16_t kStatusInterrupt = 1 << 3;
 inline constexpr uint16_t kStatusCapabilities = 1 << 4;
 
 inline constexpr uint8_t kCapabilityVendor = 0x09;
