@@ -127,6 +127,7 @@ void CheckRefusals(Virtqueue& queue, uint64_t capacity) {
 }
 
 void CheckInterrupts(Virtqueue& queue, bool event_index) {
+  Delay(kShortWaitCycles);  // for interrupts of earlier requests that are still on their way
   const uint32_t before = InterruptCount(kFirstVector);
   if (event_index) queue.SetUsedEvent(queue.available_index());
   EXPECT_EQ(Request(queue, kRequestRead, 0, data, kSectorBytes), kOk);
