@@ -6,11 +6,13 @@
 //   read=OFFSET       register to read, 4 bytes (0)
 //   write=OFFSET      register to write, 4 bytes (4)
 //   samples=N         of each kind, at most 20000 (2000)
-//   idle=CYCLES       pause before each sample, so that the device falls asleep (0)
+//   idle=CYCLES       measure again with this pause before each sample, so that the device has
+//                     fallen asleep (0: do not)
+//   idle_samples=N    of each kind (samples / 10)
 //   level=0|3         privilege level of the code that makes the access (0): KVMs that interpret
 //                     CPL0 code take exits from it more cheaply than from CPL3
 // Prints, for the measurement itself (name=none), one read and one write:
-//   BENCH name=read level=0 samples=2000 min=... p50=... p90=... p99=... max=...
+//   BENCH name=read phase=hot level=0 samples=2000 min=... p50=... p90=... p99=... max=...
 
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
@@ -78,7 +80,9 @@ struct Measurement {
 
 template <Access kind>
 uint64_t Measure(const Measurement& measurement) {
-  for (uint32_t i = 0; i < kWarmUp; ++i) TimeOne<kind>(measurement.address);
+  if (measurement.idle_cycles == 0) {
+    for (uint32_t i = 0; i < kWarmUp; ++i) TimeOne<kind>(measurement.address);
+  }
   for (uint32_t i = 0; i < measurement.count; ++i) {
     if (measurement.idle_cycles != 0) Delay(measurement.idle_cycles);
     samples[i] = TimeOne<kind>(measurement.address);
@@ -87,7 +91,8 @@ uint64_t Measure(const Measurement& measurement) {
 }
 
 template <Access kind>
-void MeasureAndPrint(const char* name, uint32_t level, const Measurement& measurement) {
+void MeasureAndPrint(const char* name, const char* phase, uint32_t level,
+                     const Measurement& measurement) {
   if (level == 0) {
     RunPrivileged(
         [](InterruptFrame&, uint64_t argument) {
@@ -99,8 +104,8 @@ void MeasureAndPrint(const char* name, uint32_t level, const Measurement& measur
   }
   const uint32_t count = measurement.count;
   Sort(count);
-  Print("BENCH name=", name, " level=", level, " samples=", count, " min=", samples[0],
-        " p50=", samples[count / 2], " p90=", samples[count * 9 / 10],
+  Print("BENCH name=", name, " phase=", phase, " level=", level, " samples=", count,
+        " min=", samples[0], " p50=", samples[count / 2], " p90=", samples[count * 9 / 10],
         " p99=", samples[count * 99 / 100], " max=", samples[count - 1], "\n");
 }
 
@@ -120,9 +125,15 @@ void RunBenchMmio() {
   const uint64_t write_address = bar.address + NumberOption("write", 4);
   const uint64_t idle_cycles = NumberOption("idle", 0);
 
-  MeasureAndPrint<Access::kNone>("none", level, {0, count, 0});
-  MeasureAndPrint<Access::kRead>("read", level, {read_address, count, idle_cycles});
-  MeasureAndPrint<Access::kWrite>("write", level, {write_address, count, idle_cycles});
+  MeasureAndPrint<Access::kNone>("none", "hot", level, {0, count, 0});
+  MeasureAndPrint<Access::kRead>("read", "hot", level, {read_address, count, 0});
+  MeasureAndPrint<Access::kWrite>("write", "hot", level, {write_address, count, 0});
+  if (idle_cycles == 0) return;
+  const auto idle_count =
+      static_cast<uint32_t>(NumberOption("idle_samples", count >= 10 ? count / 10 : 1));
+  EXPECT_TRUE(idle_count >= 1 && idle_count <= kMaxSamples);
+  MeasureAndPrint<Access::kRead>("read", "idle", level, {read_address, idle_count, idle_cycles});
+  MeasureAndPrint<Access::kWrite>("write", "idle", level, {write_address, idle_count, idle_cycles});
 }
 
 }  // namespace bulkhead::guest

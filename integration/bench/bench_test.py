@@ -1,0 +1,91 @@
+"""Tests of tools/bench that need neither KVM nor a peer."""
+import subprocess
+import sys
+import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, ".")
+
+from integration.bench import mmio, processes, table  # noqa: E402
+
+OUTPUT = """
+BENCH name=none phase=hot level=0 samples=10 min=90 p50=100 p90=110 p99=120 max=130
+BENCH name=read phase=hot level=0 samples=10 min=1100 p50=1200 p90=1300 p99=1400 max=1500
+BENCH name=write phase=hot level=0 samples=10 min=95 p50=600 p90=700 p99=800 max=900
+BULKHEAD-PASS
+"""
+
+
+def figures(p50):
+    return {"min": p50, "p50": p50, "p90": p50, "p99": p50, "max": p50}
+
+
+class ParseTest(unittest.TestCase):
+    def test_takes_the_cost_of_measuring_off(self):
+        parsed = mmio.parse(OUTPUT)
+        self.assertEqual(parsed["read hot"]["p50"], 1100)
+        self.assertEqual(parsed["write hot"]["min"], 0)
+        self.assertEqual(set(parsed), {"read hot", "write hot"})
+
+    def test_missing_figures_are_an_error_that_shows_the_output(self):
+        with self.assertRaisesRegex(processes.BenchError, "BULKHEAD-FAIL no device"):
+            mmio.parse("BULKHEAD-FAIL no device\n")
+
+
+class SummarizeTest(unittest.TestCase):
+    def test_ratios_are_taken_within_a_round(self):
+        # The machine got twice as slow in the middle: the ratio stays what it is.
+        rounds = [{"in-vmm": {"read hot": figures(100 * slow)},
+                   "vmm": {"read hot": figures(120 * slow)}} for slow in (1, 2, 2)]
+        entry = mmio.summarize(rounds)["vmm"]["read hot"]
+        self.assertAlmostEqual(entry["over in-vmm"], 1.2)
+        self.assertEqual(entry["p50"], 240)
+        self.assertNotIn("over qemu-multi-process", entry)
+
+
+class ProcessTest(unittest.TestCase):
+    def test_gives_exit_code_and_output(self):
+        code, output, errors = processes.run(["sh", "-c", "echo out; echo err >&2; exit 7"], 60)
+        self.assertEqual((code, output, errors), (7, "out\n", "err\n"))
+
+    def test_what_hangs_is_killed_with_its_children_and_what_it_said_is_shown(self):
+        with self.assertRaisesRegex(processes.BenchError, "said:\nhere"):
+            processes.run(["sh", "-c", "echo here; sleep 1000 & wait"], 0.3)
+
+    def test_background_is_gone_after_its_block(self):
+        with processes.Background(["sleep", "1000"]) as process:
+            self.assertIsNone(process.poll())
+        self.assertEqual(process.returncode, -9)
+
+    def test_absent_program_is_named(self):
+        with self.assertRaisesRegex(processes.BenchError, "/no/such/program"):
+            processes.run(["/no/such/program"], 1)
+
+
+class TableTest(unittest.TestCase):
+    def test_first_column_to_the_left_others_to_the_right(self):
+        self.assertEqual(table.render(["a", "b"], [["xyz", 1], ["x", 100]]),
+                         ["a      b", "---  ---", "xyz    1", "x    100"])
+
+
+class CommandLineTest(unittest.TestCase):
+    def bench(self, *args):
+        return subprocess.run([sys.executable, "tools/bench", *args], capture_output=True,
+                              text=True, timeout=60, check=False)
+
+    def test_help_names_the_benchmarks(self):
+        result = self.bench("--help")
+        self.assertEqual(result.returncode, 0)
+        self.assertIn("mmio", result.stdout)
+        self.assertEqual(self.bench("mmio", "--help").returncode, 0)
+
+    def test_bad_usage_ends_with_2(self):
+        for args in ([], ["nonsense"], ["mmio", "--rounds=0"], ["mmio", "--samples=20001"],
+                     ["mmio", "--targets=toaster"], ["mmio", "--level=1"]):
+            result = self.bench(*args)
+            self.assertEqual(result.returncode, 2, args)
+            self.assertIn("usage:", result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
