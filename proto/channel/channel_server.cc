@@ -162,6 +162,17 @@ bool ChannelServer::TryPeek(Request& out) {
   }
 }
 
+bool ChannelServer::HasLaterRequest() const {
+  // Each waiter sends one request at a time. So of any `waiters` requests in a row before one
+  // that is there, one at least is there too: looking further than that is needless.
+  const uint32_t reach = std::min(parameters_.waiters, parameters_.slots);
+  for (uint64_t ticket = head_ + 2; ticket <= head_ + reach; ++ticket) {
+    // acquire: to see the same as TryPeek().
+    if (requests_.slot(ticket).sequence.load(std::memory_order_acquire) == ticket) return true;
+  }
+  return false;
+}
+
 void ChannelServer::Refuse(uint64_t ticket, const RequestShape& shape) {
   Add(responses_.header().refused, 1);
   if (shape.waiter < parameters_.waiters &&

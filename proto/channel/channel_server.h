@@ -74,6 +74,11 @@ class ChannelServer {
   // again until it is processed. Malformed requests are refused here and never seen.
   bool TryPeek(Request& out);
 
+  // True if a request after the next one is there, even while the next one is missing: its
+  // sender has its ticket and is about to publish it. What comes by another path than the ring,
+  // as a doorbell does, may have been sent after such a later request.
+  bool HasLaterRequest() const;
+
   // Answers the request that TryPeek() gave last, and wakes its waiter. Not for kPostedWrite.
   void Complete(const Request& request, uint64_t data);
   // Done with the request that TryPeek() gave last. For kPostedWrite only.
