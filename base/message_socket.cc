@@ -26,7 +26,7 @@ absl::Status WaitReadable(int socket, absl::Time deadline) {
     const bool forever = deadline == absl::InfiniteFuture();
     const int n = ppoll(&p, 1, forever ? nullptr : &limit, nullptr);
     if (n > 0) return absl::OkStatus();
-    if (n == 0) return absl::DeadlineExceededError("no message came in time");
+    if (n == 0) return absl::DeadlineExceededError("no answer came in time");
     if (errno != EINTR) return ErrnoToStatus(errno, "ppoll of a socket");
   }
 }
