@@ -1,0 +1,64 @@
+#ifndef BULKHEAD_DEVICES_HOST_ATTACHMENT_H_
+#define BULKHEAD_DEVICES_HOST_ATTACHMENT_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "base/event_fd.h"
+#include "base/guest_memory.h"
+#include "base/message_socket.h"
+#include "base/unique_fd.h"
+#include "proto/attach.pb.h"
+#include "proto/device_control.pb.h"
+
+namespace bulkhead::devices {
+
+// No AttachRequest is longer.
+inline constexpr size_t kMaxAttachRequestBytes = 64 * 1024;
+
+// What an AttachRequest hands over, checked and sorted by use. Owns every descriptor.
+struct Attachment {
+  struct GuestMemoryRange {
+    GuestAddress start = 0;
+    uint64_t offset = 0;
+    uint64_t size_bytes = 0;
+    UniqueFd memfd;
+  };
+  struct Resource {
+    std::string name;
+    UniqueFd fd;
+  };
+
+  uint64_t generation = 0;
+  std::string device_name;
+
+  v1::ChannelParameters channel;
+  UniqueFd request_memory;
+  UniqueFd response_memory;
+  UniqueFd request_event;
+  std::vector<UniqueFd> completion_events;  // by waiter
+
+  std::vector<GuestMemoryRange> guest_memory;
+  std::vector<EventFd> doorbells;     // by doorbell index
+  std::vector<EventFd> msix_vectors;  // by vector
+  UniqueFd intx;                      // not ok(): the device has no line
+  UniqueFd intx_resample;             // PCI devices with INTx only
+  std::vector<Resource> resources;
+};
+
+// Takes an AttachRequest apart for the device that `info` describes. Errors: InvalidArgument;
+// the text goes to the operator. Nothing of the request stays open then.
+absl::StatusOr<Attachment> ParseAttachRequest(const v1::PciInfo& info, SocketMessage message);
+
+// Maps guest RAM. Errors: InvalidArgument (ranges overlap or pass the end of their file), or
+// as mmap(2).
+absl::StatusOr<GuestMemory> MapGuestMemory(absl::Span<const Attachment::GuestMemoryRange> ranges);
+
+}  // namespace bulkhead::devices
+
+#endif  // BULKHEAD_DEVICES_HOST_ATTACHMENT_H_

@@ -1,0 +1,34 @@
+#ifndef BULKHEAD_DEVICES_HOST_CONTROL_SERVER_H_
+#define BULKHEAD_DEVICES_HOST_CONTROL_SERVER_H_
+
+#include <memory>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "base/unique_fd.h"
+#include "proto/device_control.pb.h"
+
+namespace bulkhead::devices {
+
+// Serves DeviceControl (proto/device_control.proto) on the socket to the vmm, on threads of
+// its own. It never touches the model: what it answers is given to it. Thread-safe. The
+// destructor ends the calls that still run.
+class ControlServer {
+ public:
+  // `socket`: a connected stream socket. `info`: the answer to GetPciInfo.
+  // Errors: Internal (gRPC did not start).
+  static absl::StatusOr<std::unique_ptr<ControlServer>> Start(UniqueFd socket,
+                                                              const v1::PciInfo& info);
+  ~ControlServer();
+
+ private:
+  class Impl;  // keeps gRPC's headers out of here: they compile slowly
+
+  explicit ControlServer(std::unique_ptr<Impl> impl);
+
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace bulkhead::devices
+
+#endif  // BULKHEAD_DEVICES_HOST_CONTROL_SERVER_H_

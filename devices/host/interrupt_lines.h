@@ -1,0 +1,59 @@
+#ifndef BULKHEAD_DEVICES_HOST_INTERRUPT_LINES_H_
+#define BULKHEAD_DEVICES_HOST_INTERRUPT_LINES_H_
+
+#include <stdint.h>
+
+#include <utility>
+#include <vector>
+
+#include "base/event_fd.h"
+#include "devices/host/device_model.h"
+
+namespace bulkhead::devices {
+
+// The interrupts of one device: which of them may reach the guest now, as the PCI
+// specifications want it. Single-threaded.
+//
+// MSI-X (PCI Local Bus 3.0, 6.8.2 and 6.2.2):
+// - disabled: nothing may be sent, and nothing is kept: a device signals by its line then.
+// - enabled but no bus master: a message is a memory write, which may not start yet. It is kept
+//   and sent once the function becomes bus master, as a real function would hold it back.
+// - masked vectors are the vmm's affair: it keeps the eventfd's count pending.
+// INTx (6.2.4, 6.8.3.3): silent while MSI-X is enabled. The level is remembered: a level that is
+// true when MSI-X is disabled asserts the line then.
+class InterruptLines {
+ public:
+  struct Events {
+    std::vector<EventFd> msix_vectors;
+    UniqueFd intx;           // not ok(): no line
+    UniqueFd intx_resample;  // ok(): the line is level-triggered; else edge-triggered
+  };
+
+  explicit InterruptLines(Events events);
+
+  void SignalMsix(uint32_t vector);
+  void SetIntx(bool level);
+  void OnFunctionState(const FunctionState& state);
+
+  // Readable when the guest has acknowledged the line: call OnResample(). -1: none.
+  int resample_fd() const { return is_level_triggered_ ? intx_resample_.fd() : -1; }
+  // KVM has taken the line down: it goes up again while the level is still true.
+  void OnResample();
+
+ private:
+  bool MayAssertLine() const { return has_line_ && !state_.msix_enabled; }
+
+  const std::vector<EventFd> msix_vectors_;
+  const bool has_line_;
+  const bool is_level_triggered_;
+  const EventFd intx_;
+  const EventFd intx_resample_;
+
+  FunctionState state_;
+  bool level_ = false;
+  std::vector<bool> held_back_;  // by vector: sent once the function is bus master
+};
+
+}  // namespace bulkhead::devices
+
+#endif  // BULKHEAD_DEVICES_HOST_INTERRUPT_LINES_H_

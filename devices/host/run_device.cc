@@ -1,0 +1,120 @@
+#include "devices/host/run_device.h"
+
+#include <fcntl.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/parse.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/log.h"
+#include "base/message_socket.h"
+#include "base/status_macros.h"
+#include "base/unique_fd.h"
+#include "devices/host/attachment.h"
+#include "devices/host/control_server.h"
+#include "devices/host/device_host.h"
+#include "devices/host/program_help.h"
+#include "devices/host/release_startup_pages.h"
+#include "proto/attach.pb.h"
+#include "proto/contract.h"
+
+namespace bulkhead::devices {
+namespace {
+
+constexpr int kExitFailed = 1;
+constexpr int kExitUsage = 2;
+
+bool IsSocket(int fd, int type) {
+  int actual = 0;
+  socklen_t size = sizeof(actual);
+  return getsockopt(fd, SOL_SOCKET, SO_TYPE, &actual, &size) == 0 && actual == type;
+}
+
+void PrepareProcess(const DeviceProgram& program) {
+  // The vmm sets this too before it starts us. Whatever state we are in, stopped or busy, the
+  // kernel ends us when the thread that started us ends; if that was before this line, the
+  // attach socket tells.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  prctl(PR_SET_NAME, program.name);  // started by descriptor, we would be called by its number
+  signal(SIGPIPE, SIG_IGN);
+  // One arena: the data plane is one thread, and gRPC's threads allocate little. Each further
+  // arena costs private memory.
+  mallopt(M_ARENA_MAX, 1);
+}
+
+absl::Status Reply(int attach_socket, uint64_t generation, absl::string_view error) {
+  v1::AttachReply reply;
+  reply.set_generation(generation);
+  reply.set_error(std::string(error));
+  return SendSocketMessage(attach_socket, reply.SerializeAsString(), {});
+}
+
+// Everything between the AttachRequest and its reply. `host` stays, whatever is returned: the
+// model may know it.
+absl::Status Attach(const v1::PciInfo& info, absl::StatusOr<Attachment> attachment,
+                    DeviceModel& model, std::unique_ptr<DeviceHost>& host) {
+  RETURN_IF_ERROR(attachment.status());
+  ASSIGN_OR_RETURN(host, DeviceHost::Create(info, *std::move(attachment)));
+  return host->Start(model);
+}
+
+absl::Status Serve(const DeviceProgram& program, UniqueFd attach_socket, UniqueFd control_socket) {
+  // The host outlives the model that it serves.
+  std::unique_ptr<DeviceHost> host;
+  ASSIGN_OR_RETURN(std::unique_ptr<DeviceModel> model, program.create());
+  v1::PciInfo info = model->Describe();
+  info.set_contract_version(kContractVersion);
+  ASSIGN_OR_RETURN(const std::unique_ptr<ControlServer> control,
+                   ControlServer::Start(std::move(control_socket), info));
+
+  absl::StatusOr<SocketMessage> message =
+      ReceiveSocketMessage(attach_socket.get(), kMaxAttachRequestBytes, absl::InfiniteFuture());
+  if (absl::IsUnavailable(message.status())) return absl::OkStatus();  // the vmm is gone
+  RETURN_IF_ERROR(message.status());
+  absl::StatusOr<Attachment> attachment = ParseAttachRequest(info, *std::move(message));
+  const uint64_t generation = attachment.ok() ? attachment->generation : 0;
+  const absl::Status status = Attach(info, std::move(attachment), *model, host);
+  ReleaseStartupPages();
+  RETURN_IF_ERROR(Reply(attach_socket.get(), generation, status.message()));
+  RETURN_IF_ERROR(status);
+  return host->Run(attach_socket.get());
+}
+
+}  // namespace
+
+int RunDevice(int argc, char** argv, const DeviceProgram& program) {
+  if (AsksForHelp(argc, argv)) {
+    const std::string text = ProgramHelp(argv[0], program.help);
+    fwrite(text.data(), 1, text.size(), stdout);
+    return 0;
+  }
+  InitLog(program.name, LogLevel::kInfo);
+  const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
+  if (arguments.size() > 1) {
+    LogError(absl::StrCat("unexpected argument '", arguments[1], "': only flags, see --help"));
+    return kExitUsage;
+  }
+  if (!IsSocket(kAttachSocketFd, SOCK_SEQPACKET) || !IsSocket(kControlSocketFd, SOCK_STREAM)) {
+    LogError("this is a device of a virtual machine, and only vmm can start it; see --help");
+    return kExitUsage;
+  }
+  fcntl(kAttachSocketFd, F_SETFD, FD_CLOEXEC);
+  fcntl(kControlSocketFd, F_SETFD, FD_CLOEXEC);
+  PrepareProcess(program);
+  if (absl::Status status = Serve(program, UniqueFd(kAttachSocketFd), UniqueFd(kControlSocketFd));
+      !status.ok()) {
+    LogError(status.message());
+    return kExitFailed;
+  }
+  return 0;
+}
+
+}  // namespace bulkhead::devices

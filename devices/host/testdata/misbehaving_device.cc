@@ -1,0 +1,186 @@
+// A device process for tests: a small PCI function that works, or that misbehaves in the way
+// that --misbehaviour names.
+#include "devices/host/testdata/misbehaving_device.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/flags/flag.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/message_socket.h"
+#include "devices/host/device_model.h"
+#include "devices/host/run_device.h"
+#include "proto/contract.h"
+
+ABSL_FLAG(std::string, misbehaviour, "",
+          "at start: crash_at_start, exit_at_start, print_without_end, never_describe, "
+          "garbage_control; in its description: bad_bar; at attach: never_reply, bad_reply, "
+          "close_attach, refuse; on a read of the trigger register: crash_in_read, exit_in_read, "
+          "hang_in_read, stop_in_read, corrupt_head, corrupt_completion");
+ABSL_FLAG(int, msix_vectors, 2, "MSI-X vectors of the function");
+
+namespace bulkhead::devices {
+namespace {
+
+bool Misbehaves(const char* how) { return absl::GetFlag(FLAGS_misbehaviour) == how; }
+
+[[noreturn]] void Hang() {
+  while (true) pause();
+}
+
+// What the attach request mapped as the channel's response memory, found as an attacker would.
+uint8_t* FindResponseMemory() {
+  std::unique_ptr<FILE, int (*)(FILE*)> maps(fopen("/proc/self/maps", "r"), fclose);
+  char line[512];
+  while (maps != nullptr && fgets(line, sizeof(line), maps.get()) != nullptr) {
+    unsigned long start;  // NOLINT(google-runtime-int): %lx
+    char access[5];
+    if (sscanf(line, "%lx-%*x %4s", &start, access) != 2) continue;
+    const std::string text = line;
+    if (text.find("memfd:") != std::string::npos && text.find("response") != std::string::npos &&
+        access[1] == 'w') {
+      return reinterpret_cast<uint8_t*>(start);
+    }
+  }
+  abort();
+}
+
+class MisbehavingDevice final : public DeviceModel {
+ public:
+  v1::PciInfo Describe() const override {
+    v1::PciInfo info;
+    info.set_model("misbehaving");
+    v1::PciFunction& pci = *info.mutable_pci();
+    pci.set_vendor_id(0x1234);
+    pci.set_device_id(0x0001);
+    pci.set_class_code(0xff0000);
+    pci.set_msix_vectors(static_cast<uint32_t>(absl::GetFlag(FLAGS_msix_vectors)));
+    pci.set_has_intx(true);
+    v1::Bar& bar = *pci.add_bars();
+    bar.set_index(0);
+    bar.set_size_bytes(Misbehaves("bad_bar") ? 3000 : 4096);
+    v1::Doorbell& doorbell = *info.add_doorbells();
+    doorbell.set_region(0);
+    doorbell.set_offset(testdata::kDoorbell);
+    info.add_required_resources("input");
+    return info;
+  }
+
+  absl::Status Start(DeviceServices& services) override {
+    services_ = &services;
+    if (Misbehaves("never_reply")) Hang();
+    if (Misbehaves("refuse")) return absl::InvalidArgumentError("the input is not to my taste");
+    if (Misbehaves("bad_reply") || Misbehaves("close_attach")) MisuseAttachSocket();
+    absl::StatusOr<UniqueFd> input = services.TakeResource("input");
+    if (!input.ok()) return input.status();
+    input_ = *std::move(input);
+    return absl::OkStatus();
+  }
+
+  uint64_t Read(uint8_t, uint64_t offset, uint8_t) override {
+    switch (offset) {
+      case testdata::kTrigger:
+        Trigger();
+        return 0;
+      case testdata::kDoorbellCount:
+        return doorbells_;
+      case testdata::kWriteCount:
+        return writes_;
+      default:
+        return register_;
+    }
+  }
+
+  void Write(uint8_t, uint64_t offset, uint8_t, uint64_t value) override {
+    ++writes_;
+    switch (offset) {
+      case testdata::kSignalMsix:
+        services_->SignalMsix(static_cast<uint32_t>(value));
+        return;
+      case testdata::kSetIntx:
+        services_->SetIntx(value != 0);
+        return;
+      case testdata::kCopyFromGuest: {
+        uint64_t bytes = 0;
+        services_->memory().ReadObject(value, bytes);
+        register_ = bytes;
+        return;
+      }
+      default:
+        register_ = value;
+    }
+  }
+
+  void OnDoorbell(uint32_t) override { ++doorbells_; }
+  void OnFunctionState(const FunctionState&) override {}
+
+ private:
+  [[noreturn]] static void MisuseAttachSocket() {
+    // The host has the socket under its inherited number.
+    if (Misbehaves("bad_reply")) {
+      SendSocketMessage(kAttachSocketFd, "\xff\xff\xff", {}).IgnoreError();
+    } else {
+      close(kAttachSocketFd);
+    }
+    Hang();
+  }
+
+  static void Trigger() {
+    if (Misbehaves("crash_in_read")) {
+      fprintf(stderr, "about to crash\n");
+      raise(SIGSEGV);
+    }
+    if (Misbehaves("exit_in_read")) exit(7);
+    if (Misbehaves("hang_in_read")) Hang();
+    if (Misbehaves("stop_in_read")) raise(SIGSTOP);
+    if (Misbehaves("corrupt_head")) {
+      *reinterpret_cast<uint64_t*>(FindResponseMemory() + 0x40) = uint64_t{1} << 40;
+      Hang();
+    }
+    if (Misbehaves("corrupt_completion")) {
+      // A ticket that nobody has been given yet.
+      *reinterpret_cast<uint64_t*>(FindResponseMemory() + 0x100) = uint64_t{1} << 40;
+      Hang();
+    }
+  }
+
+  DeviceServices* services_ = nullptr;
+  UniqueFd input_;
+  uint64_t register_ = 0;
+  uint64_t writes_ = 0;
+  uint64_t doorbells_ = 0;
+};
+
+absl::StatusOr<std::unique_ptr<DeviceModel>> Create() {
+  if (Misbehaves("crash_at_start")) {
+    fprintf(stderr, "line one\nline two\n");
+    abort();
+  }
+  if (Misbehaves("exit_at_start")) return absl::InvalidArgumentError("--flag=x makes no device");
+  if (Misbehaves("never_describe")) Hang();
+  if (Misbehaves("garbage_control")) {
+    const std::string garbage(100, '\xa5');
+    if (write(kControlSocketFd, garbage.data(), garbage.size()) < 0) abort();
+    Hang();
+  }
+  if (Misbehaves("print_without_end")) {
+    while (true) printf("again\n");
+  }
+  return std::make_unique<MisbehavingDevice>();
+}
+
+}  // namespace
+}  // namespace bulkhead::devices
+
+int main(int argc, char** argv) {
+  return bulkhead::devices::RunDevice(argc, argv,
+                                      {.name = "misbehaving",
+                                       .help = "a device for tests. Needs the resource 'input'.",
+                                       .create = bulkhead::devices::Create});
+}
