@@ -1,0 +1,457 @@
+#include "vmm/remote_device/remote_device.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/event_fd.h"
+#include "base/unique_fd.h"
+#include "devices/host/testdata/misbehaving_device.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "vmm/config/vm_spec.h"
+#include "vmm/memory/guest_ram.h"
+#include "vmm/remote_device/process_monitor.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+namespace regs = devices::testdata;
+using ::testing::HasSubstr;
+
+constexpr uint64_t kAllOnes32 = 0xffffffff;
+
+std::string DeviceBinary() {
+  return absl::StrCat(getenv("TEST_SRCDIR"), "/", getenv("TEST_WORKSPACE"),
+                      "/devices/host/testdata/misbehaving_device");
+}
+
+bool IsReadable(int fd, absl::Duration timeout) {
+  pollfd p = {.fd = fd, .events = POLLIN, .revents = 0};
+  return poll(&p, 1, static_cast<int>(absl::ToInt64Milliseconds(timeout))) == 1;
+}
+
+std::string ReadFile(const std::string& path) {
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+// Children of this process, running or zombies.
+std::set<pid_t> Children() {
+  std::set<pid_t> children;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::istringstream text(ReadFile(task.path() / "children"));
+    for (pid_t pid; text >> pid;) children.insert(pid);
+  }
+  return children;
+}
+
+size_t CountDescriptors() {
+  size_t count = 0;
+  for ([[maybe_unused]] const auto& fd : std::filesystem::directory_iterator("/proc/self/fd")) {
+    ++count;
+  }
+  return count;
+}
+
+class RemoteDeviceTest : public testing::Test {
+ protected:
+  DeviceSpec Spec(const std::string& misbehaviour) {
+    DeviceSpec spec;
+    spec.name = "disk0";
+    spec.binary = DeviceBinary();
+    if (!misbehaviour.empty()) spec.args = {absl::StrCat("--misbehaviour=", misbehaviour)};
+    spec.resources.push_back(
+        {.name = "input", .fd = UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC))});
+    spec.access_timeout = absl::Seconds(10);
+    return spec;
+  }
+
+  RemoteDeviceOptions Options() {
+    RemoteDeviceOptions options;
+    options.vcpus = 2;
+    options.on_failure = [this](const DeviceFailure& failure) {
+      absl::MutexLock lock(&mutex_);
+      failures_.push_back(failure);
+    };
+    return options;
+  }
+
+  absl::StatusOr<std::unique_ptr<RemoteDevice>> Start(const std::string& misbehaviour) {
+    return RemoteDevice::Start(Spec(misbehaviour), ram_, *monitor_, Options());
+  }
+
+  std::optional<DeviceFailure> WaitForFailure(absl::Duration timeout = absl::Seconds(5)) {
+    absl::MutexLock lock(&mutex_);
+    const auto any = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !failures_.empty(); };
+    if (!mutex_.AwaitWithTimeout(absl::Condition(&any), timeout)) return std::nullopt;
+    return failures_.front();
+  }
+  size_t FailureCount() {
+    absl::MutexLock lock(&mutex_);
+    return failures_.size();
+  }
+
+  GuestRam ram_ = *GuestRam::Create(16 << 20);
+  absl::Mutex mutex_;
+  std::vector<DeviceFailure> failures_ ABSL_GUARDED_BY(mutex_);
+  // After what its thread uses.
+  std::unique_ptr<ProcessMonitor> monitor_ = *ProcessMonitor::Create();
+};
+
+TEST_F(RemoteDeviceTest, ServesReadsAndWritesOfSeveralRequesters) {
+  auto device = Start("");
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_EQ((*device)->description().model, "misbehaving");
+  (*device)->PostWrite(0, 0, 0, 4, 0x12345678);
+  EXPECT_EQ((*device)->Read(1, 0, 0, 4), 0x12345678u);
+  (*device)->WriteAndWait(1, 0, 0, 8, 0x1122334455667788);
+  EXPECT_EQ((*device)->Read(2, 0, 0, 8), 0x1122334455667788u);
+  EXPECT_EQ((*device)->Read(2, 0, 0, 1), 0x88u);
+}
+
+TEST_F(RemoteDeviceTest, AnswersAccessesOutsideTheRegionsWithAllOnes) {
+  auto device = Start("");
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_EQ((*device)->Read(0, 0, 4093, 4), kAllOnes32);
+  EXPECT_EQ((*device)->Read(0, 3, 0, 4), kAllOnes32);
+  (*device)->PostWrite(0, 0, 4096, 1, 1);
+  (*device)->WriteAndWait(0, 255, ~uint64_t{0}, 8, 1);
+  EXPECT_EQ((*device)->Read(0, 0, regs::kWriteCount, 8), 0u);
+}
+
+// Reads a register until it has the value, for five seconds at most.
+bool ReadsUntil(RemoteDevice& device, uint64_t offset, uint64_t value) {
+  const absl::Time deadline = absl::Now() + absl::Seconds(5);
+  while (device.Read(0, 0, offset, 8) != value) {
+    if (absl::Now() > deadline) return false;
+  }
+  return true;
+}
+
+TEST_F(RemoteDeviceTest, DoorbellsReachTheDevice) {
+  auto device = Start("");
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_TRUE(ReadsUntil(**device, regs::kDoorbellCount, 1));  // the look at attachment
+  (*device)->endpoints().doorbells()[0].Signal();
+  EXPECT_TRUE(ReadsUntil(**device, regs::kDoorbellCount, 2));
+}
+
+TEST_F(RemoteDeviceTest, InterruptsComeOverTheEventfdsThatTheFunctionStateAllows) {
+  auto device = Start("");
+  ASSERT_TRUE(device.ok()) << device.status();
+  const EventFd& vector1 = (*device)->endpoints().msix_vectors()[1];
+  (*device)->WriteAndWait(0, 0, regs::kSignalMsix, 4, 1);
+  EXPECT_FALSE(vector1.IsPending());  // MSI-X is disabled
+  (*device)->SetFunctionState(0, {.bus_master = true, .msix_enabled = true});
+  (*device)->WriteAndWait(0, 0, regs::kSignalMsix, 4, 1);
+  EXPECT_TRUE(vector1.IsPending());
+  (*device)->SetFunctionState(0, {.bus_master = true, .msix_enabled = false});
+  (*device)->WriteAndWait(0, 0, regs::kSetIntx, 4, 1);
+  EXPECT_TRUE(IsReadable((*device)->endpoints().intx_fd(), absl::ZeroDuration()));
+}
+
+TEST_F(RemoteDeviceTest, TheDeviceSeesGuestMemory) {
+  auto device = Start("");
+  ASSERT_TRUE(device.ok()) << device.status();
+  ASSERT_TRUE(ram_.memory().WriteObject(0x1238, uint64_t{0xfeedfacecafebeef}));
+  (*device)->PostWrite(0, 0, regs::kCopyFromGuest, 8, 0x1238);
+  EXPECT_EQ((*device)->Read(0, 0, 0, 8), 0xfeedfacecafebeefu);
+}
+
+TEST_F(RemoteDeviceTest, TheProcessHasNoOtherDescriptorsAndAnEmptyEnvironment) {
+  const int leaked = open("/dev/zero", O_RDONLY);  // not close-on-exec
+  auto device = Start("");
+  close(leaked);
+  ASSERT_TRUE(device.ok()) << device.status();
+  const std::string proc = absl::StrCat("/proc/", (*device)->pid());
+  EXPECT_EQ(ReadFile(proc + "/environ"), "");
+  EXPECT_EQ(std::filesystem::read_symlink(proc + "/fd/0"), "/dev/null");
+  for (const auto& fd : std::filesystem::directory_iterator(proc + "/fd")) {
+    EXPECT_NE(std::filesystem::read_symlink(fd.path()), "/dev/zero");
+  }
+  // Its own session: the terminal's signals are for the vmm alone.
+  EXPECT_EQ(getsid((*device)->pid()), (*device)->pid());
+}
+
+TEST_F(RemoteDeviceTest, StopEndsTheProcessWithoutAFailureReport) {
+  auto device = Start("");
+  ASSERT_TRUE(device.ok()) << device.status();
+  (*device)->Stop();
+  EXPECT_TRUE(Children().empty());
+  EXPECT_EQ(FailureCount(), 0u);
+  EXPECT_EQ((*device)->Read(0, 0, 0, 4), kAllOnes32);
+}
+
+TEST_F(RemoteDeviceTest, NothingIsLeftBehind) {
+  ASSERT_TRUE(Start("").ok());  // whatever gRPC opens once
+  const size_t before = CountDescriptors();
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(Start("").ok());
+    ASSERT_FALSE(Start("exit_at_start").ok());
+  }
+  EXPECT_EQ(CountDescriptors(), before);
+  EXPECT_TRUE(Children().empty());
+}
+
+TEST_F(RemoteDeviceTest, AKilledDeviceIsReportedAndReadsAllOnes) {
+  auto device = Start("");
+  ASSERT_TRUE(device.ok()) << device.status();
+  const pid_t pid = (*device)->pid();
+  kill(pid, SIGKILL);
+  const auto failure = WaitForFailure();
+  ASSERT_TRUE(failure.has_value());
+  EXPECT_EQ(failure->device, "disk0");
+  EXPECT_EQ(failure->pid, pid);
+  EXPECT_EQ(failure->reason, "killed by signal 9 (Killed)");
+  EXPECT_EQ((*device)->Read(0, 0, 0, 4), kAllOnes32);
+  (*device)->PostWrite(0, 0, 0, 4, 1);
+  (*device)->WriteAndWait(0, 0, 0, 4, 1);
+  EXPECT_EQ((*device)->dropped_accesses(), 3u);
+  EXPECT_TRUE(Children().empty());
+  EXPECT_EQ(FailureCount(), 1u);
+}
+
+struct DeathInRead {
+  const char* misbehaviour;
+  const char* reason;
+  const char* last_lines;
+};
+
+class DeathInReadTest : public RemoteDeviceTest, public testing::WithParamInterface<DeathInRead> {};
+
+TEST_P(DeathInReadTest, ReleasesTheVcpuAtOnceAndIsReported) {
+  auto device = Start(GetParam().misbehaviour);
+  ASSERT_TRUE(device.ok()) << device.status();
+  const absl::Time start = absl::Now();
+  EXPECT_EQ((*device)->Read(0, 0, regs::kTrigger, 4), kAllOnes32);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));  // the access timeout is 10 s
+  const auto failure = WaitForFailure();
+  ASSERT_TRUE(failure.has_value());
+  EXPECT_THAT(failure->reason, HasSubstr(GetParam().reason));
+  EXPECT_THAT(failure->last_lines, HasSubstr(GetParam().last_lines));
+  EXPECT_TRUE(Children().empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Deaths, DeathInReadTest,
+                         testing::Values(DeathInRead{"crash_in_read", "signal 11",
+                                                     "about to crash"},
+                                         DeathInRead{"exit_in_read", "exit code 7", ""}),
+                         [](const auto& info) { return std::string(info.param.misbehaviour); });
+
+class ProtocolBreachTest : public RemoteDeviceTest,
+                           public testing::WithParamInterface<const char*> {};
+
+TEST_P(ProtocolBreachTest, EndsTheDeviceAndIsReported) {
+  DeviceSpec spec = Spec(GetParam());
+  spec.access_timeout = absl::Milliseconds(50);
+  auto device = RemoteDevice::Start(std::move(spec), ram_, *monitor_, Options());
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_EQ((*device)->Read(0, 0, regs::kTrigger, 4), kAllOnes32);
+  // Some breaches show only once the ring is full.
+  for (int i = 0; i < 300; ++i) (*device)->PostWrite(0, 0, 0, 4, 1);
+  const auto failure = WaitForFailure();
+  ASSERT_TRUE(failure.has_value());
+  EXPECT_THAT(failure->reason, HasSubstr("killed, because the device broke the protocol"));
+  EXPECT_TRUE(Children().empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Breaches, ProtocolBreachTest,
+                         testing::Values("corrupt_head", "corrupt_completion"),
+                         [](const auto& info) { return std::string(info.param); });
+
+class HangInReadTest : public RemoteDeviceTest, public testing::WithParamInterface<const char*> {};
+
+TEST_P(HangInReadTest, TheAccessTimesOutAndReadsAllOnes) {
+  DeviceSpec spec = Spec(GetParam());
+  spec.access_timeout = absl::Milliseconds(50);
+  auto device = RemoteDevice::Start(std::move(spec), ram_, *monitor_, Options());
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_EQ((*device)->Read(0, 0, regs::kTrigger, 4), kAllOnes32);
+  EXPECT_EQ((*device)->timed_out_accesses(), 1u);
+  EXPECT_EQ((*device)->Read(1, 0, 0, 8), ~uint64_t{0});
+  EXPECT_EQ((*device)->timed_out_accesses(), 2u);
+  (*device)->Stop();
+  EXPECT_TRUE(Children().empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Hangs, HangInReadTest, testing::Values("hang_in_read", "stop_in_read"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_F(RemoteDeviceTest, CancelAccessesReleasesAWaitingVcpu) {
+  auto device = Start("hang_in_read");
+  ASSERT_TRUE(device.ok()) << device.status();
+  uint64_t value = 0;
+  std::thread vcpu([&] { value = (*device)->Read(0, 0, regs::kTrigger, 4); });
+  absl::SleepFor(absl::Milliseconds(20));  // it waits by now, or will be refused at once
+  const absl::Time start = absl::Now();
+  (*device)->CancelAccesses();
+  vcpu.join();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+  EXPECT_EQ(value, kAllOnes32);
+}
+
+struct StartFailure {
+  const char* misbehaviour;
+  const char* what;
+};
+
+class StartFailureTest : public RemoteDeviceTest,
+                         public testing::WithParamInterface<StartFailure> {};
+
+TEST_P(StartFailureTest, IsExplainedAndLeavesNoProcess) {
+  RemoteDeviceOptions options = Options();
+  options.start_timeout = absl::Milliseconds(500);
+  const auto device = RemoteDevice::Start(Spec(GetParam().misbehaviour), ram_, *monitor_, options);
+  ASSERT_FALSE(device.ok());
+  EXPECT_THAT(std::string(device.status().message()), HasSubstr("device 'disk0'"));
+  EXPECT_THAT(std::string(device.status().message()), HasSubstr(GetParam().what));
+  EXPECT_TRUE(Children().empty());
+  EXPECT_EQ(FailureCount(), 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Starts, StartFailureTest,
+    testing::Values(
+        StartFailure{"crash_at_start",
+                     "it ended during its start: killed by signal 6 (Aborted); its last lines:\n"
+                     "line one\nline two"},
+        StartFailure{"exit_at_start", "exit code 1; its last lines:\nmisbehaving: error: --flag=x"},
+        StartFailure{"never_describe", "asked what it is: no answer came in time"},
+        StartFailure{"print_without_end", "no answer came in time; its last lines:\nagain"},
+        StartFailure{"garbage_control", "asked what it is: "},
+        StartFailure{"bad_bar", "BAR 0: size_bytes is 3000"},
+        StartFailure{"never_reply", "attached: no answer came in time"},
+        StartFailure{"bad_reply", "its reply to the attach request is not one"},
+        StartFailure{"close_attach", "the other end of the socket is closed"},
+        StartFailure{"refuse", "the input is not to my taste"}),
+    [](const auto& info) { return std::string(info.param.misbehaviour); });
+
+TEST_F(RemoteDeviceTest, AMissingBinaryIsExplained) {
+  DeviceSpec spec = Spec("");
+  spec.binary = "/nowhere/disk";
+  const auto device = RemoteDevice::Start(std::move(spec), ram_, *monitor_, Options());
+  EXPECT_THAT(std::string(device.status().message()),
+              HasSubstr("device 'disk0' (/nowhere/disk): open /nowhere/disk: No such file"));
+}
+
+TEST_F(RemoteDeviceTest, AFileThatIsNoProgramIsExplained) {
+  DeviceSpec spec = Spec("");
+  spec.binary = absl::StrCat(getenv("TEST_TMPDIR"), "/text");
+  std::ofstream(spec.binary) << "not a program\n";
+  std::filesystem::permissions(spec.binary, std::filesystem::perms::owner_all);
+  const auto device = RemoteDevice::Start(std::move(spec), ram_, *monitor_, Options());
+  EXPECT_THAT(std::string(device.status().message()), HasSubstr("Exec format error"));
+  EXPECT_TRUE(Children().empty());
+}
+
+TEST_F(RemoteDeviceTest, AMissingResourceIsExplained) {
+  DeviceSpec spec = Spec("");
+  spec.resources.clear();
+  const auto device = RemoteDevice::Start(std::move(spec), ram_, *monitor_, Options());
+  EXPECT_THAT(std::string(device.status().message()), HasSubstr("needs the resource 'input'"));
+}
+
+TEST_F(RemoteDeviceTest, AResourceThatTheDeviceDoesNotKnowIsExplained) {
+  DeviceSpec spec = Spec("");
+  spec.resources.push_back({.name = "inptu", .fd = UniqueFd(open("/dev/null", O_RDONLY))});
+  const auto device = RemoteDevice::Start(std::move(spec), ram_, *monitor_, Options());
+  EXPECT_THAT(std::string(device.status().message()), HasSubstr("no use for the resource 'inptu'"));
+}
+
+TEST_F(RemoteDeviceTest, MoreDescriptorsThanCanBePassedAreRefused) {
+  DeviceSpec spec = Spec("");
+  spec.args = {"--msix_vectors=250"};
+  const auto device = RemoteDevice::Start(std::move(spec), ram_, *monitor_, Options());
+  EXPECT_THAT(std::string(device.status().message()), HasSubstr("250 MSI-X vectors"));
+}
+
+TEST_F(RemoteDeviceTest, StartDevicesStopsAllIfOneFails) {
+  std::vector<DeviceSpec> specs;
+  specs.push_back(Spec(""));
+  specs.push_back(Spec("refuse"));
+  specs.push_back(Spec(""));
+  specs[0].name = "a";
+  specs[1].name = "b";
+  specs[2].name = "c";
+  const auto devices = StartDevices(std::move(specs), ram_, *monitor_, Options());
+  EXPECT_THAT(std::string(devices.status().message()), HasSubstr("device 'b'"));
+  EXPECT_TRUE(Children().empty());
+}
+
+TEST_F(RemoteDeviceTest, StartDevicesStartsSeveral) {
+  std::vector<DeviceSpec> specs;
+  for (const char* name : {"a", "b", "c", "d"}) {
+    specs.push_back(Spec(""));
+    specs.back().name = name;
+  }
+  const auto devices = StartDevices(std::move(specs), ram_, *monitor_, Options());
+  ASSERT_TRUE(devices.ok()) << devices.status();
+  ASSERT_EQ(devices->size(), 4u);
+  for (const auto& device : *devices) {
+    EXPECT_TRUE(ReadsUntil(*device, regs::kDoorbellCount, 1));
+  }
+}
+
+// What a vmm is for its devices, so that it can be killed: starts one, tells its pid, and waits.
+[[noreturn]] void RunVmmThatWaits(int tell, const std::string& misbehaviour) {
+  GuestRam ram = *GuestRam::Create(16 << 20);
+  auto monitor = *ProcessMonitor::Create();
+  DeviceSpec spec;
+  spec.name = "orphan";
+  spec.binary = DeviceBinary();
+  spec.args = {absl::StrCat("--misbehaviour=", misbehaviour)};
+  spec.resources.push_back({.name = "input", .fd = UniqueFd(open("/dev/null", O_RDONLY))});
+  spec.access_timeout = absl::Milliseconds(50);
+  auto device = RemoteDevice::Start(std::move(spec), ram, *monitor, {});
+  const pid_t pid = device.ok() ? (*device)->pid() : -1;
+  if (device.ok() && !misbehaviour.empty()) (*device)->Read(0, 0, regs::kTrigger, 4);
+  if (write(tell, &pid, sizeof(pid)) != sizeof(pid)) _exit(1);
+  while (true) pause();
+}
+
+class VmmDeathTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(VmmDeathTest, TheDeviceEndsWithinASecond) {
+  int tell[2];
+  ASSERT_EQ(pipe(tell), 0);
+  const pid_t vmm = fork();
+  ASSERT_GE(vmm, 0);
+  if (vmm == 0) RunVmmThatWaits(tell[1], GetParam());
+  pid_t device = -1;
+  ASSERT_TRUE(IsReadable(tell[0], absl::Seconds(10)));
+  ASSERT_EQ(read(tell[0], &device, sizeof(device)), static_cast<ssize_t>(sizeof(device)));
+  ASSERT_GT(device, 0);
+  const UniqueFd pid_fd(static_cast<int>(syscall(SYS_pidfd_open, device, 0)));
+  ASSERT_TRUE(pid_fd.ok());
+  kill(vmm, SIGKILL);
+  waitpid(vmm, nullptr, 0);
+  EXPECT_TRUE(IsReadable(pid_fd.get(), absl::Seconds(1)));
+}
+
+INSTANTIATE_TEST_SUITE_P(States, VmmDeathTest, testing::Values("", "hang_in_read", "stop_in_read"));
+
+}  // namespace
+}  // namespace bulkhead::vmm

@@ -1,0 +1,122 @@
+#include "vmm/remote_device/device_endpoints.h"
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/message_socket.h"
+#include "base/status_macros.h"
+#include "proto/contract.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+absl::Status CheckResources(const DeviceDescription& description,
+                            const std::vector<ResourceSpec>& resources) {
+  for (const std::string& name : description.required_resources) {
+    if (std::none_of(resources.begin(), resources.end(),
+                     [&](const ResourceSpec& r) { return r.name == name; })) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("it needs the resource '", name, "', which the configuration lacks"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<EventFd>> CreateEvents(size_t count) {
+  std::vector<EventFd> events;
+  events.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    ASSIGN_OR_RETURN(EventFd event, EventFd::Create());
+    events.push_back(std::move(event));
+  }
+  return events;
+}
+
+v1::Descriptor& AddDescriptor(DeviceEndpoints::Offer& offer, v1::Descriptor::Kind kind, int fd) {
+  offer.descriptors.push_back(fd);
+  v1::Descriptor& descriptor = *offer.request.add_descriptors();
+  descriptor.set_kind(kind);
+  return descriptor;
+}
+
+}  // namespace
+
+absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
+    const DeviceDescription& description, std::vector<ResourceSpec> resources, const GuestRam& ram,
+    const channel::ChannelOptions& channel_options) {
+  RETURN_IF_ERROR(CheckResources(description, resources));
+  const std::optional<DeviceDescription::PciFunction>& pci = description.pci;
+  const size_t vectors = pci.has_value() ? pci->msix_vectors : 0;
+  const bool has_resample = pci.has_value() && pci->has_intx;
+  // Before anything is created, so that a greedy device costs nothing.
+  const size_t count = 3 + channel_options.waiters + ram.blocks().size() +
+                       description.doorbells.size() + vectors + (description.has_line() ? 1 : 0) +
+                       (has_resample ? 1 : 0) + resources.size();
+  if (count > kMaxMessageDescriptors) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "it takes ", count, " descriptors (", description.doorbells.size(), " doorbells, ", vectors,
+        " MSI-X vectors), at most ", kMaxMessageDescriptors, " can be handed over"));
+  }
+  ASSIGN_OR_RETURN(auto channel, channel::ChannelClient::Create(channel_options));
+  DeviceEndpoints endpoints(std::move(channel), std::move(resources), ram);
+  ASSIGN_OR_RETURN(endpoints.doorbells_, CreateEvents(description.doorbells.size()));
+  ASSIGN_OR_RETURN(endpoints.msix_vectors_, CreateEvents(vectors));
+  if (description.has_line()) {
+    ASSIGN_OR_RETURN(endpoints.intx_, EventFd::Create());
+  }
+  if (has_resample) {
+    ASSIGN_OR_RETURN(endpoints.intx_resample_, EventFd::Create());
+  }
+  return endpoints;
+}
+
+DeviceEndpoints::Offer DeviceEndpoints::MakeOffer(absl::string_view device_name,
+                                                  uint64_t generation) const {
+  const channel::ChannelOptions options = channel_->options();
+  Offer offer;
+  offer.request.set_contract_version(kContractVersion);
+  offer.request.set_generation(generation);
+  offer.request.set_device_name(std::string(device_name));
+  offer.request.mutable_channel()->set_slots(options.slots);
+  offer.request.mutable_channel()->set_waiters(options.waiters);
+  offer.request.mutable_channel()->set_max_poll_ns(
+      static_cast<uint32_t>(absl::ToInt64Nanoseconds(options.max_poll)));
+
+  AddDescriptor(offer, v1::Descriptor::CHANNEL_REQUEST_MEMORY, channel_->request_memory_fd());
+  AddDescriptor(offer, v1::Descriptor::CHANNEL_RESPONSE_MEMORY, channel_->response_memory_fd());
+  AddDescriptor(offer, v1::Descriptor::CHANNEL_REQUEST_EVENT, channel_->request_event_fd());
+  for (uint32_t i = 0; i < options.waiters; ++i) {
+    AddDescriptor(offer, v1::Descriptor::CHANNEL_COMPLETION_EVENT, channel_->completion_event_fd(i))
+        .set_index(i);
+  }
+  for (const GuestRam::Block& block : ram_->blocks()) {
+    v1::Descriptor& memory = AddDescriptor(offer, v1::Descriptor::GUEST_MEMORY, ram_->memfd());
+    memory.set_guest_address(block.start);
+    memory.set_offset(block.file_offset);
+    memory.set_size_bytes(block.size_bytes);
+  }
+  for (size_t i = 0; i < doorbells_.size(); ++i) {
+    AddDescriptor(offer, v1::Descriptor::DOORBELL, doorbells_[i].fd())
+        .set_index(static_cast<uint32_t>(i));
+  }
+  for (size_t i = 0; i < msix_vectors_.size(); ++i) {
+    AddDescriptor(offer, v1::Descriptor::MSIX_VECTOR, msix_vectors_[i].fd())
+        .set_index(static_cast<uint32_t>(i));
+  }
+  if (intx_.fd() >= 0) AddDescriptor(offer, v1::Descriptor::INTX, intx_.fd());
+  if (intx_resample_.fd() >= 0) {
+    AddDescriptor(offer, v1::Descriptor::INTX_RESAMPLE, intx_resample_.fd());
+  }
+  for (const ResourceSpec& resource : resources_) {
+    v1::Descriptor& descriptor = AddDescriptor(offer, v1::Descriptor::RESOURCE, resource.fd.get());
+    descriptor.set_name(resource.name);
+    descriptor.set_read_only(resource.read_only);
+  }
+  return offer;
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,69 @@
+#ifndef BULKHEAD_VMM_REMOTE_DEVICE_DEVICE_ENDPOINTS_H_
+#define BULKHEAD_VMM_REMOTE_DEVICE_DEVICE_ENDPOINTS_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "base/event_fd.h"
+#include "proto/attach.pb.h"
+#include "proto/channel/channel_client.h"
+#include "vmm/config/vm_spec.h"
+#include "vmm/memory/guest_ram.h"
+#include "vmm/remote_device/device_description.h"
+
+namespace bulkhead::vmm {
+
+// Every memory file and eventfd of one device, and its resources: made once, owned by the vmm,
+// and handed to each process that serves the device, one after the other. What KVM is told
+// about them stays true while processes come and go; a doorbell rung or an interrupt raised in
+// between is still counted.
+//
+// Immutable after Create(), so thread-safe; the channel is thread-safe itself.
+class DeviceEndpoints {
+ public:
+  // `ram` is borrowed. Errors: InvalidArgument (a required resource is missing, or more
+  // descriptors than one message carries), else as memfd_create(2) and eventfd(2).
+  static absl::StatusOr<DeviceEndpoints> Create(const DeviceDescription& description,
+                                                std::vector<ResourceSpec> resources,
+                                                const GuestRam& ram,
+                                                const channel::ChannelOptions& channel_options);
+
+  channel::ChannelClient& channel() const { return *channel_; }
+  absl::Span<const EventFd> doorbells() const { return doorbells_; }        // by doorbell index
+  absl::Span<const EventFd> msix_vectors() const { return msix_vectors_; }  // by vector
+  // The interrupt line, and the event by which KVM tells that the guest acknowledged it. -1:
+  // the device has no line; or no resample event, its line being edge-triggered.
+  int intx_fd() const { return intx_.fd(); }
+  int intx_resample_fd() const { return intx_resample_.fd(); }
+
+  // What a process is attached by. The descriptors stay this object's.
+  struct Offer {
+    v1::AttachRequest request;
+    std::vector<int> descriptors;
+  };
+  Offer MakeOffer(absl::string_view device_name, uint64_t generation) const;
+
+ private:
+  DeviceEndpoints(std::unique_ptr<channel::ChannelClient> channel,
+                  std::vector<ResourceSpec> resources, const GuestRam& ram)
+      : channel_(std::move(channel)), resources_(std::move(resources)), ram_(&ram) {}
+
+  std::unique_ptr<channel::ChannelClient> channel_;
+  std::vector<ResourceSpec> resources_;
+  const GuestRam* ram_;
+  std::vector<EventFd> doorbells_;
+  std::vector<EventFd> msix_vectors_;
+  EventFd intx_{UniqueFd()};
+  EventFd intx_resample_{UniqueFd()};
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_REMOTE_DEVICE_DEVICE_ENDPOINTS_H_

@@ -1,0 +1,97 @@
+#include "vmm/remote_device/device_log.h"
+
+#include <limits.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// A device must not be able to send escape sequences to the operator's terminal. There are
+// some above 0x7f too.
+void AppendPrintable(unsigned char c, std::string& line) {
+  if (c == '\t' || absl::ascii_isprint(c)) {
+    line.push_back(static_cast<char>(c));
+  } else {
+    absl::StrAppend(&line, "\\x", absl::Hex(c, absl::kZeroPad2));
+  }
+}
+
+// Writes without blocking. Poll says that a pipe takes PIPE_BUF bytes at least.
+bool WriteNow(int fd, absl::string_view bytes) {
+  pollfd p = {.fd = fd, .events = POLLOUT, .revents = 0};
+  if (poll(&p, 1, 0) != 1 || (p.revents & POLLOUT) == 0) return false;
+  return write(fd, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size());
+}
+
+}  // namespace
+
+DeviceLog::DeviceLog(absl::string_view device_name, int output)
+    : prefix_(absl::StrCat(device_name, "| ")), output_(output), allowance_time_(absl::Now()) {
+  static_assert(kMaxLineBytes + 512 <= PIPE_BUF);  // with prefix and a note of lost lines
+}
+
+void DeviceLog::Append(absl::string_view bytes) {
+  absl::MutexLock lock(&mutex_);
+  for (const char c : bytes) {
+    if (c == '\n') {
+      EndLine();
+    } else if (line_.size() < kMaxLineBytes) {
+      AppendPrintable(static_cast<unsigned char>(c), line_);
+    }
+  }
+}
+
+void DeviceLog::Finish() {
+  absl::MutexLock lock(&mutex_);
+  if (!line_.empty()) EndLine();
+}
+
+void DeviceLog::EndLine() {
+  last_lines_.push_back(line_);
+  if (last_lines_.size() > kKeptLines) last_lines_.pop_front();
+  PassOn(line_);
+  line_.clear();
+}
+
+bool DeviceLog::TakeAllowance() {
+  const absl::Time now = absl::Now();
+  const double seconds = std::max(absl::ToDoubleSeconds(now - allowance_time_), 0.0);
+  allowance_time_ = now;
+  allowance_ = std::min(allowance_ + seconds * kLinesPerSecond, kBurstLines);
+  if (allowance_ < 1) return false;
+  allowance_ -= 1;
+  return true;
+}
+
+void DeviceLog::PassOn(absl::string_view line) {
+  if (!TakeAllowance()) {
+    ++lost_lines_;
+    return;
+  }
+  std::string text;
+  if (lost_lines_ != 0) {
+    text = absl::StrCat(prefix_, "(", lost_lines_, " lines were lost here)\n");
+  }
+  absl::StrAppend(&text, prefix_, line, "\n");
+  if (WriteNow(output_, text)) {
+    lost_lines_ = 0;
+  } else {
+    ++lost_lines_;
+  }
+}
+
+std::string DeviceLog::LastLines() const {
+  absl::MutexLock lock(&mutex_);
+  std::string text;
+  for (const std::string& line : last_lines_) absl::StrAppend(&text, line, "\n");
+  return text;
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,178 @@
+#include "vmm/remote_device/process_monitor.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/errno_status.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr absl::Duration kEndTimeout = absl::Seconds(2);
+
+// Keys of epoll events: a process's id with the lowest bit telling its descriptors apart.
+constexpr uint64_t kWakeUpKey = 0;
+constexpr uint64_t ExitKey(uint64_t id) { return id << 1; }
+constexpr uint64_t OutputKey(uint64_t id) { return id << 1 | 1; }
+
+absl::Status Register(int epoll, int fd, uint64_t key) {
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  event.data.u64 = key;
+  if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0) return absl::OkStatus();
+  return ErrnoToStatus(errno, "epoll_ctl");
+}
+
+}  // namespace
+
+absl::StatusOr<ExitInfo> MonitoredProcess::WaitForExit(absl::Duration timeout) const {
+  absl::MutexLock lock(&mutex_);
+  const auto ended = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return exit_.has_value(); };
+  if (!mutex_.AwaitWithTimeout(absl::Condition(&ended), timeout)) {
+    return absl::DeadlineExceededError("the process still lives");
+  }
+  return *exit_;
+}
+
+absl::StatusOr<std::unique_ptr<ProcessMonitor>> ProcessMonitor::Create() {
+  UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll.ok()) return ErrnoToStatus(errno, "epoll_create1");
+  ASSIGN_OR_RETURN(EventFd wake_up, EventFd::Create());
+  RETURN_IF_ERROR(Register(epoll.get(), wake_up.fd(), kWakeUpKey));
+  std::unique_ptr<ProcessMonitor> monitor(new ProcessMonitor(std::move(epoll), std::move(wake_up)));
+  monitor->thread_ = std::thread([m = monitor.get()] { m->Run(); });
+  return monitor;
+}
+
+ProcessMonitor::~ProcessMonitor() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  wake_up_.Signal();
+  thread_.join();
+}
+
+absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::Start(
+    const ProcessSpec& spec, UniqueFd output, std::shared_ptr<ProcessObserver> observer) {
+  StartRequest request = {spec, std::move(output), std::move(observer), std::nullopt};
+  {
+    absl::MutexLock lock(&mutex_);
+    start_requests_.push_back(&request);
+  }
+  wake_up_.Signal();
+  absl::MutexLock lock(&mutex_);
+  const auto started = [&request] { return request.result.has_value(); };
+  mutex_.Await(absl::Condition(&started));  // a process start takes a millisecond
+  return *std::move(request.result);
+}
+
+void ProcessMonitor::Run() {
+  prctl(PR_SET_NAME, "device-monitor");
+  while (true) {
+    std::array<epoll_event, 16> events;
+    const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
+    for (int i = 0; i < n; ++i) HandleEvent(events[i].data.u64);
+    ServeStartRequests();
+    absl::MutexLock lock(&mutex_);
+    if (stopping_) break;
+  }
+  EndAll();
+}
+
+void ProcessMonitor::HandleEvent(uint64_t key) {
+  if (key == kWakeUpKey) {
+    wake_up_.Drain();
+    return;
+  }
+  const uint64_t id = key >> 1;
+  const auto found = processes_.find(id);
+  if (found == processes_.end()) return;
+  if (key == ExitKey(id)) {
+    Reap(id, found->second);
+  } else {
+    ReadOutput(*found->second);
+  }
+}
+
+void ProcessMonitor::EndAll() {
+  for (const auto& [id, process] : processes_) process->Kill();
+  const absl::Time deadline = absl::Now() + kEndTimeout;
+  while (!processes_.empty() && absl::Now() < deadline) {
+    epoll_event event;
+    if (epoll_wait(epoll_.get(), &event, 1, 100) == 1) HandleEvent(event.data.u64);
+  }
+  for (const auto& [id, process] : processes_) {
+    LogError(absl::StrCat("process ", process->pid(), " does not end, although killed"));
+  }
+}
+
+void ProcessMonitor::ServeStartRequests() {
+  while (true) {
+    StartRequest* request;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (start_requests_.empty()) return;
+      request = start_requests_.front();
+      start_requests_.pop_front();
+    }
+    auto result = StartHere(*request);
+    absl::MutexLock lock(&mutex_);
+    request->result = std::move(result);
+  }
+}
+
+absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::StartHere(StartRequest& request) {
+  ASSIGN_OR_RETURN(PidFd pid_fd, SpawnProcess(request.spec));
+  std::shared_ptr<MonitoredProcess> process(new MonitoredProcess(
+      std::move(pid_fd), std::move(request.output), std::move(request.observer)));
+  const uint64_t id = next_id_++;
+  absl::Status status = Register(epoll_.get(), process->output_.get(), OutputKey(id));
+  if (status.ok()) status = Register(epoll_.get(), process->process_.fd(), ExitKey(id));
+  if (!status.ok()) {
+    process->Kill();
+    process->process_.Wait(kEndTimeout).status().IgnoreError();
+    return status;
+  }
+  processes_.emplace(id, process);
+  return process;
+}
+
+void ProcessMonitor::ReadOutput(MonitoredProcess& process) {
+  // One piece at a time: a process that prints without end must not keep us from others.
+  std::array<char, 16 * 1024> buffer;
+  const ssize_t n = read(process.output_.get(), buffer.data(), buffer.size());
+  if (n > 0) {
+    process.observer_->OnOutput(absl::string_view(buffer.data(), static_cast<size_t>(n)));
+  } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+    process.output_.reset();  // also leaves the epoll set
+  }
+}
+
+void ProcessMonitor::Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process) {
+  const absl::StatusOr<ExitInfo> exit = process->process_.Wait(absl::ZeroDuration());
+  if (absl::IsDeadlineExceeded(exit.status())) return;
+  // Somebody else waited for our child: how it ended is not known.
+  const ExitInfo info = exit.value_or(ExitInfo{.signalled = false, .code = -1});
+  process->observer_->OnExit(info);
+  // A pipe holds 64 KiB by default; whoever else writes to it does not keep us.
+  for (int i = 0; i < 8 && process->output_.ok(); ++i) ReadOutput(*process);
+  process->observer_->OnOutputEnd();
+  process->observer_.reset();
+  process->output_.reset();
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process->process_.fd(), nullptr);
+  processes_.erase(id);
+  absl::MutexLock lock(&process->mutex_);
+  process->exit_ = info;
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,155 @@
+#include "vmm/remote_device/spawn_process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/close_range.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/errno_status.h"
+#include "base/unique_fd.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr size_t kStackBytes = 64 * 1024;
+
+// What the new process needs before its program runs, prepared by the old one: in between,
+// both share their memory, so the new one must not allocate.
+struct Launch {
+  int binary = -1;
+  const int* descriptors = nullptr;
+  size_t descriptor_count = 0;
+  char* const* argv = nullptr;
+  char* const* envp = nullptr;
+  pid_t parent = 0;
+  // Answers.
+  const char* failed_call = nullptr;
+  int error = 0;
+};
+
+// Raw system calls only: a sanitizer's interceptors would take this process for the other one.
+bool Try(Launch& launch, const char* call, int64_t result) {
+  if (result >= 0) return true;
+  launch.failed_call = call;
+  launch.error = errno;
+  return false;
+}
+
+bool ResetSignals(Launch& launch) {
+  // A handler of the vmm must not run here, and what the vmm ignores a device may want.
+  for (int signal_number = 1; signal_number < NSIG; ++signal_number) {
+    struct {
+      void* handler;
+      unsigned long flags;  // NOLINT(google-runtime-int): the kernel's type
+      void* restorer;
+      uint64_t mask;
+    } defaults = {};
+    // SIGKILL and SIGSTOP are refused, and are at their defaults.
+    syscall(SYS_rt_sigaction, signal_number, &defaults, nullptr, sizeof(uint64_t));
+  }
+  const uint64_t none = 0;
+  return Try(launch, "rt_sigprocmask",
+             syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, sizeof(none)));
+}
+
+bool Prepare(Launch& launch) {
+  if (!Try(launch, "prctl", syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))) return false;
+  if (syscall(SYS_getppid) != launch.parent) return false;  // it died before the line above
+  if (!Try(launch, "setsid", syscall(SYS_setsid))) return false;
+  for (size_t i = 0; i < launch.descriptor_count; ++i) {
+    if (!Try(launch, "dup3", syscall(SYS_dup3, launch.descriptors[i], i, 0))) return false;
+  }
+  // Closed by execve, so that the binary's descriptor still works until then.
+  if (!Try(launch, "close_range",
+           syscall(SYS_close_range, launch.descriptor_count, ~0u, CLOSE_RANGE_CLOEXEC))) {
+    return false;
+  }
+  return ResetSignals(launch);
+}
+
+int RunChild(void* argument) {
+  Launch& launch = *static_cast<Launch*>(argument);
+  if (Prepare(launch)) {
+    Try(launch, "execve",
+        syscall(SYS_execveat, launch.binary, "", launch.argv, launch.envp, AT_EMPTY_PATH));
+  }
+  syscall(SYS_exit_group, 127);
+  return 127;
+}
+
+// Copies above the numbers that the new process will have, so that none is overwritten
+// before it is duplicated.
+absl::StatusOr<UniqueFd> CopyAbove(int fd, size_t minimum) {
+  UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, static_cast<int>(minimum)));
+  if (!copy.ok()) return ErrnoToStatus(errno, "F_DUPFD_CLOEXEC");
+  return copy;
+}
+
+std::vector<char*> Pointers(const std::vector<std::string>& strings) {
+  std::vector<char*> pointers;
+  for (const std::string& s : strings) pointers.push_back(const_cast<char*>(s.c_str()));
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
+}  // namespace
+
+absl::StatusOr<PidFd> SpawnProcess(const ProcessSpec& spec) {
+  const size_t count = spec.descriptors.size();
+  const UniqueFd opened(open(spec.binary.c_str(), O_PATH | O_CLOEXEC));
+  if (!opened.ok()) return ErrnoToStatus(errno, absl::StrCat("open ", spec.binary));
+  absl::StatusOr<UniqueFd> binary = CopyAbove(opened.get(), count);
+  if (!binary.ok()) return binary.status();
+  std::vector<UniqueFd> copies;
+  std::vector<int> descriptors;
+  for (const int fd : spec.descriptors) {
+    absl::StatusOr<UniqueFd> copy = CopyAbove(fd, count);
+    if (!copy.ok()) return copy.status();
+    descriptors.push_back(copy->get());
+    copies.push_back(*std::move(copy));
+  }
+  std::vector<std::string> arguments = {spec.binary};
+  arguments.insert(arguments.end(), spec.args.begin(), spec.args.end());
+  const std::vector<char*> argv = Pointers(arguments);
+  const std::vector<char*> envp = Pointers(spec.environment);
+  Launch launch = {.binary = binary->get(),
+                   .descriptors = descriptors.data(),
+                   .descriptor_count = count,
+                   .argv = argv.data(),
+                   .envp = envp.data(),
+                   .parent = getpid()};
+
+  void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+  if (stack == MAP_FAILED) return ErrnoToStatus(errno, "mmap of a stack");
+  // While both share their memory, a signal handler must not run in the new process.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  int pid_fd = -1;
+  // CLONE_VFORK: this thread goes on when the new program runs or the process has ended.
+  const pid_t pid = clone(RunChild, static_cast<char*>(stack) + kStackBytes,
+                          CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &launch, &pid_fd);
+  const int clone_error = errno;
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  munmap(stack, kStackBytes);
+  if (pid < 0) return ErrnoToStatus(clone_error, "clone");
+  PidFd process(UniqueFd(pid_fd), pid);
+  if (launch.failed_call != nullptr) {
+    process.Wait(absl::Seconds(1)).status().IgnoreError();  // it has ended: no zombie stays
+    return ErrnoToStatus(launch.error, absl::StrCat(launch.failed_call, " of ", spec.binary));
+  }
+  return process;
+}
+
+}  // namespace bulkhead::vmm
