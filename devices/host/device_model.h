@@ -32,9 +32,9 @@ class DeviceServices {
   // Takes the resource of that name out of those handed over. Errors: NotFound.
   virtual absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) = 0;
 
-  // Calls `on_readable` on the model's thread whenever `fd` is readable (level-triggered)
-  // until Unwatch(). `fd` stays the caller's and must outlive the watch. Errors: as
-  // epoll_ctl(2).
+  // Calls `on_readable` on the model's thread whenever `fd` is readable or hung up
+  // (level-triggered) until Unwatch(), which it may call itself. `fd` stays the caller's and must
+  // outlive the watch. Errors: as epoll_ctl(2).
   virtual absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) = 0;
   virtual void Unwatch(int fd) = 0;
 };

@@ -6,6 +6,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -54,7 +55,8 @@ class FakeServices : public DeviceServices {
   bool FireWatch(int fd) {
     const auto watch = watches_.find(fd);
     if (watch == watches_.end()) return false;
-    watch->second();
+    const auto on_readable = watch->second;  // lives on if the watch ends itself
+    (*on_readable)();
     return true;
   }
   bool IsWatched(int fd) const { return watches_.count(fd) != 0; }
@@ -69,7 +71,7 @@ class FakeServices : public DeviceServices {
     if (poll(fds.data(), fds.size(), timeout_ms) <= 0) return 0;
     int called = 0;
     for (const pollfd& entry : fds) {
-      if ((entry.revents & POLLIN) != 0 && FireWatch(entry.fd)) ++called;
+      if (entry.revents != 0 && FireWatch(entry.fd)) ++called;
     }
     return called;
   }
@@ -99,7 +101,7 @@ class FakeServices : public DeviceServices {
 
   absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) override {
     if (watches_.count(fd) != 0) return absl::AlreadyExistsError("fd is watched");
-    watches_.emplace(fd, std::move(on_readable));
+    watches_.emplace(fd, std::make_shared<absl::AnyInvocable<void()>>(std::move(on_readable)));
     return absl::OkStatus();
   }
   void Unwatch(int fd) override { watches_.erase(fd); }
@@ -109,7 +111,7 @@ class FakeServices : public DeviceServices {
   std::map<std::string, UniqueFd> resources_;
   std::vector<uint32_t> msix_signals_;
   bool intx_ = false;
-  std::map<int, absl::AnyInvocable<void()>> watches_;
+  std::map<int, std::shared_ptr<absl::AnyInvocable<void()>>> watches_;
 };
 
 }  // namespace bulkhead::devices

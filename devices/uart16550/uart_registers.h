@@ -1,0 +1,115 @@
+#ifndef BULKHEAD_DEVICES_UART16550_UART_REGISTERS_H_
+#define BULKHEAD_DEVICES_UART16550_UART_REGISTERS_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <array>
+
+#include "absl/types/span.h"
+
+namespace bulkhead::devices::uart16550 {
+
+inline constexpr uint8_t kRegisterCount = 8;
+
+// The registers of a 16550A (National Semiconductor PC16550D data sheet), one byte each, and
+// its FIFOs. Pure: no descriptors, no time. Thread-compatible.
+//
+// Where there is no time, things happen at once: a transmitted byte has left the FIFO when the
+// write returns (as long as the other end takes it), and a received byte below the trigger
+// level is a character timeout. Baud rate, parity and word length are stored and mean nothing.
+//
+// The other end keeps to hardware flow control: it sends only while the guest asserts RTS.
+// Drivers assert it once they are ready, so what is typed ahead is not lost when a driver
+// probes the chip and clears its FIFOs.
+class UartRegisters {
+ public:
+  static constexpr size_t kFifoBytes = 16;
+  // What the other end has not taken yet. The guest is told to wait (LSR) when less than a
+  // FIFO's worth is free, so that a driver's burst always fits.
+  static constexpr size_t kTransmitBytes = 4096;
+
+  // --- The guest's side. `offset` below kRegisterCount. -----------------------------------
+  uint8_t Read(uint8_t offset);
+  void Write(uint8_t offset, uint8_t value);
+
+  // --- The other end of the line --------------------------------------------------------------
+  // How many bytes can be received now: 0 while the guest is not ready.
+  size_t ReceiveRoom() const;
+  // At most ReceiveRoom() bytes.
+  void Receive(absl::Span<const uint8_t> bytes);
+  // The oldest transmitted bytes, not necessarily all. Valid until the next call.
+  absl::Span<const uint8_t> Transmitted() const;
+  // The first `count` bytes of Transmitted() are gone.
+  void ConsumeTransmitted(size_t count);
+
+  // --- The interrupt line ----------------------------------------------------------------------
+  // True while any enabled cause is pending.
+  bool interrupt() const { return pending_ != 0; }
+  // True if the line has risen since the last call. It also rises, from high, whenever one of
+  // several pending causes is dealt with or another joins them: behind an edge-triggered
+  // interrupt controller a driver that serves one cause an interrupt misses none.
+  bool TakeInterruptEdge();
+
+ private:
+  // A queue of bytes of fixed capacity.
+  template <size_t kCapacity>
+  struct Fifo {
+    size_t size() const { return count; }
+    size_t room() const { return kCapacity - count; }
+    void Push(uint8_t byte) { bytes[(first + count++) % kCapacity] = byte; }
+    uint8_t Pop() {
+      const uint8_t byte = bytes[first];
+      Drop(1);
+      return byte;
+    }
+    void Drop(size_t n) {
+      first = (first + n) % kCapacity;
+      count -= n;
+    }
+    void Clear() { first = count = 0; }
+
+    std::array<uint8_t, kCapacity> bytes = {};
+    size_t first = 0;
+    size_t count = 0;
+  };
+
+  bool loopback() const;
+  bool divisor_access() const;
+  bool transmitter_ready() const { return transmit_.room() >= kFifoBytes; }
+  size_t receive_capacity() const { return fifos_enabled_ ? kFifoBytes : 1; }
+  uint8_t PendingCauses() const;
+  uint8_t LineStatus() const;
+  uint8_t ModemLines() const;
+  uint8_t InterruptIdentification() const;
+
+  uint8_t ReadInterruptIdentification();
+  void WriteTransmit(uint8_t value);
+  void WriteInterruptEnable(uint8_t value);
+  void WriteFifoControl(uint8_t value);
+  void WriteModemControl(uint8_t value);
+  void LoopBack(uint8_t byte);
+  void UpdateInterrupt();
+
+  Fifo<kFifoBytes> receive_;
+  Fifo<kTransmitBytes> transmit_;
+
+  uint8_t interrupt_enable_ = 0;
+  uint8_t line_control_ = 0;
+  uint8_t modem_control_ = 0;
+  uint8_t modem_deltas_ = 0;
+  uint8_t scratch_ = 0;
+  uint8_t divisor_low_ = 12;  // 9600 baud
+  uint8_t divisor_high_ = 0;
+  bool fifos_enabled_ = false;
+  uint8_t receive_trigger_ = 1;
+  bool overrun_ = false;
+  bool transmitter_empty_pending_ = false;  // the THRE interrupt's latch
+
+  uint8_t pending_ = 0;  // causes, as of the last UpdateInterrupt()
+  bool edge_ = false;
+};
+
+}  // namespace bulkhead::devices::uart16550
+
+#endif  // BULKHEAD_DEVICES_UART16550_UART_REGISTERS_H_
