@@ -43,6 +43,7 @@ class _Qemu(Target):
             host.find_program("qemu-system-x86_64", "qemu-system-x86"),
             # Some KVMs cannot set the MSR behind arch-capabilities.
             "-accel", "kvm", "-cpu", "host,-arch-capabilities",
+            "-bios", "qboot.rom",  # SeaBIOS takes seconds where kernel mode is interpreted
             "-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot",
             "-device", "isa-debug-exit,iobase=0xf4,iosize=1",
             "-kernel", self._guest, "-append", cmdline, *arguments,

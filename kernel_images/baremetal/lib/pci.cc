@@ -37,6 +37,18 @@ uint64_t EcamAddress(uint8_t device, uint8_t function, uint16_t offset) {
   return base + (uint64_t{device} << 15) + (uint64_t{function} << 12) + offset;
 }
 
+// For machines whose firmware does not place BARs, such as QEMU's with qboot.
+uint64_t ChooseAddress(uint64_t size_bytes) {
+  constexpr uint64_t kEnd = 0xe0000000;  // in the hole below 4 GiB of every machine known
+  static uint64_t next = 0xd0000000;
+  const uint64_t address = (next + size_bytes - 1) & ~(size_bytes - 1);
+  if (size_bytes > kEnd - next || address + size_bytes > kEnd) {
+    Fail("no room for a BAR of ", Hex(size_bytes), " bytes");
+  }
+  next = address + size_bytes;
+  return address;
+}
+
 void SelectByPorts(uint8_t device, uint8_t function, uint16_t offset) {
   Out32(kConfigAddress,
         kConfigEnable | (uint32_t{device} << 11) | (uint32_t{function} << 8) | (offset & 0xfcu));
@@ -122,8 +134,12 @@ PciFunction::Bar PciFunction::ReadBar(uint32_t index) const {
   }
   Write<uint16_t>(kPciCommand, command);
   bar.size_bytes = low_mask == 0 ? 0 : ~mask + 1;
-  if (!bar.is_port && bar.size_bytes != 0 && bar.address >= uint64_t{1} << 32 &&
-      !MapDeviceMemory(bar.address, bar.size_bytes)) {
+  if (bar.is_port || bar.size_bytes == 0) return bar;
+  if (bar.address == 0) {
+    bar.address = ChooseAddress(bar.size_bytes);
+    MoveBar(index, bar.address);
+  }
+  if (bar.address >= uint64_t{1} << 32 && !MapDeviceMemory(bar.address, bar.size_bytes)) {
     Fail("BAR ", index, " at ", Hex(bar.address), " cannot be mapped");
   }
   return bar;

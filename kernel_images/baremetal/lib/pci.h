@@ -62,7 +62,7 @@ class PciFunction {
     bool is_prefetchable = false;
   };
   // Sizes the BAR by the method of section 6.2.5.1, decoding off meanwhile, and maps it so that
-  // programs can touch it.
+  // programs can touch it. A memory BAR that the machine's firmware left at 0 is placed first.
   Bar ReadBar(uint32_t index) const;
   // Moves it; decoding is off meanwhile. `address` is a multiple of its size.
   void MoveBar(uint32_t index, uint64_t address) const;
