@@ -138,7 +138,7 @@ void VirtioCore::ServeLater(uint32_t queue) {
 void VirtioCore::OnServeLater() {
   serve_later_->Drain();
   for (uint32_t i = 0; i < queue_count(); ++i) {
-    if (std::exchange(queues_[i]->serve_later, false)) Notify(i);
+    if (std::exchange(queues_[i]->serve_later, false)) device_->OnQueue(i);
   }
 }
 
@@ -156,10 +156,9 @@ void VirtioCore::Fail(absl::string_view reason) {
 
 void VirtioCore::BeginReset() {
   resetting_ = true;
+  for (const auto& queue : queues_) queue->ring.Stop();
   for (uint32_t i = 0; i < queue_count(); ++i) {
-    Virtqueue& ring = queues_[i]->ring;
-    ring.Stop();
-    if (ring.in_flight() != 0) device_->OnQueueStopping(i);
+    if (queues_[i]->ring.in_flight() != 0) device_->OnQueueStopping(i);
   }
   FinishReset();
 }

@@ -36,7 +36,7 @@ class VirtioServices {
   // also follow the completion of chains of a stopping queue: it ends the reset.
   virtual void Publish(uint32_t queue) = 0;
 
-  // Calls OnQueue(queue) again soon, after other work had its turn.
+  // Calls OnQueue(queue) again soon, after other work had its turn, whatever the queue's state.
   virtual void ServeLater(uint32_t queue) = 0;
 
   // False while the guest has bus mastering off: guest memory must not be touched. OnQueue()
@@ -55,7 +55,8 @@ class VirtioDevice {
 
   virtual VirtioIdentity Identify() const = 0;
 
-  // Called once, first. `services` outlives the device. Errors: the resources do not fit.
+  // Called once, first. `services` is gone when the destructor runs; services.host() is not.
+  // Errors: the resources do not fit.
   virtual absl::Status Start(VirtioServices& services) = 0;
 
   // Feature bits of the device type. Constant after Start().

@@ -1,0 +1,249 @@
+#include "devices/virtio_blk/block_request.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <string.h>
+
+#include <algorithm>
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+// Without progress in between: more is an error of the file system.
+constexpr uint8_t kMaxRetries = 16;
+
+// What write-zeroes writes where the file system cannot do it. Only ever read, so it takes no
+// memory: all its pages are the kernel's zero page.
+constexpr size_t kZerosSize = 1 << 20;
+uint8_t zeros[kZerosSize];
+
+uint64_t TotalBytes(absl::Span<const iovec> buffers) {
+  uint64_t total = 0;
+  for (const iovec& buffer : buffers) total += buffer.iov_len;
+  return total;
+}
+
+// Drops `bytes` from the front, which holds at least so many.
+absl::Span<iovec> Advance(absl::Span<iovec> buffers, uint64_t bytes) {
+  while (!buffers.empty() && bytes >= buffers[0].iov_len) {
+    bytes -= buffers[0].iov_len;
+    buffers.remove_prefix(1);
+  }
+  if (bytes != 0) {
+    buffers[0].iov_base = static_cast<uint8_t*>(buffers[0].iov_base) + bytes;
+    buffers[0].iov_len -= bytes;
+  }
+  return buffers;
+}
+
+// Copies [offset, offset + size) of what `buffers` hold, which is there.
+void Gather(absl::Span<const iovec> buffers, uint64_t offset, void* out, size_t size) {
+  uint8_t* to = static_cast<uint8_t*>(out);
+  for (const iovec& buffer : buffers) {
+    if (size == 0) return;
+    if (offset >= buffer.iov_len) {
+      offset -= buffer.iov_len;
+      continue;
+    }
+    const size_t n = std::min<size_t>(size, buffer.iov_len - offset);
+    memcpy(to, static_cast<const uint8_t*>(buffer.iov_base) + offset, n);
+    to += n;
+    size -= n;
+    offset = 0;
+  }
+}
+
+}  // namespace
+
+BlockRequest::Step BlockRequest::Done(uint8_t status) {
+  status_ = status;
+  return Step::kDone;
+}
+
+BlockRequest::Step BlockRequest::Begin(const DescriptorChain& chain, const BlockLimits& limits) {
+  status_ = kBlockStatusIoError;
+  retries_ = 0;
+  error_number_ = 0;
+  filled_ = 0;
+  out_bytes_ = TotalBytes(chain.readable);
+  in_bytes_ = TotalBytes(chain.writable);
+  if (out_bytes_ < sizeof(header_) || in_bytes_ < 1) return Step::kMalformed;
+
+  // The driver may cut header, data and status into descriptors as it likes (2.7.4.1). The header
+  // is copied once, so that it stays what was checked.
+  Gather(chain.readable, 0, &header_, sizeof(header_));
+  data_out_ = Advance(chain.readable, sizeof(header_));
+  out_bytes_ -= sizeof(header_);
+  data_in_ = chain.writable;
+  iovec& last = data_in_.back();  // no buffer is empty
+  status_byte_ = static_cast<uint8_t*>(last.iov_base) + --last.iov_len;
+  if (last.iov_len == 0) data_in_.remove_suffix(1);
+  in_bytes_ -= 1;
+
+  switch (header_.type) {
+    case kBlockIn:
+    case kBlockOut:
+      return BeginTransfer(limits);
+    case kBlockFlushCommand:
+      Sync();
+      return Step::kOperate;
+    case kBlockGetId:
+      return AnswerId(limits);
+    case kBlockDiscardCommand:
+      return limits.discard ? BeginRanges(limits) : Done(kBlockStatusUnsupported);
+    case kBlockWriteZeroesCommand:
+      return limits.write_zeroes ? BeginRanges(limits) : Done(kBlockStatusUnsupported);
+    default:
+      return Done(kBlockStatusUnsupported);
+  }
+}
+
+BlockRequest::Step BlockRequest::BeginTransfer(const BlockLimits& limits) {
+  if (is_write() && limits.read_only) return Done(kBlockStatusIoError);
+  remaining_ = is_write() ? data_out_ : data_in_;
+  remaining_bytes_ = is_write() ? out_bytes_ : in_bytes_;
+  if (remaining_bytes_ % kSectorSize != 0 || remaining_bytes_ > limits.max_request_bytes) {
+    return Done(kBlockStatusIoError);
+  }
+  const uint64_t sectors = remaining_bytes_ / kSectorSize;
+  if (header_.sector > limits.sectors || sectors > limits.sectors - header_.sector) {
+    return Done(kBlockStatusIoError);
+  }
+  if (sectors == 0) return Done(kBlockStatusOk);
+  operation_ = {.kind = is_write() ? FileOperation::Kind::kWrite : FileOperation::Kind::kRead,
+                .durable = limits.write_through,
+                .offset = header_.sector * kSectorSize,
+                .buffers = remaining_};
+  return Step::kOperate;
+}
+
+BlockRequest::Step BlockRequest::AnswerId(const BlockLimits& limits) {
+  char id[kBlockIdSize] = {};
+  memcpy(id, limits.id.data(), std::min(limits.id.size(), sizeof(id)));
+  size_t copied = 0;
+  for (const iovec& buffer : data_in_) {
+    const size_t n = std::min<size_t>(buffer.iov_len, sizeof(id) - copied);
+    memcpy(buffer.iov_base, id + copied, n);
+    copied += n;
+  }
+  filled_ = copied;
+  return Done(kBlockStatusOk);
+}
+
+uint8_t BlockRequest::LoadRange(uint64_t index, const BlockLimits& limits,
+                                BlockRange& range) const {
+  Gather(data_out_, index * sizeof(range), &range, sizeof(range));
+  asm volatile("" : "+m"(range) : : "memory");  // a snapshot: not to be read from the guest again
+  const bool discard = header_.type == kBlockDiscardCommand;
+  const uint32_t known_flags = discard ? 0 : kBlockRangeUnmap;
+  if ((range.flags & ~known_flags) != 0) return kBlockStatusUnsupported;
+  const uint32_t max_sectors =
+      discard ? limits.max_discard_sectors : limits.max_write_zeroes_sectors;
+  if (range.sectors > max_sectors || range.sector > limits.sectors ||
+      range.sectors > limits.sectors - range.sector) {
+    return kBlockStatusIoError;
+  }
+  return kBlockStatusOk;
+}
+
+BlockRequest::Step BlockRequest::BeginRanges(const BlockLimits& limits) {
+  const uint64_t count = out_bytes_ / sizeof(BlockRange);
+  if (count == 0 || out_bytes_ % sizeof(BlockRange) != 0 || count > limits.max_ranges) {
+    return Done(kBlockStatusIoError);
+  }
+  // All or nothing, as far as a driver is honest: NextRange() checks again what it uses.
+  for (uint64_t i = 0; i < count; ++i) {
+    BlockRange range;
+    if (const uint8_t status = LoadRange(i, limits, range); status != kBlockStatusOk) {
+      return Done(status);
+    }
+  }
+  next_range_ = 0;
+  return NextRange(limits);
+}
+
+BlockRequest::Step BlockRequest::NextRange(const BlockLimits& limits) {
+  while (next_range_ < out_bytes_ / sizeof(BlockRange)) {
+    BlockRange range;
+    if (const uint8_t status = LoadRange(next_range_++, limits, range); status != kBlockStatusOk) {
+      return Done(status);
+    }
+    if (range.sectors == 0) continue;
+    const bool unmap =
+        header_.type == kBlockDiscardCommand || (range.flags & kBlockRangeUnmap) != 0;
+    operation_ = {
+        .kind = FileOperation::Kind::kAllocate,
+        .mode = FALLOC_FL_KEEP_SIZE | (unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
+        .offset = range.sector * kSectorSize,
+        .length = range.sectors * kSectorSize};
+    remaining_bytes_ = operation_.length;
+    return Step::kOperate;
+  }
+  if (!limits.write_through) return Done(kBlockStatusOk);
+  Sync();
+  return Step::kOperate;
+}
+
+void BlockRequest::Sync() { operation_ = {.kind = FileOperation::Kind::kSync}; }
+
+void BlockRequest::WriteZeros() {
+  zeros_ = {zeros, std::min<uint64_t>(remaining_bytes_, kZerosSize)};
+  operation_.kind = FileOperation::Kind::kWrite;
+  operation_.buffers = absl::MakeConstSpan(&zeros_, 1);
+}
+
+BlockRequest::Step BlockRequest::OnResult(int32_t result, const BlockLimits& limits) {
+  if ((result == -EINTR || result == -EAGAIN) && ++retries_ <= kMaxRetries) {
+    return Step::kOperate;
+  }
+  const bool allocates = operation_.kind == FileOperation::Kind::kAllocate;
+  if (allocates && (result == -EOPNOTSUPP || result == -EINVAL)) {
+    // The file system cannot, or not at this alignment. A discard is a hint: it may do nothing.
+    // Zeros can be written.
+    if (header_.type == kBlockDiscardCommand) return NextRange(limits);
+    WriteZeros();
+    return Step::kOperate;
+  }
+  if (result < 0) {
+    error_number_ = -result;
+    return Done(kBlockStatusIoError);
+  }
+  if (operation_.kind == FileOperation::Kind::kSync) return Done(kBlockStatusOk);
+  if (allocates) return NextRange(limits);
+
+  // A transfer of data or of zeros, perhaps a part of it only. Nothing at all: the file is
+  // shorter than it was.
+  const uint64_t moved = static_cast<uint32_t>(result);
+  if (moved == 0 || moved > remaining_bytes_) {
+    error_number_ = EIO;
+    return Done(kBlockStatusIoError);
+  }
+  retries_ = 0;
+  remaining_bytes_ -= moved;
+  operation_.offset += moved;
+  if (header_.type == kBlockWriteZeroesCommand) {
+    if (remaining_bytes_ == 0) return NextRange(limits);
+    WriteZeros();
+    return Step::kOperate;
+  }
+  if (remaining_bytes_ == 0) {
+    if (!is_write()) filled_ = in_bytes_;
+    return Done(kBlockStatusOk);
+  }
+  remaining_ = Advance(remaining_, moved);
+  operation_.buffers = remaining_;
+  return Step::kOperate;
+}
+
+uint32_t BlockRequest::Finish() {
+  // Last, after all data: with this byte the answer is complete. (The used ring's index, which
+  // orders it for the driver, is stored later, with release.)
+  *static_cast<volatile uint8_t*>(status_byte_) = status_;
+  // The used length counts bytes from the start without gaps (2.7.8.2): the status byte is one
+  // of them only if the data before it was written.
+  const uint64_t written = filled_ == in_bytes_ ? filled_ + 1 : filled_;
+  return static_cast<uint32_t>(std::min<uint64_t>(written, UINT32_MAX));
+}
+
+}  // namespace bulkhead::devices::virtio

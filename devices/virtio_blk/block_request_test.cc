@@ -1,0 +1,372 @@
+#include "devices/virtio_blk/block_request.h"
+
+#include <errno.h>
+#include <linux/falloc.h>
+#include <string.h>
+
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+using Step = BlockRequest::Step;
+using Kind = FileOperation::Kind;
+
+constexpr uint8_t kUntouched = 0xee;
+
+// A request whose readable and writable parts are cut into buffers as the test says.
+struct TestRequest {
+  TestRequest(const BlockHeader& header, std::vector<uint8_t> data_out, size_t data_in_bytes)
+      : readable(sizeof(header)), writable(data_in_bytes + 1, kUntouched) {
+    memcpy(readable.data(), &header, sizeof(header));
+    readable.insert(readable.end(), data_out.begin(), data_out.end());
+  }
+
+  // Cuts of 0 bytes: one buffer for all.
+  DescriptorChain Chain(size_t cut = 0) {
+    const auto add = [&](std::vector<uint8_t>& bytes) {
+      const size_t step = cut == 0 ? bytes.size() : cut;
+      for (size_t i = 0; i < bytes.size(); i += step) {
+        buffers.push_back({&bytes[i], std::min(step, bytes.size() - i)});
+      }
+    };
+    add(readable);
+    const size_t readable_count = buffers.size();
+    add(writable);
+    const absl::Span<iovec> all = absl::MakeSpan(buffers);
+    return {
+        .head = 0, .readable = all.first(readable_count), .writable = all.subspan(readable_count)};
+  }
+  uint8_t status() const { return writable.back(); }
+
+  std::vector<uint8_t> readable;
+  std::vector<uint8_t> writable;
+  std::vector<iovec> buffers;
+};
+
+std::vector<uint8_t> RangeBytes(const std::vector<BlockRange>& ranges) {
+  std::vector<uint8_t> bytes(ranges.size() * sizeof(BlockRange));
+  if (!ranges.empty()) memcpy(bytes.data(), ranges.data(), bytes.size());
+  return bytes;
+}
+
+BlockLimits Limits() {
+  return {.sectors = 100,
+          .read_only = false,
+          .discard = true,
+          .write_zeroes = true,
+          .write_through = false,
+          .max_request_bytes = 32 * kSectorSize,
+          .max_ranges = 3,
+          .max_discard_sectors = 20,
+          .max_write_zeroes_sectors = 10,
+          .id = "disk-1"};
+}
+
+TEST(BlockRequestTest, AReadBecomesOneOperationOnTheDataBuffers) {
+  TestRequest t({kBlockIn, 0, 7}, {}, 1024);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  const FileOperation& operation = request.operation();
+  EXPECT_EQ(operation.kind, Kind::kRead);
+  EXPECT_EQ(operation.offset, 7 * kSectorSize);
+  ASSERT_EQ(operation.buffers.size(), 1u);
+  EXPECT_EQ(operation.buffers[0].iov_base, t.writable.data());
+  EXPECT_EQ(operation.buffers[0].iov_len, 1024u);
+  ASSERT_EQ(request.OnResult(1024, Limits()), Step::kDone);
+  EXPECT_EQ(t.status(), kUntouched) << "the status is written last, by Finish()";
+  EXPECT_EQ(request.Finish(), 1025u);
+  EXPECT_EQ(t.status(), kBlockStatusOk);
+}
+
+TEST(BlockRequestTest, AnyCutIntoDescriptorsMeansTheSame) {
+  for (size_t cut = 1; cut < 40; ++cut) {
+    std::vector<uint8_t> data(512);
+    for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<uint8_t>(i * 7);
+    TestRequest t({kBlockOut, 0, 3}, data, 0);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(cut), Limits()), Step::kOperate) << cut;
+    EXPECT_EQ(request.operation().kind, Kind::kWrite);
+    EXPECT_EQ(request.operation().offset, 3 * kSectorSize);
+    std::vector<uint8_t> seen;
+    for (const iovec& buffer : request.operation().buffers) {
+      const uint8_t* bytes = static_cast<const uint8_t*>(buffer.iov_base);
+      seen.insert(seen.end(), bytes, bytes + buffer.iov_len);
+    }
+    EXPECT_EQ(seen, data) << cut;
+    ASSERT_EQ(request.OnResult(512, Limits()), Step::kDone);
+    EXPECT_EQ(request.Finish(), 1u);
+    EXPECT_EQ(t.status(), kBlockStatusOk);
+  }
+}
+
+TEST(BlockRequestTest, AShortTransferGoesOnWhereItStopped) {
+  TestRequest t({kBlockIn, 0, 0}, {}, 1024);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(300), Limits()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(450, Limits()), Step::kOperate);
+  EXPECT_EQ(request.operation().offset, 450u);
+  ASSERT_EQ(request.operation().buffers.size(), 3u);
+  EXPECT_EQ(request.operation().buffers[0].iov_base, &t.writable[450]);
+  EXPECT_EQ(request.operation().buffers[0].iov_len, 150u);
+  ASSERT_EQ(request.OnResult(150, Limits()), Step::kOperate);
+  EXPECT_EQ(request.operation().buffers[0].iov_base, &t.writable[600]);
+  ASSERT_EQ(request.OnResult(424, Limits()), Step::kDone);
+  EXPECT_EQ(request.Finish(), 1025u);
+}
+
+TEST(BlockRequestTest, InterruptedOperationsAreRepeatedButNotForEver) {
+  TestRequest t({kBlockIn, 0, 0}, {}, 512);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(-EINTR, Limits()), Step::kOperate);
+  int repeated = 1;
+  while (request.OnResult(-EAGAIN, Limits()) == Step::kOperate) ASSERT_LT(++repeated, 100);
+  EXPECT_EQ(request.error_number(), EAGAIN);
+  EXPECT_EQ(request.Finish(), 0u);
+  EXPECT_EQ(t.status(), kBlockStatusIoError);
+}
+
+TEST(BlockRequestTest, AnErrorOrTheEndOfTheFileFailsTheRequest) {
+  for (const int32_t result : {-EIO, -ENOSPC, 0}) {
+    TestRequest t({kBlockIn, 0, 0}, {}, 512);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+    ASSERT_EQ(request.OnResult(result, Limits()), Step::kDone) << result;
+    EXPECT_EQ(request.error_number(), result == 0 ? EIO : -result);
+    EXPECT_EQ(request.Finish(), 0u) << "no byte is promised to have been written";
+    EXPECT_EQ(t.status(), kBlockStatusIoError);
+  }
+}
+
+TEST(BlockRequestTest, WritesAreDurableInWriteThroughMode) {
+  BlockLimits limits = Limits();
+  for (const bool write_through : {false, true}) {
+    limits.write_through = write_through;
+    TestRequest t({kBlockOut, 0, 0}, std::vector<uint8_t>(512), 0);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
+    EXPECT_EQ(request.operation().durable, write_through);
+  }
+}
+
+TEST(BlockRequestTest, FlushSyncs) {
+  TestRequest t({kBlockFlushCommand, 0, 0}, {}, 0);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  EXPECT_EQ(request.operation().kind, Kind::kSync);
+  ASSERT_EQ(request.OnResult(0, Limits()), Step::kDone);
+  EXPECT_EQ(request.Finish(), 1u);
+  EXPECT_EQ(t.status(), kBlockStatusOk);
+}
+
+TEST(BlockRequestTest, GetIdGivesUpToTwentyBytesPaddedWithZeros) {
+  for (const size_t size : {4, 20, 32}) {
+    TestRequest t({kBlockGetId, 0, 0}, {}, size);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(3), Limits()), Step::kDone);
+    std::vector<uint8_t> expected(size, kUntouched);
+    const std::string id = std::string("disk-1") + std::string(14, '\0');
+    memcpy(expected.data(), id.data(), std::min<size_t>(size, 20));
+    const uint32_t length = request.Finish();
+    EXPECT_EQ(length, size <= 20 ? size + 1 : 20);
+    EXPECT_EQ(t.status(), kBlockStatusOk);
+    t.writable.pop_back();
+    EXPECT_EQ(t.writable, expected);
+  }
+}
+
+// --- Discard and write-zeroes --------------------------------------------------------------------
+
+TEST(BlockRequestTest, EachRangeBecomesAnAllocateOperation) {
+  struct Case {
+    uint32_t type, flags;
+    int mode;
+  };
+  const Case kCases[] = {
+      {kBlockDiscardCommand, 0, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE},
+      {kBlockWriteZeroesCommand, 0, FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE},
+      {kBlockWriteZeroesCommand, 1, FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE},
+  };
+  for (const Case& c : kCases) {
+    TestRequest t({c.type, 0, 0}, RangeBytes({{5, 2, c.flags}, {9, 0, c.flags}, {98, 2, c.flags}}),
+                  0);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(7), Limits()), Step::kOperate);
+    EXPECT_EQ(request.operation().kind, Kind::kAllocate);
+    EXPECT_EQ(request.operation().mode, c.mode);
+    EXPECT_EQ(request.operation().offset, 5 * kSectorSize);
+    EXPECT_EQ(request.operation().length, 2 * kSectorSize);
+    ASSERT_EQ(request.OnResult(0, Limits()), Step::kOperate) << "the empty range is skipped";
+    EXPECT_EQ(request.operation().offset, 98 * kSectorSize);
+    ASSERT_EQ(request.OnResult(0, Limits()), Step::kDone);
+    request.Finish();
+    EXPECT_EQ(t.status(), kBlockStatusOk);
+  }
+}
+
+TEST(BlockRequestTest, InWriteThroughModeRangesEndWithASync) {
+  BlockLimits limits = Limits();
+  limits.write_through = true;
+  TestRequest t({kBlockWriteZeroesCommand, 0, 0}, RangeBytes({{5, 2, 0}}), 0);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
+  ASSERT_EQ(request.OnResult(0, limits), Step::kOperate);
+  EXPECT_EQ(request.operation().kind, Kind::kSync);
+  EXPECT_EQ(request.OnResult(0, limits), Step::kDone);
+}
+
+TEST(BlockRequestTest, AFileSystemThatCannotAllocateIsWrittenZeros) {
+  for (const int error : {EOPNOTSUPP, EINVAL}) {
+    TestRequest t({kBlockWriteZeroesCommand, 0, 0}, RangeBytes({{4, 2, 0}, {8, 1, 1}}), 0);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+    ASSERT_EQ(request.OnResult(-error, Limits()), Step::kOperate);
+    EXPECT_EQ(request.operation().kind, Kind::kWrite);
+    EXPECT_EQ(request.operation().offset, 4 * kSectorSize);
+    ASSERT_EQ(request.operation().buffers.size(), 1u);
+    ASSERT_EQ(request.operation().buffers[0].iov_len, 1024u);
+    const uint8_t* zeros = static_cast<const uint8_t*>(request.operation().buffers[0].iov_base);
+    EXPECT_EQ(std::vector<uint8_t>(zeros, zeros + 1024), std::vector<uint8_t>(1024, 0));
+    ASSERT_EQ(request.OnResult(1000, Limits()), Step::kOperate) << "24 bytes are left";
+    EXPECT_EQ(request.operation().offset, 4 * kSectorSize + 1000);
+    EXPECT_EQ(request.operation().buffers[0].iov_len, 24u);
+    ASSERT_EQ(request.OnResult(24, Limits()), Step::kOperate);
+    EXPECT_EQ(request.operation().kind, Kind::kAllocate) << "the second range";
+    EXPECT_EQ(request.operation().offset, 8 * kSectorSize);
+    EXPECT_EQ(request.OnResult(0, Limits()), Step::kDone);
+    EXPECT_EQ(request.status(), kBlockStatusOk);
+  }
+}
+
+TEST(BlockRequestTest, ADiscardThatCannotBeDoneIsAHintNotTaken) {
+  TestRequest t({kBlockDiscardCommand, 0, 0}, RangeBytes({{4, 2, 0}}), 0);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(-EOPNOTSUPP, Limits()), Step::kDone);
+  EXPECT_EQ(request.status(), kBlockStatusOk);
+}
+
+TEST(BlockRequestTest, ARangeChangedAfterTheCheckIsCheckedAgain) {
+  TestRequest t({kBlockDiscardCommand, 0, 0}, RangeBytes({{1, 1, 0}, {2, 1, 0}}), 0);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  const BlockRange evil{99, 20, 0};
+  memcpy(&t.readable[sizeof(BlockHeader) + sizeof(BlockRange)], &evil, sizeof(evil));
+  ASSERT_EQ(request.OnResult(0, Limits()), Step::kDone);
+  EXPECT_EQ(request.status(), kBlockStatusIoError);
+}
+
+// --- What is refused at once
+// ----------------------------------------------------------------------
+
+struct RefusedCase {
+  const char* name;
+  BlockHeader header;
+  std::vector<uint8_t> data_out;
+  size_t data_in_bytes;
+  void (*change)(BlockLimits& limits);
+  uint8_t status;
+};
+
+void AsTheyAre(BlockLimits&) {}
+
+TEST(BlockRequestTest, ImpossibleRequestsAreRefusedWithoutAnOperation) {
+  constexpr uint64_t kMax = ~uint64_t{0};
+  const auto bytes = [](size_t n) { return std::vector<uint8_t>(n); };
+  const auto ranges = RangeBytes;
+  const uint32_t kDiscard = kBlockDiscardCommand, kZeroes = kBlockWriteZeroesCommand;
+  const uint8_t kError = kBlockStatusIoError, kUnsupported = kBlockStatusUnsupported;
+  const RefusedCase kCases[] = {
+      {"read behind the end", {kBlockIn, 0, 100}, {}, 512, AsTheyAre, kError},
+      {"read across the end", {kBlockIn, 0, 99}, {}, 1024, AsTheyAre, kError},
+      {"read where the offset wraps", {kBlockIn, 0, kMax}, {}, 512, AsTheyAre, kError},
+      {"read at 2^55", {kBlockIn, 0, uint64_t{1} << 55}, {}, 512, AsTheyAre, kError},
+      {"read of half a sector", {kBlockIn, 0, 0}, {}, 256, AsTheyAre, kError},
+      {"read of too much", {kBlockIn, 0, 0}, {}, 33 * 512, AsTheyAre, kError},
+      {"write across the end", {kBlockOut, 0, 99}, bytes(1024), 0, AsTheyAre, kError},
+      {"write of 513 bytes", {kBlockOut, 0, 0}, bytes(513), 0, AsTheyAre, kError},
+      {"write to a read-only disk",
+       {kBlockOut, 0, 0},
+       bytes(512),
+       0,
+       [](BlockLimits& limits) { limits.read_only = true; },
+       kError},
+      {"unknown type", {99, 0, 0}, {}, 512, AsTheyAre, kUnsupported},
+      {"secure erase", {14, 0, 0}, ranges({{0, 1, 0}}), 0, AsTheyAre, kUnsupported},
+      {"legacy SCSI command", {2, 0, 0}, bytes(512), 0, AsTheyAre, kUnsupported},
+      {"discard not negotiated",
+       {kDiscard, 0, 0},
+       ranges({{0, 1, 0}}),
+       0,
+       [](BlockLimits& limits) { limits.discard = false; },
+       kUnsupported},
+      {"write-zeroes not negotiated",
+       {kZeroes, 0, 0},
+       ranges({{0, 1, 0}}),
+       0,
+       [](BlockLimits& limits) { limits.write_zeroes = false; },
+       kUnsupported},
+      {"discard with the unmap flag",
+       {kDiscard, 0, 0},
+       ranges({{0, 1, 1}}),
+       0,
+       AsTheyAre,
+       kUnsupported},
+      {"write-zeroes with an unknown flag",
+       {kZeroes, 0, 0},
+       ranges({{0, 1, 2}}),
+       0,
+       AsTheyAre,
+       kUnsupported},
+      {"discard of no range", {kDiscard, 0, 0}, {}, 0, AsTheyAre, kError},
+      {"discard of half a range", {kDiscard, 0, 0}, bytes(24), 0, AsTheyAre, kError},
+      {"discard of too many ranges", {kDiscard, 0, 0}, bytes(64), 0, AsTheyAre, kError},
+      {"discard of too many sectors", {kDiscard, 0, 0}, ranges({{0, 21, 0}}), 0, AsTheyAre, kError},
+      {"write-zeroes of too many", {kZeroes, 0, 0}, ranges({{0, 11, 0}}), 0, AsTheyAre, kError},
+      {"discard across the end", {kDiscard, 0, 0}, ranges({{99, 2, 0}}), 0, AsTheyAre, kError},
+      {"second range wraps",
+       {kDiscard, 0, 0},
+       ranges({{0, 1, 0}, {kMax, 2, 0}}),
+       0,
+       AsTheyAre,
+       kError},
+  };
+  for (const RefusedCase& c : kCases) {
+    BlockLimits limits = Limits();
+    c.change(limits);
+    TestRequest t(c.header, c.data_out, c.data_in_bytes);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kDone) << c.name;
+    EXPECT_EQ(request.error_number(), 0) << c.name << ": the guest's error, not the disk's";
+    EXPECT_EQ(request.Finish(), c.data_in_bytes == 0 ? 1u : 0u) << c.name;
+    EXPECT_EQ(t.status(), c.status) << c.name;
+  }
+}
+
+TEST(BlockRequestTest, TransfersOfNothingAreDoneAtOnce) {
+  for (const uint32_t type : {kBlockIn, kBlockOut}) {
+    TestRequest t({type, 0, 100}, {}, 0);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kDone);
+    EXPECT_EQ(request.status(), kBlockStatusOk);
+  }
+}
+
+TEST(BlockRequestTest, AChainWithoutRoomForHeaderOrStatusIsMalformed) {
+  TestRequest t({kBlockIn, 0, 0}, {}, 512);
+  BlockRequest request;
+  DescriptorChain chain = t.Chain();
+  chain.readable[0].iov_len = 15;
+  EXPECT_EQ(request.Begin(chain, Limits()), Step::kMalformed);
+  TestRequest u({kBlockOut, 0, 0}, std::vector<uint8_t>(512), 0);
+  chain = u.Chain();
+  chain.writable = {};
+  EXPECT_EQ(request.Begin(chain, Limits()), Step::kMalformed);
+}
+
+}  // namespace
+}  // namespace bulkhead::devices::virtio

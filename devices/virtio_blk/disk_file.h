@@ -1,0 +1,26 @@
+#ifndef BULKHEAD_DEVICES_VIRTIO_BLK_DISK_FILE_H_
+#define BULKHEAD_DEVICES_VIRTIO_BLK_DISK_FILE_H_
+
+#include <stdint.h>
+
+#include "absl/status/statusor.h"
+#include "base/unique_fd.h"
+
+namespace bulkhead::devices::virtio {
+
+// What a disk is kept in: a regular file or a block device, as found at start.
+struct DiskFile {
+  UniqueFd fd;
+  uint64_t sectors = 0;  // whole ones; what the file has beyond is not shown
+  bool read_only = false;
+  uint32_t physical_block_size = 0;  // bytes, a power of two from 512 to 64 KiB
+};
+
+// Takes over an open descriptor. Read-only if it was opened so, if the block device is, or if
+// `read_only`. Errors: InvalidArgument (neither file nor block device, not readable, smaller than
+// a sector), and as fstat(2).
+absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only);
+
+}  // namespace bulkhead::devices::virtio
+
+#endif  // BULKHEAD_DEVICES_VIRTIO_BLK_DISK_FILE_H_

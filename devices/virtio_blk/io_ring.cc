@@ -1,0 +1,136 @@
+#include "devices/virtio_blk/io_ring.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/errno_status.h"
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+absl::Status SetupError(int error_number) {
+  switch (error_number) {
+    case EPERM:
+    case EACCES:
+      return absl::PermissionDeniedError(
+          "io_uring is not permitted here: see the sysctl kernel.io_uring_disabled and the seccomp "
+          "filter of a container");
+    case ENOSYS:
+      return absl::UnimplementedError("this kernel has no io_uring");
+    default:
+      return ErrnoToStatus(error_number, "io_uring_setup");
+  }
+}
+
+// One buffer needs no vector: the kernel then copies none.
+void PrepareTransfer(io_uring_sqe* entry, const FileOperation& operation, bool write) {
+  const iovec* buffers = operation.buffers.data();
+  const uint32_t count = static_cast<uint32_t>(operation.buffers.size());
+  if (count == 1) {
+    const uint32_t length = static_cast<uint32_t>(std::min<size_t>(buffers->iov_len, 1 << 30));
+    if (write) {
+      io_uring_prep_write(entry, 0, buffers->iov_base, length, operation.offset);
+    } else {
+      io_uring_prep_read(entry, 0, buffers->iov_base, length, operation.offset);
+    }
+  } else if (write) {
+    io_uring_prep_writev(entry, 0, buffers, count, operation.offset);
+  } else {
+    io_uring_prep_readv(entry, 0, buffers, count, operation.offset);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(int file, uint32_t max_operations) {
+  std::unique_ptr<IoRing> ring(new IoRing());
+  io_uring_params parameters;
+  memset(&parameters, 0, sizeof(parameters));
+  // The kernel takes a whole batch even when one of its operations fails at once. Since 5.18.
+  parameters.flags = IORING_SETUP_SUBMIT_ALL;
+  int error = io_uring_queue_init_params(max_operations, &ring->ring_, &parameters);
+  if (error == -EINVAL) {
+    memset(&parameters, 0, sizeof(parameters));
+    error = io_uring_queue_init_params(max_operations, &ring->ring_, &parameters);
+  }
+  if (error < 0) {
+    ring->ring_.ring_fd = -1;
+    return SetupError(-error);
+  }
+  if (const int result = io_uring_register_files(&ring->ring_, &file, 1); result < 0) {
+    return ErrnoToStatus(-result, "io_uring_register_files");
+  }
+  return ring;
+}
+
+IoRing::~IoRing() {
+  if (ring_.ring_fd >= 0) io_uring_queue_exit(&ring_);
+}
+
+void IoRing::Prepare(const FileOperation& operation, uint64_t id) {
+  io_uring_sqe* entry = io_uring_get_sqe(&ring_);
+  if (entry == nullptr) abort();  // the caller's error: there is one entry for each operation
+  switch (operation.kind) {
+    case FileOperation::Kind::kRead:
+      PrepareTransfer(entry, operation, false);
+      break;
+    case FileOperation::Kind::kWrite:
+      PrepareTransfer(entry, operation, true);
+      if (operation.durable) entry->rw_flags = RWF_DSYNC;
+      break;
+    case FileOperation::Kind::kSync:
+      io_uring_prep_fsync(entry, 0, IORING_FSYNC_DATASYNC);
+      break;
+    case FileOperation::Kind::kAllocate:
+      io_uring_prep_fallocate(entry, 0, operation.mode, static_cast<off_t>(operation.offset),
+                              static_cast<off_t>(operation.length));
+      break;
+  }
+  entry->flags |= IOSQE_FIXED_FILE;
+  io_uring_sqe_set_data64(entry, id);
+  ++in_flight_;
+}
+
+bool IoRing::Submit() {
+  // Some kernels stop in the middle of a batch: each turn takes at least one entry.
+  while (io_uring_sq_ready(&ring_) != 0) {
+    const int submitted = io_uring_submit(&ring_);
+    if (submitted == -EINTR) continue;
+    if (submitted <= 0) return false;  // EAGAIN: no memory; EBUSY: results must be reaped first
+  }
+  return true;
+}
+
+bool IoRing::Reap(Result& result) {
+  io_uring_cqe* entry = nullptr;
+  if (io_uring_peek_cqe(&ring_, &entry) != 0) return false;
+  result.id = io_uring_cqe_get_data64(entry);
+  result.result = entry->res;
+  io_uring_cqe_seen(&ring_, entry);
+  --in_flight_;
+  return true;
+}
+
+bool IoRing::Drain(absl::Duration timeout) {
+  const absl::Time deadline = absl::Now() + timeout;
+  while (in_flight_ != 0) {
+    Submit();
+    Result result;
+    if (Reap(result)) continue;
+    const absl::Duration left = deadline - absl::Now();
+    if (left <= absl::ZeroDuration()) return false;
+    __kernel_timespec wait{};
+    wait.tv_sec = absl::ToInt64Seconds(left);
+    wait.tv_nsec = absl::ToInt64Nanoseconds(left - absl::Seconds(wait.tv_sec));
+    io_uring_cqe* entry = nullptr;
+    io_uring_wait_cqe_timeout(&ring_, &entry, &wait);
+  }
+  return true;
+}
+
+}  // namespace bulkhead::devices::virtio
