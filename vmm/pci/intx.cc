@@ -1,6 +1,5 @@
 #include "vmm/pci/intx.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -10,11 +9,18 @@
 namespace bulkhead::vmm {
 namespace {
 
+bool IsReadable(int event_fd) {
+  pollfd p = {.fd = event_fd, .events = POLLIN, .revents = 0};
+  return poll(&p, 1, 0) == 1 && (p.revents & POLLIN) != 0;
+}
+
+// Makes sure that the eventfd has a count. The device shares its file description, so it may have
+// made it blocking and filled it: a full one is not written to, and if a device manages to fill it
+// between the two calls, the write ends at the latest with the signal that kicks the vCPU.
 void Signal(int event_fd) {
+  if (IsReadable(event_fd)) return;
   const uint64_t one = 1;
-  // EAGAIN: the counter is at its maximum, so its reader is being woken anyway.
-  while (write(event_fd, &one, sizeof(one)) < 0 && errno == EINTR) {
-  }
+  [[maybe_unused]] const ssize_t n = write(event_fd, &one, sizeof(one));
 }
 
 }  // namespace
@@ -42,10 +48,6 @@ absl::Status Intx::SetUsable(bool usable) {
   return absl::OkStatus();
 }
 
-bool Intx::IsPending() const {
-  if (bound_) return false;
-  pollfd p = {.fd = event_fd_, .events = POLLIN, .revents = 0};
-  return poll(&p, 1, 0) == 1 && (p.revents & POLLIN) != 0;
-}
+bool Intx::IsPending() const { return !bound_ && IsReadable(event_fd_); }
 
 }  // namespace bulkhead::vmm
