@@ -27,7 +27,8 @@ constexpr uint32_t kMaxRanges = 32;
 constexpr uint32_t kMaxDiscardSectors = 1 << 21;      // 1 GiB: one fallocate
 constexpr uint32_t kMaxWriteZeroesSectors = 1 << 17;  // 64 MiB: may become writes
 
-constexpr absl::Duration kDrainTimeout = absl::Seconds(5);
+// A device process ends within a second.
+constexpr absl::Duration kDrainTimeout = absl::Milliseconds(500);
 // A failing disk fails every request: that must not fill the log.
 constexpr uint32_t kMaxFailuresLogged = 16;
 

@@ -1,0 +1,52 @@
+// The disk as a process.
+#include <stdint.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/flags/flag.h"
+#include "absl/status/statusor.h"
+#include "base/status_macros.h"
+#include "devices/host/device_model.h"
+#include "devices/host/run_device.h"
+#include "devices/virtio/pci_transport.h"
+#include "devices/virtio_blk/block_device.h"
+
+ABSL_FLAG(
+    uint32_t, queues, 1,
+    "Request queues, 1 to 32. One thread serves them all; more than one lets the guest's CPUs "
+    "submit without sharing a lock, and each have its completions.");
+ABSL_FLAG(uint32_t, queue_size, 256,
+          "Entries of a queue, a power of two from 4 to 1024: requests in flight, and buffers of "
+          "one request.");
+ABSL_FLAG(std::string, serial, "",
+          "Serial number that the guest sees, up to 20 bytes (/dev/disk/by-id/virtio-SERIAL).");
+ABSL_FLAG(bool, readonly, false,
+          "Refuse writes, even if the disk could be written. A disk that was opened for reading "
+          "only is read-only anyway.");
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+absl::StatusOr<std::unique_ptr<DeviceModel>> CreateDisk() {
+  ASSIGN_OR_RETURN(std::unique_ptr<BlockDevice> device,
+                   BlockDevice::Create({.queues = absl::GetFlag(FLAGS_queues),
+                                        .queue_size = absl::GetFlag(FLAGS_queue_size),
+                                        .serial = absl::GetFlag(FLAGS_serial),
+                                        .read_only = absl::GetFlag(FLAGS_readonly)}));
+  return std::make_unique<PciTransport>(std::move(device));
+}
+
+constexpr DeviceProgram kProgram = {
+    .name = "virtio-blk",
+    .help = "a disk over virtio. Resource 'disk': the file or block device that holds it.",
+    .create = CreateDisk,
+};
+
+}  // namespace
+}  // namespace bulkhead::devices::virtio
+
+int main(int argc, char** argv) {
+  return bulkhead::devices::RunDevice(argc, argv, bulkhead::devices::virtio::kProgram);
+}
