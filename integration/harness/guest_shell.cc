@@ -1,0 +1,70 @@
+#include "integration/harness/guest_shell.h"
+
+#include <algorithm>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "base/status_macros.h"
+
+namespace bulkhead::integration {
+namespace {
+
+// A boot takes some seconds even where KVM itself is emulated; a loaded machine multiplies it.
+constexpr absl::Duration kBootTimeout = absl::Seconds(120);
+constexpr absl::Duration kPowerOffTimeout = absl::Seconds(60);
+
+std::string WithoutCarriageReturns(std::string text) {
+  text.erase(std::remove(text.begin(), text.end(), '\r'), text.end());
+  return text;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GuestShell>> GuestShell::Boot(const std::vector<std::string>& flags,
+                                                             absl::string_view cmdline) {
+  const bool has_kernel = std::any_of(flags.begin(), flags.end(), [](const std::string& flag) {
+    return absl::string_view(flag).substr(0, 9) == "--kernel=";
+  });
+  std::vector<std::string> all = {
+      absl::StrCat("--initrd=", DataFile("kernel_images/guest_initramfs.cpio")),
+      absl::StrCat("--cmdline=console=ttyS0 quiet panic=-1 bulkhead.shell=1 ", cmdline)};
+  if (!has_kernel) {
+    all.push_back(absl::StrCat("--kernel=", DataFile("external/debian_guest_kernel/vmlinux")));
+  }
+  all.insert(all.end(), flags.begin(), flags.end());
+  ASSIGN_OR_RETURN(std::unique_ptr<VmProcess> vm, VmProcess::Start(all));
+  std::unique_ptr<GuestShell> shell(new GuestShell(std::move(vm)));
+  RETURN_IF_ERROR(shell->vm_->WaitForOutput("BULKHEAD-READY", kBootTimeout).status());
+  // Without echo and prompt, all that comes back is what commands print. Typed ahead of the
+  // shell's start it might be flushed by it: wait for its prompt.
+  RETURN_IF_ERROR(shell->vm_->WaitForOutput("# ", kBootTimeout).status());
+  RETURN_IF_ERROR(shell->vm_->Type("stty -echo; PS1=; PS2=; echo shell''-is-quiet\n"));
+  RETURN_IF_ERROR(shell->vm_->WaitForOutput("shell-is-quiet", kBootTimeout).status());
+  return shell;
+}
+
+absl::StatusOr<std::string> GuestShell::Run(absl::string_view command, absl::Duration timeout) {
+  const std::string mark = absl::StrCat("@", ++commands_, "@");
+  RETURN_IF_ERROR(vm_->Type(absl::StrCat(command, "\necho \"", mark, "$?", mark, "\"\n")));
+  ASSIGN_OR_RETURN(std::string output, vm_->WaitForOutput(mark, timeout));
+  ASSIGN_OR_RETURN(const std::string code_text, vm_->WaitForOutput(mark, timeout));
+  output = WithoutCarriageReturns(std::move(output));
+  absl::string_view trimmed = output;
+  while (absl::ConsumePrefix(&trimmed, "\n")) {
+  }
+  absl::ConsumeSuffix(&trimmed, "\n");
+  int code = 0;
+  if (!absl::SimpleAtoi(code_text, &code) || code != 0) {
+    return absl::InternalError(
+        absl::StrCat("in the guest: ", command, ": exit code ", code_text, "\n", trimmed));
+  }
+  return std::string(trimmed);
+}
+
+absl::StatusOr<ExitInfo> GuestShell::Leave() {
+  RETURN_IF_ERROR(vm_->Type("exit\n"));
+  return vm_->WaitForExit(kPowerOffTimeout);
+}
+
+}  // namespace bulkhead::integration

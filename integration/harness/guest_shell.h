@@ -1,0 +1,46 @@
+#ifndef BULKHEAD_INTEGRATION_HARNESS_GUEST_SHELL_H_
+#define BULKHEAD_INTEGRATION_HARNESS_GUEST_SHELL_H_
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "integration/harness/vm_process.h"
+
+namespace bulkhead::integration {
+
+// A Linux guest with a shell on its serial console, driven as a person would: by typing.
+// Every wait has a deadline. Single-threaded.
+class GuestShell {
+ public:
+  // Boots the Debian guest (vmlinux and initramfs are data of the test) with these further
+  // flags of vmm and words of the kernel command line, up to the shell.
+  static absl::StatusOr<std::unique_ptr<GuestShell>> Boot(const std::vector<std::string>& flags,
+                                                          absl::string_view cmdline = "");
+
+  // Runs one command line and returns what it printed, without the last newline. Errors:
+  // Internal (exit code other than 0, with the output), and those of the VmProcess.
+  absl::StatusOr<std::string> Run(absl::string_view command,
+                                  absl::Duration timeout = absl::Seconds(60));
+
+  // Ends the shell: the guest powers off (or reboots, with bulkhead.reboot=1 on its command
+  // line). Returns how the vmm ended.
+  absl::StatusOr<ExitInfo> Leave();
+
+  VmProcess& vm() { return *vm_; }
+
+ private:
+  explicit GuestShell(std::unique_ptr<VmProcess> vm) : vm_(std::move(vm)) {}
+
+  std::unique_ptr<VmProcess> vm_;
+  int commands_ = 0;
+};
+
+}  // namespace bulkhead::integration
+
+#endif  // BULKHEAD_INTEGRATION_HARNESS_GUEST_SHELL_H_

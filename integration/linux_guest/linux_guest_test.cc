@@ -1,0 +1,191 @@
+// An unmodified Debian kernel with every device in a process of its own.
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "integration/harness/guest_shell.h"
+
+namespace bulkhead::integration {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+using ::testing::UnorderedElementsAre;
+
+std::string TempPath(const std::string& name) {
+  return absl::StrCat(::testing::TempDir(), "/", name);
+}
+
+// Runs a command of the host; returns its output, or fails the test.
+std::string OnHost(const std::string& command) {
+  FILE* pipe = popen(absl::StrCat(command, " 2>&1").c_str(), "r");
+  std::string output;
+  std::array<char, 4096> bytes;
+  while (const size_t n = fread(bytes.data(), 1, bytes.size(), pipe))
+    output.append(bytes.data(), n);
+  EXPECT_EQ(pclose(pipe), 0) << command << "\n" << output;
+  return output;
+}
+
+std::string Sha256(const std::string& path) { return OnHost("sha256sum " + path).substr(0, 64); }
+
+void MakeRandomFile(const std::string& path, size_t bytes) {
+  std::mt19937_64 random(std::random_device{}());
+  std::ofstream out(path, std::ios::binary);
+  for (size_t i = 0; i < bytes; i += sizeof(uint64_t)) {
+    const uint64_t word = random();
+    out.write(reinterpret_cast<const char*>(&word), sizeof(word));
+  }
+  ASSERT_TRUE(out.flush().good());
+}
+
+void MakeEmptyFile(const std::string& path, size_t bytes) {
+  std::ofstream(path).flush();
+  ASSERT_EQ(truncate(path.c_str(), static_cast<off_t>(bytes)), 0);
+}
+
+// The output of a command in the guest; fails the test if the command fails.
+#define GUEST(shell, ...)                                                       \
+  ({                                                                            \
+    const absl::StatusOr<std::string> guest_output = (shell)->Run(__VA_ARGS__); \
+    ASSERT_TRUE(guest_output.ok()) << guest_output.status();                    \
+    *guest_output;                                                              \
+  })
+
+TEST(LinuxGuestTest, BootsOnTwoProcessorsWithAllDevicesAndPowersOff) {
+  const std::string random_disk = TempPath("random.img");
+  const std::string fs_disk = TempPath("fs.img");
+  MakeRandomFile(random_disk, 8 << 20);
+  MakeEmptyFile(fs_disk, 32 << 20);
+  absl::StatusOr<std::unique_ptr<GuestShell>> booted = GuestShell::Boot(
+      {"--cpus=2", "--memory=256M", absl::StrCat("--disk=path=", random_disk, ",readonly"),
+       absl::StrCat("--disk=path=", fs_disk), "--rng"});
+  ASSERT_TRUE(booted.ok()) << booted.status();
+  const std::unique_ptr<GuestShell>& guest = *booted;
+
+  std::vector<std::string> device_processes;
+  for (const VmProcess::Child& child : guest->vm().Children()) {
+    device_processes.push_back(child.name);
+  }
+  EXPECT_THAT(device_processes,
+              UnorderedElementsAre("virtio_blk", "virtio_blk", "virtio_rng", "uart16550"));
+
+  EXPECT_THAT(GUEST(guest, "uname -r"), MatchesRegex("6\\.1\\..*-cloud-amd64"));
+  EXPECT_EQ(GUEST(guest, "cat /sys/devices/system/cpu/online"), "0-1");
+  EXPECT_EQ(GUEST(guest, "grep -c ^processor /proc/cpuinfo"), "2");
+
+  // The disk reads back what the host wrote; writing to it is refused.
+  EXPECT_EQ(GUEST(guest, "sha256sum < /dev/vda").substr(0, 64), Sha256(random_disk));
+  EXPECT_EQ(GUEST(guest, "cat /sys/block/vda/ro"), "1");
+
+  // Entropy: two reads that differ.
+  const std::string read_entropy = "dd if=/dev/hwrng bs=32 count=1 2>/dev/null | sha256sum";
+  const std::string first_entropy = GUEST(guest, read_entropy);
+  EXPECT_NE(first_entropy, GUEST(guest, read_entropy));
+  EXPECT_EQ(GUEST(guest, "cat /sys/class/misc/hw_random/rng_current"), "virtio_rng.0");
+
+  // Every virtio device survives that its driver lets go of it and takes it again.
+  const std::string drivers = GUEST(guest,
+                                    "for d in /sys/bus/virtio/devices/*; do "
+                                    "echo $(basename $d) $(basename $(readlink $d/driver)); done");
+  std::set<std::string> rebound;
+  for (absl::string_view line : absl::StrSplit(drivers, '\n')) {
+    const std::vector<std::string> words = absl::StrSplit(line, ' ');
+    ASSERT_EQ(words.size(), 2u) << line;
+    const std::string folder = absl::StrCat("/sys/bus/virtio/drivers/", words[1]);
+    GUEST(guest, absl::StrCat("echo ", words[0], " > ", folder, "/unbind && echo ", words[0], " > ",
+                              folder, "/bind"));
+    rebound.insert(words[1]);
+  }
+  EXPECT_THAT(rebound, UnorderedElementsAre("virtio_blk", "virtio_rng"));
+  EXPECT_EQ(GUEST(guest, "sha256sum < /dev/vda").substr(0, 64), Sha256(random_disk));
+  EXPECT_NE(first_entropy, GUEST(guest, read_entropy));
+  // And a whole PCI function its PCI driver.
+  GUEST(guest,
+        "f=$(basename $(readlink -f /sys/block/vda/device/..)) && "
+        "echo $f > /sys/bus/pci/drivers/virtio-pci/unbind && [ ! -e /dev/vda ] && "
+        "echo $f > /sys/bus/pci/drivers/virtio-pci/bind");
+  EXPECT_EQ(GUEST(guest, "sha256sum < /dev/vda").substr(0, 64), Sha256(random_disk));
+
+  // A file system made, filled and synced in the guest.
+  GUEST(guest,
+        "modprobe ext4 && mke2fs -q -F /dev/vdb && mkdir -p /mnt/fs && "
+        "mount -t ext4 /dev/vdb /mnt/fs");
+  GUEST(guest,
+        "for i in 1 2 3 4; do dd if=/dev/urandom of=/mnt/fs/file$i bs=64k count=32 "
+        "2>/dev/null || exit 1; done; rm /mnt/fs/file3");
+  const std::string sums = GUEST(guest, "cd /mnt/fs && sha256sum file1 file2 file4 && cd /");
+  GUEST(guest, "sync && umount /mnt/fs");
+  EXPECT_EQ(GUEST(guest,
+                  "dmesg | grep -i -E 'error|fail|reset|warn' | "
+                  "grep -v -i -E 'acpi|mitigat|firmware' || true"),
+            "");
+
+  const absl::StatusOr<ExitInfo> exit = guest->Leave();
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->ToString(), "exit code 0");
+
+  OnHost("/sbin/e2fsck -f -n " + fs_disk);
+  std::string host_sums;
+  for (const char* name : {"file1", "file2", "file4"}) {
+    OnHost(absl::StrCat("/sbin/debugfs -R 'dump /", name, " ", TempPath(name), "' ", fs_disk));
+    absl::StrAppend(&host_sums, host_sums.empty() ? "" : "\n", Sha256(TempPath(name)), "  ", name);
+  }
+  EXPECT_EQ(host_sums, sums);
+}
+
+TEST(LinuxGuestTest, ABzImageWithoutMsiRunsOnLineInterruptsAndItsRebootIsTold) {
+  const std::string disk = TempPath("intx.img");
+  MakeRandomFile(disk, 1 << 20);
+  absl::StatusOr<std::unique_ptr<GuestShell>> booted =
+      GuestShell::Boot({absl::StrCat("--kernel=", DataFile("external/debian_guest_kernel/bzImage")),
+                        "--memory=256M", absl::StrCat("--disk=path=", disk), "--rng"},
+                       "pci=nomsi bulkhead.reboot=1");
+  ASSERT_TRUE(booted.ok()) << booted.status();
+  const std::unique_ptr<GuestShell>& guest = *booted;
+  EXPECT_THAT(GUEST(guest, "cat /proc/interrupts"), HasSubstr("IO-APIC"));
+  EXPECT_EQ(GUEST(guest, "grep -c MSI /proc/interrupts || true"), "0");
+  EXPECT_EQ(GUEST(guest, "sha256sum < /dev/vda").substr(0, 64), Sha256(disk));
+  const absl::StatusOr<ExitInfo> exit = guest->Leave();
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->ToString(), "exit code 3");
+}
+
+TEST(LinuxGuestTest, ADeviceThatDiesIsReportedAndTheGuestLivesOn) {
+  const std::string disk = TempPath("dying.img");
+  MakeRandomFile(disk, 1 << 20);
+  absl::StatusOr<std::unique_ptr<GuestShell>> booted =
+      GuestShell::Boot({"--memory=256M", absl::StrCat("--disk=path=", disk), "--rng"});
+  ASSERT_TRUE(booted.ok()) << booted.status();
+  const std::unique_ptr<GuestShell>& guest = *booted;
+  for (const VmProcess::Child& child : guest->vm().Children()) {
+    if (child.name == "virtio_rng") kill(child.pid, SIGKILL);
+  }
+  const absl::StatusOr<std::string> log =
+      guest->vm().WaitForLog("killed by signal 9", absl::Seconds(10));
+  ASSERT_TRUE(log.ok()) << log.status();
+  EXPECT_THAT(*log, HasSubstr("rng0"));
+  // Its registers now read all ones; the other devices are as before.
+  EXPECT_EQ(GUEST(guest, "sha256sum < /dev/vda").substr(0, 64), Sha256(disk));
+  const absl::StatusOr<ExitInfo> exit = guest->Leave();
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->ToString(), "exit code 0");
+}
+
+}  // namespace
+}  // namespace bulkhead::integration
