@@ -45,8 +45,11 @@ Devices; each flag starts one process, and may be given several times
   --verbose         log what happens
   --help            this text
 
-Exit codes: 0 the guest powered off, 2 bad configuration, 3 the guest asked for a reset,
-4 triple fault, 5 the vmm or KVM failed, 130/143 ended by SIGINT/SIGTERM.
+Exit codes
+  0 the guest powered off          3 the guest asked for a reset
+  1 the vmm or its host failed     4 the guest's processor shut down (triple fault)
+  2 bad configuration              5 KVM could not go on with the guest
+                                   6 ended from outside: SIGINT, SIGTERM, SIGHUP
 
 Example
   vmm --kernel vmlinux --initrd initrd.img --cmdline 'console=ttyS0' \
