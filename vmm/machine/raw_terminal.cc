@@ -1,0 +1,20 @@
+#include "vmm/machine/raw_terminal.h"
+
+#include <unistd.h>
+
+namespace bulkhead::vmm {
+
+RawTerminal::RawTerminal() {
+  if (tcgetattr(STDIN_FILENO, &saved_) != 0) return;
+  termios raw = saved_;
+  cfmakeraw(&raw);
+  raw.c_oflag = saved_.c_oflag;
+  active_ = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
+}
+
+RawTerminal::~RawTerminal() {
+  // Drained: what the guest printed last still belongs to its mode.
+  if (active_) tcsetattr(STDIN_FILENO, TCSADRAIN, &saved_);
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,106 @@
+// vmm: one virtual machine, every device a process of its own. See --help.
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <memory>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/log.h"
+#include "base/unique_fd.h"
+#include "vmm/config/command_line.h"
+#include "vmm/config/validate.h"
+#include "vmm/machine/machine.h"
+#include "vmm/machine/raw_terminal.h"
+#include "vmm/vcpu/vm_end.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+int ExitCode(EndReason reason) { return static_cast<int>(reason); }
+
+int Report(const absl::Status& status) {
+  LogError(status.message());
+  return ExitCode(absl::IsInvalidArgument(status) ? EndReason::kConfigError
+                                                  : EndReason::kVmmError);
+}
+
+// The signals that end the VM, as a descriptor; from now on they do nothing else. Call before
+// threads start: they inherit the mask.
+UniqueFd TakeSignals() {
+  signal(SIGPIPE, SIG_IGN);
+  sigset_t ending;
+  sigemptyset(&ending);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&ending, number);
+  sigprocmask(SIG_BLOCK, &ending, nullptr);
+  return UniqueFd(signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+// Waits for the VM's end, or for a signal that ends it.
+VmEnd WaitForEnd(Machine& machine, int signals) {
+  while (true) {
+    pollfd polled[2] = {{.fd = machine.end_fd(), .events = POLLIN, .revents = 0},
+                        {.fd = signals, .events = POLLIN, .revents = 0}};
+    // No limit: the guest runs for as long as it likes; a signal ends the wait.
+    if (poll(polled, 2, -1) < 0 && errno != EINTR) continue;
+    signalfd_siginfo info;
+    if (read(signals, &info, sizeof(info)) == sizeof(info)) {
+      machine.RequestEnd({EndReason::kStopped,
+                          absl::StrCat("ended by ", strsignal(static_cast<int>(info.ssi_signo)))});
+    }
+    if (machine.ended()) return machine.Stop();
+  }
+}
+
+int Run(int argc, char** argv) {
+  const absl::Time started = absl::Now();
+  InitLog("vmm", LogLevel::kInfo);
+  absl::StatusOr<CommandLine> line = ParseCommandLine(argc, argv);
+  if (!line.ok()) return Report(line.status());
+  if (line->help) {
+    fputs(std::string(CommandLineHelp()).c_str(), stdout);
+    return 0;
+  }
+  if (line->verbose) InitLog("vmm", LogLevel::kDebug);
+
+  HostLimits host = CurrentHost();
+  if (!line->device_dir.empty()) host.device_dirs = {line->device_dir};
+  absl::StatusOr<VmSpec> spec = ValidateConfig(line->config, line->places, host);
+  if (!spec.ok()) return Report(spec.status());
+  if (line->check_only) {
+    printf("The configuration of \"%s\" is valid.\n", spec->name.c_str());
+    return 0;
+  }
+
+  const UniqueFd signals = TakeSignals();
+  const bool uses_terminal = spec->uses_standard_input;
+  absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Create(*std::move(spec));
+  if (!machine.ok()) return Report(machine.status());
+
+  std::optional<RawTerminal> terminal;
+  if (uses_terminal) terminal.emplace();
+  if (const absl::Status status = (*machine)->Start(); !status.ok()) return Report(status);
+  LogDebug(absl::StrCat("the guest runs, ", absl::FormatDuration(absl::Now() - started),
+                        " after the start"));
+
+  const VmEnd end = WaitForEnd(**machine, signals.get());
+  terminal.reset();
+  const std::string text =
+      absl::StrCat("the VM ended: ", Name(end.reason), end.message.empty() ? "" : ": ", end.message);
+  const bool expected = end.reason == EndReason::kPowerOff || end.reason == EndReason::kReset;
+  Log(expected ? LogLevel::kDebug : LogLevel::kError, text);
+  return ExitCode(end.reason);
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm
+
+int main(int argc, char** argv) { return bulkhead::vmm::Run(argc, argv); }
