@@ -29,8 +29,7 @@ int ExitCode(EndReason reason) { return static_cast<int>(reason); }
 
 int Report(const absl::Status& status) {
   LogError(status.message());
-  return ExitCode(absl::IsInvalidArgument(status) ? EndReason::kConfigError
-                                                  : EndReason::kVmmError);
+  return ExitCode(absl::IsInvalidArgument(status) ? EndReason::kConfigError : EndReason::kVmmError);
 }
 
 // The signals that end the VM, as a descriptor; from now on they do nothing else. Call before
@@ -93,8 +92,8 @@ int Run(int argc, char** argv) {
 
   const VmEnd end = WaitForEnd(**machine, signals.get());
   terminal.reset();
-  const std::string text =
-      absl::StrCat("the VM ended: ", Name(end.reason), end.message.empty() ? "" : ": ", end.message);
+  const std::string text = absl::StrCat("the VM ended: ", Name(end.reason),
+                                        end.message.empty() ? "" : ": ", end.message);
   const bool expected = end.reason == EndReason::kPowerOff || end.reason == EndReason::kReset;
   Log(expected ? LogLevel::kDebug : LogLevel::kError, text);
   return ExitCode(end.reason);
