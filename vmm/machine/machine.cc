@@ -90,28 +90,27 @@ GuestAddress Machine::HighWindowStart() const {
 absl::Status Machine::PlugDevices(const std::vector<uint32_t>& wanted_slots) {
   std::vector<uint32_t> wanted_by_pci;
   for (size_t i = 0; i < devices_.size(); ++i) {
-    if (devices_[i]->description().pci() != nullptr) wanted_by_pci.push_back(wanted_slots[i]);
+    if (devices_[i]->description().pci.has_value()) wanted_by_pci.push_back(wanted_slots[i]);
   }
   ASSIGN_OR_RETURN(const std::vector<uint32_t> slots, PciHost::ChooseSlots(wanted_by_pci));
   size_t next_slot = 0;
   for (const std::unique_ptr<RemoteDevice>& device : devices_) {
     const DeviceDescription& description = device->description();
-    const DeviceDescription::PciFunction* function = description.pci();
-    if (function == nullptr) {
+    if (!description.pci.has_value()) {
       RETURN_IF_ERROR(PlugPlatformDevice(*device));
       continue;
     }
-    RETURN_IF_ERROR(pci_->AddFunction(slots[next_slot++],
-                                      MakeFunctionConfig(device->name(), *function, description,
-                                                         device->endpoints()),
-                                      *device)
-                        .status());
+    RETURN_IF_ERROR(
+        pci_->AddFunction(slots[next_slot++],
+                          MakeFunctionConfig(device->name(), description, device->endpoints()),
+                          *device)
+            .status());
   }
   return pci_->PlaceBars();
 }
 
 absl::Status Machine::PlugPlatformDevice(RemoteDevice& device) {
-  const DeviceDescription::PlatformDevice& platform = *device.description().platform();
+  const DeviceDescription::PlatformDevice& platform = *device.description().platform;
   for (size_t i = 0; i < platform.port_ranges.size(); ++i) {
     const DeviceDescription::PortRange& range = platform.port_ranges[i];
     port_regions_.push_back(std::make_unique<PortRegion>(device, static_cast<uint8_t>(i)));
@@ -125,9 +124,9 @@ absl::Status Machine::PlugPlatformDevice(RemoteDevice& device) {
   }
   if (platform.irq != 0) {
     for (const std::unique_ptr<RemoteDevice>& other : devices_) {
-      const DeviceDescription::PlatformDevice* there = other->description().platform();
+      const auto& there = other->description().platform;
       if (other.get() == &device) break;
-      if (there != nullptr && there->irq == platform.irq) {
+      if (there.has_value() && there->irq == platform.irq) {
         return absl::InvalidArgumentError(
             absl::StrCat("device \"", device.name(), "\": IRQ ", platform.irq,
                          " is that of device \"", other->name(), "\"; an edge cannot be shared"));
@@ -143,8 +142,7 @@ absl::Status Machine::BindPlatformDoorbells(RemoteDevice& device) {
   const DeviceDescription& description = device.description();
   for (size_t i = 0; i < description.doorbells.size(); ++i) {
     const DeviceDescription::Doorbell& doorbell = description.doorbells[i];
-    const uint64_t port =
-        description.platform()->port_ranges[doorbell.region].base + doorbell.offset;
+    const uint64_t port = description.platform->port_ranges[doorbell.region].base + doorbell.offset;
     RETURN_IF_ERROR(vm_->event_routing().BindDoorbell(EventRouting::Space::kPort, port,
                                                       doorbell.size_bytes,
                                                       device.endpoints().doorbells()[i].fd()));
@@ -155,8 +153,8 @@ absl::Status Machine::BindPlatformDoorbells(RemoteDevice& device) {
 absl::Status Machine::Boot(VmSpec& spec) {
   AcpiDescription acpi{.vcpus = spec.cpus, .high_window_start = HighWindowStart()};
   for (const std::unique_ptr<RemoteDevice>& device : devices_) {
-    const DeviceDescription::PlatformDevice* platform = device->description().platform();
-    if (platform == nullptr) continue;
+    const auto& platform = device->description().platform;
+    if (!platform.has_value()) continue;
     AcpiPlatformDevice& told = acpi.platform_devices.emplace_back();
     told.name = device->name();
     told.acpi_hid = platform->acpi_hid;

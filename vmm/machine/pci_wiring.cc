@@ -4,10 +4,9 @@
 
 namespace bulkhead::vmm {
 
-PciFunctionConfig MakeFunctionConfig(absl::string_view name,
-                                     const DeviceDescription::PciFunction& function,
-                                     const DeviceDescription& description,
+PciFunctionConfig MakeFunctionConfig(absl::string_view name, const DeviceDescription& description,
                                      const DeviceEndpoints& endpoints) {
+  const DeviceDescription::PciFunction& function = *description.pci;
   PciFunctionConfig config;
   config.name = std::string(name);
   config.vendor_id = function.vendor_id;

@@ -9,10 +9,9 @@
 namespace bulkhead::vmm {
 
 // How the PCI code is told of a device in another process: what it said it is, and the eventfds
-// that the vmm holds for it. The descriptors stay those of `endpoints`.
-PciFunctionConfig MakeFunctionConfig(absl::string_view name,
-                                     const DeviceDescription::PciFunction& function,
-                                     const DeviceDescription& description,
+// that the vmm holds for it. `description` is that of a PCI device. The descriptors stay those of
+// `endpoints`.
+PciFunctionConfig MakeFunctionConfig(absl::string_view name, const DeviceDescription& description,
                                      const DeviceEndpoints& endpoints);
 
 }  // namespace bulkhead::vmm
