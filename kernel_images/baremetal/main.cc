@@ -22,6 +22,7 @@ constexpr Program kPrograms[] = {
     {"order_test", RunOrderTest},
     {"virtio_rng_test", RunVirtioRngTest},
     {"virtio_blk_test", RunVirtioBlkTest},
+    {"watch_device", RunWatchDevice},
     {"bench_mmio", RunBenchMmio},
 };
 

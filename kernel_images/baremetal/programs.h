@@ -17,6 +17,7 @@ void RunDmaTest();
 void RunOrderTest();
 void RunVirtioRngTest();
 void RunVirtioBlkTest();
+void RunWatchDevice();
 void RunBenchMmio();
 
 }  // namespace bulkhead::guest

@@ -1,0 +1,117 @@
+// Guest programs without an operating system, on the real vmm and its device processes: one
+// test a mechanism.
+
+#include <stdint.h>
+
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "integration/harness/vm_process.h"
+
+namespace bulkhead::integration {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr absl::Duration kTimeout = absl::Seconds(120);
+
+std::string ExampleDevice(const std::string& more = "") {
+  return absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"), more);
+}
+
+// Runs one program to its end; expects that it passes and powers off.
+void ExpectPasses(const std::string& orders, std::vector<std::string> flags) {
+  flags.push_back(absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")));
+  flags.push_back(absl::StrCat("--cmdline=run=", orders));
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(flags);
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  const absl::StatusOr<ExitInfo> exit = (*vm)->WaitForExit(kTimeout);
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->ToString(), "exit code 0") << (*vm)->log();
+  EXPECT_THAT((*vm)->output(), HasSubstr("BULKHEAD-PASS\n")) << (*vm)->log();
+  EXPECT_EQ((*vm)->log(), "");
+}
+
+// 1 MiB in which every 8 bytes hold their own offset.
+std::string MakePatternDisk(const std::string& name) {
+  std::string path = absl::StrCat(::testing::TempDir(), "/", name);
+  std::ofstream out(path, std::ios::binary);
+  for (uint64_t offset = 0; offset < (1 << 20); offset += sizeof(offset)) {
+    out.write(reinterpret_cast<const char*>(&offset), sizeof(offset));
+  }
+  EXPECT_TRUE(out.flush().good());
+  return path;
+}
+
+TEST(BareMetalTest, OneCpuRuns) { ExpectPasses("hello", {}); }
+
+TEST(BareMetalTest, EightCpusRun) { ExpectPasses("hello", {"--cpus=8"}); }
+
+TEST(BareMetalTest, ThirtyTwoCpusRun) { ExpectPasses("hello", {"--cpus=32"}); }
+
+TEST(BareMetalTest, MemoryAboveFourGibibytesIsThere) { ExpectPasses("hello", {"--memory=5G"}); }
+
+TEST(BareMetalTest, ConfigurationSpaceIsAsDriversExpect) {
+  ExpectPasses("pci_test", {ExampleDevice()});
+}
+
+TEST(BareMetalTest, AccessesOfEveryWidthReachTheDevice) {
+  ExpectPasses("mmio_test", {ExampleDevice()});
+}
+
+TEST(BareMetalTest, DoorbellsNeverOvertakePostedWrites) {
+  ExpectPasses("doorbell_test", {ExampleDevice()});
+}
+
+TEST(BareMetalTest, MsixIsDeliveredMaskedAndPending) {
+  ExpectPasses("msix_test cpus=2", {ExampleDevice(), "--cpus=2"});
+}
+
+TEST(BareMetalTest, TheInterruptLineIsLevelTriggered) {
+  ExpectPasses("intx_test", {ExampleDevice()});
+}
+
+TEST(BareMetalTest, DmaNeedsBusMasteringAndStaysInRam) {
+  ExpectPasses("dma_test", {ExampleDevice()});
+}
+
+TEST(BareMetalTest, PostedWritesOfTwoCpusKeepOneTotalOrder) {
+  ExpectPasses("order_test cpus=2", {ExampleDevice(), "--cpus=2"});
+}
+
+TEST(BareMetalTest, PostedWritesOfEightCpusKeepOneTotalOrder) {
+  ExpectPasses("order_test cpus=8 writes=200", {ExampleDevice(), "--cpus=8"});
+}
+
+TEST(BareMetalTest, RunsOfPostedWritesUnderOneLockKeepTheirOrder) {
+  ExpectPasses("order_test cpus=4 writes=400 under_lock=20", {ExampleDevice(), "--cpus=4"});
+}
+
+TEST(BareMetalTest, VirtioRngGivesBytesAndSurvivesHostileQueues) {
+  ExpectPasses("virtio_rng_test", {"--rng"});
+}
+
+TEST(BareMetalTest, VirtioBlkReadsWritesAndSurvivesHostileRequests) {
+  const std::string disk = MakePatternDisk("rw.img");
+  ExpectPasses("virtio_blk_test pattern=1", {absl::StrCat("--disk=path=", disk)});
+}
+
+TEST(BareMetalTest, VirtioBlkWithIndirectDescriptorsAndEventIndex) {
+  const std::string disk = MakePatternDisk("indirect.img");
+  ExpectPasses("virtio_blk_test pattern=1 indirect=1 event_index=1",
+               {absl::StrCat("--disk=path=", disk)});
+}
+
+TEST(BareMetalTest, AReadOnlyDiskRefusesWrites) {
+  const std::string disk = MakePatternDisk("ro.img");
+  ExpectPasses("virtio_blk_test pattern=1 readonly=1",
+               {absl::StrCat("--disk=path=", disk, ",readonly")});
+}
+
+}  // namespace
+}  // namespace bulkhead::integration

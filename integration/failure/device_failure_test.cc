@@ -1,0 +1,122 @@
+// Device processes that die or hang, and a vmm that dies.
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "integration/harness/vm_process.h"
+
+namespace bulkhead::integration {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr absl::Duration kTimeout = absl::Seconds(60);
+
+// A guest that reads a register of the example device all the time, for as long as it is told.
+absl::StatusOr<std::unique_ptr<VmProcess>> StartBusyGuest(const std::string& orders,
+                                                          const std::string& device_more = "") {
+  return VmProcess::Start({
+      absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
+      absl::StrCat("--cmdline=run=", orders),
+      absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"),
+                   device_more),
+  });
+}
+
+pid_t PidOf(const VmProcess& vm, const std::string& name) {
+  for (const VmProcess::Child& child : vm.Children()) {
+    if (child.name == name) return child.pid;
+  }
+  return -1;
+}
+
+bool IsAlive(pid_t pid) {
+  std::ifstream stat(absl::StrCat("/proc/", pid, "/stat"));
+  std::string line;
+  if (!std::getline(stat, line)) return false;
+  return line[line.rfind(')') + 2] != 'Z';
+}
+
+TEST(DeviceFailureTest, AccessesToADeadDeviceReadAllOnesAndItsDeathIsReported) {
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm = StartBusyGuest("watch_device");
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
+  const pid_t device = PidOf(**vm, "example");
+  ASSERT_GT(device, 0);
+  ASSERT_EQ(kill(device, SIGKILL), 0);
+  const absl::StatusOr<std::string> all_ones = (*vm)->WaitForOutput("all ones", kTimeout);
+  EXPECT_TRUE(all_ones.ok()) << all_ones.status();
+  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 0");
+  EXPECT_THAT((*vm)->log(), HasSubstr("example"));
+  EXPECT_THAT((*vm)->log(), HasSubstr("killed by signal 9"));
+}
+
+TEST(DeviceFailureTest, ADeviceThatHangsHoldsUpAnAccessForItsTimeoutOnly) {
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      StartBusyGuest("watch_device", ",timeout=200ms");
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
+  const pid_t device = PidOf(**vm, "example");
+  ASSERT_EQ(kill(device, SIGSTOP), 0);
+  const absl::StatusOr<std::string> all_ones = (*vm)->WaitForOutput("all ones", kTimeout);
+  EXPECT_TRUE(all_ones.ok()) << all_ones.status();
+  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 0");
+  EXPECT_FALSE(IsAlive(device));
+}
+
+TEST(DeviceFailureTest, DevicesEndWithinASecondOfTheVmm) {
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm = StartBusyGuest("watch_device");
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
+  const std::vector<VmProcess::Child> devices = (*vm)->Children();
+  ASSERT_EQ(devices.size(), 2u);
+  ASSERT_TRUE((*vm)->Signal(SIGKILL).ok());
+  ASSERT_TRUE((*vm)->WaitForExit(kTimeout).ok());
+  const absl::Time deadline = absl::Now() + absl::Seconds(1);
+  for (const VmProcess::Child& device : devices) {
+    while (IsAlive(device.pid) && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(5));
+    EXPECT_FALSE(IsAlive(device.pid)) << device.name;
+  }
+}
+
+TEST(DeviceFailureTest, SigtermEndsTheVmAndItsDevices) {
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm = StartBusyGuest("watch_device");
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
+  const std::vector<VmProcess::Child> devices = (*vm)->Children();
+  ASSERT_TRUE((*vm)->Signal(SIGTERM).ok());
+  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 6");
+  EXPECT_THAT((*vm)->log(), HasSubstr("Terminated"));
+  for (const VmProcess::Child& device : devices) EXPECT_FALSE(IsAlive(device.pid)) << device.name;
+}
+
+TEST(DeviceFailureTest, ADeviceThatCannotStartIsNamedWithItsLastWords) {
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      StartBusyGuest("hello", ",arg=--no_such_flag");
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 1");
+  EXPECT_THAT((*vm)->log(), HasSubstr("\"example\""));
+  EXPECT_THAT((*vm)->log(), HasSubstr("no_such_flag"));
+}
+
+TEST(DeviceFailureTest, AProgramThatIsNoDeviceIsRefused) {
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      VmProcess::Start({absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
+                        "--device=name=odd,binary=/bin/true"});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 1");
+  EXPECT_THAT((*vm)->log(), HasSubstr("\"odd\""));
+  EXPECT_THAT((*vm)->log(), HasSubstr("exit code 0"));
+}
+
+}  // namespace
+}  // namespace bulkhead::integration
