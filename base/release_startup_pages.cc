@@ -1,4 +1,4 @@
-#include "devices/host/release_startup_pages.h"
+#include "base/release_startup_pages.h"
 
 #include <link.h>
 #include <malloc.h>
@@ -6,7 +6,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-namespace bulkhead::devices {
+namespace bulkhead {
 namespace {
 
 int ReleaseObject(dl_phdr_info* info, size_t, void*) {
@@ -30,4 +30,4 @@ void ReleaseStartupPages() {
   dl_iterate_phdr(ReleaseObject, nullptr);
 }
 
-}  // namespace bulkhead::devices
+}  // namespace bulkhead

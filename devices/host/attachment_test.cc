@@ -1,0 +1,193 @@
+#include "devices/host/attachment.h"
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/memory_mapping.h"
+#include "base/message_socket.h"
+#include "base/unique_fd.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "proto/attach.pb.h"
+#include "proto/contract.h"
+#include "proto/device_control.pb.h"
+
+namespace bulkhead::devices {
+namespace {
+
+using ::testing::HasSubstr;
+
+v1::PciInfo Device() {
+  v1::PciInfo info;
+  info.mutable_pci()->set_msix_vectors(2);
+  info.mutable_pci()->set_has_intx(true);
+  info.add_doorbells();
+  info.add_required_resources("disk");
+  return info;
+}
+
+v1::Descriptor& Add(v1::AttachRequest& request, v1::Descriptor::Kind kind, uint32_t index = 0) {
+  v1::Descriptor& descriptor = *request.add_descriptors();
+  descriptor.set_kind(kind);
+  descriptor.set_index(index);
+  return descriptor;
+}
+
+// What Device() is attached by: descriptors 0 to 11.
+v1::AttachRequest GoodRequest() {
+  v1::AttachRequest request;
+  request.set_contract_version(kContractVersion);
+  request.set_generation(7);
+  request.set_device_name("disk0");
+  request.mutable_channel()->set_slots(64);
+  request.mutable_channel()->set_waiters(2);
+  Add(request, v1::Descriptor::CHANNEL_REQUEST_MEMORY);
+  Add(request, v1::Descriptor::CHANNEL_RESPONSE_MEMORY);
+  Add(request, v1::Descriptor::CHANNEL_REQUEST_EVENT);
+  Add(request, v1::Descriptor::CHANNEL_COMPLETION_EVENT, 0);
+  Add(request, v1::Descriptor::CHANNEL_COMPLETION_EVENT, 1);
+  v1::Descriptor& memory = Add(request, v1::Descriptor::GUEST_MEMORY);
+  memory.set_guest_address(0x100000);
+  memory.set_size_bytes(0x10000);
+  Add(request, v1::Descriptor::DOORBELL);
+  Add(request, v1::Descriptor::MSIX_VECTOR, 0);
+  Add(request, v1::Descriptor::MSIX_VECTOR, 1);
+  Add(request, v1::Descriptor::INTX);
+  Add(request, v1::Descriptor::INTX_RESAMPLE);
+  Add(request, v1::Descriptor::RESOURCE).set_name("disk");
+  return request;
+}
+
+SocketMessage Message(const v1::AttachRequest& request) {
+  SocketMessage message = {.bytes = request.SerializeAsString(), .descriptors = {}};
+  for (int i = 0; i < request.descriptors_size(); ++i) {
+    message.descriptors.push_back(*CreateMemfd("test", 0x10000));
+  }
+  return message;
+}
+
+TEST(AttachmentTest, TakesAGoodRequestApart) {
+  SocketMessage message = Message(GoodRequest());
+  const int second_vector = message.descriptors[8].get();
+  const auto attachment = ParseAttachRequest(Device(), std::move(message));
+  ASSERT_TRUE(attachment.ok()) << attachment.status();
+  EXPECT_EQ(attachment->generation, 7u);
+  EXPECT_EQ(attachment->device_name, "disk0");
+  EXPECT_EQ(attachment->completion_events.size(), 2u);
+  EXPECT_EQ(attachment->doorbells.size(), 1u);
+  ASSERT_EQ(attachment->msix_vectors.size(), 2u);
+  EXPECT_EQ(attachment->msix_vectors[1].fd(), second_vector);
+  ASSERT_EQ(attachment->resources.size(), 1u);
+  EXPECT_EQ(attachment->resources[0].name, "disk");
+  const auto memory = MapGuestMemory(attachment->guest_memory);
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  EXPECT_TRUE(memory->WriteObject(0x100000, uint32_t{1}));
+  EXPECT_FALSE(memory->WriteObject(0x110000, uint32_t{1}));
+}
+
+TEST(AttachmentTest, APlatformDeviceHasALineWithoutResample) {
+  v1::PciInfo info;
+  info.mutable_platform()->set_irq(4);
+  v1::AttachRequest request = GoodRequest();
+  request.mutable_descriptors()->DeleteSubrange(6, 6);  // from the doorbell on
+  Add(request, v1::Descriptor::INTX);
+  const auto attachment = ParseAttachRequest(info, Message(request));
+  ASSERT_TRUE(attachment.ok()) << attachment.status();
+  EXPECT_TRUE(attachment->intx.ok());
+  EXPECT_FALSE(attachment->intx_resample.ok());
+}
+
+struct BadRequest {
+  const char* name;
+  std::function<void(v1::AttachRequest&)> spoil;
+  const char* message;
+};
+
+class BadAttachRequestTest : public testing::TestWithParam<BadRequest> {};
+
+TEST_P(BadAttachRequestTest, IsRefusedWithAReason) {
+  v1::AttachRequest request = GoodRequest();
+  GetParam().spoil(request);
+  const auto attachment = ParseAttachRequest(Device(), Message(request));
+  ASSERT_FALSE(attachment.ok());
+  EXPECT_THAT(std::string(attachment.status().message()), HasSubstr(GetParam().message));
+}
+
+void Remove(v1::AttachRequest& request, int descriptor) {
+  request.mutable_descriptors()->DeleteSubrange(descriptor, 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Requests, BadAttachRequestTest,
+    testing::ValuesIn<BadRequest>({
+        {"OtherContract", [](auto& r) { r.set_contract_version(99); }, "contract version 99"},
+        {"NoGeneration", [](auto& r) { r.set_generation(0); }, "generation 0"},
+        {"NoWaiters", [](auto& r) { r.mutable_channel()->set_waiters(0); }, "0 waiters"},
+        {"ManyWaiters", [](auto& r) { r.mutable_channel()->set_waiters(1u << 31); }, "waiters"},
+        {"NoRequestMemory", [](auto& r) { Remove(r, 0); }, "no request memory"},
+        {"NoResponseMemory", [](auto& r) { Remove(r, 1); }, "no response memory"},
+        {"NoRequestEvent", [](auto& r) { Remove(r, 2); }, "no request event"},
+        {"NoCompletionEvent", [](auto& r) { Remove(r, 4); },
+         "no descriptor for completion event 1"},
+        {"NoDoorbell", [](auto& r) { Remove(r, 6); }, "no descriptor for doorbell 0"},
+        {"NoVector", [](auto& r) { Remove(r, 7); }, "no descriptor for MSI-X vector 0"},
+        {"NoLine", [](auto& r) { Remove(r, 9); }, "the interrupt line is missing"},
+        {"NoResample", [](auto& r) { Remove(r, 10); }, "resample event is missing"},
+        {"NoResource", [](auto& r) { Remove(r, 11); }, "the resource 'disk' is missing"},
+        {"TwoRequestEvents", [](auto& r) { Add(r, v1::Descriptor::CHANNEL_REQUEST_EVENT); },
+         "two descriptors for the request event"},
+        {"TwoOfOneVector", [](auto& r) { Add(r, v1::Descriptor::MSIX_VECTOR, 1); },
+         "two descriptors for MSI-X vector 1"},
+        {"VectorBeyond", [](auto& r) { Add(r, v1::Descriptor::MSIX_VECTOR, 2); },
+         "MSI-X vector 2 is beyond the 2"},
+        {"WaiterBeyond", [](auto& r) { Add(r, v1::Descriptor::CHANNEL_COMPLETION_EVENT, ~0u); },
+         "is beyond the 2"},
+        {"UnknownKind", [](auto& r) { Add(r, static_cast<v1::Descriptor::Kind>(77)); },
+         "the unknown kind 77"},
+        {"EmptyMemory", [](auto& r) { Add(r, v1::Descriptor::GUEST_MEMORY); },
+         "a guest memory range is empty"},
+        {"NamelessResource", [](auto& r) { Add(r, v1::Descriptor::RESOURCE); },
+         "a resource has no name"},
+        {"TwoResourcesOfOneName",
+         [](auto& r) { Add(r, v1::Descriptor::RESOURCE).set_name("disk"); },
+         "two resources 'disk'"},
+    }),
+    [](const auto& info) { return std::string(info.param.name); });
+
+TEST(AttachmentTest, RefusesWhatIsNoRequest) {
+  EXPECT_FALSE(ParseAttachRequest(Device(), {.bytes = "\xff\xff", .descriptors = {}}).ok());
+}
+
+TEST(AttachmentTest, RefusesAnotherNumberOfDescriptorsThanAnnounced) {
+  SocketMessage message = Message(GoodRequest());
+  message.descriptors.pop_back();
+  EXPECT_THAT(std::string(ParseAttachRequest(Device(), std::move(message)).status().message()),
+              HasSubstr("12 descriptors announced, 11 received"));
+}
+
+TEST(MapGuestMemoryTest, RefusesARangeBeyondItsFile) {
+  std::vector<Attachment::GuestMemoryRange> ranges;
+  ranges.push_back({.start = 0,
+                    .offset = 0x1000,
+                    .size_bytes = 0x10000,
+                    .memfd = *CreateMemfd("test", 0x10000)});
+  EXPECT_THAT(std::string(MapGuestMemory(ranges).status().message()), HasSubstr("passes the end"));
+  ranges[0].offset = ~uint64_t{0};
+  EXPECT_FALSE(MapGuestMemory(ranges).ok());
+}
+
+TEST(MapGuestMemoryTest, RefusesRangesThatOverlap) {
+  std::vector<Attachment::GuestMemoryRange> ranges;
+  for (const GuestAddress start : {0x0, 0x8000}) {
+    ranges.push_back({.start = start,
+                      .offset = 0,
+                      .size_bytes = 0x10000,
+                      .memfd = *CreateMemfd("test", 0x10000)});
+  }
+  EXPECT_FALSE(MapGuestMemory(ranges).ok());
+}
+
+}  // namespace
+}  // namespace bulkhead::devices

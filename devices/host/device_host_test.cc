@@ -1,0 +1,374 @@
+#include "devices/host/device_host.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/event_fd.h"
+#include "base/memory_mapping.h"
+#include "base/message_socket.h"
+#include "base/unique_fd.h"
+#include "devices/host/attachment.h"
+#include "devices/host/device_model.h"
+#include "gtest/gtest.h"
+#include "proto/channel/channel_client.h"
+#include "proto/channel/channel_memory.h"
+#include "proto/channel/connect_server.h"
+#include "proto/contract.h"
+#include "proto/device_control.pb.h"
+
+namespace bulkhead::devices {
+namespace {
+
+using channel::Operation;
+
+constexpr absl::Duration kLong = absl::Seconds(30);  // never passes in a test that works
+constexpr uint32_t kWaiters = 2;
+
+UniqueFd Duplicate(int fd) { return UniqueFd(fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
+
+// One register, and a record of what happened. The test's thread looks at the record under the
+// mutex; the rest belongs to the host's thread.
+class FakeModel : public DeviceModel {
+ public:
+  struct Write {
+    uint8_t region;
+    uint64_t offset;
+    uint8_t size_bytes;
+    uint64_t value;
+    bool operator==(const Write&) const = default;
+  };
+
+  v1::PciInfo Describe() const override {
+    v1::PciInfo info;
+    info.mutable_pci()->set_has_intx(true);
+    info.mutable_pci()->set_msix_vectors(1);
+    v1::Bar& bar = *info.mutable_pci()->add_bars();
+    bar.set_size_bytes(4096);
+    info.add_doorbells();
+    info.add_doorbells();
+    return info;
+  }
+  absl::Status Start(DeviceServices& services) override {
+    services_ = &services;
+    return on_start(services);
+  }
+  uint64_t Read(uint8_t, uint64_t, uint8_t) override { return 0x1122334455667788; }
+  void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) override {
+    absl::MutexLock lock(&mutex);
+    writes.push_back({region, offset, size_bytes, value});
+  }
+  void OnDoorbell(uint32_t index) override {
+    absl::MutexLock lock(&mutex);
+    doorbells.push_back(index);
+    writes_at_doorbell = writes.size();
+  }
+  void OnFunctionState(const FunctionState& new_state) override {
+    absl::MutexLock lock(&mutex);
+    state = new_state;
+    services_->SignalMsix(0);  // goes by the new state already
+  }
+
+  std::function<absl::Status(DeviceServices&)> on_start = [](DeviceServices&) {
+    return absl::OkStatus();
+  };
+  absl::Mutex mutex;
+  std::vector<struct Write> writes ABSL_GUARDED_BY(mutex);
+  std::vector<uint32_t> doorbells ABSL_GUARDED_BY(mutex);
+  size_t writes_at_doorbell ABSL_GUARDED_BY(mutex) = 0;
+  FunctionState state ABSL_GUARDED_BY(mutex);
+
+ private:
+  DeviceServices* services_ = nullptr;
+};
+
+class DeviceHostTest : public testing::Test {
+ protected:
+  ~DeviceHostTest() override { EndHost(); }
+
+  Attachment MakeAttachment(channel::ServerDescriptors descriptors,
+                            const channel::ServerParameters& parameters) {
+    Attachment attachment;
+    attachment.generation = 1;
+    attachment.channel.set_slots(parameters.slots);
+    attachment.channel.set_waiters(parameters.waiters);
+    attachment.request_memory = std::move(descriptors.request_memory);
+    attachment.response_memory = std::move(descriptors.response_memory);
+    attachment.request_event = std::move(descriptors.request_event);
+    attachment.completion_events = std::move(descriptors.completion_events);
+    attachment.guest_memory.push_back(
+        {.start = 0, .offset = 0, .size_bytes = 4096, .memfd = *CreateMemfd("ram", 4096)});
+    for (const EventFd& doorbell : doorbells_) {
+      attachment.doorbells.emplace_back(Duplicate(doorbell.fd()));
+    }
+    attachment.msix_vectors.emplace_back(Duplicate(vector_.fd()));
+    attachment.intx = Duplicate(line_.fd());
+    attachment.intx_resample = Duplicate(resample_.fd());
+    return attachment;
+  }
+  Attachment MakeAttachment() {
+    return MakeAttachment(channel::DuplicateDescriptors(*client_),
+                          channel::ParametersFor(*client_, 1, absl::ZeroDuration()));
+  }
+
+  void StartHost(Attachment attachment) {
+    host_ = *DeviceHost::Create(model_.Describe(), std::move(attachment));
+    ASSERT_TRUE(host_->Start(model_).ok());
+    thread_ = std::thread([this] { end_ = host_->Run(sockets_.second.get()); });
+  }
+  // The vmm goes away.
+  void EndHost() {
+    sockets_.first.reset();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  uint64_t Read(uint64_t offset, uint8_t size_bytes) {
+    return *client_->Call(Operation::kRead, 0, 0, offset, size_bytes, 0, kLong);
+  }
+  bool WaitForDoorbells(size_t count) {
+    absl::MutexLock lock(&model_.mutex);
+    const auto enough = [&]() ABSL_SHARED_LOCKS_REQUIRED(model_.mutex) {
+      return model_.doorbells.size() >= count;
+    };
+    return model_.mutex.AwaitWithTimeout(absl::Condition(&enough), kLong);
+  }
+
+  std::unique_ptr<channel::ChannelClient> client_ =
+      *channel::ChannelClient::Create({.slots = 64, .waiters = kWaiters});
+  EventFd doorbells_[2] = {*EventFd::Create(), *EventFd::Create()};
+  EventFd vector_ = *EventFd::Create();
+  EventFd line_ = *EventFd::Create();
+  EventFd resample_ = *EventFd::Create();
+  std::pair<UniqueFd, UniqueFd> sockets_ = *CreateSocketPair(SOCK_SEQPACKET);
+
+  std::unique_ptr<DeviceHost> host_;
+  FakeModel model_;  // ends before its host
+  std::thread thread_;
+  absl::Status end_ = absl::UnknownError("Run() has not returned");
+};
+
+TEST_F(DeviceHostTest, AReadGivesTheBytesOfItsSize) {
+  StartHost(MakeAttachment());
+  EXPECT_EQ(Read(0, 8), 0x1122334455667788u);
+  EXPECT_EQ(Read(0, 2), 0x7788u);
+}
+
+TEST_F(DeviceHostTest, WritesReachTheModelInOrderWithoutBytesAboveTheirSize) {
+  StartHost(MakeAttachment());
+  ASSERT_TRUE(client_->Post(1, 0, 16, 1, 0xabcd, kLong).ok());
+  ASSERT_TRUE(client_->Call(Operation::kWrite, 0, 0, 8, 4, 5, kLong).ok());
+  absl::MutexLock lock(&model_.mutex);
+  const std::vector<struct FakeModel::Write> expected = {{0, 16, 1, 0xcd}, {0, 8, 4, 5}};
+  EXPECT_EQ(model_.writes, expected);
+}
+
+TEST_F(DeviceHostTest, AnAccessOutsideTheRegionsDoesNotReachTheModel) {
+  StartHost(MakeAttachment());
+  EXPECT_EQ(Read(4095, 2), 0xffffu);
+  EXPECT_EQ(*client_->Call(Operation::kRead, 0, 9, 0, 8, 0, kLong), ~uint64_t{0});
+  ASSERT_TRUE(client_->Call(Operation::kWrite, 0, 1, 0, 4, 5, kLong).ok());
+  ASSERT_TRUE(client_->Call(Operation::kWrite, 0, 0, ~uint64_t{0}, 4, 5, kLong).ok());
+  absl::MutexLock lock(&model_.mutex);
+  EXPECT_TRUE(model_.writes.empty());
+}
+
+TEST_F(DeviceHostTest, EveryDoorbellIsLookedAtWhenTheHostStarts) {
+  StartHost(MakeAttachment());
+  ASSERT_TRUE(WaitForDoorbells(2));
+  absl::MutexLock lock(&model_.mutex);
+  EXPECT_EQ(model_.doorbells, (std::vector<uint32_t>{0, 1}));
+}
+
+TEST_F(DeviceHostTest, ADoorbellWakesTheHost) {
+  StartHost(MakeAttachment());
+  ASSERT_TRUE(WaitForDoorbells(2));
+  for (size_t n = 3; n < 20; ++n) {
+    doorbells_[1].Signal();
+    ASSERT_TRUE(WaitForDoorbells(n));
+    absl::MutexLock lock(&model_.mutex);
+    EXPECT_EQ(model_.doorbells.back(), 1u);
+  }
+}
+
+TEST_F(DeviceHostTest, APostedWriteIsNeverOvertakenByALaterDoorbell) {
+  StartHost(MakeAttachment());
+  ASSERT_TRUE(WaitForDoorbells(2));
+  for (size_t n = 1; n <= 2000; ++n) {
+    ASSERT_TRUE(client_->Post(0, 0, 0, 4, n, kLong).ok());
+    doorbells_[0].Signal();
+    ASSERT_TRUE(WaitForDoorbells(2 + n));
+    absl::MutexLock lock(&model_.mutex);
+    ASSERT_EQ(model_.writes_at_doorbell, n);
+  }
+}
+
+TEST_F(DeviceHostTest, TheFunctionStateReachesInterruptsAndModel) {
+  StartHost(MakeAttachment());
+  const uint64_t both = kFunctionStateBusMaster | kFunctionStateMsixEnabled;
+  ASSERT_TRUE(client_->Call(Operation::kSetFunctionState, 1, 0, 0, 8, both, kLong).ok());
+  absl::MutexLock lock(&model_.mutex);
+  EXPECT_TRUE(model_.state.bus_master);
+  EXPECT_TRUE(model_.state.msix_enabled);
+  EXPECT_TRUE(vector_.IsPending());
+}
+
+TEST_F(DeviceHostTest, ALevelThatIsStillTrueIsAssertedAfterTheAcknowledgement) {
+  model_.on_start = [](DeviceServices& services) {
+    services.SetIntx(true);
+    return absl::OkStatus();
+  };
+  StartHost(MakeAttachment());
+  ASSERT_TRUE(line_.Drain());
+  resample_.Signal();
+  // Both descriptors wake the host in one look or two; the doorbell's is not the earlier one.
+  doorbells_[0].Signal();
+  ASSERT_TRUE(WaitForDoorbells(3));
+  Read(0, 1);
+  EXPECT_TRUE(line_.IsPending());
+}
+
+TEST_F(DeviceHostTest, AWatchedDescriptorCallsTheModelUntilItIsUnwatched) {
+  const EventFd watched = *EventFd::Create();
+  const EventFd called = *EventFd::Create();
+  model_.on_start = [&](DeviceServices& services) {
+    return services.Watch(watched.fd(), [&] {
+      services.Unwatch(watched.fd());
+      called.Signal();
+    });
+  };
+  StartHost(MakeAttachment());
+  watched.Signal();
+  while (!called.Drain()) Read(0, 1);
+  Read(0, 1);
+  EXPECT_FALSE(called.IsPending());
+}
+
+TEST_F(DeviceHostTest, AResourceCanBeTakenOnce) {
+  Attachment attachment = MakeAttachment();
+  attachment.resources.push_back({"disk", *CreateMemfd("disk", 4096)});
+  model_.on_start = [](DeviceServices& services) {
+    EXPECT_TRUE(services.TakeResource("disk").ok());
+    EXPECT_EQ(services.TakeResource("disk").status().code(), absl::StatusCode::kNotFound);
+    EXPECT_TRUE(services.memory().WriteObject(0, uint64_t{1}));
+    return absl::OkStatus();
+  };
+  StartHost(std::move(attachment));
+}
+
+TEST_F(DeviceHostTest, AResourceThatTheModelDoesNotTakeIsAnError) {
+  Attachment attachment = MakeAttachment();
+  attachment.resources.push_back({"dosk", *CreateMemfd("disk", 4096)});
+  host_ = *DeviceHost::Create(model_.Describe(), std::move(attachment));
+  EXPECT_EQ(host_->Start(model_).message(), "this device has no use for the resource 'dosk'");
+}
+
+TEST_F(DeviceHostTest, AnImpossibleChannelIsRefused) {
+  Attachment attachment = MakeAttachment();
+  attachment.channel.set_slots(63);
+  EXPECT_FALSE(DeviceHost::Create(model_.Describe(), std::move(attachment)).ok());
+}
+
+TEST_F(DeviceHostTest, RunEndsWhenTheVmmIsGoneAndAppliesWhatTheGuestHasSent) {
+  StartHost(MakeAttachment());
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(client_->Post(0, 0, 0, 4, 1, kLong).ok());
+  EndHost();
+  EXPECT_TRUE(end_.ok()) << end_;
+  absl::MutexLock lock(&model_.mutex);
+  EXPECT_EQ(model_.writes.size(), 20u);
+}
+
+TEST_F(DeviceHostTest, RunEndsWithAnErrorOnAMessageThatNobodyAwaits) {
+  StartHost(MakeAttachment());
+  ASSERT_TRUE(SendSocketMessage(sockets_.first.get(), "hello", {}).ok());
+  thread_.join();
+  EXPECT_EQ(end_.code(), absl::StatusCode::kInvalidArgument);
+}
+
+// Request memory that the test writes by itself, to stop in the middle of a send.
+class HandmadeChannel {
+ public:
+  static constexpr uint32_t kSlots = 16;
+
+  HandmadeChannel() {
+    channel::RequestHeader& header = requests_.header();
+    header.magic = channel::kRequestMagic;
+    header.version = channel::kLayoutVersion;
+    header.slots = kSlots;
+    header.waiters = kWaiters;
+  }
+
+  channel::ServerDescriptors Descriptors() {
+    channel::ServerDescriptors descriptors = {
+        .request_memory = Duplicate(request_memory_.get()),
+        .response_memory = *CreateMemfd("response", channel::ResponseView::SizeBytes(kWaiters)),
+        .request_event = Duplicate(request_event_.read_fd()),
+        .completion_events = {}};
+    for (uint32_t i = 0; i < kWaiters; ++i) {
+      descriptors.completion_events.push_back(Duplicate(EventFd::Create()->fd()));
+    }
+    return descriptors;
+  }
+  static channel::ServerParameters Parameters() {
+    return {.slots = kSlots, .waiters = kWaiters, .max_poll = {}, .generation = 1};
+  }
+
+  void PublishWrite(uint64_t ticket) {
+    channel::RequestSlot& slot = requests_.slot(ticket);
+    slot.offset.Write(0);
+    slot.data.Write(ticket);
+    const channel::RequestShape shape = {.operation = static_cast<uint8_t>(Operation::kPostedWrite),
+                                         .size_bytes = 4};
+    slot.shape.Write(shape.Pack());
+    slot.sequence.store(ticket, std::memory_order_seq_cst);
+    request_event_.Signal();
+  }
+
+ private:
+  const size_t size_ = channel::RequestView::SizeBytes(kSlots, kWaiters);
+  UniqueFd request_memory_ = *CreateMemfd("request", size_);
+  MemoryMapping mapping_ =
+      *MemoryMapping::Map(request_memory_.get(), 0, size_, MemoryMapping::Protection::kReadWrite);
+  channel::RequestView requests_{mapping_.data(), kSlots, kWaiters};
+  channel::WakePipe request_event_ = *channel::WakePipe::Create();
+};
+
+TEST_F(DeviceHostTest, ADoorbellWaitsForAWriteBehindARequestThatIsStillBeingSent) {
+  const EventFd ping = *EventFd::Create();
+  const EventFd pong = *EventFd::Create();
+  model_.on_start = [&](DeviceServices& services) {
+    return services.Watch(ping.fd(), [&] {
+      ping.Drain();
+      pong.Signal();
+    });
+  };
+  HandmadeChannel handmade;
+  StartHost(MakeAttachment(handmade.Descriptors(), HandmadeChannel::Parameters()));
+  ASSERT_TRUE(WaitForDoorbells(2));
+  handmade.PublishWrite(2);  // its sender then rings; the sender of 1 has not finished
+  doorbells_[0].Signal();
+  // Three rounds of the host's loop later it has seen the doorbell for sure.
+  for (int i = 0; i < 3; ++i) {
+    ping.Signal();
+    while (!pong.Drain()) std::this_thread::yield();
+  }
+  {
+    absl::MutexLock lock(&model_.mutex);
+    EXPECT_EQ(model_.doorbells.size(), 2u);
+  }
+  handmade.PublishWrite(1);
+  ASSERT_TRUE(WaitForDoorbells(3));
+  absl::MutexLock lock(&model_.mutex);
+  EXPECT_EQ(model_.writes_at_doorbell, 2u);
+}
+
+}  // namespace
+}  // namespace bulkhead::devices
