@@ -196,6 +196,20 @@ TEST_F(RemoteDeviceTest, TheProcessHasNoOtherDescriptorsAndAnEmptyEnvironment) {
   EXPECT_EQ(getsid((*device)->pid()), (*device)->pid());
 }
 
+#ifdef NDEBUG  // as users run it; a sanitizer's process is another matter
+TEST_F(RemoteDeviceTest, TheProcessTakesLessThanFourMebibytes) {
+  auto device = Start("");
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_EQ((*device)->Read(0, 0, 0, 4), 0u);
+  const std::string memory = ReadFile(absl::StrCat("/proc/", (*device)->pid(), "/smaps_rollup"));
+  const size_t pss = memory.find("Pss:");
+  ASSERT_NE(pss, std::string::npos);
+  const int64_t kilobytes = strtol(memory.c_str() + pss + 4, nullptr, 10);
+  EXPECT_GT(kilobytes, 0);
+  EXPECT_LT(kilobytes, 4096) << memory;
+}
+#endif
+
 TEST_F(RemoteDeviceTest, StopEndsTheProcessWithoutAFailureReport) {
   auto device = Start("");
   ASSERT_TRUE(device.ok()) << device.status();
