@@ -100,9 +100,10 @@ bool Virtqueue::Violation(absl::string_view what) {
 
 // Reads the driver's index. True if there is something to pop.
 bool Virtqueue::RefreshAvailable() {
-  // acquire: pairs with the driver's release of idx after it has filled the ring entry and the
-  // descriptors; else those could be read as they were before.
-  available_idx_ = Atomic16(available_ + kAvailableIdx).load(std::memory_order_acquire);
+  // seq_cst contains acquire, which pairs with the driver's release of idx after it has filled
+  // the ring entry and the descriptors; else those could be read as they were before. What
+  // seq_cst is for: see RearmDoorbell(). On x86 the load is a plain one.
+  available_idx_ = Atomic16(available_ + kAvailableIdx).load(std::memory_order_seq_cst);
   const uint16_t pending = available_idx_ - next_available_;
   if (pending > size_) {
     return Violation(absl::StrFormat("available index %d is %d ahead, in a queue of %d",
@@ -202,20 +203,19 @@ void Virtqueue::Complete(uint16_t head, uint32_t written_bytes) {
 bool Virtqueue::Publish() {
   if (state_ != State::kEnabled || next_used_ == published_used_) return false;
   const uint16_t old_idx = std::exchange(published_used_, next_used_);
-  // release: pairs with the driver's acquire of used.idx; else it could see the index before
-  // the elements, or before the data in its buffers.
-  Atomic16(used_ + kUsedIdx).store(next_used_, std::memory_order_release);
-  // Full fence between the store of used.idx and the load of used_event (or flags). Its partner
-  // stands in the driver between its store of used_event (or flags) and its last load of
-  // used.idx. Without both, each side could miss the other's store: the driver waits for an
-  // interrupt that this side believes is not wanted.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  // seq_cst contains release, which pairs with the driver's acquire of used.idx; else it could
+  // see the index before the elements, or before the data in its buffers.
+  // seq_cst, here and of the load below, is a full fence between the two (x86: the store is an
+  // xchg). Its partner stands in the driver between its store of used_event (or flags) and its
+  // last load of used.idx. Without both, each side could miss the other's store: the driver
+  // waits for an interrupt that this side believes is not wanted.
+  Atomic16(used_ + kUsedIdx).store(next_used_, std::memory_order_seq_cst);
   if (event_index_) {
     const uint16_t used_event =
-        Atomic16(available_ + kAvailableRing + 2 * size_).load(std::memory_order_relaxed);
+        Atomic16(available_ + kAvailableRing + 2 * size_).load(std::memory_order_seq_cst);
     return PassesEvent(used_event, next_used_, old_idx);
   }
-  return (Atomic16(available_).load(std::memory_order_relaxed) & kAvailableNoInterrupt) == 0;
+  return (Atomic16(available_).load(std::memory_order_seq_cst) & kAvailableNoInterrupt) == 0;
 }
 
 void Virtqueue::SuppressDoorbells() {
@@ -228,18 +228,17 @@ void Virtqueue::SuppressDoorbells() {
 
 bool Virtqueue::RearmDoorbell() {
   if (!serving_) return false;
-  // relaxed: the fence below orders it.
+  // seq_cst, here and of the load in RefreshAvailable(), is a full fence between the two (x86:
+  // the store is an xchg). Its partner stands in the driver between its store of avail.idx and
+  // its load of avail_event (or flags). Without both, the driver could see the old wish and not
+  // ring while this side sees the old index and goes to sleep: the chain would wait for the next
+  // one's doorbell.
   if (event_index_) {
     Atomic16(used_ + kUsedRing + kUsedElementSize * size_)
-        .store(next_available_, std::memory_order_relaxed);
+        .store(next_available_, std::memory_order_seq_cst);
   } else {
-    Atomic16(used_).store(0, std::memory_order_relaxed);
+    Atomic16(used_).store(0, std::memory_order_seq_cst);
   }
-  // Full fence between the store of avail_event (or flags) and the load of avail.idx. Its
-  // partner stands in the driver between its store of avail.idx and its load of avail_event (or
-  // flags). Without both, the driver could see the old wish and not ring while this side sees
-  // the old index and goes to sleep: the chain would wait for the next one's doorbell.
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   return RefreshAvailable();
 }
 

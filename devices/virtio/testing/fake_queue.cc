@@ -84,15 +84,14 @@ std::optional<uint16_t> FakeQueue::AddIndirect(absl::Span<const Buffer> buffers,
 }
 
 bool FakeQueue::NeedsDoorbell() {
-  // Partner of the fence in Virtqueue::RearmDoorbell().
-  std::atomic_thread_fence(std::memory_order_seq_cst);
+  // seq_cst here and in SetAvailableIdx(): the partner of Virtqueue::RearmDoorbell().
   const uint16_t old_idx = std::exchange(last_kicked_, next_available_);
   if (event_index_) {
     const uint16_t event =
-        Atomic16(used_ + kUsedRing + kUsedElementSize * size_).load(std::memory_order_relaxed);
+        Atomic16(used_ + kUsedRing + kUsedElementSize * size_).load(std::memory_order_seq_cst);
     return PassesEvent(event, next_available_, old_idx);
   }
-  return (Atomic16(used_).load(std::memory_order_relaxed) & kUsedNoNotify) == 0;
+  return (Atomic16(used_).load(std::memory_order_seq_cst) & kUsedNoNotify) == 0;
 }
 
 std::optional<UsedElement> FakeQueue::PopUsed() {
@@ -112,14 +111,13 @@ std::optional<UsedElement> FakeQueue::PopUsed() {
 }
 
 bool FakeQueue::EnableInterrupts() {
+  // seq_cst of the store and the load: the partner of Virtqueue::Publish().
   if (event_index_) {
-    Atomic16(available_ + kAvailableRing + 2 * size_).store(next_used_, std::memory_order_relaxed);
+    Atomic16(available_ + kAvailableRing + 2 * size_).store(next_used_, std::memory_order_seq_cst);
   } else {
-    Atomic16(available_).store(0, std::memory_order_relaxed);
+    Atomic16(available_).store(0, std::memory_order_seq_cst);
   }
-  // Partner of the fence in Virtqueue::Publish().
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  return Atomic16(used_ + kUsedIdx).load(std::memory_order_relaxed) != next_used_;
+  return Atomic16(used_ + kUsedIdx).load(std::memory_order_seq_cst) != next_used_;
 }
 
 void FakeQueue::DelayInterrupts(uint16_t count) {
@@ -149,8 +147,8 @@ void FakeQueue::MakeAvailable(uint16_t head) {
 
 void FakeQueue::SetAvailableIdx(uint16_t idx) {
   next_available_ = idx;
-  // release: pairs with the acquire in Virtqueue::RefreshAvailable().
-  Atomic16(available_ + kAvailableIdx).store(idx, std::memory_order_release);
+  // release, and more: see NeedsDoorbell(). Pairs with Virtqueue::RefreshAvailable().
+  Atomic16(available_ + kAvailableIdx).store(idx, std::memory_order_seq_cst);
 }
 
 uint16_t FakeQueue::used_idx() const {
