@@ -16,13 +16,17 @@ namespace {
 using namespace devices::example;
 
 uint64_t registers;
-uint32_t interrupts_before_ack = 0;
+uint32_t interrupts_before_ack = 1;
+bool keeps_in_service = false;
 
 uint32_t Count() { return InterruptCount(kFirstVector); }
 
 // At CPL0. Acknowledges the device at every `interrupts_before_ack`th interrupt only: until
 // then the line must come again.
 void OnLine() {
+  constexpr uint64_t kInService = kLocalApic + 0x100;
+  constexpr uint64_t kWord = kInService + kFirstVector / 32 * 0x10;
+  keeps_in_service = (MmioRead<uint32_t>(kWord) >> (kFirstVector % 32) & 1) != 0;
   static uint32_t unacknowledged = 0;
   if (++unacknowledged < interrupts_before_ack) return;
   unacknowledged = 0;
@@ -38,6 +42,22 @@ void ExpectQuietAt(uint32_t count) {
   EXPECT_EQ(Count(), count);
 }
 
+// Waits for `more` interrupts after the first `before`, and then for silence. No more than that
+// many come, unless this local APIC ends interrupts as it delivers them, as one KVM's does:
+// then the line is asserted again before the handler could acknowledge the device.
+// Returns the count.
+uint32_t ExpectInterrupts(uint32_t before, uint32_t more) {
+  EXPECT_TRUE(WaitFor([=] { return Count() - before >= more; }));
+  uint32_t count;
+  do {
+    count = Count();
+    Delay(kShortWaitCycles);
+  } while (Count() != count);
+  EXPECT_EQ(MmioRead<uint32_t>(registers + kInterruptStatusOffset), 0u);
+  if (keeps_in_service) EXPECT_EQ(count, before + more);
+  return count;
+}
+
 }  // namespace
 
 void RunIntxTest() {
@@ -50,45 +70,48 @@ void RunIntxTest() {
   SetInterruptsEnabled(true);
   ExpectQuietAt(0);
 
-  interrupts_before_ack = 1;
-  for (uint32_t i = 1; i <= 10; ++i) {
+  uint32_t count = 0;
+  for (int i = 0; i < 10; ++i) {
     Raise();
-    EXPECT_TRUE(WaitFor([=] { return Count() == i; }));
-    EXPECT_EQ(MmioRead<uint32_t>(registers + kInterruptStatusOffset), 0u);
+    count = ExpectInterrupts(count, 1);
   }
-  ExpectQuietAt(10);
+  Print(keeps_in_service ? "" : "this local APIC ends interrupts early: extra ones are let pass\n");
 
   // Unacknowledged four times: the end of the interrupt brings the next one.
   interrupts_before_ack = 5;
   Raise();
-  EXPECT_TRUE(WaitFor([] { return Count() == 15; }));
-  ExpectQuietAt(15);
+  EXPECT_TRUE(WaitFor([=] { return Count() - count >= 5; }));
+  interrupts_before_ack = 1;
+  count = ExpectInterrupts(count, 5);
 
   // Held back at the I/O APIC, it comes when unmasked.
-  interrupts_before_ack = 1;
   MaskInterrupt(gsi);
   Raise();
-  ExpectQuietAt(15);
+  ExpectQuietAt(count);
   RouteLevelInterrupt(gsi, 0, kFirstVector);
-  EXPECT_TRUE(WaitFor([] { return Count() == 16; }));
+  count = ExpectInterrupts(count, 1);
 
   // The disable bit silences the line; clearing it lets what waits through.
   example.SetCommandBits(kCommandIntxDisable);
   Raise();
-  ExpectQuietAt(16);
+  ExpectQuietAt(count);
   example.ClearCommandBits(kCommandIntxDisable);
-  EXPECT_TRUE(WaitFor([] { return Count() == 17; }));
+  count = ExpectInterrupts(count, 1);
 
   // With MSI-X enabled the function has no line.
   const Msix msix(example);
   msix.SetEnabled(true);
   Raise();
-  ExpectQuietAt(17);
+  ExpectQuietAt(count);
   MmioWrite<uint32_t>(registers + kInterruptAckOffset, kInterruptCauses);
   msix.SetEnabled(false);
-  ExpectQuietAt(17);
+  ExpectQuietAt(count);
+  // A level that is still up when MSI-X goes off asserts the line.
+  msix.SetEnabled(true);
   Raise();
-  EXPECT_TRUE(WaitFor([] { return Count() == 18; }));
+  ExpectQuietAt(count);
+  msix.SetEnabled(false);
+  ExpectInterrupts(count, 1);
 }
 
 }  // namespace bulkhead::guest
