@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/kvm/small_vm.h"
+#include "vmm/boot/reset_vector.h"
 #include "vmm/kvm/event_routing.h"
 #include "vmm/vcpu/vm_end.h"
 
@@ -279,6 +280,25 @@ TEST(SmpTest, SecondVcpuStartsBySipiAndItsAccessesBearItsIndex) {
   EXPECT_EQ(vm.StartAndAwaitEnd().reason, EndReason::kPowerOff);
   EXPECT_THAT(vm.port.accesses(), ElementsAre(RecordedAccess{kWrite, 0, 1, 0x55}));
   EXPECT_THAT(vm.port.requesters(), ElementsAre(1u));
+}
+
+// vCPU 0 starts APIC 1 at page 0xff, which jumps to the reset vector as a rebooting Linux does.
+GUEST_CODE(reset_by_bios,
+           "movb $0xea, 0xff000\n"  // ljmp $0xf000, $0xfff0
+           "movl $0xf000fff0, 0xff001\n"
+           "movl $0x1ff, 0xfee000f0\n"
+           "movl $0x01000000, 0xfee00310\n"
+           "movl $0x4500, 0xfee00300\n"  // INIT
+           "movl $0x01000000, 0xfee00310\n"
+           "movl $0x46ff, 0xfee00300\n"  // SIPI, page 0xff
+           "1: pause\n"
+           "jmp 1b\n");
+
+TEST(SmpTest, ReachingTheBiosResetVectorInRealModeResetsTheMachine) {
+  SmallVm vm(GUEST_CODE_BYTES(reset_by_bios), /*vcpus=*/2);
+  ASSERT_TRUE(WriteResetVector(vm.memory()).ok());
+  const VmEnd end = vm.StartAndAwaitEnd();
+  EXPECT_EQ(end.reason, EndReason::kReset) << end.message;
 }
 
 }  // namespace

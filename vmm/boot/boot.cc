@@ -7,6 +7,7 @@
 #include "base/status_macros.h"
 #include "vmm/boot/boot_information.h"
 #include "vmm/boot/kernel_loader.h"
+#include "vmm/boot/reset_vector.h"
 #include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {
@@ -87,6 +88,7 @@ absl::StatusOr<InitialCpuState> PrepareBoot(const BootSources& sources, GuestAdd
       break;
   }
   RETURN_IF_ERROR(WriteGdt(state, memory));
+  RETURN_IF_ERROR(WriteResetVector(memory));
   return state;
 }
 

@@ -22,7 +22,8 @@ inline constexpr uint64_t kCommandLineMaxBytes = 2048;  // with the terminating 
 inline constexpr GuestAddress kEbda = 0x9fc00;          // usable low memory ends here
 inline constexpr GuestAddress kAcpiTables =
     0xe0000;  // where a BIOS has its RSDP: found by a scan too
-inline constexpr GuestAddress kAcpiTablesEnd = 0x100000;
+inline constexpr GuestAddress kAcpiTablesEnd = 0xff000;
+inline constexpr GuestAddress kResetVector = 0xffff0;  // of a PC's BIOS: f000:fff0
 inline constexpr GuestAddress kHighMemory = 0x100000;  // kernels load at or above 1 MiB
 
 // --- The hole below 4 GiB: [kHoleStart, 4 GiB) holds no RAM ------------------------------------
