@@ -16,11 +16,12 @@ uint64_t AlignUp(uint64_t value, uint64_t alignment) {
 }  // namespace
 
 absl::Status PlaceBars(const MmioWindows& windows, std::vector<BarRequest>& bars) {
-  // Big ones first: they are powers of two, so nothing is then lost to alignment.
+  // Big ones first: they are powers of two, so nothing is then lost to alignment. Equal ones keep
+  // their order.
   std::vector<BarRequest*> order;
   for (BarRequest& bar : bars) order.push_back(&bar);
-  std::stable_sort(order.begin(), order.end(), [](const BarRequest* a, const BarRequest* b) {
-    return a->size_bytes > b->size_bytes;
+  std::sort(order.begin(), order.end(), [](const BarRequest* a, const BarRequest* b) {
+    return a->size_bytes != b->size_bytes ? a->size_bytes > b->size_bytes : a < b;
   });
 
   GuestAddress next_low = windows.low.start;

@@ -1,6 +1,7 @@
 // Several vCPUs at the same functions at the same time. Run it under --config=tsan as well.
 #include <stdint.h>
 
+#include <latch>
 #include <random>
 #include <thread>
 #include <vector>
@@ -16,7 +17,7 @@ namespace {
 using ::testing::IsEmpty;
 
 constexpr uint32_t kVcpus = 4;
-constexpr int kRounds = 3000;
+constexpr int kRounds = 10000;
 
 TEST(PciConcurrencyTest, VcpusThatFightOverTwoFunctionsLeaveThemConsistent) {
   TestMachine machine;
@@ -34,12 +35,14 @@ TEST(PciConcurrencyTest, VcpusThatFightOverTwoFunctionsLeaveThemConsistent) {
   }
   ASSERT_TRUE(machine.host->PlaceBars().ok());
 
+  std::latch start(kVcpus);  // a thread that runs alone meets nobody
   std::vector<std::thread> vcpus;
   for (uint32_t vcpu = 0; vcpu < kVcpus; ++vcpu) {
     vcpus.emplace_back([&, vcpu] {
       std::mt19937 random(vcpu);
       AddressSpace::View memory(machine.memory);
       AddressSpace::View ports(machine.ports);
+      start.arrive_and_wait();
       for (int round = 0; round < kRounds; ++round) {
         const uint32_t slot = 1 + random() % 2;
         const GuestAddress config = TestMachine::EcamAddress(slot, 0);
