@@ -1,0 +1,53 @@
+#include "proto/channel/adaptive_poll.h"
+
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+
+namespace bulkhead::channel {
+namespace {
+
+// Of `waits` waits in a row, how many poll, if every poll ends with `success`.
+int CountPolls(AdaptivePoll& poll, int waits, bool success) {
+  int polls = 0;
+  for (int i = 0; i < waits; ++i) {
+    if (poll.NextIterations() == 0) continue;
+    ++polls;
+    poll.Record(success);
+  }
+  return polls;
+}
+
+TEST(AdaptivePollTest, ZeroNeverPolls) {
+  AdaptivePoll poll(absl::ZeroDuration());
+  EXPECT_EQ(CountPolls(poll, 100, true), 0);
+}
+
+TEST(AdaptivePollTest, PollsAlwaysWhileItSucceeds) {
+  AdaptivePoll poll(absl::Microseconds(50));
+  EXPECT_EQ(CountPolls(poll, 100, true), 100);
+}
+
+TEST(AdaptivePollTest, FailuresSoonLeaveOneWaitInSixteen) {
+  AdaptivePoll poll(absl::Microseconds(50));
+  const int until_given_up = CountPolls(poll, 30, false);
+  EXPECT_GT(until_given_up, 5);
+  EXPECT_LT(until_given_up, 20);
+  EXPECT_EQ(CountPolls(poll, 1600, false), 100);
+}
+
+TEST(AdaptivePollTest, PollsAgainSoonAfterItSucceedsAgain) {
+  AdaptivePoll poll(absl::Microseconds(50));
+  CountPolls(poll, 1000, false);
+  CountPolls(poll, 64, true);
+  EXPECT_EQ(CountPolls(poll, 20, true), 20);
+}
+
+TEST(AdaptivePollTest, IterationsAreInProportionToTheTime) {
+  AdaptivePoll brief(absl::Microseconds(10));
+  AdaptivePoll lasting(absl::Microseconds(100));
+  EXPECT_GE(brief.NextIterations(), 1u);
+  EXPECT_NEAR(lasting.NextIterations() / static_cast<double>(brief.NextIterations()), 10, 1);
+}
+
+}  // namespace
+}  // namespace bulkhead::channel

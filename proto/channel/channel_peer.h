@@ -1,0 +1,39 @@
+#ifndef BULKHEAD_PROTO_CHANNEL_CHANNEL_PEER_H_
+#define BULKHEAD_PROTO_CHANNEL_CHANNEL_PEER_H_
+
+#include <stdint.h>
+
+#include <memory>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "proto/channel/channel_client.h"
+#include "proto/channel/channel_server.h"
+
+namespace bulkhead::channel {
+
+// For this folder's tests: what lies behind the public face of both ends.
+class ChannelPeer {
+ public:
+  struct Pair {
+    std::unique_ptr<ChannelClient> client;
+    std::unique_ptr<ChannelServer> server;  // uses the client's mappings: goes first
+  };
+  // Both ends over the same addresses, so that ThreadSanitizer sees one memory.
+  static absl::StatusOr<Pair> Connect(const ChannelOptions& options, absl::Duration server_poll);
+
+  static const RequestView& requests(const ChannelClient& client) { return client.requests_; }
+
+  // Takes a ticket and never publishes it: a producer between the two.
+  static uint64_t Reserve(ChannelClient& client) { return client.TryReserve(); }
+  static uint64_t tail(const ChannelClient& client) { return client.tail_.load(); }
+
+  // Returns once the waiter has announced that it sleeps.
+  static void AwaitSleep(const ChannelClient& client, uint32_t waiter) {
+    while (client.requests_.waiter(waiter).sleeping.load() == 0) std::this_thread::yield();
+  }
+};
+
+}  // namespace bulkhead::channel
+
+#endif  // BULKHEAD_PROTO_CHANNEL_CHANNEL_PEER_H_
