@@ -5,7 +5,6 @@ device's registers are, and run(), which boots it once and returns what the gues
 """
 import os
 import socket
-import tempfile
 
 from integration.bench import host
 from integration.bench.processes import Background, BenchError, run
@@ -103,29 +102,14 @@ class Vmm(Target):
     guest_options = _EXAMPLE_REGISTERS
 
     def run(self, cmdline, timeout_s):
-        with tempfile.NamedTemporaryFile("w", suffix=".textproto") as config:
-            config.write(_VMM_CONFIG % {
-                "kernel": self._guest,
-                "cmdline": cmdline,
-                "uart": self._files[UART],
-                "example": self._files[EXAMPLE_DEVICE],
-            })
-            config.flush()
-            argv = [self._files[VMM], "--config=" + config.name]
-            return self._finish(argv, run(argv, timeout_s), _VMM_POWERED_OFF)
+        argv = [
+            self._files[VMM], "--kernel=" + self._guest, "--cmdline=" + cmdline, "--memory=64M",
+            # The console's binary is found there by its name.
+            "--device-dir=" + os.path.dirname(self._files[UART]),
+            "--device=name=example,binary=" + self._files[EXAMPLE_DEVICE],
+        ]
+        return self._finish(argv, run(argv, timeout_s), _VMM_POWERED_OFF)
 
-
-_VMM_CONFIG = """
-kernel { path: "%(kernel)s" cmdline: "%(cmdline)s" }
-memory: "64M"
-cpus: 1
-devices {
-  name: "console"
-  binary: "%(uart)s"
-  resources { name: "console" stdio {} }
-}
-devices { name: "example" binary: "%(example)s" }
-"""
 
 # In the order of the table.
 ALL = (InVmm, Vmm, QemuEdu, QemuMultiProcess)
