@@ -104,7 +104,7 @@ TEST(DeviceFailureTest, ADeviceThatCannotStartIsNamedWithItsLastWords) {
       StartBusyGuest("hello", ",arg=--no_such_flag");
   ASSERT_TRUE(vm.ok()) << vm.status();
   EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 1");
-  EXPECT_THAT((*vm)->log(), HasSubstr("\"example\""));
+  EXPECT_THAT((*vm)->log(), HasSubstr("device 'example'"));
   EXPECT_THAT((*vm)->log(), HasSubstr("no_such_flag"));
 }
 
@@ -114,7 +114,7 @@ TEST(DeviceFailureTest, AProgramThatIsNoDeviceIsRefused) {
                         "--device=name=odd,binary=/bin/true"});
   ASSERT_TRUE(vm.ok()) << vm.status();
   EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 1");
-  EXPECT_THAT((*vm)->log(), HasSubstr("\"odd\""));
+  EXPECT_THAT((*vm)->log(), HasSubstr("device 'odd'"));
   EXPECT_THAT((*vm)->log(), HasSubstr("exit code 0"));
 }
 
