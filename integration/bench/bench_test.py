@@ -57,6 +57,27 @@ class ProcessTest(unittest.TestCase):
             self.assertIsNone(process.poll())
         self.assertEqual(process.returncode, -9)
 
+    def test_realtime_children_have_the_priority_or_are_refused_it(self):
+        # In a process of its own: the setting lasts.
+        program = """
+import os, sys
+sys.path.insert(0, ".")
+from integration.bench import processes
+processes.use_realtime()
+child = "import os; print(os.sched_getscheduler(0) == os.SCHED_FIFO)"
+try:
+    print(processes.run([sys.executable, "-c", child], 60)[1].strip())
+except processes.BenchError as error:
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        print("this process may, its child may not")
+    except OSError:
+        print("needs root" in str(error))
+"""
+        result = subprocess.run([sys.executable, "-B", "-c", program], capture_output=True,
+                                text=True, timeout=60, check=False)
+        self.assertEqual(result.stdout.strip(), "True", result.stderr)
+
     def test_absent_program_is_named(self):
         with self.assertRaisesRegex(processes.BenchError, "/no/such/program"):
             processes.run(["/no/such/program"], 1)

@@ -9,18 +9,31 @@ class BenchError(Exception):
     """A measurement that could not be made; the message is for the user."""
 
 
-def _die_with_parent():
+_realtime = False
+
+
+def use_realtime():
+    """From now on children run before every other process of the machine."""
+    global _realtime
+    _realtime = True
+
+
+def _prepare_child():
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if _realtime:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
 
 
 def _spawn(argv, pass_fds=(), **kwargs):
     try:
         return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                 pass_fds=pass_fds, start_new_session=True,
-                                preexec_fn=_die_with_parent, **kwargs)
+                                preexec_fn=_prepare_child, **kwargs)
     except OSError as error:
         raise BenchError("%s: %s" % (argv[0], error.strerror)) from error
+    except subprocess.SubprocessError as error:
+        raise BenchError("%s: not started: real-time priority needs root" % argv[0]) from error
 
 
 def _end(process):
