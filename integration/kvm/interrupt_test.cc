@@ -1,6 +1,6 @@
 // Interrupts and doorbells that pass between eventfds and guest code inside the kernel.
 
-#include <memory>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"

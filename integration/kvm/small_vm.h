@@ -5,7 +5,7 @@
 
 #include <memory>
 #include <optional>
-#include <string>
+#include <ostream>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -24,8 +24,8 @@
 
 namespace bulkhead::vmm {
 
-// Guest code in this test binary: 32-bit, AT&T syntax, position-independent or linked for
-// kCodeAddress. GUEST_CODE(name, "...") defines it, CodeOf(name) is its bytes.
+// Guest code in this test binary: 32-bit, AT&T syntax, to run at kCodeAddress.
+// GUEST_CODE(name, "...") defines it, GUEST_CODE_BYTES(name) is its bytes.
 #define GUEST_CODE(name, assembly)                                                   \
   extern "C" const uint8_t name##_begin[], name##_end[];                             \
   asm(".pushsection .rodata\n.code32\n.globl " #name "_begin, " #name "_end\n" #name \
