@@ -14,8 +14,7 @@ namespace {
 
 // The body of a struct virtio_pci_cap: what follows its ID and next-pointer bytes.
 constexpr uint64_t kBodyBar = 2;
-constexpr uint64_t kBodyOffset = 6;
-constexpr uint64_t kBodyLength = 10;
+constexpr uint64_t kBodyOffset = 6;  // and the length behind it
 constexpr uint64_t kBodySize = 14;
 constexpr uint64_t kBodyData = kBodySize;  // pci_cfg_data
 constexpr uint64_t kWindowSize = kBodyData + 4;
