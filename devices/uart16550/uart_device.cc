@@ -9,6 +9,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -19,6 +21,8 @@ namespace {
 
 constexpr char kInputResource[] = "input";
 constexpr char kOutputResource[] = "output";
+// At the end of the device. Well below what the vmm waits for it.
+constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(200);
 
 bool IsReadable(int fd) {
   pollfd entry = {.fd = fd, .events = POLLIN, .revents = 0};
@@ -26,6 +30,14 @@ bool IsReadable(int fd) {
 }
 
 }  // namespace
+
+UartDevice::~UartDevice() {
+  if (output_.has_value()) {
+    SendRemainingOutput();
+    services_->Unwatch(output_->readiness_fd());
+  }
+  CloseInput();
+}
 
 v1::PciInfo UartDevice::Describe() const {
   v1::PciInfo info;
@@ -88,6 +100,20 @@ void UartDevice::SendOutput() {
     const size_t done = output_->Write(bytes);
     output_is_blocked_ = done < bytes.size();
     registers_.ConsumeTransmitted(done);
+  }
+}
+
+void UartDevice::SendRemainingOutput() {
+  const absl::Time deadline = absl::Now() + kLastOutputTimeout;
+  output_is_blocked_ = false;
+  SendOutput();
+  while (output_is_blocked_) {
+    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+    pollfd entry = {.fd = output_->readiness_fd(), .events = POLLIN, .revents = 0};
+    if (left_ms <= 0 || poll(&entry, 1, static_cast<int>(left_ms)) == 0) break;
+    output_->AcknowledgeReadiness();
+    output_is_blocked_ = false;
+    SendOutput();
   }
 }
 

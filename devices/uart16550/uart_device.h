@@ -27,6 +27,8 @@ struct UartOptions {
 class UartDevice : public DeviceModel {
  public:
   explicit UartDevice(const UartOptions& options) : options_(options) {}
+  // Sends the rest of the output; a reader that is still slow is given a moment, then no more.
+  ~UartDevice() override;
 
   v1::PciInfo Describe() const override;
   absl::Status Start(DeviceServices& services) override;
@@ -39,6 +41,7 @@ class UartDevice : public DeviceModel {
   // Moves bytes both ways as far as they go now, then tells the guest.
   void Exchange();
   void SendOutput();
+  void SendRemainingOutput();
   void ReceiveInput();
   // Watches the input exactly while the guest can take something.
   void UpdateInputWatch();

@@ -12,6 +12,8 @@
 #include <string>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/memory_mapping.h"
 #include "devices/host/testing/fake_services.h"
 #include "gtest/gtest.h"
@@ -183,6 +185,26 @@ TEST_F(UartDeviceTest, ASlowReaderMakesTheTransmitterFullAndNotTheDeviceBlocked)
     device_.reset();
     services_ = LineServices();
   }
+}
+
+TEST_F(UartDeviceTest, AtItsEndItSendsWhatASlowReaderHadNotTaken) {
+  Ends output = MakePipeFromDevice();
+  Start(std::move(output.device));
+  const std::string sent = FillOutput();
+  std::string received = ReadAvailable(output.other.get());
+  EXPECT_LT(received.size(), sent.size());
+  device_.reset();
+  received += ReadAvailable(output.other.get());
+  EXPECT_TRUE(received == sent) << received.size() << " of " << sent.size();
+}
+
+TEST_F(UartDeviceTest, AtItsEndItDoesNotWaitLongForAReaderThatNeverReads) {
+  Ends output = MakePipeFromDevice();
+  Start(std::move(output.device));
+  FillOutput();
+  const absl::Time start = absl::Now();
+  device_.reset();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
 }
 
 TEST_F(UartDeviceTest, TheOutputsModeIsLeftAlone) {
