@@ -40,6 +40,8 @@ initramfs = rule(
     attrs = {
         "files": attr.label_keyed_string_dict(
             allow_files = True,
+            # Not the target configuration: a guest has no sanitizer's shared libraries.
+            cfg = "exec",
             doc = "file -> path in the archive; programs must be static",
         ),
         "folders": attr.string_list(doc = "empty folders: mount points"),

@@ -54,6 +54,8 @@ cat kept/file > out/kept_inside
 mkdir out/folder && seq 100000 > out/folder/many
 "$1" --quiet > out/kvm
 test -c /dev/net/tun && test -d /dev/pts && test -w /dev/shm && echo yes > out/devices
+date +%s > out/clock
+head -c 16 /dev/urandom > out/random
 unshare --user --map-root-user id -u > out/user_namespace
 sleep 1000 &  # left behind, with all the pipes
 exit 7
@@ -74,6 +76,15 @@ check WritesReachWritableFolders test "$(sha256sum < out/folder/many)" = "$(seq 
 check KvmRunsKernelMode test "$(cat out/kvm)" = native
 check DeviceNodesAreThere test "$(cat out/devices)" = yes
 check UserNamespacesWork test "$(cat out/user_namespace)" = 0
+age=$(($(date +%s) - $(cat out/clock)))
+check ClockIsTheHosts test "$age" -ge 0 -a "$age" -lt 100
+
+# --- Two machines from one snapshot, and one that boots. ----------------------------------
+timeout 100 "$testbed" head -c 16 /dev/urandom > other_random
+check RandomBytesDiffer test "$(od -An -tx1 other_random)" != "$(od -An -tx1 out/random)"
+timeout 200 "$testbed" --cpus=1 --memory=1G --verbose -- \
+  bash -c 'nproc; awk "/MemTotal/ {print \$2 / 1024 < 1024}" /proc/meminfo; "$1" --quiet' - "$probe" > stdout
+check BootedMachineIsAsAskedFor test "$(cat stdout)" = $'1\n1\nnative'
 
 # --- A terminal. --------------------------------------------------------------------------
 cat > terminal.sh <<'END'

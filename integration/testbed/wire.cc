@@ -76,6 +76,7 @@ std::string EncodeStart(const StartRequest& request) {
   AppendRaw<uint8_t>(request.terminal, output);
   AppendRaw(request.window, output);
   AppendRaw(request.unix_time_ns, output);
+  AppendString(request.entropy, output);
   AppendString(request.directory, output);
   AppendList(request.command, output);
   AppendList(request.environment, output);
@@ -89,6 +90,7 @@ absl::StatusOr<StartRequest> DecodeStart(absl::string_view payload) {
   request.terminal = cursor.Take<uint8_t>() != 0;
   request.window = cursor.Take<WindowSize>();
   request.unix_time_ns = cursor.Take<int64_t>();
+  request.entropy = cursor.TakeString();
   request.directory = cursor.TakeString();
   request.command = cursor.TakeList();
   request.environment = cursor.TakeList();

@@ -22,12 +22,13 @@ enum class FrameType : uint32_t {
   kStdinEnd = 3,    // end of file
   kWindowSize = 4,  // WindowSize
   // Agent to launcher.
-  kReady = 16,       // text: how long each step took; the command starts now
-  kStdout = 17,      // bytes
-  kStderr = 18,      // bytes
-  kStdinTaken = 19,  // uint32_t: so many bytes of standard input were passed on
-  kExit = 20,        // uint32_t: exit code as a shell has it; the last frame
-  kFailed = 21,      // text: the testbed itself failed; the last frame
+  kBooted = 16,      // empty: waits for kStart; the moment for a snapshot
+  kReady = 17,       // text: how long each step took; the command starts now
+  kStdout = 18,      // bytes
+  kStderr = 19,      // bytes
+  kStdinTaken = 20,  // uint32_t: so many bytes of standard input were passed on
+  kExit = 21,        // uint32_t: exit code as a shell has it; the last frame
+  kFailed = 22,      // text: the testbed itself failed; the last frame
 };
 
 inline constexpr size_t kMaxPayload = size_t{4} << 20;    // a large environment fits
@@ -43,6 +44,7 @@ struct StartRequest {
   bool terminal = false;  // a pseudo-terminal instead of three pipes
   WindowSize window;
   int64_t unix_time_ns = 0;  // the host's clock
+  std::string entropy;       // else all that start from one snapshot draw the same random bytes
   std::string directory;
   std::vector<std::string> command;
   std::vector<std::string> environment;       // NAME=value

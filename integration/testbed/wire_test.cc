@@ -12,6 +12,7 @@ TEST(WireTest, StartRequestSurvivesTheTrip) {
   request.terminal = true;
   request.window = {.rows = 33, .columns = 77};
   request.unix_time_ns = 1234567890123456789;
+  request.entropy = std::string("\0\1\2", 3);
   request.directory = "/some where";
   request.command = {"echo", "", "two words"};
   request.environment = {"A=b", "EMPTY="};
@@ -24,6 +25,7 @@ TEST(WireTest, StartRequestSurvivesTheTrip) {
   EXPECT_EQ(decoded->window.rows, 33);
   EXPECT_EQ(decoded->window.columns, 77);
   EXPECT_EQ(decoded->unix_time_ns, request.unix_time_ns);
+  EXPECT_EQ(decoded->entropy, request.entropy);
   EXPECT_EQ(decoded->directory, request.directory);
   EXPECT_EQ(decoded->command, request.command);
   EXPECT_EQ(decoded->environment, request.environment);
@@ -46,8 +48,8 @@ TEST(WireTest, HugeListCountIsRefusedWithoutAllocating) {
   StartRequest request;
   request.command = {"true"};
   std::string encoded = EncodeStart(request);
-  // Flags, window, clock, an empty directory; then the count of the command's words.
-  const size_t count_offset = 1 + 4 + 8 + 4;
+  // Flag, window, clock, no entropy, no directory; then the count of the command's words.
+  const size_t count_offset = 1 + 4 + 8 + 4 + 4;
   encoded.replace(count_offset, 4, "\xff\xff\xff\xff");
   EXPECT_FALSE(DecodeStart(encoded).ok());
 }

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
@@ -39,14 +40,14 @@ absl::StatusOr<StartRequest> ReadStart(Port& port) {
   return DecodeStart(frame->payload);
 }
 
-absl::StatusOr<uint32_t> Serve(Port& port, double kernel_s, double services_s) {
+absl::StatusOr<uint32_t> Serve(Port& port, absl::string_view boot_times) {
   ASSIGN_OR_RETURN(StartRequest request, ReadStart(port));
+  const double start_s = UptimeSeconds();
   RETURN_IF_ERROR(EnterHostRoot(request));
   SetUpEnvironment(request);
   RETURN_IF_ERROR(
       port.Send(FrameType::kReady,
-                absl::StrFormat("kernel %.2f s, modules %.2f s, file systems %.2f s", kernel_s,
-                                services_s - kernel_s, UptimeSeconds() - services_s)));
+                absl::StrFormat("%s; then file systems %.2f s", boot_times, UptimeSeconds() - start_s)));
   ASSIGN_OR_RETURN(uint32_t code, RunCommand(request, port));
   RETURN_IF_ERROR(FlushWritableFolders(request));
   return code;
@@ -56,9 +57,11 @@ absl::StatusOr<uint32_t> Serve(Port& port, double kernel_s, double services_s) {
 absl::Status Run() {
   const double kernel_s = UptimeSeconds();
   RETURN_IF_ERROR(StartKernelServices());
-  const double services_s = UptimeSeconds();
+  const std::string boot_times =
+      absl::StrFormat("booting: kernel %.2f s, modules %.2f s", kernel_s, UptimeSeconds() - kernel_s);
   ASSIGN_OR_RETURN(Port port, Port::Open());
-  absl::StatusOr<uint32_t> code = Serve(port, kernel_s, services_s);
+  RETURN_IF_ERROR(port.Send(FrameType::kBooted, ""));
+  absl::StatusOr<uint32_t> code = Serve(port, boot_times);
   RETURN_IF_ERROR(code.ok() ? port.Send(FrameType::kExit, *code)
                             : port.Send(FrameType::kFailed, code.status().ToString()));
   // The launcher kills the virtual machine as soon as it has this; powering off first would

@@ -1,6 +1,7 @@
 #include "integration/testbed/agent/setup.h"
 
 #include <fcntl.h>
+#include <linux/random.h>
 #include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
@@ -11,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -18,6 +20,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
@@ -62,6 +65,21 @@ absl::Status LoadModule(const std::string& path) {
 }
 
 void Warn(const char* what) { std::fprintf(stderr, "agent: %s: %s\n", what, strerror(errno)); }
+
+// Mixes fresh entropy into the kernel's random generator and has it used at once.
+void Reseed(absl::string_view entropy) {
+  struct {  // as rand_pool_info, which ends in an array of unknown size
+    int entropy_bits;
+    int size;
+    char bytes[256];
+  } pool = {};
+  pool.size = static_cast<int>(std::min(entropy.size(), sizeof(pool.bytes)));
+  pool.entropy_bits = pool.size * 8;
+  std::memcpy(pool.bytes, entropy.data(), pool.size);
+  UniqueFd random(open("/dev/urandom", O_RDWR | O_CLOEXEC));
+  if (ioctl(random.get(), RNDADDENTROPY, &pool) != 0) Warn("RNDADDENTROPY");
+  if (ioctl(random.get(), RNDRESEEDCRNG, 0) != 0) Warn("RNDRESEEDCRNG");
+}
 
 }  // namespace
 
@@ -111,6 +129,8 @@ void SetUpEnvironment(const StartRequest& request) {
 
   const timespec now = absl::ToTimespec(absl::FromUnixNanos(request.unix_time_ns));
   if (clock_settime(CLOCK_REALTIME, &now) != 0) Warn("clock_settime");
+
+  Reseed(request.entropy);
 
   UniqueFd socket_fd(socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   ifreq loopback = {};

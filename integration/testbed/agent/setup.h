@@ -15,8 +15,8 @@ absl::Status StartKernelServices();
 // Fresh /proc, /sys, /dev, /dev/pts, /dev/shm and /sys/fs/cgroup are mounted in it.
 absl::Status EnterHostRoot(const StartRequest& request);
 
-// Host name, clock, loopback interface and resource limits. Failures are reported on the
-// console and otherwise ignored: most commands need none of these.
+// Host name, clock, random generator, loopback interface and resource limits. Failures are reported
+// on the console and otherwise ignored: most commands need none of these.
 void SetUpEnvironment(const StartRequest& request);
 
 // Writes everything below the writable folders through to the host.

@@ -8,6 +8,7 @@
 #include "base/status_macros.h"
 #include "integration/testbed/launcher/options.h"
 #include "integration/testbed/launcher/session.h"
+#include "integration/testbed/launcher/snapshot.h"
 #include "integration/testbed/launcher/virtual_machine.h"
 #include "tools/cpp/runfiles/runfiles.h"
 
@@ -23,9 +24,13 @@ absl::StatusOr<int> Run(const Options& options, const char* program) {
   std::string error;
   const std::unique_ptr<Runfiles> runfiles(Runfiles::Create(program, &error));
   if (runfiles == nullptr) return absl::NotFoundError(error);
+  const bool snapshot_fits = !options.cold_boot && options.cpus == kSnapshotCpus &&
+                             options.memory_mib == kSnapshotMemoryMib;
   const VirtualMachineConfig config = {
       .kernel = runfiles->Rlocation("debian_testbed_kernel/vmlinux"),
       .initramfs = runfiles->Rlocation("bulkhead/integration/testbed/agent/initramfs.cpio"),
+      .snapshot =
+          snapshot_fits ? runfiles->Rlocation("bulkhead/integration/testbed/booted.snapshot") : "",
       .cpus = options.cpus,
       .memory_mib = options.memory_mib,
       .writable_folders = options.writable_folders,

@@ -109,6 +109,8 @@ absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& arguments) 
       return options;
     } else if (argument == "--verbose") {
       options.verbose = true;
+    } else if (argument == "--cold-boot") {
+      options.cold_boot = true;
     } else if (argument == "--show-console") {
       options.show_console = true;
     } else if (flag.first == "--timeout") {

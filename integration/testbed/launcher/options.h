@@ -19,10 +19,12 @@ writes stays in the virtual machine's memory, except below the --writable folder
 input, output and error are passed on, as is the exit code. On a terminal the command gets a
 terminal. Processes that it leaves behind end with it.
 
-  --writable=DIR     writes below DIR reach the host; may be given several times
+  --writable=DIR     writes below DIR reach the host; may be given up to four times
   --timeout=TIME     kill it after TIME (90s, 10m, ...; 0: never); default 10m
   --cpus=N           processors of the virtual machine; default 2
   --memory=SIZE      its memory (512M, 2G, ...); default 2G
+  --cold-boot        boot instead of going on from the snapshot that the build made; other
+                     numbers of processors and sizes of memory than the default always do
   --show-console     its kernel messages, on standard error
   --verbose          how long starting took, on standard error
   --help             this text
@@ -35,6 +37,7 @@ kernel messages are then printed); 2 for wrong flags.
 struct Options {
   bool help = false;
   bool verbose = false;
+  bool cold_boot = false;
   bool show_console = false;
   absl::Duration timeout = absl::Minutes(10);
   int cpus = 2;

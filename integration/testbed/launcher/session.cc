@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/random.h>
 #include <sys/signalfd.h>
 #include <termios.h>
 #include <unistd.h>
@@ -149,6 +150,10 @@ absl::Status Session::SendStart() {
   request.terminal = terminal_;
   if (terminal_) request.window = TerminalSize();
   request.unix_time_ns = absl::ToUnixNanos(absl::Now());
+  request.entropy.resize(32);
+  if (getrandom(request.entropy.data(), request.entropy.size(), 0) < 0) {
+    return ErrnoToStatus(errno, "getrandom");
+  }
   request.directory = WorkingDirectory();
   request.command = options_.command;
   for (char** entry = environ; *entry != nullptr; ++entry) request.environment.push_back(*entry);
@@ -188,6 +193,8 @@ absl::Status Session::ReadAgent() {
 
 absl::Status Session::HandleFrame(const Frame& frame) {
   switch (frame.type) {
+    case FrameType::kBooted:
+      return absl::OkStatus();
     case FrameType::kReady:
       started_ = true;
       if (options_.verbose) {

@@ -14,10 +14,16 @@ namespace bulkhead::testbed {
 struct VirtualMachineConfig {
   std::string kernel;     // ELF vmlinux: no time is spent on unpacking it
   std::string initramfs;  // with the agent
+  // What SaveSnapshot() wrote, to go on from there instead of booting; or empty. It fits only
+  // the number of processors and the memory that it was made with.
+  std::string snapshot;
   int cpus = 0;
   int memory_mib = 0;
-  std::vector<std::string> writable_folders;
+  std::vector<std::string> writable_folders;  // at most kMaxShares
 };
+
+// A snapshot fits only the devices that it was made with: so many shares are always there.
+inline constexpr size_t kMaxShares = 4;
 
 // A QEMU process in software emulation with the host's root as read-only 9p share.
 // Killed and reaped by the destructor; killed by the kernel when this process dies. Uses no
@@ -33,15 +39,21 @@ class VirtualMachine {
   int agent_fd() const { return agent_.get(); }
   // Non-blocking: kernel messages, and what QEMU itself has to complain about.
   int console_fd() const { return console_.get(); }
+  // Non-blocking: QEMU's control protocol (QMP).
+  int control_fd() const { return control_.get(); }
   // Readable once QEMU has ended.
   int process_fd() const { return process_.fd(); }
 
  private:
-  VirtualMachine(UniqueFd agent, UniqueFd console, PidFd process)
-      : agent_(std::move(agent)), console_(std::move(console)), process_(std::move(process)) {}
+  VirtualMachine(UniqueFd agent, UniqueFd console, UniqueFd control, PidFd process)
+      : agent_(std::move(agent)),
+        console_(std::move(console)),
+        control_(std::move(control)),
+        process_(std::move(process)) {}
 
   UniqueFd agent_;
   UniqueFd console_;
+  UniqueFd control_;
   PidFd process_;
 };
 
