@@ -4,10 +4,13 @@
 
 #include <fstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "vmm/config/command_line.h"
@@ -189,6 +192,19 @@ TEST_F(ConfigTest, ADiskThatAnotherVmWritesIsRefused) {
   ASSERT_TRUE(first.ok()) << first.status();
   EXPECT_THAT(std::string(FromFlags(flags).status().message()), HasSubstr("is in use by another"));
   EXPECT_FALSE(FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,readonly"}).ok());
+}
+
+TEST_F(ConfigTest, ADiskIsWaitedForWhileAVmThatHasEndedLetsGoOfIt) {
+  const std::vector<std::string> flags = {"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img"};
+  absl::StatusOr<VmSpec> first = FromFlags(flags);
+  ASSERT_TRUE(first.ok()) << first.status();
+  std::thread ending([&first] {
+    absl::SleepFor(absl::Milliseconds(50));
+    first = absl::UnknownError("ended");  // closes the disk
+  });
+  const absl::StatusOr<VmSpec> second = FromFlags(flags);
+  ending.join();
+  EXPECT_TRUE(second.ok()) << second.status();
 }
 
 }  // namespace

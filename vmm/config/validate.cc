@@ -17,6 +17,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "vmm/memory/guest_layout.h"
 
@@ -26,6 +28,10 @@ namespace {
 constexpr uint64_t kMebibyte = 1 << 20;
 constexpr uint64_t kMinMemory = 16 * kMebibyte;
 constexpr size_t kMaxNameLength = 64;
+// How long a file may still be locked by a VM that has just ended: the kernel tears an io_uring
+// down, and lets go of its files, some time after the process that had it is gone.
+constexpr absl::Duration kLockTimeout = absl::Seconds(1);
+constexpr absl::Duration kLockRetryInterval = absl::Milliseconds(5);
 constexpr absl::Duration kDefaultAccessTimeout = absl::Seconds(5);
 constexpr absl::Duration kMinAccessTimeout = absl::Milliseconds(1);
 constexpr absl::Duration kMaxAccessTimeout = absl::Minutes(10);
@@ -131,7 +137,13 @@ absl::StatusOr<UniqueFd> Validator::OpenFile(const std::string& field, const std
   struct flock whole = {};
   whole.l_type = read_only ? F_RDLCK : F_WRLCK;
   whole.l_whence = SEEK_SET;
-  if (fcntl(fd.get(), F_OFD_SETLK, &whole) != 0) {
+  const absl::Time deadline = absl::Now() + kLockTimeout;
+  while (fcntl(fd.get(), F_OFD_SETLK, &whole) != 0) {
+    if (errno == EINTR) continue;
+    if ((errno == EAGAIN || errno == EACCES) && absl::Now() < deadline) {
+      absl::SleepFor(kLockRetryInterval);
+      continue;
+    }
     if (errno == EAGAIN || errno == EACCES) {
       return Error(field, absl::StrCat("\"", path, "\" is in use by another VM or device",
                                        read_only ? " that writes it" : ""));
