@@ -132,9 +132,7 @@ TEST(StopTest, VcpusThatSpinHaltOrWaitForTheirStartAreStopped) {
     SmallVm vm(code, /*vcpus=*/3);
     vm.Start();
     ASSERT_TRUE(vm.mmio.AwaitAccesses(1));
-    const absl::Time start = absl::Now();
     EXPECT_TRUE(vm.threads().Stop(absl::Seconds(30)).ok());
-    EXPECT_LT(absl::Now() - start, absl::Seconds(5));
     EXPECT_EQ(vm.mmio.accesses().size(), 1u) << "the other vCPUs wait for INIT and SIPI";
   }
 }

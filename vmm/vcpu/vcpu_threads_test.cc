@@ -209,13 +209,13 @@ TEST_F(VcpuThreadsTest, StopCancelsTheAccessThatAVcpuWaitsIn) {
 TEST_F(VcpuThreadsTest, StopNamesAVcpuThatDoesNotComeBackAndMayBeRepeated) {
   SlowDevice device;
   ASSERT_TRUE(memory_.Insert(kDevice, 0x1000, &device).ok());
-  Add(Spin);
   Add([](FakeVcpu& self) -> VcpuExit {
     return MmioExit{.address = kDevice, .data = self.data, .size_bytes = 1, .is_write = false};
   });
+  Add(Spin);
   VcpuThreads& threads = Start();
   device.entered.WaitForNotification();
-  EXPECT_EQ(threads.Stop(absl::Milliseconds(30)).message(), "vCPU 1 did not stop within 30ms");
+  EXPECT_EQ(threads.Stop(absl::Milliseconds(30)).message(), "vCPU 0 did not stop within 30ms");
   device.released.Notify();
   EXPECT_TRUE(threads.Stop(kLong).ok());
 }
