@@ -43,6 +43,24 @@ class SummarizeTest(unittest.TestCase):
         self.assertNotIn("over qemu-multi-process", entry)
 
 
+class AimsTest(unittest.TestCase):
+    def judge(self, read, write, peer_read):
+        def entry(over_floor, over_peer):
+            return {"over in-vmm": over_floor, "over qemu-multi-process": over_peer}
+        summary = {"vmm": {"read hot": entry(read, 1 / peer_read), "write hot": entry(write, 1)},
+                   "in-vmm": {}, "qemu-multi-process": {}}
+        return [aim["met"] for aim in mmio.judge_aims(summary)]
+
+    def test_each_is_met_up_to_its_limit(self):
+        self.assertEqual(self.judge(1.3, 1.1, 6.1), [True, True, True])
+        self.assertEqual(self.judge(1.31, 1.1, 6.1), [False, True, True])
+        self.assertEqual(self.judge(1.3, 1.11, 6.1), [True, False, True])
+        self.assertEqual(self.judge(1.3, 1.1, 5.9), [True, True, False])
+
+    def test_without_the_other_machine_nothing_is_judged(self):
+        self.assertEqual(mmio.judge_aims({"vmm": {}}), [])
+
+
 class ProcessTest(unittest.TestCase):
     def test_gives_exit_code_and_output(self):
         code, output, errors = processes.run(["sh", "-c", "echo out; echo err >&2; exit 7"], 60)

@@ -67,16 +67,6 @@ void SendToAllOthers(uint32_t command) {
 
 }  // namespace
 
-uint64_t ReadMsr(uint32_t msr) {
-  return RunPrivileged(
-      [](InterruptFrame&, uint64_t argument) {
-        uint32_t low, high;
-        asm volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(static_cast<uint32_t>(argument)));
-        return (uint64_t{high} << 32) | low;
-      },
-      msr);
-}
-
 void SetInterruptsEnabled(bool enabled) {
   RunPrivileged(
       [](InterruptFrame& frame, uint64_t argument) -> uint64_t {
@@ -86,13 +76,6 @@ void SetInterruptsEnabled(bool enabled) {
         return 0;
       },
       enabled);
-}
-
-void Halt() {
-  RunPrivileged([](InterruptFrame&, uint64_t) -> uint64_t {
-    asm volatile("sti; hlt; cli" ::: "memory");
-    return 0;
-  });
 }
 
 void Park() {

@@ -103,11 +103,7 @@ inline uint64_t RunPrivileged(PrivilegedFunction function, uint64_t argument = 0
   return result;
 }
 
-uint64_t ReadMsr(uint32_t msr);
 void SetInterruptsEnabled(bool enabled);  // of the calling CPU; initially off
-// Sleeps until an interrupt has been served. Call it with interrupts on; an interrupt just
-// before it is lost on it, so something periodic or certain must wake it.
-void Halt();
 // Stops this CPU for good.
 [[noreturn]] void Park();
 

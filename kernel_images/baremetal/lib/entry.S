@@ -6,14 +6,14 @@
 
 #include "kernel_images/baremetal/lib/entry_constants.h"
 
-// ---- PVH entry note (Xen, XEN_ELFNOTE_PHYS32_ENTRY) ---------------------------------------------
+// ---- PVH entry note (Xen, XEN_ELFNOTE_PHYS32_ENTRY) --------------------------------------------
   .section .note.pvh, "a", @note
   .align 4
   .long 4, 8, 18  // name size, descriptor size, type
   .asciz "Xen"
   .quad pvh_entry
 
-// ---- First CPU: 32-bit protected mode, paging off, EBX = start info -------------------------------
+// ---- First CPU: 32-bit protected mode, paging off, EBX = start info ----------------------------
   .section .text.entry, "ax"
   .code32
   .globl pvh_entry
@@ -68,7 +68,7 @@ long_mode:
   pushq $UserEntry
   iretq
 
-// ---- Other CPUs: copied to BULKHEAD_TRAMPOLINE, entered there in real mode ------------------------
+// ---- Other CPUs: copied to BULKHEAD_TRAMPOLINE, entered there in real mode ---------------------
   .code16
   .globl trampoline_start
   .globl trampoline_end
@@ -164,7 +164,7 @@ interrupt_common:
   addq $16, %rsp  // vector, error code
   iretq
 
-// ---- Tables that need no code to fill --------------------------------------------------------------
+// ---- Tables that need no code to fill ----------------------------------------------------------
   .data
   .align 16
   .globl gdt

@@ -113,8 +113,6 @@ class VirtioDevice {
 
   const PciFunction& function() const { return function_; }
   const Msix& msix() const { return msix_; }
-  // Start of the common configuration (4.1.4.3).
-  uint64_t common() const { return common_; }
 
  private:
   uint64_t FindStructure(uint8_t type) const;
