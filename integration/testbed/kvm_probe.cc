@@ -261,8 +261,8 @@ int Main(int argc, char** argv) {
   if (argc > 2 || (argc == 2 && flag != "--json" && flag != "--quiet")) {
     std::fprintf(stderr,
                  "usage: kvm_probe [--json | --quiet]\n"
-                 "Prints native, user-mode-only or none, and (not with --quiet) the\n"
-                 "measurement behind it. Exit code 0 whatever the answer.\n");
+                 "Prints native, user-mode-only or none, and on a second line (not with\n"
+                 "--quiet) the measurement behind it. Exit code 0 whatever the answer.\n");
     return 2;
   }
   struct sigaction action = {};
@@ -277,7 +277,7 @@ int Main(int argc, char** argv) {
   } else if (flag == "--quiet") {
     std::printf("%s\n", result.verdict);
   } else {
-    std::printf("%s (%s)\n", result.verdict, result.evidence.c_str());
+    std::printf("%s\n%s\n", result.verdict, result.evidence.c_str());
   }
   return 0;
 }

@@ -8,14 +8,14 @@ set -euo pipefail
 probe=$1 testbed=$2 need=$3 memory=$4
 shift 4
 
-answer=$("$probe")
-case $need:${answer%% *} in
+{ read -r answer && read -r measured; } < <("$probe")
+case $need:$answer in
   linux:native | bare-metal:native | bare-metal:user-mode-only)
-    echo "runs directly on /dev/kvm: $answer"
+    echo "runs directly on /dev/kvm: $answer; $measured"
     exec "$@"
     ;;
 esac
-echo "runs in the testbed: this machine's KVM is $answer"
+echo "runs in the testbed: this machine's KVM is $answer; $measured"
 
 # The test's time limit less what the testbed may need to say why.
 flags=(--verbose --cpus=2 --memory="$memory" --timeout="$((${TEST_TIMEOUT:-310} - 10))s")
