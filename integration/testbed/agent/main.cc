@@ -45,9 +45,9 @@ absl::StatusOr<uint32_t> Serve(Port& port, absl::string_view boot_times) {
   const double start_s = UptimeSeconds();
   RETURN_IF_ERROR(EnterHostRoot(request));
   SetUpEnvironment(request);
-  RETURN_IF_ERROR(
-      port.Send(FrameType::kReady,
-                absl::StrFormat("%s; then file systems %.2f s", boot_times, UptimeSeconds() - start_s)));
+  RETURN_IF_ERROR(port.Send(
+      FrameType::kReady,
+      absl::StrFormat("%s; then file systems %.2f s", boot_times, UptimeSeconds() - start_s)));
   ASSIGN_OR_RETURN(uint32_t code, RunCommand(request, port));
   RETURN_IF_ERROR(FlushWritableFolders(request));
   return code;
@@ -57,8 +57,8 @@ absl::StatusOr<uint32_t> Serve(Port& port, absl::string_view boot_times) {
 absl::Status Run() {
   const double kernel_s = UptimeSeconds();
   RETURN_IF_ERROR(StartKernelServices());
-  const std::string boot_times =
-      absl::StrFormat("booting: kernel %.2f s, modules %.2f s", kernel_s, UptimeSeconds() - kernel_s);
+  const std::string boot_times = absl::StrFormat("booting: kernel %.2f s, modules %.2f s", kernel_s,
+                                                 UptimeSeconds() - kernel_s);
   ASSIGN_OR_RETURN(Port port, Port::Open());
   RETURN_IF_ERROR(port.Send(FrameType::kBooted, ""));
   absl::StatusOr<uint32_t> code = Serve(port, boot_times);

@@ -55,6 +55,18 @@ absl::Status MakeAndMount(const char* type, const std::string& folder,
   return Mount(type, type, folder, 0, options);
 }
 
+// The links that udev would make.
+absl::Status LinkStandardStreams(const std::string& folder) {
+  static constexpr const char* kLinks[][2] = {
+      {"/proc/self/fd", "/fd"}, {"fd/0", "/stdin"}, {"fd/1", "/stdout"}, {"fd/2", "/stderr"}};
+  for (const auto& [target, name] : kLinks) {
+    if (symlink(target, (folder + name).c_str()) != 0) {
+      return ErrnoToStatus(errno, absl::StrCat("symlink ", folder, name));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status LoadModule(const std::string& path) {
   UniqueFd file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!file.ok()) return ErrnoToStatus(errno, absl::StrCat("open ", path));
@@ -108,6 +120,7 @@ absl::Status EnterHostRoot(const StartRequest& request) {
   RETURN_IF_ERROR(MakeAndMount("proc", "/root/proc"));
   RETURN_IF_ERROR(MakeAndMount("sysfs", "/root/sys"));
   RETURN_IF_ERROR(MakeAndMount("devtmpfs", "/root/dev"));
+  RETURN_IF_ERROR(LinkStandardStreams("/root/dev"));
   RETURN_IF_ERROR(MakeAndMount("devpts", "/root/dev/pts", "ptmxmode=0666,mode=0620"));
   RETURN_IF_ERROR(MakeAndMount("tmpfs", "/root/dev/shm", "mode=1777"));
   RETURN_IF_ERROR(Mount("cgroup2", "cgroup2", "/root/sys/fs/cgroup"));
