@@ -112,6 +112,13 @@ TEST(GuestMemoryTest, RefusesWhatIsNotWhollyInsideOneRange) {
   EXPECT_EQ(memory.HostPointer(UINT64_MAX, 8), nullptr);
 }
 
+TEST(GuestMemoryTest, CopiesOfNothingAreChecksOfTheAddress) {
+  const GuestMemory memory = *MakeMemory({{0, 4096}});
+  EXPECT_TRUE(memory.Read(0, {}));
+  EXPECT_TRUE(memory.Write(4095, {}));
+  EXPECT_FALSE(memory.Read(4096, {}));
+}
+
 TEST(GuestMemoryTest, RefusesOverlappingAndWrappingTables) {
   EXPECT_FALSE(MakeMemory({{0, 8192}, {4096, 4096}}).ok());
   EXPECT_FALSE(MakeMemory({{UINT64_MAX - 4095, 8192}}).ok());

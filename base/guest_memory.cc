@@ -24,14 +24,14 @@ absl::StatusOr<GuestMemory> GuestMemory::Create(std::vector<Range> ranges) {
 bool GuestMemory::Read(GuestAddress address, absl::Span<uint8_t> out) const {
   const uint8_t* host = HostPointer(address, out.size());
   if (host == nullptr) return false;
-  memcpy(out.data(), host, out.size());
+  if (!out.empty()) memcpy(out.data(), host, out.size());  // an empty span may be null
   return true;
 }
 
 bool GuestMemory::Write(GuestAddress address, absl::Span<const uint8_t> bytes) const {
   uint8_t* host = HostPointer(address, bytes.size());
   if (host == nullptr) return false;
-  memcpy(host, bytes.data(), bytes.size());
+  if (!bytes.empty()) memcpy(host, bytes.data(), bytes.size());
   return true;
 }
 
