@@ -120,7 +120,7 @@ BlockRequest::Step BlockRequest::BeginTransfer(const BlockLimits& limits) {
 
 BlockRequest::Step BlockRequest::AnswerId(const BlockLimits& limits) {
   char id[kBlockIdSize] = {};
-  memcpy(id, limits.id.data(), std::min(limits.id.size(), sizeof(id)));
+  limits.id.copy(id, sizeof(id));
   size_t copied = 0;
   for (const iovec& buffer : data_in_) {
     const size_t n = std::min<size_t>(buffer.iov_len, sizeof(id) - copied);
