@@ -131,10 +131,8 @@ TEST(LinuxGuestTest, BootsOnTwoProcessorsWithAllDevicesAndPowersOff) {
         "2>/dev/null || exit 1; done; rm /mnt/fs/file3");
   const std::string sums = GUEST(guest, "cd /mnt/fs && sha256sum file1 file2 file4 && cd /");
   GUEST(guest, "sync && umount /mnt/fs");
-  EXPECT_EQ(GUEST(guest,
-                  "dmesg | grep -i -E 'error|fail|reset|warn' | "
-                  "grep -v -i -E 'acpi|mitigat|firmware' || true"),
-            "");
+  // Not one warning or error in its kernel log (levels 0 to 4).
+  EXPECT_EQ(GUEST(guest, "dmesg -r | grep '^<[0-4]>' || true"), "");
 
   const absl::StatusOr<ExitInfo> exit = guest->Leave();
   ASSERT_TRUE(exit.ok()) << exit.status();
@@ -182,9 +180,11 @@ TEST(LinuxGuestTest, ADeviceThatDiesIsReportedAndTheGuestLivesOn) {
   EXPECT_THAT(*log, HasSubstr("rng0"));
   // Its registers now read all ones; the other devices are as before.
   EXPECT_EQ(GUEST(guest, "sha256sum < /dev/vda").substr(0, 64), Sha256(disk));
-  const absl::StatusOr<ExitInfo> exit = guest->Leave();
+  // No orderly power-off: Linux resets its virtio devices then, and waits for a dead one for ever.
+  ASSERT_TRUE(guest->vm().Signal(SIGTERM).ok());
+  const absl::StatusOr<ExitInfo> exit = guest->vm().WaitForExit(absl::Seconds(30));
   ASSERT_TRUE(exit.ok()) << exit.status();
-  EXPECT_EQ(exit->ToString(), "exit code 0");
+  EXPECT_EQ(exit->ToString(), "exit code 6");
 }
 
 }  // namespace
