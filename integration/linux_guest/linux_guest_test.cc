@@ -131,8 +131,10 @@ TEST(LinuxGuestTest, BootsOnTwoProcessorsWithAllDevicesAndPowersOff) {
         "2>/dev/null || exit 1; done; rm /mnt/fs/file3");
   const std::string sums = GUEST(guest, "cd /mnt/fs && sha256sum file1 file2 file4 && cd /");
   GUEST(guest, "sync && umount /mnt/fs");
-  // Not one warning or error in its kernel log (levels 0 to 4).
-  EXPECT_EQ(GUEST(guest, "dmesg -r | grep '^<[0-4]>' || true"), "");
+  // Not one warning or error in its kernel log (levels 0 to 4), beside what it says of the
+  // 128-byte inodes of busybox's mke2fs.
+  EXPECT_EQ(GUEST(guest, "dmesg -r | grep '^<[0-4]>' | grep -v 'timestamps until 2038' || true"),
+            "");
 
   const absl::StatusOr<ExitInfo> exit = guest->Leave();
   ASSERT_TRUE(exit.ok()) << exit.status();
