@@ -117,19 +117,18 @@ uint32_t ApicId(uint32_t cpu);
 // at CPL3, interrupts off, and is parked when that returns. False if they did not come.
 bool StartOtherCpus(uint32_t count, void (*entry)(uint32_t cpu));
 
-// Mutual exclusion in order of arrival.
-class TicketLock {
+// Mutual exclusion. Whoever runs may take it: order of arrival would make all wait for a CPU
+// that its host does not run just now.
+class SpinLock {
  public:
   void Lock() {
-    const uint32_t ticket = __atomic_fetch_add(&next_, 1, __ATOMIC_RELAXED);
-    // acquire: pairs with the release in Unlock(), so that its holder's writes are seen.
-    while (__atomic_load_n(&serving_, __ATOMIC_ACQUIRE) != ticket) Pause();
+    // acquire: pairs with the release in Unlock(), so that the last holder's writes are seen.
+    while (__atomic_exchange_n(&held_, true, __ATOMIC_ACQUIRE)) Pause();
   }
-  void Unlock() { __atomic_store_n(&serving_, serving_ + 1, __ATOMIC_RELEASE); }
+  void Unlock() { __atomic_store_n(&held_, false, __ATOMIC_RELEASE); }
 
  private:
-  uint32_t next_ = 0;
-  uint32_t serving_ = 0;
+  bool held_ = false;
 };
 
 // Maps [address, address + size_bytes) above 4 GiB and below 512 GiB, uncached. Below 4 GiB

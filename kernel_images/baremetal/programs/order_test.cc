@@ -15,15 +15,18 @@ namespace {
 
 using namespace devices::example;
 
+// How long to wait for another CPU to take the lock, before taking it again.
+constexpr uint64_t kCyclesForOthers = 500'000;
+
 uint64_t registers;
 uint32_t writes_per_cpu;
 uint32_t writes_under_lock;
 bool start = false;
 uint32_t finished = 0;
 
-TicketLock lock;
+SpinLock lock;
 uint32_t next_number = 0;     // by `lock`
-uint32_t last_cpu = 0;        // by `lock`
+uint32_t last_cpu = 0;        // written by `lock`
 uint32_t changes_of_cpu = 0;  // by `lock`
 
 void PostNumbers(uint32_t cpu) {
@@ -31,11 +34,13 @@ void PostNumbers(uint32_t cpu) {
   for (uint32_t i = 0; i < writes_per_cpu; i += writes_under_lock) {
     lock.Lock();
     if (last_cpu != cpu) ++changes_of_cpu;
-    last_cpu = cpu;
+    __atomic_store_n(&last_cpu, cpu, __ATOMIC_RELAXED);
     for (uint32_t j = 0; j < writes_under_lock; ++j) {
       MmioWrite<uint32_t>(registers + kOrderNextOffset, next_number++);
     }
     lock.Unlock();
+    // Another CPU's turn, if the host runs one just now.
+    WaitFor([=] { return __atomic_load_n(&last_cpu, __ATOMIC_RELAXED) != cpu; }, kCyclesForOthers);
   }
   __atomic_fetch_add(&finished, 1, __ATOMIC_RELEASE);
 }
@@ -55,7 +60,8 @@ void RunOrderTest() {
   if (cpus > 1) EXPECT_TRUE(StartOtherCpus(cpus, PostNumbers));
   __atomic_store_n(&start, true, __ATOMIC_RELEASE);
   PostNumbers(0);
-  EXPECT_TRUE(WaitFor([=] { return __atomic_load_n(&finished, __ATOMIC_ACQUIRE) == cpus; }));
+  EXPECT_TRUE(WaitFor([=] { return __atomic_load_n(&finished, __ATOMIC_ACQUIRE) == cpus; },
+                      cpus * kLongWaitCycles));
 
   const uint32_t arrived = MmioRead<uint32_t>(registers + kOrderNextOffset);
   const uint32_t violations = MmioRead<uint32_t>(registers + kOrderViolationsOffset);
