@@ -48,6 +48,14 @@ TEST(EventFdTest, DrainTakesAllSignalsAtOnce) {
   EXPECT_FALSE(event.Drain());
 }
 
+TEST(EventFdTest, DrainDoesNotBlockWhenAnotherHolderHasMadeTheEventfdBlocking) {
+  const EventFd event = *EventFd::Create();
+  ASSERT_EQ(fcntl(event.fd(), F_SETFL, 0), 0);
+  EXPECT_FALSE(event.Drain());
+  event.Signal();
+  EXPECT_TRUE(event.Drain());
+}
+
 TEST(MemfdTest, AFutureWriteSealLeavesOlderMappingsWritableAndRefusesNewOnes) {
   const UniqueFd fd = *CreateMemfd("test", 4096);
   const MemoryMapping writer =

@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
+#include <sys/uio.h>
 
 #include "base/errno_status.h"
 
@@ -25,11 +26,11 @@ void EventFd::Signal() const {
 
 bool EventFd::Drain() const {
   uint64_t count = 0;
-  iovec bytes = {.iov_base = &count, .iov_len = sizeof(count)};
+  const iovec buffer = {.iov_base = &count, .iov_len = sizeof(count)};
   ssize_t n;
   do {
-    // NOWAIT: O_NONBLOCK belongs to the open file, which another process may share and change.
-    n = preadv2(fd_.get(), &bytes, 1, -1, RWF_NOWAIT);
+    // O_NONBLOCK is shared with every process that has the eventfd, and one may clear it.
+    n = preadv2(fd_.get(), &buffer, 1, /*offset=*/-1, RWF_NOWAIT);
   } while (n < 0 && errno == EINTR);
   return n == sizeof(count);
 }
