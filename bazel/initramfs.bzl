@@ -5,6 +5,9 @@ def _initramfs_impl(ctx):
     args = ctx.actions.args()
     args.add("--output", output)
     inputs = []
+    if ctx.file.base:
+        args.add("--base", ctx.file.base)
+        inputs.append(ctx.file.base)
     for target, path in ctx.attr.files.items():
         sources = target.files.to_list()
         if len(sources) != 1:
@@ -38,6 +41,10 @@ def _initramfs_impl(ctx):
 initramfs = rule(
     implementation = _initramfs_impl,
     attrs = {
+        "base": attr.label(
+            allow_single_file = True,
+            doc = "an initramfs to extend; what is given here replaces its files",
+        ),
         "files": attr.label_keyed_string_dict(
             allow_files = True,
             # Not the target configuration: a guest has no sanitizer's shared libraries.

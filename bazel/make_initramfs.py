@@ -75,6 +75,7 @@ def main():
         description=__doc__.splitlines()[0], fromfile_prefix_chars="@"
     )
     parser.add_argument("--output", required=True)
+    parser.add_argument("--base", help="archive to begin with; later files replace its own")
     parser.add_argument("--file", action="append", default=[], metavar="PATH=SOURCE")
     parser.add_argument("--folder", action="append", default=[], metavar="PATH")
     parser.add_argument("--link", action="append", default=[], metavar="PATH=TARGET")
@@ -88,6 +89,8 @@ def main():
         for path, _, target in (argument.partition("=") for argument in arguments.link):
             archive.add_link(path, target)
         with open(arguments.output, "wb") as output:
+            if arguments.base:
+                output.write(padded(pathlib.Path(arguments.base).read_bytes()))
             archive.write(output)
     except (OSError, ValueError) as error:
         sys.exit(f"make_initramfs: {error}")
