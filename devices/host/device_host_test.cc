@@ -250,6 +250,7 @@ TEST_F(DeviceHostTest, AWatchedDescriptorCallsTheModelUntilItIsUnwatched) {
   while (!called.Drain()) Read(0, 1);
   Read(0, 1);
   EXPECT_FALSE(called.IsPending());
+  EndHost();  // before the events end
 }
 
 TEST_F(DeviceHostTest, AResourceCanBeTakenOnce) {
@@ -366,6 +367,7 @@ TEST_F(DeviceHostTest, ADoorbellWaitsForAWriteBehindARequestThatIsStillBeingSent
   }
   handmade.PublishWrite(1);
   ASSERT_TRUE(WaitForDoorbells(3));
+  EndHost();  // before the events end
   absl::MutexLock lock(&model_.mutex);
   EXPECT_EQ(model_.writes_at_doorbell, 2u);
 }

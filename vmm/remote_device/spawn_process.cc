@@ -17,6 +17,15 @@
 #include "base/errno_status.h"
 #include "base/unique_fd.h"
 
+// For code that runs in the new process while it shares the memory of this one: a sanitizer
+// would take its accesses for this thread's.
+#define BULKHEAD_NOT_SANITIZED __attribute__((no_sanitize("thread", "address")))
+
+// clone(2) under glibc's other name for it. ThreadSanitizer intercepts the usual one and, taking
+// the new process for the child of a fork, resets the state of the memory that both share.
+extern "C" int __clone(int (*function)(void*), void* stack, int flags, void* argument,
+                       ...);  // NOLINT
+
 namespace bulkhead::vmm {
 namespace {
 
@@ -37,14 +46,14 @@ struct Launch {
 };
 
 // Raw system calls only: a sanitizer's interceptors would take this process for the other one.
-bool Try(Launch& launch, const char* call, int64_t result) {
+BULKHEAD_NOT_SANITIZED bool Try(Launch& launch, const char* call, int64_t result) {
   if (result >= 0) return true;
   launch.failed_call = call;
   launch.error = errno;
   return false;
 }
 
-bool ResetSignals(Launch& launch) {
+BULKHEAD_NOT_SANITIZED bool ResetSignals(Launch& launch) {
   // A handler of the vmm must not run here, and what the vmm ignores a device may want.
   for (int signal_number = 1; signal_number < NSIG; ++signal_number) {
     struct {
@@ -61,7 +70,7 @@ bool ResetSignals(Launch& launch) {
              syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, sizeof(none)));
 }
 
-bool Prepare(Launch& launch) {
+BULKHEAD_NOT_SANITIZED bool Prepare(Launch& launch) {
   if (!Try(launch, "prctl", syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))) return false;
   if (syscall(SYS_getppid) != launch.parent) return false;  // it died before the line above
   if (!Try(launch, "setsid", syscall(SYS_setsid))) return false;
@@ -76,7 +85,7 @@ bool Prepare(Launch& launch) {
   return ResetSignals(launch);
 }
 
-int RunChild(void* argument) {
+BULKHEAD_NOT_SANITIZED int RunChild(void* argument) {
   Launch& launch = *static_cast<Launch*>(argument);
   if (Prepare(launch)) {
     Try(launch, "execve",
@@ -138,8 +147,8 @@ absl::StatusOr<PidFd> SpawnProcess(const ProcessSpec& spec) {
   pthread_sigmask(SIG_SETMASK, &all, &before);
   int pid_fd = -1;
   // CLONE_VFORK: this thread goes on when the new program runs or the process has ended.
-  const pid_t pid = clone(RunChild, static_cast<char*>(stack) + kStackBytes,
-                          CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &launch, &pid_fd);
+  const pid_t pid = __clone(RunChild, static_cast<char*>(stack) + kStackBytes,
+                            CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &launch, &pid_fd);
   const int clone_error = errno;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   munmap(stack, kStackBytes);

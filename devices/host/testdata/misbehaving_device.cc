@@ -137,7 +137,7 @@ class MisbehavingDevice final : public DeviceModel {
       signal(SIGSEGV, SIG_DFL);  // a sanitizer would exit instead
       raise(SIGSEGV);
     }
-    if (Misbehaves("exit_in_read")) exit(7);
+    if (Misbehaves("exit_in_read")) _exit(7);
     if (Misbehaves("hang_in_read")) Hang();
     if (Misbehaves("stop_in_read")) raise(SIGSTOP);
     if (Misbehaves("corrupt_head")) {
