@@ -3,7 +3,6 @@
 
 #include <stdint.h>
 
-#include <array>
 #include <memory>
 #include <vector>
 

@@ -9,7 +9,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "base/event_fd.h"
-#include "base/guest_memory.h"
 #include "devices/host/device_model.h"
 #include "devices/virtio/virtio_device.h"
 #include "devices/virtio/virtqueue.h"

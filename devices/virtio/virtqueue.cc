@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <utility>
