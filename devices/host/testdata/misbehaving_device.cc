@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <memory>
@@ -137,7 +138,7 @@ class MisbehavingDevice final : public DeviceModel {
       signal(SIGSEGV, SIG_DFL);  // a sanitizer would exit instead
       raise(SIGSEGV);
     }
-    if (Misbehaves("exit_in_read")) _exit(7);
+    if (Misbehaves("exit_in_read")) syscall(SYS_exit_group, 7);  // no destructor, no sanitizer
     if (Misbehaves("hang_in_read")) Hang();
     if (Misbehaves("stop_in_read")) raise(SIGSTOP);
     if (Misbehaves("corrupt_head")) {
