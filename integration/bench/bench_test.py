@@ -6,7 +6,7 @@ import unittest
 sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
-from integration.bench import mmio, processes, table  # noqa: E402
+from integration.bench import mmio, processes, startup, table  # noqa: E402
 
 OUTPUT = """
 BENCH name=none phase=hot level=0 samples=10 min=90 p50=100 p90=110 p99=120 max=130
@@ -30,6 +30,13 @@ class ParseTest(unittest.TestCase):
     def test_missing_figures_are_an_error_that_shows_the_output(self):
         with self.assertRaisesRegex(processes.BenchError, "BULKHEAD-FAIL no device"):
             mmio.parse("BULKHEAD-FAIL no device\n")
+
+
+class MemoryTest(unittest.TestCase):
+    def test_guest_ram_is_counted_apart(self):
+        smaps = ("7f00-7f01 rw-s 00000000 00:01 7 /memfd:guest-ram (deleted)\nPss:  2048 kB\n"
+                 "7f02-7f03 r-xp 00000000 fe:00 9 /opt/vmm\nPss:  1024 kB\nPss_Dirty:  512 kB\n")
+        self.assertEqual(startup.memory_of(smaps), (1.0, 2.0))
 
 
 class SummarizeTest(unittest.TestCase):

@@ -1,0 +1,170 @@
+"""Time from the start of vmm to the guest, and the memory of its processes at idle.
+
+Starts a VM with a console, a disk, an entropy source and the example device; the guest idles. Times
+begin when the process is created. Memory is proportional set size (PSS), without the guest's RAM,
+which is counted apart; text that processes share counts in parts.
+"""
+import argparse
+import os
+import re
+import select
+import signal
+import statistics
+import subprocess
+import tempfile
+import time
+
+from integration.bench import host, table
+from integration.bench.processes import BenchError
+
+HELP = "time to the first guest instruction, memory of each process"
+
+_VMM = "//vmm:vmm"
+_GUEST = "//kernel_images/baremetal:guest.elf"
+_DEVICES = ["//devices/uart16550:uart16550", "//devices/virtio_blk:virtio_blk",
+            "//devices/virtio_rng:virtio_rng", "//devices/example:example"]
+_LIMIT_S = 30
+_SETTLE_S = 0.3  # after the start-up's last page was given back
+_AIMS = {"vmm": 8.0, "device": 4.0, "first_instruction_ms": 60.0}
+
+
+def add_arguments(parser):
+    parser.add_argument("--rounds", type=_positive, default=20, metavar="N",
+                        help="starts to time (default: %(default)s)")
+    parser.add_argument("--check", action="store_true",
+                        help="exit with 3 if an aim is missed")
+
+
+def _positive(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("%r is no positive number" % text)
+    return int(text)
+
+
+def memory_of(smaps):
+    """(MiB of its own, MiB of guest RAM) of one process, from the text of /proc/PID/smaps."""
+    own = guest = 0
+    in_guest_ram = False
+    for line in smaps.splitlines():
+        if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+            in_guest_ram = "memfd:guest-ram" in line
+        elif line.startswith("Pss:"):
+            kib = int(line.split()[1])
+            if in_guest_ram:
+                guest += kib
+            else:
+                own += kib
+    return own / 1024, guest / 1024
+
+
+def _memory(pid):
+    with open("/proc/%d/smaps" % pid, encoding="ascii", errors="replace") as stream:
+        return memory_of(stream.read())
+
+
+def _children(pid):
+    found = []
+    for task in os.listdir("/proc/%d/task" % pid):
+        with open("/proc/%d/task/%s/children" % (pid, task), encoding="ascii") as stream:
+            found += [int(child) for child in stream.read().split()]
+    return sorted(found)
+
+
+def _name(pid):
+    with open("/proc/%d/cmdline" % pid, "rb") as stream:
+        return os.path.basename(stream.read().split(b"\0")[0].decode())
+
+
+def _start_once(command, want_memory):
+    """One VM. Returns (ms to the first instruction, ms to the first line, [(process, MiB, MiB)])."""
+    begin = time.monotonic()
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
+    try:
+        log = output = b""
+        runs = first_line = None
+        streams = [process.stdout, process.stderr]
+        while runs is None or b"idle" not in output:
+            left = begin + _LIMIT_S - time.monotonic()
+            ready = select.select(streams, [], [], max(left, 0))[0]
+            now = time.monotonic()
+            for stream in ready:
+                data = os.read(stream.fileno(), 65536)
+                if stream is process.stderr:
+                    log += data
+                else:
+                    output += data
+                    first_line = first_line or now
+                if not data:
+                    streams.remove(stream)
+            if runs is None and b"the guest runs" in log:
+                runs = now
+            if not ready or not streams:
+                raise BenchError("the VM did not come up:\n" + (log + output).decode().strip())
+        memory = []
+        if want_memory:
+            time.sleep(_SETTLE_S)
+            for pid in [process.pid] + _children(process.pid):
+                memory.append((_name(pid), *_memory(pid)))
+        return (runs - begin) * 1000, (first_line - begin) * 1000, memory
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+def run(args):
+    """Returns (exit code, figures for --json)."""
+    host.require_kvm()
+    vmm, guest, *_ = host.build([_VMM, _GUEST, *_DEVICES])
+    example = os.path.join(os.path.dirname(os.path.dirname(vmm)), "devices/example/example")
+    facts = host.describe()
+    if facts["load_average"] > 1:
+        print("this computer is busy (load average %.1f): times are too long"
+              % facts["load_average"])
+    with tempfile.NamedTemporaryFile(prefix="bulkhead-bench-") as disk:
+        disk.truncate(1 << 20)
+        command = [vmm, "--verbose", "--kernel", guest, "--cmdline", "run=idle", "--memory", "512M",
+                   "--cpus", "2", "--disk", "path=" + disk.name, "--rng",
+                   "--device", "name=example,binary=" + example]
+        rounds = [_start_once(command, number == args.rounds - 1) for number in range(args.rounds)]
+    instruction = [entry[0] for entry in rounds]
+    line = [entry[1] for entry in rounds]
+    memory = rounds[-1][2]
+
+    print("%s, %d CPUs, Linux %s; %d starts" % (facts["cpu"], facts["cpus"], facts["kernel"],
+                                                args.rounds))
+    print()
+    for text in table.render(
+            ["from the start of vmm (ms)", "min", "p50", "max"],
+            [[name, *("%.1f" % f(values) for f in (min, statistics.median, max))]
+             for name, values in [("vCPUs enter the guest", instruction),
+                                  ("first byte on the console", line)]]):
+        print(text)
+    print()
+    for text in table.render(["memory at idle (MiB PSS)", "own", "guest RAM"],
+                             [[name, "%.1f" % own, "%.1f" % ram] for name, own, ram in memory]):
+        print(text)
+    print()
+    aims = [
+        ("vCPUs enter the guest within %g ms" % _AIMS["first_instruction_ms"],
+         statistics.median(instruction) <= _AIMS["first_instruction_ms"]),
+        ("vmm within %g MiB" % _AIMS["vmm"], memory[0][1] <= _AIMS["vmm"]),
+        ("each device within %g MiB" % _AIMS["device"],
+         all(own <= _AIMS["device"] for _, own, _ in memory[1:])),
+    ]
+    for text, met in aims:
+        print("%s: %s" % ("met   " if met else "MISSED", text))
+    figures = {
+        "benchmark": "startup",
+        "machine": facts,
+        "first_instruction_ms": instruction,
+        "first_console_byte_ms": line,
+        "memory_mib": [{"process": name, "own": own, "guest_ram": ram}
+                       for name, own, ram in memory],
+        "aims": [{"text": text, "met": met} for text, met in aims],
+    }
+    return (3 if args.check and not all(met for _, met in aims) else 0), figures
