@@ -68,14 +68,14 @@ absl::StatusOr<uint64_t> ChannelClient::Call(Operation operation, uint32_t waite
       operation != Operation::kSetFunctionState) {
     return absl::InvalidArgumentError("not an operation that is answered");
   }
+  Waiter& self = waiters_[waiter];
+  self.awaited_ticket = 0;  // before anything fails: AwaitAnswer() is about this call alone
   RETURN_IF_ERROR(Interruption());
   LazyDeadline deadline(timeout);
   const RequestShape shape = {.operation = static_cast<uint8_t>(operation),
                               .size_bytes = size_bytes,
                               .waiter = static_cast<uint16_t>(waiter),
                               .region = region};
-  Waiter& self = waiters_[waiter];
-  self.awaited_ticket = 0;
   ASSIGN_OR_RETURN(self.awaited_ticket, Send(shape, offset, value, deadline));
   self.awaited_size_bytes = size_bytes;
   return WaitForAnswer(waiter, deadline);

@@ -252,6 +252,17 @@ TEST(ChannelWaitTest, AnAnswerCanBeAwaitedAgainAfterATimeout) {
       << "an answer is taken once";
 }
 
+TEST(ChannelWaitTest, AwaitingIsAboutTheLastCallEvenIfThatWasNeverSent) {
+  auto client = MakeClient(1);
+  auto server = *ConnectServer(*client);
+  EXPECT_FALSE(client->Call(Operation::kRead, 0, 0, 1, 8, 0, kAtOnce).ok());
+  server->Complete(Next(*server), 111);
+  client->CancelWaits();
+  EXPECT_FALSE(client->Call(Operation::kRead, 0, 0, 2, 8, 0, kAtOnce).ok());
+  client->ResumeWaits();
+  EXPECT_EQ(client->AwaitAnswer(0, kAtOnce).status().code(), StatusCode::kFailedPrecondition);
+}
+
 TEST(ChannelWaitTest, FailReleasesEveryWaiterAndTheFirstReasonStays) {
   auto client = MakeClient(3, /*slots=*/4);
   PendingCall reader(*client, 0, 0);
