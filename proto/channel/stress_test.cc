@@ -51,10 +51,9 @@ class StressTest : public testing::TestWithParam<Shape> {
   static constexpr uint32_t kProducers = 4;
 
   void SetUp() override {
-    pair_ = *ChannelPeer::Connect({.slots = GetParam().slots,
-                                   .waiters = kProducers,
-                                   .max_poll = GetParam().max_poll},
-                                  GetParam().max_poll);
+    pair_ = *ChannelPeer::Connect(
+        {.slots = GetParam().slots, .waiters = kProducers, .max_poll = GetParam().max_poll},
+        GetParam().max_poll);
   }
 
   ChannelPeer::Pair pair_;
@@ -181,13 +180,12 @@ TEST_P(StressTest, InterruptedWaitsMixUpNothing) {
   device.join();
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, StressTest,
-    testing::Values(Shape{"PollingInALargeRing", 256, absl::Microseconds(50)},
-                    Shape{"SleepingInALargeRing", 256, absl::ZeroDuration()},
-                    Shape{"PollingInATinyRing", 4, absl::Microseconds(50)},
-                    Shape{"SleepingInATinyRing", 4, absl::ZeroDuration()}),
-    [](const testing::TestParamInfo<Shape>& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Shapes, StressTest,
+                         testing::Values(Shape{"PollingInALargeRing", 256, absl::Microseconds(50)},
+                                         Shape{"SleepingInALargeRing", 256, absl::ZeroDuration()},
+                                         Shape{"PollingInATinyRing", 4, absl::Microseconds(50)},
+                                         Shape{"SleepingInATinyRing", 4, absl::ZeroDuration()}),
+                         [](const testing::TestParamInfo<Shape>& info) { return info.param.name; });
 
 }  // namespace
 }  // namespace bulkhead::channel
