@@ -1,0 +1,204 @@
+#include <stddef.h>
+#include <stdint.h>
+
+#include <memory>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/memory_mapping.h"
+#include "proto/channel/channel_client.h"
+#include "proto/channel/connect_server.h"
+#include "proto/channel/fuzz_input.h"
+
+// The vmm's end against a device that writes what it likes into response memory between any two
+// calls. Each result is compared with what a simple account of the rules says.
+
+namespace bulkhead::channel {
+namespace {
+
+using absl::StatusCode;
+
+constexpr uint32_t kSlots = 4;
+constexpr uint32_t kWaiters = 3;
+
+class HostileSession {
+ public:
+  HostileSession(const uint8_t* data, size_t size) : input_(data, size) {
+    client_ = *ChannelClient::Create(
+        {.slots = kSlots, .waiters = kWaiters, .max_poll = absl::ZeroDuration()});
+    mapping_ =
+        *MemoryMapping::Map(client_->response_memory_fd(), 0, ResponseView::SizeBytes(kWaiters),
+                            MemoryMapping::Protection::kReadWrite);
+    response_ = std::make_unique<ResponseView>(mapping_.data());
+    descriptors_ = DuplicateDescriptors(*client_);
+  }
+
+  void Run() {
+    while (!input_.empty()) {
+      switch (input_.Byte() % 12) {
+        case 0:
+        case 1:
+          Post();
+          break;
+        case 2:
+        case 3:
+          Call();
+          break;
+        case 4:
+          Await();
+          break;
+        case 5:
+        case 6:
+          response_->header().head.store(input_.Near(tail_));
+          break;
+        case 7:
+        case 8: {
+          CompletionSlot& completion = response_->completion(input_.Byte() % kWaiters);
+          completion.data.Write(input_.Word());
+          completion.status.Write(input_.Byte() % 4);
+          completion.ticket.store(input_.Near(tail_ + 1));
+          break;
+        }
+        case 9:  // any byte at all
+          mapping_.data()[input_.Word() % mapping_.size()] = input_.Byte();
+          break;
+        case 10:
+          Interrupt();
+          break;
+        case 11:
+          Signal();
+          break;
+      }
+    }
+  }
+
+ private:
+  // What the rules say of the next ticket.
+  StatusCode Reserve() {
+    if (tail_ - seen_head_ >= kSlots) {
+      const StatusCode refreshed = RefreshHead();
+      if (refreshed != StatusCode::kOk) return refreshed;
+      if (tail_ - seen_head_ >= kSlots) {
+        return cancelled_ ? StatusCode::kCancelled : StatusCode::kDeadlineExceeded;
+      }
+    }
+    ++tail_;
+    return StatusCode::kOk;
+  }
+
+  StatusCode RefreshHead() {
+    const uint64_t head = response_->header().head.load();
+    if (head < seen_head_ || head > tail_) {
+      failed_ = true;
+      return StatusCode::kDataLoss;
+    }
+    seen_head_ = head;
+    return StatusCode::kOk;
+  }
+
+  void Post() {
+    const StatusCode expected = failed_ ? StatusCode::kDataLoss : Reserve();
+    FUZZ_EXPECT(client_
+                    ->Post(input_.Byte() % kWaiters, input_.Byte(), input_.Word(), 4, input_.Word(),
+                           absl::ZeroDuration())
+                    .code() == expected);
+  }
+
+  void Call() {
+    const uint32_t waiter = input_.Byte() % kWaiters;
+    const uint8_t size_bytes = 1 << input_.Byte() % 4;
+    awaited_[waiter] = 0;
+    StatusCode expected = failed_      ? StatusCode::kDataLoss
+                          : cancelled_ ? StatusCode::kCancelled
+                                       : Reserve();
+    if (expected == StatusCode::kOk) {
+      awaited_[waiter] = tail_;
+      size_bytes_[waiter] = size_bytes;
+      expected = Answered(waiter);
+    }
+    Compare(waiter, expected,
+            client_->Call(Operation::kRead, waiter, 0, 0, size_bytes, 0, absl::ZeroDuration()));
+  }
+
+  void Await() {
+    const uint32_t waiter = input_.Byte() % kWaiters;
+    const StatusCode expected = awaited_[waiter] == 0 ? StatusCode::kFailedPrecondition
+                                : failed_             ? StatusCode::kDataLoss
+                                : cancelled_          ? StatusCode::kCancelled
+                                                      : Answered(waiter);
+    Compare(waiter, expected, client_->AwaitAnswer(waiter, absl::ZeroDuration()));
+  }
+
+  StatusCode Answered(uint32_t waiter) {
+    const uint64_t answered = response_->completion(waiter).ticket.load();
+    if (answered < awaited_[waiter]) return StatusCode::kDeadlineExceeded;
+    const bool forged = answered > awaited_[waiter];
+    awaited_[waiter] = 0;
+    const uint64_t status = response_->completion(waiter).status.Read();
+    if (forged || status > 1) {
+      failed_ = true;
+      return StatusCode::kDataLoss;
+    }
+    return status == 0 ? StatusCode::kOk : StatusCode::kInvalidArgument;
+  }
+
+  void Compare(uint32_t waiter, StatusCode expected, const absl::StatusOr<uint64_t>& result) {
+    FUZZ_EXPECT(result.status().code() == expected);
+    if (!result.ok()) return;
+    FUZZ_EXPECT(*result ==
+                (response_->completion(waiter).data.Read() & AccessMask(size_bytes_[waiter])));
+  }
+
+  void Interrupt() {
+    switch (input_.Byte() % 3) {
+      case 0:
+        client_->CancelWaits();
+        cancelled_ = true;
+        break;
+      case 1:
+        client_->ResumeWaits();
+        cancelled_ = false;
+        break;
+      case 2: {
+        const StatusCode expected = failed_ ? StatusCode::kDataLoss : RefreshHead();
+        FUZZ_EXPECT(client_->CheckBeforeSuccessor().code() == expected);
+        break;
+      }
+    }
+    client_->device_report();
+  }
+
+  void Signal() {
+    const EventFd event(std::move(descriptors_.completion_events[0]));
+    if (input_.Byte() % 2 == 0) {
+      event.Signal();
+    } else {
+      event.Drain();
+    }
+    descriptors_ = DuplicateDescriptors(*client_);
+  }
+
+  FuzzInput input_;
+  std::unique_ptr<ChannelClient> client_;
+  MemoryMapping mapping_;
+  std::unique_ptr<ResponseView> response_;
+  ServerDescriptors descriptors_;
+
+  // The account.
+  uint64_t tail_ = 0;
+  uint64_t seen_head_ = 0;
+  bool failed_ = false;
+  bool cancelled_ = false;
+  uint64_t awaited_[kWaiters] = {};
+  uint8_t size_bytes_[kWaiters] = {};
+};
+
+}  // namespace
+}  // namespace bulkhead::channel
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  bulkhead::channel::HostileSession(data, size).Run();
+  return 0;
+}
