@@ -27,18 +27,24 @@ TEST(AdaptivePollTest, PollsAlwaysWhileItSucceeds) {
   EXPECT_EQ(CountPolls(poll, 100, true), 100);
 }
 
-TEST(AdaptivePollTest, FailuresSoonLeaveOneWaitInSixteen) {
+TEST(AdaptivePollTest, AFewFailuresEndPollingButForEverRarerTries) {
   AdaptivePoll poll(absl::Microseconds(50));
-  const int until_given_up = CountPolls(poll, 30, false);
-  EXPECT_GT(until_given_up, 5);
-  EXPECT_LT(until_given_up, 20);
-  EXPECT_EQ(CountPolls(poll, 1600, false), 100);
+  EXPECT_EQ(CountPolls(poll, 15, false), 6);
+  EXPECT_EQ(CountPolls(poll, 1000, false), 6) << "after 16, 32, ... 512 waits";
+  EXPECT_EQ(CountPolls(poll, 5120, false), 10);
 }
 
-TEST(AdaptivePollTest, PollsAgainSoonAfterItSucceedsAgain) {
+TEST(AdaptivePollTest, OneFailureInThreeDoesNotEndIt) {
   AdaptivePoll poll(absl::Microseconds(50));
-  CountPolls(poll, 1000, false);
-  CountPolls(poll, 64, true);
+  int polls = 0;
+  for (int i = 0; i < 300; ++i) polls += CountPolls(poll, 1, i % 3 != 0);
+  EXPECT_EQ(polls, 300);
+}
+
+TEST(AdaptivePollTest, PollsAgainOnceATrySucceeds) {
+  AdaptivePoll poll(absl::Microseconds(50));
+  CountPolls(poll, 5000, false);
+  EXPECT_GE(CountPolls(poll, 512, true), 1);
   EXPECT_EQ(CountPolls(poll, 20, true), 20);
 }
 

@@ -28,6 +28,10 @@ class ChannelPeer {
   static uint64_t Reserve(ChannelClient& client) { return client.TryReserve(); }
   static uint64_t tail(const ChannelClient& client) { return client.tail_.load(); }
 
+  static bool DeviceSleeps(const ChannelClient& client) {
+    return client.responses_.header().sleeping.load() != 0;
+  }
+
   // Returns once the waiter has announced that it sleeps.
   static void AwaitSleep(const ChannelClient& client, uint32_t waiter) {
     while (client.requests_.waiter(waiter).sleeping.load() == 0) std::this_thread::yield();
