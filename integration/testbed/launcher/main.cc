@@ -38,7 +38,8 @@ absl::StatusOr<int> Run(const Options& options, const char* program) {
   ASSIGN_OR_RETURN(VirtualMachine machine, VirtualMachine::Start(config));
   Session session(options, machine);
   absl::StatusOr<int> code = session.Run();
-  if (!code.ok() && !options.show_console) {
+  // A command that hangs may do so because its kernel does.
+  if ((!code.ok() || *code == kTimedOut) && !options.show_console) {
     std::fprintf(stderr, "%s", std::string(session.console()).c_str());
   }
   return code;

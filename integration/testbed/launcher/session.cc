@@ -26,7 +26,6 @@
 namespace bulkhead::testbed {
 namespace {
 
-constexpr int kTimedOut = 124;                              // as timeout(1)
 constexpr absl::Duration kStartTimeout = absl::Minutes(2);  // 3 s where nothing else runs
 constexpr size_t kConsoleKept = 16 << 10;
 constexpr size_t kOutputKept = 256 << 10;  // beyond it the command waits for our reader

@@ -12,14 +12,16 @@
 
 namespace bulkhead::testbed {
 
+inline constexpr int kTimedOut = 124;  // as timeout(1)
+
 // Runs one command in a virtual machine and passes its standard streams through those of this
 // process. Single-threaded; blocks signals that end or resize a session while it lives.
 class Session {
  public:
   Session(const Options& options, VirtualMachine& machine);
 
-  // Returns the exit code for the shell: the command's; 124 after the time limit; 128 + N when
-  // this process got signal N.
+  // Returns the exit code for the shell: the command's, kTimedOut after the time limit, 128 + N
+  // when this process got signal N.
   // Errors: the testbed failed (message); console() then helps to see why.
   absl::StatusOr<int> Run();
 

@@ -30,8 +30,8 @@ constexpr char kKernelCommandLine[] =
     "no_timer_check random.trust_cpu=on";
 // What the emulation is slow at goes: string instructions byte by byte, a fifth level of page
 // tables, switching access checks at every copy from user space. A quarter of the time.
-// XSAVE because QEMU does not let the inner KVM intercept XSETBV: guests that use it find its CPUID
-// leaf stale, and warn.
+// XSAVE goes because QEMU does not let the inner KVM intercept XSETBV: guests that use it find
+// its CPUID leaf stale, and warn.
 constexpr char kCpu[] = "max,+svm,-erms,-la57,-smap,-xsave";
 
 struct SocketPair {
