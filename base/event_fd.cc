@@ -5,7 +5,6 @@
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <sys/uio.h>
-#include <sys/uio.h>
 
 #include "base/errno_status.h"
 

@@ -168,9 +168,7 @@ TEST(PlatformDeviceTest, WhatADeviceSaysOfItselfIsChecked) {
     EXPECT_THAT(error_of([&](AcpiPlatformDevice& d) { d.port_ranges = {range}; }),
                 HasSubstr("cannot be"));
   }
-  EXPECT_THAT(error_of([](AcpiPlatformDevice& d) {
-                d.port_ranges.resize(7, {1, 1});
-              }),
+  EXPECT_THAT(error_of([](AcpiPlatformDevice& d) { d.port_ranges.resize(7, {1, 1}); }),
               HasSubstr("7 port ranges"));
   EXPECT_THAT(error_of([](AcpiPlatformDevice& d) { d.irq = 16; }), HasSubstr("interrupt 16"));
   EXPECT_THAT(error_of([](AcpiPlatformDevice& d) { d.name = "a\nb"; }), Not(HasSubstr("\n")));
