@@ -57,20 +57,24 @@ def children_of(pid):
 
 
 def describe(pid):
-    """One line: pid, proportional memory in MiB, threads, command."""
+    """One line: pid, command, proportional memory without the guest's RAM, threads."""
     try:
         with open("/proc/%d/cmdline" % pid, "rb") as stream:
             words = stream.read().rstrip(b"\0").split(b"\0")
         pss = 0
-        with open("/proc/%d/smaps_rollup" % pid) as stream:
+        in_guest_ram = False
+        with open("/proc/%d/smaps" % pid) as stream:
             for line in stream:
-                if line.startswith("Pss:"):
-                    pss = int(line.split()[1])
+                if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                    in_guest_ram = "memfd:guest-ram" in line
+                elif line.startswith("Pss:") and not in_guest_ram:
+                    pss += int(line.split()[1])
         threads = len(os.listdir("/proc/%d/task" % pid))
     except OSError:
         return "%6d  (ended)" % pid
     name = os.path.basename(words[0].decode(errors="replace"))
-    return "%6d  %-12s %6.1f MiB PSS  %2d threads" % (pid, name, pss / 1024, threads)
+    return "%6d  %-12s %5.1f MiB (PSS, without guest RAM)  %2d threads" % (
+        pid, name, pss / 1024, threads)
 
 
 class Guest:
