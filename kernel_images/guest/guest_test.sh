@@ -42,6 +42,7 @@ head -c 4M /dev/urandom > "$TEST_TMPDIR/data.img"
 truncate -s 16M "$TEST_TMPDIR/scratch.img"
 cat > "$TEST_TMPDIR/script" <<'END'
 echo "release=$(uname -r)"
+echo "name=$(uname -n)"
 echo "sum=$(sha256sum < /dev/vda)"
 echo "random=$(head -c 16 /dev/hwrng | wc -c)"
 echo "drivers=$(ls /sys/bus/virtio/drivers | tr '\n' ' ')"
@@ -64,6 +65,7 @@ check PowersOff test $code = 0
 check SaysReady says 'BULKHEAD-READY [0-9.]+'
 check SaysExitCode says 'BULKHEAD-EXIT 3'
 check IsACloudKernel says 'release=6\.1\.[0-9.-]+-cloud-amd64'
+check HasAName says 'name=guest'
 check ReadsDisk says "sum=$sum"
 check ReadsRandomDevice says 'random=16'
 check LoadsOnlyDriversThatAreNeeded says 'drivers=virtio_blk virtio_console virtio_rng virtio_rproc_serial '
