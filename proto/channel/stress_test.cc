@@ -16,7 +16,7 @@
 #include "proto/channel/channel_server.h"
 
 // Many threads on one channel, under ThreadSanitizer: both ends use the same mapping, and the
-// words of a slot are plain memory then (PublishedWord), so every access that the protocol does
+// words of a slot are plain memory here (PublishedWord), so every access that the protocol does
 // not order is reported. What the tests hand over beside the ring is plain memory too.
 
 namespace bulkhead::channel {
