@@ -62,7 +62,7 @@ class ChannelClient {
   absl::StatusOr<uint64_t> AwaitAnswer(uint32_t waiter, absl::Duration timeout);
 
   // The device died or misbehaved, and no successor will come: releases every waiter at once,
-  // and every later call returns `why`. The first failure counts. Not OK, please.
+  // and every later call returns `why`, which is not OK. The first failure counts.
   void Fail(absl::Status why);
   // OK, or why the channel failed: given to Fail(), or found by a check of this class.
   absl::Status status() const;

@@ -18,8 +18,8 @@
 namespace bulkhead::channel {
 namespace {
 
-// A processed request counts the head on; every such part of the ring the head looks whether
-// somebody waits for space. Not every time: a woken producer then finds room for many.
+// Whether somebody waits for space is looked at once in each such part of the ring, not after
+// every request: a producer that is woken then finds room for many.
 constexpr uint32_t kSpaceParts = 4;
 static_assert(kMinSlots >= kSpaceParts);
 
@@ -218,8 +218,8 @@ void ChannelServer::AdvanceHead() {
   std::atomic<uint64_t>& head = responses_.header().head;
   if ((head_ & (parameters_.slots / kSpaceParts - 1)) != 0) {
     // release: pairs with the load in ChannelClient::HeadMovedPast(); else a producer overwrites
-    // a slot that we still read. Nobody is woken here: a producer that found the ring full has
-    // announced itself before the next quarter, since that quarter was still to come.
+    // a slot that we still read. Nobody needs to be woken here: whoever finds the ring full has a
+    // whole ring of requests before it, so the head still comes to the end of a quarter.
     head.store(head_, std::memory_order_release);
     return;
   }

@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -77,6 +78,20 @@ TEST(ChannelCreateTest, ImpossibleOptionsAreRefused) {
               StatusCode::kInvalidArgument)
         << waiters;
   }
+}
+
+TEST(ChannelCreateTest, NobodyPollsWhereThereIsOneCpu) {
+  std::thread([] {
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    CPU_SET(sched_getcpu(), &cpus);
+    ASSERT_EQ(sched_setaffinity(0, sizeof(cpus), &cpus), 0);
+    auto client = *ChannelClient::Create({.waiters = 1, .max_poll = absl::Microseconds(50)});
+    EXPECT_EQ(client->options().max_poll, absl::ZeroDuration());
+    auto server = *ConnectServer(*client, 1, absl::Microseconds(50));
+    server->PollForRequest([] { return false; });
+    EXPECT_EQ(client->device_report().polls, 0u);
+  }).join();
 }
 
 TEST(ChannelCreateTest, RequestMemoryCannotBeWrittenByWhoeverGetsIt) {

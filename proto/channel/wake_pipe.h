@@ -14,7 +14,9 @@ namespace bulkhead::channel {
 // Why not an eventfd: O_NONBLOCK belongs to the open file, and both processes would share the
 // one file of an eventfd. A hostile device clears the flag and fills the counter, and the vmm
 // hangs in write(2). The two ends of a pipe are two open files, so the vmm's stays
-// non-blocking. Both cost the same (5.8 us a round trip on one CPU).
+// non-blocking. Both cost the same (5.8 us a round trip on one CPU). What remains: a reader whose
+// buffer faults holds the pipe's lock meanwhile. Only a process that serves kernel page faults
+// itself (privileged userfaultfd, FUSE) can draw that out, and a sandboxed device is none.
 class WakePipe {
  public:
   static absl::StatusOr<WakePipe> Create();

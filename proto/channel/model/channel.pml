@@ -164,8 +164,12 @@ proctype Producer(byte me) {
        sent++;
        floor = last_returned;
        if
+#ifndef ONLY_POSTED
        :: is_posted = 0
+#endif
+#ifndef ONLY_CALLS
        :: is_posted = 1
+#endif
        fi
      }
 #ifdef TICKET_WITHOUT_SPACE
