@@ -2,7 +2,6 @@
 // (as in attach_corpus/) in text format; as many descriptors as it announces come with it.
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <string>
@@ -10,6 +9,7 @@
 
 #include "base/memory_mapping.h"
 #include "base/message_socket.h"
+#include "base/testing/fuzz_input.h"
 #include "devices/host/attachment.h"
 #include "google/protobuf/text_format.h"
 #include "proto/attach.pb.h"
@@ -29,9 +29,9 @@ v1::PciInfo Device() {
 
 // What is accepted must be whole and usable.
 void Use(const Attachment& attachment) {
-  if (attachment.doorbells.size() != 1 || attachment.msix_vectors.size() != 2) abort();
-  if (!attachment.request_memory.ok() || !attachment.response_memory.ok()) abort();
-  if (attachment.completion_events.size() != attachment.channel.waiters()) abort();
+  Require(attachment.doorbells.size() == 1 && attachment.msix_vectors.size() == 2);
+  Require(attachment.request_memory.ok() && attachment.response_memory.ok());
+  Require(attachment.completion_events.size() == attachment.channel.waiters());
   const absl::StatusOr<GuestMemory> memory = MapGuestMemory(attachment.guest_memory);
   if (!memory.ok()) return;
   for (const GuestMemory::Range& range : memory->ranges()) {

@@ -4,22 +4,18 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <vector>
 
 #include "absl/types/span.h"
+#include "base/testing/fuzz_input.h"
 #include "devices/uart16550/uart_registers.h"
 
 namespace bulkhead::devices::uart16550 {
 namespace {
 
 constexpr uint8_t kData = 0, kIir = 2, kLcr = 3, kLsr = 5, kMsr = 6;
-
-void Require(bool condition) {
-  if (!condition) abort();
-}
 
 // A driver that deals with each cause as it is named, as Linux's does, comes to an end.
 void RequireThatServingEnds(UartRegisters uart) {

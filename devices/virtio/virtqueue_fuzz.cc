@@ -1,12 +1,11 @@
 // A driver that writes anything into its rings, between any two steps of the device. The rings,
 // the indirect tables and the buffers lie in one small memory, so that they overlap.
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <vector>
 
+#include "base/testing/fuzz_input.h"
 #include "devices/host/testing/fake_services.h"
 #include "devices/virtio/virtio_layout.h"
 #include "devices/virtio/virtqueue.h"
@@ -20,33 +19,9 @@ constexpr GuestAddress kDescriptors = 0;
 constexpr GuestAddress kAvailable = 0x200;
 constexpr GuestAddress kUsed = 0x300;
 
-void Require(bool condition, const char* what) {
-  if (condition) return;
-  fprintf(stderr, "broken: %s\n", what);
-  abort();
-}
-
-// The bytes of the input, then zeros.
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), left_(size) {}
-  bool empty() const { return left_ == 0; }
-  uint64_t Take(int bytes) {
-    uint64_t value = 0;
-    for (int i = 0; i < bytes && left_ > 0; ++i, ++data_, --left_) {
-      value |= static_cast<uint64_t>(*data_) << (8 * i);
-    }
-    return value;
-  }
-
- private:
-  const uint8_t* data_;
-  size_t left_;
-};
-
 class HostileRings {
  public:
-  HostileRings(const GuestMemory& memory, Input input)
+  HostileRings(const GuestMemory& memory, FuzzInput input)
       : memory_(memory),
         input_(input),
         queue_(kMaxSize, [this](absl::string_view) { ++violations_; }),
@@ -149,7 +124,7 @@ class HostileRings {
   }
 
   const GuestMemory& memory_;
-  Input input_;
+  FuzzInput input_;
   uint16_t size_;
   int violations_ = 0;
   Virtqueue queue_;
@@ -163,6 +138,6 @@ class HostileRings {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {  // NOLINT
   using namespace bulkhead::devices::virtio;                               // NOLINT
   static auto& services = *new bulkhead::devices::FakeServices({{0, kMemorySize}});
-  HostileRings(services.memory(), Input(data, size)).Run();
+  HostileRings(services.memory(), bulkhead::FuzzInput(data, size)).Run();
   return 0;
 }

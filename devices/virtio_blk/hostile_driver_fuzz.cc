@@ -3,8 +3,6 @@
 // happened, a reset ends and the disk works again.
 #include <fcntl.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include <memory>
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "base/memory_mapping.h"
+#include "base/testing/fuzz_input.h"
 #include "base/unique_fd.h"
 #include "devices/host/testing/fake_services.h"
 #include "devices/virtio/pci_transport.h"
@@ -34,33 +33,9 @@ constexpr GuestAddress kUntouchable = kMemorySize - 4096;
 constexpr GuestAddress kArena = 0x80000;
 constexpr uint64_t kArenaSize = 0x4000;
 
-void Require(bool condition, const char* what) {
-  if (condition) return;
-  fprintf(stderr, "broken: %s\n", what);
-  abort();
-}
-
-// The bytes of the input, then zeros.
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), left_(size) {}
-  bool empty() const { return left_ == 0; }
-  uint64_t Take(int bytes) {
-    uint64_t value = 0;
-    for (int i = 0; i < bytes && left_ > 0; ++i, ++data_, --left_) {
-      value |= static_cast<uint64_t>(*data_) << (8 * i);
-    }
-    return value;
-  }
-
- private:
-  const uint8_t* data_;
-  size_t left_;
-};
-
 class HostileDriver {
  public:
-  explicit HostileDriver(Input input)
+  explicit HostileDriver(FuzzInput input)
       : input_(input),
         file_(CreateMemfd("disk", kSectors * kSectorSize).value()),
         services_({{0, kMemorySize}}) {
@@ -209,7 +184,7 @@ class HostileDriver {
     }
   }
 
-  Input input_;
+  FuzzInput input_;
   UniqueFd file_;
   FakeServices services_;
   std::unique_ptr<PciTransport> model_;
@@ -221,6 +196,6 @@ class HostileDriver {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {  // NOLINT
   using namespace bulkhead::devices::virtio;                               // NOLINT
-  HostileDriver(Input(data, size)).Run();
+  HostileDriver(bulkhead::FuzzInput(data, size)).Run();
   return 0;
 }

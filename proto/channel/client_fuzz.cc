@@ -8,9 +8,9 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/memory_mapping.h"
+#include "base/testing/fuzz_input.h"
 #include "proto/channel/channel_client.h"
 #include "proto/channel/connect_server.h"
-#include "proto/channel/fuzz_input.h"
 
 // The vmm's end against a device that writes what it likes into response memory between any two
 // calls. Each result is compared with what a simple account of the rules says.
@@ -56,13 +56,13 @@ class HostileSession {
         case 7:
         case 8: {
           CompletionSlot& completion = response_->completion(input_.Byte() % kWaiters);
-          completion.data.Write(input_.Word());
+          completion.data.Write(input_.Take(8));
           completion.status.Write(input_.Byte() % 4);
           completion.ticket.store(input_.Near(tail_ + 1));
           break;
         }
         case 9:  // any byte at all
-          mapping_.data()[input_.Word() % mapping_.size()] = input_.Byte();
+          mapping_.data()[input_.Take(8) % mapping_.size()] = input_.Byte();
           break;
         case 10:
           Interrupt();
@@ -100,10 +100,10 @@ class HostileSession {
 
   void Post() {
     const StatusCode expected = failed_ ? StatusCode::kDataLoss : Reserve();
-    FUZZ_EXPECT(client_
-                    ->Post(input_.Byte() % kWaiters, input_.Byte(), input_.Word(), 4, input_.Word(),
-                           absl::ZeroDuration())
-                    .code() == expected);
+    Require(client_
+                ->Post(input_.Byte() % kWaiters, input_.Byte(), input_.Take(8), 4, input_.Take(8),
+                       absl::ZeroDuration())
+                .code() == expected);
   }
 
   void Call() {
@@ -145,10 +145,10 @@ class HostileSession {
   }
 
   void Compare(uint32_t waiter, StatusCode expected, const absl::StatusOr<uint64_t>& result) {
-    FUZZ_EXPECT(result.status().code() == expected);
+    Require(result.status().code() == expected);
     if (!result.ok()) return;
-    FUZZ_EXPECT(*result ==
-                (response_->completion(waiter).data.Read() & AccessMask(size_bytes_[waiter])));
+    Require(*result ==
+            (response_->completion(waiter).data.Read() & AccessMask(size_bytes_[waiter])));
   }
 
   void Interrupt() {
@@ -163,7 +163,7 @@ class HostileSession {
         break;
       case 2: {
         const StatusCode expected = failed_ ? StatusCode::kDataLoss : RefreshHead();
-        FUZZ_EXPECT(client_->CheckBeforeSuccessor().code() == expected);
+        Require(client_->CheckBeforeSuccessor().code() == expected);
         break;
       }
     }

@@ -12,9 +12,9 @@
 #include "absl/time/time.h"
 #include "base/event_fd.h"
 #include "base/memory_mapping.h"
+#include "base/testing/fuzz_input.h"
 #include "proto/channel/channel_memory.h"
 #include "proto/channel/channel_server.h"
-#include "proto/channel/fuzz_input.h"
 
 // The device's end against request memory that holds anything at any time, and a head that a
 // hostile predecessor left. The vmm is trusted; the code behind this end must not depend on it.
@@ -54,14 +54,14 @@ class HostileSession {
           Process();
           break;
         case 5:  // any byte at all
-          request_mapping_.data()[input_.Word() % request_mapping_.size()] = input_.Byte();
+          request_mapping_.data()[input_.Take(8) % request_mapping_.size()] = input_.Byte();
           break;
         case 6:
           Sleep();
           break;
         case 7:
           if (input_.Byte() % 4 == 0) {
-            response_mapping_.data()[input_.Word() % response_mapping_.size()] = input_.Byte();
+            response_mapping_.data()[input_.Take(8) % response_mapping_.size()] = input_.Byte();
             if (!Attach()) return;
           }
           break;
@@ -88,8 +88,8 @@ class HostileSession {
         std::move(descriptors),
         {.slots = kSlots, .waiters = kWaiters, .max_poll = absl::ZeroDuration(), .generation = 1});
     if (!server.ok()) {
-      FUZZ_EXPECT(server.status().code() == absl::StatusCode::kDataLoss ||
-                  server.status().code() == absl::StatusCode::kInvalidArgument);
+      Require(server.status().code() == absl::StatusCode::kDataLoss ||
+              server.status().code() == absl::StatusCode::kInvalidArgument);
       return false;
     }
     server_ = *std::move(server);
@@ -101,8 +101,8 @@ class HostileSession {
   void Publish() {
     const uint64_t ticket = input_.Near(head_ + 4);
     RequestSlot& slot = requests_.slot(ticket);
-    slot.offset.Write(input_.Word());
-    slot.data.Write(input_.Word());
+    slot.offset.Write(input_.Take(8));
+    slot.data.Write(input_.Take(8));
     slot.shape.Write(RequestShape{.operation = static_cast<uint8_t>(input_.Byte() % 6),
                                   .size_bytes = static_cast<uint8_t>(1 << input_.Byte() % 5),
                                   .waiter = static_cast<uint16_t>(input_.Byte() % 3),
@@ -117,42 +117,42 @@ class HostileSession {
     ChannelServer::Request request;
     const bool found = server_->TryPeek(request);
     const uint64_t skipped = response_.header().refused.load() - refused;
-    FUZZ_EXPECT(skipped <= kSlots);
+    Require(skipped <= kSlots);
     head_ += skipped;
-    FUZZ_EXPECT(response_.header().head.load() == head_ || skipped == 0);
+    Require(response_.header().head.load() == head_ || skipped == 0);
     if (!found) {
-      FUZZ_EXPECT(requests_.slot(head_ + 1).sequence.load() != head_ + 1);
+      Require(requests_.slot(head_ + 1).sequence.load() != head_ + 1);
       return;
     }
-    FUZZ_EXPECT(request.ticket == head_ + 1);
-    FUZZ_EXPECT(request.operation >= Operation::kRead &&
-                request.operation <= Operation::kSetFunctionState);
-    FUZZ_EXPECT(IsAccessSize(request.size_bytes));
-    FUZZ_EXPECT(request.waiter < kWaiters);
-    FUZZ_EXPECT((request.data & ~AccessMask(request.size_bytes)) == 0);
+    Require(request.ticket == head_ + 1);
+    Require(request.operation >= Operation::kRead &&
+            request.operation <= Operation::kSetFunctionState);
+    Require(IsAccessSize(request.size_bytes));
+    Require(request.waiter < kWaiters);
+    Require((request.data & ~AccessMask(request.size_bytes)) == 0);
     if (input_.Byte() % 8 == 0) return;  // not yet
     if (request.operation == Operation::kPostedWrite) {
       server_->Retire(request);
     } else {
-      const uint64_t answer = input_.Word();
+      const uint64_t answer = input_.Take(8);
       server_->Complete(request, answer);
       const CompletionSlot& completion = response_.completion(request.waiter);
-      FUZZ_EXPECT(completion.ticket.load() == request.ticket);
-      FUZZ_EXPECT(completion.data.Read() == answer);
-      FUZZ_EXPECT(completion.status.Read() == 0);
+      Require(completion.ticket.load() == request.ticket);
+      Require(completion.data.Read() == answer);
+      Require(completion.status.Read() == 0);
     }
     ++head_;
-    FUZZ_EXPECT(response_.header().head.load() == head_);
+    Require(response_.header().head.load() == head_);
   }
 
   void Sleep() {
     server_->HasLaterRequest();
     const bool has_request = requests_.slot(head_ + 1).sequence.load() == head_ + 1;
-    FUZZ_EXPECT(server_->PollForRequest([] { return true; }) == has_request);
-    FUZZ_EXPECT(server_->PrepareToSleep() == !has_request);
-    FUZZ_EXPECT((response_.header().sleeping.load() == 0) == has_request);
+    Require(server_->PollForRequest([] { return true; }) == has_request);
+    Require(server_->PrepareToSleep() == !has_request);
+    Require((response_.header().sleeping.load() == 0) == has_request);
     if (!has_request) server_->AfterSleep();
-    FUZZ_EXPECT(response_.header().sleeping.load() == 0);
+    Require(response_.header().sleeping.load() == 0);
   }
 
   FuzzInput input_;

@@ -8,7 +8,6 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <algorithm>
@@ -16,6 +15,7 @@
 
 #include "absl/strings/string_view.h"
 #include "base/guest_memory.h"
+#include "base/testing/fuzz_input.h"
 #include "vmm/boot/boot_file.h"
 #include "vmm/boot/kernel_loader.h"
 #include "vmm/boot/test_images.h"
@@ -25,10 +25,6 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr uint64_t kMemoryBytes = 32 << 20;
-
-void Require(bool condition) {
-  if (!condition) abort();
-}
 
 std::string ImageOf(const uint8_t* data, size_t size) {
   if (size < 4) return "x";
@@ -70,6 +66,7 @@ std::string ImageOf(const uint8_t* data, size_t size) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {  // NOLINT
   using namespace bulkhead::vmm;  // NOLINT(google-build-using-namespace)
+  using bulkhead::Require;
   // Never cleared: the loader does not read what it writes.
   static const bulkhead::GuestMemory* const memory =
       new bulkhead::GuestMemory(MakeGuestMemory(kMemoryBytes));

@@ -2,8 +2,6 @@
 // tables, BARs, while devices signal. After every step the vmm's tables must agree with what the
 // registers say, and KVM must have been called as it has to be.
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/testing/fuzz_input.h"
 #include "vmm/pci/fake_device_access.h"
 #include "vmm/pci/test_machine.h"
 
@@ -20,30 +19,6 @@ namespace {
 constexpr uint32_t kFunctions = 3;  // slots 1 to 3
 constexpr uint32_t kVectors = 3;
 constexpr uint32_t kDoorbellOffset = 0x1004;
-
-void Require(bool condition, const std::string& what) {
-  if (condition) return;
-  fprintf(stderr, "broken: %s\n", what.c_str());
-  abort();
-}
-
-// The bytes of the input, then zeros.
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : data_(data), left_(size) {}
-  bool empty() const { return left_ == 0; }
-  uint64_t Take(int bytes) {
-    uint64_t value = 0;
-    for (int i = 0; i < bytes && left_ > 0; ++i, ++data_, --left_) {
-      value |= static_cast<uint64_t>(*data_) << (8 * i);
-    }
-    return value;
-  }
-
- private:
-  const uint8_t* data_;
-  size_t left_;
-};
 
 struct Function {
   PciFunctionConfig config;
@@ -224,7 +199,7 @@ class HostileGuest {
     return bound + usable;
   }
 
-  Input input_;
+  FuzzInput input_;
   TestMachine machine_;
   std::array<Function, kFunctions> functions_;
 };

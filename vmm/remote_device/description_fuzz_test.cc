@@ -2,10 +2,10 @@
 // (as in description_corpus/) in text format.
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 #include <string>
 
+#include "base/testing/fuzz_input.h"
 #include "google/protobuf/text_format.h"
 #include "proto/device_control.pb.h"
 #include "vmm/remote_device/device_description.h"
@@ -13,42 +13,38 @@
 namespace bulkhead::vmm {
 namespace {
 
-void Expect(bool condition) {
-  if (!condition) abort();
-}
-
 // What the rest of the vmm relies on.
 void Check(const DeviceDescription& device) {
-  Expect(device.pci.has_value() != device.platform.has_value());
+  Require(device.pci.has_value() != device.platform.has_value());
   uint64_t region_sizes[8] = {};
   if (device.pci.has_value()) {
     uint32_t used = 0;
     for (const DeviceDescription::Bar& bar : device.pci->bars) {
-      Expect(bar.index < 6 && bar.size_bytes >= 16 && bar.size_bytes <= (1 << 30));
-      Expect((bar.size_bytes & (bar.size_bytes - 1)) == 0);
+      Require(bar.index < 6 && bar.size_bytes >= 16 && bar.size_bytes <= (1 << 30));
+      Require((bar.size_bytes & (bar.size_bytes - 1)) == 0);
       const uint32_t mask = (bar.is_64bit ? 3u : 1u) << bar.index;
-      Expect((used & mask) == 0 && mask < (1u << 6));
+      Require((used & mask) == 0 && mask < (1u << 6));
       used |= mask;
       region_sizes[bar.index] = bar.size_bytes;
     }
-    Expect(device.pci->msix_vectors <= 2048);
-    Expect(device.pci->msix_vectors == 0 || used != 0x3f);
+    Require(device.pci->msix_vectors <= 2048);
+    Require(device.pci->msix_vectors == 0 || used != 0x3f);
     size_t config_bytes = device.pci->msix_vectors != 0 ? 12 : 0;
     for (const DeviceDescription::Capability& capability : device.pci->capabilities) {
       config_bytes += (capability.body.size() + 2 + 3) / 4 * 4;
     }
-    Expect(config_bytes <= 192);
+    Require(config_bytes <= 192);
   } else {
-    Expect(device.platform->port_ranges.size() <= 8 && device.platform->irq < 16);
+    Require(device.platform->port_ranges.size() <= 8 && device.platform->irq < 16);
     for (size_t i = 0; i < device.platform->port_ranges.size(); ++i) {
       const DeviceDescription::PortRange& range = device.platform->port_ranges[i];
-      Expect(range.size != 0 && uint32_t{range.base} + range.size <= 0x10000);
+      Require(range.size != 0 && uint32_t{range.base} + range.size <= 0x10000);
       region_sizes[i] = range.size;
     }
   }
   for (const DeviceDescription::Doorbell& doorbell : device.doorbells) {
-    Expect(doorbell.region < 8 && doorbell.offset < region_sizes[doorbell.region]);
-    Expect(doorbell.size_bytes <= region_sizes[doorbell.region] - doorbell.offset);
+    Require(doorbell.region < 8 && doorbell.offset < region_sizes[doorbell.region]);
+    Require(doorbell.size_bytes <= region_sizes[doorbell.region] - doorbell.offset);
   }
 }
 
