@@ -12,7 +12,8 @@ enum class LogLevel { kDebug = 0, kInfo = 1, kWarning = 2, kError = 3 };
 void InitLog(absl::string_view process_name, LogLevel level);
 
 // Writes one line to standard error: "vmm: warning: text". One write(2), so lines of several
-// processes on one terminal do not mix. Thread-safe. Never on a hot path.
+// processes on one terminal do not mix. Never blocks: a line that standard error does not take is
+// lost, and the next one that it takes says so. Thread-safe. Never on a hot path.
 void Log(LogLevel level, absl::string_view text);
 
 inline void LogDebug(absl::string_view text) { Log(LogLevel::kDebug, text); }

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -38,7 +39,7 @@ UniqueFd TakeSignals() {
   signal(SIGPIPE, SIG_IGN);
   sigset_t ending;
   sigemptyset(&ending);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&ending, number);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) sigaddset(&ending, number);
   sigprocmask(SIG_BLOCK, &ending, nullptr);
   return UniqueFd(signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK));
 }
@@ -49,7 +50,9 @@ VmEnd WaitForEnd(Machine& machine, int signals) {
     pollfd polled[2] = {{.fd = machine.end_fd(), .events = POLLIN, .revents = 0},
                         {.fd = signals, .events = POLLIN, .revents = 0}};
     // No limit: the guest runs for as long as it likes; a signal ends the wait.
-    if (poll(polled, 2, -1) < 0 && errno != EINTR) continue;
+    if (poll(polled, 2, -1) < 0 && errno != EINTR) {
+      machine.RequestEnd({EndReason::kVmmError, absl::StrCat("poll: ", strerror(errno))});
+    }
     signalfd_siginfo info;
     if (read(signals, &info, sizeof(info)) == sizeof(info)) {
       machine.RequestEnd({EndReason::kStopped,

@@ -66,11 +66,12 @@ absl::Status Attach(const v1::PciInfo& info, absl::StatusOr<Attachment> attachme
   return host->Start(model);
 }
 
-absl::Status Serve(const DeviceProgram& program, UniqueFd attach_socket, UniqueFd control_socket) {
+absl::Status Serve(std::unique_ptr<DeviceModel> model, UniqueFd attach_socket,
+                   UniqueFd control_socket) {
   // The host outlives the model that it serves.
   std::unique_ptr<DeviceHost> host;
-  ASSIGN_OR_RETURN(std::unique_ptr<DeviceModel> model, program.create());
-  v1::PciInfo info = model->Describe();
+  const std::unique_ptr<DeviceModel> served = std::move(model);
+  v1::PciInfo info = served->Describe();
   info.set_contract_version(kContractVersion);
   ASSIGN_OR_RETURN(const std::unique_ptr<ControlServer> control,
                    ControlServer::Start(std::move(control_socket), info));
@@ -81,11 +82,25 @@ absl::Status Serve(const DeviceProgram& program, UniqueFd attach_socket, UniqueF
   RETURN_IF_ERROR(message.status());
   absl::StatusOr<Attachment> attachment = ParseAttachRequest(info, *std::move(message));
   const uint64_t generation = attachment.ok() ? attachment->generation : 0;
-  const absl::Status status = Attach(info, std::move(attachment), *model, host);
+  const absl::Status status = Attach(info, std::move(attachment), *served, host);
   ReleaseStartupPages();
   RETURN_IF_ERROR(Reply(attach_socket.get(), generation, status.message()));
   RETURN_IF_ERROR(status);
   return host->Run(attach_socket.get());
+}
+
+// absl ends the process with exit code 1 at an unknown or ill-typed flag: what the vmm takes for
+// a failure of the device. Until flags are parsed, every exit is one of wrong usage.
+bool parsing_flags = false;
+
+std::vector<char*> ParseFlags(int argc, char** argv) {
+  parsing_flags = true;
+  atexit([] {
+    if (parsing_flags) _exit(kExitUsage);
+  });
+  std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
+  parsing_flags = false;
+  return arguments;
 }
 
 }  // namespace
@@ -97,7 +112,7 @@ int RunDevice(int argc, char** argv, const DeviceProgram& program) {
     return 0;
   }
   InitLog(program.name, LogLevel::kInfo);
-  const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> arguments = ParseFlags(argc, argv);
   if (arguments.size() > 1) {
     LogError(absl::StrCat("unexpected argument '", arguments[1], "': only flags, see --help"));
     return kExitUsage;
@@ -109,7 +124,13 @@ int RunDevice(int argc, char** argv, const DeviceProgram& program) {
   fcntl(kAttachSocketFd, F_SETFD, FD_CLOEXEC);
   fcntl(kControlSocketFd, F_SETFD, FD_CLOEXEC);
   PrepareProcess(program);
-  if (absl::Status status = Serve(program, UniqueFd(kAttachSocketFd), UniqueFd(kControlSocketFd));
+  absl::StatusOr<std::unique_ptr<DeviceModel>> model = program.create();
+  if (!model.ok()) {
+    LogError(model.status().message());
+    return kExitUsage;
+  }
+  if (absl::Status status =
+          Serve(*std::move(model), UniqueFd(kAttachSocketFd), UniqueFd(kControlSocketFd));
       !status.ok()) {
     LogError(status.message());
     return kExitFailed;

@@ -99,13 +99,15 @@ TEST(DeviceFailureTest, SigtermEndsTheVmAndItsDevices) {
   for (const VmProcess::Child& device : devices) EXPECT_FALSE(IsAlive(device.pid)) << device.name;
 }
 
-TEST(DeviceFailureTest, ADeviceThatCannotStartIsNamedWithItsLastWords) {
+TEST(DeviceFailureTest, AWrongFlagOfADeviceIsAConfigurationErrorInOneLine) {
   const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
       StartBusyGuest("hello", ",arg=--no_such_flag");
   ASSERT_TRUE(vm.ok()) << vm.status();
-  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 1");
-  EXPECT_THAT((*vm)->log(), HasSubstr("device 'example'"));
-  EXPECT_THAT((*vm)->log(), HasSubstr("no_such_flag"));
+  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 2");
+  const std::string& log = (*vm)->log();
+  EXPECT_THAT(log, HasSubstr("device 'example': its flags are wrong"));
+  EXPECT_THAT(log, HasSubstr("no_such_flag"));
+  EXPECT_EQ(log.find('\n'), log.size() - 1) << "not one line: " << log;
 }
 
 TEST(DeviceFailureTest, AProgramThatIsNoDeviceIsRefused) {

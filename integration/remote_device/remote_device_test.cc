@@ -354,7 +354,7 @@ INSTANTIATE_TEST_SUITE_P(
         StartFailure{"crash_at_start",
                      "it ended during its start: killed by signal 6 (Aborted); its last lines:\n"
                      "line one\nline two"},
-        StartFailure{"exit_at_start", "exit code 1; its last lines:\nmisbehaving: error: --flag=x"},
+        StartFailure{"exit_at_start", "its flags are wrong: misbehaving: error: --flag=x makes"},
         StartFailure{"never_describe", "asked what it is: no answer came in time", true},
         StartFailure{"print_without_end", "no answer came in time; its last lines:\nagain", true},
         StartFailure{"garbage_control", "asked what it is: "},

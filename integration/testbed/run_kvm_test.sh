@@ -8,7 +8,10 @@ set -euo pipefail
 probe=$1 testbed=$2 need=$3 memory=$4
 shift 4
 
-{ read -r answer && read -r measured; } < <("$probe")
+# Not by process substitution: that would leave the test a child that is not its own.
+found=$("$probe")
+answer=${found%%$'\n'*}
+measured=${found#*$'\n'}
 case $need:$answer in
   linux:native | bare-metal:native | bare-metal:user-mode-only)
     echo "runs directly on /dev/kvm: $answer; $measured"

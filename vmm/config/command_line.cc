@@ -38,7 +38,9 @@ Devices; each flag starts one process, and may be given several times
   --console=stdio|none
                     serial port on this terminal  (default: stdio, or none with --config)
   --device name=NAME,binary=BIN[,arg=FLAG]...[,file:RES=PATH]...[,rofile:RES=PATH]...[,slot=N]
-                    any device binary; RES is the resource's name. ',,' is a literal comma
+                    any device binary; RES is the resource's name. ',,' is a literal comma.
+                    Also timeout=5s, how long an access may wait, and poll=50us, how long
+                    both sides poll before they sleep
   --device-dir DIR  where device binaries are                       (default: beside vmm)
 
   --check           validate the configuration, start nothing
@@ -49,7 +51,7 @@ Exit codes
   0 the guest powered off          3 the guest asked for a reset
   1 the vmm or its host failed     4 the guest's processor shut down (triple fault)
   2 bad configuration              5 KVM could not go on with the guest
-                                   6 ended from outside: SIGINT, SIGTERM, SIGHUP
+                                   6 ended from outside: SIGINT, SIGTERM, SIGHUP, SIGQUIT
 
 Example
   vmm --kernel vmlinux --initrd initrd.img --cmdline 'console=ttyS0' \
@@ -188,6 +190,8 @@ absl::Status ParseDevice(absl::string_view text, CommandLine& line) {
       device.add_arg(std::string(value));
     } else if (absl::ConsumePrefix(&value, "timeout=")) {
       device.set_access_timeout(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "poll=")) {
+      device.set_max_poll(std::string(value));
     } else if (absl::ConsumePrefix(&value, "slot=")) {
       RETURN_IF_ERROR(ParseSlot("--device", value, device));
     } else if (absl::StartsWith(value, "file:") || absl::StartsWith(value, "rofile:")) {
@@ -202,7 +206,7 @@ absl::Status ParseDevice(absl::string_view text, CommandLine& line) {
     } else {
       return FlagError("--device",
                        absl::StrCat("\"", part, "\" is unknown; it takes name=, binary=, arg=, ",
-                                    "file:RES=PATH, rofile:RES=PATH, timeout=, slot="));
+                                    "file:RES=PATH, rofile:RES=PATH, timeout=, poll=, slot="));
     }
   }
   AddDevice(line, "--device") = std::move(device);
@@ -342,7 +346,8 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
     }
   }
   if (!has_file && !console_given) AddConsole(line, "--console");
-  if (!has_file && line.config.memory().empty()) line.config.set_memory("512M");
+  if (line.config.memory().empty() && line.places.count("memory") == 0)
+    line.config.set_memory("512M");
   // The wire cannot tell "0" from "not given"; a place can.
   if (line.config.cpus() == 0 && line.places.count("cpus") == 0) line.config.set_cpus(1);
   return line;

@@ -145,6 +145,8 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
       {good + "devices { name: \"a\" }", "devices[0].binary: missing"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" access_timeout: \"soon\" }",
        "access_timeout: \"soon\" is no usable duration"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" max_poll: \"1s\" }",
+       "max_poll: \"1s\" is no usable duration"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" pci_slot: 32 }", "32 is no slot"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" pci_slot: 3 }"
               "devices { name: \"b\" binary: \"virtio_rng\" pci_slot: 3 }",
@@ -168,6 +170,7 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
       {{}, "kernel.path: missing; give a vmlinux or bzImage with --kernel PATH"},
       {{"--kernel", "/no/such"}, "--kernel: cannot open \"/no/such\""},
       {{"--kernel"}, "--kernel: needs a value"},
+      {{"--config=/no/such"}, "--config: cannot open \"/no/such\": No such file"},
       {{"--kernel=$DIR/vmlinux", "--cpus=0"}, "--cpus: 0 virtual CPUs"},
       {{"--kernel=$DIR/vmlinux", "--cpus=two"}, "--cpus: \"two\" is no number"},
       {{"--kernel=$DIR/vmlinux", "--memory=4T"}, "--memory: \"4T\" is no size"},

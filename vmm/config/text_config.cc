@@ -2,10 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
-#include "base/errno_status.h"
 #include "base/unique_fd.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/tokenizer.h"
@@ -58,6 +58,12 @@ void CollectPlaces(const Message& message, const TextFormat::ParseInfoTree& tree
   }
 }
 
+// A mistake of the user's, whatever errno says.
+absl::Status FileError(absl::string_view action, absl::string_view path) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("--config: cannot ", action, " \"", path, "\": ", strerror(errno)));
+}
+
 }  // namespace
 
 absl::Status ParseTextConfig(absl::string_view text, absl::string_view file_name,
@@ -77,13 +83,13 @@ absl::Status ParseTextConfig(absl::string_view text, absl::string_view file_name
 
 absl::Status ReadTextConfig(const std::string& path, v1::VmConfig& config, FieldPlaces& places) {
   const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd.ok()) return ErrnoToStatus(errno, absl::StrCat("--config: cannot open \"", path, "\""));
+  if (!fd.ok()) return FileError("open", path);
   std::string text(kMaxConfigBytes + 1, '\0');
   size_t size = 0;
   while (size < text.size()) {
     const ssize_t n = read(fd.get(), text.data() + size, text.size() - size);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return ErrnoToStatus(errno, absl::StrCat("--config: cannot read \"", path, "\""));
+    if (n < 0) return FileError("read", path);
     if (n == 0) break;
     size += static_cast<size_t>(n);
   }

@@ -35,6 +35,7 @@ constexpr absl::Duration kLockRetryInterval = absl::Milliseconds(5);
 constexpr absl::Duration kDefaultAccessTimeout = absl::Seconds(5);
 constexpr absl::Duration kMinAccessTimeout = absl::Milliseconds(1);
 constexpr absl::Duration kMaxAccessTimeout = absl::Minutes(10);
+constexpr absl::Duration kMaxPoll = absl::Milliseconds(10);
 
 // Builds errors that say where the field stands.
 class Validator {
@@ -227,6 +228,14 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
     return Error(absl::StrCat(field, ".access_timeout"),
                  absl::StrCat("\"", config.access_timeout(),
                               "\" is no usable duration; give 1ms to 10m, as \"500ms\" or \"5s\""));
+  }
+
+  if (!config.max_poll().empty() &&
+      (!absl::ParseDuration(config.max_poll(), &spec.max_poll) ||
+       spec.max_poll < absl::ZeroDuration() || spec.max_poll > kMaxPoll)) {
+    return Error(absl::StrCat(field, ".max_poll"),
+                 absl::StrCat("\"", config.max_poll(),
+                              "\" is no usable duration; give 0 to 10ms, as \"20us\""));
   }
 
   spec.pci_slot = config.pci_slot();

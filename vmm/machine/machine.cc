@@ -18,6 +18,12 @@ namespace {
 
 constexpr absl::Duration kVcpuStopTimeout = absl::Seconds(5);
 
+// The vmm or its host failed: whatever code the layer below had for it.
+absl::Status AsVmmError(const absl::Status& status) {
+  if (!absl::IsInvalidArgument(status)) return status;
+  return absl::InternalError(status.message());
+}
+
 // What the user configured cannot be: whatever code the layer below had for it.
 absl::Status AsConfigError(const absl::Status& status) {
   if (status.ok() || absl::IsInternal(status)) return status;
@@ -59,7 +65,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
   const absl::Status kvm = machine->OpenKvm();
   starter.join();
   if (devices.ok()) machine->devices_ = *std::move(devices);
-  RETURN_IF_ERROR(kvm);
+  RETURN_IF_ERROR(AsVmmError(kvm));
   RETURN_IF_ERROR(devices.status());
 
   RETURN_IF_ERROR(machine->PlugDevices(wanted_slots));
@@ -170,8 +176,13 @@ absl::Status Machine::Boot(VmSpec& spec) {
   const absl::StatusOr<InitialCpuState> first = PrepareBoot(*sources, rsdp, ram_.memory());
   if (!first.ok()) return AsConfigError(first.status());
 
-  ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Vcpu>> vcpus, vm_->CreateVcpus(spec.cpus, *first));
-  vcpus_ = std::make_unique<VcpuThreads>(std::move(vcpus), memory_bus_, port_bus_, *end_, [this] {
+  if (spec.cpus > kvm_->max_vcpus()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cpus: ", spec.cpus, " are more than this host's KVM has: ", kvm_->max_vcpus()));
+  }
+  absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> vcpus = vm_->CreateVcpus(spec.cpus, *first);
+  if (!vcpus.ok()) return AsVmmError(vcpus.status());
+  vcpus_ = std::make_unique<VcpuThreads>(*std::move(vcpus), memory_bus_, port_bus_, *end_, [this] {
     for (const std::unique_ptr<RemoteDevice>& device : devices_) device->CancelAccesses();
   });
   return absl::OkStatus();

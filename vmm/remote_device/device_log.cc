@@ -37,6 +37,18 @@ DeviceLog::DeviceLog(absl::string_view device_name, int output)
   static_assert(kMaxLineBytes + 512 <= PIPE_BUF);  // with prefix and a note of lost lines
 }
 
+void DeviceLog::HoldBack() {
+  absl::MutexLock lock(&mutex_);
+  holding_back_ = true;
+}
+
+void DeviceLog::PassOnAll() {
+  absl::MutexLock lock(&mutex_);
+  if (!holding_back_) return;
+  holding_back_ = false;
+  for (const std::string& line : last_lines_) PassOn(line);
+}
+
 void DeviceLog::Append(absl::string_view bytes) {
   absl::MutexLock lock(&mutex_);
   for (const char c : bytes) {
@@ -56,7 +68,7 @@ void DeviceLog::Finish() {
 void DeviceLog::EndLine() {
   last_lines_.push_back(line_);
   if (last_lines_.size() > kKeptLines) last_lines_.pop_front();
-  PassOn(line_);
+  if (!holding_back_) PassOn(line_);
   line_.clear();
 }
 

@@ -29,6 +29,11 @@ class DeviceLog {
   // Lines go to descriptor `output`, which stays the caller's.
   DeviceLog(absl::string_view device_name, int output);
 
+  // Lines are kept, not passed on, until PassOnAll(), which also passes on those that are kept.
+  // For a process that may fail to start: the report of that has its lines.
+  void HoldBack();
+  void PassOnAll();
+
   void Append(absl::string_view bytes);
   // The stream has ended: its last line may have no newline.
   void Finish();
@@ -44,6 +49,7 @@ class DeviceLog {
   const std::string prefix_;
   const int output_;
   mutable absl::Mutex mutex_;
+  bool holding_back_ ABSL_GUARDED_BY(mutex_) = false;
   std::string line_ ABSL_GUARDED_BY(mutex_);  // the one that is not complete yet
   std::deque<std::string> last_lines_ ABSL_GUARDED_BY(mutex_);
   size_t lost_lines_ ABSL_GUARDED_BY(mutex_) = 0;           // not passed on

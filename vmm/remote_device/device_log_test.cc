@@ -49,6 +49,17 @@ TEST_F(DeviceLogTest, LinesArePassedOnOnceCompleteAndNamed) {
   EXPECT_EQ(log.LastLines(), "first line\nsecond line\nthird\n");
 }
 
+TEST_F(DeviceLogTest, LinesHeldBackAreKeptAndPassedOnLater) {
+  DeviceLog log("d", write_end_.get());
+  log.HoldBack();
+  log.Append("early\n");
+  EXPECT_EQ(PassedOn(), "");
+  EXPECT_EQ(log.LastLines(), "early\n");
+  log.PassOnAll();
+  log.Append("late\n");
+  EXPECT_EQ(PassedOn(), "d| early\nd| late\n");
+}
+
 TEST_F(DeviceLogTest, TheLastLinesAreKept) {
   DeviceLog log("d", write_end_.get());
   for (size_t i = 0; i < DeviceLog::kKeptLines + 2; ++i) log.Append(absl::StrCat("line ", i, "\n"));

@@ -9,6 +9,7 @@
 #include "absl/numeric/bits.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -36,11 +37,17 @@ std::string WithLastLines(std::string text, absl::string_view last_lines) {
   return text;
 }
 
-// Says at which step of the start `status` arose.
+// Says at which step of the start `status` arose. A wrong answer of the process is no mistake in
+// the configuration: InvalidArgument is for that.
 absl::Status AtStep(absl::string_view step, const absl::Status& status) {
   if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat(step, ": ", status.message()));
+  const absl::StatusCode code =
+      absl::IsInvalidArgument(status) ? absl::StatusCode::kInternal : status.code();
+  return absl::Status(code, absl::StrCat(step, ": ", status.message()));
 }
+
+// What RunDevice() of devices/host ends with when the flags of the device are wrong.
+constexpr int kExitUsage = 2;
 
 }  // namespace
 
@@ -53,7 +60,9 @@ std::string DeviceFailure::ToString() const {
 class RemoteDevice::Watcher final : public ProcessObserver {
  public:
   Watcher(absl::string_view name, std::function<void(const DeviceFailure&)> on_failure)
-      : name_(name), log_(name, STDERR_FILENO), on_failure_(std::move(on_failure)) {}
+      : name_(name), log_(name, STDERR_FILENO), on_failure_(std::move(on_failure)) {
+    log_.HoldBack();
+  }
 
   void OnOutput(absl::string_view bytes) override { log_.Append(bytes); }
 
@@ -95,6 +104,7 @@ class RemoteDevice::Watcher final : public ProcessObserver {
     absl::MutexLock lock(&mutex_);
     if (exited_) return false;
     serving_ = true;
+    log_.PassOnAll();
     pid_ = pid;
     generation_ = generation;
     return true;
@@ -149,10 +159,11 @@ absl::Status RemoteDevice::StartProcess(DeviceSpec spec, const GuestRam& ram,
   absl::StatusOr<DeviceDescription> description = process_->Describe(options.start_timeout);
   RETURN_IF_ERROR(AtStep("asked what it is", description.status()));
   description_ = *std::move(description);
+  described_ = true;
   ASSIGN_OR_RETURN(
       DeviceEndpoints endpoints,
       DeviceEndpoints::Create(description_, std::move(spec.resources), ram,
-                              {.waiters = options.vcpus + 1, .max_poll = options.max_poll}));
+                              {.waiters = options.vcpus + 1, .max_poll = spec.max_poll}));
   endpoints_ = std::make_shared<DeviceEndpoints>(std::move(endpoints));
   watcher_->SetEndpoints(endpoints_);
   RETURN_IF_ERROR(
@@ -169,6 +180,13 @@ absl::Status RemoteDevice::ExplainStartFailure(const absl::Status& status) {
     absl::StatusOr<ExitInfo> exit = absl::DeadlineExceededError("");
     // The socket closes a moment before the process is dead, and that says more.
     if (absl::IsUnavailable(status)) exit = process_->WaitForExit(absl::Seconds(1));
+    if (exit.ok() && !exit->signalled && exit->code == kExitUsage && !described_) {
+      const std::vector<std::string> lines =
+          absl::StrSplit(watcher_->LastLines(), '\n', absl::SkipEmpty());
+      return absl::InvalidArgumentError(absl::StrCat(
+          "device '", name_, "': its flags are wrong: ",
+          lines.empty() ? "it does not say how" : lines.back(), "; see ", binary_, " --help"));
+    }
     if (exit.ok()) {
       what = absl::StrCat("it ended during its start: ", exit->ToString());
     } else {

@@ -41,8 +41,6 @@ struct RemoteDeviceOptions {
   uint32_t vcpus = 1;
   // For each step of the start: the process must describe itself, and then attach, this soon.
   absl::Duration start_timeout = absl::Seconds(10);
-  // See channel::ChannelOptions.
-  absl::Duration max_poll = absl::Microseconds(50);
   // Called once if the process of a started device ends or has to be killed, on the monitor's
   // thread; the guest's accesses read all ones by then. May be called until the device's
   // destructor returns.
@@ -110,6 +108,7 @@ class RemoteDevice final : public DeviceAccess {
   const absl::Duration access_timeout_;
   uint64_t generation_ = 1;
   DeviceDescription description_;
+  bool described_ = false;
   std::shared_ptr<Watcher> watcher_;
   std::shared_ptr<DeviceEndpoints> endpoints_;  // shared with the watcher
   std::unique_ptr<DeviceProcess> process_;
