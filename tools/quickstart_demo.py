@@ -174,6 +174,12 @@ def run(options, disk, checksum):
                 guest.process.wait()
 
 
+def failed(why):
+    sys.stdout.flush()
+    print("demonstration failed: %s" % why, file=sys.stderr)
+    return 1
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--vmm", required=True)
@@ -190,9 +196,13 @@ def main():
         try:
             run(options, disk.name, hashlib.sha256(content).hexdigest())
         except Failure as failure:
-            sys.stdout.flush()
-            print("demonstration failed: %s" % failure, file=sys.stderr)
-            return 1
+            return failed(failure)
+        except subprocess.TimeoutExpired:
+            return failed("vmm did not end after it closed the console")
+        except (IndexError, ValueError) as error:  # a section of its report is not as expected
+            return failed("the guest's report is odd: %s" % error)
+        except OSError as error:
+            return failed(error)
     return 0
 
 
