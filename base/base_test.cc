@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/access_mask.h"
 #include "base/errno_status.h"
 #include "base/event_fd.h"
 #include "base/guest_memory.h"
@@ -19,6 +20,16 @@
 
 namespace bulkhead {
 namespace {
+
+TEST(AccessMaskTest, HasTheBitsOfTheBytes) {
+  EXPECT_EQ(AccessMask(0), 0u);
+  EXPECT_EQ(AccessMask(1), 0xffu);
+  EXPECT_EQ(AccessMask(3), 0xffffffu);
+  EXPECT_EQ(AccessMask(4), 0xffffffffu);
+  EXPECT_EQ(AccessMask(7), 0xffffffffffffffu);
+  EXPECT_EQ(AccessMask(8), ~uint64_t{0});
+  EXPECT_EQ(AccessMask(255), ~uint64_t{0});
+}
 
 TEST(ErrnoToStatusTest, MapsTheCodeAndNamesTheCall) {
   const absl::Status status = ErrnoToStatus(ENOENT, "open /x");

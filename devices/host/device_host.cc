@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/access_mask.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
 #include "proto/channel/channel_layout.h"
@@ -25,10 +26,6 @@ constexpr uint64_t kAllOnes = ~uint64_t{0};
 // While requests come without a pause, descriptors are looked at after this many of them: often
 // enough that a doorbell does not wait long, rarely enough that the system call costs little.
 constexpr uint32_t kRequestsPerCheck = 64;
-
-uint64_t LowBytes(uint64_t value, uint8_t size_bytes) {
-  return size_bytes >= 8 ? value : value & ((uint64_t{1} << (8 * size_bytes)) - 1);
-}
 
 }  // namespace
 
@@ -145,13 +142,13 @@ uint64_t DeviceHost::Apply(const Request& request) {
   switch (request.operation) {
     case Operation::kRead:
       if (!regions_.Contains(request.region, request.offset, request.size_bytes)) return kAllOnes;
-      return LowBytes(model_->Read(request.region, request.offset, request.size_bytes),
-                      request.size_bytes);
+      return model_->Read(request.region, request.offset, request.size_bytes) &
+             AccessMask(request.size_bytes);
     case Operation::kPostedWrite:
     case Operation::kWrite:
       if (regions_.Contains(request.region, request.offset, request.size_bytes)) {
         model_->Write(request.region, request.offset, request.size_bytes,
-                      LowBytes(request.data, request.size_bytes));
+                      request.data & AccessMask(request.size_bytes));
       }
       return 0;
     case Operation::kSetFunctionState: {

@@ -134,11 +134,10 @@ class HostileDriver {
     // Mostly the common configuration.
     uint64_t offset = window ? input_.Take(1) % 24 : input_.Take(1) % 72;
     if (!window && input_.Take(1) % 4 == 0) offset = input_.Take(2) % (kBarSize - 8);
-    const uint64_t mask = size == 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * size)) - 1;
     if (input_.Take(1) % 4 == 0) {
       model_->Read(region, offset, size);
     } else {
-      model_->Write(region, offset, size, input_.Take(size) & mask);
+      model_->Write(region, offset, size, input_.Take(size));
     }
   }
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/access_mask.h"
 #include "base/status_macros.h"
 
 // How no wake-up is lost. Three pairs of a sleeper and a waker share one scheme. The sleeper

@@ -74,9 +74,6 @@ constexpr bool IsAccessSize(uint8_t size_bytes) {
   return size_bytes == 1 || size_bytes == 2 || size_bytes == 4 || size_bytes == 8;
 }
 
-// The bits of a value that an access of 1, 2, 4 or 8 bytes carries.
-constexpr uint64_t AccessMask(uint8_t size_bytes) { return ~uint64_t{0} >> (64 - 8 * size_bytes); }
-
 // A 64-bit word that another field publishes: written before that field is, read after.
 class PublishedWord {
  public:

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/access_mask.h"
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/status_macros.h"

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/access_mask.h"
 #include "base/memory_mapping.h"
 #include "base/testing/fuzz_input.h"
 #include "proto/channel/channel_client.h"

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/access_mask.h"
 #include "base/event_fd.h"
 #include "base/memory_mapping.h"
 #include "base/testing/fuzz_input.h"

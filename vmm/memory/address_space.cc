@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "base/access_mask.h"
 
 namespace bulkhead::vmm {
 
@@ -84,7 +85,7 @@ const AddressSpace::Range* AddressSpace::View::Find(uint64_t address, uint8_t si
 
 uint64_t AddressSpace::View::Read(Requester requester, uint64_t address, uint8_t size_bytes) {
   const Range* range = Find(address, size_bytes);
-  if (range == nullptr) return UINT64_MAX >> (64 - 8 * size_bytes);
+  if (range == nullptr) return AccessMask(size_bytes);
   return range->handler->Read(requester, address - range->start, size_bytes);
 }
 

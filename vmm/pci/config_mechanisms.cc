@@ -1,5 +1,7 @@
 #include "vmm/pci/config_mechanisms.h"
 
+#include "base/access_mask.h"
+
 namespace bulkhead::vmm {
 namespace {
 
@@ -29,8 +31,6 @@ uint8_t BytesBeforeData(uint64_t offset, uint8_t size_bytes) {
                                                                 : size_bytes);
 }
 
-uint64_t AllOnes(uint8_t size_bytes) { return ~uint64_t{0} >> (64 - 8 * size_bytes); }
-
 }  // namespace
 
 uint32_t ConfigPorts::address() const {
@@ -42,11 +42,11 @@ uint64_t ConfigPorts::Read(Requester requester, uint64_t offset, uint8_t size_by
   const uint32_t address = this->address();
   if (offset == 0 && size_bytes == 4) return address;
   const uint8_t before = BytesBeforeData(offset, size_bytes);
-  if (before == size_bytes || (address & kEnable) == 0) return AllOnes(size_bytes);
+  if (before == size_bytes || (address & kEnable) == 0) return AccessMask(size_bytes);
   const ConfigAddress data = DecodeConfigAddress(address, offset + before - kDataOffset);
   const uint64_t value = bus_.Read(requester, data, size_bytes - before);
   if (before == 0) return value;
-  return value << (8 * before) | AllOnes(before);
+  return value << (8 * before) | AccessMask(before);
 }
 
 void ConfigPorts::Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) {

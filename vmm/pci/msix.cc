@@ -7,6 +7,7 @@
 #include <bit>
 #include <utility>
 
+#include "base/access_mask.h"
 #include "base/status_macros.h"
 #include "vmm/pci/pci_registers.h"
 
@@ -76,7 +77,7 @@ uint64_t Msix::Read(Requester, uint64_t offset, uint8_t size_bytes) {
     const uint64_t bits = ReadDword(dword);
     value |= dword >= offset ? bits << (8 * (dword - offset)) : bits >> (8 * (offset - dword));
   }
-  return size_bytes == 8 ? value : value & ((uint64_t{1} << (8 * size_bytes)) - 1);
+  return value & AccessMask(size_bytes);
 }
 
 uint32_t Msix::ReadDword(uint64_t offset) const {

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
+#include "base/access_mask.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "proto/channel/channel_layout.h"
@@ -25,10 +26,6 @@ using channel::Operation;
 // How long a process may take to end once it was asked to, and once it was killed.
 constexpr absl::Duration kEndTimeout = absl::Milliseconds(500);
 constexpr absl::Duration kKillTimeout = absl::Seconds(2);
-
-constexpr uint64_t AllOnes(uint8_t size_bytes) {
-  return size_bytes >= 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * size_bytes)) - 1;
-}
 
 std::string WithLastLines(std::string text, absl::string_view last_lines) {
   if (last_lines.empty()) return absl::StrCat(text, "; it printed nothing");
@@ -205,7 +202,7 @@ uint64_t RemoteDevice::Read(Requester requester, uint8_t region, uint64_t offset
       Operation::kRead, requester, region, offset, size_bytes, 0, access_timeout_);
   if (value.ok()) return *value;
   OnAccessError(value.status());
-  return AllOnes(size_bytes);
+  return AccessMask(size_bytes);
 }
 
 void RemoteDevice::PostWrite(Requester requester, uint8_t region, uint64_t offset,

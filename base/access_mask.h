@@ -1,0 +1,15 @@
+#ifndef BULKHEAD_BASE_ACCESS_MASK_H_
+#define BULKHEAD_BASE_ACCESS_MASK_H_
+
+#include <stdint.h>
+
+namespace bulkhead {
+
+// The bits of a value that an access of `size_bytes` carries; 8 and more are all of them.
+constexpr uint64_t AccessMask(uint8_t size_bytes) {
+  return size_bytes >= 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * size_bytes)) - 1;
+}
+
+}  // namespace bulkhead
+
+#endif  // BULKHEAD_BASE_ACCESS_MASK_H_
