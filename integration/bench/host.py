@@ -59,7 +59,7 @@ def build(labels):
     """Builds Bazel targets and returns their files, in the same order."""
     command = ["bazel", "build", "--show_result=0", "--noshow_progress", *labels]
     if shutil.which("bazel") is None:
-        raise BenchError("bazel is not installed: run tools/quickstart once")
+        raise BenchError("bazel is not installed: run tools/setup bench")
     result = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
                             text=True, timeout=1800, check=False)
     if result.returncode != 0:
@@ -75,5 +75,6 @@ def find_program(name, package):
     """The path of a program of a Debian package."""
     path = shutil.which(name)
     if path is None:
-        raise BenchError("%s is not installed: apt-get install %s" % (name, package))
+        raise BenchError("%s is not installed (package %s): run tools/setup bench" %
+                         (name, package))
     return path
