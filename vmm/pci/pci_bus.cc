@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "base/access_mask.h"
 #include "vmm/pci/pci_registers.h"
 
 namespace bulkhead::vmm {
@@ -23,8 +24,6 @@ void Advance(ConfigAddress& address, uint8_t bytes) {
   address.device = (address.device + 1) & 31;
   if (address.device == 0) ++address.bus;
 }
-
-uint32_t AllOnes(uint8_t size_bytes) { return 0xffffffffu >> (32 - 8 * size_bytes); }
 
 }  // namespace
 
@@ -49,10 +48,10 @@ uint64_t PciBus::Read(Requester requester, ConfigAddress address, uint8_t size_b
   for (uint8_t done = 0; done < size_bytes;) {
     const uint8_t piece = BytesInFirstDword(address.offset, size_bytes - done);
     PciFunction* const function = FunctionAt(address);
-    const uint32_t bits = function != nullptr
+    const uint64_t bits = function != nullptr
                               ? function->ReadConfig(requester, address.offset, piece)
-                              : AllOnes(piece);
-    value |= static_cast<uint64_t>(bits) << (8 * done);
+                              : AccessMask(piece);
+    value |= bits << (8 * done);
     done += piece;
     Advance(address, piece);
   }
@@ -64,7 +63,7 @@ void PciBus::Write(Requester requester, ConfigAddress address, uint8_t size_byte
   for (uint8_t done = 0; done < size_bytes;) {
     const uint8_t piece = BytesInFirstDword(address.offset, size_bytes - done);
     if (PciFunction* const function = FunctionAt(address)) {
-      const uint32_t bits = static_cast<uint32_t>(value >> (8 * done)) & AllOnes(piece);
+      const uint32_t bits = static_cast<uint32_t>(value >> (8 * done) & AccessMask(piece));
       function->WriteConfig(requester, address.offset, piece, bits);
     }
     done += piece;
