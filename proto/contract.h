@@ -22,6 +22,7 @@ inline constexpr uint8_t kMaxCapabilities = 16;
 // Data of the channel's kSetFunctionState request: what a PCI device must obey.
 inline constexpr uint64_t kFunctionStateBusMaster = 1 << 0;
 inline constexpr uint64_t kFunctionStateMsixEnabled = 1 << 1;
+inline constexpr uint64_t kFunctionStateIntxDisabled = 1 << 2;
 
 }  // namespace bulkhead
 

@@ -153,8 +153,10 @@ uint64_t DeviceHost::Apply(const Request& request) {
       return 0;
     case Operation::kSetFunctionState: {
       if (!is_pci_) return 0;
-      const FunctionState state = {.bus_master = (request.data & kFunctionStateBusMaster) != 0,
-                                   .msix_enabled = (request.data & kFunctionStateMsixEnabled) != 0};
+      const FunctionState state = {
+          .bus_master = (request.data & kFunctionStateBusMaster) != 0,
+          .msix_enabled = (request.data & kFunctionStateMsixEnabled) != 0,
+          .intx_disabled = (request.data & kFunctionStateIntxDisabled) != 0};
       // The lines first: what the model signals in answer already goes by the new state.
       interrupts_.OnFunctionState(state);
       model_->OnFunctionState(state);

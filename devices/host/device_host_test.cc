@@ -213,11 +213,13 @@ TEST_F(DeviceHostTest, APostedWriteIsNeverOvertakenByALaterDoorbell) {
 
 TEST_F(DeviceHostTest, TheFunctionStateReachesInterruptsAndModel) {
   StartHost(MakeAttachment());
-  const uint64_t both = kFunctionStateBusMaster | kFunctionStateMsixEnabled;
-  ASSERT_TRUE(client_->Call(Operation::kSetFunctionState, 1, 0, 0, 8, both, kLong).ok());
+  const uint64_t all =
+      kFunctionStateBusMaster | kFunctionStateMsixEnabled | kFunctionStateIntxDisabled;
+  ASSERT_TRUE(client_->Call(Operation::kSetFunctionState, 1, 0, 0, 8, all, kLong).ok());
   absl::MutexLock lock(&model_.mutex);
   EXPECT_TRUE(model_.state.bus_master);
   EXPECT_TRUE(model_.state.msix_enabled);
+  EXPECT_TRUE(model_.state.intx_disabled);
   EXPECT_TRUE(vector_.IsPending());
 }
 

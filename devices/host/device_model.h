@@ -41,8 +41,9 @@ class DeviceServices {
 
 // State of a PCI function that the vmm owns and a device must obey.
 struct FunctionState {
-  bool bus_master = false;    // without it no DMA and no MSI-X may be started
-  bool msix_enabled = false;  // else the device signals by SetIntx()
+  bool bus_master = false;     // without it no DMA and no MSI-X may be started
+  bool msix_enabled = false;   // else the device signals by SetIntx()
+  bool intx_disabled = false;  // SetIntx() heeds it: the model need not
 };
 
 // One device, as guest accesses, doorbells and time see it. Pure: no KVM, no gRPC, no sockets

@@ -24,11 +24,12 @@ void InterruptLines::SetIntx(bool level) {
   level_ = level;
   // Going down needs no event: KVM takes a level-triggered line down at the guest's
   // end-of-interrupt, and an edge has no end.
-  if (rises && MayAssertLine()) intx_.Signal();
+  if (rises && MaySignalLine()) intx_.Signal();
+  // While the line is disabled KVM does not listen: the event would wait and interrupt later.
+  if (!level && has_line_ && state_.intx_disabled) intx_.Drain();
 }
 
 void InterruptLines::OnFunctionState(const FunctionState& state) {
-  const bool line_was_silent = state_.msix_enabled;
   state_ = state;
   for (size_t vector = 0; vector < held_back_.size(); ++vector) {
     if (!held_back_[vector]) continue;
@@ -36,12 +37,14 @@ void InterruptLines::OnFunctionState(const FunctionState& state) {
     held_back_[vector] = false;
     if (state_.msix_enabled) msix_vectors_[vector].Signal();
   }
-  if (line_was_silent && level_ && MayAssertLine()) intx_.Signal();
+  // Whatever has changed: the guest may have switched the line off and on since the last call,
+  // and off took it down. Asserting a line that is up does nothing.
+  if (level_ && MaySignalLine()) intx_.Signal();
 }
 
 void InterruptLines::OnResample() {
   intx_resample_.Drain();
-  if (level_ && MayAssertLine()) intx_.Signal();
+  if (level_ && MaySignalLine()) intx_.Signal();
 }
 
 }  // namespace bulkhead::devices

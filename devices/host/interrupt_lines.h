@@ -21,6 +21,8 @@ namespace bulkhead::devices {
 // - masked vectors are the vmm's affair: it keeps the eventfd's count pending.
 // INTx (6.2.4, 6.8.3.3): silent while MSI-X is enabled. The level is remembered: a level that is
 // true when MSI-X is disabled asserts the line then.
+// INTx Disable (6.2.2): the vmm has unbound the line's eventfd, so its event reaches nobody and is
+// what the vmm shows as Interrupt Status (6.2.3): it is there as long as the level is true.
 class InterruptLines {
  public:
   struct Events {
@@ -41,7 +43,8 @@ class InterruptLines {
   void OnResample();
 
  private:
-  bool MayAssertLine() const { return has_line_ && !state_.msix_enabled; }
+  // Of a disabled line too: see above.
+  bool MaySignalLine() const { return has_line_ && !state_.msix_enabled; }
 
   const std::vector<EventFd> msix_vectors_;
   const bool has_line_;

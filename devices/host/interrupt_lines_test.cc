@@ -115,6 +115,40 @@ TEST_F(InterruptLinesTest, TheLineIsSilentWhileMsixIsEnabledAndComesBackAfterwar
   EXPECT_TRUE(line_.IsPending());
 }
 
+TEST_F(InterruptLinesTest, ALineThatIsEnabledAgainIsAssertedAnew) {
+  InterruptLines lines = Lines(true);
+  lines.SetIntx(true);
+  ASSERT_TRUE(line_.Drain());
+  lines.OnFunctionState({.intx_disabled = true});
+  ASSERT_TRUE(line_.Drain());  // as KVM does once the vmm has bound it again
+  lines.OnFunctionState({});
+  EXPECT_TRUE(line_.Drain());
+  lines.OnFunctionState({});  // disabled and enabled before the device heard of it
+  EXPECT_TRUE(line_.IsPending());
+}
+
+TEST_F(InterruptLinesTest, TheEventOfADisabledLineFollowsTheLevel) {
+  InterruptLines lines = Lines(true);
+  lines.SetIntx(true);
+  ASSERT_TRUE(line_.Drain());
+  lines.OnFunctionState({.intx_disabled = true});
+  EXPECT_TRUE(line_.IsPending());
+  lines.SetIntx(false);
+  EXPECT_FALSE(line_.IsPending());
+  lines.SetIntx(true);
+  EXPECT_TRUE(line_.IsPending());
+  lines.SetIntx(false);
+  lines.OnFunctionState({});
+  EXPECT_FALSE(line_.IsPending());
+}
+
+TEST_F(InterruptLinesTest, ADisabledLineStaysSilentWhenMsixIsEnabled) {
+  InterruptLines lines = Lines(true);
+  lines.OnFunctionState({.msix_enabled = true, .intx_disabled = true});
+  lines.SetIntx(true);
+  EXPECT_FALSE(line_.IsPending());
+}
+
 TEST_F(InterruptLinesTest, AnEdgeTriggeredLineSignalsEachRisingEdge) {
   InterruptLines lines = Lines(false);
   EXPECT_EQ(lines.resample_fd(), -1);

@@ -171,6 +171,9 @@ TEST_F(RemoteDeviceTest, InterruptsComeOverTheEventfdsThatTheFunctionStateAllows
   (*device)->SetFunctionState(0, {.bus_master = true, .msix_enabled = false});
   (*device)->WriteAndWait(0, 0, regs::kSetIntx, 4, 1);
   EXPECT_TRUE(IsReadable((*device)->endpoints().intx_fd(), absl::ZeroDuration()));
+  (*device)->SetFunctionState(0, {.bus_master = true, .intx_disabled = true});
+  (*device)->WriteAndWait(0, 0, regs::kSetIntx, 4, 0);
+  EXPECT_FALSE(IsReadable((*device)->endpoints().intx_fd(), absl::ZeroDuration()));
 }
 
 TEST_F(RemoteDeviceTest, TheDeviceSeesGuestMemory) {

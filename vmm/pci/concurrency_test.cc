@@ -88,6 +88,7 @@ TEST(PciConcurrencyTest, VcpusThatFightOverTwoFunctionsLeaveThemConsistent) {
     const uint32_t control = machine.ReadConfig(i + 1, 0x42, 2);
     EXPECT_EQ(devices[i].state().bus_master, (command & 4) != 0);
     EXPECT_EQ(devices[i].state().msix_enabled, (control & 0x8000) != 0);
+    EXPECT_EQ(devices[i].state().intx_disabled, (command & 0x400) != 0);
     EXPECT_EQ(machine.routing.IsBound(configs[i].intx->event_fd),
               (control & 0x8000) == 0 && (command & 0x400) == 0);
     for (const RemoteFunction::BarState& bar : functions[i]->bars()) {

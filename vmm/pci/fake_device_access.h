@@ -30,7 +30,8 @@ class FakeDeviceAccess final : public DeviceAccess {
     Note(absl::StrFormat("write %d+0x%x/%d=0x%x", region, offset, size_bytes, value), requester);
   }
   void SetFunctionState(Requester requester, const FunctionState& state) override {
-    Note(absl::StrFormat("state master=%d msix=%d", state.bus_master, state.msix_enabled),
+    Note(absl::StrFormat("state master=%d msix=%d intx_off=%d", state.bus_master,
+                         state.msix_enabled, state.intx_disabled),
          requester);
     absl::MutexLock lock(&mutex_);
     state_ = state;

@@ -194,7 +194,8 @@ class HostileGuest {
     const bool usable = !enabled && (command & 0x400) == 0;
     Require(machine_.routing.IsBound(function.config.intx->event_fd) == usable, "INTx");
     const FunctionState told = function.device.state();
-    Require(told.bus_master == ((command & 4) != 0) && told.msix_enabled == enabled,
+    Require(told.bus_master == ((command & 4) != 0) && told.msix_enabled == enabled &&
+                told.intx_disabled == ((command & 0x400) != 0),
             "the device was not told");
     return bound + usable;
   }

@@ -1,7 +1,6 @@
 #include "vmm/pci/intx.h"
 
 #include <poll.h>
-#include <unistd.h>
 
 #include "base/status_macros.h"
 #include "vmm/memory/guest_layout.h"
@@ -12,15 +11,6 @@ namespace {
 bool IsReadable(int event_fd) {
   pollfd p = {.fd = event_fd, .events = POLLIN, .revents = 0};
   return poll(&p, 1, 0) == 1 && (p.revents & POLLIN) != 0;
-}
-
-// Makes sure that the eventfd has a count. The device shares its file description, so it may have
-// made it blocking and filled it: a full one is not written to, and if a device manages to fill it
-// between the two calls, the write ends at the latest with the signal that kicks the vCPU.
-void Signal(int event_fd) {
-  if (IsReadable(event_fd)) return;
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = write(event_fd, &one, sizeof(one));
 }
 
 }  // namespace
@@ -44,7 +34,6 @@ absl::Status Intx::SetUsable(bool usable) {
   }
   RETURN_IF_ERROR(routing_.BindIrq(gsi_, event_fd_, resample_fd_));
   bound_ = true;
-  Signal(resample_fd_);
   return absl::OkStatus();
 }
 

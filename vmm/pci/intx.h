@@ -13,7 +13,8 @@ namespace bulkhead::vmm {
 // signals the other, upon which a device that still has cause raises the line again.
 //
 // While the line is usable the kernel does all this. While it is not, the eventfd is unbound and
-// holds the event. Thread-compatible.
+// holds the event. The vmm writes neither eventfd: a device can make such a write block.
+// Thread-compatible.
 class Intx {
  public:
   // The GSI of a slot's line (vmm/memory/guest_layout.h).
@@ -26,8 +27,8 @@ class Intx {
   Intx& operator=(const Intx&) = delete;
 
   // Usable: MSI-X is disabled and the command register's INTx Disable bit is 0. When the line
-  // becomes usable the device is asked, through the resample eventfd, to raise it again if it has
-  // cause: unbinding lowered the line, and the event of that time is gone.
+  // has become usable the device must be told, so that it raises it again if it has cause:
+  // unbinding lowered the line, and the event of that time is gone.
   // Errors: those of EventRouting; the line then stays silent.
   absl::Status SetUsable(bool usable);
 

@@ -277,7 +277,7 @@ TEST_F(PciHostTest, ABarOverEcamLeavesEcamReachable) {
   EXPECT_TRUE(function_->bars()[1].decoded);
 }
 
-TEST_F(PciHostTest, TheDeviceIsToldOfBusMasterAndMsixOnlyWhenTheyChange) {
+TEST_F(PciHostTest, TheDeviceIsToldOfItsStateOnlyWhenItChanges) {
   Write(kCommand, kMemory, 2);
   EXPECT_THAT(device_.TakeCalls(), IsEmpty());
   Write(kCommand, kMemory | kMaster, 2);
@@ -285,10 +285,14 @@ TEST_F(PciHostTest, TheDeviceIsToldOfBusMasterAndMsixOnlyWhenTheyChange) {
   Write(kMsixCapability + 2, 0xc000, 2);  // enabled, function masked
   Write(kMsixCapability + 2, 0x8000, 2);
   Write(kCommand, kMemory, 2);
-  EXPECT_THAT(device_.TakeCalls(), ElementsAre("state master=1 msix=0", "state master=1 msix=1",
-                                               "state master=0 msix=1"));
+  Write(kCommand, kMemory | kIntxDisable, 2);
+  Write(kCommand, kIntxDisable, 2);
+  EXPECT_THAT(device_.TakeCalls(),
+              ElementsAre("state master=1 msix=0 intx_off=0", "state master=1 msix=1 intx_off=0",
+                          "state master=0 msix=1 intx_off=0", "state master=0 msix=1 intx_off=1"));
   EXPECT_TRUE(function_->state().msix_enabled);
   EXPECT_FALSE(function_->state().bus_master);
+  EXPECT_TRUE(function_->state().intx_disabled);
 }
 
 TEST_F(PciHostTest, AnMsixVectorProgrammedThroughTheBarDelivers) {
@@ -328,12 +332,19 @@ TEST_F(PciHostTest, IntxWorksUntilMsixIsEnabledOrItIsDisabled) {
   EXPECT_THAT(machine_.routing.TakeDeliveries(), ElementsAre(FakeEventRouting::Delivery{17, 0, 0}));
 }
 
-TEST_F(PciHostTest, WhenIntxBecomesUsableAgainTheDeviceIsAskedToRaiseItAnew) {
-  machine_.Event(resample_).Drain();
+TEST_F(PciHostTest, TheLineIsBoundBeforeTheDeviceHearsThatItIsEnabled) {
   Write(kCommand, kIntxDisable, 2);
-  EXPECT_FALSE(machine_.Event(resample_).IsPending());
-  Write(kCommand, 0, 2);
-  EXPECT_TRUE(machine_.Event(resample_).IsPending());
+  absl::Notification entered, leave;
+  device_.HangUntil(&entered, &leave);
+  std::thread vcpu([this] {
+    AddressSpace::View(machine_.memory).Write(1, TestMachine::EcamAddress(kSlot, kCommand), 2, 0);
+  });
+  entered.WaitForNotification();
+  EXPECT_TRUE(machine_.routing.IsBound(intx_));
+  leave.Notify();
+  vcpu.join();
+  EXPECT_FALSE(device_.state().intx_disabled);
+  EXPECT_FALSE(machine_.Event(resample_).IsPending());  // the vmm writes no event of a device
 }
 
 TEST_F(PciHostTest, SlotsEightApartShareAnIntxLine) {
@@ -385,7 +396,7 @@ TEST_F(PciHostTest, AHungDeviceBlocksOnlyThoseWhoWaitForIt) {
   Write(0x18, 0xd0000000);             // its own BAR
   EXPECT_EQ(machine_.ReadConfig(2, 0x00), 0x10421af4u);
   machine_.WriteConfig(2, kCommand, kMemory | kMaster, 2);
-  EXPECT_THAT(other_device.TakeCalls(), ElementsAre("state master=1 msix=0"));
+  EXPECT_THAT(other_device.TakeCalls(), ElementsAre("state master=1 msix=0 intx_off=0"));
   machine_.port_view.Write(0, 0xcf8, 4, 0x80001000);
   EXPECT_EQ(machine_.port_view.Read(0, 0xcfc, 4), 0x10421af4u);
 

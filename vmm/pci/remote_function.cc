@@ -10,7 +10,8 @@ namespace bulkhead::vmm {
 namespace {
 
 bool SameState(const FunctionState& a, const FunctionState& b) {
-  return a.bus_master == b.bus_master && a.msix_enabled == b.msix_enabled;
+  return a.bus_master == b.bus_master && a.msix_enabled == b.msix_enabled &&
+         a.intx_disabled == b.intx_disabled;
 }
 
 uint16_t BarRegister(uint8_t index) { return pci::kBar0 + 4 * index; }
@@ -210,6 +211,7 @@ GuestAddress RemoteFunction::BarAddress(const Bar& bar) const {
 FunctionState RemoteFunction::StateLocked() const {
   FunctionState state;
   state.bus_master = (command() & pci::kCommandBusMaster) != 0;
+  state.intx_disabled = (command() & pci::kCommandIntxDisable) != 0;
   if (msix_ != nullptr) {
     const uint32_t control = registers_.Get(msix_capability_ + pci::kMsixControl, 2);
     state.msix_enabled = (control & pci::kMsixControlEnable) != 0;
@@ -230,17 +232,15 @@ void RemoteFunction::Apply() {
                        .bus_master = state.bus_master});
   }
   if (intx_.has_value()) {
-    const bool disabled = (command() & pci::kCommandIntxDisable) != 0;
-    warn_.Check(intx_->SetUsable(!state.msix_enabled && !disabled));
+    warn_.Check(intx_->SetUsable(!state.msix_enabled && !state.intx_disabled));
   }
 }
 
 void RemoteFunction::TellDevice(Requester requester) {
   absl::MutexLock told_lock(&told_mutex_);
-  const FunctionState now = state();
-  if (SameState(now, told_)) return;
-  device_.SetFunctionState(requester, now);
-  told_ = now;
+  // Told even if another vCPU has switched it back, and the device hears nothing new: the line
+  // went down in between.
+  device_.SetFunctionState(requester, state());
 }
 
 }  // namespace bulkhead::vmm

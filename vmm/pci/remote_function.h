@@ -29,7 +29,7 @@ namespace bulkhead::vmm {
 
 // The PCI face of a device in another process: a type-0 header ([PCI] 6.1), BARs, MSI-X and
 // INTx, all answered here. The device sees accesses to its BARs and to the bodies of its
-// forwarded capabilities, and is told when bus mastering or MSI-X is switched.
+// forwarded capabilities, and is told when bus mastering, MSI-X or INTx is switched.
 //
 // Thread-safe. No call to the device is made under the lock that configuration accesses take: a
 // device that hangs holds up only those who wait for its own answer.
@@ -95,6 +95,7 @@ class RemoteFunction final : public PciFunction {
   FunctionState StateLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Makes decoding and interrupts what the registers say.
   void Apply() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Only after Apply(): the device may signal the line as soon as it hears that it is enabled.
   void TellDevice(Requester requester);
 
   const std::string name_;
@@ -115,7 +116,6 @@ class RemoteFunction final : public PciFunction {
   // Held over the call to the device, so that the last call carries the last state. Only writes
   // that switch this very device's state wait for it.
   absl::Mutex told_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
-  FunctionState told_ ABSL_GUARDED_BY(told_mutex_);
 };
 
 }  // namespace bulkhead::vmm

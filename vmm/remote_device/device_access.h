@@ -11,6 +11,7 @@ namespace bulkhead::vmm {
 struct FunctionState {
   bool bus_master = false;
   bool msix_enabled = false;
+  bool intx_disabled = false;  // the command register's bit, whatever MSI-X is
 };
 
 // Guest accesses to one device in another process. Thread-safe. Every call ends within the

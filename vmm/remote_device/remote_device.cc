@@ -223,7 +223,8 @@ void RemoteDevice::WriteAndWait(Requester requester, uint8_t region, uint64_t of
 
 void RemoteDevice::SetFunctionState(Requester requester, const FunctionState& state) {
   const uint64_t data = (state.bus_master ? kFunctionStateBusMaster : 0) |
-                        (state.msix_enabled ? kFunctionStateMsixEnabled : 0);
+                        (state.msix_enabled ? kFunctionStateMsixEnabled : 0) |
+                        (state.intx_disabled ? kFunctionStateIntxDisabled : 0);
   const absl::Status status = endpoints_->channel()
                                   .Call(Operation::kSetFunctionState, requester, /*region=*/0,
                                         /*offset=*/0, /*size_bytes=*/8, data, access_timeout_)
