@@ -1,13 +1,9 @@
 #include "vmm/pci/forwarded_capabilities.h"
 
+#include "base/access_mask.h"
 #include "proto/contract.h"
 
 namespace bulkhead::vmm {
-namespace {
-
-uint32_t Mask(uint8_t size_bytes) { return 0xffffffffu >> (32 - 8 * size_bytes); }
-
-}  // namespace
 
 ForwardedCapabilities::ForwardedCapabilities(const PciFunctionConfig& config,
                                              const PciFunctionLayout& layout) {
@@ -43,7 +39,7 @@ uint32_t ForwardedCapabilities::Read(DeviceAccess& device, Requester requester, 
     }
     const uint32_t bits =
         static_cast<uint32_t>(device.Read(requester, places_[at].region, places_[at].offset, size));
-    const uint32_t mask = Mask(size);
+    const uint32_t mask = static_cast<uint32_t>(AccessMask(size));
     value = (value & ~(mask << (8 * done))) | (bits & mask) << (8 * done);
     done += size;
   }
@@ -60,7 +56,7 @@ void ForwardedCapabilities::Write(DeviceAccess& device, Requester requester, uin
       continue;
     }
     device.WriteAndWait(requester, places_[at].region, places_[at].offset, size,
-                        (value >> (8 * done)) & Mask(size));
+                        (value >> (8 * done)) & AccessMask(size));
     done += size;
   }
 }
