@@ -19,6 +19,7 @@ using namespace devices::example;
 constexpr uint64_t kCyclesForOthers = 500'000;
 
 uint64_t registers;
+uint32_t all_cpus;
 uint32_t writes_per_cpu;
 uint32_t writes_under_lock;
 bool start = false;
@@ -39,8 +40,14 @@ void PostNumbers(uint32_t cpu) {
       MmioWrite<uint32_t>(registers + kOrderNextOffset, next_number++);
     }
     lock.Unlock();
-    // Another CPU's turn, if the host runs one just now.
-    WaitFor([=] { return __atomic_load_n(&last_cpu, __ATOMIC_RELAXED) != cpu; }, kCyclesForOthers);
+    // Another CPU's turn: after the first one for certain, so that the lock does change hands; else
+    // if the host runs one just now.
+    WaitFor(
+        [=] {
+          return __atomic_load_n(&last_cpu, __ATOMIC_RELAXED) != cpu ||
+                 __atomic_load_n(&finished, __ATOMIC_RELAXED) + 1 >= all_cpus;
+        },
+        i == 0 ? kLongWaitCycles : kCyclesForOthers);
   }
   __atomic_fetch_add(&finished, 1, __ATOMIC_RELEASE);
 }
@@ -52,6 +59,7 @@ void RunOrderTest() {
   registers = example.ReadBar(kRegisterBar).address;
   example.SetCommandBits(kCommandMemory);
   const auto cpus = static_cast<uint32_t>(NumberOption("cpus", 2));
+  all_cpus = cpus;
   writes_per_cpu = static_cast<uint32_t>(NumberOption("writes", 1000));
   writes_under_lock = static_cast<uint32_t>(NumberOption("under_lock", 1));
   EXPECT_TRUE(writes_under_lock > 0 && writes_per_cpu % writes_under_lock == 0);
