@@ -64,9 +64,9 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
   });
   const absl::Status kvm = machine->OpenKvm();
   starter.join();
-  if (devices.ok()) machine->devices_ = *std::move(devices);
   RETURN_IF_ERROR(AsVmmError(kvm));
   RETURN_IF_ERROR(devices.status());
+  machine->devices_ = *std::move(devices);
 
   RETURN_IF_ERROR(machine->PlugDevices(wanted_slots));
   RETURN_IF_ERROR(machine->Boot(spec));
