@@ -26,7 +26,7 @@ struct DeviceSpec {
   std::vector<ResourceSpec> resources;
   absl::Duration access_timeout;
   absl::Duration max_poll = absl::Microseconds(50);  // before either side sleeps
-  uint32_t pci_slot = 0;  // 1 to 31; 0 for "the next free one"
+  uint32_t pci_slot = 0;                             // 1 to 31; 0 for "the next free one"
 };
 
 // A validated configuration: every file is open, every limit holds.
