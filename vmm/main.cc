@@ -16,6 +16,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/log.h"
+#include "base/release_startup_pages.h"
 #include "base/unique_fd.h"
 #include "vmm/config/command_line.h"
 #include "vmm/config/validate.h"
@@ -90,6 +91,7 @@ int Run(int argc, char** argv) {
   std::optional<RawTerminal> terminal;
   if (uses_terminal) terminal.emplace();
   if (const absl::Status status = (*machine)->Start(); !status.ok()) return Report(status);
+  ReleaseStartupPages();
   LogDebug(absl::StrCat("the guest runs, ", absl::FormatDuration(absl::Now() - started),
                         " after the start"));
 
