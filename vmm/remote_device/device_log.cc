@@ -1,14 +1,13 @@
 #include "vmm/remote_device/device_log.h"
 
 #include <limits.h>
-#include <poll.h>
-#include <unistd.h>
 
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/write_now.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -21,13 +20,6 @@ void AppendPrintable(unsigned char c, std::string& line) {
   } else {
     absl::StrAppend(&line, "\\x", absl::Hex(c, absl::kZeroPad2));
   }
-}
-
-// Writes without blocking. Poll says that a pipe takes PIPE_BUF bytes at least.
-bool WriteNow(int fd, absl::string_view bytes) {
-  pollfd p = {.fd = fd, .events = POLLOUT, .revents = 0};
-  if (poll(&p, 1, 0) != 1 || (p.revents & POLLOUT) == 0) return false;
-  return write(fd, bytes.data(), bytes.size()) == static_cast<ssize_t>(bytes.size());
 }
 
 }  // namespace
