@@ -14,6 +14,10 @@ inline constexpr uint32_t kContractVersion = 1;
 inline constexpr int kAttachSocketFd = 3;   // SOCK_SEQPACKET, proto/attach.proto
 inline constexpr int kControlSocketFd = 4;  // gRPC, proto/device_control.proto
 
+// A device process ends with this when its flags are wrong: a mistake in the configuration, not a
+// failure of the device.
+inline constexpr int kDeviceExitUsage = 2;
+
 // Channel regions of a PCI device: 0 to 5 are its BARs. Of a platform device: its port ranges.
 inline constexpr uint8_t kMaxBars = 6;
 inline constexpr uint8_t kCapabilityRegionBase = 16;  // + position in PciFunction.capabilities

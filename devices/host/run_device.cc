@@ -30,7 +30,6 @@ namespace bulkhead::devices {
 namespace {
 
 constexpr int kExitFailed = 1;
-constexpr int kExitUsage = 2;
 
 bool IsSocket(int fd, int type) {
   int actual = 0;
@@ -96,7 +95,7 @@ bool parsing_flags = false;
 std::vector<char*> ParseFlags(int argc, char** argv) {
   parsing_flags = true;
   atexit([] {
-    if (parsing_flags) _exit(kExitUsage);
+    if (parsing_flags) _exit(kDeviceExitUsage);
   });
   std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
   parsing_flags = false;
@@ -115,11 +114,11 @@ int RunDevice(int argc, char** argv, const DeviceProgram& program) {
   const std::vector<char*> arguments = ParseFlags(argc, argv);
   if (arguments.size() > 1) {
     LogError(absl::StrCat("unexpected argument '", arguments[1], "': only flags, see --help"));
-    return kExitUsage;
+    return kDeviceExitUsage;
   }
   if (!IsSocket(kAttachSocketFd, SOCK_SEQPACKET) || !IsSocket(kControlSocketFd, SOCK_STREAM)) {
     LogError("this is a device of a virtual machine, and only vmm can start it; see --help");
-    return kExitUsage;
+    return kDeviceExitUsage;
   }
   fcntl(kAttachSocketFd, F_SETFD, FD_CLOEXEC);
   fcntl(kControlSocketFd, F_SETFD, FD_CLOEXEC);
@@ -127,7 +126,7 @@ int RunDevice(int argc, char** argv, const DeviceProgram& program) {
   absl::StatusOr<std::unique_ptr<DeviceModel>> model = program.create();
   if (!model.ok()) {
     LogError(model.status().message());
-    return kExitUsage;
+    return kDeviceExitUsage;
   }
   if (absl::Status status =
           Serve(*std::move(model), UniqueFd(kAttachSocketFd), UniqueFd(kControlSocketFd));

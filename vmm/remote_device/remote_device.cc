@@ -43,9 +43,6 @@ absl::Status AtStep(absl::string_view step, const absl::Status& status) {
   return absl::Status(code, absl::StrCat(step, ": ", status.message()));
 }
 
-// What RunDevice() of devices/host ends with when the flags of the device are wrong.
-constexpr int kExitUsage = 2;
-
 }  // namespace
 
 std::string DeviceFailure::ToString() const {
@@ -177,7 +174,7 @@ absl::Status RemoteDevice::ExplainStartFailure(const absl::Status& status) {
     absl::StatusOr<ExitInfo> exit = absl::DeadlineExceededError("");
     // The socket closes a moment before the process is dead, and that says more.
     if (absl::IsUnavailable(status)) exit = process_->WaitForExit(absl::Seconds(1));
-    if (exit.ok() && !exit->signalled && exit->code == kExitUsage && !described_) {
+    if (exit.ok() && !exit->signalled && exit->code == kDeviceExitUsage && !described_) {
       const std::vector<std::string> lines =
           absl::StrSplit(watcher_->LastLines(), '\n', absl::SkipEmpty());
       return absl::InvalidArgumentError(absl::StrCat(
