@@ -8,7 +8,7 @@
 namespace bulkhead {
 
 // Changes whenever proto/ changes in a way that the other side would misread.
-inline constexpr uint32_t kContractVersion = 1;
+inline constexpr uint32_t kContractVersion = 2;
 
 // Descriptors that a device process inherits beside standard input, output and error.
 inline constexpr int kAttachSocketFd = 3;   // SOCK_SEQPACKET, proto/attach.proto

@@ -1,12 +1,14 @@
 #ifndef BULKHEAD_DEVICES_HOST_DEVICE_MODEL_H_
 #define BULKHEAD_DEVICES_HOST_DEVICE_MODEL_H_
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "base/guest_memory.h"
 #include "base/unique_fd.h"
 #include "proto/device_control.pb.h"
@@ -37,6 +39,19 @@ class DeviceServices {
   // outlive the watch. Errors: as epoll_ctl(2).
   virtual absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) = 0;
   virtual void Unwatch(int fd) = 0;
+
+  // What Save() would give has changed. The host saves before the access is answered, or the
+  // callback returns to the loop: a successor goes on from exactly there. Cheap.
+  virtual void StateChanged() {}
+
+  // Memory of Describe().durable_memory_bytes that the device's processes share one after the
+  // other: what the last one left; zeroed before the first one, and by the vmm's order only. For
+  // what changes too often to be saved. Trust it no more than the process that died.
+  virtual absl::Span<uint8_t> durable_memory() { return {}; }
+
+  // To be called now and then by whoever works for long without returning: it proves to the
+  // heartbeat that this is work and no hang. Cheap.
+  virtual void KeepAlive() {}
 };
 
 // State of a PCI function that the vmm owns and a device must obey.
@@ -58,6 +73,27 @@ class DeviceModel {
 
   // Called once, first. `services` outlives the model. Errors: the resources do not fit.
   virtual absl::Status Start(DeviceServices& services) = 0;
+
+  // --- State that outlives the process; docs: devices/README.md --------------------------------
+  // All that the guest can see of the device beyond durable_memory(), as bytes: at most
+  // Describe().saved_state_bytes. Called after StateChanged(). How many bytes were written.
+  virtual size_t Save(absl::Span<uint8_t>) const { return 0; }
+  // Called after Start() and before anything else, by a successor: makes the model what it was
+  // when a predecessor saved `state`. Then the host calls OnFunctionState() with what held, and
+  // OnDoorbell() for every doorbell; interrupts may be raised once too often, never too rarely.
+  // Errors: InvalidArgument (`state` cannot be; nothing is trusted).
+  virtual absl::Status Restore(absl::Span<const uint8_t>) { return absl::OkStatus(); }
+
+  // State after power-on: registers, queues, interrupts, durable memory. Work in flight ends
+  // without touching guest memory any more; until then at_rest() is false.
+  virtual void Reset() {}
+  // Starts no new work until SetServing(true); what is in flight goes on. Registers still answer.
+  virtual void SetServing(bool) {}
+  // Nothing is in flight: what Save() gives and durable_memory() is all there is to the device.
+  virtual bool at_rest() const { return true; }
+
+  // Counters and gauges for people; called now and then.
+  virtual void AppendMetrics(v1::DeviceMetrics&) const {}
 
   // A guest read of `size_bytes` (1, 2, 4 or 8) at `offset` of a region (see
   // proto/contract.h); the host has checked that it lies within the region. The bytes above

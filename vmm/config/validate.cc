@@ -202,6 +202,7 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
     case v1::ResourceConfig::kStandardOutput:
       spec.fd = UniqueFd(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 5));
       break;
+    case v1::ResourceConfig::kConsole:
     case v1::ResourceConfig::SOURCE_NOT_SET:
       return Error(field, "has no source; give file, standard_input or standard_output");
   }

@@ -1,0 +1,51 @@
+#ifndef BULKHEAD_VMM_CONTROL_VM_OPERATIONS_H_
+#define BULKHEAD_VMM_CONTROL_VM_OPERATIONS_H_
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "proto/vm_control.pb.h"
+#include "vmm/console/console_hub.h"
+#include "vmm/supervisor/event_log.h"
+
+namespace bulkhead::vmm {
+
+// What the control plane may ask of a VM. Its service (control_server.h) knows the VM by this
+// alone; tests give it a fake. Thread-safe. The plain calls return at once and may be made on a
+// gRPC thread; what takes longer answers by `done`, called exactly once, on any thread, within a
+// bounded time. Errors are for the client: code and text as in proto/vm_control.proto.
+class VmOperations {
+ public:
+  using Done = std::function<void(absl::Status)>;
+
+  virtual ~VmOperations() = default;
+
+  virtual v1::VmStatus Status() const = 0;
+  virtual std::vector<v1::Device> Devices() const = 0;
+  // Errors: NotFound.
+  virtual absl::StatusOr<v1::Device> Device(absl::string_view name) const = 0;
+  virtual v1::VmMetrics Metrics() const = 0;
+
+  virtual absl::Status PressPowerButton() = 0;
+  virtual absl::Status Stop(absl::string_view reason) = 0;
+  virtual void Pause(Done done) = 0;
+  virtual void Resume(Done done) = 0;
+
+  virtual void RestartDevice(const v1::RestartDeviceRequest& request, Done done) = 0;
+  virtual void ResetDevice(absl::string_view name, Done done) = 0;
+  virtual void StopDevice(absl::string_view name, Done done) = 0;
+  virtual void StartDevice(absl::string_view name, Done done) = 0;
+
+  virtual EventLog& events() = 0;
+  // The console of that device, or with "" the only one. Errors: NotFound, InvalidArgument (there
+  // are several: name one).
+  virtual absl::StatusOr<ConsoleHub*> Console(absl::string_view device) = 0;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_CONTROL_VM_OPERATIONS_H_
