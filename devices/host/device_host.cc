@@ -162,6 +162,9 @@ uint64_t DeviceHost::Apply(const Request& request) {
       model_->OnFunctionState(state);
       return 0;
     }
+    case Operation::kReset:
+      model_->Reset();
+      return 0;
   }
   return kAllOnes;
 }

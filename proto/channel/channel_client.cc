@@ -66,7 +66,7 @@ absl::StatusOr<uint64_t> ChannelClient::Call(Operation operation, uint32_t waite
                                              absl::Duration timeout) {
   RETURN_IF_ERROR(Validate(waiter, size_bytes));
   if (operation != Operation::kRead && operation != Operation::kWrite &&
-      operation != Operation::kSetFunctionState) {
+      operation != Operation::kSetFunctionState && operation != Operation::kReset) {
     return absl::InvalidArgumentError("not an operation that is answered");
   }
   Waiter& self = waiters_[waiter];

@@ -63,6 +63,7 @@ enum class Operation : uint8_t {
   kPostedWrite = 2,       // the only one that nobody waits for
   kWrite = 3,             // answered once it has taken effect
   kSetFunctionState = 4,  // answered once the device obeys; data: see proto/contract.h
+  kReset = 5,             // answered once the device is as after power-on
 };
 
 enum class CompletionStatus : uint64_t {

@@ -148,7 +148,7 @@ bool ChannelServer::TryPeek(Request& out) {
     const uint64_t offset = slot.offset.Read();
     const uint64_t data = slot.data.Read();
     if (shape.operation >= static_cast<uint8_t>(Operation::kRead) &&
-        shape.operation <= static_cast<uint8_t>(Operation::kSetFunctionState) &&
+        shape.operation <= static_cast<uint8_t>(Operation::kReset) &&
         IsAccessSize(shape.size_bytes) && shape.waiter < parameters_.waiters && shape.flags == 0) {
       out = {.operation = static_cast<Operation>(shape.operation),
              .region = shape.region,

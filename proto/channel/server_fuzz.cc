@@ -104,7 +104,7 @@ class HostileSession {
     RequestSlot& slot = requests_.slot(ticket);
     slot.offset.Write(input_.Take(8));
     slot.data.Write(input_.Take(8));
-    slot.shape.Write(RequestShape{.operation = static_cast<uint8_t>(input_.Byte() % 6),
+    slot.shape.Write(RequestShape{.operation = static_cast<uint8_t>(input_.Byte() % 7),
                                   .size_bytes = static_cast<uint8_t>(1 << input_.Byte() % 5),
                                   .waiter = static_cast<uint16_t>(input_.Byte() % 3),
                                   .region = input_.Byte(),
@@ -126,8 +126,7 @@ class HostileSession {
       return;
     }
     Require(request.ticket == head_ + 1);
-    Require(request.operation >= Operation::kRead &&
-            request.operation <= Operation::kSetFunctionState);
+    Require(request.operation >= Operation::kRead && request.operation <= Operation::kReset);
     Require(IsAccessSize(request.size_bytes));
     Require(request.waiter < kWaiters);
     Require((request.data & ~AccessMask(request.size_bytes)) == 0);
