@@ -1,6 +1,7 @@
 #ifndef BULKHEAD_VMM_CONSOLE_CONSOLE_HUB_H_
 #define BULKHEAD_VMM_CONSOLE_CONSOLE_HUB_H_
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include <functional>
@@ -10,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace bulkhead::vmm {
 
@@ -22,12 +24,13 @@ namespace bulkhead::vmm {
 // - Input of all comes in the order of its arrival; what the device has not acknowledged is kept,
 //   and sent again to a successor. While too much is kept, no more is read or taken.
 //
-// Thread-safe.
+// Thread-safe. Expects SIGPIPE to be ignored.
 class ConsoleHub {
  public:
   class Client {
    public:
-    virtual ~Client() = default;  // detaches; no callback is under way afterwards
+    // Detaches; no callback is under way afterwards. Not from within the callback.
+    virtual ~Client() = default;
     // Takes as much as there is room for; how many bytes that is.
     virtual size_t Type(absl::string_view bytes) = 0;
     // Moves what has come to `output`, at most `limit` bytes, and tells how many bytes were lost
@@ -35,16 +38,23 @@ class ConsoleHub {
     virtual bool Take(size_t limit, std::string& output, uint64_t& lost_bytes) = 0;
   };
 
-  // Errors: as socketpair(2), epoll_create1(2).
+  // Errors: as epoll_create1(2), eventfd(2).
   static absl::StatusOr<std::unique_ptr<ConsoleHub>> Create(bool standard_streams);
-  // What the guest has sent before is still written to standard output, for a moment at most.
+  // Clients may outlive it; nothing comes to them any more.
   virtual ~ConsoleHub() = default;
 
-  // The device's end: its resource. The hub's.
-  virtual int device_fd() const = 0;
+  // A new socket for the next process of the device, the resource that it is attached with. What
+  // the last process has sent is still read; that process must be dead. The descriptor is the
+  // hub's, until the next call. -1: the host has none left; logged.
+  virtual int Connect() = 0;
+
+  // Waits until what the device has sent is written to standard output, for `limit` at most. For
+  // the end of the VM.
+  virtual void Drain(absl::Duration limit) = 0;
 
   // `on_change` is called, on the hub's thread, when there is output to Take() after there was
-  // none, and when there is room to Type() after there was none. It must return at once.
+  // none, and when there is room to Type() after a Type() did not take all. It must return at
+  // once; it may call the client.
   virtual std::unique_ptr<Client> Attach(std::function<void()> on_change) = 0;
 };
 
