@@ -125,7 +125,7 @@ absl::StatusOr<VmEnd> Run() {
   ASSIGN_OR_RETURN(const BootSources sources, OpenBootSources());
   ASSIGN_OR_RETURN(const InitialCpuState first, PrepareBoot(sources, /*rsdp=*/0, ram.memory()));
   ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Vcpu>> vcpus, vm->CreateVcpus(1, first));
-  VcpuThreads threads(std::move(vcpus), memory, ports, *end, [] {});
+  VcpuThreads threads(std::move(vcpus), memory, ports, *end, {.cancel = [] {}, .resume = [] {}});
   RETURN_IF_ERROR(threads.Start());
   // No limit: whoever started this has one.
   while (!end->reported()) {

@@ -127,6 +127,11 @@ void KvmVcpu::RequestInterrupt() {
 
 void KvmVcpu::ClearInterrupt() { ImmediateExit(run()).store(0, std::memory_order_seq_cst); }
 
+void KvmVcpu::NotePause() {
+  // EINVAL: the guest does not use kvmclock, so it has no watchdog that reads this.
+  (void)ioctl(fd_.get(), KVM_KVMCLOCK_CTRL, 0);
+}
+
 std::string KvmVcpu::DescribeState() {
   kvm_regs general;
   kvm_sregs special;

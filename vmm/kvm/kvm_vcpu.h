@@ -34,6 +34,7 @@ class KvmVcpu final : public Vcpu {
   VcpuExit Run() override;
   void RequestInterrupt() override;
   void ClearInterrupt() override;
+  void NotePause() override;
   std::string DescribeState() override;
 
  private:

@@ -7,8 +7,8 @@
 
 namespace bulkhead::vmm {
 
-// A virtual CPU. Run(), ClearInterrupt() and DescribeState() belong to one thread;
-// RequestInterrupt() may be called from any. Implemented over KVM; tests have a fake.
+// A virtual CPU. RequestInterrupt() may be called from any thread, the rest belongs to
+// one. Implemented over KVM; tests have a fake.
 class Vcpu {
  public:
   virtual ~Vcpu() = default;
@@ -22,6 +22,10 @@ class Vcpu {
   // thread also gets a signal.
   virtual void RequestInterrupt() = 0;
   virtual void ClearInterrupt() = 0;
+
+  // The guest has not run for a while and is about to: what its watchdog missed meanwhile is no
+  // lock-up of its own.
+  virtual void NotePause() = 0;
 
   // The registers that tell where the guest is, on one line.
   virtual std::string DescribeState() = 0;

@@ -182,9 +182,15 @@ absl::Status Machine::Boot(VmSpec& spec) {
   }
   absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> vcpus = vm_->CreateVcpus(spec.cpus, *first);
   if (!vcpus.ok()) return AsVmmError(vcpus.status());
-  vcpus_ = std::make_unique<VcpuThreads>(*std::move(vcpus), memory_bus_, port_bus_, *end_, [this] {
-    for (const std::unique_ptr<RemoteDevice>& device : devices_) device->CancelAccesses();
-  });
+  const AccessWaits waits = {.cancel =
+                                 [this] {
+                                   for (const auto& device : devices_) device->CancelAccesses();
+                                 },
+                             .resume =
+                                 [this] {
+                                   for (const auto& device : devices_) device->ResumeAccesses();
+                                 }};
+  vcpus_ = std::make_unique<VcpuThreads>(*std::move(vcpus), memory_bus_, port_bus_, *end_, waits);
   return absl::OkStatus();
 }
 

@@ -85,17 +85,44 @@ void VcpuThread::RunUntilInterruptedOrEnded() {
 
 // Blocks while paused. False: the thread is to end.
 bool VcpuThread::AwaitPermissionToRun() {
-  absl::MutexLock lock(&mutex_);
-  vcpu_->ClearInterrupt();
+  bool paused = false;
+  bool run = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    vcpu_->ClearInterrupt();
+    paused = WaitWhilePaused();
+    run = wanted_ == Wanted::kRun && !end_.reported();
+    state_ = run ? State::kRunning : State::kFinished;
+    changed_.SignalAll();
+  }
+  if (paused && run) vcpu_->NotePause();
+  return run;
+}
+
+bool VcpuThread::ParkWhilePaused() {
+  bool paused = false;
+  bool go_on = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    // The interrupt stays requested: the next Run() takes the access's result and finds it.
+    paused = WaitWhilePaused();
+    go_on = wanted_ != Wanted::kStop;
+    state_ = State::kRunning;  // also if it is to stop: it has yet to leave the access
+  }
+  if (paused && go_on) vcpu_->NotePause();
+  return go_on;
+}
+
+// False: no pause was wanted.
+bool VcpuThread::WaitWhilePaused() {
+  bool paused = false;
   while (wanted_ == Wanted::kPause) {
+    paused = true;
     state_ = State::kPaused;
     changed_.SignalAll();
     changed_.Wait(&mutex_);
   }
-  const bool run = wanted_ == Wanted::kRun && !end_.reported();
-  state_ = run ? State::kRunning : State::kFinished;
-  changed_.SignalAll();
-  return run;
+  return paused;
 }
 
 void VcpuThread::RequestPause() { Want(Wanted::kPause); }

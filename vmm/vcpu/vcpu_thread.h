@@ -26,6 +26,13 @@ namespace bulkhead::vmm {
 // So a paused vCPU never has half an access in it. The thread clears the request under `mutex_`
 // before it looks at what is wanted: a later request stays set and shows in the next Run().
 //
+// An access that waits for a device is no time to finish: a pause would wait for the device.
+// Whoever waits in it (RemoteDevice) is woken by VcpuThreads, and calls ParkWhilePaused() on the
+// thread: that counts as paused although an access is under way. It runs no guest code and touches
+// no device until the thread is resumed, and then goes on with the same access. If the thread is
+// resumed before it parks, it does not park; if it is paused again meanwhile, it stays. `wanted_`
+// alone decides, under `mutex_`.
+//
 // The signal is SIGRTMIN, for every VcpuThread of the process; the thread blocks all others.
 class VcpuThread {
  public:
@@ -47,6 +54,10 @@ class VcpuThread {
   // Waits until the thread is finished, and joins it. False: it still runs at `deadline`.
   bool Join(absl::Time deadline);
 
+  // On this thread, within an access: blocks while a pause is wanted. True: the access is to go
+  // on. False: it is to be given up, the thread is to end.
+  bool ParkWhilePaused();
+
   uint32_t index() const { return index_; }
 
  private:
@@ -56,6 +67,7 @@ class VcpuThread {
   static void* ThreadMain(void* self);
   void RunUntilInterruptedOrEnded();
   bool AwaitPermissionToRun();
+  bool WaitWhilePaused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Want(Wanted wanted);
   void Kick() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool KickUntil(bool (*reached)(State), absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

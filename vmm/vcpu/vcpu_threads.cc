@@ -23,9 +23,8 @@ absl::Status StuckError(uint32_t index, absl::string_view what, absl::Duration t
 }  // namespace
 
 VcpuThreads::VcpuThreads(std::vector<std::unique_ptr<Vcpu>> vcpus, AddressSpace& memory,
-                         AddressSpace& ports, VmEndLatch& end,
-                         std::function<void()> cancel_accesses)
-    : cancel_accesses_(std::move(cancel_accesses)) {
+                         AddressSpace& ports, VmEndLatch& end, AccessWaits waits)
+    : waits_(std::move(waits)) {
   for (uint32_t index = 0; index < vcpus.size(); ++index) {
     threads_.push_back(std::make_unique<VcpuThread>(index, std::move(vcpus[index]),
                                                     ExitHandler(index, memory, ports), end));
@@ -52,7 +51,9 @@ absl::Status VcpuThreads::Start() {
 
 absl::Status VcpuThreads::Pause(absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
+  // In this order: whoever finds its access cancelled also finds the request, and parks.
   for (const auto& thread : threads_) thread->RequestPause();
+  waits_.cancel();
   for (const auto& thread : threads_) {
     if (!thread->AwaitPaused(deadline)) {
       Resume();
@@ -63,14 +64,20 @@ absl::Status VcpuThreads::Pause(absl::Duration timeout) {
 }
 
 void VcpuThreads::Resume() {
+  // In this order: whoever is told to go on with its access can wait for it.
+  waits_.resume();
   for (const auto& thread : threads_) thread->Resume();
+}
+
+bool VcpuThreads::ParkWhilePaused(uint32_t vcpu) {
+  return vcpu < threads_.size() && threads_[vcpu]->ParkWhilePaused();
 }
 
 absl::Status VcpuThreads::Stop(absl::Duration timeout) {
   if (!started_) return absl::OkStatus();
   const absl::Time deadline = absl::Now() + timeout;
   for (const auto& thread : threads_) thread->RequestStop();
-  cancel_accesses_();
+  waits_.cancel();
   for (const auto& thread : threads_) {
     if (!thread->Join(deadline)) return StuckError(thread->index(), "stop", timeout);
   }

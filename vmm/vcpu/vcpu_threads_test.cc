@@ -10,6 +10,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -40,6 +42,7 @@ class FakeVcpu : public Vcpu {
   }
   void RequestInterrupt() override { immediate_exit_.store(true); }
   void ClearInterrupt() override { immediate_exit_.store(false); }
+  void NotePause() override { pauses.fetch_add(1); }
   std::string DescribeState() override { return "rip=0x1234"; }
 
   // Guest code that never exits: only a signal ends it, also one that comes just before.
@@ -54,6 +57,7 @@ class FakeVcpu : public Vcpu {
   }
 
   std::atomic<int> runs{0};
+  std::atomic<int> pauses{0};  // that it was told of
   uint8_t data[8] = {};
 
  private:
@@ -76,6 +80,59 @@ class SlowDevice : public IoHandler {
   absl::Notification entered, released;
 };
 
+// Waits for its answer as RemoteDevice does, on a channel that can be cancelled.
+class RemoteDeviceStandIn : public IoHandler {
+ public:
+  uint64_t Read(Requester requester, uint64_t, uint8_t) override {
+    waiting.fetch_add(1);
+    bool answered = false;
+    while (!(answered = AwaitAnswer())) {
+      before_park(requester);
+      if (!park(requester)) break;
+    }
+    waiting.fetch_sub(1);
+    (answered ? answers : given_up).fetch_add(1);
+    return answered ? 0x5a : 0xff;
+  }
+  void Write(Requester, uint64_t, uint8_t, uint64_t) override {}
+
+  AccessWaits waits() {
+    return {.cancel = [this] { SetCancelled(true); }, .resume = [this] { SetCancelled(false); }};
+  }
+  void AnswerAll() {
+    absl::MutexLock lock(&mutex_);
+    answering_ = true;
+  }
+
+  std::function<bool(uint32_t)> park;
+  std::function<void(uint32_t)> before_park = [](uint32_t) {};
+  std::atomic<int> waiting{0};  // accesses under way
+  std::atomic<int> answers{0};
+  std::atomic<int> given_up{0};
+
+ private:
+  bool AwaitAnswer() {
+    absl::MutexLock lock(&mutex_);
+    const auto awake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return cancelled_ || answering_;
+    };
+    mutex_.Await(absl::Condition(&awake));
+    return !cancelled_;
+  }
+  void SetCancelled(bool cancelled) {
+    absl::MutexLock lock(&mutex_);
+    cancelled_ = cancelled;
+  }
+
+  absl::Mutex mutex_;
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  bool answering_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+VcpuExit ReadDevice(FakeVcpu& vcpu) {
+  return MmioExit{.address = kDevice, .data = vcpu.data, .size_bytes = 1, .is_write = false};
+}
+
 class VcpuThreadsTest : public testing::Test {
  protected:
   VcpuThreadsTest() : end_(*VmEndLatch::Create()) {}
@@ -86,12 +143,14 @@ class VcpuThreadsTest : public testing::Test {
     vcpus_.push_back(std::move(vcpu));
     return result;
   }
-  VcpuThreads& Start(std::function<void()> cancel = [] {}) {
+  VcpuThreads& Start(AccessWaits waits = {.cancel = [] {}, .resume = [] {}}) {
     threads_ =
-        std::make_unique<VcpuThreads>(std::move(vcpus_), memory_, ports_, *end_, std::move(cancel));
+        std::make_unique<VcpuThreads>(std::move(vcpus_), memory_, ports_, *end_, std::move(waits));
     EXPECT_TRUE(threads_->Start().ok());
     return *threads_;
   }
+  // With vCPUs that all read `device`, without end.
+  VcpuThreads& StartReading(RemoteDeviceStandIn& device, int vcpus);
   bool AwaitEnd() {
     const absl::Time deadline = absl::Now() + kLong;
     while (!end_->reported() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
@@ -103,6 +162,19 @@ class VcpuThreadsTest : public testing::Test {
   std::vector<std::unique_ptr<Vcpu>> vcpus_;
   std::unique_ptr<VcpuThreads> threads_;  // last: it stops first
 };
+
+VcpuThreads& VcpuThreadsTest::StartReading(RemoteDeviceStandIn& device, int vcpus) {
+  EXPECT_TRUE(memory_.Insert(kDevice, 0x1000, &device).ok());
+  for (int i = 0; i < vcpus; ++i) Add(ReadDevice);
+  device.park = [this](uint32_t vcpu) { return threads_->ParkWhilePaused(vcpu); };
+  return Start(device.waits());
+}
+
+bool AwaitAtLeast(const std::atomic<int>& counter, int count) {
+  const absl::Time deadline = absl::Now() + kLong;
+  while (counter < count && absl::Now() < deadline) absl::SleepFor(absl::Microseconds(50));
+  return counter >= count;
+}
 
 TEST_F(VcpuThreadsTest, StopGetsVcpusOutOfGuestCode) {
   for (int i = 0; i < 4; ++i) Add(Spin);
@@ -196,10 +268,12 @@ TEST_F(VcpuThreadsTest, StopCancelsTheAccessThatAVcpuWaitsIn) {
     return MmioExit{.address = kDevice, .data = self.data, .size_bytes = 1, .is_write = false};
   });
   int cancellations = 0;
-  VcpuThreads& threads = Start([&] {
-    ++cancellations;
-    device.released.Notify();
-  });
+  VcpuThreads& threads = Start({.cancel =
+                                    [&] {
+                                      ++cancellations;
+                                      device.released.Notify();
+                                    },
+                                .resume = [] {}});
   device.entered.WaitForNotification();
   EXPECT_TRUE(threads.Stop(kLong).ok());
   threads_.reset();
@@ -224,6 +298,141 @@ TEST_F(VcpuThreadsTest, PausedVcpusCanBeStopped) {
   Add(Spin);
   VcpuThreads& threads = Start();
   ASSERT_TRUE(threads.Pause(kLong).ok());
+  EXPECT_TRUE(threads.Stop(kLong).ok());
+}
+
+TEST_F(VcpuThreadsTest, PauseDoesNotWaitForADeviceThatDoesNotAnswer) {
+  RemoteDeviceStandIn device;
+  FakeVcpu* const spinning = Add(Spin);
+  VcpuThreads& threads = StartReading(device, 2);
+  ASSERT_TRUE(AwaitAtLeast(device.waiting, 2));
+  ASSERT_TRUE(threads.Pause(kLong).ok());
+  EXPECT_EQ(device.waiting, 2) << "parked within the access";
+
+  // An answer that comes now is for later.
+  device.AnswerAll();
+  const int runs = spinning->runs;
+  absl::SleepFor(absl::Milliseconds(20));
+  EXPECT_EQ(device.waiting, 2);
+  EXPECT_EQ(spinning->runs, runs);
+
+  EXPECT_EQ(device.answers, 0);
+  threads.Resume();
+  EXPECT_TRUE(AwaitAtLeast(device.answers, 3));
+  EXPECT_EQ(device.given_up, 0);
+  EXPECT_TRUE(threads.Stop(kLong).ok());
+}
+
+TEST_F(VcpuThreadsTest, AParkedAccessGivesTheGuestItsAnswerAfterTheResume) {
+  RemoteDeviceStandIn device;
+  ASSERT_TRUE(memory_.Insert(kDevice, 0x1000, &device).ok());
+  absl::Notification has_result;
+  FakeVcpu* const vcpu = Add([&](FakeVcpu& self) -> VcpuExit {
+    if (self.data[0] == 0) return ReadDevice(self);
+    if (!has_result.HasBeenNotified()) has_result.Notify();
+    return self.SpinUntilSignal();
+  });
+  device.park = [this](uint32_t index) { return threads_->ParkWhilePaused(index); };
+  VcpuThreads& threads = Start(device.waits());
+  ASSERT_TRUE(AwaitAtLeast(device.waiting, 1));
+  ASSERT_TRUE(threads.Pause(kLong).ok());
+  EXPECT_EQ(vcpu->pauses, 0);
+  threads.Resume();
+  EXPECT_EQ(device.waiting, 1) << "as before the pause";
+  device.AnswerAll();
+  ASSERT_TRUE(has_result.WaitForNotificationWithTimeout(kLong));
+  EXPECT_EQ(vcpu->data[0], 0x5a);
+  EXPECT_EQ(vcpu->pauses, 1);
+  EXPECT_TRUE(threads.Stop(kLong).ok());
+}
+
+TEST_F(VcpuThreadsTest, StopReleasesAParkedVcpu) {
+  RemoteDeviceStandIn device;
+  VcpuThreads& threads = StartReading(device, 3);
+  ASSERT_TRUE(AwaitAtLeast(device.waiting, 3));
+  ASSERT_TRUE(threads.Pause(kLong).ok());
+  EXPECT_TRUE(threads.Stop(kLong).ok());
+  EXPECT_EQ(device.waiting, 0);
+  EXPECT_EQ(device.given_up, 3);
+}
+
+// Between the cancellation of its access and its parking a vCPU may be held up for as long as it
+// takes; meanwhile the pause may be over.
+TEST_F(VcpuThreadsTest, AVcpuThatIsResumedBeforeItParksGoesOn) {
+  RemoteDeviceStandIn device;
+  absl::Notification at_the_door, may_park;
+  device.before_park = [&](uint32_t) {
+    if (at_the_door.HasBeenNotified()) return;
+    at_the_door.Notify();
+    may_park.WaitForNotification();
+  };
+  VcpuThreads& threads = StartReading(device, 1);
+  ASSERT_TRUE(AwaitAtLeast(device.waiting, 1));
+  EXPECT_EQ(threads.Pause(absl::Milliseconds(30)).code(), absl::StatusCode::kDeadlineExceeded);
+  ASSERT_TRUE(at_the_door.WaitForNotificationWithTimeout(kLong));
+  may_park.Notify();
+  // It waits for its answer again, and can be paused again.
+  ASSERT_TRUE(threads.Pause(kLong).ok());
+  EXPECT_EQ(device.waiting, 1);
+  threads.Resume();
+  device.AnswerAll();
+  EXPECT_TRUE(AwaitAtLeast(device.answers, 1));
+  EXPECT_EQ(device.given_up, 0);
+  EXPECT_TRUE(threads.Stop(kLong).ok());
+}
+
+TEST_F(VcpuThreadsTest, AParkedVcpuStaysWhenThePauseIsRenewedBeforeItWakesUp) {
+  RemoteDeviceStandIn device;
+  VcpuThreads& threads = StartReading(device, 4);
+  ASSERT_TRUE(AwaitAtLeast(device.waiting, 4));
+  for (int round = 0; round < 300; ++round) {
+    ASSERT_TRUE(threads.Pause(kLong).ok()) << round;
+    EXPECT_EQ(device.waiting, 4);
+    threads.Resume();
+  }
+  ASSERT_TRUE(threads.Pause(kLong).ok());
+  device.AnswerAll();
+  absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_EQ(device.waiting, 4) << "one of them goes on while the VM is paused";
+  EXPECT_TRUE(threads.Stop(kLong).ok());
+  EXPECT_EQ(device.given_up, 4);
+}
+
+// Pauses fall anywhere into accesses that are answered at once, wait, park and go on.
+TEST_F(VcpuThreadsTest, PausesWhileADeviceAnswersLoseNoAccess) {
+  RemoteDeviceStandIn device;
+  VcpuThreads& threads = StartReading(device, 3);
+  device.AnswerAll();
+  for (int round = 0; round < 200; ++round) {
+    ASSERT_TRUE(threads.Pause(kLong).ok()) << round;
+    const int answers = device.answers;
+    absl::SleepFor(absl::Microseconds(20));
+    EXPECT_EQ(device.answers, answers);
+    EXPECT_EQ(device.given_up, 0);
+    threads.Resume();
+  }
+  EXPECT_TRUE(threads.Stop(kLong).ok());
+  EXPECT_LE(device.given_up, 3) << "only what Stop() ended";
+}
+
+TEST_F(VcpuThreadsTest, WhoIsNoVcpuDoesNotPark) {
+  Add(Spin);
+  VcpuThreads& threads = Start();
+  ASSERT_TRUE(threads.Pause(kLong).ok());
+  EXPECT_FALSE(threads.ParkWhilePaused(1));
+  EXPECT_TRUE(threads.Stop(kLong).ok());
+}
+
+TEST_F(VcpuThreadsTest, AVcpuIsToldOfEachPauseOnce) {
+  FakeVcpu* const vcpu = Add(Spin);
+  VcpuThreads& threads = Start();
+  for (int round = 1; round <= 3; ++round) {
+    ASSERT_TRUE(threads.Pause(kLong).ok());
+    EXPECT_EQ(vcpu->pauses, round - 1);
+    threads.Resume();
+    EXPECT_TRUE(AwaitAtLeast(vcpu->pauses, round));
+    EXPECT_EQ(vcpu->pauses, round);
+  }
   EXPECT_TRUE(threads.Stop(kLong).ok());
 }
 
