@@ -66,6 +66,7 @@ class InsideDevice : public DeviceAccess {
                     uint64_t value) override {
     PostWrite(requester, region, offset, size_bytes, value);
   }
+  void Reset(Requester) override {}
   void SetFunctionState(Requester, const FunctionState&) override {}
 
  private:

@@ -29,6 +29,7 @@ class FakeDeviceAccess final : public DeviceAccess {
                     uint64_t value) override {
     Note(absl::StrFormat("write %d+0x%x/%d=0x%x", region, offset, size_bytes, value), requester);
   }
+  void Reset(Requester requester) override { Note("reset", requester); }
   void SetFunctionState(Requester requester, const FunctionState& state) override {
     Note(absl::StrFormat("state master=%d msix=%d intx_off=%d", state.bus_master,
                          state.msix_enabled, state.intx_disabled),

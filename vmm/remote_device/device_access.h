@@ -29,6 +29,8 @@ class DeviceAccess {
   // Returns once the device has applied the write: port I/O and configuration writes.
   virtual void WriteAndWait(Requester requester, uint8_t region, uint64_t offset,
                             uint8_t size_bytes, uint64_t value) = 0;
+  // Puts the device into its state after power-on; returns once it is.
+  virtual void Reset(Requester requester) = 0;
   // Returns once the device obeys the new state.
   virtual void SetFunctionState(Requester requester, const FunctionState& state) = 0;
 };

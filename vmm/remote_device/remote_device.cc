@@ -218,6 +218,14 @@ void RemoteDevice::WriteAndWait(Requester requester, uint8_t region, uint64_t of
   if (!status.ok()) OnAccessError(status);
 }
 
+void RemoteDevice::Reset(Requester requester) {
+  const absl::Status status = endpoints_->channel()
+                                  .Call(Operation::kReset, requester, /*region=*/0, /*offset=*/0,
+                                        /*size_bytes=*/8, /*value=*/0, access_timeout_)
+                                  .status();
+  if (!status.ok()) OnAccessError(status);
+}
+
 void RemoteDevice::SetFunctionState(Requester requester, const FunctionState& state) {
   const uint64_t data = (state.bus_master ? kFunctionStateBusMaster : 0) |
                         (state.msix_enabled ? kFunctionStateMsixEnabled : 0) |

@@ -75,6 +75,7 @@ class RemoteDevice final : public DeviceAccess {
                  uint64_t value) override;
   void WriteAndWait(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes,
                     uint64_t value) override;
+  void Reset(Requester requester) override;
   void SetFunctionState(Requester requester, const FunctionState& state) override;
 
   // Accesses that the access timeout ended, and those that found the device gone.
