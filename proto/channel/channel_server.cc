@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/access_mask.h"
+#include "base/crash_point.h"
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -191,6 +192,7 @@ void ChannelServer::Complete(const Request& request, uint64_t data) {
   // Before the head moves: whoever dies between leaves a request that the successor answers
   // again, never one that nobody answers.
   Answer(request.waiter, request.ticket, data, CompletionStatus::kDone);
+  CRASH_POINT("mid_complete");
   AdvanceHead();
 }
 
@@ -269,6 +271,15 @@ bool ChannelServer::PrepareToSleep() {
   }
   Add(responses_.header().sleeps, 1);
   return true;
+}
+
+ChannelServer::Counters ChannelServer::counters() const {
+  const ResponseHeader& header = responses_.header();
+  constexpr auto kRelaxed = std::memory_order_relaxed;  // our own writes
+  return {.sleeps = header.sleeps.load(kRelaxed),
+          .polls = header.polls.load(kRelaxed),
+          .poll_hits = header.poll_hits.load(kRelaxed),
+          .refused = header.refused.load(kRelaxed)};
 }
 
 void ChannelServer::AfterSleep() {

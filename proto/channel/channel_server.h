@@ -97,6 +97,18 @@ class ChannelServer {
   // Readable when a request came while asleep. Level-triggered.
   int event_fd() const { return request_event_.get(); }
 
+  // The ticket of the last request wholly processed, by this process or one before it.
+  uint64_t processed() const { return head_; }
+
+  struct Counters {
+    uint64_t sleeps = 0;
+    uint64_t polls = 0;
+    uint64_t poll_hits = 0;
+    uint64_t refused = 0;  // malformed requests
+  };
+  // Of all processes on this channel, as far as the one before us told the truth.
+  Counters counters() const;
+
  private:
   friend class ChannelPeer;  // tests: another mapping
 
