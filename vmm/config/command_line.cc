@@ -29,7 +29,11 @@ The virtual machine
   --cmdline TEXT    kernel command line
   --memory SIZE     guest RAM, as 512M or 2G                        (default: 512M)
   --cpus N          virtual CPUs, 1 to 32                           (default: 1)
-  --name NAME       name of the VM                                  (default: vm)
+  --name NAME       name of the VM                (default: vm, or vm-2, ... if that runs)
+  --no-reboot       end with exit code 3 when the guest asks for a reset
+  --control PATH|none
+                    control socket       (default: NAME.sock in $XDG_RUNTIME_DIR/bulkhead,
+                    in /run/bulkhead for root, or in /tmp/bulkhead-UID)
 
 Devices; each flag starts one process, and may be given several times
   --disk path=FILE[,readonly][,name=NAME][,slot=N]
@@ -66,6 +70,8 @@ enum Flag : int {
   kMemory,
   kCpus,
   kName,
+  kNoReboot,
+  kControl,
   kDisk,
   kRng,
   kConsole,
@@ -84,6 +90,8 @@ constexpr option kOptions[] = {
     {"memory", required_argument, nullptr, kMemory},
     {"cpus", required_argument, nullptr, kCpus},
     {"name", required_argument, nullptr, kName},
+    {"no-reboot", no_argument, nullptr, kNoReboot},
+    {"control", required_argument, nullptr, kControl},
     {"disk", required_argument, nullptr, kDisk},
     {"rng", optional_argument, nullptr, kRng},
     {"console", required_argument, nullptr, kConsole},
@@ -248,6 +256,14 @@ absl::Status ApplyScalar(int flag, const std::string& value, CommandLine& line) 
     case kName:
       config.set_name(value);
       line.places["name"] = "--name";
+      break;
+    case kNoReboot:
+      config.set_on_reset(v1::VmConfig::EXIT);
+      break;
+    case kControl:
+      if (value.empty()) return FlagError("--control", "\"\" is no path; or give none");
+      config.set_control_socket(value);
+      line.places["control_socket"] = "--control";
       break;
     case kCpus: {
       uint32_t cpus = 0;

@@ -114,6 +114,40 @@ TEST_F(ConfigTest, FlagsAreLaidOverTheFile) {
   EXPECT_TRUE(spec->devices.empty());
 }
 
+TEST_F(ConfigTest, AGuestsResetAndTheControlSocketHaveDefaults) {
+  const absl::StatusOr<VmSpec> spec = FromFlags({"--kernel=$DIR/vmlinux", "--console=none"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->name, "vm");
+  EXPECT_FALSE(spec->name_given);
+  EXPECT_TRUE(spec->reboot_on_reset);
+  EXPECT_TRUE(spec->has_control);
+  EXPECT_EQ(spec->control_socket, "");
+}
+
+TEST_F(ConfigTest, AGuestsResetAndTheControlSocketAreConfigurable) {
+  absl::StatusOr<VmSpec> spec = FromFlags({"--kernel=$DIR/vmlinux", "--console=none", "--no-reboot",
+                                           "--name=vm", "--control=/run/a.sock"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_TRUE(spec->name_given);
+  EXPECT_FALSE(spec->reboot_on_reset);
+  EXPECT_TRUE(spec->has_control);
+  EXPECT_EQ(spec->control_socket, "/run/a.sock");
+
+  spec = FromText(
+      "kernel { path: \"$DIR/vmlinux\" } memory: \"16M\" cpus: 1 on_reset: EXIT "
+      "control_socket: \"none\"");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_FALSE(spec->reboot_on_reset);
+  EXPECT_FALSE(spec->has_control);
+
+  const std::string error(
+      FromFlags({"--kernel=$DIR/vmlinux", "--console=none", "--control", std::string(108, 'x')})
+          .status()
+          .message());
+  EXPECT_THAT(error, HasSubstr("--control: \"xxx"));
+  EXPECT_THAT(error, HasSubstr("is too long for a socket: 108 bytes, at most 107"));
+}
+
 TEST_F(ConfigTest, ADoubledCommaIsACommaInAPath) {
   std::ofstream(Path("a,b.img")) << "x";
   EXPECT_TRUE(

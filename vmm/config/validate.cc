@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/sysinfo.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <set>
@@ -49,6 +50,7 @@ class Validator {
   absl::Status Error(const std::string& field, absl::string_view problem) const;
 
   absl::Status CheckName(const std::string& field, const std::string& name) const;
+  absl::Status ControlSocket(const std::string& path, VmSpec& spec) const;
   absl::StatusOr<uint64_t> Memory(const std::string& text) const;
   absl::StatusOr<UniqueFd> OpenFile(const std::string& field, const std::string& path,
                                     bool read_only, bool lock) const;
@@ -89,6 +91,18 @@ absl::Status Validator::CheckName(const std::string& field, const std::string& n
   return Error(field,
                absl::StrCat("\"", name, "\" is no name; use 1 to ", kMaxNameLength,
                             " letters, digits, '-', '_' and '.', a letter, digit or '_' first"));
+}
+
+absl::Status Validator::ControlSocket(const std::string& path, VmSpec& spec) const {
+  spec.has_control = path != "none";
+  if (!spec.has_control) return absl::OkStatus();
+  constexpr size_t kLongest = sizeof(sockaddr_un::sun_path) - 1;
+  if (path.size() > kLongest) {
+    return Error("control_socket", absl::StrCat("\"", path, "\" is too long for a socket: ",
+                                                path.size(), " bytes, at most ", kLongest));
+  }
+  spec.control_socket = path;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
@@ -265,8 +279,11 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
 
 absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   VmSpec spec;
-  spec.name = config.name().empty() ? "vm" : config.name();
+  spec.name_given = !config.name().empty();
+  spec.name = spec.name_given ? config.name() : "vm";
   RETURN_IF_ERROR(CheckName("name", spec.name));
+  spec.reboot_on_reset = config.on_reset() != v1::VmConfig::EXIT;
+  RETURN_IF_ERROR(ControlSocket(config.control_socket(), spec));
 
   spec.kernel_path = config.kernel().path();
   if (spec.kernel_path.empty()) {

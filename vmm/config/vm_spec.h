@@ -32,6 +32,7 @@ struct DeviceSpec {
 // A validated configuration: every file is open, every limit holds.
 struct VmSpec {
   std::string name;
+  bool name_given = false;  // by the user; else a free name is as good
   std::string kernel_path;
   UniqueFd kernel;
   std::string initrd_path;
@@ -41,6 +42,9 @@ struct VmSpec {
   uint32_t cpus = 0;
   std::vector<DeviceSpec> devices;
   bool uses_standard_input = false;
+  bool reboot_on_reset = true;  // else the VM ends when the guest asks for a reset
+  bool has_control = true;      // a control plane
+  std::string control_socket;   // its path; empty: the default place of `name`
 };
 
 }  // namespace bulkhead::vmm
