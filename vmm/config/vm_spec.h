@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,28 @@ struct ResourceSpec {
   std::string name;
   UniqueFd fd;
   bool read_only = false;
+  // If set, instead of `fd`: called before each process of the device is attached, when the one
+  // before it is dead, for the descriptor to hand over. It stays the callee's, until the next call.
+  // -1: there is none.
+  std::function<int()> connect;
+};
+
+// What the guest's accesses meet while the device's process is away (proto/vm_config.proto).
+enum class AccessPolicy { kWait, kAllOnes, kPauseVm };
+
+// What follows when a device's process ends unasked.
+struct RestartSpec {
+  enum class Policy { kNever, kOnFailure, kAlways };
+  Policy policy = Policy::kOnFailure;
+  absl::Duration min_backoff = absl::Milliseconds(100);
+  absl::Duration max_backoff = absl::Seconds(10);
+  int max_crashes = 5;  // within crash_window; -1: any number
+  absl::Duration crash_window = absl::Seconds(60);
+};
+
+struct HeartbeatSpec {
+  absl::Duration interval = absl::Milliseconds(500);  // zero: no heartbeats
+  uint32_t misses = 4;                                // in a row: a hang
 };
 
 // One device process to run.
@@ -25,6 +48,10 @@ struct DeviceSpec {
   std::vector<std::string> args;
   std::vector<ResourceSpec> resources;
   absl::Duration access_timeout;
+  AccessPolicy access_policy = AccessPolicy::kWait;
+  RestartSpec restart;
+  HeartbeatSpec heartbeat;
+  bool spare = false;                                // keep a successor started and waiting
   absl::Duration max_poll = absl::Microseconds(50);  // before either side sleeps
   uint32_t pci_slot = 0;                             // 1 to 31; 0 for "the next free one"
 };

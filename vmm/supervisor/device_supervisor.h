@@ -1,0 +1,113 @@
+#ifndef BULKHEAD_VMM_SUPERVISOR_DEVICE_SUPERVISOR_H_
+#define BULKHEAD_VMM_SUPERVISOR_DEVICE_SUPERVISOR_H_
+
+#include <stdint.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "proto/device_control.pb.h"
+#include "proto/vm_control.pb.h"
+#include "vmm/config/vm_spec.h"
+#include "vmm/memory/guest_ram.h"
+#include "vmm/memory/io_handler.h"
+#include "vmm/remote_device/process_monitor.h"
+#include "vmm/remote_device/remote_device.h"
+#include "vmm/supervisor/event_log.h"
+
+namespace bulkhead::vmm {
+
+struct SupervisorOptions {
+  uint32_t vcpus = 1;
+  // For each step of a start: the process must describe itself, and then attach, this soon.
+  absl::Duration start_timeout = absl::Seconds(10);
+  EventLog* events = nullptr;  // borrowed; not null
+
+  // An access of this requester was cancelled by RemoteDevice::CancelAccesses(): blocks while the
+  // VM is paused. True: the access is to be waited for again; false: given up. Called on the
+  // requester's thread. VcpuThreads::ParkWhilePaused().
+  std::function<bool(Requester)> park = [](Requester) { return false; };
+
+  // Of devices with the policy PAUSE_VM: the device is away, and it is back or will not come back.
+  // In turn, on the supervisor's thread, which supervises nothing meanwhile: pausing may take
+  // until no vCPU runs. Must not wait for a command to any device, nor for a lock that is held
+  // while one is waited for.
+  std::function<void(absl::string_view device)> pause_vm = [](absl::string_view) {};
+  std::function<void(absl::string_view device)> resume_vm = [](absl::string_view) {};
+};
+
+// Keeps one device served: a thread that notices when its process dies or hangs, and replaces it
+// without the guest noticing; replaces it on command, too. The only one who starts, kills and
+// attaches processes of the device.
+//
+// Thread-safe. Commands return at once; `done` is called exactly once, on the supervisor's thread
+// or, if it has ended, on the caller's, within a bounded time: it must return soon and may give
+// further commands. Commands are carried out one at a time, in order. Their errors are for the
+// client (proto/vm_control.proto): FailedPrecondition, DeadlineExceeded, Unavailable (the VM
+// ends).
+class DeviceSupervisor {
+ public:
+  using Done = std::function<void(absl::Status)>;
+
+  // Starts the first process: it serves when this returns. Blocks; several at once by
+  // StartDevices(). `ram`, `monitor` and what `options` points to must outlive this. Errors: one
+  // message for the operator, which names the device, what went wrong, and what it printed last;
+  // InvalidArgument if it is the configuration's mistake.
+  static absl::StatusOr<std::unique_ptr<DeviceSupervisor>> Create(DeviceSpec spec,
+                                                                  const GuestRam& ram,
+                                                                  ProcessMonitor& monitor,
+                                                                  const SupervisorOptions& options);
+  // As Shutdown() and AwaitShutdown().
+  ~DeviceSupervisor();
+
+  // What lasts: description, endpoints, accesses. The same object for the supervisor's life.
+  RemoteDevice& device();
+
+  // All that is known without asking the process; `pci` is the caller's to fill.
+  v1::Device Describe() const;
+  // What the process said about itself a while ago, checked and cut; for reports only.
+  v1::DeviceMetrics Metrics() const;
+
+  // Replaces the process, whatever the state: a new one of `binary` (empty: as before) is started
+  // and checked first; then the old one comes to rest, or is killed, and the new one goes on from
+  // its state, or with `discard_state` as after power-on. OK: RUNNING again. FailedPrecondition:
+  // the new process is not fit, and the message says what serves now.
+  void Restart(std::string binary, bool discard_state, Done done);
+  // The state after power-on; of a device whose process is away: for its successor.
+  void Reset(Done done);
+  // Ends the process until Start() or Restart(); reads give all ones.
+  void Stop(Done done);
+  void Start(Done done);
+  // The guest reboots, its vCPUs do not run: state after power-on, function state included, and
+  // nothing of the time before is in the channel. A process that cannot do it in time is replaced.
+  void ResetForReboot(Done done);
+
+  // The VM ends, its vCPUs do not run any more. Asks the process to finish what the guest has sent
+  // and to end, and kills it if it takes longer than a moment; nothing that happens from now on is
+  // a failure, and commands answer Unavailable. Idempotent.
+  void Shutdown();
+  void AwaitShutdown();
+
+ private:
+  class Worker;
+
+  explicit DeviceSupervisor(std::unique_ptr<Worker> worker);
+
+  const std::unique_ptr<Worker> worker_;
+};
+
+// Creates all at once. Errors: of the first (in the order of `specs`) that failed; the others are
+// ended then.
+absl::StatusOr<std::vector<std::unique_ptr<DeviceSupervisor>>> StartDevices(
+    std::vector<DeviceSpec> specs, const GuestRam& ram, ProcessMonitor& monitor,
+    const SupervisorOptions& options);
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_SUPERVISOR_DEVICE_SUPERVISOR_H_
