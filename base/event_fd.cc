@@ -23,13 +23,15 @@ void EventFd::Signal() const {
   }
 }
 
-bool EventFd::Drain() const {
+bool EventFd::Drain() const { return DrainEventFd(fd_.get()); }
+
+bool DrainEventFd(int fd) {
   uint64_t count = 0;
   const iovec buffer = {.iov_base = &count, .iov_len = sizeof(count)};
   ssize_t n;
   do {
     // O_NONBLOCK is shared with every process that has the eventfd, and one may clear it.
-    n = preadv2(fd_.get(), &buffer, 1, /*offset=*/-1, RWF_NOWAIT);
+    n = preadv2(fd, &buffer, 1, /*offset=*/-1, RWF_NOWAIT);
   } while (n < 0 && errno == EINTR);
   return n == sizeof(count);
 }

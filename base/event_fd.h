@@ -33,6 +33,9 @@ class EventFd {
   UniqueFd fd_;
 };
 
+// As EventFd::Drain(), of a descriptor that belongs to somebody else.
+bool DrainEventFd(int fd);
+
 }  // namespace bulkhead
 
 #endif  // BULKHEAD_BASE_EVENT_FD_H_

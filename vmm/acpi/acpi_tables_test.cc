@@ -171,6 +171,7 @@ TEST(PlatformDeviceTest, WhatADeviceSaysOfItselfIsChecked) {
   EXPECT_THAT(error_of([](AcpiPlatformDevice& d) { d.port_ranges.resize(7, {1, 1}); }),
               HasSubstr("7 port ranges"));
   EXPECT_THAT(error_of([](AcpiPlatformDevice& d) { d.irq = 16; }), HasSubstr("interrupt 16"));
+  EXPECT_THAT(error_of([](AcpiPlatformDevice& d) { d.irq = 9; }), HasSubstr("the power button's"));
   EXPECT_THAT(error_of([](AcpiPlatformDevice& d) { d.name = "a\nb"; }), Not(HasSubstr("\n")));
 }
 
@@ -220,6 +221,9 @@ TEST_F(IaslTest, TheDsdtReadsAsMeantAndRecompilesToTheSameBytes) {
            "Name (_HID, EisaId (\"PNP0501\")",
            "Name (_HID, \"ACPI0007\"",
            "Name (_DDN, \"console\")",
+           "Name (_HID, EisaId (\"PNP0C0C\")",
+           "Name (_HID, \"ACPI0013\"",
+           "Notify (PWRB, 0x80) // Status Change",
            "Interrupt (ResourceConsumer, Edge, ActiveHigh, Exclusive",
            "ToUUID (\"e5c937d0-3553-4d7a-9117-ea4d19c3434d\")",
            "Memory32Fixed (ReadWrite",

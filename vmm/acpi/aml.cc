@@ -183,6 +183,10 @@ Bytes If(const Bytes& condition, std::initializer_list<Bytes> terms) {
 
 Bytes Return(const Bytes& value) { return Op({0xa4}, value); }
 
+Bytes Notify(absl::string_view name, uint8_t value) {
+  return Op({0x86}, Concat({NameString(name), Integer(value)}));
+}
+
 Bytes ResourceTemplate(std::initializer_list<Bytes> descriptors) {
   // The end tag's checksum may be zero: "treated as correct".
   return Buffer(Concat({Concat(descriptors), {0x79, 0x00}}));

@@ -40,6 +40,8 @@ Bytes Argument(uint8_t index);
 Bytes Equal(const Bytes& left, const Bytes& right);
 Bytes If(const Bytes& condition, std::initializer_list<Bytes> terms);
 Bytes Return(const Bytes& value);
+// Tells drivers of the object of that name, found from the method outwards.
+Bytes Notify(absl::string_view name, uint8_t value);
 
 // --- Resource descriptors (section 6.4), for a ResourceTemplate
 // -----------------------------------

@@ -104,6 +104,23 @@ Bytes ReservedRanges() {
                                       aml::IoPorts(layout::kAcpiPort, 1)}))});
 }
 
+// A control method power button (ACPI 6.5, section 4.8.2.2.1.2), pressed by an interrupt of the
+// generic event device (5.6.9): a hardware-reduced machine has no fixed event for it. No register
+// needs to be asked, so nothing needs to be emulated.
+Bytes PowerButton() {
+  constexpr uint8_t kPressed = 0x80;
+  return aml::Concat(
+      {aml::Device("PWRB", {HardwareId("PNP0C0C"), aml::Name("_UID", aml::Integer(0))}),
+       aml::Device(
+           "GED_",
+           {HardwareId("ACPI0013"), aml::Name("_UID", aml::Integer(0)),
+            aml::Name("_CRS", aml::ResourceTemplate({aml::EdgeInterrupt(layout::kPowerButtonGsi)})),
+            aml::Method(
+                "_EVT", 1,
+                {aml::If(aml::Equal(aml::Argument(0), aml::Integer(layout::kPowerButtonGsi)),
+                         {aml::Notify("PWRB", kPressed)})})})});
+}
+
 Bytes PlatformDevice(uint32_t index, const AcpiPlatformDevice& device) {
   Bytes resources;
   for (const AcpiPlatformDevice::PortRange& range : device.port_ranges) {
@@ -146,6 +163,9 @@ absl::Status ValidatePlatformDevice(const AcpiPlatformDevice& device) {
   if (device.irq > kLastIsaIrq) {
     return error(absl::StrFormat("interrupt %d; 1 to %d are possible", device.irq, kLastIsaIrq));
   }
+  if (device.irq == layout::kPowerButtonGsi) {
+    return error(absl::StrFormat("interrupt %d is the power button's", device.irq));
+  }
   return absl::OkStatus();
 }
 
@@ -158,7 +178,7 @@ Bytes DsdtTerms(uint32_t vcpus, GuestAddress high_window_start,
   // The first number is the SLP_TYP of layout::kAcpiS5Value. Hardware-reduced: no PM1b.
   constexpr uint64_t kS5SleepType = layout::kAcpiS5Value >> 2 & 0x7;
   return aml::Concat({aml::Scope("_SB_", {Processors(vcpus), PciRoot(high_window_start),
-                                          ReservedRanges(), devices}),
+                                          ReservedRanges(), PowerButton(), devices}),
                       aml::Name("_S5_", aml::Package({aml::Integer(kS5SleepType), aml::Integer(0),
                                                       aml::Integer(0), aml::Integer(0)}))});
 }

@@ -53,7 +53,8 @@ inline constexpr uint16_t kPciConfigAddress = 0xcf8;
 inline constexpr uint16_t kPciConfigData = 0xcfc;
 
 // --- Interrupts (global system interrupts) ----------------------------------------------------
-// 0-15: ISA, edge-triggered; 16-23: PCI INTx, level-triggered, slot n uses 16 + n % 8.
+// 0-15: edge-triggered, for platform devices, but for one; 16-23: PCI INTx, level-triggered, slot n uses 16 + n % 8.
+inline constexpr uint32_t kPowerButtonGsi = 9;  // where a PC has its ACPI interrupt
 inline constexpr uint32_t kIntxGsiBase = 16;
 inline constexpr uint32_t kIntxGsiCount = 8;
 inline constexpr uint32_t kMsiGsiBase = 24;  // KVM's IOAPIC has 24 pins

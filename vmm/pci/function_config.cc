@@ -89,7 +89,7 @@ absl::Status CheckInterrupts(const PciFunctionConfig& config) {
 absl::Status CheckCapability(const PciFunctionConfig& config,
                              const PciFunctionConfig::Capability& capability) {
   if (capability.id == kNullCapability || capability.id == pci::kCapabilityMsi ||
-      capability.id == pci::kCapabilityMsix) {
+      capability.id == pci::kCapabilityMsix || capability.id == pci::kCapabilityAdvancedFeatures) {
     return Invalid(config, "capability ID ", capability.id, " is not the device's to have");
   }
   if (capability.body.size() < kShortestBody || capability.body.size() > kLongestBody) {
@@ -125,6 +125,8 @@ absl::StatusOr<PciFunctionLayout> CheckAndLayOut(const PciFunctionConfig& config
     layout.device_capabilities.push_back(static_cast<uint16_t>(next));
     next += (pci::kCapabilityHeaderBytes + capability.body.size() + 3) & ~size_t{3};
   }
+  layout.advanced_features = static_cast<uint16_t>(next);
+  next += (pci::kAdvancedFeaturesBytes + 3) & ~3;
   if (next > pci::kConventionalConfigBytes) {
     return Invalid(config, "capabilities take ", next - pci::kFirstCapability, " bytes; ",
                    pci::kConventionalConfigBytes - pci::kFirstCapability, " are there");

@@ -25,7 +25,7 @@ struct PciFunctionConfig {
     int resample_fd = -1;
   };
   struct Capability {
-    uint8_t id = 0;  // not MSI, not MSI-X
+    uint8_t id = 0;  // not MSI, MSI-X or Advanced Features
     // Without ID and next pointer: 2 to 252 bytes. What the guest reads if not forwarded.
     std::vector<uint8_t> body;
     bool forwarded = false;
@@ -56,6 +56,7 @@ struct PciFunctionLayout {
   std::optional<uint8_t> msix_bar;            // the lowest BAR index that the device leaves free
   uint16_t msix_capability = 0;               // offset; 0: none
   std::vector<uint16_t> device_capabilities;  // offsets, in the order of `capabilities`
+  uint16_t advanced_features = 0;             // offset: function-level reset, behind all others
 };
 
 // Checks everything that the PCI code relies on, so that a device process cannot describe itself

@@ -2,6 +2,7 @@
 
 #include <poll.h>
 
+#include "base/event_fd.h"
 #include "base/status_macros.h"
 #include "vmm/memory/guest_layout.h"
 
@@ -38,5 +39,9 @@ absl::Status Intx::SetUsable(bool usable) {
 }
 
 bool Intx::IsPending() const { return !bound_ && IsReadable(event_fd_); }
+
+void Intx::DiscardPending() {
+  if (!bound_) DrainEventFd(event_fd_);
+}
 
 }  // namespace bulkhead::vmm

@@ -35,6 +35,8 @@ class Intx {
   // The Interrupt Status bit, as far as the vmm can see it: an event waits while the line is not
   // usable. A usable line's events go to the interrupt controller inside the kernel, unseen.
   bool IsPending() const;
+  // Forgets that event.
+  void DiscardPending();
 
  private:
   const uint32_t gsi_;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/access_mask.h"
+#include "base/event_fd.h"
 #include "base/status_macros.h"
 #include "vmm/pci/pci_registers.h"
 
@@ -67,6 +68,23 @@ void Msix::SetControl(const Control& control) {
   if (deliverable == deliverable_) return;
   deliverable_ = deliverable;
   for (Vector& vector : vectors_) Update(vector);
+}
+
+void Msix::Reset() {
+  absl::MutexLock lock(&mutex_);
+  deliverable_ = false;
+  for (Vector& vector : vectors_) {
+    Unbind(vector);
+    vector.message = {};
+    vector.masked = true;
+  }
+}
+
+void Msix::DiscardPending() {
+  absl::MutexLock lock(&mutex_);
+  for (const Vector& vector : vectors_) {
+    if (!vector.bound) DrainEventFd(vector.event_fd);
+  }
 }
 
 uint64_t Msix::Read(Requester, uint64_t offset, uint8_t size_bytes) {

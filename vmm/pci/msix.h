@@ -51,6 +51,11 @@ class Msix final : public IoHandler {
 
   void SetControl(const Control& control);
 
+  // The state after reset: nothing enabled, every vector masked, no message.
+  void Reset();
+  // Forgets the events of vectors that may not be delivered now.
+  void DiscardPending();
+
   uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override;
   void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
 

@@ -22,6 +22,7 @@ constexpr uint32_t kIntxDisable = 0x400;
 constexpr uint32_t kMsixCapability = 0x40;
 constexpr uint32_t kCommonCapability = 0x4c;
 constexpr uint32_t kPciCfgCapability = 0x5c;
+constexpr uint32_t kAdvancedFeatures = 0x74;
 constexpr GuestAddress kLow = layout::kMmio32Start;
 constexpr GuestAddress kHigh = TestMachine::kHighStart;
 
@@ -129,7 +130,9 @@ TEST_F(PciHostTest, TheCapabilityListIsChainedInOrder) {
   EXPECT_EQ(Read(kCommonCapability), 0x01105c09u);
   EXPECT_EQ(Read(kCommonCapability + 8), 0x00001000u);
   EXPECT_EQ(Read(kCommonCapability + 12), 0x00001000u);
-  EXPECT_EQ(Read(kPciCfgCapability, 2), 0x0009u);
+  EXPECT_EQ(Read(kPciCfgCapability, 2), 0x7409u);
+  EXPECT_EQ(Read(kAdvancedFeatures), 0x03060013u);
+  EXPECT_EQ(Read(kAdvancedFeatures + 4, 2), 0u);
 }
 
 TEST_F(PciHostTest, ConstantCapabilitiesAreAnsweredHereAndReadOnly) {
@@ -153,9 +156,9 @@ TEST_F(PciHostTest, ForwardedCapabilityBodiesBelongToTheDevice) {
 TEST_F(PciHostTest, AccessesOverTheEdgesOfAForwardedBodyAreSplit) {
   device_.set_answer(0xffffffff);
   // ID and next pointer are the vmm's, the next two bytes the device's.
-  EXPECT_EQ(Read(kPciCfgCapability), 0xffff0009u);
+  EXPECT_EQ(Read(kPciCfgCapability), 0xffff7409u);
   Write(kPciCfgCapability, 0x44332211);
-  EXPECT_EQ(Read(kPciCfgCapability, 2), 0x0009u);
+  EXPECT_EQ(Read(kPciCfgCapability, 2), 0x7409u);
   // The body ends one byte into the dword at +20; padding reads as 0.
   EXPECT_EQ(Read(kPciCfgCapability + 20), 0x000000ffu);
   Write(kPciCfgCapability + 20, 0x44332211);
@@ -293,6 +296,46 @@ TEST_F(PciHostTest, TheDeviceIsToldOfItsStateOnlyWhenItChanges) {
   EXPECT_TRUE(function_->state().msix_enabled);
   EXPECT_FALSE(function_->state().bus_master);
   EXPECT_TRUE(function_->state().intx_disabled);
+}
+
+TEST_F(PciHostTest, AFunctionLevelResetMakesEverythingAsAtFirst) {
+  Write(kCommand, kMemory | kMaster | kIntxDisable, 2);
+  Write(kMsixCapability + 2, 0x8000, 2);
+  const GuestAddress table = Read(0x1c);
+  machine_.memory_view.Write(0, table, 4, 0xfee01000);
+  machine_.memory_view.Write(0, table + 12, 4, 0);
+  EXPECT_TRUE(machine_.routing.IsBound(vector_));
+  device_.TakeCalls();
+
+  Write(kAdvancedFeatures + 5, 0xff, 1);  // status: read-only
+  EXPECT_THAT(device_.TakeCalls(), IsEmpty());
+  Write(kAdvancedFeatures + 4, 1, 1);
+  EXPECT_THAT(device_.TakeCalls(), ElementsAre("reset", "state master=0 msix=0 intx_off=0"));
+  EXPECT_EQ(Read(kCommand, 2), 0u);
+  EXPECT_EQ(Read(kMsixCapability + 2, 2), 0u);
+  EXPECT_FALSE(machine_.routing.IsBound(vector_));
+  EXPECT_TRUE(machine_.routing.IsBound(intx_));
+  EXPECT_EQ(Read(kAdvancedFeatures + 4, 2), 0u);  // it is over
+  for (const RemoteFunction::BarState& bar : function_->bars()) {
+    EXPECT_EQ(bar.address, 0u);
+    EXPECT_FALSE(bar.decoded);
+  }
+  // As Linux does afterwards: BARs and command as before. The table is as after power-on.
+  Write(0x1c, static_cast<uint32_t>(table));
+  Write(kCommand, kMemory, 2);
+  EXPECT_EQ(machine_.memory_view.Read(0, table, 8), 0u);
+  EXPECT_EQ(machine_.memory_view.Read(0, table + 12, 4), 1u);
+}
+
+TEST_F(PciHostTest, WhatADeviceSignalledBeforeItsResetIsForgotten) {
+  Write(kCommand, kMemory, 2);
+  machine_.Event(vector_).Signal();  // disabled: it stays pending
+  const GuestAddress table = Read(0x1c);
+  EXPECT_EQ(machine_.memory_view.Read(0, table + 16, 8), 1u);  // the PBA
+  Write(kAdvancedFeatures + 4, 1, 2);
+  Write(0x1c, static_cast<uint32_t>(table));
+  Write(kCommand, kMemory, 2);
+  EXPECT_EQ(machine_.memory_view.Read(0, table + 16, 8), 0u);
 }
 
 TEST_F(PciHostTest, AnMsixVectorProgrammedThroughTheBarDelivers) {

@@ -51,6 +51,7 @@ inline constexpr uint8_t kInterruptPinA = 1;
 inline constexpr uint8_t kCapabilityHeaderBytes = 2;  // ID, next pointer
 inline constexpr uint8_t kCapabilityMsi = 0x05;
 inline constexpr uint8_t kCapabilityMsix = 0x11;
+inline constexpr uint8_t kCapabilityAdvancedFeatures = 0x13;
 
 // MSI-X capability ([PCI] 6.8.2.3 to 6.8.2.5), from its start.
 inline constexpr uint8_t kMsixControl = 2;
@@ -64,6 +65,16 @@ inline constexpr uint32_t kMsixMaxVectors = 2048;
 // MSI-X table entry ([PCI] 6.8.2.6 to 6.8.2.9), four dwords.
 inline constexpr uint32_t kMsixEntryBytes = 16;
 inline constexpr uint32_t kMsixVectorMasked = 1 << 0;
+
+// Advanced Features capability: function-level reset for functions that are not PCI Express
+// (PCI-SIG ECN "Advanced Capabilities for Conventional PCI", 2007), from its start.
+inline constexpr uint8_t kAdvancedFeaturesLength = 2;
+inline constexpr uint8_t kAdvancedFeaturesCapabilities = 3;
+inline constexpr uint8_t kAdvancedFeaturesControl = 4;
+inline constexpr uint8_t kAdvancedFeaturesBytes = 6;
+inline constexpr uint8_t kTransactionsPendingCapable = 1 << 0;
+inline constexpr uint8_t kFunctionLevelResetCapable = 1 << 1;
+inline constexpr uint8_t kInitiateFunctionLevelReset = 1 << 0;
 
 }  // namespace bulkhead::vmm::pci
 

@@ -39,6 +39,7 @@ RemoteFunction::RemoteFunction(const PciFunctionConfig& config, const PciFunctio
       device_(around.device),
       decoder_(around.decoder),
       msix_capability_(layout.msix_capability),
+      advanced_features_(layout.advanced_features),
       forwarded_(config, layout),
       msix_(std::move(msix)),
       warn_(absl::StrCat("device ", config.name, ": INTx")) {
@@ -57,6 +58,7 @@ RemoteFunction::RemoteFunction(const PciFunctionConfig& config, const PciFunctio
     intx_.emplace(Intx::GsiOfSlot(slot), config.intx->event_fd, config.intx->resample_fd,
                   around.routing);
   }
+  reset_registers_ = registers_;
 }
 
 RemoteFunction::~RemoteFunction() {
@@ -112,9 +114,13 @@ void RemoteFunction::SetUpCapabilities(const PciFunctionConfig& config,
     }
     link = at + 1;
   }
-  if (link != pci::kCapabilitiesPointer) {
-    registers_.Set(pci::kStatus, 2, pci::kStatusCapabilityList);
-  }
+  const uint16_t reset = layout.advanced_features;
+  registers_.Set(link, 1, reset);
+  registers_.Set(reset, 1, pci::kCapabilityAdvancedFeatures);
+  registers_.Set(reset + pci::kAdvancedFeaturesLength, 1, pci::kAdvancedFeaturesBytes);
+  registers_.Set(reset + pci::kAdvancedFeaturesCapabilities, 1,
+                 pci::kTransactionsPendingCapable | pci::kFunctionLevelResetCapable);
+  registers_.Set(pci::kStatus, 2, pci::kStatusCapabilityList);
 }
 
 void RemoteFunction::AddBar(const PciFunctionConfig::Bar& bar, IoHandler* handler,
@@ -157,6 +163,12 @@ uint32_t RemoteFunction::ReadConfig(Requester requester, uint16_t offset, uint8_
 
 void RemoteFunction::WriteConfig(Requester requester, uint16_t offset, uint8_t size_bytes,
                                  uint32_t value) {
+  const uint16_t control = advanced_features_ + pci::kAdvancedFeaturesControl;
+  if (offset <= control && control < offset + size_bytes &&
+      (value >> (8 * (control - offset)) & pci::kInitiateFunctionLevelReset) != 0) {
+    ResetFunction(requester);
+    return;
+  }
   bool switched = false;
   {
     absl::MutexLock lock(&mutex_);
@@ -166,6 +178,24 @@ void RemoteFunction::WriteConfig(Requester requester, uint16_t offset, uint8_t s
   }
   if (switched) TellDevice(requester);
   forwarded_.Write(device_, requester, offset, size_bytes, value);
+}
+
+void RemoteFunction::ResetFunction(Requester requester) {
+  absl::MutexLock told_lock(&told_mutex_);
+  {
+    absl::MutexLock lock(&mutex_);
+    registers_ = reset_registers_;
+    if (msix_ != nullptr) msix_->Reset();
+    Apply();
+  }
+  device_.Reset(requester);
+  {
+    // What the device had signalled before it was reset.
+    absl::MutexLock lock(&mutex_);
+    if (msix_ != nullptr) msix_->DiscardPending();
+    if (intx_.has_value()) intx_->DiscardPending();
+  }
+  device_.SetFunctionState(requester, state());
 }
 
 void RemoteFunction::AssignBar(uint8_t index, GuestAddress address) {

@@ -29,7 +29,8 @@ namespace bulkhead::vmm {
 
 // The PCI face of a device in another process: a type-0 header ([PCI] 6.1), BARs, MSI-X and
 // INTx, all answered here. The device sees accesses to its BARs and to the bodies of its
-// forwarded capabilities, and is told when bus mastering, MSI-X or INTx is switched.
+// forwarded capabilities, and is told when bus mastering, MSI-X or INTx is switched, and when the
+// guest resets the function (Advanced Features capability).
 //
 // Thread-safe. No call to the device is made under the lock that configuration accesses take: a
 // device that hangs holds up only those who wait for its own answer.
@@ -95,6 +96,8 @@ class RemoteFunction final : public PciFunction {
   FunctionState StateLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Makes decoding and interrupts what the registers say.
   void Apply() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The guest's function-level reset: this function's registers, then the device.
+  void ResetFunction(Requester requester);
   // Only after Apply(): the device may signal the line as soon as it hears that it is enabled.
   void TellDevice(Requester requester);
 
@@ -102,6 +105,7 @@ class RemoteFunction final : public PciFunction {
   DeviceAccess& device_;
   BarDecoder& decoder_;
   const uint16_t msix_capability_;  // offset; 0: none
+  const uint16_t advanced_features_;
   const ForwardedCapabilities forwarded_;
   const std::unique_ptr<Msix> msix_;                 // nullptr: none
   std::vector<std::unique_ptr<BarRegion>> regions_;  // these two do not change once constructed
@@ -110,6 +114,7 @@ class RemoteFunction final : public PciFunction {
   // Order of locks: told_mutex_, mutex_, then those of Msix and BarDecoder.
   mutable absl::Mutex mutex_;
   ConfigRegisters registers_ ABSL_GUARDED_BY(mutex_);
+  ConfigRegisters reset_registers_ ABSL_GUARDED_BY(mutex_);  // what they are after a reset
   std::optional<Intx> intx_ ABSL_GUARDED_BY(mutex_);
   WarnOnce warn_ ABSL_GUARDED_BY(mutex_);
 

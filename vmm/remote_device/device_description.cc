@@ -20,7 +20,9 @@ constexpr uint64_t kMaxBarBytes = uint64_t{1} << 30;
 constexpr uint32_t kMaxMsixVectors = 2048;  // PCI Local Bus 3.0, 6.8.2.3
 constexpr uint8_t kMsiCapability = 0x05;
 constexpr uint8_t kMsixCapability = 0x11;
-constexpr size_t kCapabilityHeaderBytes = 2;  // ID and next pointer
+constexpr uint8_t kAdvancedFeaturesCapability = 0x13;  // function-level reset
+constexpr size_t kAdvancedFeaturesBytes = 8;           // dword-aligned
+constexpr size_t kCapabilityHeaderBytes = 2;           // ID and next pointer
 constexpr size_t kMsixCapabilityBytes = 12;
 constexpr size_t kCapabilitySpaceBytes = 0x100 - 0x40;
 constexpr int kMaxPortRanges = 8;
@@ -77,10 +79,12 @@ absl::Status ValidateCapabilities(const v1::PciFunction& pci,
   if (pci.capabilities_size() > kMaxCapabilities) {
     return Refuse(pci.capabilities_size(), " capabilities: at most ", kMaxCapabilities);
   }
-  size_t space_bytes = pci.msix_vectors() != 0 ? kMsixCapabilityBytes : 0;
+  size_t space_bytes = kAdvancedFeaturesBytes;
+  if (pci.msix_vectors() != 0) space_bytes += kMsixCapabilityBytes;
   for (const v1::Capability& capability : pci.capabilities()) {
     const uint32_t id = capability.id();
-    if (id == 0 || id > 0xff || id == kMsiCapability || id == kMsixCapability) {
+    if (id == 0 || id > 0xff || id == kMsiCapability || id == kMsixCapability ||
+        id == kAdvancedFeaturesCapability) {
       return Refuse("capability ID ", Hex(id), ": not a device's own");
     }
     const std::string& body = capability.body();

@@ -135,7 +135,7 @@ v1::Capability& Capability0(v1::PciInfo& info) {
 INSTANTIATE_TEST_SUITE_P(
     Pci, BadPciInfoTest,
     testing::ValuesIn<BadInfo>({
-        {"Contract", [](auto& i) { i.set_contract_version(2); }, "contract_version is 2"},
+        {"Contract", [](auto& i) { i.set_contract_version(99); }, "contract_version is 99"},
         {"NoModel", [](auto& i) { i.clear_model(); }, "model is ''"},
         {"ModelEscape", [](auto& i) { i.set_model("\x1b[m"); }, "model is '\\x1b[m'"},
         {"ModelLong", [](auto& i) { i.set_model(std::string(65, 'a')); }, "1 to 64"},
@@ -193,7 +193,7 @@ INSTANTIATE_TEST_SUITE_P(
            large.set_id(9);
            large.set_body(std::string(173, 'x'));
          },
-         "take 196 bytes"},
+         "take 204 bytes"},
         {"DoorbellRegion", [](auto& i) { i.mutable_doorbells(0)->set_region(1); }, "no region 1"},
         {"DoorbellCapabilityRegion", [](auto& i) { i.mutable_doorbells(0)->set_region(16); },
          "no region 16"},
