@@ -16,8 +16,10 @@
 //   DurableMemoryOffset  the model's own memory (virtqueues in flight), page-aligned
 //
 // A save goes into the slot that is not the newest: sequence to 0, contents, checksum, then the
-// sequence. The slot with the higher sequence whose checksum holds is the state.
-// All zeroes: no state; the device starts as after power-on.
+// sequence. The slot with the higher sequence is the state; one whose writer died in the middle has
+// the sequence 0. All zeroes: no state; the device starts as after power-on. A checksum that does
+// not hold below a sequence is no death's work but somebody's scribbling: nothing is loaded then,
+// not the other slot either, which lacks what the guest has been told since.
 
 namespace bulkhead {
 
@@ -42,10 +44,14 @@ struct SlotHeader {
   uint64_t ticket;                 // of the last channel request that the state takes in
   uint64_t answer;                 // to that request, if it is one that is answered
   uint64_t function_state;         // kFunctionState...
-  uint32_t size_bytes;             // of the saved state, which follows
+  uint32_t size_bytes;             // of the saved state, which follows; or kResetOrdered
   uint32_t checksum;               // CRC-32 of the header's other fields and the saved state
 };
 static_assert(sizeof(DurableHeader) == 16 && sizeof(SlotHeader) == 40);
+
+// Instead of a saved state: the device was about to be reset. It is as after power-on, and who
+// goes on from here zeroes the model's own memory first: a reset is never left half done.
+inline constexpr uint32_t kResetOrdered = ~uint32_t{0};
 
 constexpr size_t SlotBytes(uint32_t saved_state_bytes) {
   return (sizeof(SlotHeader) + saved_state_bytes + 63) / 64 * 64;
