@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <time.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -26,7 +27,7 @@
 //   ring full  space_waiters, sleeping  head              head (each quarter)  space_waiters
 //
 // Here are the waker's half of the first line and the sleeper's half of the other two; the rest
-// is in channel_server.cc.
+// is in channel_server.cc. What comes between two device processes is in prepare_successor.cc.
 
 namespace bulkhead::channel {
 
@@ -47,7 +48,9 @@ ChannelClient::ChannelClient(const ChannelOptions& options, ChannelMemory memory
       requests_(memory_.request_mapping.data(), options.slots, options.waiters),
       responses_(memory_.response_mapping.data()),
       interrupt_(std::move(interrupt)),
-      waiters_(options.waiters, Waiter(options.max_poll)) {}
+      waiters_(std::make_unique<Waiter[]>(options.waiters)) {
+  for (uint32_t i = 0; i < options.waiters; ++i) waiters_[i].poll = AdaptivePoll(options.max_poll);
+}
 
 absl::Status ChannelClient::Post(uint32_t waiter, uint8_t region, uint64_t offset,
                                  uint8_t size_bytes, uint64_t value, absl::Duration timeout) {
@@ -104,9 +107,14 @@ absl::Status ChannelClient::Validate(uint32_t waiter, uint8_t size_bytes) const 
 
 absl::StatusOr<uint64_t> ChannelClient::Send(const RequestShape& shape, uint64_t offset,
                                              uint64_t data, LazyDeadline& deadline) {
-  uint64_t ticket = TryReserve();
+  uint64_t ticket = TryReserve(shape.waiter);
   if (ticket == 0) {
     ASSIGN_OR_RETURN(ticket, ReserveWhenFull(shape.waiter, deadline));
+  }
+  if (shape.operation != static_cast<uint8_t>(Operation::kPostedWrite)) {
+    // release: whoever finds this also finds the taken_ticket before it. The publication below
+    // orders it before any answer, so PrepareSuccessor() finds no honest answer past it.
+    waiters_[shape.waiter].sent_ticket.store(ticket, std::memory_order_release);
   }
   // Between here and the publication nothing may wait or fail: the device stops at the hole.
   RequestSlot& slot = requests_.slot(ticket);
@@ -123,7 +131,7 @@ absl::StatusOr<uint64_t> ChannelClient::Send(const RequestShape& shape, uint64_t
   return ticket;
 }
 
-uint64_t ChannelClient::TryReserve() {
+uint64_t ChannelClient::TryReserve(uint32_t waiter) {
   while (true) {
     // acquire: pairs with the release in HeadMovedPast(). Whoever moved seen_head_ has seen the
     // device finish with the slots that this frees; else we overwrite one that it still reads.
@@ -135,13 +143,18 @@ uint64_t ChannelClient::TryReserve() {
       // hole. relaxed: the slot's sequence orders what the device sees, and one producer's
       // tickets against another's are ordered by the modification order of tail_ alone.
       if (tail_.compare_exchange_weak(tail, tail + 1, std::memory_order_relaxed)) return tail + 1;
-    } else if (!HeadMovedPast(head)) {
+    } else if (!HeadMovedPast(waiter, head)) {
       return 0;
     }
   }
 }
 
-bool ChannelClient::HeadMovedPast(uint64_t known) {
+bool ChannelClient::HeadMovedPast(uint32_t waiter, uint64_t known) {
+  const uint64_t preparations = preparations_.load(std::memory_order_acquire);
+  std::atomic<uint32_t>& reads_head = waiters_[waiter].reads_head;
+  // seq_cst: before the head is read. Partner: AwaitHeadReaders(), so that no head from before
+  // PrepareSuccessor() is taken in after it.
+  reads_head.store(1, std::memory_order_seq_cst);
   // acquire: pairs with the release below, so that `head` is not older than `seen`, whichever
   // thread saw that; else an honest head would look as if it had moved back.
   uint64_t seen = seen_head_.load(std::memory_order_acquire);
@@ -149,24 +162,49 @@ bool ChannelClient::HeadMovedPast(uint64_t known) {
   // is done with the slots before it. Beyond that the re-check of the sleeper, see the top of
   // this file.
   const uint64_t head = responses_.header().head.load(std::memory_order_seq_cst);
-  // relaxed: the acquire above orders it. The device can only have processed what it found
-  // published, so an honest head does not pass this.
-  const uint64_t tail = tail_.load(std::memory_order_relaxed);
-  if (head < seen || head > tail) {
-    Broken(absl::StrFormat("its head went from %d to %d, of %d requests", seen, head, tail))
-        .IgnoreError();
-    return false;
+  const std::string fault = HeadFault(seen, head);
+  if (fault.empty()) {
+    // release: pairs with the acquires above and in TryReserve().
+    while (seen < head && !seen_head_.compare_exchange_weak(seen, head, std::memory_order_release,
+                                                            std::memory_order_relaxed)) {
+    }
   }
-  // release: pairs with the acquires above and in TryReserve().
-  while (seen < head && !seen_head_.compare_exchange_weak(seen, head, std::memory_order_release,
-                                                          std::memory_order_relaxed)) {
+  reads_head.store(0, std::memory_order_release);  // after seen_head_ was moved
+  if (!fault.empty()) {
+    Broken(preparations, fault).IgnoreError();
+    return false;
   }
   return head > known;
 }
 
+std::string ChannelClient::HeadFault(uint64_t seen, uint64_t head) const {
+  // relaxed: not older than `seen`, which never passed it. The device can only have processed
+  // what it found published, so an honest head does not pass this.
+  const uint64_t tail = tail_.load(std::memory_order_relaxed);
+  if (head < seen || head > tail) {
+    return absl::StrFormat("its head went from %d to %d, of %d requests", seen, head, tail);
+  }
+  if (SentWithoutGap(seen, head) != head) {
+    // Believed, it would let two producers write one slot.
+    return absl::StrFormat("its head went from %d to %d, past a request that was not sent", seen,
+                           head);
+  }
+  return "";
+}
+
+uint64_t ChannelClient::SentWithoutGap(uint64_t from, uint64_t to) const {
+  // A ring further back each slot has been written again, which needs no look of its own.
+  if (to > options_.slots) from = std::max(from, to - options_.slots);
+  for (uint64_t ticket = from + 1; ticket <= to; ++ticket) {
+    // acquire: pairs with the store in Send(). Whoever writes the slot next comes after it.
+    if (requests_.slot(ticket).sequence.load(std::memory_order_acquire) < ticket) return ticket - 1;
+  }
+  return to;
+}
+
 absl::StatusOr<uint64_t> ChannelClient::ReserveWhenFull(uint32_t waiter, LazyDeadline& deadline) {
   uint64_t ticket = 0;
-  const auto has_ticket = [&] { return (ticket = TryReserve()) != 0; };
+  const auto has_ticket = [&] { return (ticket = TryReserve(waiter)) != 0; };
   AdaptivePoll& poll = waiters_[waiter].poll;
   if (const uint32_t iterations = poll.NextIterations(); iterations > 0) {
     for (uint32_t i = 0; i < iterations && !has_ticket(); ++i) PollPause();
@@ -192,33 +230,53 @@ ChannelClient::Answer ChannelClient::LookForAnswer(uint32_t waiter, std::memory_
 }
 
 absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadline& deadline) {
-  Answer answer = Answer::kNone;
-  // acquire: pairs with the store of the ticket in ChannelServer::Answer(), else TakeAnswer()
-  // reads stale data.
-  const auto polled = [&] {
-    answer = LookForAnswer(waiter, std::memory_order_acquire);
-    return answer != Answer::kNone;
-  };
-  if (!polled()) {
-    AdaptivePoll& poll = waiters_[waiter].poll;
-    if (const uint32_t iterations = poll.NextIterations(); iterations > 0) {
-      for (uint32_t i = 0; i < iterations && !polled(); ++i) PollPause();
-      poll.Record(answer != Answer::kNone);
-    }
-  }
-  if (answer == Answer::kNone) {
-    RETURN_IF_ERROR(SleepUntil(waiter, deadline, [&] {
-      // seq_cst: the sleeper's re-check, see the top of this file. Partner: the store of the
-      // ticket in ChannelServer::Answer().
-      answer = LookForAnswer(waiter, std::memory_order_seq_cst);
+  while (true) {
+    const uint64_t preparations = preparations_.load(std::memory_order_acquire);
+    Answer answer = Answer::kNone;
+    // acquire: pairs with the store of the ticket in ChannelServer::Answer(), else TakeAnswer()
+    // reads stale data.
+    const auto polled = [&] {
+      answer = LookForAnswer(waiter, std::memory_order_acquire);
       return answer != Answer::kNone;
-    }));
+    };
+    if (!polled()) {
+      AdaptivePoll& poll = waiters_[waiter].poll;
+      if (const uint32_t iterations = poll.NextIterations(); iterations > 0) {
+        for (uint32_t i = 0; i < iterations && !polled(); ++i) PollPause();
+        poll.Record(answer != Answer::kNone);
+      }
+    }
+    if (answer == Answer::kNone) {
+      RETURN_IF_ERROR(SleepUntil(waiter, deadline, [&] {
+        // acquire: pairs with the store in PrepareSuccessor(). Before the look for the answer,
+        // which the store comes after: if that finds none, there is none.
+        const bool settled =
+            settled_.load(std::memory_order_acquire) >= waiters_[waiter].awaited_ticket;
+        // seq_cst: the sleeper's re-check, see the top of this file. Partner: the store of the
+        // ticket in ChannelServer::Answer().
+        answer = LookForAnswer(waiter, std::memory_order_seq_cst);
+        if (answer == Answer::kNone && settled) answer = Answer::kLost;
+        return answer != Answer::kNone;
+      }));
+    }
+    std::string fault;
+    switch (answer) {
+      case Answer::kFound: {
+        absl::StatusOr<uint64_t> taken = TakeAnswer(waiter);
+        if (!absl::IsDataLoss(taken.status())) return taken;
+        fault = std::string(taken.status().message());
+        break;
+      }
+      case Answer::kLost:
+        waiters_[waiter].awaited_ticket = 0;
+        return absl::UnavailableError("the device was replaced, and this access given up");
+      case Answer::kForged:
+      case Answer::kNone:
+        fault = absl::StrCat("it answered a request that waiter ", waiter, " never made");
+        break;
+    }
+    RETURN_IF_ERROR(Broken(preparations, fault));
   }
-  if (answer == Answer::kForged) {
-    waiters_[waiter].awaited_ticket = 0;
-    return Broken(absl::StrCat("it answered a request that waiter ", waiter, " never made"));
-  }
-  return TakeAnswer(waiter);
 }
 
 absl::StatusOr<uint64_t> ChannelClient::TakeAnswer(uint32_t waiter) {
@@ -226,14 +284,15 @@ absl::StatusOr<uint64_t> ChannelClient::TakeAnswer(uint32_t waiter) {
   CompletionSlot& completion = responses_.completion(waiter);
   const uint64_t data = completion.data.Read();
   const uint64_t status = completion.status.Read();
-  self.awaited_ticket = 0;
-  switch (static_cast<CompletionStatus>(status)) {
-    case CompletionStatus::kDone:
-      return data & AccessMask(self.awaited_size_bytes);
-    case CompletionStatus::kRefused:
-      return absl::InvalidArgumentError("the device refused the request");
+  if (!IsCompletionStatus(status)) {
+    return absl::DataLossError(absl::StrCat("it answered with the unknown status ", status));
   }
-  return Broken(absl::StrCat("it answered with the unknown status ", status));
+  self.taken_ticket.store(self.awaited_ticket, std::memory_order_relaxed);
+  self.awaited_ticket = 0;
+  if (static_cast<CompletionStatus>(status) == CompletionStatus::kRefused) {
+    return absl::InvalidArgumentError("the device refused the request");
+  }
+  return data & AccessMask(self.awaited_size_bytes);
 }
 
 template <typename Ready>
@@ -274,42 +333,58 @@ absl::Status ChannelClient::Interruption() const {
 }
 
 absl::Status ChannelClient::status() const {
-  // acquire: pairs with the release in Fail(), which publishes why_.
+  // acquire: a call that finds a failure ended finds what was repaired before that.
   if ((state_.load(std::memory_order_acquire) & kFailed) == 0) return absl::OkStatus();
-  return why_;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return why_;  // OK after all if Reopen() came between
 }
 
 void ChannelClient::Fail(absl::Status why) {
-  // acq_rel: one thread alone sees the bit clear, and writes why_.
-  if ((state_.fetch_or(kFailing, std::memory_order_acq_rel) & kFailing) != 0) return;
-  why_ = why.ok() ? absl::UnavailableError("the device is gone") : std::move(why);
-  state_.fetch_or(kFailed, std::memory_order_release);  // pairs with status()
-  interrupt_.Signal();                                  // after the state, see SleepUntil()
+  const std::lock_guard<std::mutex> lock(mutex_);
+  SetFailed(why.ok() ? absl::UnavailableError("the device is gone") : std::move(why));
 }
 
-absl::Status ChannelClient::Broken(const std::string& how) {
-  const absl::Status why =
-      absl::DataLossError(absl::StrCat("the device broke the protocol: ", how));
-  Fail(why);
-  return why;
+void ChannelClient::Reopen() {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  why_ = broken_;
+  if (why_.ok()) ClearState(kFailed);
+}
+
+absl::Status ChannelClient::Broken(uint64_t preparations, const std::string& how) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (preparations != preparations_.load(std::memory_order_relaxed)) return absl::OkStatus();
+  if (broken_.ok()) broken_ = ProtocolError(how);
+  SetFailed(broken_);
+  return broken_;
+}
+
+absl::Status ChannelClient::ProtocolError(const std::string& how) {
+  return absl::DataLossError(absl::StrCat("the device broke the protocol: ", how));
 }
 
 void ChannelClient::CancelWaits() {
-  state_.fetch_or(kCancelled, std::memory_order_acq_rel);
-  interrupt_.Signal();  // after the state, see SleepUntil()
+  const std::lock_guard<std::mutex> lock(mutex_);
+  SetState(kCancelled);
 }
 
 void ChannelClient::ResumeWaits() {
-  state_.fetch_and(~kCancelled, std::memory_order_acq_rel);
-  interrupt_.Drain();
-  // Whoever interrupted again meanwhile set the state before it signalled: if we have just
-  // taken its signal, we see its state.
-  if ((state_.load(std::memory_order_acquire) & (kFailed | kCancelled)) != 0) interrupt_.Signal();
+  const std::lock_guard<std::mutex> lock(mutex_);
+  ClearState(kCancelled);
 }
 
-absl::Status ChannelClient::CheckBeforeSuccessor() {
-  HeadMovedPast(0);
-  return status();
+void ChannelClient::SetFailed(absl::Status why) {
+  if (!why_.ok()) return;
+  why_ = std::move(why);
+  SetState(kFailed);
+}
+
+void ChannelClient::SetState(uint32_t bit) {
+  state_.fetch_or(bit, std::memory_order_acq_rel);
+  interrupt_.Signal();  // after the state, see SleepUntil()
+}
+
+void ChannelClient::ClearState(uint32_t bit) {
+  if ((state_.fetch_and(~bit, std::memory_order_acq_rel) & ~bit) == 0) interrupt_.Drain();
 }
 
 ChannelClient::DeviceReport ChannelClient::device_report() const {

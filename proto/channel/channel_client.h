@@ -5,9 +5,10 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <string>
-#include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -18,6 +19,15 @@
 #include "proto/channel/deadline.h"
 
 namespace bulkhead::channel {
+
+// What ChannelClient::PrepareSuccessor() has arranged.
+struct SuccessorPlan {
+  uint64_t head = 0;       // ticket of the last request that counts as processed
+  uint64_t waiting = 0;    // requests after it, for the successor
+  uint64_t discarded = 0;  // requests given up because the caller wished so
+  // DataLoss: the last process broke the protocol, and this is how. It is repaired.
+  absl::Status violation;
+};
 
 // The vmm's end of one device's channel: sends accesses, in one total order, and waits for
 // answers. Owns all shared memory and events, and outlives the device processes: a successor
@@ -34,9 +44,21 @@ namespace bulkhead::channel {
 // Errors of Post(), Call() and AwaitAnswer():
 //   DeadlineExceeded  the timeout passed
 //   Cancelled         CancelWaits()
-//   DataLoss          the device broke the protocol (the message says how); final
-//   as given          to Fail(); final
+//   DataLoss          the device broke the protocol (the message says how); until Reopen()
+//   as given          to Fail(); until Reopen()
+//   Unavailable       PrepareSuccessor() gave the request up: it will not be answered
 //   InvalidArgument   the arguments, or the device refused the request
+//
+// From one device process to the next:
+//
+//   [Fail(why)]          if accesses are not to wait for the successor; a process that breaks the
+//                        protocol has failed the channel by that
+//   PrepareSuccessor()   once the process is dead and waited for
+//   <attach>
+//   [Reopen()]           if the channel has failed
+//
+// Whoever waits all that time, or goes on waiting later by AwaitAnswer(), gets the successor's
+// answer.
 class ChannelClient {
  public:
   // Errors: InvalidArgument (options), else as memfd_create(2), mmap(2), eventfd(2), pipe2(2).
@@ -61,9 +83,12 @@ class ChannelClient {
   // Errors: also FailedPrecondition (there is no such request).
   absl::StatusOr<uint64_t> AwaitAnswer(uint32_t waiter, absl::Duration timeout);
 
-  // The device died or misbehaved, and no successor will come: releases every waiter at once,
-  // and every later call returns `why`, which is not OK. The first failure counts.
+  // Releases every waiter at once, and every call until Reopen() returns `why`, which is not OK.
+  // The first failure counts. What is in the ring stays there.
   void Fail(absl::Status why);
+  // Ends the failure: calls work again, and what still waits goes on waiting. A violation of the
+  // protocol stays one until PrepareSuccessor() has repaired it.
+  void Reopen();
   // OK, or why the channel failed: given to Fail(), or found by a check of this class.
   absl::Status status() const;
 
@@ -71,10 +96,22 @@ class ChannelClient {
   void CancelWaits();
   void ResumeWaits();
 
-  // To be called between the death of a device process and the attachment of its successor:
-  // checks what it left, so that the successor starts from a possible head.
-  // Errors: DataLoss (impossible; the channel has failed).
-  absl::Status CheckBeforeSuccessor();
+  // Makes what a device process left fit for its successor. Call it before each attachment but
+  // the first, while no process is attached: the last one is dead and waited for. The channel
+  // may be in use, and stays failed if it has failed. Can be repeated.
+  //
+  // A request counts as processed if the head has passed it, or if it or a later one has been
+  // answered. A request that is not processed waits for the successor, and so does who waits for
+  // its answer; who waits for the answer to a processed request and finds none is released with
+  // Unavailable. What no honest process can have left, in a memory that any process could write,
+  // is replaced by what the vmm itself has seen.
+  //
+  // `discard_requests`: the successor starts with an empty ring. All that was sent before this
+  // call is given up, and who waits for an answer to it is released at once with Unavailable.
+  //
+  // Errors: DeadlineExceeded (another thread stands in the middle of a call for a second: nothing
+  // has changed, try again), else as mmap(2).
+  absl::StatusOr<SuccessorPlan> PrepareSuccessor(bool discard_requests);
 
   // What the device process says about itself. Untrusted, for reports only.
   struct DeviceReport {
@@ -98,12 +135,17 @@ class ChannelClient {
  private:
   friend class ChannelPeer;  // tests: another mapping, a look inside
 
-  // What only the thread that uses a waiter touches.
+  // Written by the thread that uses the waiter alone.
   struct alignas(kCacheLineBytes) Waiter {
-    explicit Waiter(absl::Duration max_poll) : poll(max_poll) {}
-    AdaptivePoll poll;
+    AdaptivePoll poll{absl::ZeroDuration()};
     uint64_t awaited_ticket = 0;  // of the last request whose answer was not taken; 0: none
     uint8_t awaited_size_bytes = 0;
+    // For PrepareSuccessor(). Of requests that are answered, the last one sent (set before the
+    // device can see it), and the last one whose answer was taken.
+    std::atomic<uint64_t> sent_ticket{0};
+    std::atomic<uint64_t> taken_ticket{0};
+    // 1: in HeadMovedPast(), between reading the head and taking it in.
+    std::atomic<uint32_t> reads_head{0};
   };
 
   ChannelClient(const ChannelOptions& options, ChannelMemory memory, EventFd interrupt);
@@ -113,16 +155,21 @@ class ChannelClient {
   absl::StatusOr<uint64_t> Send(const RequestShape& shape, uint64_t offset, uint64_t data,
                                 LazyDeadline& deadline);
 
-  enum class Answer { kNone, kFound, kForged };
+  // kLost: there is none, and there will be none.
+  enum class Answer { kNone, kFound, kForged, kLost };
   Answer LookForAnswer(uint32_t waiter, std::memory_order order) const;
   absl::StatusOr<uint64_t> WaitForAnswer(uint32_t waiter, LazyDeadline& deadline);
   absl::StatusOr<uint64_t> TakeAnswer(uint32_t waiter);
 
   // The next ticket, or 0 if the ring is full or the channel has failed.
-  uint64_t TryReserve();
+  uint64_t TryReserve(uint32_t waiter);
   absl::StatusOr<uint64_t> ReserveWhenFull(uint32_t waiter, LazyDeadline& deadline);
   // Takes in how far the device has got: is it past `known`? Impossible fails the channel.
-  bool HeadMovedPast(uint64_t known);
+  bool HeadMovedPast(uint32_t waiter, uint64_t known);
+  // Why `head` is impossible, read after `seen` was. Empty: it is possible.
+  std::string HeadFault(uint64_t seen, uint64_t head) const;
+  // The last ticket, at most `to`, up to which all requests after `from` have been sent.
+  uint64_t SentWithoutGap(uint64_t from, uint64_t to) const;
 
   // Sleeps until `ready()`, which must read with seq_cst what the device writes before it wakes
   // a waiter.
@@ -130,12 +177,26 @@ class ChannelClient {
   absl::Status SleepUntil(uint32_t waiter, LazyDeadline& deadline, Ready ready);
   // Why waiting is not allowed now: failed or cancelled. OK: it is.
   absl::Status Interruption() const;
-  // Fails the channel because the device broke the protocol. Returns the error.
-  absl::Status Broken(const std::string& how);
+  // Fails the channel because the device broke the protocol, and returns the error. OK if that
+  // was seen before PrepareSuccessor() repaired it: `preparations` is from before the look.
+  absl::Status Broken(uint64_t preparations, const std::string& how);
+  static absl::Status ProtocolError(const std::string& how);
 
-  static constexpr uint32_t kFailing = 1;  // one thread is about to set kFailed
-  static constexpr uint32_t kFailed = 2;   // why_ is set
-  static constexpr uint32_t kCancelled = 4;
+  // For PrepareSuccessor(). The highest ticket that was answered.
+  uint64_t EraseForgedAnswers(const ResponseView& responses,
+                              absl::FunctionRef<void(const std::string&)> violated);
+  // Wait until all threads that were between reading the head and taking it in are past that;
+  // until all requests up to `tail` are sent.
+  absl::Status AwaitHeadReaders() const;
+  absl::Status AwaitSenders(uint64_t tail) const;
+
+  // Under mutex_.
+  void SetFailed(absl::Status why);
+  void SetState(uint32_t bit);
+  void ClearState(uint32_t bit);
+
+  static constexpr uint32_t kFailed = 1;  // why_ is not OK
+  static constexpr uint32_t kCancelled = 2;
 
   const ChannelOptions options_;
   const ChannelMemory memory_;
@@ -144,10 +205,17 @@ class ChannelClient {
   // Readable while waiting is not allowed. The vmm's alone: a device could empty the completion
   // events in the moment when a waiter is to be released.
   const EventFd interrupt_;
-  std::vector<Waiter> waiters_;
+  const std::unique_ptr<Waiter[]> waiters_;
 
-  alignas(kCacheLineBytes) std::atomic<uint32_t> state_{0};
-  absl::Status why_;  // written once, before kFailed is set
+  // Orders all that interrupts, fails or repairs; never taken on the way of an access that
+  // works. Not absl::Mutex: ThreadSanitizer must see it in stress_test.
+  mutable std::mutex mutex_;
+  absl::Status why_;     // guarded by mutex_
+  absl::Status broken_;  // guarded by mutex_: how the device broke the protocol
+
+  alignas(kCacheLineBytes) std::atomic<uint32_t> state_{0};  // written under mutex_
+  std::atomic<uint64_t> preparations_{0};  // how often PrepareSuccessor() has changed things
+  std::atomic<uint64_t> settled_{0};  // requests up to this ticket are answered by now or never
 
   alignas(kCacheLineBytes) std::atomic<uint64_t> tail_{0};       // the last ticket handed out
   alignas(kCacheLineBytes) std::atomic<uint64_t> seen_head_{0};  // the last head found possible

@@ -31,10 +31,12 @@
 //           +29         flags          device: ChannelServer::TryPeek() (must be zero)
 //
 // RESPONSE MEMORY: only writer the device, whoever that is by now: the vmm trusts none of it,
-// and maps it read-only. It cannot shrink (sealed), so reading it cannot fault.
+// and maps it read-only. It cannot shrink (sealed), so reading it cannot fault. Between two
+// device processes the vmm writes head, sleeping and completion tickets, see
+// ChannelClient::PrepareSuccessor().
 //
 //   0x000             generation       vmm, for reports only
-//   0x040             head             vmm: ChannelClient::RefreshHead(); a successor:
+//   0x040             head             vmm: ChannelClient::LookAtHead(); a successor:
 //                                      ChannelServer::Create()
 //   0x080             sleeping         vmm; any value is harmless (zero or not)
 //   0x0c0             counters         vmm, for reports only
@@ -70,6 +72,10 @@ enum class CompletionStatus : uint64_t {
   kDone = 0,
   kRefused = 1,  // the device found the request malformed and did nothing
 };
+
+constexpr bool IsCompletionStatus(uint64_t status) {
+  return status <= static_cast<uint64_t>(CompletionStatus::kRefused);
+}
 
 constexpr bool IsAccessSize(uint8_t size_bytes) {
   return size_bytes == 1 || size_bytes == 2 || size_bytes == 4 || size_bytes == 8;

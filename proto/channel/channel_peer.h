@@ -25,7 +25,9 @@ class ChannelPeer {
   static const RequestView& requests(const ChannelClient& client) { return client.requests_; }
 
   // Takes a ticket and never publishes it: a producer between the two.
-  static uint64_t Reserve(ChannelClient& client) { return client.TryReserve(); }
+  static uint64_t Reserve(ChannelClient& client, uint32_t waiter = 0) {
+    return client.TryReserve(waiter);
+  }
   static uint64_t tail(const ChannelClient& client) { return client.tail_.load(); }
 
   static bool DeviceSleeps(const ChannelClient& client) {

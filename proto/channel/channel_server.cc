@@ -164,6 +164,16 @@ bool ChannelServer::TryPeek(Request& out) {
   }
 }
 
+uint64_t ChannelServer::VisibleTail() const {
+  uint64_t tail = head_;
+  // acquire: to see the same as TryPeek().
+  while (tail - head_ < parameters_.slots &&
+         requests_.slot(tail + 1).sequence.load(std::memory_order_acquire) == tail + 1) {
+    ++tail;
+  }
+  return tail;
+}
+
 bool ChannelServer::HasLaterRequest() const {
   // Each waiter sends one request at a time. So of any `waiters` requests in a row before one
   // that is there, one at least is there too: looking further than that is needless.

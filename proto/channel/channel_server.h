@@ -74,12 +74,20 @@ class ChannelServer {
   // again until it is processed. Malformed requests are refused here and never seen.
   bool TryPeek(Request& out);
 
+  // The ticket of the last request wholly processed, by this process or one before it.
+  uint64_t head() const { return head_; }
+  // The ticket of the last request that can be processed now: all after head() are there, up to
+  // this one. Equal to head(): there is none. Counts at most a ring full.
+  uint64_t VisibleTail() const;
+
   // True if a request after the next one is there, even while the next one is missing: its
   // sender has its ticket and is about to publish it. What comes by another path than the ring,
   // as a doorbell does, may have been sent after such a later request.
   bool HasLaterRequest() const;
 
   // Answers the request that TryPeek() gave last, and wakes its waiter. Not for kPostedWrite.
+  // Whether this process has applied it, or a predecessor had that died before it could answer,
+  // is not the channel's business; the same goes for Retire().
   void Complete(const Request& request, uint64_t data);
   // Done with the request that TryPeek() gave last. For kPostedWrite only.
   void Retire(const Request& request);

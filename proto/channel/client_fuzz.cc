@@ -1,6 +1,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 
@@ -38,7 +39,7 @@ class HostileSession {
 
   void Run() {
     while (!input_.empty()) {
-      switch (input_.Byte() % 12) {
+      switch (input_.Byte() % 14) {
         case 0:
         case 1:
           Post();
@@ -71,6 +72,10 @@ class HostileSession {
         case 11:
           Signal();
           break;
+        case 12:
+        case 13:
+          Recover();
+          break;
       }
     }
   }
@@ -91,16 +96,19 @@ class HostileSession {
 
   StatusCode RefreshHead() {
     const uint64_t head = response_->header().head.load();
-    if (head < seen_head_ || head > tail_) {
-      failed_ = true;
-      return StatusCode::kDataLoss;
-    }
+    if (head < seen_head_ || head > tail_) return Broken();
     seen_head_ = head;
     return StatusCode::kOk;
   }
 
+  StatusCode Broken() {
+    broken_ = true;
+    failed_ = StatusCode::kDataLoss;
+    return failed_;
+  }
+
   void Post() {
-    const StatusCode expected = failed_ ? StatusCode::kDataLoss : Reserve();
+    const StatusCode expected = failed_ != StatusCode::kOk ? failed_ : Reserve();
     Require(client_
                 ->Post(input_.Byte() % kWaiters, input_.Byte(), input_.Take(8), 4, input_.Take(8),
                        absl::ZeroDuration())
@@ -111,10 +119,11 @@ class HostileSession {
     const uint32_t waiter = input_.Byte() % kWaiters;
     const uint8_t size_bytes = 1 << input_.Byte() % 4;
     awaited_[waiter] = 0;
-    StatusCode expected = failed_      ? StatusCode::kDataLoss
-                          : cancelled_ ? StatusCode::kCancelled
-                                       : Reserve();
+    StatusCode expected = failed_ != StatusCode::kOk ? failed_
+                          : cancelled_               ? StatusCode::kCancelled
+                                                     : Reserve();
     if (expected == StatusCode::kOk) {
+      sent_[waiter] = tail_;
       awaited_[waiter] = tail_;
       size_bytes_[waiter] = size_bytes;
       expected = Answered(waiter);
@@ -125,23 +134,24 @@ class HostileSession {
 
   void Await() {
     const uint32_t waiter = input_.Byte() % kWaiters;
-    const StatusCode expected = awaited_[waiter] == 0 ? StatusCode::kFailedPrecondition
-                                : failed_             ? StatusCode::kDataLoss
-                                : cancelled_          ? StatusCode::kCancelled
-                                                      : Answered(waiter);
+    const StatusCode expected = awaited_[waiter] == 0        ? StatusCode::kFailedPrecondition
+                                : failed_ != StatusCode::kOk ? failed_
+                                : cancelled_                 ? StatusCode::kCancelled
+                                                             : Answered(waiter);
     Compare(waiter, expected, client_->AwaitAnswer(waiter, absl::ZeroDuration()));
   }
 
   StatusCode Answered(uint32_t waiter) {
     const uint64_t answered = response_->completion(waiter).ticket.load();
-    if (answered < awaited_[waiter]) return StatusCode::kDeadlineExceeded;
-    const bool forged = answered > awaited_[waiter];
-    awaited_[waiter] = 0;
-    const uint64_t status = response_->completion(waiter).status.Read();
-    if (forged || status > 1) {
-      failed_ = true;
-      return StatusCode::kDataLoss;
+    if (answered < awaited_[waiter]) {
+      if (awaited_[waiter] > settled_) return StatusCode::kDeadlineExceeded;
+      awaited_[waiter] = 0;
+      return StatusCode::kUnavailable;
     }
+    const uint64_t status = response_->completion(waiter).status.Read();
+    if (answered > awaited_[waiter] || status > 1) return Broken();
+    taken_[waiter] = awaited_[waiter];
+    awaited_[waiter] = 0;
     return status == 0 ? StatusCode::kOk : StatusCode::kInvalidArgument;
   }
 
@@ -162,13 +172,56 @@ class HostileSession {
         client_->ResumeWaits();
         cancelled_ = false;
         break;
-      case 2: {
-        const StatusCode expected = failed_ ? StatusCode::kDataLoss : RefreshHead();
-        Require(client_->CheckBeforeSuccessor().code() == expected);
+      case 2:
+        client_->Fail(absl::AbortedError("by the vmm"));
+        if (failed_ == StatusCode::kOk) failed_ = StatusCode::kAborted;
         break;
-      }
     }
     client_->device_report();
+    Require(client_->status().code() == failed_);
+  }
+
+  void Recover() {
+    if (input_.Byte() % 2 == 0) {
+      client_->Reopen();
+      failed_ = broken_ ? StatusCode::kDataLoss : StatusCode::kOk;
+      return;
+    }
+    const bool discard = input_.Byte() % 4 == 0;
+    const uint64_t left = response_->header().head.load();
+    const bool possible = left >= seen_head_ && left <= tail_;
+    const uint64_t passed = possible ? left : seen_head_;
+    bool violation = broken_ || !possible;
+    uint64_t answered = 0;
+    uint64_t kept[kWaiters];
+    for (uint32_t i = 0; i < kWaiters; ++i) {
+      kept[i] = response_->completion(i).ticket.load();
+      const bool unknown = response_->completion(i).status.Read() > 1;
+      if (kept[i] > sent_[i] || (kept[i] == sent_[i] && unknown)) {
+        violation = true;
+        kept[i] = 0;
+      }
+      answered = std::max({answered, kept[i], taken_[i]});
+    }
+    violation |= possible && answered > passed + 1;
+    const uint64_t processed = std::max(passed, answered);
+    seen_head_ = discard ? tail_ : processed;
+    settled_ = seen_head_;
+    broken_ = false;
+
+    const SuccessorPlan plan = *client_->PrepareSuccessor(discard);
+    Require(plan.head == seen_head_ && plan.waiting == tail_ - seen_head_);
+    Require(plan.discarded == seen_head_ - processed);
+    Require(plan.violation.ok() == !violation);
+    Require(response_->header().head.load() == seen_head_);
+    Require(response_->header().sleeping.load() == 0);
+    for (uint32_t i = 0; i < kWaiters; ++i) {
+      Require(response_->completion(i).ticket.load() == kept[i]);
+    }
+    // The successor accepts what it finds.
+    const auto successor = ConnectServer(*client_, 2);
+    Require(successor.ok() && (*successor)->head() == plan.head);
+    Require((*successor)->VisibleTail() == tail_);
   }
 
   void Signal() {
@@ -190,9 +243,13 @@ class HostileSession {
   // The account.
   uint64_t tail_ = 0;
   uint64_t seen_head_ = 0;
-  bool failed_ = false;
+  uint64_t settled_ = 0;
+  StatusCode failed_ = StatusCode::kOk;
+  bool broken_ = false;
   bool cancelled_ = false;
   uint64_t awaited_[kWaiters] = {};
+  uint64_t sent_[kWaiters] = {};
+  uint64_t taken_[kWaiters] = {};
   uint8_t size_bytes_[kWaiters] = {};
 };
 

@@ -142,7 +142,8 @@ TEST_F(ProcessTest, KillingTheDeviceOverAndOverLosesAndReordersNothing) {
       std::this_thread::yield();
     }
     devices[i]->Kill();
-    ASSERT_TRUE(client_->CheckBeforeSuccessor().ok()) << client_->status();
+    const absl::StatusOr<SuccessorPlan> plan = client_->PrepareSuccessor(false);
+    ASSERT_TRUE(plan.ok() && plan->violation.ok()) << plan->violation;
   }
   devices[kKills]->Start();
   while (client_->device_report().generation != kKills + 1) std::this_thread::yield();

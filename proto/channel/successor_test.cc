@@ -54,7 +54,7 @@ TEST_F(SuccessorTest, AnswersTheReadThatItsPredecessorFetchedAndDiedWith) {
   EXPECT_EQ(Next(*server).offset, 0x30u);
   server.reset();  // dies here
 
-  ASSERT_TRUE(client_->CheckBeforeSuccessor().ok());
+  ASSERT_TRUE(client_->PrepareSuccessor(false).ok());
   server = *ConnectServer(*client_, /*generation=*/2);
   EXPECT_EQ(client_->device_report().generation, 2u);
   const Request request = Next(*server);
@@ -135,16 +135,26 @@ TEST_F(SuccessorTest, RefusesAHeadWhoseRequestsAreOverwritten) {
   }
 }
 
-TEST_F(SuccessorTest, VmmFindsAnImpossibleHeadBeforeASuccessorMeetsIt) {
+TEST_F(SuccessorTest, StartsAtTheLastHeadFoundPossibleWhereItsPredecessorLeftAnImpossibleOne) {
   auto server = *ConnectServer(*client_, 1);
   for (uint64_t i = 1; i <= 3; ++i) {
     Post(i);
     server->Retire(Next(*server));
   }
-  ASSERT_TRUE(client_->CheckBeforeSuccessor().ok());
-  head().store(2);
-  EXPECT_EQ(client_->CheckBeforeSuccessor().code(), StatusCode::kDataLoss);
-  EXPECT_EQ(client_->Post(0, 0, 0, 8, 0, kLong).code(), StatusCode::kDataLoss);
+  ASSERT_TRUE(client_->PrepareSuccessor(false)->violation.ok());
+  Post(4);
+  for (const uint64_t impossible : {uint64_t{2}, uint64_t{5}, UINT64_MAX}) {
+    head().store(impossible);
+    const absl::StatusOr<SuccessorPlan> plan = client_->PrepareSuccessor(false);
+    EXPECT_EQ(plan->violation.code(), StatusCode::kDataLoss);
+    EXPECT_EQ(plan->head, 3u);
+    EXPECT_EQ(plan->waiting, 1u);
+  }
+  EXPECT_TRUE(client_->PrepareSuccessor(false)->violation.ok()) << "repaired";
+  server = *ConnectServer(*client_, 2);
+  EXPECT_EQ(server->head(), 3u);
+  EXPECT_EQ(server->VisibleTail(), 4u);
+  EXPECT_EQ(Next(*server).data, 4u);
 }
 
 }  // namespace

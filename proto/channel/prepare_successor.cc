@@ -1,0 +1,137 @@
+#include <fcntl.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "base/status_macros.h"
+#include "proto/channel/channel_client.h"
+
+// What ChannelClient does between two device processes. Other threads send and wait meanwhile;
+// nobody but this thread writes response memory, as the last process is dead.
+
+namespace bulkhead::channel {
+namespace {
+
+// How long another thread may stand between two instructions: it was descheduled.
+constexpr auto kStepTimeout = std::chrono::seconds(1);
+
+template <typename Passed>
+absl::Status AwaitStep(Passed passed) {
+  const auto deadline = std::chrono::steady_clock::now() + kStepTimeout;
+  while (!passed()) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      return absl::DeadlineExceededError("another thread stands still in the middle of an access");
+    }
+    std::this_thread::yield();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<SuccessorPlan> ChannelClient::PrepareSuccessor(bool discard_requests) {
+  ASSIGN_OR_RETURN(MemoryMapping mapping,
+                   MemoryMapping::Map(memory_.response_memory.get(), 0,
+                                      ResponseView::SizeBytes(options_.waiters),
+                                      MemoryMapping::Protection::kReadWrite));
+  const ResponseView responses(mapping.data());
+  SuccessorPlan plan;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const uint64_t sent_before = tail_.load(std::memory_order_relaxed);
+    if (discard_requests) RETURN_IF_ERROR(AwaitSenders(sent_before));
+    // Nobody takes in a head from now on: who finds this impossible one waits for the mutex.
+    std::atomic<uint64_t>& shared_head = responses.header().head;
+    const uint64_t head = shared_head.exchange(UINT64_MAX, std::memory_order_seq_cst);
+    if (const absl::Status waited = AwaitHeadReaders(); !waited.ok()) {
+      shared_head.store(head, std::memory_order_seq_cst);
+      preparations_.fetch_add(1, std::memory_order_release);  // as below
+      return waited;
+    }
+
+    plan.violation = std::exchange(broken_, absl::OkStatus());
+    const auto violated = [&](const std::string& how) {
+      if (plan.violation.ok()) plan.violation = ProtocolError(how);
+    };
+    // relaxed: AwaitHeadReaders() came after the last who moved it.
+    const uint64_t seen = seen_head_.load(std::memory_order_relaxed);
+    const std::string fault = HeadFault(seen, head);
+    if (!fault.empty()) violated(fault);
+    const uint64_t passed = fault.empty() ? head : seen;
+    const uint64_t answered = EraseForgedAnswers(responses, violated);
+    // An honest process may have died between an answer and the head's step over its request.
+    if (fault.empty() && answered > passed + 1) {
+      violated(absl::StrFormat("it answered request %d with its head at %d", answered, passed));
+    }
+    plan.head = answered > passed ? SentWithoutGap(passed, answered) : passed;
+    if (discard_requests && sent_before > plan.head) {
+      plan.discarded = sent_before - plan.head;
+      plan.head = sent_before;
+    }
+    plan.waiting = tail_.load(std::memory_order_relaxed) - plan.head;
+
+    responses.header().sleeping.store(0, std::memory_order_relaxed);
+    // release: as in HeadMovedPast(). Before the head, lest that looks as if it had moved back.
+    seen_head_.store(plan.head, std::memory_order_release);
+    shared_head.store(plan.head, std::memory_order_seq_cst);
+    // release: pairs with the load in WaitForAnswer(): answers of the dead process come first.
+    settled_.store(plan.head, std::memory_order_release);
+    // release: pairs with the loads before a look: what is found then is not the dead one's.
+    preparations_.fetch_add(1, std::memory_order_release);
+  }
+
+  // Now that all is in place: whoever sleeps, for an answer or for space, looks again.
+  for (const EventFd& event : memory_.completion_events) {
+    // The dead process may have left it blocking and full.
+    const int flags = fcntl(event.fd(), F_GETFL);
+    fcntl(event.fd(), F_SETFL, flags | O_NONBLOCK);
+    event.Signal();
+  }
+  return plan;
+}
+
+uint64_t ChannelClient::EraseForgedAnswers(const ResponseView& responses,
+                                           absl::FunctionRef<void(const std::string&)> violated) {
+  uint64_t answered = 0;
+  for (uint32_t i = 0; i < options_.waiters; ++i) {
+    CompletionSlot& completion = responses.completion(i);
+    // acquire, and in this order: an honest answer comes after its request was noted as sent.
+    const uint64_t ticket = completion.ticket.load(std::memory_order_acquire);
+    const uint64_t sent = waiters_[i].sent_ticket.load(std::memory_order_acquire);
+    const uint64_t status = completion.status.Read();
+    if (ticket > sent) {
+      violated(absl::StrFormat("it answered a request that waiter %d never made", i));
+    } else if (ticket == sent && !IsCompletionStatus(status)) {
+      violated(absl::StrFormat("it answered with the unknown status %d", status));
+    } else {
+      answered = std::max(answered, ticket);
+      // relaxed: the acquire above orders it.
+      answered = std::max(answered, waiters_[i].taken_ticket.load(std::memory_order_relaxed));
+      continue;
+    }
+    // The ticket alone: a waiter that has read it is about to read the rest.
+    completion.ticket.store(0, std::memory_order_release);
+    answered = std::max(answered, waiters_[i].taken_ticket.load(std::memory_order_relaxed));
+  }
+  return answered;
+}
+
+absl::Status ChannelClient::AwaitHeadReaders() const {
+  for (uint32_t i = 0; i < options_.waiters; ++i) {
+    // seq_cst: whoever is not seen here finds the head that PrepareSuccessor() has just written.
+    // Partner: the store in HeadMovedPast().
+    RETURN_IF_ERROR(
+        AwaitStep([&] { return waiters_[i].reads_head.load(std::memory_order_seq_cst) == 0; }));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ChannelClient::AwaitSenders(uint64_t tail) const {
+  // Else the ring would be entered anew while the slot of a request given up is being written.
+  return AwaitStep([&] { return SentWithoutGap(0, tail) == tail; });
+}
+
+}  // namespace bulkhead::channel
