@@ -92,7 +92,8 @@ SmallVm::SmallVm(absl::Span<const uint8_t> code, uint32_t vcpus)
   vm_ = ValueOrDie(KvmVm::Create(*kvm_));
   OkOrDie(vm_->AddMemory(*ram_));
   threads_ = std::make_unique<VcpuThreads>(ValueOrDie(vm_->CreateVcpus(vcpus, state)), mmio_space_,
-                                           port_space_, *end_, [] {});
+                                           port_space_, *end_,
+                                           AccessWaits{.cancel = [] {}, .resume = [] {}});
 }
 
 void SmallVm::Start() { OkOrDie(threads_->Start()); }
