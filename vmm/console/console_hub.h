@@ -15,10 +15,11 @@
 
 namespace bulkhead::vmm {
 
-// Joins one console device (proto/console_stream.h) with this process's standard streams, if it
-// has them, and with any number of clients. Its own thread does the work.
+// Joins one console device (proto/console_stream.h) with an input and an output, this process's
+// standard streams, if it is given them, and with any number of clients. Its own thread does the
+// work.
 //
-// - Output goes to standard output without loss: while that takes none, the device is told to
+// - Output goes to the output without loss: while that takes none, the device is told to
 //   wait by its socket being full, as a slow terminal does. Clients never hold anybody up: one
 //   that is too far behind loses output and is told how much.
 // - Input of all comes in the order of its arrival; what the device has not acknowledged is kept,
@@ -38,8 +39,15 @@ class ConsoleHub {
     virtual bool Take(size_t limit, std::string& output, uint64_t& lost_bytes) = 0;
   };
 
-  // Errors: as epoll_create1(2), eventfd(2).
-  static absl::StatusOr<std::unique_ptr<ConsoleHub>> Create(bool standard_streams);
+  // What is joined besides clients. The descriptors are copied.
+  struct Streams {
+    int input_fd = -1;  // -1: none
+    int output_fd = -1;
+    // What a regular file can grow by: a guest cannot fill the host's disk.
+    uint64_t max_file_bytes = uint64_t{256} << 20;
+  };
+  // Errors: as epoll_create1(2), eventfd(2), fstat(2).
+  static absl::StatusOr<std::unique_ptr<ConsoleHub>> Create(const Streams& streams);
   // Clients may outlive it; nothing comes to them any more.
   virtual ~ConsoleHub() = default;
 
@@ -48,7 +56,7 @@ class ConsoleHub {
   // hub's, until the next call. -1: the host has none left; logged.
   virtual int Connect() = 0;
 
-  // Waits until what the device has sent is written to standard output, for `limit` at most. For
+  // Waits until what the device has sent is written to the output, for `limit` at most. For
   // the end of the VM.
   virtual void Drain(absl::Duration limit) = 0;
 

@@ -1,0 +1,398 @@
+#include "vmm/console/console_hub.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <optional>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "base/errno_status.h"
+#include "base/event_fd.h"
+#include "base/log.h"
+#include "base/message_socket.h"
+#include "base/status_macros.h"
+#include "base/unique_fd.h"
+#include "vmm/console/console_exchange.h"
+#include "vmm/console/standard_streams.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// What is read ahead of a slow output: beyond it the device has to wait.
+constexpr size_t kMaxPendingBytes = 64 * 1024;
+// The input takes no more than this of what is kept; the rest is for clients.
+constexpr size_t kMaxKeptOfInput = DeviceStream::kMaxKeptInput / 2;
+constexpr size_t kReadBytes = 4096;
+// Processes that died one after the other while the output was stuck.
+constexpr size_t kMaxWaitingSockets = 16;
+constexpr uint32_t kReadable = EPOLLIN;
+constexpr uint32_t kWritable = EPOLLOUT;
+constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(200);
+
+// The packets of one recvmmsg(2).
+class PacketBatch {
+ public:
+  PacketBatch() {
+    for (size_t i = 0; i < kPackets; ++i) {
+      parts_[i] = {.iov_base = bytes_[i].data(), .iov_len = bytes_[i].size()};
+      headers_[i].msg_hdr.msg_iov = &parts_[i];
+      headers_[i].msg_hdr.msg_iovlen = 1;
+    }
+  }
+
+  // Without blocking. How many there were. Descriptors in them are dropped by the kernel. At the
+  // stream's end all are empty.
+  int Receive(int socket) {
+    int count;
+    do {
+      count = recvmmsg(socket, headers_.data(), kPackets, MSG_DONTWAIT, nullptr);
+      // A process has died with input unread, which is told once, before the packets it has sent.
+    } while (count < 0 && (errno == ECONNRESET || errno == EINTR));
+    return std::max(count, 0);
+  }
+  // A packet that is too long has kMaxPacketBytes + 1.
+  absl::string_view packet(int i) const { return {bytes_[i].data(), headers_[i].msg_len}; }
+
+  static constexpr int kPackets = 16;
+
+ private:
+  std::array<std::array<char, DeviceStream::kMaxPacketBytes + 1>, kPackets> bytes_;
+  std::array<iovec, kPackets> parts_ = {};
+  std::array<mmsghdr, kPackets> headers_ = {};
+};
+
+bool IsHungUp(int socket) {
+  pollfd entry = {.fd = socket, .events = POLLRDHUP, .revents = 0};
+  return poll(&entry, 1, 0) == 1 && (entry.revents & (POLLHUP | POLLRDHUP)) != 0;
+}
+
+class AttachedClient final : public ConsoleHub::Client {
+ public:
+  AttachedClient(std::shared_ptr<ConsoleExchange> exchange, std::function<void()> on_change)
+      : exchange_(std::move(exchange)),
+        listener_(std::make_shared<ConsoleExchange::Listener>(std::move(on_change))) {
+    exchange_->Add(listener_);
+  }
+  ~AttachedClient() override {
+    exchange_->Remove(listener_);
+    listener_->Silence();
+  }
+  size_t Type(absl::string_view bytes) override { return exchange_->Type(*listener_, bytes); }
+  bool Take(size_t limit, std::string& output, uint64_t& lost_bytes) override {
+    return exchange_->Take(*listener_, limit, output, lost_bytes);
+  }
+
+ private:
+  const std::shared_ptr<ConsoleExchange> exchange_;
+  const std::shared_ptr<ConsoleExchange::Listener> listener_;
+};
+
+class Hub final : public ConsoleHub {
+ public:
+  Hub(UniqueFd epoll, EventFd wake, std::optional<SharedStream> input,
+      std::optional<StandardOutput> output)
+      : epoll_(std::move(epoll)),
+        exchange_(std::make_shared<ConsoleExchange>(std::move(wake))),
+        input_(std::move(input)),
+        output_(std::move(output)) {}
+  ~Hub() override;
+
+  absl::Status Start();
+
+  int Connect() override;
+  void Drain(absl::Duration limit) override;
+  std::unique_ptr<Client> Attach(std::function<void()> on_change) override {
+    return std::make_unique<AttachedClient>(exchange_, std::move(on_change));
+  }
+
+ private:
+  // What epoll watches a descriptor for. Its events carry the address.
+  struct Watched {
+    uint32_t wanted = 0;
+    uint32_t ready = 0;  // as of this turn
+  };
+
+  // The hub's thread. Each turn does what can be done now.
+  void Run();
+  // False: the hub ends.
+  bool AwaitTurn();
+  // True: the socket is known to be empty, now or for good.
+  bool ReadDevice();
+  // True: there was one, and it has taken the place of the last.
+  bool TakeNextSocket();
+  void WriteOutput();
+  void ReadInput();
+  void SendInput();
+  void FinishDrains();
+  void UpdateWatches();
+  // False: the descriptor cannot be watched, and errno tells why.
+  bool Watch(int fd, Watched& watched, uint32_t wanted);
+  void EndInput();
+  size_t InputRoom();
+
+  const UniqueFd epoll_;
+  const std::shared_ptr<ConsoleExchange> exchange_;
+
+  absl::Mutex mutex_;
+  UniqueFd device_end_ ABSL_GUARDED_BY(mutex_);  // of the newest socket
+  std::deque<UniqueFd> next_sockets_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  uint64_t drains_wanted_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t drains_done_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  // The hub's thread's alone:
+  uint64_t drains_seen_ = 0;  // of drains_wanted_
+  bool draining_ = false;
+  bool look_at_device_ = false;  // there may be packets, or the next socket
+  UniqueFd socket_;              // not ok(): there is none yet, or the device has shut it down
+  bool socket_is_full_ = false;  // for input
+  std::optional<SharedStream> input_;  // none, or it has ended
+  bool input_can_wait_ = true;         // else it is a file
+  std::optional<StandardOutput> output_;
+  std::string pending_;  // for output_
+  Watched wake_watched_;
+  Watched socket_watched_;
+  Watched input_watched_;
+  Watched output_watched_;
+  PacketBatch batch_;
+
+  std::thread thread_;
+};
+
+Hub::~Hub() {
+  if (!thread_.joinable()) return;
+  Drain(kLastOutputTimeout);
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  exchange_->wake().Signal();
+  thread_.join();
+  exchange_->Close();
+}
+
+absl::Status Hub::Start() {
+  if (!Watch(exchange_->wake().fd(), wake_watched_, kReadable)) {
+    return ErrnoToStatus(errno, "epoll_ctl");
+  }
+  thread_ = std::thread([this] { Run(); });
+  return absl::OkStatus();
+}
+
+int Hub::Connect() {
+  absl::StatusOr<std::pair<UniqueFd, UniqueFd>> sockets = CreateSocketPair(SOCK_SEQPACKET);
+  if (!sockets.ok()) {
+    LogError(absl::StrCat("console: ", sockets.status().message()));
+    return -1;
+  }
+  absl::MutexLock lock(&mutex_);
+  if (next_sockets_.size() == kMaxWaitingSockets) {
+    LogWarning("console output is lost: its device died too often while nobody took any");
+    next_sockets_.pop_front();
+  }
+  next_sockets_.push_back(std::move(sockets->first));
+  device_end_ = std::move(sockets->second);
+  exchange_->wake().Signal();
+  return device_end_.get();
+}
+
+void Hub::Drain(absl::Duration limit) {
+  absl::MutexLock lock(&mutex_);
+  const uint64_t mine = ++drains_wanted_;
+  exchange_->wake().Signal();
+  const auto done = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return drains_done_ >= mine; };
+  mutex_.AwaitWithTimeout(absl::Condition(&done), limit);
+}
+
+void Hub::Run() {
+  while (AwaitTurn()) {
+    const bool is_empty = ReadDevice();
+    WriteOutput();
+    if (is_empty && !TakeNextSocket() && pending_.empty()) FinishDrains();
+    ReadInput();
+    SendInput();
+    exchange_->CallChanged();
+    UpdateWatches();
+  }
+}
+
+bool Hub::AwaitTurn() {
+  for (Watched* watched : {&wake_watched_, &socket_watched_, &input_watched_, &output_watched_}) {
+    watched->ready = 0;
+  }
+  const bool input_is_ready = input_.has_value() && !input_can_wait_ && InputRoom() != 0;
+  const bool is_busy = input_is_ready || (look_at_device_ && pending_.size() < kMaxPendingBytes);
+  std::array<epoll_event, 4> events;
+  // No limit: a wake-up ends the wait.
+  const int n = epoll_wait(epoll_.get(), events.data(), events.size(), is_busy ? 0 : -1);
+  for (int i = 0; i < n; ++i) static_cast<Watched*>(events[i].data.ptr)->ready = events[i].events;
+  if ((socket_watched_.ready & ~kWritable) != 0 || draining_) look_at_device_ = true;
+  if ((socket_watched_.ready & kWritable) != 0) socket_is_full_ = false;
+  if (wake_watched_.ready == 0) return true;
+
+  exchange_->wake().Drain();
+  look_at_device_ = true;
+  absl::MutexLock lock(&mutex_);
+  drains_seen_ = drains_wanted_;
+  draining_ = drains_seen_ != drains_done_;
+  return !stopping_;
+}
+
+bool Hub::ReadDevice() {
+  if (!socket_.ok()) look_at_device_ = false;
+  if (!look_at_device_) return !socket_.ok();
+  if (pending_.size() >= kMaxPendingBytes) return false;
+  look_at_device_ = false;
+  const int count = batch_.Receive(socket_.get());
+  bool has_empty = count == 0;
+  for (int i = 0; i < count; ++i) {
+    has_empty |= batch_.packet(i).empty();
+    if (!batch_.packet(i).empty()) exchange_->Receive(batch_.packet(i), pending_);
+  }
+  if (!output_.has_value()) pending_.clear();
+  if (has_empty && IsHungUp(socket_.get())) {
+    Watch(socket_.get(), socket_watched_, 0);
+    socket_.reset();
+    absl::MutexLock lock(&mutex_);
+    // The newest one's other end is held here as well: it does not end with a process.
+    if (next_sockets_.empty()) LogWarning("a console device has shut its stream down");
+  }
+  return count < PacketBatch::kPackets || !socket_.ok();
+}
+
+bool Hub::TakeNextSocket() {
+  UniqueFd next;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (next_sockets_.empty()) return false;
+    next = std::move(next_sockets_.front());
+    next_sockets_.pop_front();
+  }
+  if (socket_.ok()) Watch(socket_.get(), socket_watched_, 0);
+  socket_ = std::move(next);
+  socket_is_full_ = false;
+  exchange_->WithStream([](DeviceStream& stream) { stream.Connect(); });
+  look_at_device_ = true;
+  return true;
+}
+
+void Hub::WriteOutput() {
+  if (pending_.empty()) return;
+  pending_.erase(0, output_->Write(pending_));
+}
+
+size_t Hub::InputRoom() {
+  const size_t kept =
+      exchange_->WithStream([](const DeviceStream& stream) { return stream.kept_input(); });
+  return kMaxKeptOfInput - std::min(kMaxKeptOfInput, kept);
+}
+
+void Hub::ReadInput() {
+  if (!input_.has_value() || (input_can_wait_ && input_watched_.ready == 0)) return;
+  std::array<char, kReadBytes> bytes;
+  const size_t room = std::min(bytes.size(), InputRoom());
+  if (room == 0) return;
+  const ssize_t count = input_->Read(bytes.data(), room);
+  if (count > 0) {
+    exchange_->WithStream([&](DeviceStream& stream) {
+      return stream.AddInput({bytes.data(), static_cast<size_t>(count)});
+    });
+  } else if (count == 0) {
+    EndInput();
+  } else if (errno != EAGAIN && errno != EINTR) {
+    LogWarning(absl::StrCat("no more console input: ", strerror(errno)));
+    EndInput();
+  }
+}
+
+void Hub::EndInput() {
+  if (input_can_wait_) Watch(input_->fd(), input_watched_, 0);
+  input_.reset();
+}
+
+void Hub::SendInput() {
+  std::string packet;
+  while (socket_.ok() && !socket_is_full_ &&
+         exchange_->WithStream([&](DeviceStream& stream) { return stream.NextPacket(packet); })) {
+    if (send(socket_.get(), packet.data(), packet.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+      if (errno == EINTR) continue;
+      // Or it is shut down, as the next look at it tells.
+      socket_is_full_ = errno == EAGAIN || errno == ENOBUFS;
+      return;
+    }
+    exchange_->WithStream([&](DeviceStream& stream) { stream.PacketSent(packet); });
+  }
+}
+
+void Hub::FinishDrains() {
+  absl::MutexLock lock(&mutex_);
+  drains_done_ = drains_seen_;
+  draining_ = false;
+}
+
+void Hub::UpdateWatches() {
+  if (socket_.ok()) {
+    const uint32_t wanted =
+        (pending_.size() < kMaxPendingBytes ? kReadable : 0) | (socket_is_full_ ? kWritable : 0);
+    if (!Watch(socket_.get(), socket_watched_, wanted)) socket_.reset();
+  }
+  if (output_.has_value() &&
+      !Watch(output_->fd(), output_watched_, pending_.empty() ? 0 : kWritable)) {
+    LogError(absl::StrCat("no more console output: ", strerror(errno)));
+    output_.reset();
+    pending_.clear();
+  }
+  if (input_.has_value() && input_can_wait_ &&
+      !Watch(input_->fd(), input_watched_, InputRoom() == 0 ? 0 : kReadable)) {
+    input_can_wait_ = false;  // EPERM: epoll has no use for it, it never blocks
+  }
+}
+
+bool Hub::Watch(int fd, Watched& watched, uint32_t wanted) {
+  if (wanted == watched.wanted) return true;
+  // Not watched at all while nothing is wanted: epoll would tell of errors and hang-ups.
+  const int operation = watched.wanted == 0 ? EPOLL_CTL_ADD
+                        : wanted == 0       ? EPOLL_CTL_DEL
+                                            : EPOLL_CTL_MOD;
+  epoll_event event = {};
+  event.events = wanted;
+  event.data.ptr = &watched;
+  if (epoll_ctl(epoll_.get(), operation, fd, &event) != 0) return false;
+  watched.wanted = wanted;
+  return true;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ConsoleHub>> ConsoleHub::Create(const Streams& streams) {
+  UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll.ok()) return ErrnoToStatus(errno, "epoll_create1");
+  ASSIGN_OR_RETURN(EventFd wake, EventFd::Create());
+  std::optional<SharedStream> input;
+  if (streams.input_fd >= 0) {
+    ASSIGN_OR_RETURN(input, SharedStream::Create(streams.input_fd, O_RDONLY));
+  }
+  std::optional<StandardOutput> output;
+  if (streams.output_fd >= 0) {
+    ASSIGN_OR_RETURN(SharedStream stream, SharedStream::Create(streams.output_fd, O_WRONLY));
+    output.emplace(std::move(stream), streams.max_file_bytes);
+  }
+  auto hub =
+      std::make_unique<Hub>(std::move(epoll), std::move(wake), std::move(input), std::move(output));
+  RETURN_IF_ERROR(hub->Start());
+  return hub;
+}
+
+}  // namespace bulkhead::vmm
