@@ -6,27 +6,21 @@
 #include <string>
 #include <utility>
 
+#include "base/access_mask.h"
 #include "devices/virtio/virtio_layout.h"
 #include "proto/contract.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
 
-// The body of a struct virtio_pci_cap: what follows its ID and next-pointer bytes.
-constexpr uint64_t kBodyBar = 2;
-constexpr uint64_t kBodyOffset = 6;  // and the length behind it
-constexpr uint64_t kBodySize = 14;
-constexpr uint64_t kBodyData = kBodySize;  // pci_cfg_data
-constexpr uint64_t kWindowSize = kBodyData + 4;
-
 std::string CapabilityBody(CapabilityType type, uint64_t offset, uint64_t length,
                            size_t extra_bytes) {
-  std::string body(kBodySize + extra_bytes, '\0');
+  std::string body(kCapabilityBody + extra_bytes, '\0');
   body[0] = static_cast<char>(2 + body.size());  // cap_len counts the whole capability
   body[1] = static_cast<char>(type);
-  body[kBodyBar] = kBar;
+  body[kCapabilityBar] = kBar;
   const uint32_t place[] = {static_cast<uint32_t>(offset), static_cast<uint32_t>(length)};
-  memcpy(&body[kBodyOffset], place, sizeof(place));
+  memcpy(&body[kCapabilityOffset], place, sizeof(place));
   return body;
 }
 
@@ -64,13 +58,12 @@ PciTransport::PciTransport(std::unique_ptr<VirtioDevice> device)
     : identity_(device->Identify()),
       device_(std::move(device)),
       core_(device_.get(), this),
+      window_(CapabilityBody(CapabilityType::kPciConfig, 0, 0, 4)),
       config_vector_(kNoVector),
-      queue_vectors_(identity_.queue_sizes.size(), kNoVector) {
-  const v1::PciInfo info = Describe();
-  const int last = info.pci().capabilities_size() - 1;
-  window_region_ = static_cast<uint8_t>(kCapabilityRegionBase + last);
-  const std::string& body = info.pci().capabilities(last).body();
-  window_.assign(body.begin(), body.end());
+      queue_vectors_(identity_.queue_sizes.size(), kNoVector) {}
+
+uint8_t PciTransport::window_region() const {
+  return kCapabilityRegionBase + (identity_.config_size != 0 ? 4 : 3);
 }
 
 v1::PciInfo PciTransport::Describe() const {
@@ -80,6 +73,11 @@ v1::PciInfo PciTransport::Describe() const {
   for (const std::string& resource : identity_.required_resources) {
     info.add_required_resources(resource);
   }
+  info.set_saved_state_bytes(static_cast<uint32_t>(sizeof(SavedDevice) +
+                                                   core_.queue_count() * sizeof(SavedQueue) +
+                                                   identity_.saved_state_bytes));
+  info.set_durable_memory_bytes(core_.durable_memory_bytes());
+  info.set_state_version(kSavedStateVersion << 16 | identity_.state_version);
   const uint32_t queues = core_.queue_count();
   v1::PciFunction& pci = *info.mutable_pci();
   pci.set_vendor_id(kPciVendor);
@@ -104,14 +102,15 @@ v1::PciInfo PciTransport::Describe() const {
   add_capability(CapabilityBody(CapabilityType::kCommon, kBarCommon, kCommonConfigSize, 0), false);
   std::string notify =
       CapabilityBody(CapabilityType::kNotify, kBarNotify, queues * kNotifyMultiplier, 4);
-  memcpy(&notify[kBodySize], &kNotifyMultiplier, 4);
+  memcpy(&notify[kCapabilityBody], &kNotifyMultiplier, 4);
   add_capability(std::move(notify), false);
   add_capability(CapabilityBody(CapabilityType::kIsr, kBarIsr, 1, 0), false);
   if (identity_.config_size != 0) {
     add_capability(CapabilityBody(CapabilityType::kDevice, kBarDevice, identity_.config_size, 0),
                    false);
   }
-  add_capability(CapabilityBody(CapabilityType::kPciConfig, 0, 0, 4), true);  // stays the last
+  // Stays the last: see window_region().
+  add_capability(CapabilityBody(CapabilityType::kPciConfig, 0, 0, 4), true);
 
   for (uint32_t i = 0; i < queues; ++i) {
     v1::Doorbell& doorbell = *info.add_doorbells();
@@ -129,13 +128,13 @@ absl::Status PciTransport::Start(DeviceServices& services) {
 
 uint64_t PciTransport::Read(uint8_t region, uint64_t offset, uint8_t size_bytes) {
   if (region == kBar) return ReadBar(offset, size_bytes);
-  if (region == window_region_) return ReadWindow(offset, size_bytes);
+  if (region == window_region()) return ReadWindow(offset, size_bytes);
   return 0;
 }
 
 void PciTransport::Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) {
   if (region == kBar) WriteBar(offset, size_bytes, value);
-  if (region == window_region_) WriteWindow(offset, size_bytes, value);
+  if (region == window_region()) WriteWindow(offset, size_bytes, value);
 }
 
 void PciTransport::OnDoorbell(uint32_t index) {
@@ -148,6 +147,7 @@ void PciTransport::OnFunctionState(const FunctionState& state) {
   // The line follows what the driver has chosen; pending causes stay readable in the ISR.
   services_->SetIntx(!function_.msix_enabled && isr_ != 0);
   core_.SetDmaAllowed(function_.bus_master);
+  RaiseOwedInterrupts();
   // This message was held back while the function could send none.
   const bool needs_reset = (core_.status() & kStatusNeedsReset) != 0;
   if (!was_bus_master && function_.bus_master && needs_reset) InterruptConfig();
@@ -263,13 +263,28 @@ uint64_t PciTransport::ReadField(uint32_t field) const {
   }
 }
 
+template <typename T>
+void PciTransport::Set(T& place, uint64_t value) {
+  if (std::exchange(place, static_cast<T>(value)) != static_cast<T>(value)) {
+    services_->StateChanged();
+  }
+}
+
+void PciTransport::ResetInterrupts() {
+  isr_ = 0;
+  interrupts_owed_ = false;
+  services_->SetIntx(false);
+  config_vector_ = kNoVector;
+  std::fill(queue_vectors_.begin(), queue_vectors_.end(), kNoVector);
+}
+
 void PciTransport::WriteField(uint32_t field, uint64_t value) {
   switch (field) {
     case kDeviceFeatureSelect:
-      device_feature_select_ = static_cast<uint32_t>(value);
+      Set(device_feature_select_, value);
       return;
     case kDriverFeatureSelect:
-      driver_feature_select_ = static_cast<uint32_t>(value);
+      Set(driver_feature_select_, value);
       return;
     case kDriverFeature: {
       if (driver_feature_select_ >= 2) return;
@@ -279,19 +294,14 @@ void PciTransport::WriteField(uint32_t field, uint64_t value) {
       return;
     }
     case kConfigMsixVector:
-      config_vector_ = value <= core_.queue_count() ? static_cast<uint16_t>(value) : kNoVector;
+      Set(config_vector_, value <= core_.queue_count() ? value : kNoVector);
       return;
     case kDeviceStatus:
-      if (value == 0) {
-        isr_ = 0;
-        services_->SetIntx(false);
-        config_vector_ = kNoVector;
-        std::fill(queue_vectors_.begin(), queue_vectors_.end(), kNoVector);
-      }
+      if (value == 0) ResetInterrupts();
       core_.WriteStatus(static_cast<uint8_t>(value));
       return;
     case kQueueSelect:
-      queue_select_ = static_cast<uint16_t>(value);
+      Set(queue_select_, value);
       return;
     default:
       if (queue_select_ < core_.queue_count()) WriteQueueField(field, value);
@@ -303,8 +313,7 @@ void PciTransport::WriteQueueField(uint32_t field, uint64_t value) {
   const uint16_t queue = queue_select_;
   switch (field) {
     case kQueueMsixVector:
-      queue_vectors_[queue] =
-          value <= core_.queue_count() ? static_cast<uint16_t>(value) : kNoVector;
+      Set(queue_vectors_[queue], value <= core_.queue_count() ? value : kNoVector);
       return;
     case kQueueEnable:
       if (value == 1) core_.EnableQueue(queue);
@@ -319,16 +328,16 @@ void PciTransport::WriteQueueField(uint32_t field, uint64_t value) {
   if (setup == nullptr) return;
   switch (field) {
     case kQueueSize:
-      setup->size = static_cast<uint16_t>(value);
+      Set(setup->size, value);
       return;
     case kQueueDescriptors:
-      setup->descriptor_table = value;
+      Set(setup->descriptor_table, value);
       return;
     case kQueueDriver:
-      setup->driver_area = value;
+      Set(setup->driver_area, value);
       return;
     case kQueueDevice:
-      setup->device_area = value;
+      Set(setup->device_area, value);
       return;
     default:
       return;
@@ -341,53 +350,39 @@ uint64_t PciTransport::ReadIsr() {
   return isr;
 }
 
-bool PciTransport::WindowTarget(uint64_t& offset, uint8_t& size_bytes) const {
-  uint32_t place[2];
-  memcpy(place, &window_[kBodyOffset], sizeof(place));
-  const auto [bar_offset, length] = place;
-  // Section 4.1.4.9.2: 1, 2 or 4 bytes, a multiple of that as offset, within the BAR.
-  if (window_[kBodyBar] != kBar) return false;
-  if (length != 1 && length != 2 && length != 4) return false;
-  if (bar_offset % length != 0 || bar_offset > kBarSize - length) return false;
-  offset = bar_offset;
-  size_bytes = static_cast<uint8_t>(length);
-  return true;
-}
-
 uint64_t PciTransport::ReadWindow(uint64_t offset, uint8_t size_bytes) {
-  uint64_t target;
-  uint8_t target_size;
-  const bool touches_data = offset < kWindowSize && offset + size_bytes > kBodyData;
-  if (touches_data && WindowTarget(target, target_size)) {
-    const uint64_t data = ReadBar(target, target_size);
-    memcpy(&window_[kBodyData], &data, 4);
+  const auto target = window_.target();
+  if (ConfigWindow::TouchesData(offset, size_bytes) && target.has_value()) {
+    window_.set_data(static_cast<uint32_t>(ReadBar(target->offset, target->size_bytes)));
+    services_->StateChanged();
   }
-  uint64_t value = 0;
-  if (offset < kWindowSize) {
-    memcpy(&value, &window_[offset], std::min<uint64_t>(size_bytes, kWindowSize - offset));
-  }
-  return value;
+  return window_.Read(offset, size_bytes);
 }
 
 void PciTransport::WriteWindow(uint64_t offset, uint8_t size_bytes, uint64_t value) {
-  for (uint64_t i = 0; i < size_bytes && offset + i < kWindowSize; ++i) {
-    const uint64_t at = offset + i;
-    const bool writable = at == kBodyBar || at >= kBodyOffset;
-    if (writable) window_[at] = static_cast<uint8_t>(value >> (8 * i));
-  }
-  uint64_t target;
-  uint8_t target_size;
-  const bool touches_data = offset < kWindowSize && offset + size_bytes > kBodyData;
-  if (!touches_data || !WindowTarget(target, target_size)) return;
-  uint64_t data = 0;
-  memcpy(&data, &window_[kBodyData], target_size);
-  WriteBar(target, target_size, data);
+  if (window_.Write(offset, size_bytes, value)) services_->StateChanged();
+  const auto target = window_.target();
+  if (!ConfigWindow::TouchesData(offset, size_bytes) || !target.has_value()) return;
+  WriteBar(target->offset, target->size_bytes, window_.data() & AccessMask(target->size_bytes));
 }
 
 void PciTransport::InterruptQueue(uint32_t queue) { Interrupt(queue_vectors_[queue], kIsrQueue); }
 
 void PciTransport::InterruptConfig() { Interrupt(config_vector_, kIsrConfig); }
 
+// Which ones it has raised, no predecessor has told: any may be missing, and a spurious one does no
+// harm.
+void PciTransport::RaiseOwedInterrupts() {
+  const bool possible = function_.bus_master || !function_.msix_enabled;
+  if (!possible || !std::exchange(interrupts_owed_, false)) return;
+  if ((core_.status() & kStatusDriverOk) == 0) return;
+  for (uint32_t i = 0; i < core_.queue_count(); ++i) {
+    if (core_.queue_enabled(i)) InterruptQueue(i);
+  }
+  if ((core_.status() & kStatusNeedsReset) != 0) InterruptConfig();
+}
+
+// The ISR is not saved with each interrupt: RaiseOwedInterrupts() sets it again.
 void PciTransport::Interrupt(uint16_t vector, uint8_t isr_bit) {
   if (function_.msix_enabled) {
     if (vector != kNoVector && function_.bus_master) services_->SignalMsix(vector);

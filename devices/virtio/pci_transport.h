@@ -7,24 +7,16 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "devices/host/device_model.h"
+#include "devices/virtio/config_window.h"
+#include "devices/virtio/saved_state.h"
 #include "devices/virtio/virtio_core.h"
 #include "devices/virtio/virtio_device.h"
+#include "devices/virtio/virtio_layout.h"
 #include "proto/device_control.pb.h"
 
 namespace bulkhead::devices::virtio {
-
-// The one BAR of a virtio device. A page for each structure, so that a guest can map each with
-// the caching and protection that suit it.
-inline constexpr uint8_t kBar = 0;
-inline constexpr uint64_t kBarCommon = 0x0000;
-inline constexpr uint64_t kBarIsr = 0x1000;
-inline constexpr uint64_t kBarDevice = 0x2000;
-inline constexpr uint64_t kBarNotify = 0x3000;
-inline constexpr uint64_t kBarSize = 0x4000;
-inline constexpr uint64_t kBarStructureSize = 0x1000;
-inline constexpr uint32_t kNotifyMultiplier = 4;
-inline constexpr uint32_t kMaxQueues = kBarStructureSize / kNotifyMultiplier;
 
 // A virtio device on PCI (virtio 1.2, section 4.1, without the legacy interface): its registers
 // and interrupts around a VirtioCore. Registers take accesses of any width and alignment; what
@@ -33,7 +25,7 @@ inline constexpr uint32_t kMaxQueues = kBarStructureSize / kNotifyMultiplier;
 // MSI-X vectors: one a queue and one for configuration changes; the driver decides which is which.
 class PciTransport : public DeviceModel, private InterruptSink {
  public:
-  // At most kMaxQueues queues.
+  // At most kMaxPciQueues queues.
   explicit PciTransport(std::unique_ptr<VirtioDevice> device);
 
   v1::PciInfo Describe() const override;
@@ -42,6 +34,13 @@ class PciTransport : public DeviceModel, private InterruptSink {
   void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
   void OnDoorbell(uint32_t index) override;
   void OnFunctionState(const FunctionState& state) override;
+  size_t Save(absl::Span<uint8_t> out) const override;
+  absl::Status Restore(absl::Span<const uint8_t> state) override;
+  // Keeps what the vmm has told by OnFunctionState().
+  void Reset() override;
+  void SetServing(bool serving) override { core_.SetServing(serving); }
+  bool at_rest() const override { return core_.at_rest(); }
+  void AppendMetrics(v1::DeviceMetrics& metrics) const override { core_.AppendMetrics(metrics); }
 
  private:
   uint64_t ReadBar(uint64_t offset, uint8_t size_bytes);
@@ -52,23 +51,27 @@ class PciTransport : public DeviceModel, private InterruptSink {
   void WriteField(uint32_t field, uint64_t value);
   void WriteQueueField(uint32_t field, uint64_t value);
   uint64_t ReadIsr();
+  template <typename T>
+  void Set(T& place, uint64_t value);
+  void ResetInterrupts();
+  absl::Status RestoreTransport(const SavedDevice& device, absl::Span<const SavedQueue> queues);
 
-  // VIRTIO_PCI_CAP_PCI_CFG: a window into the BAR for guests that cannot map it. Offsets count
-  // from the capability's third byte.
   uint64_t ReadWindow(uint64_t offset, uint8_t size_bytes);
   void WriteWindow(uint64_t offset, uint8_t size_bytes, uint64_t value);
-  bool WindowTarget(uint64_t& offset, uint8_t& size_bytes) const;
 
   void InterruptQueue(uint32_t queue) override;
   void InterruptConfig() override;
   void Interrupt(uint16_t vector, uint8_t isr_bit);
+  void RaiseOwedInterrupts();
+
+  // The channel region of the last capability.
+  uint8_t window_region() const;
 
   const VirtioIdentity identity_;
   const std::unique_ptr<VirtioDevice> device_;
   VirtioCore core_;
   DeviceServices* services_ = nullptr;
-  uint8_t window_region_ = 0;
-  std::vector<uint8_t> window_;  // the body of the PCI_CFG capability
+  ConfigWindow window_;
 
   FunctionState function_;
   uint32_t device_feature_select_ = 0;
@@ -77,6 +80,8 @@ class PciTransport : public DeviceModel, private InterruptSink {
   uint16_t config_vector_;
   std::vector<uint16_t> queue_vectors_;
   uint8_t isr_ = 0;
+  // A predecessor may have died before it raised them.
+  bool interrupts_owed_ = false;
 };
 
 }  // namespace bulkhead::devices::virtio

@@ -9,6 +9,7 @@
 
 #include "devices/host/testing/fake_services.h"
 #include "devices/virtio/testing/fake_driver.h"
+#include "devices/virtio/testing/holding_device.h"
 #include "devices/virtio/virtio_layout.h"
 #include "gtest/gtest.h"
 #include "proto/contract.h"
@@ -16,63 +17,10 @@
 namespace bulkhead::devices::virtio {
 namespace {
 
-constexpr uint64_t kTypeFeature = uint64_t{1} << 5;
 constexpr uint64_t kAllFeatures = ~uint64_t{0};
-constexpr uint16_t kQueueSize1 = 16;
-constexpr uint32_t kConfigSize = 6;
-
-// A device type that holds chains in flight until the test lets them go.
-class HoldingDevice : public VirtioDevice {
- public:
-  VirtioIdentity Identify() const override {
-    return {.model = "virtio-test",
-            .type = 42,
-            .pci_class = 0x123456,
-            .config_size = kConfigSize,
-            .queue_sizes = {8, kQueueSize1},
-            .required_resources = {"thing"}};
-  }
-  absl::Status Start(VirtioServices& services) override {
-    virtio = &services;
-    return absl::OkStatus();
-  }
-  uint64_t features() const override { return kTypeFeature; }
-  void OnFeatures(uint64_t features) override { negotiated.push_back(features); }
-  void OnQueue(uint32_t queue) override {
-    ++calls[queue];
-    Virtqueue& ring = virtio->queue(queue);
-    std::vector<iovec> storage(ring.max_size());
-    DescriptorChain chain;
-    do {
-      ring.SuppressDoorbells();
-      while (ring.Pop(absl::MakeSpan(storage), chain)) held[queue].push_back(chain.head);
-    } while (ring.RearmDoorbell());
-  }
-  void OnQueueStopping(uint32_t queue) override {
-    ++stopping_calls[queue];
-    if (!slow_to_stop) Release(queue);
-  }
-  void ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const override {
-    memcpy(out.data(), config + offset, out.size());
-  }
-  void WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) override {
-    memcpy(config + offset, bytes.data(), bytes.size());
-  }
-
-  void Release(uint32_t queue) {
-    for (const uint16_t head : held[queue]) virtio->queue(queue).Complete(head, 7);
-    held[queue].clear();
-    virtio->Publish(queue);
-  }
-
-  VirtioServices* virtio = nullptr;
-  std::vector<uint64_t> negotiated;
-  int calls[2] = {};
-  int stopping_calls[2] = {};
-  std::vector<uint16_t> held[2];
-  bool slow_to_stop = false;
-  uint8_t config[kConfigSize] = {1, 2, 3, 4, 5, 6};
-};
+constexpr uint64_t kTypeFeature = HoldingDevice::kFeature;
+constexpr uint16_t kQueueSize1 = HoldingDevice::kQueueSizes[1];
+constexpr uint32_t kConfigSize = HoldingDevice::kConfigSize;
 
 class PciTransportTest : public testing::Test {
  protected:

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "devices/virtio/append_metric.h"
 #include "devices/virtio/virtio_layout.h"
 
 namespace bulkhead::devices::virtio {
@@ -18,16 +19,13 @@ constexpr uint32_t kMaxFailuresLogged = 8;
 
 }  // namespace
 
-VirtioCore::Queue::Queue(uint16_t max_size, VirtioCore* core)
-    : ring(max_size, [core](absl::string_view what) { core->Fail(what); }),
+VirtioCore::Queue::Queue(uint16_t max_size, VirtioCore* core, absl::Span<uint8_t> durable_memory)
+    : ring(
+          max_size, [core](absl::string_view what) { core->Fail(what); }, durable_memory),
       setup{.size = max_size} {}
 
 VirtioCore::VirtioCore(VirtioDevice* device, InterruptSink* interrupts)
-    : device_(device), interrupts_(interrupts) {
-  for (const uint16_t size : device_->Identify().queue_sizes) {
-    queues_.push_back(std::make_unique<Queue>(size, this));
-  }
-}
+    : device_(device), interrupts_(interrupts), queue_sizes_(device->Identify().queue_sizes) {}
 
 VirtioCore::~VirtioCore() {
   if (serve_later_ != nullptr) host_->Unwatch(serve_later_->fd());
@@ -35,12 +33,28 @@ VirtioCore::~VirtioCore() {
 
 absl::Status VirtioCore::Start(DeviceServices& services) {
   host_ = &services;
+  absl::Span<uint8_t> durable = services.durable_memory();
+  if (!durable.empty() && durable.size() < durable_memory_bytes()) {
+    return absl::InvalidArgumentError(absl::StrCat("durable memory of ", durable.size(),
+                                                   " bytes, instead of ", durable_memory_bytes()));
+  }
+  for (const uint16_t size : queue_sizes_) {
+    const absl::Span<uint8_t> part = durable.subspan(0, InFlightLog::SizeBytes(size));
+    durable.remove_prefix(part.size());
+    queues_.push_back(std::make_unique<Queue>(size, this, part));
+  }
   ASSIGN_OR_RETURN(EventFd event, EventFd::Create());
   RETURN_IF_ERROR(services.Watch(event.fd(), [this] { OnServeLater(); }));
   serve_later_ = std::make_unique<EventFd>(std::move(event));
   RETURN_IF_ERROR(device_->Start(*this));
   offered_features_ = kCoreFeatures | device_->features();
   return absl::OkStatus();
+}
+
+uint64_t VirtioCore::durable_memory_bytes() const {
+  uint64_t bytes = 0;
+  for (const uint16_t size : queue_sizes_) bytes += InFlightLog::SizeBytes(size);
+  return bytes;
 }
 
 void VirtioCore::WriteStatus(uint8_t value) {
@@ -63,7 +77,9 @@ void VirtioCore::WriteStatus(uint8_t value) {
   if ((wanted & kStatusDriverOk) != 0 && (next & kStatusFeaturesOk) != 0) next |= kStatusDriverOk;
 
   const uint8_t added = next & ~status_;
+  if (added == 0) return;
   status_ = next;
+  host_->StateChanged();
   if ((added & kStatusFeaturesOk) != 0) device_->OnFeatures(driver_features_);
   if ((added & kStatusDriverOk) != 0) {
     UpdateServing();
@@ -72,7 +88,9 @@ void VirtioCore::WriteStatus(uint8_t value) {
 }
 
 void VirtioCore::WriteDriverFeatures(uint64_t features) {
-  if (!resetting_ && (status_ & kStatusFeaturesOk) == 0) driver_features_ = features;
+  if (resetting_ || (status_ & kStatusFeaturesOk) != 0 || driver_features_ == features) return;
+  driver_features_ = features;
+  host_->StateChanged();
 }
 
 QueueSetup* VirtioCore::MutableSetup(uint32_t index) {
@@ -89,14 +107,16 @@ void VirtioCore::EnableQueue(uint32_t index) {
   Queue& queue = *queues_[index];
   const absl::Status status =
       queue.ring.Enable(host_->memory(), queue.setup, (driver_features_ & kFeatureEventIndex) != 0,
-                        (driver_features_ & kFeatureIndirectDescriptors) != 0);
+                        (driver_features_ & kFeatureIndirectDescriptors) != 0, queue.epoch + 1);
   if (!status.ok()) {
     Fail(absl::StrCat("queue ", index, ": ", status.message()));
     return;
   }
+  ++queue.epoch;
   queue.was_reset = false;
+  host_->StateChanged();
   UpdateServing();
-  Notify(index);
+  if (queue.ring.serving()) ServeLater(index);  // when that is saved
 }
 
 void VirtioCore::ResetQueue(uint32_t index) {
@@ -106,6 +126,7 @@ void VirtioCore::ResetQueue(uint32_t index) {
   if (!queue.ring.enabled()) return;
   queue.ring.Stop();
   queue.was_reset = true;
+  host_->StateChanged();
   if (queue.ring.in_flight() != 0) device_->OnQueueStopping(index);
   Publish(index);
 }
@@ -121,12 +142,19 @@ void VirtioCore::SetDmaAllowed(bool allowed) {
   NotifyAll();
 }
 
+void VirtioCore::SetServing(bool serving) {
+  host_serves_ = serving;
+  UpdateServing();
+  if (serving) NotifyAll();
+}
+
 void VirtioCore::Publish(uint32_t index) {
   Virtqueue& ring = queues_[index]->ring;
   if (ring.Publish()) interrupts_->InterruptQueue(index);
   if (!ring.stopping() || ring.in_flight() != 0) return;
   ring.Disable();
   queues_[index]->setup = {.size = ring.max_size()};
+  host_->StateChanged();
   if (resetting_) FinishReset();
 }
 
@@ -147,15 +175,20 @@ void VirtioCore::Fail(absl::string_view reason) {
   status_ |= kStatusNeedsReset;
   UpdateServing();
   if (already || resetting_) return;
-  if (failures_logged_ < kMaxFailuresLogged) {
-    ++failures_logged_;
+  host_->StateChanged();
+  if (++failures_ <= kMaxFailuresLogged) {
     LogWarning(absl::StrCat("the driver must reset the device: ", reason));
   }
   if ((status_ & kStatusDriverOk) != 0) interrupts_->InterruptConfig();
 }
 
+void VirtioCore::Reset() {
+  if (!resetting_) BeginReset();
+}
+
 void VirtioCore::BeginReset() {
   resetting_ = true;
+  host_->StateChanged();
   for (const auto& queue : queues_) queue->ring.Stop();
   for (uint32_t i = 0; i < queue_count(); ++i) {
     if (queues_[i]->ring.in_flight() != 0) device_->OnQueueStopping(i);
@@ -176,13 +209,28 @@ void VirtioCore::FinishReset() {
   driver_features_ = 0;
   status_ = 0;
   resetting_ = false;
+  host_->StateChanged();
   device_->OnFeatures(0);
 }
 
+bool VirtioCore::MayServe() const {
+  return (status_ & kStatusDriverOk) != 0 && (status_ & kStatusNeedsReset) == 0 && !resetting_ &&
+         dma_allowed_ && host_serves_;
+}
+
+void VirtioCore::AppendMetrics(v1::DeviceMetrics& metrics) const {
+  uint64_t resubmitted = 0;
+  for (const auto& queue : queues_) resubmitted += queue->ring.resubmitted();
+  AppendMetric(metrics, "resubmitted_total", "Requests of an earlier process that were done again",
+               resubmitted);
+  AppendMetric(metrics, "driver_failures_total", "Times that the driver was told to reset",
+               failures_);
+  device_->AppendMetrics(metrics);
+}
+
 void VirtioCore::UpdateServing() {
-  const bool serving = (status_ & kStatusDriverOk) != 0 && (status_ & kStatusNeedsReset) == 0 &&
-                       !resetting_ && dma_allowed_;
-  for (const auto& queue : queues_) queue->ring.SetServing(serving);
+  // Asked each time: a queue that cannot go on from where it was fails the device.
+  for (const auto& queue : queues_) queue->ring.SetServing(MayServe());
 }
 
 void VirtioCore::NotifyAll() {

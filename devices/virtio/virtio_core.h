@@ -8,10 +8,13 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "base/event_fd.h"
 #include "devices/host/device_model.h"
+#include "devices/virtio/saved_state.h"
 #include "devices/virtio/virtio_device.h"
 #include "devices/virtio/virtqueue.h"
+#include "proto/device_control.pb.h"
 
 namespace bulkhead::devices::virtio {
 
@@ -28,6 +31,10 @@ class InterruptSink {
 //
 // Reset never blocks and never lets DMA outlive it: while chains are in flight, status stays
 // what it was, and reads 0 once the last of them has been given back.
+//
+// Each process but the first Restore()s what the one before has saved. Before a new enabling of a
+// queue is saved, nothing is popped from it: else a successor, which enables it again, would start
+// from index 0 of a queue that has been served.
 class VirtioCore : public VirtioServices {
  public:
   // Both outlive this.
@@ -37,6 +44,16 @@ class VirtioCore : public VirtioServices {
   VirtioCore& operator=(const VirtioCore&) = delete;
 
   absl::Status Start(DeviceServices& services);
+  uint64_t durable_memory_bytes() const;
+
+  // The fields of both that are not the transport's, and what the device type adds.
+  void Save(SavedDevice& device) const;
+  void Save(uint32_t index, SavedQueue& queue) const;
+  // Once, after Start(). Errors: InvalidArgument (this cannot be the state of this device).
+  absl::Status Restore(const SavedDevice& device, absl::Span<const SavedQueue> queues,
+                       absl::Span<const uint8_t> type_state);
+  // As if the driver had written 0 to the status.
+  void Reset();
 
   uint8_t status() const { return status_; }
   void WriteStatus(uint8_t value);
@@ -45,7 +62,7 @@ class VirtioCore : public VirtioServices {
   uint64_t driver_features() const { return driver_features_; }
   void WriteDriverFeatures(uint64_t features);
 
-  uint32_t queue_count() const { return static_cast<uint32_t>(queues_.size()); }
+  uint32_t queue_count() const { return static_cast<uint32_t>(queue_sizes_.size()); }
   const QueueSetup& setup(uint32_t index) const { return queues_[index]->setup; }
   // The set-up to change, or nullptr where the driver may not: outside FEATURES_OK..DRIVER_OK
   // (but for a queue that was reset), and while the queue is enabled.
@@ -58,6 +75,10 @@ class VirtioCore : public VirtioServices {
   // The driver rang, or may have.
   void Notify(uint32_t index);
   void SetDmaAllowed(bool allowed);
+  // The host's wish; initially true.
+  void SetServing(bool serving);
+  bool at_rest() const { return !resetting_ && device_->at_rest(); }
+  void AppendMetrics(v1::DeviceMetrics& metrics) const;
 
   // VirtioServices.
   DeviceServices& host() override { return *host_; }
@@ -69,13 +90,17 @@ class VirtioCore : public VirtioServices {
 
  private:
   struct Queue {
-    Queue(uint16_t max_size, VirtioCore* core);
+    Queue(uint16_t max_size, VirtioCore* core, absl::Span<uint8_t> durable_memory);
     Virtqueue ring;
     QueueSetup setup;
+    uint32_t epoch = 0;      // how often it was enabled
     bool was_reset = false;  // by itself, after DRIVER_OK: may be set up and enabled again
     bool serve_later = false;
   };
 
+  absl::Status CheckRestorable(const SavedDevice& device) const;
+  absl::Status RestoreQueue(uint32_t index, const SavedQueue& saved);
+  bool MayServe() const;
   void BeginReset();
   void FinishReset();
   void UpdateServing();
@@ -86,14 +111,16 @@ class VirtioCore : public VirtioServices {
   InterruptSink* const interrupts_;
   DeviceServices* host_ = nullptr;
   uint64_t offered_features_ = 0;
-  std::vector<std::unique_ptr<Queue>> queues_;
+  const std::vector<uint16_t> queue_sizes_;     // the largest that each may be
+  std::vector<std::unique_ptr<Queue>> queues_;  // from Start() on
   std::unique_ptr<EventFd> serve_later_;
 
   uint8_t status_ = 0;
   bool resetting_ = false;
   bool dma_allowed_ = false;
+  bool host_serves_ = true;
   uint64_t driver_features_ = 0;
-  uint32_t failures_logged_ = 0;
+  uint32_t failures_ = 0;
 };
 
 }  // namespace bulkhead::devices::virtio

@@ -11,6 +11,7 @@
 #include "absl/types/span.h"
 #include "devices/host/device_model.h"
 #include "devices/virtio/virtqueue.h"
+#include "proto/device_control.pb.h"
 
 namespace bulkhead::devices::virtio {
 
@@ -22,6 +23,9 @@ struct VirtioIdentity {
   uint32_t config_size = 0;           // bytes of device configuration; 0: none
   std::vector<uint16_t> queue_sizes;  // the maximum of each queue, powers of two
   std::vector<std::string> required_resources;
+  // Of SaveState(), at most; and what changes with its meaning.
+  uint32_t saved_state_bytes = 0;
+  uint32_t state_version = 0;
 };
 
 // What a device type gets from the part that all virtio devices share.
@@ -55,8 +59,8 @@ class VirtioDevice {
 
   virtual VirtioIdentity Identify() const = 0;
 
-  // Called once, first. `services` is gone when the destructor runs; services.host() is not.
-  // Errors: the resources do not fit.
+  // Called once, first; the queues exist. `services` is gone when the destructor runs;
+  // services.host() is not. Errors: the resources do not fit.
   virtual absl::Status Start(VirtioServices& services) = 0;
 
   // Feature bits of the device type. Constant after Start().
@@ -66,7 +70,8 @@ class VirtioDevice {
   // flight any more.
   virtual void OnFeatures(uint64_t features) = 0;
 
-  // Chains may be available in this queue. Serve a bounded number; ServeLater() for the rest.
+  // Chains may be available in this queue: new ones, or first those that a process which died had
+  // in flight, to be done again. Serve a bounded number; ServeLater() for the rest.
   virtual void OnQueue(uint32_t queue) = 0;
 
   // The queue is being reset with chains in flight: complete them soon, without touching guest
@@ -76,6 +81,15 @@ class VirtioDevice {
   // Device configuration; the range lies within Identify().config_size.
   virtual void ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const = 0;
   virtual void WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) = 0;
+
+  // What the driver has changed beyond features and queues, as DeviceModel::Save() and Restore().
+  // RestoreState() follows Start() and, where the driver had negotiated, OnFeatures().
+  virtual size_t SaveState(absl::Span<uint8_t>) const { return 0; }
+  virtual absl::Status RestoreState(absl::Span<const uint8_t>) { return absl::OkStatus(); }
+
+  // Nothing that was popped is being worked on: a successor would find all of it in the queues.
+  virtual bool at_rest() const = 0;
+  virtual void AppendMetrics(v1::DeviceMetrics& metrics) const = 0;
 };
 
 }  // namespace bulkhead::devices::virtio

@@ -3,11 +3,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <algorithm>
 #include <atomic>
 #include <bit>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_format.h"
+#include "base/status_macros.h"
 #include "devices/virtio/virtio_layout.h"
 
 namespace bulkhead::devices::virtio {
@@ -32,6 +35,10 @@ Descriptor Snapshot(const uint8_t* entry) {
   return descriptor;
 }
 
+absl::Span<uint8_t> Bytes(std::vector<uint64_t>& words) {
+  return absl::MakeSpan(reinterpret_cast<uint8_t*>(words.data()), words.size() * sizeof(words[0]));
+}
+
 absl::Status Misplaced(absl::string_view ring, GuestAddress address) {
   return absl::InvalidArgumentError(
       absl::StrFormat("%s at 0x%x is misaligned or outside memory", ring, address));
@@ -39,11 +46,32 @@ absl::Status Misplaced(absl::string_view ring, GuestAddress address) {
 
 }  // namespace
 
-Virtqueue::Virtqueue(uint16_t max_size, absl::AnyInvocable<void(absl::string_view)> on_violation)
-    : max_size_(max_size), on_violation_(std::move(on_violation)), in_flight_(max_size) {}
+Virtqueue::Virtqueue(uint16_t max_size, absl::AnyInvocable<void(absl::string_view)> on_violation,
+                     absl::Span<uint8_t> durable_memory)
+    : max_size_(max_size),
+      on_violation_(std::move(on_violation)),
+      own_memory_(durable_memory.empty() ? InFlightLog::SizeBytes(max_size) / sizeof(uint64_t) : 0),
+      log_(durable_memory.empty() ? Bytes(own_memory_) : durable_memory, max_size),
+      chains_(max_size) {
+  to_resubmit_.reserve(max_size);
+}
 
 absl::Status Virtqueue::Enable(const GuestMemory& memory, const QueueSetup& setup, bool event_index,
-                               bool indirect_descriptors) {
+                               bool indirect_descriptors, uint32_t epoch) {
+  RETURN_IF_ERROR(SetUp(memory, setup, event_index, indirect_descriptors, epoch));
+  log_.Begin(epoch, size_);
+  return absl::OkStatus();
+}
+
+absl::Status Virtqueue::Resume(const GuestMemory& memory, const QueueSetup& setup, bool event_index,
+                               bool indirect_descriptors, uint32_t epoch) {
+  RETURN_IF_ERROR(SetUp(memory, setup, event_index, indirect_descriptors, epoch));
+  recovery_due_ = true;
+  return absl::OkStatus();
+}
+
+absl::Status Virtqueue::SetUp(const GuestMemory& memory, const QueueSetup& setup, bool event_index,
+                              bool indirect_descriptors, uint32_t epoch) {
   if (!std::has_single_bit(setup.size) || setup.size > max_size_) {
     return absl::InvalidArgumentError(
         absl::StrFormat("queue size %d is no power of two up to %d", setup.size, max_size_));
@@ -73,7 +101,27 @@ absl::Status Virtqueue::Enable(const GuestMemory& memory, const QueueSetup& setu
   available_ = available;
   used_ = used;
   size_ = setup.size;
+  epoch_ = epoch;
   return absl::OkStatus();
+}
+
+void Virtqueue::SetServing(bool serving) {
+  const bool possible = state_ == State::kEnabled && !broken_;
+  if (serving && possible && std::exchange(recovery_due_, false)) Recover();
+  serving_ = serving && possible && !broken_;
+}
+
+void Virtqueue::Recover() {
+  // relaxed: no chain is looked at by what it says.
+  const uint16_t used_idx = Atomic16(used_ + kUsedIdx).load(std::memory_order_relaxed);
+  absl::StatusOr<std::vector<uint16_t>> in_flight = log_.Recover(epoch_, size_, used_idx);
+  if (!in_flight.ok()) {
+    Violation(in_flight.status().message());
+    return;
+  }
+  next_used_ = published_used_ = used_idx;
+  available_idx_ = next_available_ = static_cast<uint16_t>(used_idx + in_flight->size());
+  to_resubmit_.assign(in_flight->rbegin(), in_flight->rend());
 }
 
 void Virtqueue::Stop() {
@@ -84,7 +132,9 @@ void Virtqueue::Stop() {
 void Virtqueue::Disable() {
   if (in_flight_count_ != 0) abort();  // the caller's error: DMA would outlive the queue
   state_ = State::kDisabled;
-  serving_ = broken_ = false;
+  serving_ = broken_ = recovery_due_ = false;
+  std::fill(chains_.begin(), chains_.end(), Chain::kDrivers);
+  to_resubmit_.clear();
   descriptors_ = nullptr;
   available_ = used_ = nullptr;
   available_idx_ = next_available_ = next_used_ = published_used_ = 0;
@@ -113,6 +163,7 @@ bool Virtqueue::RefreshAvailable() {
 
 bool Virtqueue::Pop(absl::Span<iovec> storage, DescriptorChain& chain) {
   if (!serving_) return false;
+  if (!to_resubmit_.empty()) return PopAgain(storage, chain);
   if (next_available_ == available_idx_ && !RefreshAvailable()) return false;
   // relaxed: ordered by the acquire in RefreshAvailable().
   const uint16_t head = Atomic16(available_ + kAvailableRing + 2 * (next_available_ & (size_ - 1)))
@@ -120,14 +171,27 @@ bool Virtqueue::Pop(absl::Span<iovec> storage, DescriptorChain& chain) {
   if (head >= size_) {
     return Violation(absl::StrFormat("descriptor %d in a queue of %d", head, size_));
   }
-  if (in_flight_[head] != 0) {
+  if (chains_[head] != Chain::kDrivers) {
     return Violation(absl::StrFormat("descriptor %d is available while in flight", head));
   }
   if (!Walk(head, storage, chain)) return false;
   chain.head = head;
-  in_flight_[head] = 1;
+  log_.Popped(head);
+  chains_[head] = Chain::kPopped;
   ++in_flight_count_;
   ++next_available_;
+  return true;
+}
+
+// As Pop(), but the log has it already.
+bool Virtqueue::PopAgain(absl::Span<iovec> storage, DescriptorChain& chain) {
+  const uint16_t head = to_resubmit_.back();
+  if (!Walk(head, storage, chain)) return false;
+  to_resubmit_.pop_back();
+  chain.head = head;
+  chains_[head] = Chain::kPopped;
+  ++in_flight_count_;
+  ++resubmitted_;
   return true;
 }
 
@@ -188,10 +252,11 @@ bool Virtqueue::Walk(uint16_t head, absl::Span<iovec> storage, DescriptorChain& 
 }
 
 void Virtqueue::Complete(uint16_t head, uint32_t written_bytes) {
-  if (in_flight_[head] == 0) abort();  // the device's error
-  in_flight_[head] = 0;
+  if (chains_[head] != Chain::kPopped) abort();  // the device's error
+  chains_[head] = Chain::kCompleted;
   --in_flight_count_;
   if (state_ != State::kEnabled) return;
+  log_.Completed(next_used_, head);
   uint8_t* element = used_ + kUsedRing + kUsedElementSize * (next_used_ & (size_ - 1));
   // relaxed: Publish() orders them before the driver's look.
   Atomic32(element).store(head, std::memory_order_relaxed);
@@ -209,6 +274,7 @@ bool Virtqueue::Publish() {
   // last load of used.idx. Without both, each side could miss the other's store: the driver
   // waits for an interrupt that this side believes is not wanted.
   Atomic16(used_ + kUsedIdx).store(next_used_, std::memory_order_seq_cst);
+  log_.Published(old_idx, next_used_, [this](uint16_t head) { chains_[head] = Chain::kDrivers; });
   if (event_index_) {
     const uint16_t used_event =
         Atomic16(available_ + kAvailableRing + 2 * size_).load(std::memory_order_seq_cst);

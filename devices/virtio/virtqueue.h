@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/guest_memory.h"
+#include "devices/virtio/in_flight_log.h"
 
 namespace bulkhead::devices::virtio {
 
@@ -42,21 +43,31 @@ struct DescriptorChain {
 //
 // Pop() and Complete() bracket a chain's time in flight; Publish() ends a batch of completions.
 // Single-threaded on the device's side; the driver's CPUs run concurrently.
+//
+// What is in flight outlives the process: see InFlightLog. A successor Resume()s, and Pop() first
+// gives it, in their order, the chains that its predecessor had taken and not shown as used.
 class Virtqueue {
  public:
-  Virtqueue(uint16_t max_size, absl::AnyInvocable<void(absl::string_view)> on_violation);
+  // `durable_memory`: as InFlightLog wants it; without any, nothing outlives this object.
+  Virtqueue(uint16_t max_size, absl::AnyInvocable<void(absl::string_view)> on_violation,
+            absl::Span<uint8_t> durable_memory = {});
 
   // Starts at index 0 of rings that the driver has just set up; pops nothing until
-  // SetServing(true). `memory` outlives the queue. Errors: InvalidArgument, for the log: the
-  // size is 0, above the maximum or no power of two; a ring is misaligned or outside memory.
+  // SetServing(true), before which `epoch` is to be saved, another one each time. `memory`
+  // outlives the queue. Errors: InvalidArgument, for the log: the size is 0, above the maximum or
+  // no power of two; a ring is misaligned or outside memory.
   absl::Status Enable(const GuestMemory& memory, const QueueSetup& setup, bool event_index,
-                      bool indirect_descriptors);
+                      bool indirect_descriptors, uint32_t epoch = 0);
+  // The same with rings that a predecessor has Enable()d with this epoch and served. Looks at
+  // them with the first SetServing(true): not before the device may touch guest memory.
+  absl::Status Resume(const GuestMemory& memory, const QueueSetup& setup, bool event_index,
+                      bool indirect_descriptors, uint32_t epoch);
   // From now on nothing is popped, and Complete() does not touch guest memory any more.
   void Stop();
   // Forgets the rings. Nothing may be in flight.
   void Disable();
   // Lets Pop() return chains, or holds them back.
-  void SetServing(bool serving) { serving_ = serving && state_ == State::kEnabled && !broken_; }
+  void SetServing(bool serving);
 
   bool enabled() const { return state_ == State::kEnabled; }
   bool serving() const { return serving_; }
@@ -64,6 +75,8 @@ class Virtqueue {
   uint16_t max_size() const { return max_size_; }
   // Chains popped and not completed; at most the queue's size.
   uint32_t in_flight() const { return in_flight_count_; }
+  // Chains of predecessors that this process has served again.
+  uint64_t resubmitted() const { return resubmitted_; }
 
   // Takes the next available chain. Its buffers use entries of `storage`, which bounds the
   // chain's length: at least max_size() entries. False: none, or not serving.
@@ -84,17 +97,24 @@ class Virtqueue {
 
  private:
   enum class State { kDisabled, kEnabled, kStopping };
+  enum class Chain : uint8_t { kDrivers, kPopped, kCompleted };  // kCompleted: not shown yet
   struct Table {
     const uint8_t* entries;
     uint32_t count;
   };
 
+  absl::Status SetUp(const GuestMemory& memory, const QueueSetup& setup, bool event_index,
+                     bool indirect_descriptors, uint32_t epoch);
+  void Recover();
+  bool PopAgain(absl::Span<iovec> storage, DescriptorChain& chain);
   bool RefreshAvailable();
   bool Walk(uint16_t head, absl::Span<iovec> storage, DescriptorChain& chain);
   bool Violation(absl::string_view what);
 
   const uint16_t max_size_;
   absl::AnyInvocable<void(absl::string_view)> on_violation_;
+  std::vector<uint64_t> own_memory_;  // where no durable memory was given
+  InFlightLog log_;
 
   State state_ = State::kDisabled;
   bool serving_ = false;
@@ -106,15 +126,20 @@ class Virtqueue {
   const GuestMemory* memory_ = nullptr;
   const uint8_t* descriptors_ = nullptr;
   uint8_t* available_ = nullptr;  // written by the driver only
-  uint8_t* used_ = nullptr;       // written by the device only; never read back
+  uint8_t* used_ = nullptr;       // written by the device only; read back after a Resume() only
   uint16_t size_ = 0;
+  uint32_t epoch_ = 0;
 
   uint16_t available_idx_ = 0;   // the driver's index, as last read
   uint16_t next_available_ = 0;  // the next entry to pop
   uint16_t next_used_ = 0;       // the next entry to fill
   uint16_t published_used_ = 0;  // used.idx as the driver sees it
   uint32_t in_flight_count_ = 0;
-  std::vector<uint8_t> in_flight_;  // by head: 1 while popped and not completed
+  std::vector<Chain> chains_;  // by head
+
+  bool recovery_due_ = false;
+  std::vector<uint16_t> to_resubmit_;  // heads, the next one last
+  uint64_t resubmitted_ = 0;
 };
 
 }  // namespace bulkhead::devices::virtio

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "devices/virtio/append_metric.h"
 #include "devices/virtio/virtio_layout.h"
 
 namespace bulkhead::devices::virtio {
@@ -71,7 +72,9 @@ VirtioIdentity BlockDevice::Identify() const {
           .pci_class = kPciClassScsi,
           .config_size = kBlockConfigSize,
           .queue_sizes = std::vector<uint16_t>(options_.queues, size),
-          .required_resources = {"disk"}};
+          .required_resources = {"disk"},
+          .saved_state_bytes = 1,
+          .state_version = 1};
 }
 
 absl::Status BlockDevice::Start(VirtioServices& services) {
@@ -152,8 +155,31 @@ void BlockDevice::WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) 
   constexpr uint32_t kWriteback = offsetof(BlockConfig, writeback);
   if ((negotiated_ & kBlockConfigWce) == 0) return;
   if (kWriteback < offset || kWriteback - offset >= bytes.size()) return;
-  config_.writeback = bytes[kWriteback - offset] & 1;
+  const uint8_t writeback = bytes[kWriteback - offset] & 1;
+  if (std::exchange(config_.writeback, writeback) == writeback) return;
   UpdateWriteThrough();
+  host_->StateChanged();
+}
+
+size_t BlockDevice::SaveState(absl::Span<uint8_t> out) const {
+  out[0] = config_.writeback;
+  return 1;
+}
+
+absl::Status BlockDevice::RestoreState(absl::Span<const uint8_t> state) {
+  const bool chosen = (negotiated_ & kBlockConfigWce) != 0;
+  if (state.size() != 1 || state[0] > 1 || (state[0] == 0 && !chosen)) {
+    return absl::InvalidArgumentError("disk: impossible cache mode");
+  }
+  config_.writeback = state[0];
+  UpdateWriteThrough();
+  return absl::OkStatus();
+}
+
+void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
+  counters_.AppendMetrics(metrics);
+  AppendMetric(metrics, "in_flight", "Requests taken and not answered",
+               slots_.size() - free_slots_.size(), MetricKind::kGauge);
 }
 
 absl::Span<iovec> BlockDevice::Storage(uint32_t slot) {
@@ -202,6 +228,7 @@ void BlockDevice::Continue(uint32_t index, BlockRequest::Step step) {
   if (step == BlockRequest::Step::kDone) {
     if (slot.request.error_number() != 0) LogFailure(slot.request);
     written = slot.request.Finish();
+    counters_.Count(slot.request);
   }
   services_->queue(slot.queue).Complete(slot.head, written);
   completed_[slot.queue] = 1;

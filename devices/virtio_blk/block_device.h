@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "devices/virtio/virtio_device.h"
+#include "devices/virtio_blk/block_counters.h"
 #include "devices/virtio_blk/block_layout.h"
 #include "devices/virtio_blk/block_request.h"
 #include "devices/virtio_blk/disk_file.h"
@@ -46,6 +47,12 @@ class BlockDevice : public VirtioDevice {
   void OnQueueStopping(uint32_t queue) override;
   void ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const override;
   void WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) override;
+  // One byte: the cache mode that the driver has chosen.
+  size_t SaveState(absl::Span<uint8_t> out) const override;
+  absl::Status RestoreState(absl::Span<const uint8_t> state) override;
+  // What is held back is in the queue: a successor does it again.
+  bool at_rest() const override { return ring_->in_flight() == 0; }
+  void AppendMetrics(v1::DeviceMetrics& metrics) const override;
 
  private:
   // A chain in flight.
@@ -86,6 +93,7 @@ class BlockDevice : public VirtioDevice {
   // Results that came while guest memory must not be touched.
   std::vector<IoRing::Result> held_;
   uint32_t failures_logged_ = 0;
+  BlockCounters counters_;
 };
 
 }  // namespace bulkhead::devices::virtio

@@ -64,6 +64,8 @@ class BlockRequest {
   uint8_t status() const { return status_; }
   uint32_t type() const { return header_.type; }
   uint64_t sector() const { return header_.sector; }
+  // Of a read's or write's data.
+  uint64_t data_bytes() const { return is_write() ? out_bytes_ : in_bytes_; }
   // errno of the operation that failed the request, or 0.
   int error_number() const { return error_number_; }
 

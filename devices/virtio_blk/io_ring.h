@@ -40,6 +40,9 @@ class IoRing {
   // Waits until nothing is in flight, and drops the results. False: not in this time.
   bool Drain(absl::Duration timeout);
 
+  // Prepared and not reaped.
+  uint32_t in_flight() const { return in_flight_; }
+
   // Readable while there are results to reap.
   int fd() const { return ring_.ring_fd; }
 
@@ -47,7 +50,7 @@ class IoRing {
   IoRing() = default;
 
   io_uring ring_;
-  uint32_t in_flight_ = 0;  // prepared and not reaped
+  uint32_t in_flight_ = 0;
 };
 
 }  // namespace bulkhead::devices::virtio

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "base/errno_status.h"
+#include "devices/virtio/append_metric.h"
 #include "devices/virtio/virtio_layout.h"
 
 namespace bulkhead::devices::virtio {
@@ -65,6 +66,8 @@ void RngDevice::OnQueue(uint32_t index) {
         if (filled != buffer.iov_len) break;  // `written` counts from the start, without gaps
       }
       queue.Complete(chain.head, written);
+      ++requests_;
+      bytes_ += written;
     }
     if (served == kMaxRequestsPerTurn) {
       services_->ServeLater(index);
@@ -72,6 +75,11 @@ void RngDevice::OnQueue(uint32_t index) {
     }
   } while (queue.RearmDoorbell());
   services_->Publish(index);
+}
+
+void RngDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
+  AppendMetric(metrics, "requests_total", "Requests answered", requests_);
+  AppendMetric(metrics, "bytes_total", "Random bytes given", bytes_);
 }
 
 }  // namespace bulkhead::devices::virtio

@@ -32,10 +32,14 @@ class RngDevice : public VirtioDevice {
   void OnQueueStopping(uint32_t) override {}  // nothing stays in flight
   void ReadConfig(uint32_t, absl::Span<uint8_t>) const override {}
   void WriteConfig(uint32_t, absl::Span<const uint8_t>) override {}
+  bool at_rest() const override { return true; }
+  void AppendMetrics(v1::DeviceMetrics& metrics) const override;
 
  private:
   VirtioServices* services_ = nullptr;
   std::vector<iovec> storage_;
+  uint64_t requests_ = 0;
+  uint64_t bytes_ = 0;
 };
 
 }  // namespace bulkhead::devices::virtio

@@ -1,0 +1,118 @@
+#ifndef BULKHEAD_DEVICES_VIRTIO_IN_FLIGHT_LOG_H_
+#define BULKHEAD_DEVICES_VIRTIO_IN_FLIGHT_LOG_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <atomic>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace bulkhead::devices::virtio {
+
+// Which chains of a split virtqueue its device has taken and the driver has not got back yet, in
+// memory that outlives the process: a successor goes on with exactly those. (The split-ring
+// in-flight region of vhost-user, with fewer stores.)
+//
+// The steps of a chain, in this order. A process may die between any two:
+//
+//   1 Popped       counter[head] = a number above all before     it is in flight
+//   2 Completed    completed[used index] = head                   of no consequence yet
+//   3              the used element is written                    of no consequence yet
+//   4              used.idx moves past it                         the driver has it back
+//   5 Published    counter[head] = 0
+//   6              used_idx follows used.idx
+//
+// Step 4 alone decides, and it is in guest memory: where used.idx and used_idx differ, step 5 may
+// be missing for the chains between the two, which completed[] names, and Recover() makes up for
+// it. A chain that was completed and not shown is in flight again, to be redone.
+//
+// Nothing else is needed: all that was popped is shown or in flight, so the next available entry
+// to pop is used.idx plus the number in flight. No step takes two stores, so none can be half done.
+//
+// Order: one thread writes, and who reads does so after the kernel has reported that thread's
+// process dead. Then every store before the death is there and none behind it, so it is the
+// compiler alone that must keep to the program's order: atomic_signal_fence.
+//
+// Single-threaded. What Recover() reads was written by a process that may have been compromised:
+// it is checked. So is the driver's part.
+class InFlightLog {
+ public:
+  // For queues of up to `max_size` entries.
+  static constexpr size_t SizeBytes(uint16_t max_size) {
+    return (sizeof(Header) + max_size * (sizeof(uint64_t) + sizeof(uint16_t)) + 63) / 64 * 64;
+  }
+
+  // In `memory`, SizeBytes(max_size) of them, 8-byte aligned; outlives this.
+  InFlightLog(absl::Span<uint8_t> memory, uint16_t max_size);
+
+  // Starts anew for a queue of `size` entries whose used index is 0. `epoch` tells this enabling
+  // of the queue from earlier ones: it is saved with the device's state, after this call and
+  // before anything is popped.
+  void Begin(uint32_t epoch, uint16_t size);
+
+  // Step 1.
+  void Popped(uint16_t head) {
+    // relaxed, as all of them: see above. The fences: nothing that the device does with the chain
+    // may come first, and what was published before comes first.
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    Store(counters_[head], ++last_counter_);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  // Step 2; `used_idx` is where it will be in the used ring.
+  void Completed(uint16_t used_idx, uint16_t head) {
+    Store(completed_[used_idx & (size_ - 1)], head);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+  // Steps 5 and 6, after used.idx went from `from` to `to`. Calls back with each head.
+  template <typename F>
+  void Published(uint16_t from, uint16_t to, const F& on_head) {
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    for (uint16_t i = from; i != to; ++i) {
+      const uint16_t head = Load(completed_[i & (size_ - 1)]) & (size_ - 1);
+      Store(counters_[head], uint64_t{0});
+      on_head(head);
+    }
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    Store(header_->used_idx, to);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+  }
+
+  // Goes on from what a predecessor left, in place of Begin(). `used_idx` is what guest memory
+  // holds now. Returns the heads in flight, in the order in which they were popped; to be served
+  // again, without Popped(). May be repeated, and dies as safely as everything else. Errors:
+  // InvalidArgument, for the log: this cannot be; nothing can be popped from such a queue.
+  absl::StatusOr<std::vector<uint16_t>> Recover(uint32_t epoch, uint16_t size, uint16_t used_idx);
+
+ private:
+  struct Header {
+    uint32_t epoch;
+    uint16_t size;
+    uint16_t used_idx;
+    uint64_t reserved;
+  };
+  static_assert(sizeof(Header) == 16);
+
+  template <typename T>
+  static void Store(T& place, T value) {
+    static_assert(std::atomic_ref<T>::is_always_lock_free);
+    std::atomic_ref<T>(place).store(value, std::memory_order_relaxed);
+  }
+  template <typename T>
+  static T Load(T& place) {
+    return std::atomic_ref<T>(place).load(std::memory_order_relaxed);
+  }
+
+  const uint16_t max_size_;
+  Header* const header_;
+  uint64_t* const counters_;   // by head; 0: not in flight
+  uint16_t* const completed_;  // heads by used index, modulo the queue's size
+  uint16_t size_ = 1;
+  uint64_t last_counter_ = 0;
+};
+
+}  // namespace bulkhead::devices::virtio
+
+#endif  // BULKHEAD_DEVICES_VIRTIO_IN_FLIGHT_LOG_H_

@@ -1,0 +1,98 @@
+#ifndef BULKHEAD_DEVICES_VIRTIO_TESTING_RESTARTABLE_DEVICE_H_
+#define BULKHEAD_DEVICES_VIRTIO_TESTING_RESTARTABLE_DEVICE_H_
+
+#include <stdint.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "devices/host/device_model.h"
+#include "devices/host/testing/fake_services.h"
+
+namespace bulkhead::devices::virtio {
+
+// FakeServices whose durable memory, saved state and resources outlive the model. After each
+// callback, what has changed is saved, as the device host does it.
+class DurableServices : public FakeServices {
+ public:
+  using FakeServices::FakeServices;
+
+  void StateChanged() override {
+    changed_ = true;
+    ++state_changes_;
+  }
+  absl::Span<uint8_t> durable_memory() override {
+    return absl::MakeSpan(reinterpret_cast<uint8_t*>(durable_.data()),
+                          durable_.size() * sizeof(durable_[0]));
+  }
+  // A copy: the original stays for the successor.
+  absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) override;
+  absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) override;
+
+  // How often the model has called StateChanged() since the last call.
+  int TakeStateChanges() { return std::exchange(state_changes_, 0); }
+  // Empty: the first process has not changed anything yet.
+  std::vector<uint8_t>& saved() { return saved_; }
+
+ private:
+  friend class RestartableDevice;
+  void SaveIfChanged();
+
+  DeviceModel* model_ = nullptr;
+  std::vector<uint64_t> durable_;
+  std::vector<uint8_t> saved_;
+  bool changed_ = false;
+  int state_changes_ = 0;
+};
+
+// A model, and the successors that go on for it. Does the device host's part: what an access
+// changes is saved before it is answered; an access that was applied and not saved is applied
+// again. To drivers it is one device.
+class RestartableDevice : public DeviceModel {
+ public:
+  using Factory = std::function<std::unique_ptr<DeviceModel>()>;
+  // `services` outlives this. Aborts if the model does not start.
+  RestartableDevice(DurableServices& services, Factory factory);
+  ~RestartableDevice() override;
+
+  // The process dies, between any two calls, and a successor takes over. Aborts if it cannot.
+  void Restart();
+  // The same, but stops where the successor has been told: its error, if it refuses `saved`.
+  absl::Status TryRestart();
+
+  // Lets it die in each access of the driver: before what it did is saved, or right after.
+  enum class DieIn { kNever, kEachAccessBeforeSave, kEachAccessAfterSave };
+  void set_die_in(DieIn when) { die_in_ = when; }
+  int restarts() const { return restarts_; }
+
+  DeviceModel& model() { return *model_; }
+
+  v1::PciInfo Describe() const override { return model_->Describe(); }
+  absl::Status Start(DeviceServices&) override { return absl::OkStatus(); }
+  uint64_t Read(uint8_t region, uint64_t offset, uint8_t size_bytes) override;
+  void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
+  void OnDoorbell(uint32_t index) override;
+  void OnFunctionState(const FunctionState& state) override;
+  void Reset() override;
+  void SetServing(bool serving) override;
+  bool at_rest() const override { return model_->at_rest(); }
+
+ private:
+  void Access(const std::function<void()>& apply, const std::function<void()>& on_save = [] {});
+  void Create();
+
+  DurableServices& services_;
+  const Factory factory_;
+  FunctionState function_state_;
+  DieIn die_in_ = DieIn::kNever;
+  int restarts_ = 0;
+  std::unique_ptr<DeviceModel> model_;
+};
+
+}  // namespace bulkhead::devices::virtio
+
+#endif  // BULKHEAD_DEVICES_VIRTIO_TESTING_RESTARTABLE_DEVICE_H_
