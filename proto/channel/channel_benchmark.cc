@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "base/memory_mapping.h"
 #include "base/pid_fd.h"
 #include "benchmark/benchmark.h"
 #include "proto/channel/channel_client.h"
@@ -136,6 +137,38 @@ class OneCpu {
  private:
   cpu_set_t before_;
 };
+
+// The vmm's end alone: one thread is both ends, so nobody waits and nothing is shared.
+void PostAlone(benchmark::State& state) {
+  const auto client = *ChannelClient::Create({.waiters = 2, .max_poll = kPoll});
+  const auto server = *ConnectServer(*client);
+  ChannelServer::Request request;
+  for (auto _ : state) {
+    if (!client->Post(0, 0, 0, 4, 0, kTimeout).ok() || !server->TryPeek(request)) {
+      state.SkipWithError("lost");
+    }
+    server->Retire(request);
+  }
+}
+BENCHMARK(PostAlone);
+
+// The answer is there before the call.
+void CallAlone(benchmark::State& state) {
+  const auto client = *ChannelClient::Create({.waiters = 2, .max_poll = kPoll});
+  const MemoryMapping mapping =
+      *MemoryMapping::Map(client->response_memory_fd(), 0, ResponseView::SizeBytes(2),
+                          MemoryMapping::Protection::kReadWrite);
+  const ResponseView responses(mapping.data());
+  uint64_t ticket = 0;
+  for (auto _ : state) {
+    responses.completion(0).ticket.store(++ticket, std::memory_order_relaxed);
+    if (!client->Call(Operation::kRead, 0, 0, 0, 4, 0, kTimeout).ok()) {
+      state.SkipWithError("no answer");
+    }
+    responses.header().head.store(ticket, std::memory_order_relaxed);
+  }
+}
+BENCHMARK(CallAlone);
 
 // As fast as they go: mostly against a full ring.
 void PostedWriteThroughput(benchmark::State& state) {

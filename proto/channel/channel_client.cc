@@ -48,7 +48,7 @@ ChannelClient::ChannelClient(const ChannelOptions& options, ChannelMemory memory
       requests_(memory_.request_mapping.data(), options.slots, options.waiters),
       responses_(memory_.response_mapping.data()),
       interrupt_(std::move(interrupt)),
-      waiters_(std::make_unique<Waiter[]>(options.waiters)) {
+      waiters_(std::make_unique<WaiterState[]>(options.waiters)) {
   for (uint32_t i = 0; i < options.waiters; ++i) waiters_[i].poll = AdaptivePoll(options.max_poll);
 }
 
@@ -61,7 +61,7 @@ absl::Status ChannelClient::Post(uint32_t waiter, uint8_t region, uint64_t offse
                               .size_bytes = size_bytes,
                               .waiter = static_cast<uint16_t>(waiter),
                               .region = region};
-  return Send(shape, offset, value, deadline).status();
+  return Counted(waiter, Send(shape, offset, value, deadline).status());
 }
 
 absl::StatusOr<uint64_t> ChannelClient::Call(Operation operation, uint32_t waiter, uint8_t region,
@@ -72,17 +72,26 @@ absl::StatusOr<uint64_t> ChannelClient::Call(Operation operation, uint32_t waite
       operation != Operation::kSetFunctionState && operation != Operation::kReset) {
     return absl::InvalidArgumentError("not an operation that is answered");
   }
-  Waiter& self = waiters_[waiter];
+  WaiterState& self = waiters_[waiter];
   self.awaited_ticket = 0;  // before anything fails: AwaitAnswer() is about this call alone
-  RETURN_IF_ERROR(Interruption());
+  RETURN_IF_ERROR(Counted(waiter, Interruption()));
   LazyDeadline deadline(timeout);
   const RequestShape shape = {.operation = static_cast<uint8_t>(operation),
                               .size_bytes = size_bytes,
                               .waiter = static_cast<uint16_t>(waiter),
                               .region = region};
-  ASSIGN_OR_RETURN(self.awaited_ticket, Send(shape, offset, value, deadline));
+  const absl::StatusOr<uint64_t> ticket = Send(shape, offset, value, deadline);
+  if (!ticket.ok()) return Counted(waiter, ticket.status());
+  self.awaited_ticket = *ticket;
   self.awaited_size_bytes = size_bytes;
-  return WaitForAnswer(waiter, deadline);
+  const uint64_t sent = clock_.Now();  // while the device is at work
+  absl::StatusOr<uint64_t> answer = WaitForAnswer(waiter, deadline);
+  if (answer.ok()) {
+    self.counters.CountLatency(clock_.NanosecondsSince(sent));
+  } else {
+    Counted(waiter, answer.status()).IgnoreError();
+  }
+  return answer;
 }
 
 absl::StatusOr<uint64_t> ChannelClient::AwaitAnswer(uint32_t waiter, absl::Duration timeout) {
@@ -90,9 +99,16 @@ absl::StatusOr<uint64_t> ChannelClient::AwaitAnswer(uint32_t waiter, absl::Durat
   if (waiters_[waiter].awaited_ticket == 0) {
     return absl::FailedPreconditionError("no request of this waiter is unanswered");
   }
-  RETURN_IF_ERROR(Interruption());
+  RETURN_IF_ERROR(Counted(waiter, Interruption()));
   LazyDeadline deadline(timeout);
-  return WaitForAnswer(waiter, deadline);
+  absl::StatusOr<uint64_t> answer = WaitForAnswer(waiter, deadline);
+  if (!answer.ok()) Counted(waiter, answer.status()).IgnoreError();
+  return answer;
+}
+
+absl::Status ChannelClient::Counted(uint32_t waiter, absl::Status status) {
+  if (!status.ok()) waiters_[waiter].counters.CountError(status.code());
+  return status;
 }
 
 absl::Status ChannelClient::Validate(uint32_t waiter, uint8_t size_bytes) const {
@@ -128,6 +144,7 @@ absl::StatusOr<uint64_t> ChannelClient::Send(const RequestShape& shape, uint64_t
   if (responses_.header().sleeping.load(std::memory_order_seq_cst) != 0) {
     memory_.request_event.Signal();
   }
+  waiters_[shape.waiter].counters.CountSent(shape.operation);
   return ticket;
 }
 
@@ -174,6 +191,9 @@ bool ChannelClient::HeadMovedPast(uint32_t waiter, uint64_t known) {
     Broken(preparations, fault).IgnoreError();
     return false;
   }
+  // relaxed: a figure for people. Others may have gone on, and so be more than a ring ahead.
+  const uint64_t requests = tail_.load(std::memory_order_relaxed) - head;
+  waiters_[waiter].counters.RaiseOccupancy(std::min<uint64_t>(requests, options_.slots));
   return head > known;
 }
 
@@ -203,21 +223,25 @@ uint64_t ChannelClient::SentWithoutGap(uint64_t from, uint64_t to) const {
 }
 
 absl::StatusOr<uint64_t> ChannelClient::ReserveWhenFull(uint32_t waiter, LazyDeadline& deadline) {
+  WaiterState& self = waiters_[waiter];
+  const uint64_t start = clock_.Now();
   uint64_t ticket = 0;
   const auto has_ticket = [&] { return (ticket = TryReserve(waiter)) != 0; };
-  AdaptivePoll& poll = waiters_[waiter].poll;
-  if (const uint32_t iterations = poll.NextIterations(); iterations > 0) {
+  absl::Status waited;
+  if (const uint32_t iterations = self.poll.NextIterations(); iterations > 0) {
     for (uint32_t i = 0; i < iterations && !has_ticket(); ++i) PollPause();
-    poll.Record(ticket != 0);
-    if (ticket != 0) return ticket;
+    self.poll.Record(ticket != 0);
   }
-  // seq_cst: part of the announcement, see the top of this file. Partner: the look in
-  // ChannelServer::AdvanceHead().
-  std::atomic<uint32_t>& space_waiters = requests_.header().space_waiters;
-  space_waiters.fetch_add(1, std::memory_order_seq_cst);
-  const absl::Status slept = SleepUntil(waiter, deadline, has_ticket);
-  space_waiters.fetch_sub(1, std::memory_order_relaxed);  // late is harmless: a needless wake
-  RETURN_IF_ERROR(slept);
+  if (ticket == 0) {
+    // seq_cst: part of the announcement, see the top of this file. Partner: the look in
+    // ChannelServer::AdvanceHead().
+    std::atomic<uint32_t>& space_waiters = requests_.header().space_waiters;
+    space_waiters.fetch_add(1, std::memory_order_seq_cst);
+    waited = SleepUntil(waiter, deadline, has_ticket);
+    space_waiters.fetch_sub(1, std::memory_order_relaxed);  // late is harmless: a needless wake
+  }
+  self.counters.CountStall(clock_.NanosecondsSince(start));
+  RETURN_IF_ERROR(waited);
   return ticket;
 }
 
@@ -230,6 +254,7 @@ ChannelClient::Answer ChannelClient::LookForAnswer(uint32_t waiter, std::memory_
 }
 
 absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadline& deadline) {
+  bool slept = false;
   while (true) {
     const uint64_t preparations = preparations_.load(std::memory_order_acquire);
     Answer answer = Answer::kNone;
@@ -247,6 +272,7 @@ absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadl
       }
     }
     if (answer == Answer::kNone) {
+      slept = true;
       RETURN_IF_ERROR(SleepUntil(waiter, deadline, [&] {
         // acquire: pairs with the store in PrepareSuccessor(). Before the look for the answer,
         // which the store comes after: if that finds none, there is none.
@@ -263,12 +289,16 @@ absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadl
     switch (answer) {
       case Answer::kFound: {
         absl::StatusOr<uint64_t> taken = TakeAnswer(waiter);
-        if (!absl::IsDataLoss(taken.status())) return taken;
+        if (!absl::IsDataLoss(taken.status())) {
+          waiters_[waiter].counters.CountAnswer(slept);
+          return taken;
+        }
         fault = std::string(taken.status().message());
         break;
       }
       case Answer::kLost:
         waiters_[waiter].awaited_ticket = 0;
+        waiters_[waiter].counters.CountGivenUp();
         return absl::UnavailableError("the device was replaced, and this access given up");
       case Answer::kForged:
       case Answer::kNone:
@@ -280,7 +310,7 @@ absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadl
 }
 
 absl::StatusOr<uint64_t> ChannelClient::TakeAnswer(uint32_t waiter) {
-  Waiter& self = waiters_[waiter];
+  WaiterState& self = waiters_[waiter];
   CompletionSlot& completion = responses_.completion(waiter);
   const uint64_t data = completion.data.Read();
   const uint64_t status = completion.status.Read();
@@ -396,6 +426,19 @@ ChannelClient::DeviceReport ChannelClient::device_report() const {
           .polls = header.polls.load(kRelaxed),
           .poll_hits = header.poll_hits.load(kRelaxed),
           .refused = header.refused.load(kRelaxed)};
+}
+
+ChannelMetrics ChannelClient::metrics() const {
+  ChannelMetrics metrics;
+  for (uint32_t i = 0; i < options_.waiters; ++i) waiters_[i].counters.AddTo(metrics);
+  constexpr auto kRelaxed = std::memory_order_relaxed;  // figures for people
+  const uint64_t seen = seen_head_.load(kRelaxed);
+  const uint64_t head = responses_.header().head.load(kRelaxed);
+  const uint64_t tail = tail_.load(kRelaxed);
+  const uint64_t requests = tail - (head >= seen && head <= tail ? head : std::min(seen, tail));
+  metrics.occupancy = std::min<uint64_t>(requests, options_.slots);
+  metrics.max_occupancy = std::max(metrics.max_occupancy, metrics.occupancy);
+  return metrics;
 }
 
 }  // namespace bulkhead::channel

@@ -13,10 +13,12 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/event_fd.h"
-#include "proto/channel/adaptive_poll.h"
 #include "proto/channel/channel_layout.h"
 #include "proto/channel/channel_memory.h"
+#include "proto/channel/channel_metrics.h"
 #include "proto/channel/deadline.h"
+#include "proto/channel/tick_clock.h"
+#include "proto/channel/waiter_state.h"
 
 namespace bulkhead::channel {
 
@@ -124,6 +126,9 @@ class ChannelClient {
   };
   DeviceReport device_report() const;
 
+  // What this end has counted. Each figure is right, though not all are of one moment.
+  ChannelMetrics metrics() const;
+
   // For the Attach message. They stay this object's.
   int request_memory_fd() const { return memory_.request_memory.get(); }
   int response_memory_fd() const { return memory_.response_memory.get(); }
@@ -135,25 +140,15 @@ class ChannelClient {
  private:
   friend class ChannelPeer;  // tests: another mapping, a look inside
 
-  // Written by the thread that uses the waiter alone.
-  struct alignas(kCacheLineBytes) Waiter {
-    AdaptivePoll poll{absl::ZeroDuration()};
-    uint64_t awaited_ticket = 0;  // of the last request whose answer was not taken; 0: none
-    uint8_t awaited_size_bytes = 0;
-    // For PrepareSuccessor(). Of requests that are answered, the last one sent (set before the
-    // device can see it), and the last one whose answer was taken.
-    std::atomic<uint64_t> sent_ticket{0};
-    std::atomic<uint64_t> taken_ticket{0};
-    // 1: in HeadMovedPast(), between reading the head and taking it in.
-    std::atomic<uint32_t> reads_head{0};
-  };
-
   ChannelClient(const ChannelOptions& options, ChannelMemory memory, EventFd interrupt);
 
   absl::Status Validate(uint32_t waiter, uint8_t size_bytes) const;
   // Puts a request into the ring and wakes the device if it sleeps. The ticket.
   absl::StatusOr<uint64_t> Send(const RequestShape& shape, uint64_t offset, uint64_t data,
                                 LazyDeadline& deadline);
+
+  // Counts a call that ended by an error. Returns that.
+  absl::Status Counted(uint32_t waiter, absl::Status status);
 
   // kLost: there is none, and there will be none.
   enum class Answer { kNone, kFound, kForged, kLost };
@@ -205,7 +200,8 @@ class ChannelClient {
   // Readable while waiting is not allowed. The vmm's alone: a device could empty the completion
   // events in the moment when a waiter is to be released.
   const EventFd interrupt_;
-  const std::unique_ptr<Waiter[]> waiters_;
+  const std::unique_ptr<WaiterState[]> waiters_;
+  const TickClock clock_;
 
   // Orders all that interrupts, fails or repairs; never taken on the way of an access that
   // works. Not absl::Mutex: ThreadSanitizer must see it in stress_test.

@@ -74,10 +74,8 @@ class ChannelServer {
   // again until it is processed. Malformed requests are refused here and never seen.
   bool TryPeek(Request& out);
 
-  // The ticket of the last request wholly processed, by this process or one before it.
-  uint64_t head() const { return head_; }
-  // The ticket of the last request that can be processed now: all after head() are there, up to
-  // this one. Equal to head(): there is none. Counts at most a ring full.
+  // The ticket of the last request that can be processed now: all after processed() are there,
+  // up to this one. Equal to processed(): there is none. Counts at most a ring full.
   uint64_t VisibleTail() const;
 
   // True if a request after the next one is there, even while the next one is missing: its

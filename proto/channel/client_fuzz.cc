@@ -220,7 +220,7 @@ class HostileSession {
     }
     // The successor accepts what it finds.
     const auto successor = ConnectServer(*client_, 2);
-    Require(successor.ok() && (*successor)->head() == plan.head);
+    Require(successor.ok() && (*successor)->processed() == plan.head);
     Require((*successor)->VisibleTail() == tail_);
   }
 

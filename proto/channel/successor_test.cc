@@ -152,7 +152,7 @@ TEST_F(SuccessorTest, StartsAtTheLastHeadFoundPossibleWhereItsPredecessorLeftAnI
   }
   EXPECT_TRUE(client_->PrepareSuccessor(false)->violation.ok()) << "repaired";
   server = *ConnectServer(*client_, 2);
-  EXPECT_EQ(server->head(), 3u);
+  EXPECT_EQ(server->processed(), 3u);
   EXPECT_EQ(server->VisibleTail(), 4u);
   EXPECT_EQ(Next(*server).data, 4u);
 }
