@@ -102,6 +102,7 @@ absl::StatusOr<Attachment> ParseAttachRequest(const v1::PciInfo& info, SocketMes
   Attachment out;
   out.generation = request.generation();
   out.device_name = request.device_name();
+  out.function_state = request.function_state();
   out.channel = request.channel();
   out.completion_events.resize(waiters);
   std::vector<UniqueFd> doorbells(info.doorbells_size());
@@ -143,6 +144,9 @@ absl::StatusOr<Attachment> ParseAttachRequest(const v1::PciInfo& info, SocketMes
         break;
       case Kind::RESOURCE:
         status = PutResource(descriptor, std::move(fd), out);
+        break;
+      case Kind::DURABLE_STATE:
+        status = PutOnly("the durable state", std::move(fd), out.durable_state);
         break;
       default:
         status =

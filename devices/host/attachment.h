@@ -36,6 +36,7 @@ struct Attachment {
 
   uint64_t generation = 0;
   std::string device_name;
+  uint64_t function_state = 0;  // kFunctionState..., for a device without saved state
 
   v1::ChannelParameters channel;
   UniqueFd request_memory;
@@ -48,6 +49,7 @@ struct Attachment {
   std::vector<EventFd> msix_vectors;  // by vector
   UniqueFd intx;                      // not ok(): the device has no line
   UniqueFd intx_resample;             // PCI devices with INTx only
+  UniqueFd durable_state;             // not ok(): the device keeps nothing
   std::vector<Resource> resources;
 };
 

@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#include <chrono>
+#include <string>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/errno_status.h"
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/server.h"
@@ -16,14 +18,22 @@
 namespace bulkhead::devices {
 namespace {
 
-// One call at a time comes from the vmm; a second thread keeps a slow one from blocking others.
-constexpr int kMaxThreads = 2;
+// A heartbeat, a command and a look at the metrics may wait at one time, and one thread polls.
+// What finds no thread is refused. Threads are started when they are needed.
+constexpr int kMaxThreads = 8;
 // The vmm's requests are tiny.
 constexpr int kMaxRequestBytes = 64 * 1024;
+// For the last answers, at the end.
+constexpr absl::Duration kLastAnswersTimeout = absl::Milliseconds(200);
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+}
 
 class DeviceControlService final : public v1::DeviceControl::Service {
  public:
-  explicit DeviceControlService(const v1::PciInfo& info) : info_(info) {}
+  DeviceControlService(const v1::PciInfo& info, ControlMailbox& mailbox)
+      : info_(info), mailbox_(mailbox) {}
 
   grpc::Status GetPciInfo(grpc::ServerContext*, const v1::GetPciInfoRequest*,
                           v1::PciInfo* info) override {
@@ -31,15 +41,54 @@ class DeviceControlService final : public v1::DeviceControl::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status Heartbeat(grpc::ServerContext* context, const v1::HeartbeatRequest*,
+                         v1::HeartbeatReply* reply) override {
+    const auto heartbeat = mailbox_.AwaitHeartbeat(absl::FromChrono(context->deadline()),
+                                                   [&] { return context->IsCancelled(); });
+    if (!heartbeat.ok()) return ToGrpc(heartbeat.status());
+    reply->set_generation(heartbeat->generation);
+    reply->set_progress(heartbeat->progress);
+    return grpc::Status::OK;
+  }
+  grpc::Status Reset(grpc::ServerContext* context, const v1::ResetRequest*,
+                     v1::ResetReply*) override {
+    return Call(*context, ControlMailbox::Command::kReset);
+  }
+  grpc::Status Quiesce(grpc::ServerContext* context, const v1::QuiesceRequest*,
+                       v1::QuiesceReply*) override {
+    return Call(*context, ControlMailbox::Command::kQuiesce);
+  }
+  grpc::Status Resume(grpc::ServerContext* context, const v1::ResumeDeviceRequest*,
+                      v1::ResumeDeviceReply*) override {
+    return Call(*context, ControlMailbox::Command::kResume);
+  }
+  grpc::Status GetMetrics(grpc::ServerContext* context, const v1::GetDeviceMetricsRequest*,
+                          v1::DeviceMetrics* metrics) override {
+    return Call(*context, ControlMailbox::Command::kGetMetrics, metrics);
+  }
+  grpc::Status Shutdown(grpc::ServerContext* context, const v1::ShutdownDeviceRequest*,
+                        v1::ShutdownDeviceReply*) override {
+    return Call(*context, ControlMailbox::Command::kShutdown);
+  }
+
  private:
+  grpc::Status Call(grpc::ServerContext& context, ControlMailbox::Command command,
+                    v1::DeviceMetrics* metrics = nullptr) {
+    return ToGrpc(mailbox_.Call(
+        command, absl::FromChrono(context.deadline()), [&] { return context.IsCancelled(); },
+        metrics));
+  }
+
   const v1::PciInfo info_;
+  ControlMailbox& mailbox_;
 };
 
 }  // namespace
 
 class ControlServer::Impl {
  public:
-  explicit Impl(const v1::PciInfo& info) : service_(info) {}
+  Impl(const v1::PciInfo& info, ControlMailbox& mailbox)
+      : mailbox_(mailbox), service_(info, mailbox) {}
 
   absl::Status Start(UniqueFd socket) {
     grpc::ResourceQuota quota("device");
@@ -58,21 +107,25 @@ class ControlServer::Impl {
   }
 
   ~Impl() {
-    if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
+    mailbox_.Close();
+    if (server_ == nullptr) return;
+    server_->Shutdown(absl::ToChronoTime(absl::Now() + kLastAnswersTimeout));
   }
 
  private:
+  ControlMailbox& mailbox_;
   DeviceControlService service_;
   std::unique_ptr<grpc::Server> server_;
 };
 
 absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(UniqueFd socket,
-                                                                    const v1::PciInfo& info) {
+                                                                    const v1::PciInfo& info,
+                                                                    ControlMailbox& mailbox) {
   // gRPC's own threads wait for the socket; none of them may block in it.
   if (fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) {
     return ErrnoToStatus(errno, "O_NONBLOCK on the control socket");
   }
-  auto impl = std::make_unique<Impl>(info);
+  auto impl = std::make_unique<Impl>(info, mailbox);
   if (absl::Status status = impl->Start(std::move(socket)); !status.ok()) return status;
   return std::unique_ptr<ControlServer>(new ControlServer(std::move(impl)));
 }

@@ -6,19 +6,22 @@
 
 #include "absl/status/statusor.h"
 #include "base/unique_fd.h"
+#include "devices/host/control_mailbox.h"
 #include "proto/device_control.pb.h"
 
 namespace bulkhead::devices {
 
 // Serves DeviceControl (proto/device_control.proto) on the socket to the vmm, on threads of
-// its own. It never touches the model: what it answers is given to it. Thread-safe. The
-// destructor ends the calls that still run.
+// its own. It never touches the model: what it is asked for goes into the mailbox of the thread
+// that may. Thread-safe.
 class ControlServer {
  public:
-  // `socket`: a connected stream socket. `info`: the answer to GetPciInfo.
+  // `socket`: a connected stream socket. `info`: the answer to GetPciInfo. `mailbox` outlives this.
   // Errors: Internal (gRPC did not start).
   static absl::StatusOr<std::unique_ptr<ControlServer>> Start(UniqueFd socket,
-                                                              const v1::PciInfo& info);
+                                                              const v1::PciInfo& info,
+                                                              ControlMailbox& mailbox);
+  // Closes the mailbox, and gives what was answered a moment to leave.
   ~ControlServer();
 
  private:

@@ -3,13 +3,13 @@
 #include <sched.h>
 
 #include <algorithm>
-#include <optional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/access_mask.h"
+#include "base/crash_point.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
 #include "proto/channel/channel_layout.h"
@@ -20,17 +20,23 @@ namespace bulkhead::devices {
 namespace {
 
 using channel::Operation;
-using Request = channel::ChannelServer::Request;
 
 constexpr uint64_t kAllOnes = ~uint64_t{0};
 // While requests come without a pause, descriptors are looked at after this many of them: often
 // enough that a doorbell does not wait long, rarely enough that the system call costs little.
 constexpr uint32_t kRequestsPerCheck = 64;
 
+FunctionState ToFunctionState(uint64_t bits) {
+  return {.bus_master = (bits & kFunctionStateBusMaster) != 0,
+          .msix_enabled = (bits & kFunctionStateMsixEnabled) != 0,
+          .intx_disabled = (bits & kFunctionStateIntxDisabled) != 0};
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<DeviceHost>> DeviceHost::Create(const v1::PciInfo& info,
-                                                               Attachment attachment) {
+                                                               Attachment attachment,
+                                                               ControlMailbox& control) {
   ASSIGN_OR_RETURN(GuestMemory memory, MapGuestMemory(attachment.guest_memory));
   channel::ServerDescriptors descriptors = {
       .request_memory = std::move(attachment.request_memory),
@@ -44,18 +50,26 @@ absl::StatusOr<std::unique_ptr<DeviceHost>> DeviceHost::Create(const v1::PciInfo
       .generation = attachment.generation};
   ASSIGN_OR_RETURN(auto channel,
                    channel::ChannelServer::Create(std::move(descriptors), parameters));
+  std::unique_ptr<DurableState> durable;
+  if (attachment.durable_state.ok()) {
+    ASSIGN_OR_RETURN(
+        durable, DurableState::Open(info, attachment.durable_state.get(), channel->processed()));
+  }
   ASSIGN_OR_RETURN(auto poller, Poller::Create());
   std::unique_ptr<DeviceHost> host(new DeviceHost(info, std::move(attachment), std::move(memory),
-                                                  std::move(channel), std::move(poller)));
+                                                  std::move(channel), std::move(durable),
+                                                  std::move(poller), control));
   RETURN_IF_ERROR(host->RegisterEvents());
   return host;
 }
 
 DeviceHost::DeviceHost(const v1::PciInfo& info, Attachment attachment, GuestMemory memory,
                        std::unique_ptr<channel::ChannelServer> channel,
-                       std::unique_ptr<Poller> poller)
+                       std::unique_ptr<DurableState> durable, std::unique_ptr<Poller> poller,
+                       ControlMailbox& control)
     : regions_(info),
       is_pci_(info.has_pci()),
+      generation_(attachment.generation),
       ring_slots_(attachment.channel.slots()),
       memory_(std::move(memory)),
       interrupts_({.msix_vectors = std::move(attachment.msix_vectors),
@@ -64,7 +78,10 @@ DeviceHost::DeviceHost(const v1::PciInfo& info, Attachment attachment, GuestMemo
       resources_(std::move(attachment.resources)),
       doorbells_(std::move(attachment.doorbells)),
       channel_(std::move(channel)),
+      durable_(std::move(durable)),
       poller_(std::move(poller)),
+      control_(control),
+      function_state_(attachment.function_state),
       rung_(doorbells_.size()) {}
 
 absl::Status DeviceHost::RegisterEvents() {
@@ -73,12 +90,17 @@ absl::Status DeviceHost::RegisterEvents() {
     RETURN_IF_ERROR(poller_->Add(doorbells_[i].fd(), Poller::Trigger::kEdge, [this, i] {
       rung_[i] = true;
       any_rung_ = true;
+      CRASH_POINT("after_doorbell_read");
     }));
   }
   if (interrupts_.resample_fd() >= 0) {
     RETURN_IF_ERROR(poller_->Add(interrupts_.resample_fd(), Poller::Trigger::kLevel,
                                  [this] { interrupts_.OnResample(); }));
   }
+  RETURN_IF_ERROR(poller_->Add(control_.event_fd(), Poller::Trigger::kLevel, [this] {
+    control_.Acknowledge();
+    has_mail_ = true;
+  }));
   return poller_->Add(channel_->event_fd(), Poller::Trigger::kLevel, [this] {
     // AfterSleep() empties it. A wake-up that came too late for the last sleep is emptied here,
     // or it would look like work for ever.
@@ -88,51 +110,105 @@ absl::Status DeviceHost::RegisterEvents() {
 
 absl::Status DeviceHost::Start(DeviceModel& model) {
   model_ = &model;
+  std::optional<DurableState::Loaded> left;
+  if (durable_ != nullptr) left = durable_->TakeLoaded();
+  if (left.has_value() && left->reset_ordered) {
+    std::fill(durable_->memory().begin(), durable_->memory().end(), 0);
+  }
   RETURN_IF_ERROR(model.Start(*this));
   if (!resources_.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("this device has no use for the resource '", resources_.front().name, "'"));
   }
+  return GoOnFrom(left);
+}
+
+absl::Status DeviceHost::GoOnFrom(const std::optional<DurableState::Loaded>& left) {
+  if (left.has_value()) function_state_ = left->record.function_state;
+  // The lines first: what the model raises again goes by the state that held.
+  if (is_pci_) interrupts_.OnFunctionState(ToFunctionState(function_state_));
+  CRASH_POINT("attach_before_restore");
+  if (left.has_value() && !left->reset_ordered) RETURN_IF_ERROR(model_->Restore(left->bytes));
+  CRASH_POINT("attach_after_restore");
+  if (is_pci_ && (left.has_value() || function_state_ != 0)) TellFunctionState();
+  interrupts_.Settle();
+  if (left.has_value() && left->record.ticket > channel_->processed()) {
+    // Applied and saved, but not completed: what is missing is the answer.
+    Request request;
+    if (!channel_->TryPeek(request) || request.ticket != left->record.ticket) {
+      return absl::DataLossError(absl::StrCat("the saved state takes in request ",
+                                              left->record.ticket, ", which nobody sent"));
+    }
+    Complete(request, left->record.answer);
+  }
+  if (left.has_value() && left->reset_ordered) state_changed_ = true;  // done by now
+  SaveIfChanged();
   return absl::OkStatus();
 }
 
+void DeviceHost::TellFunctionState() {
+  const FunctionState state = ToFunctionState(function_state_);
+  // The lines first: what the model signals in answer already goes by the new state.
+  interrupts_.OnFunctionState(state);
+  model_->OnFunctionState(state);
+}
+
 absl::Status DeviceHost::Run(int attach_socket) {
-  std::optional<absl::Status> end;
   RETURN_IF_ERROR(poller_->Add(attach_socket, Poller::Trigger::kLevel,
-                               [&] { end = OnAttachSocket(attach_socket); }));
-  rung_.assign(doorbells_.size(), true);
-  any_rung_ = !doorbells_.empty();
-  while (!end.has_value()) {
-    ServeRequests(ring_slots_);
-    ServeDoorbells();
-    if (any_rung_) {
-      // A request is missing that another vCPU's thread is just sending: let it run.
-      CheckEvents();
-      sched_yield();
-      continue;
+                               [=, this] { OnAttachSocket(attach_socket); }));
+  RingAllDoorbells();
+  while (!end_.has_value()) {
+    if (has_mail_) ReadMail();
+    if (mode_ == Mode::kServing) {
+      ServeOnce();
+    } else {
+      Rest();
     }
-    bool had_events = requests_since_check_ >= kRequestsPerCheck && CheckEvents();
-    const auto other_work = [&] { return had_events = CheckEvents(); };
-    if (had_events || channel_->PollForRequest(other_work) || had_events) continue;
-    Sleep();
   }
   poller_->Remove(attach_socket);
-  // The vmm asked this process to end: what the guest has sent takes effect all the same.
+  if (mode_ == Mode::kServing) {
+    // The vmm asked this process to end: what the guest has sent takes effect all the same.
+    ServeRequests(ring_slots_);
+    ServeDoorbells();
+  }
+  return *std::move(end_);
+}
+
+void DeviceHost::ServeOnce() {
   ServeRequests(ring_slots_);
   ServeDoorbells();
-  return *std::move(end);
+  if (!any_rung_ && letter_ != nullptr) ActOnLetter();
+  if (mode_ != Mode::kServing || has_mail_) return;
+  if (any_rung_ || letter_ != nullptr) {
+    // A request is missing that another vCPU's thread is just sending: let it run.
+    CheckEvents();
+    sched_yield();
+    return;
+  }
+  bool had_events = requests_since_check_ >= kRequestsPerCheck && CheckEvents();
+  const auto other_work = [&] { return had_events = CheckEvents(); };
+  if (had_events || channel_->PollForRequest(other_work) || had_events) return;
+  Sleep();
 }
 
 uint32_t DeviceHost::ServeRequests(uint32_t limit) {
   Request request;
   uint32_t served = 0;
-  for (; served < limit && channel_->TryPeek(request); ++served) {
-    const uint64_t answer = Apply(request);
-    if (request.operation == Operation::kPostedWrite) {
-      channel_->Retire(request);
-    } else {
-      channel_->Complete(request, answer);
+  while (served < limit && channel_->TryPeek(request)) {
+    CRASH_POINT("after_fetch");
+    ++served;
+    ++counters_.requests[static_cast<size_t>(request.operation)];
+    if (request.operation == Operation::kReset) {
+      BeginReset(&request);
+      if (mode_ != Mode::kServing) break;
+      continue;
     }
+    const uint64_t answer = Apply(request);
+    CRASH_POINT("after_apply");
+    if (state_changed_) Save(request.ticket, answer);
+    CRASH_POINT("after_save_before_complete");
+    Complete(request, answer);
+    KeepAlive();
   }
   requests_since_check_ += served;
   return served;
@@ -151,69 +227,98 @@ uint64_t DeviceHost::Apply(const Request& request) {
                       request.data & AccessMask(request.size_bytes));
       }
       return 0;
-    case Operation::kSetFunctionState: {
+    case Operation::kSetFunctionState:
       if (!is_pci_) return 0;
-      const FunctionState state = {
-          .bus_master = (request.data & kFunctionStateBusMaster) != 0,
-          .msix_enabled = (request.data & kFunctionStateMsixEnabled) != 0,
-          .intx_disabled = (request.data & kFunctionStateIntxDisabled) != 0};
-      // The lines first: what the model signals in answer already goes by the new state.
-      interrupts_.OnFunctionState(state);
-      model_->OnFunctionState(state);
+      if (request.data != function_state_) state_changed_ = true;
+      function_state_ = request.data;
+      TellFunctionState();
       return 0;
-    }
     case Operation::kReset:
-      model_->Reset();
-      return 0;
+      break;  // takes its own way
   }
   return kAllOnes;
 }
 
-bool DeviceHost::ServeRequestsBeforeDoorbell() {
+void DeviceHost::Complete(const Request& request, uint64_t answer) {
+  if (request.operation == Operation::kPostedWrite) {
+    channel_->Retire(request);
+  } else {
+    channel_->Complete(request, answer);
+  }
+}
+
+bool DeviceHost::ServeRequestsSentSoFar() {
   // A posted write that the guest made before it rang is in the ring by now, and no more than a
   // ring full of requests can be before it.
   uint32_t left = ring_slots_;
-  while (left > 0) {
+  while (left > 0 && mode_ == Mode::kServing) {
     left -= ServeRequests(left);
     // It may lie behind a gap: a request that another vCPU's thread has a ticket for, but has
     // not written yet.
-    if (!channel_->HasLaterRequest()) return true;
+    if (!channel_->HasLaterRequest()) break;
     Request next;
     if (!channel_->TryPeek(next)) return false;
   }
-  return true;
+  return mode_ == Mode::kServing;
 }
 
 void DeviceHost::ServeDoorbells() {
-  if (!any_rung_ || !ServeRequestsBeforeDoorbell()) return;
+  if (!any_rung_ || !ServeRequestsSentSoFar()) return;
   any_rung_ = false;
   for (size_t i = 0; i < rung_.size(); ++i) {
     if (!rung_[i]) continue;
     rung_[i] = false;
+    ++counters_.doorbells;
     model_->OnDoorbell(static_cast<uint32_t>(i));
+    CRASH_POINT("after_doorbell_served");
+    AfterCallback();
   }
+}
+
+void DeviceHost::RingAllDoorbells() {
+  rung_.assign(doorbells_.size(), true);
+  any_rung_ = !doorbells_.empty();
 }
 
 bool DeviceHost::CheckEvents() {
   requests_since_check_ = 0;
-  return poller_->Wait(absl::ZeroDuration());
+  return poller_->Wait(absl::ZeroDuration(), [this] { AfterCallback(); });
+}
+
+void DeviceHost::AfterCallback() {
+  SaveIfChanged();
+  KeepAlive();
 }
 
 void DeviceHost::Sleep() {
   if (!channel_->PrepareToSleep()) return;
   asleep_ = true;
   requests_since_check_ = 0;
-  poller_->Wait(absl::InfiniteDuration());
+  poller_->Wait(absl::InfiniteDuration(), [this] { AfterCallback(); });
   asleep_ = false;
   channel_->AfterSleep();
 }
 
-absl::Status DeviceHost::OnAttachSocket(int attach_socket) {
+void DeviceHost::SaveIfChanged() {
+  // A reset that is under way is saved as such, and nothing else.
+  if (state_changed_ && mode_ != Mode::kResetting) Save(channel_->processed(), /*answer=*/0);
+}
+
+void DeviceHost::Save(uint64_t ticket, uint64_t answer) {
+  state_changed_ = false;
+  if (durable_ == nullptr) return;
+  durable_->Save({.ticket = ticket, .answer = answer, .function_state = function_state_},
+                 [this](absl::Span<uint8_t> out) { return model_->Save(out); });
+}
+
+void DeviceHost::OnAttachSocket(int attach_socket) {
   const absl::StatusOr<SocketMessage> message =
       ReceiveSocketMessage(attach_socket, kMaxAttachRequestBytes, absl::Now());
-  if (absl::IsUnavailable(message.status())) return absl::OkStatus();
-  if (!message.ok()) return message.status();
-  return absl::InvalidArgumentError("the vmm sent a message after the attach request");
+  if (message.ok()) {
+    end_ = absl::InvalidArgumentError("the vmm sent a message after the attach request");
+  } else {
+    end_ = absl::IsUnavailable(message.status()) ? absl::OkStatus() : message.status();
+  }
 }
 
 absl::StatusOr<UniqueFd> DeviceHost::TakeResource(absl::string_view name) {
@@ -232,5 +337,16 @@ absl::Status DeviceHost::Watch(int fd, absl::AnyInvocable<void()> on_readable) {
 }
 
 void DeviceHost::Unwatch(int fd) { poller_->Remove(fd); }
+
+absl::Span<uint8_t> DeviceHost::durable_memory() {
+  return durable_ != nullptr ? durable_->memory() : absl::Span<uint8_t>();
+}
+
+void DeviceHost::KeepAlive() {
+  ++progress_;
+  if (control_.heartbeat_wanted()) {
+    control_.Beat({.generation = generation_, .progress = progress_});
+  }
+}
 
 }  // namespace bulkhead::devices

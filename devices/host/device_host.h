@@ -3,7 +3,9 @@
 
 #include <stdint.h>
 
+#include <array>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -11,11 +13,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "base/event_fd.h"
 #include "base/guest_memory.h"
 #include "base/unique_fd.h"
 #include "devices/host/attachment.h"
+#include "devices/host/control_mailbox.h"
 #include "devices/host/device_model.h"
+#include "devices/host/durable_state.h"
 #include "devices/host/interrupt_lines.h"
 #include "devices/host/poller.h"
 #include "devices/host/region_table.h"
@@ -25,25 +30,35 @@
 namespace bulkhead::devices {
 
 // The data plane of a device process: feeds one model with the guest's accesses from the
-// channel, its doorbells and its watched descriptors, all on one thread.
+// channel, its doorbells and its watched descriptors, and with what is called for through the
+// control mailbox, all on one thread.
 //
 // Order: a doorbell comes by another path than a posted write and may overtake it, so before a
 // doorbell is served, every request that was in the ring when it was seen is applied.
 //
+// Exactly once: a request is applied to the model; if that changed its state, the state is saved
+// together with the request's ticket and answer; then the request is completed. Whoever dies before
+// the save leaves the request to the successor; whoever dies after it leaves it the answer.
+//
 // Owns what the vmm handed over; the model is the caller's and ends first.
-class DeviceHost : public DeviceServices {
+class DeviceHost final : public DeviceServices {
  public:
-  // Maps guest memory and the channel. `info` describes the model. Errors: what was handed
-  // over does not fit together, or as mmap(2) and epoll_ctl(2).
+  // Maps guest memory, the channel and the durable state. `info` describes the model; `control`
+  // outlives this. Errors: what was handed over does not fit together, or was left in a state from
+  // which nobody can go on, or as mmap(2) and epoll_ctl(2). The text is for the operator.
   static absl::StatusOr<std::unique_ptr<DeviceHost>> Create(const v1::PciInfo& info,
-                                                            Attachment attachment);
+                                                            Attachment attachment,
+                                                            ControlMailbox& control);
 
-  // Starts the model. Errors: the model's; InvalidArgument if it left a resource untaken.
+  // Starts the model, and has it go on where the device's last process stopped. Errors: the
+  // model's; InvalidArgument if it left a resource untaken; DataLoss if the saved state does not
+  // fit the channel.
   absl::Status Start(DeviceModel& model);
 
   // Serves the model that Start() started. Begins with a call of OnDoorbell() for every
   // doorbell: an earlier process may have taken one and died. Returns OK once the peer has
-  // closed `attach_socket`. Errors: InvalidArgument (the vmm sent what nobody awaits).
+  // closed `attach_socket` or a shutdown was called for. Errors: InvalidArgument (the vmm sent
+  // what nobody awaits).
   absl::Status Run(int attach_socket);
 
   // DeviceServices, for the model.
@@ -53,41 +68,100 @@ class DeviceHost : public DeviceServices {
   absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) override;
   absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) override;
   void Unwatch(int fd) override;
+  void StateChanged() override { state_changed_ = true; }
+  absl::Span<uint8_t> durable_memory() override;
+  void KeepAlive() override;
 
  private:
+  using Request = channel::ChannelServer::Request;
+  using Letter = ControlMailbox::Letter;
+
+  enum class Mode {
+    kServing,
+    kResetting,  // until the model is at rest; nothing else is served
+    kQuiescing,  // until the model is at rest; neither requests nor doorbells are served
+    kQuiesced,   // until Resume
+  };
+
+  struct Counters {
+    std::array<uint64_t, 6> requests = {};  // by channel::Operation
+    uint64_t doorbells = 0;
+  };
+
   DeviceHost(const v1::PciInfo& info, Attachment attachment, GuestMemory memory,
-             std::unique_ptr<channel::ChannelServer> channel, std::unique_ptr<Poller> poller);
+             std::unique_ptr<channel::ChannelServer> channel, std::unique_ptr<DurableState> durable,
+             std::unique_ptr<Poller> poller, ControlMailbox& control);
 
   absl::Status RegisterEvents();
+  absl::Status GoOnFrom(const std::optional<DurableState::Loaded>& left);
+  void TellFunctionState();
+
+  void ServeOnce();
   // Applies the requests that are in the ring, `limit` at most. How many.
   uint32_t ServeRequests(uint32_t limit);
   // The effect of one request on the model: what it is answered with.
-  uint64_t Apply(const channel::ChannelServer::Request& request);
+  uint64_t Apply(const Request& request);
+  void Complete(const Request& request, uint64_t answer);
   // Serves the doorbells that have been rung, or leaves them for the next time.
   void ServeDoorbells();
-  // Applies every request that may have been sent before a doorbell that was seen. False: one is
-  // not complete yet.
-  bool ServeRequestsBeforeDoorbell();
+  void RingAllDoorbells();
+  // Applies every request that may have been sent before something that was seen elsewhere. False:
+  // one is not complete yet, or requests are not served now.
+  bool ServeRequestsSentSoFar();
   // Calls back for ready descriptors. True if there were any.
   bool CheckEvents();
+  void AfterCallback();
   void Sleep();
-  absl::Status OnAttachSocket(int attach_socket);
+  void OnAttachSocket(int attach_socket);
+
+  void SaveIfChanged();
+  // The model's state, which takes in the request of that ticket.
+  void Save(uint64_t ticket, uint64_t answer);
+
+  // The rest is in device_host_control.cc.
+  void ReadMail();
+  void OpenLetter();
+  // False: its caller had given up.
+  bool CloseLetter(absl::Status result);
+  // The letter that waits for a moment in which all requests are served: that is now.
+  void ActOnLetter();
+  // In every mode but kServing: what there is to do, or waits for it.
+  void Rest();
+  // `request`: the one that asks for it, or nullptr.
+  void BeginReset(const Request* request);
+  void FinishReset();
+  void FinishQuiesce();
+  void Resume();
+  void AppendMetrics(v1::DeviceMetrics& metrics) const;
 
   const RegionTable regions_;
   const bool is_pci_;
+  const uint64_t generation_;
   const uint32_t ring_slots_;
   const GuestMemory memory_;
   InterruptLines interrupts_;
   std::vector<Attachment::Resource> resources_;
   const std::vector<EventFd> doorbells_;
   const std::unique_ptr<channel::ChannelServer> channel_;
+  const std::unique_ptr<DurableState> durable_;  // nullptr: the device keeps nothing
   const std::unique_ptr<Poller> poller_;
+  ControlMailbox& control_;
 
   DeviceModel* model_ = nullptr;
-  std::vector<bool> rung_;  // by doorbell: to be served
+  uint64_t function_state_;     // kFunctionState...
+  bool state_changed_ = false;  // since the last save
+  std::vector<bool> rung_;      // by doorbell: to be served
   bool any_rung_ = false;
   bool asleep_ = false;
   uint32_t requests_since_check_ = 0;  // since descriptors were last looked at
+
+  Mode mode_ = Mode::kServing;
+  bool has_mail_ = false;
+  std::shared_ptr<Letter> letter_;        // under way; one at a time
+  std::optional<Request> reset_request_;  // that kResetting is about; nullopt: it is letter_
+  std::optional<absl::Status> end_;
+  uint64_t progress_ = 0;
+  Counters counters_;
 };
 
 }  // namespace bulkhead::devices

@@ -18,6 +18,7 @@
 #include "base/message_socket.h"
 #include "base/unique_fd.h"
 #include "devices/host/attachment.h"
+#include "devices/host/control_mailbox.h"
 #include "devices/host/device_model.h"
 #include "gtest/gtest.h"
 #include "proto/channel/channel_client.h"
@@ -121,7 +122,7 @@ class DeviceHostTest : public testing::Test {
   }
 
   void StartHost(Attachment attachment) {
-    host_ = *DeviceHost::Create(model_.Describe(), std::move(attachment));
+    host_ = *DeviceHost::Create(model_.Describe(), std::move(attachment), *control_);
     ASSERT_TRUE(host_->Start(model_).ok());
     thread_ = std::thread([this] { end_ = host_->Run(sockets_.second.get()); });
   }
@@ -150,6 +151,7 @@ class DeviceHostTest : public testing::Test {
   EventFd resample_ = *EventFd::Create();
   std::pair<UniqueFd, UniqueFd> sockets_ = *CreateSocketPair(SOCK_SEQPACKET);
 
+  std::unique_ptr<ControlMailbox> control_ = *ControlMailbox::Create();
   std::unique_ptr<DeviceHost> host_;
   FakeModel model_;  // ends before its host
   std::thread thread_;
@@ -270,14 +272,14 @@ TEST_F(DeviceHostTest, AResourceCanBeTakenOnce) {
 TEST_F(DeviceHostTest, AResourceThatTheModelDoesNotTakeIsAnError) {
   Attachment attachment = MakeAttachment();
   attachment.resources.push_back({"dosk", *CreateMemfd("disk", 4096)});
-  host_ = *DeviceHost::Create(model_.Describe(), std::move(attachment));
+  host_ = *DeviceHost::Create(model_.Describe(), std::move(attachment), *control_);
   EXPECT_EQ(host_->Start(model_).message(), "this device has no use for the resource 'dosk'");
 }
 
 TEST_F(DeviceHostTest, AnImpossibleChannelIsRefused) {
   Attachment attachment = MakeAttachment();
   attachment.channel.set_slots(63);
-  EXPECT_FALSE(DeviceHost::Create(model_.Describe(), std::move(attachment)).ok());
+  EXPECT_FALSE(DeviceHost::Create(model_.Describe(), std::move(attachment), *control_).ok());
 }
 
 TEST_F(DeviceHostTest, RunEndsWhenTheVmmIsGoneAndAppliesWhatTheGuestHasSent) {

@@ -13,7 +13,7 @@ InterruptLines::InterruptLines(Events events)
 void InterruptLines::SignalMsix(uint32_t vector) {
   if (vector >= msix_vectors_.size() || !state_.msix_enabled) return;
   if (state_.bus_master) {
-    msix_vectors_[vector].Signal();
+    SignalVector(vector);
   } else {
     held_back_[vector] = true;
   }
@@ -24,7 +24,7 @@ void InterruptLines::SetIntx(bool level) {
   level_ = level;
   // Going down needs no event: KVM takes a level-triggered line down at the guest's
   // end-of-interrupt, and an edge has no end.
-  if (rises && MaySignalLine()) intx_.Signal();
+  if (rises && MaySignalLine()) SignalLine();
   // While the line is disabled KVM does not listen: the event would wait and interrupt later.
   if (!level && has_line_ && state_.intx_disabled) intx_.Drain();
 }
@@ -35,16 +35,36 @@ void InterruptLines::OnFunctionState(const FunctionState& state) {
     if (!held_back_[vector]) continue;
     if (state_.msix_enabled && !state_.bus_master) continue;
     held_back_[vector] = false;
-    if (state_.msix_enabled) msix_vectors_[vector].Signal();
+    if (state_.msix_enabled) SignalVector(vector);
   }
   // Whatever has changed: the guest may have switched the line off and on since the last call,
   // and off took it down. Asserting a line that is up does nothing.
-  if (level_ && MaySignalLine()) intx_.Signal();
+  if (level_ && MaySignalLine()) SignalLine();
 }
 
 void InterruptLines::OnResample() {
   intx_resample_.Drain();
-  if (level_ && MaySignalLine()) intx_.Signal();
+  if (level_ && MaySignalLine()) SignalLine();
+}
+
+void InterruptLines::Settle() {
+  if (!level_ && has_line_ && state_.intx_disabled) intx_.Drain();
+}
+
+void InterruptLines::Reset() {
+  level_ = false;
+  held_back_.assign(held_back_.size(), false);
+  Settle();
+}
+
+void InterruptLines::SignalVector(size_t vector) {
+  ++msix_signals_;
+  msix_vectors_[vector].Signal();
+}
+
+void InterruptLines::SignalLine() {
+  ++line_signals_;
+  intx_.Signal();
 }
 
 }  // namespace bulkhead::devices

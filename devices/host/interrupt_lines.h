@@ -1,6 +1,7 @@
 #ifndef BULKHEAD_DEVICES_HOST_INTERRUPT_LINES_H_
 #define BULKHEAD_DEVICES_HOST_INTERRUPT_LINES_H_
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include <utility>
@@ -23,6 +24,9 @@ namespace bulkhead::devices {
 // true when MSI-X is disabled asserts the line then.
 // INTx Disable (6.2.2): the vmm has unbound the line's eventfd, so its event reaches nobody and is
 // what the vmm shows as Interrupt Status (6.2.3): it is there as long as the level is true.
+//
+// None of this is saved: a model that goes on from a saved state raises again what it still wants
+// to tell the guest, and comes to the same level and the same held-back vectors.
 class InterruptLines {
  public:
   struct Events {
@@ -37,6 +41,15 @@ class InterruptLines {
   void SetIntx(bool level);
   void OnFunctionState(const FunctionState& state);
 
+  // The model has raised again, at its start, what its predecessor's state said. An event that the
+  // predecessor signalled, and of which that state knows nothing, is taken back.
+  void Settle();
+  // The model has been reset: it signals nothing, and nothing is held back.
+  void Reset();
+
+  uint64_t msix_signals() const { return msix_signals_; }
+  uint64_t line_signals() const { return line_signals_; }
+
   // Readable when the guest has acknowledged the line: call OnResample(). -1: none.
   int resample_fd() const { return is_level_triggered_ ? intx_resample_.fd() : -1; }
   // KVM has taken the line down: it goes up again while the level is still true.
@@ -45,6 +58,8 @@ class InterruptLines {
  private:
   // Of a disabled line too: see above.
   bool MaySignalLine() const { return has_line_ && !state_.msix_enabled; }
+  void SignalVector(size_t vector);
+  void SignalLine();
 
   const std::vector<EventFd> msix_vectors_;
   const bool has_line_;
@@ -55,6 +70,8 @@ class InterruptLines {
   FunctionState state_;
   bool level_ = false;
   std::vector<bool> held_back_;  // by vector: sent once the function is bus master
+  uint64_t msix_signals_ = 0;
+  uint64_t line_signals_ = 0;
 };
 
 }  // namespace bulkhead::devices

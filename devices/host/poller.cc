@@ -39,7 +39,7 @@ void Poller::Remove(int fd) {
   registrations_.erase(found);
 }
 
-bool Poller::Wait(absl::Duration timeout) {
+bool Poller::Wait(absl::Duration timeout, absl::FunctionRef<void()> after_each) {
   std::array<epoll_event, 32> events;
   const int limit_ms =
       timeout == absl::InfiniteDuration()
@@ -48,7 +48,9 @@ bool Poller::Wait(absl::Duration timeout) {
   const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), limit_ms);
   for (int i = 0; i < n; ++i) {
     auto* registration = static_cast<Registration*>(events[i].data.ptr);
-    if (registration->active) registration->on_readable();
+    if (!registration->active) continue;
+    registration->on_readable();
+    after_each();
   }
   removed_.clear();
   return n > 0;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -31,9 +32,9 @@ class Poller {
   absl::Status Add(int fd, Trigger trigger, absl::AnyInvocable<void()> on_readable);
   void Remove(int fd);
 
-  // Calls back for what is ready, first waiting for up to `timeout` if nothing is. True if
-  // anything was ready. A signal ends the wait early.
-  bool Wait(absl::Duration timeout);
+  // Calls back for what is ready, first waiting for up to `timeout` if nothing is, and calls
+  // `after_each` after each callback. True if anything was ready. A signal ends the wait early.
+  bool Wait(absl::Duration timeout, absl::FunctionRef<void()> after_each = [] {});
 
  private:
   struct Registration {

@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 
@@ -11,20 +13,29 @@
 #include <utility>
 #include <vector>
 
+#include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "base/message_socket.h"
 #include "base/release_startup_pages.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 #include "devices/host/attachment.h"
+#include "devices/host/control_mailbox.h"
 #include "devices/host/control_server.h"
 #include "devices/host/device_host.h"
 #include "devices/host/program_help.h"
 #include "proto/attach.pb.h"
 #include "proto/contract.h"
+
+ABSL_FLAG(std::string, crash_point, "",
+          "for tests of recovery: NAME[:COUNT[:GENERATION]], where the process kills itself "
+          "(base/crash_point.h); \"list\" prints the names and ends. Also taken from the "
+          "environment: BULKHEAD_CRASH_POINT");
 
 namespace bulkhead::devices {
 namespace {
@@ -59,33 +70,69 @@ absl::Status Reply(int attach_socket, uint64_t generation, absl::string_view err
 // Everything between the AttachRequest and its reply. `host` stays, whatever is returned: the
 // model may know it.
 absl::Status Attach(const v1::PciInfo& info, absl::StatusOr<Attachment> attachment,
-                    DeviceModel& model, std::unique_ptr<DeviceHost>& host) {
+                    ControlMailbox& mailbox, DeviceModel& model,
+                    std::unique_ptr<DeviceHost>& host) {
   RETURN_IF_ERROR(attachment.status());
-  ASSIGN_OR_RETURN(host, DeviceHost::Create(info, *std::move(attachment)));
+  ASSIGN_OR_RETURN(host, DeviceHost::Create(info, *std::move(attachment), mailbox));
   return host->Start(model);
+}
+
+// Waits for the vmm's first message, and answers meanwhile what comes through the mailbox. Errors:
+// Unavailable (the vmm is gone, or wants this process to end), else as ReceiveSocketMessage().
+absl::StatusOr<SocketMessage> AwaitAttachRequest(int attach_socket, ControlMailbox& mailbox) {
+  uint64_t looks = 0;
+  while (true) {
+    pollfd fds[] = {{.fd = attach_socket, .events = POLLIN, .revents = 0},
+                    {.fd = mailbox.event_fd(), .events = POLLIN, .revents = 0}};
+    poll(fds, 2, /*timeout=*/-1);
+    mailbox.Acknowledge();
+    mailbox.Beat({.generation = 0, .progress = ++looks});
+    while (const auto letter = mailbox.Take(/*metrics_only=*/false)) {
+      const bool can = letter->command == ControlMailbox::Command::kGetMetrics ||
+                       letter->command == ControlMailbox::Command::kShutdown;
+      mailbox.Finish(*letter, can ? absl::OkStatus()
+                                  : absl::FailedPreconditionError("the device is not attached"));
+      if (letter->command == ControlMailbox::Command::kShutdown) {
+        return absl::UnavailableError("asked to end");
+      }
+    }
+    if (fds[0].revents != 0) {
+      return ReceiveSocketMessage(attach_socket, kMaxAttachRequestBytes, absl::InfiniteFuture());
+    }
+  }
 }
 
 absl::Status Serve(std::unique_ptr<DeviceModel> model, UniqueFd attach_socket,
                    UniqueFd control_socket) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<ControlMailbox> mailbox, ControlMailbox::Create());
   // The host outlives the model that it serves.
   std::unique_ptr<DeviceHost> host;
   const std::unique_ptr<DeviceModel> served = std::move(model);
   v1::PciInfo info = served->Describe();
   info.set_contract_version(kContractVersion);
   ASSIGN_OR_RETURN(const std::unique_ptr<ControlServer> control,
-                   ControlServer::Start(std::move(control_socket), info));
+                   ControlServer::Start(std::move(control_socket), info, *mailbox));
 
-  absl::StatusOr<SocketMessage> message =
-      ReceiveSocketMessage(attach_socket.get(), kMaxAttachRequestBytes, absl::InfiniteFuture());
-  if (absl::IsUnavailable(message.status())) return absl::OkStatus();  // the vmm is gone
+  absl::StatusOr<SocketMessage> message = AwaitAttachRequest(attach_socket.get(), *mailbox);
+  if (absl::IsUnavailable(message.status())) return absl::OkStatus();
   RETURN_IF_ERROR(message.status());
   absl::StatusOr<Attachment> attachment = ParseAttachRequest(info, *std::move(message));
   const uint64_t generation = attachment.ok() ? attachment->generation : 0;
-  const absl::Status status = Attach(info, std::move(attachment), *served, host);
+  RETURN_IF_ERROR(ArmCrashPoint(absl::GetFlag(FLAGS_crash_point), generation));
+  const absl::Status status = Attach(info, std::move(attachment), *mailbox, *served, host);
   ReleaseStartupPages();
+  CRASH_POINT("attach_before_reply");
   RETURN_IF_ERROR(Reply(attach_socket.get(), generation, status.message()));
   RETURN_IF_ERROR(status);
   return host->Run(attach_socket.get());
+}
+
+absl::Status CheckCrashPoint() {
+  const char* const environment = getenv("BULKHEAD_CRASH_POINT");
+  if (absl::GetFlag(FLAGS_crash_point).empty() && environment != nullptr) {
+    absl::SetFlag(&FLAGS_crash_point, environment);
+  }
+  return ArmCrashPoint(absl::GetFlag(FLAGS_crash_point), /*generation=*/0);
 }
 
 // absl ends the process with exit code 1 at an unknown or ill-typed flag: what the vmm takes for
@@ -116,6 +163,10 @@ int RunDevice(int argc, char** argv, const DeviceProgram& program) {
     LogError(absl::StrCat("unexpected argument '", arguments[1], "': only flags, see --help"));
     return kDeviceExitUsage;
   }
+  if (absl::GetFlag(FLAGS_crash_point) == "list") {
+    for (const std::string& name : CrashPointNames()) puts(name.c_str());
+    return 0;
+  }
   if (!IsSocket(kAttachSocketFd, SOCK_SEQPACKET) || !IsSocket(kControlSocketFd, SOCK_STREAM)) {
     LogError("this is a device of a virtual machine, and only vmm can start it; see --help");
     return kDeviceExitUsage;
@@ -123,6 +174,10 @@ int RunDevice(int argc, char** argv, const DeviceProgram& program) {
   fcntl(kAttachSocketFd, F_SETFD, FD_CLOEXEC);
   fcntl(kControlSocketFd, F_SETFD, FD_CLOEXEC);
   PrepareProcess(program);
+  if (const absl::Status status = CheckCrashPoint(); !status.ok()) {
+    LogError(status.message());
+    return kDeviceExitUsage;
+  }
   absl::StatusOr<std::unique_ptr<DeviceModel>> model = program.create();
   if (!model.ok()) {
     LogError(model.status().message());

@@ -15,12 +15,12 @@ namespace bulkhead::vmm {
 // An opened resource of a device.
 struct ResourceSpec {
   std::string name;
-  UniqueFd fd;
+  UniqueFd fd = {};
   bool read_only = false;
   // If set, instead of `fd`: called before each process of the device is attached, when the one
   // before it is dead, for the descriptor to hand over. It stays the callee's, until the next call.
   // -1: there is none.
-  std::function<int()> connect;
+  std::function<int()> connect = {};
 };
 
 // What the guest's accesses meet while the device's process is away (proto/vm_config.proto).
