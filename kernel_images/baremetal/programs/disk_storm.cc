@@ -8,6 +8,7 @@
 // any completion. The disk's contents at the start do not matter.
 // Options:
 //   requests=N        so many requests, then the end (10000)
+//   until_key=1       on until something is typed on the console, whatever `requests` says (0)
 //   depth=N           in flight at once, 1 to 21 (16)
 //   blocks=N          how many blocks of 4 KiB are used, at most 4096 (256)
 //   seed=N            of the sequence of requests (1)
@@ -42,6 +43,13 @@ constexpr uint32_t kDescriptorsPerSlot = 3;
 constexpr uint32_t kMaxDepth = Virtqueue::kMaxSize / kDescriptorsPerSlot;
 constexpr uint32_t kMaxStalls = 256;
 constexpr uint32_t kNoBlock = ~0u;
+
+// The UART, for until_key. Its other end sends once it is asked to.
+constexpr uint16_t kModemControl = 0x3fc;
+constexpr uint8_t kReadyToReceive = 0x03;
+constexpr uint16_t kLineStatus = 0x3fd;
+constexpr uint8_t kDataReady = 0x01;
+constexpr uint64_t kRequestsPerLook = 256;
 
 struct Header {
   uint32_t type;
@@ -221,7 +229,9 @@ uint64_t NumberBetween(const char* name, uint64_t otherwise, uint64_t least, uin
 
 void RunDiskStorm() {
   SetInterruptsEnabled(true);
-  const uint64_t requests = NumberBetween("requests", 10000, 1, ~uint64_t{0} >> 1);
+  const bool until_key = NumberOption("until_key", 0) != 0;
+  const uint64_t requests =
+      until_key ? ~uint64_t{0} : NumberBetween("requests", 10000, 1, ~uint64_t{0} >> 1);
   depth = static_cast<uint32_t>(NumberBetween("depth", 16, 1, kMaxDepth));
   blocks = static_cast<uint32_t>(NumberBetween("blocks", 256, kMaxDepth + 1, kMaxBlocks));
   stalls_kept = static_cast<uint32_t>(NumberBetween("stalls", 0, 0, kMaxStalls));
@@ -237,16 +247,21 @@ void RunDiskStorm() {
   Virtqueue& queue = device.queue(0);
   Print("storm begins\n");
 
+  if (until_key) Out8(kModemControl, kReadyToReceive);
   uint64_t left = requests;
   const uint64_t begin = ReadTsc();
   const uint64_t done = Run(queue, event_index, [&](uint32_t index) {
     if (left == 0) return false;
     --left;
+    if (until_key && left % kRequestsPerLook == 0 && (In8(kLineStatus) & kDataReady) != 0) {
+      left = 0;
+      return false;
+    }
     SubmitNext(queue, index);
     return true;
   });
   const uint64_t cycles = ReadTsc() - begin;
-  EXPECT_EQ(done, requests);
+  if (!until_key) EXPECT_EQ(done, requests);
 
   // Everything once more, then to the disk.
   uint32_t block = 0;
@@ -264,9 +279,14 @@ void RunDiskStorm() {
     return true;
   });
   uint64_t sum = 0;
-  for (uint32_t i = 0; i < blocks; ++i) sum = sum * 31 + versions[i];
+  uint32_t newest = 0;
+  for (uint32_t i = 0; i < blocks; ++i) {
+    sum = sum * 31 + versions[i];
+    if (versions[i] > newest) newest = versions[i];
+  }
   for (uint32_t i = 0; i < stalls_kept; ++i) Print("stall ", stalls[i], "\n");
-  Print("storm ends: requests ", done, " cycles ", cycles, " versions ", sum, "\n");
+  Print("storm ends: requests ", done, " cycles ", cycles, " newest ", newest, " versions ", sum,
+        "\n");
   device.Reset();
 }
 
