@@ -139,6 +139,7 @@ void DeviceHost::FinishReset() {
   interrupts_.Reset();
   const absl::Span<uint8_t> memory = durable_memory();
   std::fill(memory.begin(), memory.end(), 0);
+  CRASH_POINT("reset_memory_zeroed");
   // The vmm's to change, and it did not; but the model may have forgotten it.
   if (is_pci_) TellFunctionState();
   mode_ = Mode::kServing;

@@ -1,6 +1,5 @@
 #include "devices/host/device_host.h"
 
-#include <fcntl.h>
 #include <sys/socket.h>
 
 #include <functional>
@@ -20,6 +19,7 @@
 #include "devices/host/attachment.h"
 #include "devices/host/control_mailbox.h"
 #include "devices/host/device_model.h"
+#include "devices/host/testing/vmm_side.h"
 #include "gtest/gtest.h"
 #include "proto/channel/channel_client.h"
 #include "proto/channel/channel_memory.h"
@@ -34,8 +34,6 @@ using channel::Operation;
 
 constexpr absl::Duration kLong = absl::Seconds(30);  // never passes in a test that works
 constexpr uint32_t kWaiters = 2;
-
-UniqueFd Duplicate(int fd) { return UniqueFd(fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
 
 // One register, and a record of what happened. The test's thread looks at the record under the
 // mutex; the rest belongs to the host's thread.
@@ -96,31 +94,6 @@ class DeviceHostTest : public testing::Test {
  protected:
   ~DeviceHostTest() override { EndHost(); }
 
-  Attachment MakeAttachment(channel::ServerDescriptors descriptors,
-                            const channel::ServerParameters& parameters) {
-    Attachment attachment;
-    attachment.generation = 1;
-    attachment.channel.set_slots(parameters.slots);
-    attachment.channel.set_waiters(parameters.waiters);
-    attachment.request_memory = std::move(descriptors.request_memory);
-    attachment.response_memory = std::move(descriptors.response_memory);
-    attachment.request_event = std::move(descriptors.request_event);
-    attachment.completion_events = std::move(descriptors.completion_events);
-    attachment.guest_memory.push_back(
-        {.start = 0, .offset = 0, .size_bytes = 4096, .memfd = *CreateMemfd("ram", 4096)});
-    for (const EventFd& doorbell : doorbells_) {
-      attachment.doorbells.emplace_back(Duplicate(doorbell.fd()));
-    }
-    attachment.msix_vectors.emplace_back(Duplicate(vector_.fd()));
-    attachment.intx = Duplicate(line_.fd());
-    attachment.intx_resample = Duplicate(resample_.fd());
-    return attachment;
-  }
-  Attachment MakeAttachment() {
-    return MakeAttachment(channel::DuplicateDescriptors(*client_),
-                          channel::ParametersFor(*client_, 1, absl::ZeroDuration()));
-  }
-
   void StartHost(Attachment attachment) {
     host_ = *DeviceHost::Create(model_.Describe(), std::move(attachment), *control_);
     ASSERT_TRUE(host_->Start(model_).ok());
@@ -133,7 +106,7 @@ class DeviceHostTest : public testing::Test {
   }
 
   uint64_t Read(uint64_t offset, uint8_t size_bytes) {
-    return *client_->Call(Operation::kRead, 0, 0, offset, size_bytes, 0, kLong);
+    return *vmm_.client->Call(Operation::kRead, 0, 0, offset, size_bytes, 0, kLong);
   }
   bool WaitForDoorbells(size_t count) {
     absl::MutexLock lock(&model_.mutex);
@@ -143,12 +116,7 @@ class DeviceHostTest : public testing::Test {
     return model_.mutex.AwaitWithTimeout(absl::Condition(&enough), kLong);
   }
 
-  std::unique_ptr<channel::ChannelClient> client_ =
-      *channel::ChannelClient::Create({.slots = 64, .waiters = kWaiters});
-  EventFd doorbells_[2] = {*EventFd::Create(), *EventFd::Create()};
-  EventFd vector_ = *EventFd::Create();
-  EventFd line_ = *EventFd::Create();
-  EventFd resample_ = *EventFd::Create();
+  const VmmSide vmm_{FakeModel().Describe(), {.slots = 64, .waiters = kWaiters}};
   std::pair<UniqueFd, UniqueFd> sockets_ = *CreateSocketPair(SOCK_SEQPACKET);
 
   std::unique_ptr<ControlMailbox> control_ = *ControlMailbox::Create();
@@ -159,42 +127,42 @@ class DeviceHostTest : public testing::Test {
 };
 
 TEST_F(DeviceHostTest, AReadGivesTheBytesOfItsSize) {
-  StartHost(MakeAttachment());
+  StartHost(vmm_.MakeAttachment());
   EXPECT_EQ(Read(0, 8), 0x1122334455667788u);
   EXPECT_EQ(Read(0, 2), 0x7788u);
 }
 
 TEST_F(DeviceHostTest, WritesReachTheModelInOrderWithoutBytesAboveTheirSize) {
-  StartHost(MakeAttachment());
-  ASSERT_TRUE(client_->Post(1, 0, 16, 1, 0xabcd, kLong).ok());
-  ASSERT_TRUE(client_->Call(Operation::kWrite, 0, 0, 8, 4, 5, kLong).ok());
+  StartHost(vmm_.MakeAttachment());
+  ASSERT_TRUE(vmm_.client->Post(1, 0, 16, 1, 0xabcd, kLong).ok());
+  ASSERT_TRUE(vmm_.client->Call(Operation::kWrite, 0, 0, 8, 4, 5, kLong).ok());
   absl::MutexLock lock(&model_.mutex);
   const std::vector<struct FakeModel::Write> expected = {{0, 16, 1, 0xcd}, {0, 8, 4, 5}};
   EXPECT_EQ(model_.writes, expected);
 }
 
 TEST_F(DeviceHostTest, AnAccessOutsideTheRegionsDoesNotReachTheModel) {
-  StartHost(MakeAttachment());
+  StartHost(vmm_.MakeAttachment());
   EXPECT_EQ(Read(4095, 2), 0xffffu);
-  EXPECT_EQ(*client_->Call(Operation::kRead, 0, 9, 0, 8, 0, kLong), ~uint64_t{0});
-  ASSERT_TRUE(client_->Call(Operation::kWrite, 0, 1, 0, 4, 5, kLong).ok());
-  ASSERT_TRUE(client_->Call(Operation::kWrite, 0, 0, ~uint64_t{0}, 4, 5, kLong).ok());
+  EXPECT_EQ(*vmm_.client->Call(Operation::kRead, 0, 9, 0, 8, 0, kLong), ~uint64_t{0});
+  ASSERT_TRUE(vmm_.client->Call(Operation::kWrite, 0, 1, 0, 4, 5, kLong).ok());
+  ASSERT_TRUE(vmm_.client->Call(Operation::kWrite, 0, 0, ~uint64_t{0}, 4, 5, kLong).ok());
   absl::MutexLock lock(&model_.mutex);
   EXPECT_TRUE(model_.writes.empty());
 }
 
 TEST_F(DeviceHostTest, EveryDoorbellIsLookedAtWhenTheHostStarts) {
-  StartHost(MakeAttachment());
+  StartHost(vmm_.MakeAttachment());
   ASSERT_TRUE(WaitForDoorbells(2));
   absl::MutexLock lock(&model_.mutex);
   EXPECT_EQ(model_.doorbells, (std::vector<uint32_t>{0, 1}));
 }
 
 TEST_F(DeviceHostTest, ADoorbellWakesTheHost) {
-  StartHost(MakeAttachment());
+  StartHost(vmm_.MakeAttachment());
   ASSERT_TRUE(WaitForDoorbells(2));
   for (size_t n = 3; n < 20; ++n) {
-    doorbells_[1].Signal();
+    vmm_.doorbells[1].Signal();
     ASSERT_TRUE(WaitForDoorbells(n));
     absl::MutexLock lock(&model_.mutex);
     EXPECT_EQ(model_.doorbells.back(), 1u);
@@ -202,11 +170,11 @@ TEST_F(DeviceHostTest, ADoorbellWakesTheHost) {
 }
 
 TEST_F(DeviceHostTest, APostedWriteIsNeverOvertakenByALaterDoorbell) {
-  StartHost(MakeAttachment());
+  StartHost(vmm_.MakeAttachment());
   ASSERT_TRUE(WaitForDoorbells(2));
   for (size_t n = 1; n <= 2000; ++n) {
-    ASSERT_TRUE(client_->Post(0, 0, 0, 4, n, kLong).ok());
-    doorbells_[0].Signal();
+    ASSERT_TRUE(vmm_.client->Post(0, 0, 0, 4, n, kLong).ok());
+    vmm_.doorbells[0].Signal();
     ASSERT_TRUE(WaitForDoorbells(2 + n));
     absl::MutexLock lock(&model_.mutex);
     ASSERT_EQ(model_.writes_at_doorbell, n);
@@ -214,15 +182,15 @@ TEST_F(DeviceHostTest, APostedWriteIsNeverOvertakenByALaterDoorbell) {
 }
 
 TEST_F(DeviceHostTest, TheFunctionStateReachesInterruptsAndModel) {
-  StartHost(MakeAttachment());
+  StartHost(vmm_.MakeAttachment());
   const uint64_t all =
       kFunctionStateBusMaster | kFunctionStateMsixEnabled | kFunctionStateIntxDisabled;
-  ASSERT_TRUE(client_->Call(Operation::kSetFunctionState, 1, 0, 0, 8, all, kLong).ok());
+  ASSERT_TRUE(vmm_.client->Call(Operation::kSetFunctionState, 1, 0, 0, 8, all, kLong).ok());
   absl::MutexLock lock(&model_.mutex);
   EXPECT_TRUE(model_.state.bus_master);
   EXPECT_TRUE(model_.state.msix_enabled);
   EXPECT_TRUE(model_.state.intx_disabled);
-  EXPECT_TRUE(vector_.IsPending());
+  EXPECT_TRUE(vmm_.vectors[0].IsPending());
 }
 
 TEST_F(DeviceHostTest, ALevelThatIsStillTrueIsAssertedAfterTheAcknowledgement) {
@@ -230,14 +198,14 @@ TEST_F(DeviceHostTest, ALevelThatIsStillTrueIsAssertedAfterTheAcknowledgement) {
     services.SetIntx(true);
     return absl::OkStatus();
   };
-  StartHost(MakeAttachment());
-  ASSERT_TRUE(line_.Drain());
-  resample_.Signal();
+  StartHost(vmm_.MakeAttachment());
+  ASSERT_TRUE(vmm_.line.Drain());
+  vmm_.resample.Signal();
   // Both descriptors wake the host in one look or two; the doorbell's is not the earlier one.
-  doorbells_[0].Signal();
+  vmm_.doorbells[0].Signal();
   ASSERT_TRUE(WaitForDoorbells(3));
   Read(0, 1);
-  EXPECT_TRUE(line_.IsPending());
+  EXPECT_TRUE(vmm_.line.IsPending());
 }
 
 TEST_F(DeviceHostTest, AWatchedDescriptorCallsTheModelUntilItIsUnwatched) {
@@ -249,7 +217,7 @@ TEST_F(DeviceHostTest, AWatchedDescriptorCallsTheModelUntilItIsUnwatched) {
       called.Signal();
     });
   };
-  StartHost(MakeAttachment());
+  StartHost(vmm_.MakeAttachment());
   watched.Signal();
   while (!called.Drain()) Read(0, 1);
   Read(0, 1);
@@ -258,7 +226,7 @@ TEST_F(DeviceHostTest, AWatchedDescriptorCallsTheModelUntilItIsUnwatched) {
 }
 
 TEST_F(DeviceHostTest, AResourceCanBeTakenOnce) {
-  Attachment attachment = MakeAttachment();
+  Attachment attachment = vmm_.MakeAttachment();
   attachment.resources.push_back({"disk", *CreateMemfd("disk", 4096)});
   model_.on_start = [](DeviceServices& services) {
     EXPECT_TRUE(services.TakeResource("disk").ok());
@@ -270,21 +238,21 @@ TEST_F(DeviceHostTest, AResourceCanBeTakenOnce) {
 }
 
 TEST_F(DeviceHostTest, AResourceThatTheModelDoesNotTakeIsAnError) {
-  Attachment attachment = MakeAttachment();
+  Attachment attachment = vmm_.MakeAttachment();
   attachment.resources.push_back({"dosk", *CreateMemfd("disk", 4096)});
   host_ = *DeviceHost::Create(model_.Describe(), std::move(attachment), *control_);
   EXPECT_EQ(host_->Start(model_).message(), "this device has no use for the resource 'dosk'");
 }
 
 TEST_F(DeviceHostTest, AnImpossibleChannelIsRefused) {
-  Attachment attachment = MakeAttachment();
+  Attachment attachment = vmm_.MakeAttachment();
   attachment.channel.set_slots(63);
   EXPECT_FALSE(DeviceHost::Create(model_.Describe(), std::move(attachment), *control_).ok());
 }
 
 TEST_F(DeviceHostTest, RunEndsWhenTheVmmIsGoneAndAppliesWhatTheGuestHasSent) {
-  StartHost(MakeAttachment());
-  for (int i = 0; i < 20; ++i) ASSERT_TRUE(client_->Post(0, 0, 0, 4, 1, kLong).ok());
+  StartHost(vmm_.MakeAttachment());
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(vmm_.client->Post(0, 0, 0, 4, 1, kLong).ok());
   EndHost();
   EXPECT_TRUE(end_.ok()) << end_;
   absl::MutexLock lock(&model_.mutex);
@@ -292,7 +260,7 @@ TEST_F(DeviceHostTest, RunEndsWhenTheVmmIsGoneAndAppliesWhatTheGuestHasSent) {
 }
 
 TEST_F(DeviceHostTest, RunEndsWithAnErrorOnAMessageThatNobodyAwaits) {
-  StartHost(MakeAttachment());
+  StartHost(vmm_.MakeAttachment());
   ASSERT_TRUE(SendSocketMessage(sockets_.first.get(), "hello", {}).ok());
   thread_.join();
   EXPECT_EQ(end_.code(), absl::StatusCode::kInvalidArgument);
@@ -313,12 +281,12 @@ class HandmadeChannel {
 
   channel::ServerDescriptors Descriptors() {
     channel::ServerDescriptors descriptors = {
-        .request_memory = Duplicate(request_memory_.get()),
+        .request_memory = VmmSide::Duplicate(request_memory_.get()),
         .response_memory = *CreateMemfd("response", channel::ResponseView::SizeBytes(kWaiters)),
-        .request_event = Duplicate(request_event_.read_fd()),
+        .request_event = VmmSide::Duplicate(request_event_.read_fd()),
         .completion_events = {}};
     for (uint32_t i = 0; i < kWaiters; ++i) {
-      descriptors.completion_events.push_back(Duplicate(EventFd::Create()->fd()));
+      descriptors.completion_events.push_back(VmmSide::Duplicate(EventFd::Create()->fd()));
     }
     return descriptors;
   }
@@ -356,10 +324,10 @@ TEST_F(DeviceHostTest, ADoorbellWaitsForAWriteBehindARequestThatIsStillBeingSent
     });
   };
   HandmadeChannel handmade;
-  StartHost(MakeAttachment(handmade.Descriptors(), HandmadeChannel::Parameters()));
+  StartHost(vmm_.MakeAttachment(handmade.Descriptors(), HandmadeChannel::Parameters()));
   ASSERT_TRUE(WaitForDoorbells(2));
   handmade.PublishWrite(2);  // its sender then rings; the sender of 1 has not finished
-  doorbells_[0].Signal();
+  vmm_.doorbells[0].Signal();
   // Three rounds of the host's loop later it has seen the doorbell for sure.
   for (int i = 0; i < 3; ++i) {
     ping.Signal();

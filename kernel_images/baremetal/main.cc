@@ -22,7 +22,6 @@ constexpr Program kPrograms[] = {
     {"order_test", RunOrderTest},
     {"virtio_rng_test", RunVirtioRngTest},
     {"virtio_blk_test", RunVirtioBlkTest},
-    {"disk_storm", RunDiskStorm},
     {"watch_device", RunWatchDevice},
     {"idle", RunIdle},
     {"bench_mmio", RunBenchMmio},

@@ -17,7 +17,6 @@ void RunDmaTest();
 void RunOrderTest();
 void RunVirtioRngTest();
 void RunVirtioBlkTest();
-void RunDiskStorm();
 void RunWatchDevice();
 void RunIdle();
 void RunBenchMmio();
