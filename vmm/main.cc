@@ -1,7 +1,5 @@
 // vmm: one virtual machine, every device a process of its own. See --help.
 
-#include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -45,21 +43,16 @@ UniqueFd TakeSignals() {
   return UniqueFd(signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
-// Waits for the VM's end, or for a signal that ends it.
-VmEnd WaitForEnd(Machine& machine, int signals) {
+// Serves the VM until its end, or until a signal ends it.
+VmEnd RunToEnd(Machine& machine, int signals) {
   while (true) {
-    pollfd polled[2] = {{.fd = machine.end_fd(), .events = POLLIN, .revents = 0},
-                        {.fd = signals, .events = POLLIN, .revents = 0}};
-    // No limit: the guest runs for as long as it likes; a signal ends the wait.
-    if (poll(polled, 2, -1) < 0 && errno != EINTR) {
-      machine.RequestEnd({EndReason::kVmmError, absl::StrCat("poll: ", strerror(errno))});
-    }
+    machine.AwaitWork(signals);
     signalfd_siginfo info;
     if (read(signals, &info, sizeof(info)) == sizeof(info)) {
       machine.RequestEnd({EndReason::kStopped,
                           absl::StrCat("ended by ", strsignal(static_cast<int>(info.ssi_signo)))});
     }
-    if (machine.ended()) return machine.Stop();
+    if (const std::optional<VmEnd> end = machine.Work(); end.has_value()) return *end;
   }
 }
 
@@ -95,7 +88,7 @@ int Run(int argc, char** argv) {
   LogDebug(absl::StrCat("the guest runs, ", absl::FormatDuration(absl::Now() - started),
                         " after the start"));
 
-  const VmEnd end = WaitForEnd(**machine, signals.get());
+  const VmEnd end = RunToEnd(**machine, signals.get());
   terminal.reset();
   const std::string text = absl::StrCat("the VM ended: ", Name(end.reason),
                                         end.message.empty() ? "" : ": ", end.message);

@@ -3,9 +3,12 @@
 
 #include <stdint.h>
 
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <string>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -30,6 +33,7 @@ std::string ExampleDevice(const std::string& more = "") {
 void ExpectPasses(const std::string& orders, std::vector<std::string> flags) {
   flags.push_back(absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")));
   flags.push_back(absl::StrCat("--cmdline=run=", orders));
+  flags.push_back("--no-reboot");  // a program that fails resets
   const absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(flags);
   ASSERT_TRUE(vm.ok()) << vm.status();
   const absl::StatusOr<ExitInfo> exit = (*vm)->WaitForExit(kTimeout);
@@ -51,6 +55,26 @@ std::string MakePatternDisk(const std::string& name) {
   }
   EXPECT_TRUE(out.flush().good());
   return path;
+}
+
+std::string MakeEmptyDisk(const std::string& name) {
+  std::string path = absl::StrCat(::testing::TempDir(), "/", name);
+  std::ofstream out(path, std::ios::binary);
+  out << std::string(64 << 10, '\0');
+  EXPECT_TRUE(out.flush().good());
+  return path;
+}
+
+// What a process has of something that /proc counts by entries of a folder.
+size_t CountEntries(pid_t pid, const std::string& what) {
+  size_t count = 0;
+  std::error_code error;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(absl::StrCat("/proc/", pid, "/", what), error)) {
+    (void)entry;
+    ++count;
+  }
+  return count;
 }
 
 TEST(BareMetalTest, OneCpuRuns) { ExpectPasses("hello", {}); }
@@ -116,6 +140,59 @@ TEST(BareMetalTest, AReadOnlyDiskRefusesWrites) {
   const std::string disk = MakePatternDisk("ro.img");
   ExpectPasses("virtio_blk_test pattern=1 readonly=1",
                {absl::StrCat("--disk=path=", disk, ",readonly")});
+}
+
+TEST(BareMetalTest, AResetEndsTheVmmIfThatIsWanted) {
+  const std::string disk = MakeEmptyDisk("no_reboot.img");
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(
+      {absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
+       "--cmdline=run=reboot_test", absl::StrCat("--disk=path=", disk), "--no-reboot"});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 3") << (*vm)->log();
+  EXPECT_THAT((*vm)->output(), EndsWith("boot 1\r\n"));
+}
+
+// Runs reboot_test; a boot that finds something left of the one before says so.
+void ExpectReboots(const std::string& orders, std::vector<std::string> flags) {
+  flags.push_back(absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")));
+  flags.push_back(absl::StrCat("--cmdline=run=reboot_test ", orders));
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(flags);
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  const absl::StatusOr<std::string> before = (*vm)->WaitForOutput("BULKHEAD-", kTimeout);
+  ASSERT_TRUE(before.ok()) << before.status();
+  const absl::StatusOr<std::string> verdict = (*vm)->WaitForOutput("\n", kTimeout);
+  ASSERT_TRUE(verdict.ok()) << verdict.status();
+  ASSERT_EQ(*verdict, "PASS\r") << (*vm)->output();
+  const absl::StatusOr<ExitInfo> exit = (*vm)->WaitForExit(kTimeout);
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->ToString(), "exit code 0") << (*vm)->log();
+  EXPECT_EQ((*vm)->log(), "");
+}
+
+TEST(RebootTest, AResetBringsTheVmUpAgainAsAfterPowerOn) {
+  const std::string disk = MakeEmptyDisk("reboot.img");
+  ExpectReboots("boots=3", {absl::StrCat("--disk=path=", disk)});
+}
+
+TEST(RebootTest, ResetsWithoutEndCostNothingThatLasts) {
+  const std::string disk = MakeEmptyDisk("reboot_loop.img");
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      VmProcess::Start({absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
+                        "--cmdline=run=reboot_test boots=40", absl::StrCat("--disk=path=", disk)});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  const auto at_boot = [&](int boot) -> std::pair<size_t, size_t> {
+    const absl::StatusOr<std::string> output =
+        (*vm)->WaitForOutput(absl::StrCat("boot ", boot, "\r"), kTimeout);
+    EXPECT_TRUE(output.ok()) << output.status();
+    return {CountEntries((*vm)->pid(), "fd"), CountEntries((*vm)->pid(), "task")};
+  };
+  const auto [descriptors, threads] = at_boot(3);
+  const auto [descriptors_later, threads_later] = at_boot(35);
+  // Counted while it boots again, some may be there no more or not yet.
+  constexpr size_t kOfOneBoot = 20;
+  EXPECT_LE(descriptors_later, descriptors + kOfOneBoot);
+  EXPECT_LE(threads_later, threads + kOfOneBoot);
+  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 0") << (*vm)->log();
 }
 
 }  // namespace

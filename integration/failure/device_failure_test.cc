@@ -25,6 +25,7 @@ constexpr absl::Duration kTimeout = absl::Seconds(60);
 absl::StatusOr<std::unique_ptr<VmProcess>> StartBusyGuest(const std::string& orders,
                                                           const std::string& device_more = "") {
   return VmProcess::Start({
+      "--no-reboot",  // a program that fails resets
       absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
       absl::StrCat("--cmdline=run=", orders),
       absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"),

@@ -22,7 +22,8 @@ std::string WithoutCarriageReturns(std::string text) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GuestShell>> GuestShell::Boot(const std::vector<std::string>& flags,
-                                                             absl::string_view cmdline) {
+                                                             absl::string_view cmdline,
+                                                             bool reboots) {
   const bool has_kernel = std::any_of(flags.begin(), flags.end(), [](const std::string& flag) {
     return absl::string_view(flag).substr(0, 9) == "--kernel=";
   });
@@ -32,16 +33,27 @@ absl::StatusOr<std::unique_ptr<GuestShell>> GuestShell::Boot(const std::vector<s
   if (!has_kernel) {
     all.push_back(absl::StrCat("--kernel=", DataFile("external/debian_guest_kernel/vmlinux")));
   }
+  if (!reboots) all.push_back("--no-reboot");
   all.insert(all.end(), flags.begin(), flags.end());
   ASSIGN_OR_RETURN(std::unique_ptr<VmProcess> vm, VmProcess::Start(all));
   std::unique_ptr<GuestShell> shell(new GuestShell(std::move(vm)));
   RETURN_IF_ERROR(shell->vm_->WaitForOutput("BULKHEAD-READY", kBootTimeout).status());
+  RETURN_IF_ERROR(shell->SetUpShell());
+  return shell;
+}
+
+absl::Status GuestShell::SetUpShell() {
   // Without echo and prompt, all that comes back is what commands print. Typed ahead of the
   // shell's start it might be flushed by it: wait for its prompt.
-  RETURN_IF_ERROR(shell->vm_->WaitForOutput("# ", kBootTimeout).status());
-  RETURN_IF_ERROR(shell->vm_->Type("stty -echo; PS1=; PS2=; echo shell''-is-quiet\n"));
-  RETURN_IF_ERROR(shell->vm_->WaitForOutput("shell-is-quiet", kBootTimeout).status());
-  return shell;
+  RETURN_IF_ERROR(vm_->WaitForOutput("# ", kBootTimeout).status());
+  RETURN_IF_ERROR(vm_->Type("stty -echo; PS1=; PS2=; echo shell''-is-quiet\n"));
+  return vm_->WaitForOutput("shell-is-quiet", kBootTimeout).status();
+}
+
+absl::Status GuestShell::Reboot() {
+  RETURN_IF_ERROR(vm_->Type("reboot -f\n"));
+  RETURN_IF_ERROR(vm_->WaitForOutput("BULKHEAD-READY", kBootTimeout).status());
+  return SetUpShell();
 }
 
 absl::StatusOr<std::string> GuestShell::Run(absl::string_view command, absl::Duration timeout) {

@@ -19,23 +19,29 @@ namespace bulkhead::integration {
 class GuestShell {
  public:
   // Boots the Debian guest (vmlinux and initramfs are data of the test) with these further
-  // flags of vmm and words of the kernel command line, up to the shell.
+  // flags of vmm and words of the kernel command line, up to the shell. A reset ends the vmm, so
+  // that a panic is noticed, unless `reboots`.
   static absl::StatusOr<std::unique_ptr<GuestShell>> Boot(const std::vector<std::string>& flags,
-                                                          absl::string_view cmdline = "");
+                                                          absl::string_view cmdline = "",
+                                                          bool reboots = false);
 
   // Runs one command line and returns what it printed, without the last newline. Errors:
   // Internal (exit code other than 0, with the output), and those of the VmProcess.
   absl::StatusOr<std::string> Run(absl::string_view command,
                                   absl::Duration timeout = absl::Seconds(60));
 
-  // Ends the shell: the guest powers off (or reboots, with bulkhead.reboot=1 on its command
-  // line). Returns how the vmm ended.
+  // Reboots the guest, up to the shell again. The guest was booted with `reboots`.
+  absl::Status Reboot();
+
+  // Ends the shell: the guest powers off. Returns how the vmm ended.
   absl::StatusOr<ExitInfo> Leave();
 
   VmProcess& vm() { return *vm_; }
 
  private:
   explicit GuestShell(std::unique_ptr<VmProcess> vm) : vm_(std::move(vm)) {}
+
+  absl::Status SetUpShell();
 
   std::unique_ptr<VmProcess> vm_;
   int commands_ = 0;

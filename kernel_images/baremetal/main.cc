@@ -23,6 +23,7 @@ constexpr Program kPrograms[] = {
     {"virtio_rng_test", RunVirtioRngTest},
     {"virtio_blk_test", RunVirtioBlkTest},
     {"watch_device", RunWatchDevice},
+    {"reboot_test", RunRebootTest},
     {"idle", RunIdle},
     {"bench_mmio", RunBenchMmio},
 };

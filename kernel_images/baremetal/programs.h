@@ -18,6 +18,7 @@ void RunOrderTest();
 void RunVirtioRngTest();
 void RunVirtioBlkTest();
 void RunWatchDevice();
+void RunRebootTest();
 void RunIdle();
 void RunBenchMmio();
 

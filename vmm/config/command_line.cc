@@ -52,7 +52,7 @@ Devices; each flag starts one process, and may be given several times
   --help            this text
 
 Exit codes
-  0 the guest powered off          3 the guest asked for a reset
+  0 the guest powered off          3 the guest asked for a reset, with --no-reboot
   1 the vmm or its host failed     4 the guest's processor shut down (triple fault)
   2 bad configuration              5 KVM could not go on with the guest
                                    6 ended from outside: SIGINT, SIGTERM, SIGHUP, SIGQUIT

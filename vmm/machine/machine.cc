@@ -1,22 +1,22 @@
 #include "vmm/machine/machine.h"
 
-#include <algorithm>
+#include <poll.h>
+
 #include <thread>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "base/status_macros.h"
-#include "vmm/acpi/acpi_tables.h"
-#include "vmm/boot/boot.h"
-#include "vmm/machine/pci_wiring.h"
-#include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {
 namespace {
 
 constexpr absl::Duration kVcpuStopTimeout = absl::Seconds(5);
+constexpr absl::Duration kPauseTimeout = absl::Seconds(5);
 
 // The vmm or its host failed: whatever code the layer below had for it.
 absl::Status AsVmmError(const absl::Status& status) {
@@ -46,13 +46,21 @@ absl::StatusOr<BootSources> OpenBootSources(VmSpec& spec) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
+  absl::StatusOr<BootSources> sources = OpenBootSources(spec);
+  if (!sources.ok()) return AsConfigError(sources.status());
   ASSIGN_OR_RETURN(GuestRam ram, GuestRam::Create(spec.memory_bytes));
-  std::unique_ptr<Machine> machine = absl::WrapUnique(new Machine(std::move(ram)));
+  Settings settings = {.name = spec.name,
+                       .kernel_path = spec.kernel_path,
+                       .initrd_path = spec.initrd_path,
+                       .cpus = spec.cpus,
+                       .reboot_on_reset = spec.reboot_on_reset,
+                       .pci_slots = {}};
+  for (const DeviceSpec& device : spec.devices) settings.pci_slots.push_back(device.pci_slot);
+  std::unique_ptr<Machine> machine =
+      absl::WrapUnique(new Machine(std::move(settings), std::move(ram), *std::move(sources)));
+  ASSIGN_OR_RETURN(machine->work_, WorkQueue::Create());
   ASSIGN_OR_RETURN(machine->end_, VmEndLatch::Create());
   ASSIGN_OR_RETURN(machine->monitor_, ProcessMonitor::Create());
-
-  std::vector<uint32_t> wanted_slots;
-  for (const DeviceSpec& device : spec.devices) wanted_slots.push_back(device.pci_slot);
 
   // Device processes start while this thread sets KVM up: neither needs the other.
   absl::StatusOr<std::vector<std::unique_ptr<RemoteDevice>>> devices;
@@ -62,126 +70,33 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
     options.on_failure = [](const DeviceFailure& failure) { LogError(failure.ToString()); };
     devices = StartDevices(std::move(spec.devices), machine->ram_, *machine->monitor_, options);
   });
-  const absl::Status kvm = machine->OpenKvm();
+  absl::StatusOr<std::unique_ptr<GuestPlatform>> platform = machine->OpenKvm();
   starter.join();
-  RETURN_IF_ERROR(AsVmmError(kvm));
+  RETURN_IF_ERROR(AsVmmError(platform.status()));
   RETURN_IF_ERROR(devices.status());
   machine->devices_ = *std::move(devices);
-
-  RETURN_IF_ERROR(machine->PlugDevices(wanted_slots));
-  RETURN_IF_ERROR(machine->Boot(spec));
+  RETURN_IF_ERROR(machine->PowerOn(*std::move(platform)));
   return machine;
 }
 
-Machine::~Machine() { Stop(); }
+Machine::Machine(Settings settings, GuestRam ram, BootSources boot_sources)
+    : settings_(std::move(settings)),
+      state_(events_),
+      ram_(std::move(ram)),
+      boot_sources_(std::move(boot_sources)) {}
 
-absl::Status Machine::OpenKvm() {
+Machine::~Machine() { EndAll(); }
+
+absl::StatusOr<std::unique_ptr<GuestPlatform>> Machine::OpenKvm() {
   ASSIGN_OR_RETURN(Kvm kvm, Kvm::Open());
   kvm_ = std::make_unique<Kvm>(std::move(kvm));
-  ASSIGN_OR_RETURN(vm_, KvmVm::Create(*kvm_));
-  RETURN_IF_ERROR(vm_->AddMemory(ram_));
-  acpi_registers_ = std::make_unique<AcpiRegisters>(*end_);
-  RETURN_IF_ERROR(
-      port_bus_.Insert(layout::kAcpiPort, AcpiRegisters::kPortCount, acpi_registers_.get()));
-  ASSIGN_OR_RETURN(pci_, PciHost::Create(memory_bus_, port_bus_, vm_->event_routing(),
-                                         MmioWindows::ForHighStart(HighWindowStart())));
-  return absl::OkStatus();
+  return GuestPlatform::Create(*kvm_, ram_);
 }
 
-GuestAddress Machine::HighWindowStart() const {
-  constexpr uint64_t kGibibyte = uint64_t{1} << 30;
-  return std::max((ram_.end() + kGibibyte - 1) / kGibibyte * kGibibyte, layout::kMmio64MinStart);
-}
-
-absl::Status Machine::PlugDevices(const std::vector<uint32_t>& wanted_slots) {
-  std::vector<uint32_t> wanted_by_pci;
-  for (size_t i = 0; i < devices_.size(); ++i) {
-    if (devices_[i]->description().pci.has_value()) wanted_by_pci.push_back(wanted_slots[i]);
-  }
-  ASSIGN_OR_RETURN(const std::vector<uint32_t> slots, PciHost::ChooseSlots(wanted_by_pci));
-  size_t next_slot = 0;
-  for (const std::unique_ptr<RemoteDevice>& device : devices_) {
-    const DeviceDescription& description = device->description();
-    if (!description.pci.has_value()) {
-      RETURN_IF_ERROR(PlugPlatformDevice(*device));
-      continue;
-    }
-    RETURN_IF_ERROR(
-        pci_->AddFunction(slots[next_slot++],
-                          MakeFunctionConfig(device->name(), description, device->endpoints()),
-                          *device)
-            .status());
-  }
-  return pci_->PlaceBars();
-}
-
-absl::Status Machine::PlugPlatformDevice(RemoteDevice& device) {
-  const DeviceDescription::PlatformDevice& platform = *device.description().platform;
-  for (size_t i = 0; i < platform.port_ranges.size(); ++i) {
-    const DeviceDescription::PortRange& range = platform.port_ranges[i];
-    port_regions_.push_back(std::make_unique<PortRegion>(device, static_cast<uint8_t>(i)));
-    const absl::Status inserted =
-        port_bus_.Insert(range.base, range.size, port_regions_.back().get());
-    if (!inserted.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("device \"", device.name(), "\": its ports from 0x", absl::Hex(range.base),
-                       " on are taken by another device or by the vmm: ", inserted.message()));
-    }
-  }
-  if (platform.irq != 0) {
-    for (const std::unique_ptr<RemoteDevice>& other : devices_) {
-      const auto& there = other->description().platform;
-      if (other.get() == &device) break;
-      if (there.has_value() && there->irq == platform.irq) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("device \"", device.name(), "\": IRQ ", platform.irq,
-                         " is that of device \"", other->name(), "\"; an edge cannot be shared"));
-      }
-    }
-    RETURN_IF_ERROR(vm_->event_routing().BindIrq(platform.irq, device.endpoints().intx_fd(),
-                                                 /*resample_fd=*/-1));
-  }
-  return BindPlatformDoorbells(device);
-}
-
-absl::Status Machine::BindPlatformDoorbells(RemoteDevice& device) {
-  const DeviceDescription& description = device.description();
-  for (size_t i = 0; i < description.doorbells.size(); ++i) {
-    const DeviceDescription::Doorbell& doorbell = description.doorbells[i];
-    const uint64_t port = description.platform->port_ranges[doorbell.region].base + doorbell.offset;
-    RETURN_IF_ERROR(vm_->event_routing().BindDoorbell(EventRouting::Space::kPort, port,
-                                                      doorbell.size_bytes,
-                                                      device.endpoints().doorbells()[i].fd()));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Machine::Boot(VmSpec& spec) {
-  AcpiDescription acpi{.vcpus = spec.cpus, .high_window_start = HighWindowStart()};
-  for (const std::unique_ptr<RemoteDevice>& device : devices_) {
-    const auto& platform = device->description().platform;
-    if (!platform.has_value()) continue;
-    AcpiPlatformDevice& told = acpi.platform_devices.emplace_back();
-    told.name = device->name();
-    told.acpi_hid = platform->acpi_hid;
-    for (const DeviceDescription::PortRange& range : platform->port_ranges) {
-      told.port_ranges.push_back({.base = range.base, .size = range.size});
-    }
-    told.irq = platform->irq;
-  }
-  ASSIGN_OR_RETURN(const GuestAddress rsdp, WriteAcpiTables(acpi, ram_.memory()));
-
-  absl::StatusOr<BootSources> sources = OpenBootSources(spec);
-  if (!sources.ok()) return AsConfigError(sources.status());
-  const absl::StatusOr<InitialCpuState> first = PrepareBoot(*sources, rsdp, ram_.memory());
-  if (!first.ok()) return AsConfigError(first.status());
-
-  if (spec.cpus > kvm_->max_vcpus()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "cpus: ", spec.cpus, " are more than this host's KVM has: ", kvm_->max_vcpus()));
-  }
-  absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> vcpus = vm_->CreateVcpus(spec.cpus, *first);
-  if (!vcpus.ok()) return AsVmmError(vcpus.status());
+absl::Status Machine::PowerOn(std::unique_ptr<GuestPlatform> platform) {
+  std::vector<RemoteDevice*> devices;
+  for (const auto& device : devices_) devices.push_back(device.get());
+  RETURN_IF_ERROR(platform->Plug(devices, settings_.pci_slots));
   const AccessWaits waits = {.cancel =
                                  [this] {
                                    for (const auto& device : devices_) device->CancelAccesses();
@@ -190,21 +105,135 @@ absl::Status Machine::Boot(VmSpec& spec) {
                                  [this] {
                                    for (const auto& device : devices_) device->ResumeAccesses();
                                  }};
-  vcpus_ = std::make_unique<VcpuThreads>(*std::move(vcpus), memory_bus_, port_bus_, *end_, waits);
+  RETURN_IF_ERROR(platform->Load(boot_sources_, settings_.cpus, waits));
+  absl::MutexLock lock(&platform_mutex_);
+  platform_ = std::move(platform);
   return absl::OkStatus();
 }
 
-absl::Status Machine::Start() { return vcpus_->Start(); }
+absl::Status Machine::Start() {
+  VcpuThreads& vcpus = platform()->vcpus();
+  if (!pauses_.empty()) RETURN_IF_ERROR(vcpus.Pause(kPauseTimeout));
+  RETURN_IF_ERROR(vcpus.Start());
+  state_.NoteBoot();
+  if (pauses_.empty()) {
+    state_.SetRunning();
+  } else {
+    state_.SetPaused(PauseReason());
+  }
+  return absl::OkStatus();
+}
 
-VmEnd Machine::Stop() {
-  if (vcpus_ != nullptr) {
-    if (const absl::Status status = vcpus_->Stop(kVcpuStopTimeout); !status.ok()) {
-      LogError(status.message());
+void Machine::AwaitWork(int other_fd) {
+  pollfd polled[] = {{.fd = work_->fd(), .events = POLLIN, .revents = 0},
+                     {.fd = end_->fd(), .events = POLLIN, .revents = 0},
+                     {.fd = platform()->end().fd(), .events = POLLIN, .revents = 0},
+                     {.fd = other_fd, .events = POLLIN, .revents = 0}};
+  // No limit: the guest runs for as long as it likes. EINTR: whoever waits looks, and comes again.
+  (void)poll(polled, std::size(polled), -1);
+}
+
+std::optional<VmEnd> Machine::Work() {
+  work_->Run();
+  if (!end_->reported() && platform()->end().reported()) {
+    const VmEnd end = platform()->end().end();
+    if (end.reason == EndReason::kReset && settings_.reboot_on_reset) {
+      const absl::Status rebooted = Reboot(end.message);
+      if (!rebooted.ok()) {
+        RequestEnd({EndReason::kVmmError, absl::StrCat("rebooting: ", rebooted.message())});
+      }
+    } else {
+      RequestEnd(end);
     }
   }
-  for (const std::unique_ptr<RemoteDevice>& device : devices_) device->AskToStop();
-  for (const std::unique_ptr<RemoteDevice>& device : devices_) device->Stop();
-  return ended() ? end_->end() : VmEnd{EndReason::kVmmError, "stopped before it ended"};
+  if (!end_->reported()) return std::nullopt;
+  return EndAll();
+}
+
+absl::Status Machine::Reboot(absl::string_view reason) {
+  const absl::Time begin = absl::Now();
+  state_.SetRebooting(reason);
+  RETURN_IF_ERROR(platform()->vcpus().Stop(kVcpuStopTimeout));
+  std::unique_ptr<GuestPlatform> old;
+  {
+    absl::MutexLock lock(&platform_mutex_);
+    old = std::move(platform_);
+  }
+  old.reset();
+  ResetDevices();
+  const absl::Time reset = absl::Now();
+  // What the devices had signalled before their reset must not reach the new guest.
+  for (const auto& device : devices_) device->endpoints().DrainEvents();
+  RETURN_IF_ERROR(ram_.Clear());
+  ASSIGN_OR_RETURN(std::unique_ptr<GuestPlatform> platform, GuestPlatform::Create(*kvm_, ram_));
+  RETURN_IF_ERROR(PowerOn(std::move(platform)));
+  for (const auto& device : devices_) device->ResumeAccesses();
+  RETURN_IF_ERROR(Start());
+  LogDebug(absl::StrCat("the guest asked for a reset and boots again, after ",
+                        absl::FormatDuration(absl::Now() - begin), ", of which ",
+                        absl::FormatDuration(reset - begin), " to stop it and reset its devices"));
+  return absl::OkStatus();
+}
+
+void Machine::ResetDevices() {}
+
+VmEnd Machine::EndAll() {
+  const VmEnd end = end_ != nullptr && end_->reported()
+                        ? end_->end()
+                        : VmEnd{EndReason::kVmmError, "stopped before it ended"};
+  if (std::exchange(all_ended_, true)) return end;
+  state_.SetEnding(end.message.empty() ? Name(end.reason) : end.message);
+  if (GuestPlatform* const current = platform(); current != nullptr) {
+    const absl::Status stopped = current->vcpus().Stop(kVcpuStopTimeout);
+    if (!stopped.ok()) LogError(stopped.message());
+  }
+  for (const auto& device : devices_) device->AskToStop();
+  for (const auto& device : devices_) device->Stop();
+  if (work_ != nullptr) {
+    work_->Close();
+    work_->Run();
+  }
+  return end;
+}
+
+absl::Status Machine::AddPause(const std::string& who, std::string why) {
+  if (end_->reported()) return absl::UnavailableError("the VM is ending");
+  if (pauses_.empty()) {
+    const absl::Status paused = platform()->vcpus().Pause(kPauseTimeout);
+    if (!paused.ok()) return paused;
+  }
+  pauses_[who] = std::move(why);
+  state_.SetPaused(PauseReason());
+  return absl::OkStatus();
+}
+
+absl::Status Machine::RemovePause(const std::string& who) {
+  if (end_->reported()) return absl::UnavailableError("the VM is ending");
+  if (pauses_.erase(who) == 0 && pauses_.empty()) return absl::OkStatus();
+  if (!pauses_.empty()) {
+    state_.SetPaused(PauseReason());
+    return absl::FailedPreconditionError(absl::StrCat("the VM stays paused: ", PauseReason()));
+  }
+  platform()->vcpus().Resume();
+  state_.SetRunning();
+  return absl::OkStatus();
+}
+
+std::string Machine::PauseReason() const {
+  return absl::StrJoin(pauses_, ", ", [](std::string* out, const auto& pause) {
+    absl::StrAppend(out, pause.second);
+  });
+}
+
+GuestPlatform* Machine::platform() const {
+  absl::MutexLock lock(&platform_mutex_);
+  return platform_.get();
+}
+
+bool Machine::ParkWhilePaused(Requester requester) {
+  // Only a vCPU may look at the platform without a lock.
+  if (requester >= settings_.cpus) return false;
+  return platform()->vcpus().ParkWhilePaused(requester);
 }
 
 }  // namespace bulkhead::vmm

@@ -1,77 +1,136 @@
 #ifndef BULKHEAD_VMM_MACHINE_MACHINE_H_
 #define BULKHEAD_VMM_MACHINE_MACHINE_H_
 
+#include <stdint.h>
+
+#include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "proto/vm_control.pb.h"
+#include "vmm/boot/boot.h"
 #include "vmm/config/vm_spec.h"
+#include "vmm/control/vm_operations.h"
 #include "vmm/kvm/kvm.h"
-#include "vmm/kvm/kvm_vm.h"
-#include "vmm/machine/port_region.h"
-#include "vmm/memory/address_space.h"
+#include "vmm/machine/guest_platform.h"
+#include "vmm/machine/vm_state.h"
+#include "vmm/machine/work_queue.h"
 #include "vmm/memory/guest_ram.h"
-#include "vmm/pci/pci_host.h"
 #include "vmm/remote_device/process_monitor.h"
 #include "vmm/remote_device/remote_device.h"
-#include "vmm/vcpu/acpi_registers.h"
+#include "vmm/supervisor/event_log.h"
 #include "vmm/vcpu/vcpu_threads.h"
 #include "vmm/vcpu/vm_end.h"
 
 namespace bulkhead::vmm {
 
-// One virtual machine: guest RAM, KVM, the bus, PCI, and its device processes, put together from
-// a configuration. Its parts know nothing of each other but interfaces; the wiring is here.
+// One virtual machine, put together from a configuration: what lasts for as long as the vmm (RAM,
+// device processes, events), and the platform that the guest runs on, which a reboot replaces. Its
+// parts know nothing of each other but interfaces; the wiring is here.
 //
-// Create(), Start(), then Stop() once, on one thread; RequestEnd(), ended() and end_fd() on any.
-class Machine {
+// One thread creates it and does all that changes it: Create(), Start(), then AwaitWork() and
+// Work() in turn until Work() returns the end. So a pause, a reboot and the end never meet.
+// Everybody else, the control plane above all, asks by VmOperations or RequestEnd(), which are
+// thread-safe.
+class Machine final : public VmOperations {
  public:
   // Loads the kernel and starts the device processes; no guest code runs yet. Errors:
   // InvalidArgument (the configuration: the kernel does not load, the devices do not fit),
   // others (host, KVM, a device that does not start). One message for the operator.
   static absl::StatusOr<std::unique_ptr<Machine>> Create(VmSpec spec);
-  // Ends what still runs.
-  ~Machine();
+  // Ends what still runs. Nobody may use the VmOperations any more.
+  ~Machine() override;
 
   // Lets the vCPUs run. Errors: as pthread_create(3).
   absl::Status Start();
 
-  // The VM ends when the guest says so, or by this.
-  void RequestEnd(VmEnd end) { end_->Report(std::move(end)); }
-  bool ended() const { return end_->reported(); }
-  int end_fd() const { return end_->fd(); }  // readable once the VM has ended
+  // Waits until there is something for Work() to do, or `other_fd` is readable.
+  void AwaitWork(int other_fd);
+  // Does what was asked for: pauses, resumes, reboots. If the VM is to end, ends everything, within
+  // bounds, and returns why.
+  std::optional<VmEnd> Work();
 
-  // Stops vCPUs and devices, within bounds, and tells why the VM ended: because nobody said
-  // anything, if ended() is false.
-  VmEnd Stop();
+  // Thread-safe. The VM ends when the guest says so, or by this. The first reason counts.
+  void RequestEnd(VmEnd end) { end_->Report(std::move(end)); }
+
+  // VmOperations
+  v1::VmStatus Status() const override;
+  std::vector<v1::Device> Devices() const override;
+  absl::StatusOr<v1::Device> Device(absl::string_view name) const override;
+  v1::VmMetrics Metrics() const override;
+  absl::Status PressPowerButton() override;
+  absl::Status Stop(absl::string_view reason) override;
+  void Pause(Done done) override;
+  void Resume(Done done) override;
+  void RestartDevice(const v1::RestartDeviceRequest& request, Done done) override;
+  void ResetDevice(absl::string_view name, Done done) override;
+  void StopDevice(absl::string_view name, Done done) override;
+  void StartDevice(absl::string_view name, Done done) override;
+  EventLog& events() override { return events_; }
+  absl::StatusOr<ConsoleHub*> Console(absl::string_view device) override;
 
  private:
-  explicit Machine(GuestRam ram) : ram_(std::move(ram)) {}
+  // What the configuration says and nobody needs to open.
+  struct Settings {
+    std::string name;
+    std::string kernel_path;
+    std::string initrd_path;
+    uint32_t cpus = 1;
+    bool reboot_on_reset = true;
+    std::vector<uint32_t> pci_slots;  // wanted, by device
+  };
 
-  absl::Status OpenKvm();
-  // `wanted_slots` has one entry a device, 0 for any.
-  absl::Status PlugDevices(const std::vector<uint32_t>& wanted_slots);
-  absl::Status PlugPlatformDevice(RemoteDevice& device);
-  absl::Status BindPlatformDoorbells(RemoteDevice& device);
-  absl::Status Boot(VmSpec& spec);
-  GuestAddress HighWindowStart() const;
+  Machine(Settings settings, GuestRam ram, BootSources boot_sources);
 
+  // --- The machine's own thread
+  absl::StatusOr<std::unique_ptr<GuestPlatform>> OpenKvm();
+  // Plugs the devices into `platform`, loads the guest, and makes it the current one.
+  absl::Status PowerOn(std::unique_ptr<GuestPlatform> platform);
+  absl::Status Reboot(absl::string_view reason);
+  void ResetDevices();
+  VmEnd EndAll();
+  // The VM is paused for as long as anybody wants it to be. `who` is a device, or empty for the
+  // clients; `why` is for people.
+  absl::Status AddPause(const std::string& who, std::string why);
+  absl::Status RemovePause(const std::string& who);
+  std::string PauseReason() const;
+
+  // --- Any thread
+  // Has Work() call `work` and gives its result to `done`; Unavailable if the VM has ended.
+  void QueueCommand(std::function<absl::Status()> work, Done done);
+  // The current one, or nullptr while there is none. It stays for as long as it has vCPU threads,
+  // so for these and the machine's thread. Others hold `platform_mutex_`.
+  GuestPlatform* platform() const;
+  bool ParkWhilePaused(Requester requester);
+  RemoteDevice* FindDevice(absl::string_view name) const;
+  v1::Device Describe(const RemoteDevice& device) const;
+
+  const Settings settings_;
+  EventLog events_;
+  VmState state_;
   // In this order, so that what is used outlives its users.
   GuestRam ram_;
+  const BootSources boot_sources_;
+  std::unique_ptr<WorkQueue> work_;
   std::unique_ptr<VmEndLatch> end_;
   std::unique_ptr<Kvm> kvm_;
-  std::unique_ptr<KvmVm> vm_;
-  AddressSpace memory_bus_;
-  AddressSpace port_bus_;
-  std::unique_ptr<AcpiRegisters> acpi_registers_;
   std::unique_ptr<ProcessMonitor> monitor_;
-  std::vector<std::unique_ptr<RemoteDevice>> devices_;
-  std::vector<std::unique_ptr<PortRegion>> port_regions_;
-  std::unique_ptr<PciHost> pci_;
-  std::unique_ptr<VcpuThreads> vcpus_;
+  std::vector<std::unique_ptr<RemoteDevice>> devices_;  // does not change after Create()
+
+  std::map<std::string, std::string> pauses_;  // who to why; the machine's thread only
+  bool all_ended_ = false;                     // likewise
+
+  mutable absl::Mutex platform_mutex_;
+  std::unique_ptr<GuestPlatform> platform_ ABSL_GUARDED_BY(platform_mutex_);
 };
 
 }  // namespace bulkhead::vmm

@@ -55,6 +55,15 @@ absl::StatusOr<GuestRam> GuestRam::Create(uint64_t size_bytes) {
   return GuestRam(std::move(memfd), std::move(memory), std::move(blocks));
 }
 
+absl::Status GuestRam::Clear() const {
+  // The file's pages go, and with them those of every mapping, the device processes' too.
+  while (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                   static_cast<off_t>(size_bytes())) != 0) {
+    if (errno != EINTR) return ErrnoToStatus(errno, "clearing guest memory");
+  }
+  return absl::OkStatus();
+}
+
 uint64_t GuestRam::size_bytes() const {
   uint64_t total = 0;
   for (const Block& block : blocks_) total += block.size_bytes;

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "base/guest_memory.h"
@@ -35,6 +36,10 @@ class GuestRam {
 
   GuestRam(GuestRam&&) = default;
   GuestRam& operator=(GuestRam&&) = default;
+
+  // Makes it all zeroes, and gives its pages back to the host. Nobody else may use it meanwhile.
+  // Errors: as fallocate(2).
+  absl::Status Clear() const;
 
   const GuestMemory& memory() const { return memory_; }
   absl::Span<const Block> blocks() const { return blocks_; }

@@ -67,5 +67,25 @@ TEST(GuestRamTest, RefusesSizesThatAreNoNumberOfPages) {
   EXPECT_FALSE(GuestRam::Create(UINT64_MAX & ~0xfffull).ok());
 }
 
+TEST(GuestRamTest, ClearingReachesEveryMappingOfTheFile) {
+  const GuestRam ram = *GuestRam::Create(5 * kGiB);
+  // As a device process has it.
+  const MemoryMapping other =
+      *MemoryMapping::Map(ram.memfd(), 0, ram.size_bytes(), MemoryMapping::Protection::kReadWrite);
+  ASSERT_TRUE(ram.memory().WriteObject<uint64_t>(0x1000, 1));
+  ASSERT_TRUE(ram.memory().WriteObject<uint64_t>(layout::kHoleEnd + 0x2000, 2));
+  other.data()[64 * kMiB] = 3;
+  ASSERT_TRUE(ram.Clear().ok());
+  uint64_t word = ~uint64_t{0};
+  ASSERT_TRUE(ram.memory().ReadObject(0x1000, word));
+  EXPECT_EQ(word, 0u);
+  ASSERT_TRUE(ram.memory().ReadObject(layout::kHoleEnd + 0x2000, word));
+  EXPECT_EQ(word, 0u);
+  EXPECT_EQ(other.data()[64 * kMiB], 0);
+  // Both see what is written afterwards.
+  ASSERT_TRUE(ram.memory().WriteObject<uint64_t>(0x1000, 4));
+  EXPECT_EQ(other.data()[0x1000], 4);
+}
+
 }  // namespace
 }  // namespace bulkhead::vmm

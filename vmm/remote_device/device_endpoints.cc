@@ -74,6 +74,13 @@ absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
   return endpoints;
 }
 
+void DeviceEndpoints::DrainEvents() const {
+  for (const EventFd& doorbell : doorbells_) doorbell.Drain();
+  for (const EventFd& vector : msix_vectors_) vector.Drain();
+  if (intx_.fd() >= 0) intx_.Drain();
+  if (intx_resample_.fd() >= 0) intx_resample_.Drain();
+}
+
 DeviceEndpoints::Offer DeviceEndpoints::MakeOffer(absl::string_view device_name,
                                                   uint64_t generation) const {
   const channel::ChannelOptions options = channel_->options();

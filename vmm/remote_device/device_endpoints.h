@@ -43,6 +43,10 @@ class DeviceEndpoints {
   int intx_fd() const { return intx_.fd(); }
   int intx_resample_fd() const { return intx_resample_.fd(); }
 
+  // Takes all signals that nobody has taken yet. For a guest's reboot: nothing is bound to the
+  // events, and the device is at rest.
+  void DrainEvents() const;
+
   // What a process is attached by. The descriptors stay this object's.
   struct Offer {
     v1::AttachRequest request;

@@ -1,0 +1,155 @@
+// Resets the machine again and again and looks each time whether it came up as after power-on:
+// RAM, the program's own image, the example device and its interrupts. Counts its boots in the
+// first sector of a virtio block device, whose contents outlive a reset.
+// Needs a virtio block device; with example=1 the example device too.
+// Options:
+//   boots=N    so many in all, then passes (3)
+//   example=1  looks at the example device as well, and leaves it in a mess (0)
+//   cpus=N     the others read the example device while the first one resets (1)
+
+#include "devices/example/registers.h"
+#include "kernel_images/baremetal/lib/boot_info.h"
+#include "kernel_images/baremetal/lib/cpu.h"
+#include "kernel_images/baremetal/lib/interrupts.h"
+#include "kernel_images/baremetal/lib/pci.h"
+#include "kernel_images/baremetal/lib/report.h"
+#include "kernel_images/baremetal/lib/virtio.h"
+#include "kernel_images/baremetal/programs.h"
+
+namespace bulkhead::guest {
+namespace {
+
+using namespace devices::example;
+
+constexpr uint16_t kAcpiPort = 0x600;
+constexpr uint8_t kAcpiReset = 0x01;
+
+constexpr uint16_t kBlockType = 2;
+constexpr uint32_t kRequestRead = 0;
+constexpr uint32_t kRequestWrite = 1;
+constexpr uint32_t kSectorBytes = 512;
+
+struct Sector {
+  uint64_t boots;
+  uint8_t rest[kSectorBytes - sizeof(uint64_t)];
+};
+struct Header {
+  uint32_t type;
+  uint32_t reserved;
+  uint64_t sector;
+};
+
+alignas(kSectorBytes) Sector sector;
+alignas(16) Header header;
+uint8_t result;
+uint32_t of_the_image = 0x1234;  // as it is in the file, at every boot
+
+uint64_t AddressOf(const void* object) { return reinterpret_cast<uint64_t>(object); }
+
+void TransferFirstSector(Virtqueue& queue, uint32_t type) {
+  header = {type, 0, 0};
+  result = 0xff;
+  const uint16_t write = type == kRequestRead ? kDescriptorWrite : 0;
+  queue.descriptor(0) = {AddressOf(&header), sizeof(header), kDescriptorNext, 1};
+  queue.descriptor(1) = {AddressOf(&sector), sizeof(sector),
+                         static_cast<uint16_t>(write | kDescriptorNext), 2};
+  queue.descriptor(2) = {AddressOf(&result), 1, kDescriptorWrite, 0};
+  queue.Run(0);
+  EXPECT_EQ(result, 0);
+}
+
+void CheckRamAndSpoilIt() {
+  EXPECT_EQ(of_the_image, 0x1234u);
+  of_the_image = 0;
+  // Far from what the vmm loads.
+  for (uint64_t address = LowRamEnd() - 0x10000; address < LowRamEnd(); address += 8) {
+    EXPECT_EQ(*reinterpret_cast<volatile uint64_t*>(address), 0u);
+    *reinterpret_cast<volatile uint64_t*>(address) = 0x5555555555555555;
+  }
+}
+
+void CheckExample(const PciFunction& example, uint64_t registers) {
+  EXPECT_EQ(example.Read<uint16_t>(kPciCommand) & kCommandBusMaster, 0);
+  EXPECT_EQ(MmioRead<uint32_t>(registers + kIdentificationOffset), kIdentification);
+  EXPECT_EQ(MmioRead<uint32_t>(registers + kFunctionStateOffset), 0u);
+  EXPECT_EQ(MmioRead<uint32_t>(registers + kOrderNextOffset), 0u);
+  EXPECT_EQ(MmioRead<uint32_t>(registers + kInterruptStatusOffset), 0u);
+  for (uint64_t i = 0; i < kScratchSize; i += 4) {
+    EXPECT_EQ(MmioRead<uint32_t>(registers + kScratchOffset + i), 0u);
+  }
+}
+
+// No interrupt of the boot before is delivered, and one of this boot is.
+void CheckInterrupts(const Msix& msix, uint64_t registers) {
+  for (uint32_t entry = 0; entry < kMsixVectors; ++entry) {
+    msix.Route(entry, 0, static_cast<uint8_t>(kFirstVector + 8 + entry));
+    msix.SetMasked(entry, false);
+  }
+  msix.SetEnabled(true);
+  Delay(kShortWaitCycles);
+  for (uint32_t entry = 0; entry < kMsixVectors; ++entry) {
+    EXPECT_EQ(InterruptCount(static_cast<uint8_t>(kFirstVector + 8 + entry)), 0u);
+  }
+  MmioWrite<uint32_t>(registers + kInterruptRaiseOffset, 1u << 2);
+  EXPECT_TRUE(WaitFor([] { return InterruptCount(kFirstVector + 8 + 2) == 1; }));
+}
+
+// Leaves everything behind that a reset has to take away.
+void SpoilExample(const Msix& msix, uint64_t registers) {
+  for (uint32_t entry = 0; entry < kMsixVectors; ++entry) msix.SetMasked(entry, true);
+  MmioWrite<uint32_t>(registers + kInterruptRaiseOffset, 0xff);  // pending in every vector
+  for (uint32_t i = 0; i < 5; ++i) MmioWrite<uint32_t>(registers + kOrderNextOffset, i);
+  for (uint64_t i = 0; i < kScratchSize; i += 4) {
+    MmioWrite<uint32_t>(registers + kScratchOffset + i, 0xa5a5a5a5);
+  }
+  EXPECT_EQ(MmioRead<uint32_t>(registers + kInterruptStatusOffset), 0xffu);
+  MmioWrite<uint32_t>(registers + kDoorbellOffset, 1);
+}
+
+uint64_t example_registers = 0;
+
+void ReadForEver(uint32_t) {
+  while (true) {
+    if (example_registers != 0) {
+      EXPECT_EQ(MmioRead<uint32_t>(example_registers + kIdentificationOffset), kIdentification);
+    }
+    Pause();
+  }
+}
+
+}  // namespace
+
+void RunRebootTest() {
+  SetInterruptsEnabled(true);
+  CheckRamAndSpoilIt();
+
+  VirtioDevice disk(kBlockType);
+  disk.Start(0, 1);
+  TransferFirstSector(disk.queue(0), kRequestRead);
+  const uint64_t boots = ++sector.boots;
+  TransferFirstSector(disk.queue(0), kRequestWrite);
+  Print("boot ", boots, "\n");
+
+  if (NumberOption("example", 0) != 0) {
+    const PciFunction example = FindFunction(kVendorId, kDeviceId);
+    example_registers = example.ReadBar(kRegisterBar).address;
+    example.SetCommandBits(kCommandMemory);
+    CheckExample(example, example_registers);
+    const Msix msix(example);
+    example.SetCommandBits(kCommandBusMaster);
+    CheckInterrupts(msix, example_registers);
+    SpoilExample(msix, example_registers);
+  }
+  const auto cpus = static_cast<uint32_t>(NumberOption("cpus", 1));
+  if (cpus > 1) EXPECT_TRUE(StartOtherCpus(cpus, ReadForEver));
+
+  if (boots >= NumberOption("boots", 3)) return;
+  if (example_registers != 0) {
+    // Posted, and perhaps not processed yet when the reset comes.
+    MmioWrite<uint32_t>(example_registers + kScratchOffset, boots & 0xffffffff);
+  }
+  Out8(kAcpiPort, kAcpiReset);
+  Park();
+}
+
+}  // namespace bulkhead::guest

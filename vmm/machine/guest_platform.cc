@@ -1,0 +1,171 @@
+#include "vmm/machine/guest_platform.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/status_macros.h"
+#include "vmm/acpi/acpi_tables.h"
+#include "vmm/machine/pci_wiring.h"
+#include "vmm/memory/guest_layout.h"
+
+namespace bulkhead::vmm {
+
+absl::StatusOr<std::unique_ptr<GuestPlatform>> GuestPlatform::Create(const Kvm& kvm,
+                                                                     const GuestRam& ram) {
+  std::unique_ptr<GuestPlatform> platform = absl::WrapUnique(new GuestPlatform(kvm, ram));
+  ASSIGN_OR_RETURN(platform->end_, VmEndLatch::Create());
+  ASSIGN_OR_RETURN(platform->vm_, KvmVm::Create(kvm));
+  RETURN_IF_ERROR(platform->vm_->AddMemory(ram));
+  EventRouting& routing = platform->vm_->event_routing();
+  platform->acpi_registers_ = std::make_unique<AcpiRegisters>(*platform->end_);
+  RETURN_IF_ERROR(platform->port_bus_.Insert(layout::kAcpiPort, AcpiRegisters::kPortCount,
+                                             platform->acpi_registers_.get()));
+  ASSIGN_OR_RETURN(platform->power_button_, PowerButton::Create(routing));
+  ASSIGN_OR_RETURN(platform->pci_,
+                   PciHost::Create(platform->memory_bus_, platform->port_bus_, routing,
+                                   MmioWindows::ForHighStart(platform->HighWindowStart())));
+  return platform;
+}
+
+GuestAddress GuestPlatform::HighWindowStart() const {
+  constexpr uint64_t kGibibyte = uint64_t{1} << 30;
+  return std::max((ram_.end() + kGibibyte - 1) / kGibibyte * kGibibyte, layout::kMmio64MinStart);
+}
+
+absl::Status GuestPlatform::Plug(absl::Span<RemoteDevice* const> devices,
+                                 absl::Span<const uint32_t> pci_slots) {
+  std::vector<uint32_t> wanted;
+  for (size_t i = 0; i < devices.size(); ++i) {
+    if (devices[i]->description().pci.has_value()) wanted.push_back(pci_slots[i]);
+  }
+  ASSIGN_OR_RETURN(const std::vector<uint32_t> slots, PciHost::ChooseSlots(wanted));
+  for (RemoteDevice* const device : devices) {
+    const DeviceDescription& description = device->description();
+    if (!description.pci.has_value()) {
+      RETURN_IF_ERROR(PlugPlatformDevice(*device));
+      continue;
+    }
+    const uint32_t slot = slots[functions_.size()];
+    ASSIGN_OR_RETURN(
+        const RemoteFunction* const function,
+        pci_->AddFunction(
+            slot, MakeFunctionConfig(device->name(), description, device->endpoints()), *device));
+    functions_.push_back({.device = device, .slot = slot, .function = function});
+  }
+  return pci_->PlaceBars();
+}
+
+absl::Status GuestPlatform::PlugPlatformDevice(RemoteDevice& device) {
+  const DeviceDescription::PlatformDevice& platform = *device.description().platform;
+  for (size_t i = 0; i < platform.port_ranges.size(); ++i) {
+    const DeviceDescription::PortRange& range = platform.port_ranges[i];
+    port_regions_.push_back(std::make_unique<PortRegion>(device, static_cast<uint8_t>(i)));
+    const absl::Status inserted =
+        port_bus_.Insert(range.base, range.size, port_regions_.back().get());
+    if (!inserted.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("device \"", device.name(), "\": its ports from 0x", absl::Hex(range.base),
+                       " on are taken by another device or by the vmm: ", inserted.message()));
+    }
+  }
+  if (platform.irq != 0) {
+    for (const RemoteDevice* const other : platform_devices_) {
+      if (other->description().platform->irq == platform.irq) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("device \"", device.name(), "\": IRQ ", platform.irq,
+                         " is that of device \"", other->name(), "\"; an edge cannot be shared"));
+      }
+    }
+    RETURN_IF_ERROR(vm_->event_routing().BindIrq(platform.irq, device.endpoints().intx_fd(),
+                                                 /*resample_fd=*/-1));
+  }
+  platform_devices_.push_back(&device);
+  return BindPlatformDoorbells(device);
+}
+
+absl::Status GuestPlatform::BindPlatformDoorbells(RemoteDevice& device) {
+  const DeviceDescription& description = device.description();
+  for (size_t i = 0; i < description.doorbells.size(); ++i) {
+    const DeviceDescription::Doorbell& doorbell = description.doorbells[i];
+    const uint64_t port = description.platform->port_ranges[doorbell.region].base + doorbell.offset;
+    RETURN_IF_ERROR(vm_->event_routing().BindDoorbell(EventRouting::Space::kPort, port,
+                                                      doorbell.size_bytes,
+                                                      device.endpoints().doorbells()[i].fd()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GuestPlatform::Load(const BootSources& sources, uint32_t vcpus, AccessWaits waits) {
+  AcpiDescription acpi{.vcpus = vcpus, .high_window_start = HighWindowStart()};
+  for (const RemoteDevice* const device : platform_devices_) {
+    const DeviceDescription::PlatformDevice& platform = *device->description().platform;
+    AcpiPlatformDevice& told = acpi.platform_devices.emplace_back();
+    told.name = device->name();
+    told.acpi_hid = platform.acpi_hid;
+    for (const DeviceDescription::PortRange& range : platform.port_ranges) {
+      told.port_ranges.push_back({.base = range.base, .size = range.size});
+    }
+    told.irq = platform.irq;
+  }
+  ASSIGN_OR_RETURN(const GuestAddress rsdp, WriteAcpiTables(acpi, ram_.memory()));
+  const absl::StatusOr<InitialCpuState> first = PrepareBoot(sources, rsdp, ram_.memory());
+  if (absl::IsInternal(first.status())) return first.status();
+  if (!first.ok()) return absl::InvalidArgumentError(first.status().message());
+
+  if (vcpus > kvm_.max_vcpus()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cpus: ", vcpus, " are more than this host's KVM has: ", kvm_.max_vcpus()));
+  }
+  absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> made = vm_->CreateVcpus(vcpus, *first);
+  // The count is right, so it is nothing that the user wrote.
+  if (!made.ok()) return absl::InternalError(made.status().message());
+  vcpus_ = std::make_unique<VcpuThreads>(*std::move(made), memory_bus_, port_bus_, *end_,
+                                         std::move(waits));
+  return absl::OkStatus();
+}
+
+void GuestPlatform::Describe(const RemoteDevice& device, v1::Device& description) const {
+  const DeviceDescription& own = device.description();
+  if (own.platform.has_value()) {
+    for (const DeviceDescription::PortRange& range : own.platform->port_ranges) {
+      v1::PortPlace& place = *description.add_ports();
+      place.set_base(range.base);
+      place.set_size(range.size);
+    }
+    description.set_irq(own.platform->irq);
+    return;
+  }
+  const auto plugged = std::find_if(functions_.begin(), functions_.end(),
+                                    [&](const auto& f) { return f.device == &device; });
+  if (plugged == functions_.end()) return;
+  const DeviceDescription::PciFunction& function = *own.pci;
+  v1::PciPlace& place = *description.mutable_pci();
+  place.set_address(absl::StrFormat("00:%02x.0", plugged->slot));
+  place.set_vendor_id(function.vendor_id);
+  place.set_device_id(function.device_id);
+  place.set_class_code(function.class_code);
+  place.set_revision_id(function.revision_id);
+  place.set_subsystem_vendor_id(function.subsystem_vendor_id);
+  place.set_subsystem_id(function.subsystem_id);
+  place.set_msix_vectors(function.msix_vectors);
+  place.set_has_intx(function.has_intx);
+  const FunctionState state = plugged->function->state();
+  place.set_msix_enabled(state.msix_enabled);
+  place.set_bus_master(state.bus_master);
+  for (const RemoteFunction::BarState& bar : plugged->function->bars()) {
+    v1::BarPlace& told = *place.add_bars();
+    told.set_index(bar.index);
+    told.set_address(bar.address);
+    told.set_size_bytes(bar.size_bytes);
+    told.set_is_64bit(bar.is_64bit);
+    told.set_decoded(bar.decoded);
+    told.set_owned_by_vmm(std::none_of(function.bars.begin(), function.bars.end(),
+                                       [&](const auto& own) { return own.index == bar.index; }));
+  }
+}
+
+}  // namespace bulkhead::vmm
