@@ -22,6 +22,7 @@ constexpr Program kPrograms[] = {
     {"order_test", RunOrderTest},
     {"virtio_rng_test", RunVirtioRngTest},
     {"virtio_blk_test", RunVirtioBlkTest},
+    {"disk_storm", RunDiskStorm},
     {"watch_device", RunWatchDevice},
     {"reboot_test", RunRebootTest},
     {"idle", RunIdle},

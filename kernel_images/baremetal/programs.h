@@ -17,6 +17,7 @@ void RunDmaTest();
 void RunOrderTest();
 void RunVirtioRngTest();
 void RunVirtioBlkTest();
+void RunDiskStorm();
 void RunWatchDevice();
 void RunRebootTest();
 void RunIdle();

@@ -18,15 +18,19 @@ absl::StatusOr<ChannelPeer::Pair> ChannelPeer::Connect(const ChannelOptions& opt
   Pair pair;
   pair.client.reset(new ChannelClient(options, std::move(memory), std::move(interrupt)));
 
+  RETURN_IF_ERROR(Reconnect(pair, 1, server_poll));
+  return pair;
+}
+
+absl::Status ChannelPeer::Reconnect(Pair& pair, uint64_t generation, absl::Duration server_poll) {
   ServerDescriptors descriptors = DuplicateDescriptors(*pair.client);
-  const ServerParameters parameters = ParametersFor(*pair.client, 1, server_poll);
+  const ServerParameters parameters = ParametersFor(*pair.client, generation, server_poll);
   pair.server.reset(new ChannelServer(parameters, pair.client->requests_, pair.client->responses_));
   pair.server->request_event_ = std::move(descriptors.request_event);
   for (UniqueFd& event : descriptors.completion_events) {
     pair.server->completion_events_.emplace_back(std::move(event));
   }
-  RETURN_IF_ERROR(pair.server->Attach(parameters.generation));
-  return pair;
+  return pair.server->Attach(generation);
 }
 
 }  // namespace bulkhead::channel

@@ -194,9 +194,9 @@ TEST(ChannelTest, AGapHidesLaterRequestsUntilItIsFilledButTheirPresenceIsTold) {
   Request request;
   EXPECT_FALSE(server->TryPeek(request));
   EXPECT_TRUE(server->HasLaterRequest());
-  ChannelPeer::requests(*client).slot(gap).shape.Write(
-      RequestShape{.operation = 2, .size_bytes = 8}.Pack());
-  ChannelPeer::requests(*client).slot(gap).sequence.store(gap);
+  EXPECT_EQ(server->VisibleTail(), 0u);
+  ChannelPeer::Publish(*client, gap);
+  EXPECT_EQ(server->VisibleTail(), 2u);
   server->Retire(Next(*server));
   server->Retire(Next(*server));
   EXPECT_FALSE(server->HasLaterRequest());
@@ -332,6 +332,38 @@ TEST(ChannelWaitTest, WhileCancelledNothingIsSentThatWouldWait) {
   for (int i = 0; i < 4; ++i) EXPECT_TRUE(client->Post(0, 0, 0, 8, 7, kLong).ok());
   EXPECT_EQ(client->Post(0, 0, 0, 8, 7, kLong).code(), StatusCode::kCancelled);
   EXPECT_EQ(Next(*server).operation, Operation::kPostedWrite);
+}
+
+TEST(ChannelWaitTest, AReopenedChannelWorksAndItsOldRequestsStillGetTheirAnswers) {
+  auto client = MakeClient(2);
+  auto server = *ConnectServer(*client);
+  PendingCall call(*client, 0, 1);
+  ChannelPeer::AwaitSleep(*client, 0);
+  client->Fail(absl::UnavailableError("killed"));
+  EXPECT_EQ(call.Result().status(), absl::UnavailableError("killed"));
+  EXPECT_EQ(client->Post(1, 0, 0, 8, 2, kAtOnce), absl::UnavailableError("killed"));
+
+  client->Reopen();
+  EXPECT_TRUE(client->status().ok());
+  ASSERT_TRUE(client->Post(1, 0, 0, 8, 3, kAtOnce).ok());
+  server->Complete(Next(*server), 111);
+  EXPECT_EQ(Next(*server).data, 3u) << "what was refused while the channel had failed is not sent";
+  EXPECT_EQ(*client->AwaitAnswer(0, kLong), 111u);
+
+  client->Fail(absl::AbortedError("again"));
+  EXPECT_EQ(client->Post(1, 0, 0, 8, 4, kAtOnce), absl::AbortedError("again"));
+}
+
+TEST(ChannelWaitTest, ReopeningDoesNotResumeCancelledWaits) {
+  auto client = MakeClient(1);
+  client->CancelWaits();
+  client->Fail(absl::UnavailableError("gone"));
+  client->Reopen();
+  EXPECT_EQ(client->Call(Operation::kRead, 0, 0, 0, 8, 0, kLong).status().code(),
+            StatusCode::kCancelled);
+  client->ResumeWaits();
+  EXPECT_EQ(client->Call(Operation::kRead, 0, 0, 0, 8, 0, kAtOnce).status().code(),
+            StatusCode::kDeadlineExceeded);
 }
 
 TEST(ChannelWaitTest, ResumingDoesNotReviveAFailedChannel) {

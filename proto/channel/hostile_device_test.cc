@@ -1,8 +1,10 @@
 #include <fcntl.h>
 #include <poll.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -58,7 +60,7 @@ class HostileDeviceTest : public testing::Test {
     EXPECT_EQ(status.code(), StatusCode::kDataLoss) << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr(how));
     EXPECT_EQ(client_->status(), status);
-    EXPECT_EQ(client_->Post(0, 0, 0, 8, 0, kLong), status) << "for good";
+    EXPECT_EQ(client_->Post(0, 0, 0, 8, 0, kLong), status) << "until it is repaired";
   }
 
   std::unique_ptr<ChannelClient> client_;
@@ -85,6 +87,13 @@ TEST_F(HostileDeviceTest, AHeadThatWouldWrapFailsTheChannel) {
   FillRing();
   response_->header().head.store(UINT64_MAX);
   ExpectBroken(client_->Post(0, 0, 0, 8, 0, kLong), "its head went from 0 to 18446744073709551615");
+}
+
+TEST_F(HostileDeviceTest, AHeadThatPassesARequestNotYetSentFailsTheChannel) {
+  const uint64_t gap = ChannelPeer::Reserve(*client_);
+  for (int i = 0; i < 7; ++i) ASSERT_TRUE(client_->Post(0, 0, 0, 8, 0, kAtOnce).ok());
+  response_->header().head.store(gap);  // its slot is still being written
+  ExpectBroken(client_->Post(0, 0, 0, 8, 0, kLong), "past a request that was not sent");
 }
 
 TEST_F(HostileDeviceTest, AnAnswerToARequestThatWasNeverMadeFailsTheChannel) {
@@ -189,6 +198,128 @@ TEST_F(HostileDeviceTest, HolesPunchedIntoResponseMemoryReadAsZeroes) {
   EXPECT_EQ(Read(1, absl::Milliseconds(1)).code(), StatusCode::kDeadlineExceeded);
   const absl::Status violation = client_->PrepareSuccessor(false)->violation;
   EXPECT_THAT(std::string(violation.message()), HasSubstr("its head went from 4 to 0"));
+}
+
+// Each way to lie, found out only when the process is dead: told, repaired, and no successor is
+// blamed for it.
+TEST_F(HostileDeviceTest, EveryLieThatIsLeftBehindIsRepairedAndToldBeforeASuccessorComes) {
+  const auto head_back = [&] { response_->header().head.store(1); };
+  const auto head_too_far = [&] { response_->header().head.store(1000); };
+  const auto answer_never_asked = [&] { Answer(1, 1000, 0); };
+  const auto answer_of_no_kind = [&] { Answer(1, ChannelPeer::tail(*client_), 17); };
+  const auto answer_out_of_order = [&] { Answer(1, ChannelPeer::tail(*client_), 0); };
+  struct Lie {
+    std::function<void()> tell;
+    const char* how;
+    bool answers = false;
+  };
+  for (const Lie& lie :
+       std::vector<Lie>{{head_back, "its head went from"},
+                        {head_too_far, "its head went from"},
+                        {answer_never_asked, "it answered a request that waiter 1 never made"},
+                        {answer_of_no_kind, "it answered with the unknown status 17"},
+                        {answer_out_of_order, "with its head at", /*answers=*/true}}) {
+    SetUp();
+    auto honest = *ConnectServer(*client_, 1);
+    ChannelServer::Request request;
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_TRUE(client_->Post(0, 0, 0, 8, 0, kAtOnce).ok());
+      ASSERT_TRUE(honest->TryPeek(request));
+      honest->Retire(request);
+    }
+    ASSERT_TRUE(client_->PrepareSuccessor(false).ok());  // the vmm has seen head 3
+    ASSERT_TRUE(client_->Post(0, 0, 0, 8, 4, kAtOnce).ok());
+    EXPECT_EQ(Read(1, kAtOnce).code(), StatusCode::kDeadlineExceeded);
+    lie.tell();
+    const absl::StatusOr<SuccessorPlan> plan = client_->PrepareSuccessor(false);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    EXPECT_THAT(std::string(plan->violation.message()), HasSubstr(lie.how));
+    EXPECT_TRUE(client_->PrepareSuccessor(false)->violation.ok()) << lie.how;
+
+    auto successor = *ConnectServer(*client_, 2);
+    if (!lie.answers) {  // else its answer is as good as any
+      EXPECT_EQ(plan->head, 3u) << lie.how;
+      ASSERT_TRUE(successor->TryPeek(request));
+      EXPECT_EQ(request.data, 4u);
+      successor->Retire(request);
+      ASSERT_TRUE(successor->TryPeek(request));
+      successor->Complete(request, 7);
+    }
+    EXPECT_TRUE(client_->AwaitAnswer(1, kLong).ok()) << lie.how;
+    EXPECT_TRUE(client_->status().ok());
+  }
+}
+
+TEST_F(HostileDeviceTest, WhatWasAnsweredIsNotForgottenWithTheResponseMemory) {
+  auto honest = *ConnectServer(*client_, 1);
+  ChannelServer::Request request;
+  std::thread vcpu([&] { EXPECT_TRUE(Read(1, kLong).ok()); });
+  while (!honest->TryPeek(request)) std::this_thread::yield();
+  honest->Complete(request, 7);
+  vcpu.join();
+  ASSERT_TRUE(client_->Post(0, 0, 0, 8, 2, kAtOnce).ok());
+  memset(mapping_.data(), 0xff, mapping_.size());
+  const absl::StatusOr<SuccessorPlan> plan = client_->PrepareSuccessor(false);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->head, 1u);
+  auto successor = *ConnectServer(*client_, 2);
+  ASSERT_TRUE(successor->TryPeek(request));
+  EXPECT_EQ(request.data, 2u);
+}
+
+TEST_F(HostileDeviceTest, BlockingFullEventsDoNotBlockThePreparationForASuccessor) {
+  for (const UniqueFd& event : descriptors_.completion_events) {
+    ASSERT_EQ(fcntl(event.get(), F_SETFL, 0), 0);
+    const uint64_t full = UINT64_MAX - 1;
+    ASSERT_EQ(write(event.get(), &full, sizeof(full)), 8);
+  }
+  EXPECT_TRUE(client_->PrepareSuccessor(false).ok());
+}
+
+// A process that should be dead, and is not.
+TEST_F(HostileDeviceTest, ScribblingDuringThePreparationNeitherHangsNorCrashesTheVmm) {
+  std::atomic<bool> stop{false};
+  std::thread device([&] {
+    for (uint32_t random = 1; !stop.load();) {
+      random = random * 1664525 + 1013904223;
+      const uint64_t value = random % 3 == 0 ? UINT64_MAX : random >> 16 & 31;
+      switch (random >> 24 & 3) {
+        case 0:
+          response_->header().head.store(value);
+          break;
+        case 1:
+          Answer(random >> 8 & 1, value, random >> 9 & 1);
+          break;
+        default:
+          response_->header().sleeping.store(random & 1);
+      }
+    }
+  });
+  std::vector<std::thread> vcpus;
+  for (uint32_t waiter = 0; waiter < 2; ++waiter) {
+    vcpus.emplace_back([&, waiter] {
+      while (!stop.load()) {
+        client_->Post(waiter, 0, 0, 8, 0, absl::Microseconds(50)).IgnoreError();
+        Read(waiter, absl::Microseconds(50)).IgnoreError();
+      }
+    });
+  }
+  for (int i = 0; i < 300; ++i) {
+    client_->PrepareSuccessor(i % 2 == 0).IgnoreError();
+    client_->Reopen();
+  }
+  stop.store(true);
+  device.join();
+  for (std::thread& vcpu : vcpus) vcpu.join();
+  // Dead at last.
+  client_->PrepareSuccessor(true).IgnoreError();
+  client_->Reopen();
+  ASSERT_TRUE(client_->Post(0, 0, 0, 8, 42, kAtOnce).ok());
+  const auto successor = ConnectServer(*client_, 2);
+  ASSERT_TRUE(successor.ok()) << successor.status();
+  ChannelServer::Request request;
+  ASSERT_TRUE((*successor)->TryPeek(request));
+  EXPECT_EQ(request.data, 42u);
 }
 
 }  // namespace

@@ -180,6 +180,94 @@ TEST_P(StressTest, InterruptedWaitsMixUpNothing) {
   device.join();
 }
 
+// One device process after the other, each ending as processes may: waited for by those who wait;
+// with the channel failed; with all that is in the ring given up; having broken the protocol. The
+// device's view is continuous, and each call ends by its own answer or for the right reason.
+TEST_P(StressTest, RestartsMixUpNothing) {
+  constexpr uint64_t kRestarts = 120;
+  ChannelClient& client = *pair_.client;
+  const ResponseView& responses = ChannelPeer::responses(client);
+  std::atomic<bool> stop{false};
+  std::vector<std::thread> producers;
+  std::atomic<uint64_t> answered{0};
+  for (uint32_t i = 0; i < kProducers; ++i) {
+    producers.emplace_back([&, i] {
+      for (uint64_t k = 0; !stop.load(); ++k) {
+        client.Post(i, 0, 0, 8, k, kLong).IgnoreError();
+        absl::StatusOr<uint64_t> answer = client.Call(Operation::kWrite, i, 0, 0, 8, k, kLong);
+        // Kept waiting by a pause, and told to wait on by whoever ended the failure.
+        while (!answer.ok() && (absl::IsCancelled(answer.status()) || k % 2 == 0) &&
+               !absl::IsUnavailable(answer.status()) && !stop.load()) {
+          const absl::StatusOr<uint64_t> later = client.AwaitAnswer(i, kLong);
+          if (absl::IsFailedPrecondition(later.status())) break;  // was never sent
+          answer = later;
+        }
+        if (answer.ok()) {
+          ASSERT_EQ(*answer, ~k);
+          answered.fetch_add(1);
+        } else {
+          ASSERT_NE(answer.status().code(), absl::StatusCode::kDeadlineExceeded);
+        }
+      }
+    });
+  }
+
+  uint64_t expected = 1;  // the device's
+  uint64_t random = 1;
+  for (uint64_t restart = 1;; ++restart) {
+    const uint64_t life = answered.load() + (random >> 33) % 64;
+    std::thread device([&] {
+      while (answered.load() < life) {
+        Request request;
+        if (pair_.server->TryPeek(request)) {
+          ASSERT_EQ(request.ticket, expected);
+          ++expected;
+          if (request.operation == Operation::kPostedWrite) {
+            pair_.server->Retire(request);
+          } else {
+            pair_.server->Complete(request, ~request.data);
+          }
+        } else if (!pair_.server->PollForRequest([] { return false; }) &&
+                   pair_.server->PrepareToSleep()) {
+          pollfd event = {.fd = pair_.server->event_fd(), .events = POLLIN, .revents = 0};
+          poll(&event, 1, 20);  // not for ever: `life` wakes nobody
+          pair_.server->AfterSleep();
+        }
+      }
+    });
+    device.join();
+    if (restart > kRestarts) break;
+    random = random * 6364136223846793005 + 1442695040888963407;
+    const uint64_t end = restart % 5;
+    if (end == 1) client.Fail(absl::AbortedError("killed"));
+    if (end == 2) responses.completion(random >> 33 & 3).ticket.store(random);
+    if (end == 3) responses.header().head.store(random >> 60);
+    if (random >> 35 & 1) client.CancelWaits();
+    // Waits that find the lie before it is repaired, and those that do not.
+    if (random >> 36 & 1) std::this_thread::yield();
+    absl::StatusOr<SuccessorPlan> plan = client.PrepareSuccessor(/*discard_requests=*/end == 4);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    if (end < 2 || end == 4) {
+      ASSERT_TRUE(plan->violation.ok()) << plan->violation;
+    }
+    if (end < 3) {
+      ASSERT_EQ(plan->head + 1, expected);
+    }
+    expected = plan->head + 1;
+    ASSERT_TRUE(ChannelPeer::Reconnect(pair_, restart + 1, GetParam().max_poll).ok());
+    client.Reopen();
+    client.ResumeWaits();
+    ASSERT_TRUE(client.status().ok()) << "the successor is not to blame: " << client.status();
+    client.metrics();
+  }
+  stop.store(true);
+  client.Fail(absl::AbortedError("the end"));
+  for (std::thread& producer : producers) producer.join();
+  EXPECT_TRUE(client.PrepareSuccessor(false)->violation.ok());
+  const ChannelMetrics metrics = client.metrics();
+  EXPECT_EQ(metrics.polled_answers + metrics.slept_answers, answered.load());
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, StressTest,
                          testing::Values(Shape{"PollingInALargeRing", 256, absl::Microseconds(50)},
                                          Shape{"SleepingInALargeRing", 256, absl::ZeroDuration()},

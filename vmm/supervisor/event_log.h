@@ -21,7 +21,8 @@ class EventLog {
  public:
   static constexpr size_t kKeptEvents = 1024;
 
-  // Gives `event` its number and the time, and tells the listeners. The number.
+  // Gives `event` its number and the time, and tells the listeners. The number. What the event is
+  // about has changed before: who reads the event, then the state, sees at least that.
   uint64_t Append(v1::Event event);
 
   // The number of the newest event; 0: none yet.
@@ -31,9 +32,10 @@ class EventLog {
   // are not kept any more, those that follow: their numbers show the gap.
   std::vector<v1::Event> EventsAfter(uint64_t after, size_t limit) const;
 
-  // `on_append` is called after each Append(), on the appending thread, without a lock that
-  // Append() needs: it must return at once. Returns a number for Unlisten(), after which it is
-  // not called any more and no call is under way; not from within `on_append`.
+  // `on_append` is called after each Append(), on the appending thread, whatever locks that holds:
+  // it may read this log, takes no lock of the VM, and returns at once. Returns a number for
+  // Unlisten(), after which it is not called any more and no call is under way; not from within
+  // `on_append`.
   uint64_t Listen(std::function<void()> on_append);
   void Unlisten(uint64_t listener);
 

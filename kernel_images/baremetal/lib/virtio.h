@@ -61,6 +61,8 @@ class Virtqueue {
   void SetInterruptsWanted(bool wanted);
   void SetUsedEvent(uint16_t index);
   uint16_t available_index() const { return memory_->available_index; }
+  // How many used elements TakeUsed() has taken, modulo 2^16.
+  uint16_t used_seen() const { return used_seen_; }
 
   // For hostile drivers.
   void ForceAvailableIndex(uint16_t index);

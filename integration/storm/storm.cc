@@ -1,0 +1,265 @@
+#include "integration/storm/storm.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "integration/harness/guest_shell.h"
+#include "integration/harness/vm_process.h"
+
+namespace bulkhead::integration {
+namespace {
+
+constexpr uint32_t kBlockBytes = 4096;
+constexpr uint32_t kBlocks = 256;   // as disk_storm has by default
+constexpr size_t kMaxStalls = 256;  // as many as disk_storm keeps
+constexpr absl::Duration kStartTimeout = absl::Seconds(60);
+
+// A file that goes with its scope.
+class ScratchFile {
+ public:
+  static absl::StatusOr<ScratchFile> Create(const std::string& name, uint64_t bytes) {
+    const char* folder = getenv("TEST_TMPDIR");
+    std::string path =
+        absl::StrCat(folder == nullptr ? "/tmp" : folder, "/storm-", getpid(), "-", name);
+    std::ofstream(path).flush();
+    if (truncate(path.c_str(), static_cast<off_t>(bytes)) != 0) {
+      return absl::InternalError(absl::StrCat("cannot make ", path));
+    }
+    return ScratchFile(std::move(path));
+  }
+  ScratchFile(ScratchFile&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  ~ScratchFile() {
+    if (!path_.empty()) unlink(path_.c_str());
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  explicit ScratchFile(std::string path) : path_(std::move(path)) {}
+  std::string path_;
+};
+
+// Supervision as a storm needs it: a hang is noticed soon, and no number of ends is too many.
+std::string Supervision(const StormOptions& options) {
+  return absl::StrCat(
+      "  restart { max_crashes: -1 min_backoff: \"1ms\" max_backoff: \"20ms\" }\n"
+      "  heartbeat { interval: \"100ms\" misses: 3 }\n"
+      "  access_timeout: \"120s\"\n",
+      options.spare ? "  spare: true\n" : "");
+}
+
+std::string DeviceText(const StormOptions& options, const std::string& name,
+                       const std::string& binary, const std::string& resource) {
+  return absl::StrCat("devices {\n  name: \"", name, "\" binary: \"", binary, "\"\n",
+                      Supervision(options), resource, "}\n");
+}
+
+std::string DiskResource(const std::string& path) {
+  return absl::StrCat("  resources { name: \"disk\" file { path: \"", path, "\" } }\n");
+}
+
+std::string ConsoleDevice(const StormOptions& options) {
+  return DeviceText(options, "console", "uart16550",
+                    "  resources { name: \"console\" console { standard_streams: true } }\n");
+}
+
+// "name value" pairs of a line, or "name=value".
+std::map<std::string, uint64_t> Figures(absl::string_view line) {
+  std::map<std::string, uint64_t> figures;
+  const std::vector<std::string> words =
+      absl::StrSplit(line, absl::ByAnyChar(" =:\r\n"), absl::SkipEmpty());
+  for (size_t i = 0; i + 1 < words.size(); ++i) {
+    uint64_t value = 0;
+    if (absl::SimpleAtoi(words[i + 1], &value)) figures[words[i]] = value;
+  }
+  return figures;
+}
+
+// As the guest program computes it.
+uint64_t Word(uint64_t block, uint64_t version, uint64_t index) {
+  return (version << 32 | block << 12 | index) * 0x9e3779b97f4a7c15 + version;
+}
+
+// The version that a block holds, which its first word gives away; wholly, or an error.
+absl::StatusOr<uint32_t> VersionOf(const std::array<uint64_t, kBlockBytes / 8>& words,
+                                   uint64_t block, uint32_t newest) {
+  for (uint32_t version = 0; version <= newest; ++version) {
+    if (words[0] != Word(block, version, 0) && !(version == 0 && words[0] == 0)) continue;
+    for (uint64_t i = 0; i < words.size(); ++i) {
+      const uint64_t wanted = version == 0 ? 0 : Word(block, version, i);
+      if (words[i] != wanted) {
+        return absl::DataLossError(absl::StrCat("block ", block, " is torn at word ", i));
+      }
+    }
+    return version;
+  }
+  return absl::DataLossError(absl::StrCat("block ", block, " holds no version that was written"));
+}
+
+// The sum over the versions on the disk, as the guest computes it.
+absl::StatusOr<uint64_t> SumOfVersions(const std::string& path, uint32_t newest) {
+  std::ifstream disk(path, std::ios::binary);
+  uint64_t sum = 0;
+  for (uint64_t block = 0; block < kBlocks; ++block) {
+    std::array<uint64_t, kBlockBytes / 8> words = {};
+    disk.read(reinterpret_cast<char*>(words.data()), kBlockBytes);
+    if (!disk) return absl::DataLossError("the disk is too short");
+    ASSIGN_OR_RETURN(const uint32_t version, VersionOf(words, block, newest));
+    sum = sum * 31 + version;
+  }
+  return sum;
+}
+
+}  // namespace
+
+absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
+  ASSIGN_OR_RETURN(const ScratchFile disk,
+                   ScratchFile::Create("disk.img", uint64_t{kBlocks} * kBlockBytes));
+  ASSIGN_OR_RETURN(const ScratchFile config, ScratchFile::Create("vm.textproto", 0));
+  // Until the guest is told to end, by a key: how much it does in a given time differs a lot.
+  std::string orders = absl::StrCat("run=disk_storm until_key=1 stalls=",
+                                    std::min<uint64_t>(options.kills, kMaxStalls));
+  for (const std::string& option : options.guest_options) absl::StrAppend(&orders, " ", option);
+  std::ofstream(config.path()) << "on_reset: EXIT\nmemory: \"64M\"\ncpus: 1\nkernel { path: \""
+                               << DataFile("kernel_images/baremetal/guest.elf") << "\" cmdline: \""
+                               << orders << "\" }\n"
+                               << ConsoleDevice(options)
+                               << DeviceText(options, "disk0", "virtio_blk",
+                                             DiskResource(disk.path()));
+
+  ASSIGN_OR_RETURN(const std::unique_ptr<VmProcess> vm,
+                   VmProcess::Start({"--config=" + config.path(), "--control=none"}));
+  RETURN_IF_ERROR(vm->WaitForOutput("storm begins", kStartTimeout).status());
+  const absl::Time begin = absl::Now();
+  StormReport report;
+  Killer killer(*vm, options.killer, options.kills);
+  while (killer.hits() < options.kills) {
+    if (absl::Now() - begin > options.time_limit) {
+      return absl::DeadlineExceededError(absl::StrCat("only ", killer.hits(), " kills in ",
+                                                      absl::FormatDuration(options.time_limit),
+                                                      "\n", vm->log()));
+    }
+    // Reads on, so that nothing waits for us; and notices if the guest ends early.
+    const absl::Status ended = vm->WaitForOutput("BULKHEAD-", absl::Milliseconds(100)).status();
+    if (!absl::IsDeadlineExceeded(ended)) {
+      killer.Stop();
+      return absl::DataLossError(
+          absl::StrCat("the guest ended early:\n", vm->output(), "\n", vm->log()));
+    }
+  }
+  killer.Stop();
+  report.kills = killer.hits();
+  report.duration = absl::Now() - begin;
+  RETURN_IF_ERROR(vm->Type("q"));
+  ASSIGN_OR_RETURN(const std::string text, vm->WaitForOutput("BULKHEAD-PASS", absl::Minutes(2)));
+  ASSIGN_OR_RETURN(const ExitInfo exit, vm->WaitForExit(absl::Minutes(1)));
+  if (exit.ToString() != "exit code 0") {
+    report.problems.push_back(absl::StrCat("vmm: ", exit.ToString()));
+  }
+  const size_t last = text.rfind("storm ends");
+  std::map<std::string, uint64_t> figures =
+      Figures(last == std::string::npos ? "" : absl::string_view(text).substr(last));
+  report.requests = figures["requests"];
+  const double cycles_a_second =
+      static_cast<double>(figures["cycles"]) / absl::ToDoubleSeconds(report.duration);
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    uint64_t cycles = 0;
+    if (!absl::ConsumePrefix(&line, "stall ") ||
+        !absl::SimpleAtoi(absl::StripSuffix(line, "\r"), &cycles)) {
+      continue;
+    }
+    report.stalls.push_back(absl::Seconds(static_cast<double>(cycles) / cycles_a_second));
+  }
+  if (!report.stalls.empty()) report.longest_stall = report.stalls.front();
+  const absl::StatusOr<uint64_t> sum =
+      SumOfVersions(disk.path(), static_cast<uint32_t>(figures["newest"]));
+  if (!sum.ok()) {
+    report.problems.emplace_back(sum.status().message());
+  } else if (*sum != figures["versions"]) {
+    report.problems.push_back("the disk does not hold the newest version of every block");
+  }
+  return report;
+}
+
+absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
+  ASSIGN_OR_RETURN(const ScratchFile disk, ScratchFile::Create("disk.img", 32 << 20));
+  ASSIGN_OR_RETURN(const ScratchFile config, ScratchFile::Create("vm.textproto", 0));
+  std::ofstream(config.path()) << ConsoleDevice(options)
+                               << DeviceText(options, "disk0", "virtio_blk",
+                                             DiskResource(disk.path()))
+                               << DeviceText(options, "rng0", "virtio_rng", "");
+  ASSIGN_OR_RETURN(const std::unique_ptr<GuestShell> guest,
+                   GuestShell::Boot({"--config=" + config.path(), "--memory=256M", "--cpus=2",
+                                     "--control=none"}));
+  RETURN_IF_ERROR(guest
+                      ->Run("diskstorm /dev/vda 4 256 > /tmp/storm 2>&1 & "
+                            "while ! grep -q running /tmp/storm; do sleep 0.1; done")
+                      .status());
+  ASSIGN_OR_RETURN(const std::string uptime_before, guest->Run("cut -d. -f1 /proc/uptime"));
+
+  const absl::Time begin = absl::Now();
+  StormReport report;
+  {
+    Killer killer(guest->vm(), options.killer, options.kills);
+    while (killer.hits() < options.kills) {
+      if (absl::Now() - begin > options.time_limit) {
+        return absl::DeadlineExceededError(absl::StrCat("only ", killer.hits(), " kills in ",
+                                                        absl::FormatDuration(options.time_limit),
+                                                        "\n", guest->vm().log()));
+      }
+      // The console and the entropy source are used all the while, too.
+      ASSIGN_OR_RETURN(
+          const std::string entropy,
+          guest->Run("dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c", options.time_limit));
+      if (entropy != "64") report.problems.push_back("/dev/hwrng gave " + entropy + " bytes of 64");
+      const std::string line(200, 'x');
+      ASSIGN_OR_RETURN(const std::string echoed, guest->Run("echo " + line, options.time_limit));
+      if (echoed != line) report.problems.push_back("the console gave back: " + echoed);
+    }
+    killer.Stop();
+    report.kills = killer.hits();
+  }
+  report.duration = absl::Now() - begin;
+  ASSIGN_OR_RETURN(const std::string summary,
+                   guest->Run("pkill -TERM -o diskstorm; wait; cat /tmp/storm", absl::Minutes(2)));
+  const size_t last = summary.rfind("diskstorm: reads");
+  if (last == std::string::npos) {
+    report.problems.push_back("diskstorm said: " + summary);
+  } else {
+    std::map<std::string, uint64_t> figures = Figures(absl::string_view(summary).substr(last));
+    report.requests = figures["reads"] + figures["writes"] + figures["flushes"];
+    report.failed = figures["failed"];
+    report.wrong_bytes = figures["wrong_bytes"];
+    report.longest_stall = absl::Microseconds(figures["longest_us"]);
+    if (figures["writes"] == 0) report.problems.push_back("nothing was written");
+  }
+  ASSIGN_OR_RETURN(const std::string log,
+                   guest->Run("dmesg -r | grep '^<[0-4]>' || true", absl::Minutes(1)));
+  if (!log.empty()) report.problems.push_back("the guest's kernel log has errors:\n" + log);
+  ASSIGN_OR_RETURN(const std::string uptime_after, guest->Run("cut -d. -f1 /proc/uptime"));
+  int before = 0, after = 0;
+  if (!absl::SimpleAtoi(uptime_before, &before) || !absl::SimpleAtoi(uptime_after, &after) ||
+      after < before || absl::Seconds(after - before + 2) < report.duration) {
+    report.problems.push_back(
+        absl::StrCat("the guest's uptime went from ", uptime_before, " to ", uptime_after));
+  }
+  ASSIGN_OR_RETURN(const ExitInfo exit, guest->Leave());
+  if (exit.ToString() != "exit code 0") {
+    report.problems.push_back(absl::StrCat("vmm: ", exit.ToString()));
+  }
+  return report;
+}
+
+}  // namespace bulkhead::integration

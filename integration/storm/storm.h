@@ -1,0 +1,50 @@
+#ifndef BULKHEAD_INTEGRATION_STORM_STORM_H_
+#define BULKHEAD_INTEGRATION_STORM_STORM_H_
+
+#include <stdint.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "integration/storm/killer.h"
+
+namespace bulkhead::integration {
+
+// A guest that works without a pause and checks every byte, while its device processes are killed.
+struct StormOptions {
+  uint64_t kills = 20;  // at least so many, then the guest may end
+  KillerOptions killer = {};
+  bool spare = false;                           // a warm spare for each device
+  std::vector<std::string> guest_options = {};  // bare metal: of the program disk_storm, "depth=4"
+  absl::Duration time_limit = absl::Minutes(5);
+};
+
+struct StormReport {
+  uint64_t kills = 0;
+  uint64_t requests = 0;  // that the guest completed
+  uint64_t failed = 0;    // requests with an error
+  uint64_t wrong_bytes = 0;
+  // Bare metal: the longest times without any completion, falling, at most one a kill: from a kill
+  // to the first request completed after it.
+  std::vector<absl::Duration> stalls;
+  absl::Duration longest_stall;
+  absl::Duration duration;
+  // What was wrong beside that: "the guest's kernel log has errors: ..."
+  std::vector<std::string> problems;
+
+  bool good() const { return failed == 0 && wrong_bytes == 0 && problems.empty(); }
+};
+
+// The program disk_storm on virtio-blk: every completed write is on the disk afterwards, every
+// completion comes once. Errors: the VM did not start or did not end.
+absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options);
+
+// A Linux guest with console, disk and entropy source, running diskstorm: no request fails, no
+// byte is wrong, its kernel log has no error, its uptime is unbroken, all devices work afterwards.
+absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options);
+
+}  // namespace bulkhead::integration
+
+#endif  // BULKHEAD_INTEGRATION_STORM_STORM_H_

@@ -1,0 +1,293 @@
+// Keeps a virtio block device busy and checks every byte and every completion, for a test that
+// kills the device's process meanwhile: writes blocks of a pattern that names block and version,
+// reads them back, flushes, many requests in flight. Goes on only when an interrupt says so, so a
+// lost one is noticed.
+//
+// At the end it flushes, reads everything back, and prints what an onlooker can check and wants to
+// know: the requests done, a sum over the versions of all blocks, and the longest times without
+// any completion. The disk's contents at the start do not matter.
+// Options:
+//   requests=N        so many requests, then the end (10000)
+//   until_key=1       on until something is typed on the console, whatever `requests` says (0)
+//   depth=N           in flight at once, 1 to 21 (16)
+//   blocks=N          how many blocks of 4 KiB are used, at most 4096 (256)
+//   seed=N            of the sequence of requests (1)
+//   stalls=N          how many of the longest pauses to print, at most 256 (0)
+//   indirect=1, event_index=1  negotiate these features too (0)
+
+#include <stdint.h>
+
+#include "kernel_images/baremetal/lib/boot_info.h"
+#include "kernel_images/baremetal/lib/cpu.h"
+#include "kernel_images/baremetal/lib/interrupts.h"
+#include "kernel_images/baremetal/lib/memory.h"
+#include "kernel_images/baremetal/lib/report.h"
+#include "kernel_images/baremetal/lib/virtio.h"
+#include "kernel_images/baremetal/programs.h"
+
+namespace bulkhead::guest {
+namespace {
+
+constexpr uint16_t kBlockType = 2;
+constexpr uint64_t kFeatureFlush = uint64_t{1} << 9;
+constexpr uint32_t kRequestRead = 0;
+constexpr uint32_t kRequestWrite = 1;
+constexpr uint32_t kRequestFlush = 4;
+constexpr uint8_t kOk = 0;
+constexpr uint8_t kNotYet = 0xaa;
+
+constexpr uint32_t kBlockBytes = 4096;
+constexpr uint32_t kSectorsPerBlock = 8;
+constexpr uint32_t kMaxBlocks = 4096;
+constexpr uint32_t kDescriptorsPerSlot = 3;
+constexpr uint32_t kMaxDepth = Virtqueue::kMaxSize / kDescriptorsPerSlot;
+constexpr uint32_t kMaxStalls = 256;
+constexpr uint32_t kNoBlock = ~0u;
+
+// The UART, for until_key. Its other end sends once it is asked to.
+constexpr uint16_t kModemControl = 0x3fc;
+constexpr uint8_t kReadyToReceive = 0x03;
+constexpr uint16_t kLineStatus = 0x3fd;
+constexpr uint8_t kDataReady = 0x01;
+constexpr uint64_t kRequestsPerLook = 256;
+
+struct Header {
+  uint32_t type;
+  uint32_t reserved;
+  uint64_t sector;
+};
+
+// A request in flight, or not.
+struct Slot {
+  bool busy;
+  uint32_t type;
+  uint32_t block;    // kNoBlock: a flush
+  uint32_t version;  // that a read must find
+  uint8_t result;
+  alignas(16) Header header;
+  alignas(16) VirtqueueDescriptor indirect[kDescriptorsPerSlot];
+};
+
+alignas(4096) uint64_t buffers[kMaxDepth][kBlockBytes / 8];
+Slot slots[kMaxDepth];
+uint32_t versions[kMaxBlocks];  // as last written; 0: never
+bool block_busy[kMaxBlocks];
+uint64_t stalls[kMaxStalls];  // the longest pauses, in cycles, falling
+uint32_t depth, blocks, stalls_kept;
+bool use_indirect;
+uint64_t random_state;
+
+uint64_t Random() {  // xorshift64*
+  random_state ^= random_state >> 12;
+  random_state ^= random_state << 25;
+  random_state ^= random_state >> 27;
+  return random_state * 0x2545f4914f6cdd1d;
+}
+
+uint64_t AddressOf(const void* object) { return reinterpret_cast<uint64_t>(object); }
+
+// Each word of a block names block, version and its place.
+uint64_t Word(uint32_t block, uint32_t version, uint32_t index) {
+  return (uint64_t{version} << 32 | uint64_t{block} << 12 | index) * 0x9e3779b97f4a7c15 + version;
+}
+
+void CheckBlock(const uint64_t* words, uint32_t block, uint32_t version) {
+  for (uint32_t i = 0; i < kBlockBytes / 8; ++i) {
+    if (words[i] == Word(block, version, i)) continue;
+    Fail("block ", block, ", word ", i, ": ", Hex(words[i]), " instead of ",
+         Hex(Word(block, version, i)), " of version ", version);
+  }
+}
+
+void Submit(Virtqueue& queue, uint32_t index, uint32_t type, uint32_t block) {
+  Slot& slot = slots[index];
+  slot.busy = true;
+  slot.type = type;
+  slot.block = block;
+  slot.result = kNotYet;
+  slot.header = {type, 0, block == kNoBlock ? 0 : uint64_t{block} * kSectorsPerBlock};
+  if (block != kNoBlock) {
+    block_busy[block] = true;
+    if (type == kRequestWrite) {
+      ++versions[block];
+      for (uint32_t i = 0; i < kBlockBytes / 8; ++i) {
+        buffers[index][i] = Word(block, versions[block], i);
+      }
+    } else {
+      memset(buffers[index], 0xee, kBlockBytes);
+    }
+    slot.version = versions[block];
+  }
+  const uint16_t first = static_cast<uint16_t>(index * kDescriptorsPerSlot);
+  // Within an indirect table the entries count from 0.
+  const uint16_t base = use_indirect ? 0 : first;
+  VirtqueueDescriptor* const entries = use_indirect ? slot.indirect : &queue.descriptor(first);
+  uint16_t used = 0;
+  entries[used++] = {AddressOf(&slot.header), sizeof(Header), kDescriptorNext,
+                     static_cast<uint16_t>(base + 1)};
+  if (block != kNoBlock) {
+    const uint16_t write = type == kRequestRead ? kDescriptorWrite : 0;
+    entries[used++] = {AddressOf(buffers[index]), kBlockBytes,
+                       static_cast<uint16_t>(write | kDescriptorNext),
+                       static_cast<uint16_t>(base + 2)};
+  }
+  entries[used++] = {AddressOf(&slot.result), 1, kDescriptorWrite, 0};
+  if (use_indirect) {
+    queue.descriptor(first) = {AddressOf(slot.indirect), used * 16u, kDescriptorIndirect, 0};
+  }
+  queue.Submit(first);
+}
+
+// Takes one completion: it must be of a request in flight, and right.
+void Complete(Virtqueue& queue) {
+  const Virtqueue::Used used = queue.TakeUsed();
+  const uint32_t index = used.head / kDescriptorsPerSlot;
+  if (used.head % kDescriptorsPerSlot != 0 || index >= depth || !slots[index].busy) {
+    Fail("completion of descriptor ", used.head, ", which is not in flight");
+  }
+  Slot& slot = slots[index];
+  slot.busy = false;
+  EXPECT_EQ(slot.result, kOk);
+  EXPECT_EQ(used.length, slot.type == kRequestRead ? kBlockBytes + 1 : 1);
+  if (slot.block == kNoBlock) return;
+  block_busy[slot.block] = false;
+  if (slot.type == kRequestRead) CheckBlock(buffers[index], slot.block, slot.version);
+}
+
+// Puts the next request into a free slot. Most are writes; blocks are read once written.
+void SubmitNext(Virtqueue& queue, uint32_t index) {
+  const uint64_t random = Random();
+  if (random % 64 == 0) return Submit(queue, index, kRequestFlush, kNoBlock);
+  uint32_t block = static_cast<uint32_t>(random >> 32) % blocks;
+  while (block_busy[block]) block = (block + 1) % blocks;  // there are more blocks than slots
+  const bool read = versions[block] != 0 && random % 3 == 0;
+  Submit(queue, index, read ? kRequestRead : kRequestWrite, block);
+}
+
+void NoteStall(uint64_t cycles) {
+  if (stalls_kept == 0 || cycles <= stalls[stalls_kept - 1]) return;
+  uint32_t at = stalls_kept - 1;
+  for (; at > 0 && stalls[at - 1] < cycles; --at) stalls[at] = stalls[at - 1];
+  stalls[at] = cycles;
+}
+
+// Waits for the queue's interrupt, and for nothing else.
+void AwaitInterrupt(uint32_t& seen) {
+  const uint32_t before = seen;
+  if (!WaitFor([=] { return InterruptCount(kFirstVector) != before; })) {
+    Fail("no interrupt for a long time");
+  }
+  seen = InterruptCount(kFirstVector);
+}
+
+// `next` puts a request into a free slot, or returns false: no more. Returns when none is in
+// flight.
+template <typename Next>
+uint64_t Run(Virtqueue& queue, bool event_index, Next next) {
+  uint64_t done = 0;
+  uint32_t in_flight = 0;
+  uint32_t seen = InterruptCount(kFirstVector);
+  uint64_t last = ReadTsc();
+  bool more = true;
+  while (more || in_flight > 0) {
+    bool submitted = false;
+    for (uint32_t index = 0; index < depth && more; ++index) {
+      if (slots[index].busy) continue;
+      more = next(index);
+      if (more) {
+        submitted = true;
+        ++in_flight;
+      }
+    }
+    if (submitted) queue.Notify();
+    if (in_flight == 0) break;
+    while (!queue.HasUsed()) {
+      // Asked for before the last look, so none can be missed between.
+      if (event_index) queue.SetUsedEvent(queue.used_seen());
+      if (queue.HasUsed()) break;
+      AwaitInterrupt(seen);
+    }
+    while (queue.HasUsed()) {
+      Complete(queue);
+      ++done;
+      --in_flight;
+      const uint64_t now = ReadTsc();
+      NoteStall(now - last);
+      last = now;
+    }
+  }
+  return done;
+}
+
+uint64_t NumberBetween(const char* name, uint64_t otherwise, uint64_t least, uint64_t most) {
+  const uint64_t value = NumberOption(name, otherwise);
+  if (value < least || value > most) Fail(name, "=", value, ": ", least, " to ", most);
+  return value;
+}
+
+}  // namespace
+
+void RunDiskStorm() {
+  SetInterruptsEnabled(true);
+  const bool until_key = NumberOption("until_key", 0) != 0;
+  const uint64_t requests =
+      until_key ? ~uint64_t{0} : NumberBetween("requests", 10000, 1, ~uint64_t{0} >> 1);
+  depth = static_cast<uint32_t>(NumberBetween("depth", 16, 1, kMaxDepth));
+  blocks = static_cast<uint32_t>(NumberBetween("blocks", 256, kMaxDepth + 1, kMaxBlocks));
+  stalls_kept = static_cast<uint32_t>(NumberBetween("stalls", 0, 0, kMaxStalls));
+  random_state = NumberBetween("seed", 1, 1, ~uint64_t{0} >> 1);
+  use_indirect = NumberOption("indirect", 0) != 0;
+  const bool event_index = NumberOption("event_index", 0) != 0;
+
+  VirtioDevice device(kBlockType);
+  device.Start(kFeatureFlush | (use_indirect ? kFeatureIndirect : 0) |
+                   (event_index ? kFeatureEventIndex : 0),
+               1);
+  EXPECT_TRUE(device.ReadConfig<uint64_t>(0) >= uint64_t{blocks} * kSectorsPerBlock);
+  Virtqueue& queue = device.queue(0);
+  Print("storm begins\n");
+
+  if (until_key) Out8(kModemControl, kReadyToReceive);
+  uint64_t left = requests;
+  const uint64_t begin = ReadTsc();
+  const uint64_t done = Run(queue, event_index, [&](uint32_t index) {
+    if (left == 0) return false;
+    --left;
+    if (until_key && left % kRequestsPerLook == 0 && (In8(kLineStatus) & kDataReady) != 0) {
+      left = 0;
+      return false;
+    }
+    SubmitNext(queue, index);
+    return true;
+  });
+  const uint64_t cycles = ReadTsc() - begin;
+  if (!until_key) EXPECT_EQ(done, requests);
+
+  // Everything once more, then to the disk.
+  uint32_t block = 0;
+  Run(queue, event_index, [&](uint32_t index) {
+    while (block < blocks && versions[block] == 0) ++block;
+    if (block == blocks) return false;
+    Submit(queue, index, kRequestRead, block++);
+    return true;
+  });
+  bool flushed = false;
+  Run(queue, event_index, [&](uint32_t index) {
+    if (flushed) return false;
+    flushed = true;
+    Submit(queue, index, kRequestFlush, kNoBlock);
+    return true;
+  });
+  uint64_t sum = 0;
+  uint32_t newest = 0;
+  for (uint32_t i = 0; i < blocks; ++i) {
+    sum = sum * 31 + versions[i];
+    if (versions[i] > newest) newest = versions[i];
+  }
+  for (uint32_t i = 0; i < stalls_kept; ++i) Print("stall ", stalls[i], "\n");
+  Print("storm ends: requests ", done, " cycles ", cycles, " newest ", newest, " versions ", sum,
+        "\n");
+  device.Reset();
+}
+
+}  // namespace bulkhead::guest

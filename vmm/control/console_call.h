@@ -1,0 +1,67 @@
+#ifndef BULKHEAD_VMM_CONTROL_CONSOLE_CALL_H_
+#define BULKHEAD_VMM_CONTROL_CONSOLE_CALL_H_
+
+#include <stddef.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "grpcpp/support/server_callback.h"
+#include "proto/vm_control.pb.h"
+#include "vmm/console/console_hub.h"
+#include "vmm/control/client_stream.h"
+#include "vmm/control/open_calls.h"
+#include "vmm/control/vm_operations.h"
+
+namespace bulkhead::vmm {
+
+// One AttachConsole call. It holds one message in each direction: a client that types faster than
+// the console takes it is not read from, and one that reads too slowly loses output in the hub.
+// The answer's header is sent once the client is attached.
+class ConsoleCall final : public grpc::ServerBidiReactor<v1::ConsoleInput, v1::ConsoleOutput>,
+                          public ClientStream {
+ public:
+  // For the method's handler to return: gRPC's from then on. `wake` asks, from any thread, for a
+  // Pump() soon. All outlive the call.
+  static grpc::ServerBidiReactor<v1::ConsoleInput, v1::ConsoleOutput>* Start(
+      OpenCalls& streams, VmOperations& vm, std::function<void()> wake);
+
+ private:
+  ConsoleCall(OpenCalls& streams, VmOperations& vm, std::function<void()> wake)
+      : streams_(streams), vm_(vm), wake_(std::move(wake)) {}
+
+  void OnReadDone(bool ok) override { Tell({.read = true, .no_more_input = !ok}); }
+  void OnWriteDone(bool ok) override { Tell({.written = true, .cancelled = !ok}); }
+  void OnCancel() override { Tell({.cancelled = true}); }
+  void OnDone() override;
+  void Step(const News& news) override;
+
+  // Errors: what the call is to be finished with.
+  absl::Status TakeInput();
+  absl::Status Attach();
+  void Leave(const absl::Status& status);
+
+  OpenCalls& streams_;
+  VmOperations& vm_;
+  const std::function<void()> wake_;
+  std::shared_ptr<ClientStream> self_;  // until OnDone()
+
+  // Step()'s.
+  std::unique_ptr<ConsoleHub::Client> client_;  // null: not attached yet
+  std::string device_;
+  v1::ConsoleInput input_;
+  bool has_input_ = false;  // `input_` is not wholly typed
+  size_t typed_ = 0;        // of `input_`
+  bool reading_ = false;
+  bool no_more_input_ = false;
+  v1::ConsoleOutput output_;
+  bool writing_ = false;
+  bool finished_ = false;
+  absl::Status end_;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_CONTROL_CONSOLE_CALL_H_

@@ -1,0 +1,213 @@
+#include "vmm/control/control_server.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+
+#include <optional>
+#include <stop_token>
+#include <thread>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/event_fd.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
+#include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "grpcpp/server_posix.h"
+#include "vmm/control/listening_socket.h"
+#include "vmm/control/open_calls.h"
+#include "vmm/control/open_connections.h"
+#include "vmm/control/vm_control_service.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// Requests are small; so is what somebody types or pastes at once.
+constexpr int kMaxRequestBytes = 64 * 1024;
+constexpr int kMaxStreamsOfAConnection = 32;
+// What gRPC buffers for all clients together. Beyond it gRPC ends the largest calls.
+constexpr size_t kMaxBufferedBytes = 16 << 20;
+// For reflection: one waits for calls, each further one serves a stream.
+constexpr int kMaxReflectionThreads = 4;
+constexpr absl::Duration kIdleConnection = absl::Minutes(10);
+// After accept(2) failed for want of descriptors or memory.
+constexpr absl::Duration kAcceptPause = absl::Milliseconds(200);
+constexpr int kAcceptsAtOnce = 16;
+constexpr absl::Duration kBetweenWarnings = absl::Minutes(1);
+
+int Milliseconds(absl::Duration duration) {
+  return static_cast<int>(absl::ToInt64Milliseconds(duration));
+}
+
+std::unique_ptr<grpc::Server> StartGrpc(VmControlService& service, const ControlLimits& limits) {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ResourceQuota quota("control");
+  quota.SetMaxThreads(kMaxReflectionThreads);
+  quota.Resize(kMaxBufferedBytes);
+  grpc::ServerBuilder builder;
+  builder.SetResourceQuota(quota);
+  builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsOfAConnection);
+  // A window stays as it is: no probing for more, which a flood would fill.
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(limits.silence));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(limits.silence));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, Milliseconds(kIdleConnection));
+  builder.RegisterService(&service);
+  return builder.BuildAndStart();
+}
+
+}  // namespace
+
+class ControlServer::Impl {
+ public:
+  Impl(VmOperations& vm, ListeningSocket socket, EventFd wake, const ControlLimits& limits)
+      : vm_(vm),
+        limits_(limits),
+        socket_(std::in_place, std::move(socket)),
+        wake_(std::move(wake)),
+        connections_(limits.connections),
+        streams_(limits.streams, "watch events or a console"),
+        long_calls_(limits.long_calls, "wait for the VM"),
+        service_(vm, streams_, long_calls_, [this] { wake_.Signal(); }) {}
+  ~Impl();
+
+  absl::Status Start();
+
+ private:
+  void Loop(const std::stop_token& stop);
+  void AcceptConnections();
+  void WarnOfRefusal(absl::string_view why);
+  void TellHealth();
+
+  VmOperations& vm_;
+  const ControlLimits limits_;
+  std::optional<ListeningSocket> socket_;
+  EventFd wake_;
+  OpenConnections connections_;
+  OpenCalls streams_;
+  OpenCalls long_calls_;
+  VmControlService service_;
+  std::unique_ptr<grpc::Server> server_;
+  uint64_t listener_ = 0;
+
+  std::jthread thread_;
+  // The thread's.
+  absl::Time accept_from_ = absl::InfinitePast();
+  absl::Time warn_from_ = absl::InfinitePast();
+  std::optional<bool> healthy_;
+};
+
+absl::Status ControlServer::Impl::Start() {
+  server_ = StartGrpc(service_, limits_);
+  if (server_ == nullptr) return absl::InternalError("control plane: gRPC did not start");
+  TellHealth();
+  listener_ = vm_.events().Listen([this] { wake_.Signal(); });
+  // The thread inherits the mask: the process's signals go to others.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::jthread([this](const std::stop_token& stop) { Loop(stop); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_setname_np(thread_.native_handle(), "control");
+  return absl::OkStatus();
+}
+
+ControlServer::Impl::~Impl() {
+  if (thread_.joinable()) {
+    thread_.request_stop();
+    wake_.Signal();
+    thread_.join();
+  }
+  socket_.reset();
+  if (listener_ != 0) vm_.events().Unlisten(listener_);
+  if (server_ == nullptr) return;
+  server_->GetHealthCheckService()->SetServingStatus(false);
+  const std::string reason = vm_.Status().exit_reason();
+  const absl::Status why =
+      absl::UnavailableError(absl::StrCat("the VM has ended", reason.empty() ? "" : ": ", reason));
+  long_calls_.EndAll(why);
+  streams_.EndAll(why);
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + limits_.farewell));
+}
+
+void ControlServer::Impl::Loop(const std::stop_token& stop) {
+  while (true) {
+    const absl::Duration pause = accept_from_ - absl::Now();
+    const bool accepting = pause <= absl::ZeroDuration();
+    pollfd polled[2] = {{.fd = wake_.fd(), .events = POLLIN, .revents = 0},
+                        {.fd = accepting ? socket_->fd() : -1, .events = POLLIN, .revents = 0}};
+    // Without a limit: wake_ ends the wait.
+    poll(polled, 2, accepting ? -1 : Milliseconds(pause) + 1);
+    if (stop.stop_requested()) return;
+    if (wake_.Drain()) {
+      TellHealth();
+      streams_.PumpAll();
+    }
+    if (polled[1].revents != 0) AcceptConnections();
+  }
+}
+
+void ControlServer::Impl::AcceptConnections() {
+  // A few at a time: streams do not wait for all who want to connect.
+  for (int i = 0; i < kAcceptsAtOnce; ++i) {
+    absl::StatusOr<UniqueFd> connection = socket_->Accept();
+    if (!connection.ok()) {
+      if (absl::IsUnavailable(connection.status())) return;
+      WarnOfRefusal(connection.status().message());
+      accept_from_ = absl::Now() + kAcceptPause;
+      return;
+    }
+    if (!connections_.HasRoom()) {
+      WarnOfRefusal(absl::StrCat("there are ", limits_.connections, " already"));
+      continue;
+    }
+    connections_.Add(connection->get());
+    grpc::AddInsecureChannelFromFd(server_.get(), connection->release());
+  }
+}
+
+void ControlServer::Impl::WarnOfRefusal(absl::string_view why) {
+  if (absl::Now() < warn_from_) return;
+  warn_from_ = absl::Now() + kBetweenWarnings;
+  LogWarning(absl::StrCat("control plane: a connection is refused: ", why));
+}
+
+void ControlServer::Impl::TellHealth() {
+  const v1::VmStatus::State state = vm_.Status().state();
+  const bool healthy = state != v1::VmStatus::STARTING && state != v1::VmStatus::ENDING;
+  if (healthy_ == healthy) return;
+  healthy_ = healthy;
+  grpc::HealthCheckServiceInterface* const health = server_->GetHealthCheckService();
+  health->SetServingStatus(v1::VmControl::service_full_name(), healthy);
+  health->SetServingStatus(healthy);
+}
+
+absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(VmOperations& vm,
+                                                                    const std::string& socket_path,
+                                                                    const ControlLimits& limits) {
+  ASSIGN_OR_RETURN(EventFd wake, EventFd::Create());
+  ASSIGN_OR_RETURN(ListeningSocket socket, ListeningSocket::Open(socket_path));
+  auto impl = std::make_unique<Impl>(vm, std::move(socket), std::move(wake), limits);
+  RETURN_IF_ERROR(impl->Start());
+  return std::unique_ptr<ControlServer>(new ControlServer(std::move(impl)));
+}
+
+ControlServer::ControlServer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ControlServer::~ControlServer() = default;
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,452 @@
+#include "vmm/control/control_server.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "proto/vm_control.grpc.pb.h"
+#include "third_party/grpc_protos/health/v1/health.grpc.pb.h"
+#include "vmm/control/testing/fake_vm.h"
+#include "vmm/control/testing/test_server.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Health = ::grpc::health::v1::Health;
+
+using EventReader = grpc::ClientReader<v1::Event>;
+using Console = grpc::ClientReaderWriter<v1::ConsoleInput, v1::ConsoleOutput>;
+
+// Calls `method` with a deadline.
+template <typename Stub, typename Request, typename Reply>
+grpc::Status Call(Stub& stub,
+                  grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Reply*),
+                  const Request& request, Reply& reply) {
+  TestContext context;
+  return (stub.*method)(&context, request, &reply);
+}
+
+template <typename Request>
+Request Named(const std::string& name) {
+  Request request;
+  request.set_name(name);
+  return request;
+}
+
+// Polls `condition`, which another process or thread makes true.
+template <typename Condition>
+bool Eventually(const Condition& condition) {
+  const absl::Time deadline = absl::Now() + kCallTimeout;
+  while (!condition()) {
+    if (absl::Now() > deadline) return false;
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  return true;
+}
+
+using Stub = v1::VmControl::Stub;
+
+TEST(ControlServerTest, StatusDevicesAndMetricsAreTold) {
+  TestServer server;
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  v1::VmStatus status;
+  ASSERT_TRUE(Call(*stub, &Stub::GetStatus, v1::GetStatusRequest(), status).ok());
+  EXPECT_EQ(status.name(), "fake");
+  EXPECT_EQ(status.state(), v1::VmStatus::RUNNING);
+  v1::ListDevicesReply devices;
+  ASSERT_TRUE(Call(*stub, &Stub::ListDevices, v1::ListDevicesRequest(), devices).ok());
+  ASSERT_EQ(devices.devices_size(), 2);
+  EXPECT_EQ(devices.devices(0).name(), "console");
+  v1::Device device;
+  ASSERT_TRUE(Call(*stub, &Stub::GetDevice, Named<v1::GetDeviceRequest>("disk0"), device).ok());
+  EXPECT_EQ(device.name(), "disk0");
+  v1::VmMetrics metrics;
+  ASSERT_TRUE(Call(*stub, &Stub::GetMetrics, v1::GetMetricsRequest(), metrics).ok());
+  EXPECT_EQ(metrics.families(0).samples(0).value(), 42);
+}
+
+TEST(ControlServerTest, OrdersReachTheVm) {
+  TestServer server;
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  v1::ShutdownReply shutdown;
+  v1::PauseReply pause;
+  v1::ResumeReply resume;
+  v1::StopReply stop;
+  v1::Device device;
+  EXPECT_TRUE(Call(*stub, &Stub::Shutdown, v1::ShutdownRequest(), shutdown).ok());
+  EXPECT_TRUE(Call(*stub, &Stub::Pause, v1::PauseRequest(), pause).ok());
+  EXPECT_TRUE(Call(*stub, &Stub::Resume, v1::ResumeRequest(), resume).ok());
+  EXPECT_TRUE(Call(*stub, &Stub::ResetDevice, Named<v1::ResetDeviceRequest>("disk0"), device).ok());
+  EXPECT_EQ(device.generation(), 2u) << "not the device's state afterwards";
+  EXPECT_TRUE(Call(*stub, &Stub::StopDevice, Named<v1::StopDeviceRequest>("disk0"), device).ok());
+  EXPECT_TRUE(Call(*stub, &Stub::StartDevice, Named<v1::StartDeviceRequest>("disk0"), device).ok());
+  v1::RestartDeviceRequest restart = Named<v1::RestartDeviceRequest>("disk0");
+  restart.set_binary("/new");
+  restart.set_discard_state(true);
+  EXPECT_TRUE(Call(*stub, &Stub::RestartDevice, restart, device).ok());
+  EXPECT_EQ(device.generation(), 5u);
+  EXPECT_TRUE(Call(*stub, &Stub::Stop, v1::StopRequest(), stop).ok());
+  EXPECT_THAT(
+      server.vm.calls(),
+      ElementsAre("power button", "pause", "resume", "reset disk0", "stop disk0", "start disk0",
+                  "restart afresh as /new disk0", "stop: stopped by a client"));
+}
+
+TEST(ControlServerTest, ErrorsKeepTheirCodeAndTheirAdvice) {
+  TestServer server;
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  v1::Device device;
+  grpc::Status status = Call(*stub, &Stub::GetDevice, Named<v1::GetDeviceRequest>("disk9"), device);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(status.error_message(), "there is no device 'disk9'");
+  status = Call(*stub, &Stub::RestartDevice, Named<v1::RestartDeviceRequest>("disk9"), device);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  status = Call(*stub, &Stub::GetDevice, v1::GetDeviceRequest(), device);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("ListDevices"));
+  status = Call(*stub, &Stub::StopDevice, v1::StopDeviceRequest(), device);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+
+  server.vm.FailWith(absl::FailedPreconditionError("the VM is paused: resume it first"));
+  v1::ShutdownReply shutdown;
+  status = Call(*stub, &Stub::Shutdown, v1::ShutdownRequest(), shutdown);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(status.error_message(), "the VM is paused: resume it first");
+  v1::PauseReply pause;
+  status = Call(*stub, &Stub::Pause, v1::PauseRequest(), pause);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+}
+
+TEST(ControlServerTest, ASecondServerForTheSocketIsRefused) {
+  TestServer server;
+  FakeVm vm;
+  EXPECT_TRUE(absl::IsAlreadyExists(ControlServer::Start(vm, server.path).status()));
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  v1::VmStatus status;
+  EXPECT_TRUE(Call(*stub, &Stub::GetStatus, v1::GetStatusRequest(), status).ok());
+}
+
+TEST(ControlServerTest, HealthFollowsTheVmsState) {
+  TestServer server;
+  const std::unique_ptr<Health::Stub> stub = Health::NewStub(server.Connect());
+  const auto serving = [&](const std::string& service) {
+    grpc::health::v1::HealthCheckRequest request;
+    request.set_service(service);
+    grpc::health::v1::HealthCheckResponse response;
+    EXPECT_TRUE(Call(*stub, &Health::Stub::Check, request, response).ok());
+    return response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
+  };
+  EXPECT_TRUE(serving(""));
+  EXPECT_TRUE(serving("bulkhead.v1.VmControl"));
+  server.vm.SetState(v1::VmStatus::PAUSED);
+  EXPECT_TRUE(serving(""));
+  server.vm.SetState(v1::VmStatus::ENDING);
+  EXPECT_TRUE(Eventually([&] { return !serving(""); }));
+  EXPECT_FALSE(serving("bulkhead.v1.VmControl"));
+}
+
+// --- Calls that take long -----------------------------------------------------------------------
+
+TEST(ControlServerTest, LongCallsHoldNobodyUp) {
+  TestServer server;
+  server.vm.HoldAnswers();
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  constexpr size_t kCallers = 20;
+  std::vector<std::thread> callers;
+  for (size_t i = 0; i < kCallers; ++i) {
+    callers.emplace_back([&] {
+      v1::Device device;
+      const grpc::Status status =
+          Call(*stub, &Stub::RestartDevice, Named<v1::RestartDeviceRequest>("disk0"), device);
+      EXPECT_TRUE(status.ok()) << status.error_message();
+      EXPECT_EQ(device.generation(), kCallers + 1);
+    });
+  }
+  ASSERT_TRUE(server.vm.AwaitHeld(kCallers, kCallTimeout));
+  v1::VmStatus status;
+  EXPECT_TRUE(Call(*stub, &Stub::GetStatus, v1::GetStatusRequest(), status).ok());
+  server.vm.AnswerAll(absl::OkStatus());
+  for (std::thread& caller : callers) caller.join();
+}
+
+TEST(ControlServerTest, AnAnswerThatComesAfterTheDeadlineIsHarmless) {
+  TestServer server;
+  server.vm.HoldAnswers();
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  TestContext context(absl::Milliseconds(50));
+  v1::Device device;
+  const grpc::Status status =
+      stub->RestartDevice(&context, Named<v1::RestartDeviceRequest>("disk0"), &device);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  ASSERT_TRUE(server.vm.AwaitHeld(1, kCallTimeout));
+  server.vm.AnswerAll(absl::OkStatus());
+  v1::VmStatus vm_status;
+  EXPECT_TRUE(Call(*stub, &Stub::GetStatus, v1::GetStatusRequest(), vm_status).ok());
+}
+
+TEST(ControlServerTest, AClientThatCancelsMakesRoomForTheNext) {
+  TestServer server({.long_calls = 1});
+  server.vm.HoldAnswers();
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  TestContext context;
+  std::thread canceller([&] {
+    EXPECT_TRUE(server.vm.AwaitHeld(1, kCallTimeout));
+    v1::PauseReply reply;
+    const grpc::Status full = Call(*stub, &Stub::Pause, v1::PauseRequest(), reply);
+    EXPECT_EQ(full.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_THAT(full.error_message(), HasSubstr("1 clients wait for the VM already"));
+    context.TryCancel();
+  });
+  v1::PauseReply reply;
+  EXPECT_EQ(stub->Pause(&context, v1::PauseRequest(), &reply).error_code(),
+            grpc::StatusCode::CANCELLED);
+  canceller.join();
+  EXPECT_TRUE(Eventually([&] {
+    TestContext attempt(absl::Milliseconds(100));
+    return stub->Pause(&attempt, v1::PauseRequest(), &reply).error_code() ==
+           grpc::StatusCode::DEADLINE_EXCEEDED;  // it waits for the VM: there was room
+  }));
+  server.vm.AnswerAll(absl::OkStatus());
+}
+
+TEST(ControlServerTest, AServerThatEndsTellsThoseWhoWaitAndMayBeAnsweredLater) {
+  TestServer server({.farewell = absl::Seconds(10)});
+  server.vm.HoldAnswers();
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  std::thread caller([&] {
+    v1::PauseReply reply;
+    const grpc::Status status = Call(*stub, &Stub::Pause, v1::PauseRequest(), reply);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(status.error_message(), "the VM has ended: the guest powered off");
+  });
+  ASSERT_TRUE(server.vm.AwaitHeld(1, kCallTimeout));
+  server.vm.SetExitReason("the guest powered off");
+  server.server.reset();
+  caller.join();
+  server.vm.AnswerAll(absl::OkStatus());
+  EXPECT_NE(access(server.path.c_str(), F_OK), 0) << "the socket is left";
+}
+
+// --- Events
+// ---------------------------------------------------------------------------------------
+
+TEST(ControlServerTest, ASubscriberGetsASnapshotThenEventsAsTheyHappen) {
+  TestServer server;
+  server.vm.AppendEvent();
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  TestContext context;
+  const std::unique_ptr<EventReader> reader = stub->WatchEvents(&context, v1::WatchEventsRequest());
+  v1::Event event;
+  ASSERT_TRUE(reader->Read(&event));
+  EXPECT_EQ(event.sequence(), 1u);
+  EXPECT_EQ(event.snapshot().status().name(), "fake");
+  EXPECT_EQ(event.snapshot().devices_size(), 2);
+  for (uint64_t i = 2; i < 5; ++i) {
+    server.vm.AppendEvent();
+    ASSERT_TRUE(reader->Read(&event));
+    EXPECT_EQ(event.sequence(), i);
+    EXPECT_TRUE(event.has_policy());
+  }
+  context.TryCancel();
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST(ControlServerTest, OnlyThePastEndsByItself) {
+  TestServer server;
+  server.vm.AppendEvent();
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  TestContext context;
+  v1::WatchEventsRequest request;
+  request.set_only_past(true);
+  const std::unique_ptr<EventReader> reader = stub->WatchEvents(&context, request);
+  v1::Event event;
+  ASSERT_TRUE(reader->Read(&event));
+  EXPECT_TRUE(event.has_snapshot());
+  ASSERT_TRUE(reader->Read(&event));
+  EXPECT_TRUE(event.has_policy());
+  EXPECT_FALSE(reader->Read(&event));
+  EXPECT_TRUE(reader->Finish().ok());
+}
+
+TEST(ControlServerTest, TheLastEventsComeBeforeTheEnd) {
+  TestServer server({.farewell = absl::Seconds(10)});
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  TestContext context;
+  const std::unique_ptr<EventReader> reader = stub->WatchEvents(&context, v1::WatchEventsRequest());
+  v1::Event event;
+  ASSERT_TRUE(reader->Read(&event));
+  std::thread ending([&] {
+    server.vm.SetExitReason("the guest powered off");
+    server.vm.SetState(v1::VmStatus::ENDING);
+    server.server.reset();
+  });
+  ASSERT_TRUE(reader->Read(&event));
+  EXPECT_EQ(event.vm_state().state(), v1::VmStatus::ENDING);
+  EXPECT_FALSE(reader->Read(&event));
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(status.error_message(), "the VM has ended: the guest powered off");
+  ending.join();
+}
+
+TEST(ControlServerTest, OneSubscriberTooManyIsToldSoUntilOneLeaves) {
+  TestServer server({.streams = 2});
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  TestContext watching, attached, third;
+  const std::unique_ptr<EventReader> reader =
+      stub->WatchEvents(&watching, v1::WatchEventsRequest());
+  v1::Event event;
+  ASSERT_TRUE(reader->Read(&event));
+  const std::unique_ptr<Console> console = stub->AttachConsole(&attached);
+  ASSERT_TRUE(console->Write(v1::ConsoleInput()));
+  console->WaitForInitialMetadata();
+
+  const std::unique_ptr<EventReader> refused = stub->WatchEvents(&third, v1::WatchEventsRequest());
+  EXPECT_FALSE(refused->Read(&event));
+  const grpc::Status status = refused->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_THAT(status.error_message(), HasSubstr("end one of them"));
+
+  watching.TryCancel();
+  EXPECT_TRUE(Eventually([&] {
+    TestContext again;
+    return stub->WatchEvents(&again, v1::WatchEventsRequest())->Read(&event);
+  }));
+}
+
+// --- The console
+// ----------------------------------------------------------------------------------
+
+TEST(ControlServerTest, AConsoleCarriesBothDirections) {
+  TestServer server;
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  TestContext context;
+  const std::unique_ptr<Console> console = stub->AttachConsole(&context);
+  v1::ConsoleInput input;
+  input.set_device("console");
+  input.set_data("ls\n");
+  ASSERT_TRUE(console->Write(input));
+  console->WaitForInitialMetadata();  // attached
+  EXPECT_TRUE(Eventually([&] { return server.vm.console().typed() == "ls\n"; }));
+  server.vm.console().Print("a.txt\n");
+  v1::ConsoleOutput output;
+  ASSERT_TRUE(console->Read(&output));
+  EXPECT_EQ(output.data(), "a.txt\n");
+  EXPECT_EQ(output.lost_bytes(), 0u);
+  // One that types no more still sees what is printed.
+  ASSERT_TRUE(console->WritesDone());
+  server.vm.console().Print("more\n");
+  ASSERT_TRUE(console->Read(&output));
+  EXPECT_EQ(output.data(), "more\n");
+  context.TryCancel();
+  EXPECT_TRUE(Eventually([&] { return server.vm.console().clients() == 0; }));
+}
+
+TEST(ControlServerTest, TypedInputWaitsForTheConsolesRoom) {
+  TestServer server;
+  server.vm.console().SetRoom(4);
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  TestContext context;
+  const std::unique_ptr<Console> console = stub->AttachConsole(&context);
+  v1::ConsoleInput input;
+  input.set_data("012345");
+  ASSERT_TRUE(console->Write(input));
+  input.set_data("6789");
+  ASSERT_TRUE(console->Write(input));
+  ASSERT_TRUE(console->WritesDone());
+  EXPECT_TRUE(Eventually([&] { return server.vm.console().typed() == "0123"; }));
+  server.vm.console().SetRoom(3);
+  EXPECT_TRUE(Eventually([&] { return server.vm.console().typed() == "0123456"; }));
+  server.vm.console().SetRoom(100);
+  EXPECT_TRUE(Eventually([&] { return server.vm.console().typed() == "0123456789"; }));
+}
+
+TEST(ControlServerTest, AConsoleClientThatDoesNotReadIsToldHowMuchItLost) {
+  TestServer server;
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  TestContext context;
+  const std::unique_ptr<Console> console = stub->AttachConsole(&context);
+  ASSERT_TRUE(console->Write(v1::ConsoleInput()));
+  console->WaitForInitialMetadata();
+  const std::string line(1000, 'x');
+  constexpr size_t kLines = 5000;  // more than gRPC and the console keep
+  for (size_t i = 0; i < kLines; ++i) server.vm.console().Print(line);
+  server.vm.console().Print("end");
+  size_t received = 0, lost = 0;
+  v1::ConsoleOutput output;
+  while (received + lost < kLines * line.size() + 3) {
+    ASSERT_TRUE(console->Read(&output));
+    received += output.data().size();
+    lost += output.lost_bytes();
+  }
+  EXPECT_GT(lost, 0u);
+  EXPECT_EQ(received + lost, kLines * line.size() + 3);
+  EXPECT_EQ(output.data().substr(output.data().size() - 3), "end");
+}
+
+TEST(ControlServerTest, ConsoleMistakesAreExplained) {
+  TestServer server;
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  v1::ConsoleInput input;
+  {
+    TestContext context;
+    const std::unique_ptr<Console> console = stub->AttachConsole(&context);
+    input.set_device("nope");
+    console->Write(input);
+    EXPECT_EQ(console->Finish().error_message(), "there is no console 'nope'");
+  }
+  {
+    TestContext context;
+    const std::unique_ptr<Console> console = stub->AttachConsole(&context);
+    console->WritesDone();
+    const grpc::Status status = console->Finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr("send one first"));
+  }
+  {
+    TestContext context;
+    const std::unique_ptr<Console> console = stub->AttachConsole(&context);
+    input.set_device("console");
+    console->Write(input);
+    input.set_device("other");
+    console->Write(input);
+    const grpc::Status status = console->Finish();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(status.error_message(), HasSubstr("AttachConsole once more for 'other'"));
+  }
+  EXPECT_TRUE(Eventually([&] { return server.vm.console().clients() == 0; }));
+}
+
+TEST(ControlServerTest, TheLastOutputComesBeforeTheEnd) {
+  TestServer server({.farewell = absl::Seconds(10)});
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  TestContext context;
+  const std::unique_ptr<Console> console = stub->AttachConsole(&context);
+  ASSERT_TRUE(console->Write(v1::ConsoleInput()));
+  console->WaitForInitialMetadata();
+  std::thread ending([&] {
+    server.vm.console().Print("Power down.\n");
+    server.server.reset();
+  });
+  v1::ConsoleOutput output;
+  ASSERT_TRUE(console->Read(&output));
+  EXPECT_EQ(output.data(), "Power down.\n");
+  EXPECT_FALSE(console->Read(&output));
+  EXPECT_EQ(console->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  ending.join();
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm

@@ -1,0 +1,119 @@
+#include "vmm/control/listening_socket.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/errno_status.h"
+#include "base/status_macros.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr mode_t kMode = 0600;
+constexpr int kBacklog = 64;
+
+absl::StatusOr<sockaddr_un> Address(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("control socket '", path, "': a socket's path has 1 to ",
+                     sizeof(address.sun_path) - 1, " bytes, this one ", path.size()));
+  }
+  memcpy(address.sun_path, path.data(), path.size());
+  return address;
+}
+
+absl::StatusOr<UniqueFd> NewSocket() {
+  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!fd.ok()) return ErrnoToStatus(errno, "socket");
+  return fd;
+}
+
+// The peer of a connected socket, for people.
+std::string Server(int fd) {
+  ucred peer{};
+  socklen_t size = sizeof(peer);
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) return "another process";
+  return absl::StrCat("process ", peer.pid);
+}
+
+// Removes a socket whose process is gone.
+absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
+  struct stat file;
+  if (lstat(path.c_str(), &file) != 0) {
+    if (errno == ENOENT) return absl::OkStatus();
+    return ErrnoToStatus(errno, absl::StrCat("control socket '", path, "'"));
+  }
+  if (!S_ISSOCK(file.st_mode)) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        "control socket '", path, "': this is no socket; remove it, or choose another path"));
+  }
+  ASSIGN_OR_RETURN(const UniqueFd probe, NewSocket());
+  const int error =
+      connect(probe.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0
+          ? 0
+          : errno;
+  if (error == 0 || error == EAGAIN) {  // EAGAIN: its backlog is full
+    return absl::AlreadyExistsError(absl::StrCat(
+        "control socket '", path, "': ", error == 0 ? Server(probe.get()) : "another process",
+        " serves it; end that, or choose another path"));
+  }
+  if (error != ECONNREFUSED && error != ENOENT) {
+    return ErrnoToStatus(error, absl::StrCat("control socket '", path, "'"));
+  }
+  if (unlink(path.c_str()) != 0 && errno != ENOENT) {
+    return ErrnoToStatus(errno, absl::StrCat("removing the old control socket '", path, "'"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ListeningSocket> ListeningSocket::Open(const std::string& path) {
+  const std::string what = absl::StrCat("control socket '", path, "'");
+  ASSIGN_OR_RETURN(const sockaddr_un address, Address(path));
+  RETURN_IF_ERROR(RemoveStale(path, address));
+  ASSIGN_OR_RETURN(UniqueFd fd, NewSocket());
+  // The kernel gives the file the socket's own mode, less the umask: nobody else can connect
+  // between bind() and a chmod().
+  if (fchmod(fd.get(), kMode) != 0) return ErrnoToStatus(errno, what);
+  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    return ErrnoToStatus(errno, what);
+  }
+  struct stat file;
+  // A strict umask may have taken bits that its user needs.
+  if (lstat(path.c_str(), &file) == 0 && (file.st_mode & 07777) != kMode) {
+    chmod(path.c_str(), kMode);
+  }
+  if (lstat(path.c_str(), &file) != 0) return ErrnoToStatus(errno, what);
+  if (!S_ISSOCK(file.st_mode) || (file.st_mode & 07777) != kMode) {
+    return absl::InternalError(absl::StrCat(what, ": its file system does not keep mode 0600"));
+  }
+  ListeningSocket listening(std::move(fd), path, file.st_dev, file.st_ino);
+  if (listen(listening.fd(), kBacklog) != 0) return ErrnoToStatus(errno, what);
+  return listening;
+}
+
+ListeningSocket::~ListeningSocket() {
+  if (!fd_.ok()) return;
+  struct stat file;
+  if (lstat(path_.c_str(), &file) != 0) return;
+  if (file.st_dev == device_ && file.st_ino == inode_) unlink(path_.c_str());
+}
+
+absl::StatusOr<UniqueFd> ListeningSocket::Accept() const {
+  UniqueFd connection(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (connection.ok()) return connection;
+  if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) {
+    return absl::UnavailableError("no connection waits");
+  }
+  return ErrnoToStatus(errno, "accept4");
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,103 @@
+#ifndef BULKHEAD_VMM_CONTROL_TESTING_FAKE_VM_H_
+#define BULKHEAD_VMM_CONTROL_TESTING_FAKE_VM_H_
+
+#include <stddef.h>
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "proto/vm_control.pb.h"
+#include "vmm/console/console_hub.h"
+#include "vmm/control/vm_operations.h"
+#include "vmm/supervisor/event_log.h"
+
+namespace bulkhead::vmm {
+
+// A console without a device: the test prints, and sees what is typed. Thread-safe.
+class FakeConsole : public ConsoleHub {
+ public:
+  // How much it keeps for a client that does not read.
+  static constexpr size_t kKeptBytes = 64 * 1024;
+
+  int Connect() override { return -1; }
+  void Drain(absl::Duration) override {}
+  std::unique_ptr<Client> Attach(std::function<void()> on_change) override;
+
+  void Print(absl::string_view text);
+  // How much it takes from now on, of all clients together. Without limit at first.
+  void SetRoom(size_t bytes);
+  std::string typed();
+  size_t clients();
+
+ private:
+  class FakeClient;
+
+  absl::Mutex mutex_;
+  std::string typed_ ABSL_GUARDED_BY(mutex_);
+  size_t room_ ABSL_GUARDED_BY(mutex_) = SIZE_MAX;
+  std::vector<FakeClient*> clients_ ABSL_GUARDED_BY(mutex_);
+};
+
+// A VM that does as it is told. Thread-safe.
+//
+// It has the devices "console" and "disk0". What takes long is done at once, until HoldAnswers().
+class FakeVm : public VmOperations {
+ public:
+  FakeVm();
+
+  v1::VmStatus Status() const override;
+  std::vector<v1::Device> Devices() const override;
+  absl::StatusOr<v1::Device> Device(absl::string_view name) const override;
+  v1::VmMetrics Metrics() const override;
+  absl::Status PressPowerButton() override;
+  absl::Status Stop(absl::string_view reason) override;
+  void Pause(Done done) override;
+  void Resume(Done done) override;
+  void RestartDevice(const v1::RestartDeviceRequest& request, Done done) override;
+  void ResetDevice(absl::string_view name, Done done) override;
+  void StopDevice(absl::string_view name, Done done) override;
+  void StartDevice(absl::string_view name, Done done) override;
+  EventLog& events() override { return events_; }
+  absl::StatusOr<ConsoleHub*> Console(absl::string_view device) override;
+
+  // Changes the state, then appends the event, as a VM does.
+  void SetState(v1::VmStatus::State state, const std::string& reason = "");
+  void SetExitReason(const std::string& reason);
+  // As SetState(), with something to count: devices_running is the number of it.
+  uint64_t AppendEvent();
+
+  FakeConsole& console() { return console_; }
+  // The calls that changed something, in order: "restart disk0".
+  std::vector<std::string> calls() const;
+  // What takes long waits from now on, for AnswerAll().
+  void HoldAnswers();
+  // Blocks until so many calls wait. False: it took longer than `limit`.
+  bool AwaitHeld(size_t count, absl::Duration limit);
+  void AnswerAll(const absl::Status& status);
+  // What takes long fails at once from now on.
+  void FailWith(const absl::Status& status);
+
+ private:
+  void Do(absl::string_view call, absl::string_view device, Done done);
+
+  mutable absl::Mutex mutex_;
+  v1::VmStatus status_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, v1::Device, std::less<>> devices_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> calls_ ABSL_GUARDED_BY(mutex_);
+  bool hold_ ABSL_GUARDED_BY(mutex_) = false;
+  std::vector<Done> held_ ABSL_GUARDED_BY(mutex_);
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  EventLog events_;
+  FakeConsole console_;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_CONTROL_TESTING_FAKE_VM_H_
