@@ -158,8 +158,9 @@ absl::Status DeviceHost::Run(int attach_socket) {
                                [=, this] { OnAttachSocket(attach_socket); }));
   RingAllDoorbells();
   while (!end_.has_value()) {
-    if (has_mail_) ReadMail();
-    if (mode_ == Mode::kServing) {
+    if (has_mail_) {
+      ReadMail();
+    } else if (mode_ == Mode::kServing) {
       ServeOnce();
     } else {
       Rest();

@@ -1,0 +1,411 @@
+// The commands of the control plane, as the thread of the data plane carries them out.
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/event_fd.h"
+#include "base/message_socket.h"
+#include "base/unique_fd.h"
+#include "devices/host/control_mailbox.h"
+#include "devices/host/device_host.h"
+#include "devices/host/device_model.h"
+#include "devices/host/durable_state.h"
+#include "devices/host/testing/vmm_side.h"
+#include "gtest/gtest.h"
+#include "proto/channel/channel_client.h"
+#include "proto/contract.h"
+
+namespace bulkhead::devices {
+namespace {
+
+using channel::Operation;
+using Command = ControlMailbox::Command;
+
+constexpr absl::Duration kLong = absl::Seconds(30);        // never passes in a test that works
+constexpr absl::Duration kShort = absl::Milliseconds(50);  // passes where nothing is expected
+
+// A device with one register of 8 bytes and work that ends when the test says so.
+class FakeModel : public DeviceModel {
+ public:
+  static constexpr uint64_t kHang = 8;   // W: does not return until hang_ends
+  static constexpr uint64_t kWork = 16;  // W: as kHang, but says that it is alive
+
+  v1::PciInfo Describe() const override {
+    v1::PciInfo info;
+    info.mutable_pci()->set_has_intx(true);
+    info.mutable_pci()->set_msix_vectors(1);
+    info.mutable_pci()->add_bars()->set_size_bytes(4096);
+    info.add_doorbells();
+    info.set_saved_state_bytes(sizeof(register_));
+    info.set_durable_memory_bytes(16);
+    return info;
+  }
+  absl::Status Start(DeviceServices& services) override {
+    services_ = &services;
+    return services.Watch(work_ends.fd(), [this] {
+      work_ends.Drain();
+      in_flight = false;
+      register_ += 1000;
+      services_->StateChanged();
+    });
+  }
+  size_t Save(absl::Span<uint8_t> out) const override {
+    memcpy(out.data(), &register_, sizeof(register_));
+    return sizeof(register_);
+  }
+  absl::Status Restore(absl::Span<const uint8_t> state) override {
+    memcpy(&register_, state.data(), std::min(state.size(), sizeof(register_)));
+    return absl::OkStatus();
+  }
+  void Reset() override { register_ = 0; }
+  void SetServing(bool serving) override { is_serving = serving; }
+  bool at_rest() const override { return !in_flight; }
+  void AppendMetrics(v1::DeviceMetrics& metrics) const override {
+    metrics.add_metrics()->set_name("of_the_model");
+  }
+
+  uint64_t Read(uint8_t, uint64_t, uint8_t) override { return register_; }
+  void Write(uint8_t, uint64_t offset, uint8_t, uint64_t value) override {
+    if (offset == kHang || offset == kWork) {
+      hangs.Notify();
+      while (!hang_ends.HasBeenNotified()) {
+        if (offset == kWork) services_->KeepAlive();
+      }
+      return;
+    }
+    register_ = value;
+    services_->StateChanged();
+  }
+  void OnDoorbell(uint32_t) override { ++doorbells; }
+  void OnFunctionState(const FunctionState& state) override { function_state = state; }
+
+  DeviceServices& services() { return *services_; }
+
+  std::atomic<bool> in_flight{false};
+  std::atomic<bool> is_serving{true};
+  std::atomic<int> doorbells{0};
+  FunctionState function_state;  // of the host's thread
+  const EventFd work_ends = *EventFd::Create();
+  absl::Notification hangs, hang_ends;
+
+ private:
+  DeviceServices* services_ = nullptr;
+  uint64_t register_ = 0;
+};
+
+class DeviceHostControlTest : public testing::Test {
+ protected:
+  DeviceHostControlTest() {
+    host_ = *DeviceHost::Create(vmm_.info, vmm_.MakeAttachment(/*generation=*/7), *control_);
+    EXPECT_TRUE(host_->Start(model_).ok());
+    thread_ = std::thread([this] { end_ = host_->Run(sockets_.second.get()); });
+  }
+  ~DeviceHostControlTest() override { EndHost(); }
+  void EndHost() {
+    sockets_.first.reset();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  absl::Status Call(Command command, absl::Duration timeout = kLong) {
+    return control_->Call(command, absl::Now() + timeout, [] { return false; });
+  }
+  absl::StatusOr<ControlMailbox::Heartbeat> AwaitHeartbeat(absl::Duration timeout = kLong) {
+    return control_->AwaitHeartbeat(absl::Now() + timeout, [] { return false; });
+  }
+  double Metric(const std::string& name) {
+    v1::DeviceMetrics metrics;
+    EXPECT_TRUE(
+        control_->Call(
+                    Command::kGetMetrics, absl::Now() + kLong, [] { return false; }, &metrics)
+            .ok());
+    for (const v1::DeviceMetric& metric : metrics.metrics()) {
+      if (metric.name() == name) return metric.value();
+    }
+    return -1;
+  }
+
+  uint64_t Read(absl::Duration timeout = kLong) {
+    return vmm_.client->Call(Operation::kRead, 0, 0, 0, 8, 0, timeout).value_or(~uint64_t{0});
+  }
+  void Write(uint64_t offset, uint64_t value) {
+    EXPECT_TRUE(vmm_.client->Call(Operation::kWrite, 0, 0, offset, 8, value, kLong).ok());
+  }
+  void Post(uint64_t offset, uint64_t value) {
+    EXPECT_TRUE(vmm_.client->Post(0, 0, offset, 8, value, kLong).ok());
+  }
+  // What a successor would find.
+  uint64_t Saved() {
+    const auto state = DurableState::Open(vmm_.info, vmm_.durable_state.get(), 1000);
+    EXPECT_TRUE(state.ok()) << state.status();
+    const auto loaded = (*state)->TakeLoaded();
+    uint64_t saved = ~uint64_t{0};
+    if (loaded.has_value() && loaded->bytes.size() == sizeof(saved)) {
+      memcpy(&saved, loaded->bytes.data(), sizeof(saved));
+    }
+    return saved;
+  }
+
+  const VmmSide vmm_{FakeModel().Describe(), {.slots = 64, .waiters = 2}};
+  std::pair<UniqueFd, UniqueFd> sockets_ = *CreateSocketPair(SOCK_SEQPACKET);
+  std::unique_ptr<ControlMailbox> control_ = *ControlMailbox::Create();
+  std::unique_ptr<DeviceHost> host_;
+  FakeModel model_;  // ends before its host
+  std::thread thread_;
+  absl::Status end_ = absl::UnknownError("Run() has not returned");
+};
+
+TEST_F(DeviceHostControlTest, AHeartbeatTellsGenerationAndProgress) {
+  const auto first = AwaitHeartbeat();
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(first->generation, 7u);
+  const auto second = AwaitHeartbeat();
+  ASSERT_TRUE(second.ok());
+  EXPECT_GT(second->progress, first->progress);
+}
+
+TEST_F(DeviceHostControlTest, AModelThatHangsGivesNoHeartbeat) {
+  Post(FakeModel::kHang, 0);
+  model_.hangs.WaitForNotification();
+  EXPECT_EQ(AwaitHeartbeat(kShort).status().code(), absl::StatusCode::kDeadlineExceeded);
+  model_.hang_ends.Notify();
+  EXPECT_TRUE(AwaitHeartbeat().ok());
+}
+
+TEST_F(DeviceHostControlTest, AModelThatWorksLongAndSaysSoGivesHeartbeats) {
+  Post(FakeModel::kWork, 0);
+  model_.hangs.WaitForNotification();
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(AwaitHeartbeat().ok());
+  model_.hang_ends.Notify();
+}
+
+TEST_F(DeviceHostControlTest, ACancelledCallReturnsSoon) {
+  Post(FakeModel::kHang, 0);
+  model_.hangs.WaitForNotification();
+  EXPECT_TRUE(absl::IsCancelled(
+      control_->AwaitHeartbeat(absl::InfiniteFuture(), [] { return true; }).status()));
+  EXPECT_TRUE(absl::IsCancelled(
+      control_->Call(Command::kQuiesce, absl::InfiniteFuture(), [] { return true; })));
+  model_.hang_ends.Notify();
+  Read();
+  EXPECT_TRUE(model_.is_serving) << "the call left something behind";
+}
+
+TEST_F(DeviceHostControlTest, QuiesceWaitsForRestAndSavesTheLastOfIt) {
+  model_.in_flight = true;
+  std::thread ends([this] {
+    while (model_.is_serving) std::this_thread::yield();
+    model_.work_ends.Signal();
+  });
+  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  ends.join();
+  EXPECT_FALSE(model_.in_flight);
+  EXPECT_EQ(Saved(), 1000u);
+}
+
+TEST_F(DeviceHostControlTest, QuiesceSavesEvenWhatTheModelDidNotTell) {
+  EXPECT_EQ(Saved(), ~uint64_t{0});
+  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  EXPECT_EQ(Saved(), 0u);
+}
+
+TEST_F(DeviceHostControlTest, AQuiescedDeviceLeavesRequestsAndDoorbellsUntilItIsResumed) {
+  Write(0, 5);
+  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  EXPECT_TRUE(Call(Command::kQuiesce).ok()) << "again";
+  const int doorbells = model_.doorbells;
+  vmm_.doorbells[0].Signal();
+  Post(0, 6);
+  EXPECT_EQ(Read(kShort), ~uint64_t{0}) << "answered";
+  EXPECT_TRUE(AwaitHeartbeat().ok());
+  EXPECT_EQ(model_.doorbells, doorbells);
+  EXPECT_EQ(vmm_.client->device_report().processed, 1u);
+  EXPECT_EQ(Saved(), 5u);
+
+  ASSERT_TRUE(Call(Command::kResume).ok());
+  EXPECT_EQ(*vmm_.client->AwaitAnswer(0, kLong), 6u);
+  EXPECT_TRUE(model_.is_serving);
+  while (model_.doorbells == doorbells) std::this_thread::yield();
+  EXPECT_TRUE(Call(Command::kResume).ok()) << "again";
+}
+
+TEST_F(DeviceHostControlTest, AQuiesceThatIsGivenUpIsUndone) {
+  model_.in_flight = true;
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Call(Command::kQuiesce, kShort)));
+  EXPECT_EQ(Read(), 0u) << "serves again";
+  EXPECT_TRUE(model_.is_serving);
+  model_.in_flight = false;
+  EXPECT_TRUE(Call(Command::kQuiesce).ok());
+}
+
+TEST_F(DeviceHostControlTest, ResetComesAfterEveryRequestSentBefore) {
+  for (int i = 0; i < 50; ++i) Post(0, 7);
+  ASSERT_TRUE(Call(Command::kReset).ok());
+  EXPECT_EQ(Read(), 0u);
+  EXPECT_EQ(Saved(), 0u);
+}
+
+TEST_F(DeviceHostControlTest, ResetWaitsForRestAndHoldsBackEverythingElse) {
+  Write(0, 5);
+  model_.in_flight = true;
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Call(Command::kReset, kShort)));
+  Post(0, 6);
+  EXPECT_EQ(Read(kShort), ~uint64_t{0}) << "answered in the middle of a reset";
+  EXPECT_TRUE(AwaitHeartbeat().ok());
+  EXPECT_GE(Metric("saves_total"), 1);
+  model_.work_ends.Signal();  // adds 1000 after the reset, as no model should
+  EXPECT_EQ(*vmm_.client->AwaitAnswer(0, kLong), 6u);
+  EXPECT_EQ(Saved(), 6u);
+}
+
+TEST_F(DeviceHostControlTest, TheGuestsResetIsAnsweredOnceTheDeviceRests) {
+  Write(0, 5);
+  model_.in_flight = true;
+  EXPECT_TRUE(absl::IsDeadlineExceeded(
+      vmm_.client->Call(Operation::kReset, 0, 0, 0, 8, 0, kShort).status()));
+  std::thread quiesces([this] { EXPECT_TRUE(Call(Command::kQuiesce).ok()); });
+  EXPECT_TRUE(AwaitHeartbeat().ok());
+  model_.work_ends.Signal();
+  EXPECT_TRUE(vmm_.client->AwaitAnswer(0, kLong).ok());
+  quiesces.join();  // it waited for the end of the reset
+  EXPECT_TRUE(Call(Command::kResume).ok());
+}
+
+TEST_F(DeviceHostControlTest, AResetZeroesDurableMemoryAndTakesInterruptsBack) {
+  constexpr uint64_t kState = kFunctionStateIntxDisabled | kFunctionStateBusMaster;
+  ASSERT_TRUE(vmm_.client->Call(Operation::kSetFunctionState, 0, 0, 0, 8, kState, kLong).ok());
+  ASSERT_TRUE(Call(Command::kQuiesce).ok());  // its thread rests: the test may touch the model
+  std::fill_n(model_.services().durable_memory().begin(), 16, 0xff);
+  model_.services().SetIntx(true);
+  model_.function_state = {};
+  ASSERT_TRUE(Call(Command::kResume).ok());
+  ASSERT_TRUE(vmm_.line.IsPending());
+  ASSERT_TRUE(vmm_.client->Call(Operation::kReset, 0, 0, 0, 8, 0, kLong).ok());
+  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  EXPECT_EQ(model_.services().durable_memory()[0], 0);
+  EXPECT_EQ(model_.services().durable_memory()[15], 0);
+  EXPECT_FALSE(vmm_.line.IsPending());
+  EXPECT_TRUE(model_.function_state.bus_master) << "the model was not told again";
+}
+
+TEST_F(DeviceHostControlTest, AQuiescedDeviceIsNotReset) {
+  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(Call(Command::kReset)));
+}
+
+TEST_F(DeviceHostControlTest, ShutdownAppliesWhatWasSentAndEnds) {
+  for (uint64_t i = 0; i < 50; ++i) Post(0, i);
+  ASSERT_TRUE(Call(Command::kShutdown).ok());
+  thread_.join();
+  EXPECT_TRUE(end_.ok()) << end_;
+  EXPECT_EQ(Saved(), 49u);
+}
+
+TEST_F(DeviceHostControlTest, ShutdownOfAQuiescedDeviceLeavesTheRequestsToTheSuccessor) {
+  Write(0, 5);
+  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  Post(0, 6);
+  ASSERT_TRUE(Call(Command::kShutdown).ok());
+  thread_.join();
+  EXPECT_TRUE(end_.ok()) << end_;
+  EXPECT_EQ(Saved(), 5u);
+  EXPECT_EQ(vmm_.client->device_report().processed, 1u);
+}
+
+TEST_F(DeviceHostControlTest, TheVmmsEndComesThroughInEveryMode) {
+  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  EndHost();
+  EXPECT_TRUE(end_.ok()) << end_;
+}
+
+TEST_F(DeviceHostControlTest, TheVmmsEndComesThroughInTheMiddleOfAReset) {
+  model_.in_flight = true;
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Call(Command::kReset, kShort)));
+  EndHost();
+  EXPECT_TRUE(end_.ok()) << end_;
+}
+
+TEST_F(DeviceHostControlTest, MetricsCountWhatHappened) {
+  Write(0, 5);
+  Read();
+  Read();
+  Post(0, 6);
+  Read();
+  EXPECT_EQ(Metric("writes_total"), 1);
+  EXPECT_EQ(Metric("posted_writes_total"), 1);
+  EXPECT_EQ(Metric("reads_total"), 3);
+  EXPECT_EQ(Metric("saves_total"), 2) << "reads change nothing";
+  EXPECT_GE(Metric("doorbells_total"), 1);
+  EXPECT_EQ(Metric("of_the_model"), 0);
+  ASSERT_TRUE(vmm_.client->Call(Operation::kReset, 0, 0, 0, 8, 0, kLong).ok());
+  EXPECT_EQ(Metric("resets_total"), 1);
+}
+
+TEST_F(DeviceHostControlTest, CommandsOfManyCallersAreAllCarriedOut) {
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 8; ++i) {
+    callers.emplace_back([this, i] {
+      for (int round = 0; round < 50; ++round) {
+        switch ((i + round) % 4) {
+          case 0:
+            EXPECT_TRUE(Call(Command::kQuiesce).ok());
+            EXPECT_TRUE(Call(Command::kResume).ok());
+            break;
+          case 1: {
+            const absl::Status status = Call(Command::kReset);
+            EXPECT_TRUE(status.ok() || absl::IsFailedPrecondition(status)) << status;
+            break;
+          }
+          case 2:
+            EXPECT_GE(Metric("saves_total"), 0);
+            break;
+          case 3:
+            EXPECT_TRUE(AwaitHeartbeat().ok());
+            break;
+        }
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_TRUE(Call(Command::kResume).ok());
+  EXPECT_TRUE(model_.is_serving);
+  Write(0, 9);
+  EXPECT_EQ(Read(), 9u);
+}
+
+TEST(ControlMailboxTest, AClosedMailboxTurnsEveryoneAway) {
+  const auto mailbox = *ControlMailbox::Create();
+  const auto never = [] { return false; };
+  absl::Status waiting;
+  std::thread caller(
+      [&] { waiting = mailbox->Call(Command::kReset, absl::InfiniteFuture(), never); });
+  std::shared_ptr<ControlMailbox::Letter> letter;
+  while (letter == nullptr) letter = mailbox->Take(/*metrics_only=*/false);
+  mailbox->Close();
+  caller.join();
+  EXPECT_TRUE(absl::IsUnavailable(waiting));
+  EXPECT_FALSE(mailbox->Finish(*letter, absl::OkStatus())) << "too late";
+  EXPECT_TRUE(absl::IsUnavailable(mailbox->Call(Command::kReset, absl::InfiniteFuture(), never)));
+  EXPECT_TRUE(absl::IsUnavailable(mailbox->AwaitHeartbeat(absl::InfiniteFuture(), never).status()));
+}
+
+TEST(ControlMailboxTest, WhatIsGivenUpIsNotTaken) {
+  const auto mailbox = *ControlMailbox::Create();
+  const auto never = [] { return false; };
+  EXPECT_TRUE(absl::IsDeadlineExceeded(mailbox->Call(Command::kReset, absl::Now(), never)));
+  EXPECT_EQ(mailbox->Take(/*metrics_only=*/false), nullptr);
+}
+
+}  // namespace
+}  // namespace bulkhead::devices
