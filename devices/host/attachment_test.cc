@@ -87,6 +87,22 @@ TEST(AttachmentTest, TakesAGoodRequestApart) {
   EXPECT_FALSE(memory->WriteObject(0x110000, uint32_t{1}));
 }
 
+TEST(AttachmentTest, DurableStateAndFunctionStateAreTaken) {
+  v1::AttachRequest request = GoodRequest();
+  EXPECT_FALSE(ParseAttachRequest(Device(), Message(request))->durable_state.ok());
+  Add(request, v1::Descriptor::DURABLE_STATE);
+  request.set_function_state(kFunctionStateBusMaster);
+  SocketMessage message = Message(request);
+  const int durable_state = message.descriptors.back().get();
+  const auto attachment = ParseAttachRequest(Device(), std::move(message));
+  ASSERT_TRUE(attachment.ok()) << attachment.status();
+  EXPECT_EQ(attachment->durable_state.get(), durable_state);
+  EXPECT_EQ(attachment->function_state, kFunctionStateBusMaster);
+  Add(request, v1::Descriptor::DURABLE_STATE);
+  EXPECT_THAT(std::string(ParseAttachRequest(Device(), Message(request)).status().message()),
+              HasSubstr("two descriptors for the durable state"));
+}
+
 TEST(AttachmentTest, APlatformDeviceHasALineWithoutResample) {
   v1::PciInfo info;
   info.mutable_platform()->set_irq(4);

@@ -160,6 +160,47 @@ TEST_F(InterruptLinesTest, AnEdgeTriggeredLineSignalsEachRisingEdge) {
   EXPECT_TRUE(line_.Drain());
 }
 
+TEST_F(InterruptLinesTest, AResetForgetsWhatWasHeldBack) {
+  InterruptLines lines = Lines(true);
+  lines.OnFunctionState({.msix_enabled = true});
+  lines.SignalMsix(0);
+  lines.Reset();
+  lines.OnFunctionState({.bus_master = true, .msix_enabled = true});
+  EXPECT_FALSE(vectors_[0].IsPending());
+}
+
+TEST_F(InterruptLinesTest, AResetForgetsTheLevel) {
+  InterruptLines lines = Lines(true);
+  lines.OnFunctionState({.intx_disabled = true});
+  lines.SetIntx(true);
+  ASSERT_TRUE(line_.IsPending());
+  lines.Reset();
+  EXPECT_FALSE(line_.IsPending()) << "it would be the interrupt status";
+  lines.OnFunctionState({});
+  EXPECT_FALSE(line_.IsPending());
+  lines.SetIntx(true);
+  EXPECT_TRUE(line_.IsPending());
+}
+
+TEST_F(InterruptLinesTest, SettlingTakesBackWhatNobodyRaised) {
+  line_.Signal();
+  InterruptLines lines = Lines(true);
+  lines.OnFunctionState({.intx_disabled = true});
+  lines.Settle();
+  EXPECT_FALSE(line_.IsPending());
+  lines.SetIntx(true);
+  lines.Settle();
+  EXPECT_TRUE(line_.IsPending());
+}
+
+TEST_F(InterruptLinesTest, SettlingLeavesAnEventThatKvmTakes) {
+  line_.Signal();
+  InterruptLines lines = Lines(true);
+  lines.OnFunctionState({});
+  lines.Settle();
+  EXPECT_TRUE(line_.IsPending());
+}
+
 TEST(InterruptLinesWithoutLineTest, NothingHappens) {
   InterruptLines lines({});
   lines.SetIntx(true);

@@ -1,0 +1,214 @@
+#include "devices/host/control_server.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
+
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/event_fd.h"
+#include "base/message_socket.h"
+#include "base/unique_fd.h"
+#include "devices/host/control_mailbox.h"
+#include "grpcpp/client_context.h"
+#include "grpcpp/create_channel_posix.h"
+#include "grpcpp/support/channel_arguments.h"
+#include "gtest/gtest.h"
+#include "proto/device_control.grpc.pb.h"
+
+namespace bulkhead::devices {
+namespace {
+
+using Command = ControlMailbox::Command;
+using Letter = ControlMailbox::Letter;
+
+constexpr absl::Duration kLong = absl::Seconds(30);        // never passes in a test that works
+constexpr absl::Duration kShort = absl::Milliseconds(50);  // passes where nothing is expected
+
+class ControlServerTest : public testing::Test {
+ protected:
+  ControlServerTest() {
+    std::pair<UniqueFd, UniqueFd> sockets = *CreateSocketPair(SOCK_STREAM);
+    v1::PciInfo info;
+    info.set_model("test");
+    server_ = *ControlServer::Start(std::move(sockets.first), info, *mailbox_);
+    fcntl(sockets.second.get(), F_SETFL, O_NONBLOCK);
+    stub_ = v1::DeviceControl::NewStub(grpc::CreateCustomInsecureChannelFromFd(
+        "device", sockets.second.release(), grpc::ChannelArguments()));
+  }
+  ~ControlServerTest() override { StopDataPlane(); }
+
+  // Beats and gives every letter to `on_letter`.
+  void StartDataPlane(std::function<absl::Status(Letter&)> on_letter) {
+    data_plane_ = std::thread([this, on_letter = std::move(on_letter)] {
+      while (!stop_) {
+        pollfd events = {.fd = mailbox_->event_fd(), .events = POLLIN, .revents = 0};
+        poll(&events, 1, /*timeout=*/100);
+        mailbox_->Acknowledge();
+        if (mailbox_->heartbeat_wanted()) mailbox_->Beat({.generation = 3, .progress = 4});
+        while (const auto letter = mailbox_->Take(/*metrics_only=*/false)) {
+          mailbox_->Finish(*letter, on_letter(*letter));
+        }
+      }
+    });
+  }
+  void StopDataPlane() {
+    stop_ = true;
+    if (data_plane_.joinable()) data_plane_.join();
+  }
+  std::shared_ptr<Letter> AwaitLetter() {
+    std::shared_ptr<Letter> letter;
+    const absl::Time deadline = absl::Now() + kLong;
+    while (letter == nullptr && absl::Now() < deadline) {
+      pollfd events = {.fd = mailbox_->event_fd(), .events = POLLIN, .revents = 0};
+      poll(&events, 1, /*timeout=*/100);
+      mailbox_->Acknowledge();
+      letter = mailbox_->Take(/*metrics_only=*/false);
+    }
+    return letter;
+  }
+
+  template <typename Request, typename Reply>
+  grpc::Status Call(grpc::Status (v1::DeviceControl::Stub::*method)(grpc::ClientContext*,
+                                                                    const Request&, Reply*),
+                    Reply* reply, absl::Duration timeout = kLong) {
+    grpc::ClientContext context;
+    context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+    return (stub_.get()->*method)(&context, Request(), reply);
+  }
+  grpc::StatusCode Heartbeat(absl::Duration timeout = kLong) {
+    return Call(&v1::DeviceControl::Stub::Heartbeat, &heartbeat_, timeout).error_code();
+  }
+  grpc::Status Reset(absl::Duration timeout = kLong) {
+    v1::ResetReply reply;
+    return Call(&v1::DeviceControl::Stub::Reset, &reply, timeout);
+  }
+  grpc::Status Quiesce() {
+    v1::QuiesceReply reply;
+    return Call(&v1::DeviceControl::Stub::Quiesce, &reply);
+  }
+
+  const std::unique_ptr<ControlMailbox> mailbox_ = *ControlMailbox::Create();
+  std::unique_ptr<ControlServer> server_;
+  std::unique_ptr<v1::DeviceControl::Stub> stub_;
+  v1::HeartbeatReply heartbeat_;
+  std::atomic<bool> stop_{false};
+  std::thread data_plane_;
+};
+
+TEST_F(ControlServerTest, PciInfoNeedsNoDataPlane) {
+  v1::PciInfo info;
+  ASSERT_TRUE(Call(&v1::DeviceControl::Stub::GetPciInfo, &info).ok());
+  EXPECT_EQ(info.model(), "test");
+}
+
+TEST_F(ControlServerTest, AHeartbeatComesFromTheDataPlane) {
+  EXPECT_EQ(Heartbeat(kShort), grpc::StatusCode::DEADLINE_EXCEEDED);
+  StartDataPlane([](Letter&) { return absl::OkStatus(); });
+  ASSERT_EQ(Heartbeat(), grpc::StatusCode::OK);
+  EXPECT_EQ(heartbeat_.generation(), 3u);
+  EXPECT_EQ(heartbeat_.progress(), 4u);
+}
+
+TEST_F(ControlServerTest, EachCallIsItsCommand) {
+  std::vector<Command> commands;
+  absl::Mutex mutex;
+  StartDataPlane([&](Letter& letter) {
+    absl::MutexLock lock(&mutex);
+    commands.push_back(letter.command);
+    if (letter.command == Command::kGetMetrics) letter.metrics.add_metrics()->set_value(5);
+    return absl::OkStatus();
+  });
+  v1::ResumeDeviceReply resume;
+  v1::ShutdownDeviceReply shutdown;
+  v1::DeviceMetrics metrics;
+  EXPECT_TRUE(Reset().ok());
+  EXPECT_TRUE(Quiesce().ok());
+  EXPECT_TRUE(Call(&v1::DeviceControl::Stub::Resume, &resume).ok());
+  EXPECT_TRUE(Call(&v1::DeviceControl::Stub::GetMetrics, &metrics).ok());
+  EXPECT_TRUE(Call(&v1::DeviceControl::Stub::Shutdown, &shutdown).ok());
+  EXPECT_EQ(commands, (std::vector<Command>{Command::kReset, Command::kQuiesce, Command::kResume,
+                                            Command::kGetMetrics, Command::kShutdown}));
+  ASSERT_EQ(metrics.metrics_size(), 1);
+  EXPECT_EQ(metrics.metrics(0).value(), 5);
+}
+
+TEST_F(ControlServerTest, ErrorsComeThroughWithTheirText) {
+  StartDataPlane([](Letter&) { return absl::FailedPreconditionError("not now"); });
+  const grpc::Status status = Quiesce();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(status.error_message(), "not now");
+}
+
+TEST_F(ControlServerTest, WhatWaitsHoldsUpNothingElse) {
+  std::vector<std::thread> waiting;
+  for (int i = 0; i < 2; ++i) waiting.emplace_back([this] { Reset(); });
+  const auto first = AwaitLetter();
+  const auto second = AwaitLetter();
+  ASSERT_TRUE(first != nullptr && second != nullptr);
+  StartDataPlane([](Letter&) { return absl::OkStatus(); });
+  EXPECT_EQ(Heartbeat(), grpc::StatusCode::OK);
+  EXPECT_TRUE(Quiesce().ok());
+  mailbox_->Finish(*first, absl::OkStatus());
+  mailbox_->Finish(*second, absl::OkStatus());
+  for (std::thread& thread : waiting) thread.join();
+}
+
+TEST_F(ControlServerTest, ACallThatIsGivenUpIsAbandonedInTheMailbox) {
+  std::thread caller(
+      [this] { EXPECT_EQ(Reset(kShort).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED); });
+  const auto letter = AwaitLetter();
+  caller.join();
+  ASSERT_NE(letter, nullptr);
+  const absl::Time deadline = absl::Now() + kLong;
+  while (!mailbox_->IsAbandoned(*letter) && absl::Now() < deadline) std::this_thread::yield();
+  EXPECT_FALSE(mailbox_->Finish(*letter, absl::OkStatus()));
+}
+
+TEST_F(ControlServerTest, ACancelledCallIsAbandonedInTheMailbox) {
+  grpc::ClientContext context;
+  std::thread caller([&] {
+    v1::QuiesceReply reply;
+    EXPECT_EQ(stub_->Quiesce(&context, v1::QuiesceRequest(), &reply).error_code(),
+              grpc::StatusCode::CANCELLED);
+  });
+  const auto letter = AwaitLetter();
+  context.TryCancel();
+  caller.join();
+  ASSERT_NE(letter, nullptr);
+  const absl::Time deadline = absl::Now() + kLong;
+  while (!mailbox_->IsAbandoned(*letter) && absl::Now() < deadline) std::this_thread::yield();
+  EXPECT_TRUE(mailbox_->IsAbandoned(*letter));
+}
+
+TEST_F(ControlServerTest, TheLastAnswerStillLeaves) {
+  std::thread caller([this] {
+    v1::ShutdownDeviceReply reply;
+    EXPECT_TRUE(Call(&v1::DeviceControl::Stub::Shutdown, &reply).ok());
+  });
+  const auto letter = AwaitLetter();
+  ASSERT_NE(letter, nullptr);
+  mailbox_->Finish(*letter, absl::OkStatus());
+  server_.reset();
+  caller.join();
+}
+
+TEST_F(ControlServerTest, TheEndOfTheServerReleasesWhoWaits) {
+  std::thread caller([this] { EXPECT_FALSE(Reset().ok()); });
+  ASSERT_NE(AwaitLetter(), nullptr);
+  server_.reset();
+  caller.join();
+}
+
+}  // namespace
+}  // namespace bulkhead::devices
