@@ -77,7 +77,7 @@ int Run(int argc, char** argv) {
   }
 
   const UniqueFd signals = TakeSignals();
-  const bool uses_terminal = spec->uses_standard_input;
+  const bool uses_terminal = spec->uses_standard_streams;
   absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Create(*std::move(spec));
   if (!machine.ok()) return Report(machine.status());
 

@@ -1,17 +1,17 @@
 #include "devices/uart16550/uart_device.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <unistd.h>
 
-#include <array>
+#include <algorithm>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "absl/types/span.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "proto/contract.h"
@@ -19,24 +19,31 @@
 namespace bulkhead::devices::uart16550 {
 namespace {
 
-constexpr char kInputResource[] = "input";
-constexpr char kOutputResource[] = "output";
+constexpr char kConsoleResource[] = "console";
+constexpr uint32_t kStateVersion = 1;
 // At the end of the device. Well below what the vmm waits for it.
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(200);
 
-bool IsReadable(int fd) {
-  pollfd entry = {.fd = fd, .events = POLLIN, .revents = 0};
-  return poll(&entry, 1, 0) == 1;
+// Waits for an event of `fd`. False: it is too late.
+bool Await(int fd, short event, absl::Time deadline) {  // NOLINT(google-runtime-int): as in pollfd
+  pollfd entry = {.fd = fd, .events = event, .revents = 0};
+  const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+  return left_ms > 0 && poll(&entry, 1, static_cast<int>(left_ms)) == 1;
 }
 
 }  // namespace
 
+struct UartDevice::Saved {
+  uint64_t output_position;
+  uint64_t input_position;
+  uint64_t positions_known;
+};
+
 UartDevice::~UartDevice() {
-  if (output_.has_value()) {
-    SendRemainingOutput();
-    services_->Unwatch(output_->readiness_fd());
-  }
-  CloseInput();
+  if (console_ == nullptr) return;
+  if (serving_) SendRemainingOutput();
+  serving_ = false;
+  UpdateWatches();
 }
 
 v1::PciInfo UartDevice::Describe() const {
@@ -49,120 +56,201 @@ v1::PciInfo UartDevice::Describe() const {
   ports.set_base(options_.port);
   ports.set_size(kRegisterCount);
   platform.set_irq(options_.irq);
-  info.add_required_resources(kOutputResource);
+  info.add_required_resources(kConsoleResource);
+  info.set_saved_state_bytes(sizeof(Saved) + UartRegisters::kMaxSavedBytes);
+  info.set_state_version(kStateVersion);
   return info;
 }
 
 absl::Status UartDevice::Start(DeviceServices& services) {
   services_ = &services;
-  ASSIGN_OR_RETURN(UniqueFd output, services.TakeResource(kOutputResource));
-  ASSIGN_OR_RETURN(output_, OutputStream::Create(std::move(output), options_.max_file_bytes));
-  RETURN_IF_ERROR(services.Watch(output_->readiness_fd(), [this] {
-    output_->AcknowledgeReadiness();
-    output_is_blocked_ = false;
-    Exchange();
-  }));
-
-  absl::StatusOr<UniqueFd> input = services.TakeResource(kInputResource);
-  if (!input.ok()) return absl::IsNotFound(input.status()) ? absl::OkStatus() : input.status();
-  input_ = *std::move(input);
+  ASSIGN_OR_RETURN(UniqueFd socket, services.TakeResource(kConsoleResource));
+  ASSIGN_OR_RETURN(console_, ConsoleSocket::Create(std::move(socket)));
   return absl::OkStatus();
 }
 
+size_t UartDevice::Save(absl::Span<uint8_t> state) const {
+  const Saved saved = {output_position_, input_position_, positions_known_};
+  memcpy(state.data(), &saved, sizeof(saved));
+  return sizeof(saved) + registers_.Save(state.subspan(sizeof(saved)));
+}
+
+absl::Status UartDevice::Restore(absl::Span<const uint8_t> state) {
+  Saved saved;
+  if (state.size() < sizeof(saved)) return absl::InvalidArgumentError("too few bytes");
+  memcpy(&saved, state.data(), sizeof(saved));
+  if (saved.positions_known > 1 || !registers_.Restore(state.subspan(sizeof(saved)))) {
+    return absl::InvalidArgumentError("no state of a 16550");
+  }
+  output_position_ = saved.output_position;
+  input_position_ = saved.input_position;
+  positions_known_ = saved.positions_known != 0;
+  BeginEvent();
+  Greet();
+  // Output that waits goes out in an event of its own.
+  output_is_blocked_ = !registers_.Transmitted().empty() && console_->AwaitRoom();
+  UpdateWatches();
+  UpdateInterrupt();
+  return absl::OkStatus();
+}
+
+void UartDevice::Reset() {
+  BeginEvent();
+  registers_.Reset();
+  FinishEvent();
+}
+
+void UartDevice::SetServing(bool serving) {
+  BeginEvent();
+  serving_ = serving;
+  FinishEvent();
+}
+
 uint64_t UartDevice::Read(uint8_t, uint64_t offset, uint8_t size_bytes) {
+  BeginEvent();
   // A wider access is so many byte accesses, lowest port first, as on ISA.
   uint64_t value = 0;
   for (uint8_t i = 0; i < size_bytes; ++i) {
     value |= uint64_t{registers_.Read(static_cast<uint8_t>(offset + i))} << 8 * i;
   }
-  Exchange();
+  FinishEvent();
   return value;
 }
 
 void UartDevice::Write(uint8_t, uint64_t offset, uint8_t size_bytes, uint64_t value) {
+  BeginEvent();
   for (uint8_t i = 0; i < size_bytes; ++i) {
     registers_.Write(static_cast<uint8_t>(offset + i), static_cast<uint8_t>(value >> 8 * i));
   }
-  Exchange();
+  FinishEvent();
 }
 
-void UartDevice::Exchange() {
-  SendOutput();
-  if (input_.ok()) UpdateInputWatch();
+void UartDevice::BeginEvent() {
+  may_send_ = positions_known_;
+  acknowledgement_ = input_position_;
+}
+
+void UartDevice::FinishEvent() {
+  if (serving_) {
+    Greet();
+    SendOutput();
+  }
+  UpdateWatches();
   UpdateInterrupt();
+  if (registers_.TakeChanged() || std::exchange(positions_changed_, false)) {
+    services_->StateChanged();
+  }
+}
+
+void UartDevice::Greet() {
+  if (std::exchange(greeted_, true)) return;
+  const uint64_t position = positions_known_ ? output_position_ : kConsolePositionUnknown;
+  console_->Send({.position = position, .acknowledged = acknowledgement_}, {});
 }
 
 void UartDevice::SendOutput() {
   // At most twice around: the bytes may lie in two pieces.
-  while (!output_is_blocked_) {
+  while (may_send_ && !output_is_blocked_) {
     const absl::Span<const uint8_t> bytes = registers_.Transmitted();
     if (bytes.empty()) return;
-    const size_t done = output_->Write(bytes);
-    output_is_blocked_ = done < bytes.size();
-    registers_.ConsumeTransmitted(done);
+    const std::optional<size_t> sent =
+        console_->Send({.position = output_position_, .acknowledged = acknowledgement_}, bytes);
+    if (!sent.has_value()) {
+      output_is_blocked_ = console_->AwaitRoom();
+      ++output_waits_;
+      return;
+    }
+    CRASH_POINT("uart_after_send");
+    registers_.ConsumeTransmitted(*sent);
+    output_position_ += *sent;
+    transmitted_bytes_ += *sent;
   }
 }
 
 void UartDevice::SendRemainingOutput() {
   const absl::Time deadline = absl::Now() + kLastOutputTimeout;
-  output_is_blocked_ = false;
-  SendOutput();
-  while (output_is_blocked_) {
-    const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
-    pollfd entry = {.fd = output_->readiness_fd(), .events = POLLIN, .revents = 0};
-    if (left_ms <= 0 || poll(&entry, 1, static_cast<int>(left_ms)) == 0) break;
-    output_->AcknowledgeReadiness();
+  while (true) {
+    BeginEvent();
     output_is_blocked_ = false;
     SendOutput();
+    if (registers_.Transmitted().empty() || console_->has_ended()) return;
+    if (!Await(console_->fd(), positions_known_ ? POLLOUT : POLLIN, deadline)) return;
+    if (!positions_known_) OnPacket();
   }
 }
 
-void UartDevice::ReceiveInput() {
-  std::array<uint8_t, UartRegisters::kFifoBytes> bytes;
-  const absl::Span<uint8_t> room = absl::MakeSpan(bytes).first(registers_.ReceiveRoom());
-  if (room.empty() || !IsReadable(input_.get())) return;
-  const ssize_t count = read(input_.get(), room.data(), room.size());
-  if (count > 0) {
-    registers_.Receive(room.first(static_cast<size_t>(count)));
-  } else if (count == 0) {
-    CloseInput();
-  } else if (errno != EINTR && errno != EAGAIN) {
-    LogWarning(absl::StrCat("no more input: ", strerror(errno)));
-    CloseInput();
-  }
-}
-
-void UartDevice::UpdateInputWatch() {
-  if (!input_can_wait_) {
-    ReceiveInput();
-    return;
-  }
-  const bool wanted = registers_.ReceiveRoom() != 0;
-  if (wanted == input_is_watched_) return;
-  if (!wanted) {
-    services_->Unwatch(input_.get());
-    input_is_watched_ = false;
-    return;
-  }
-  const absl::Status status = services_->Watch(input_.get(), [this] {
-    ReceiveInput();
-    Exchange();
-  });
-  if (status.ok()) {
-    input_is_watched_ = true;
-  } else if (absl::IsPermissionDenied(status)) {
-    input_can_wait_ = false;  // EPERM: epoll has no use for it, it never blocks
-    ReceiveInput();
+void UartDevice::OnPacket() {
+  const std::optional<ConsoleSocket::Packet> packet = console_->Peek();
+  if (!packet.has_value()) return;
+  if (packet_is_taken_) {
+    CRASH_POINT("uart_before_acknowledgement");
+    console_->Drop();
+    packet_is_taken_ = false;
+    if (!packet->data.empty()) {
+      // If there is no room, a later one will do.
+      console_->Send({.position = output_position_, .acknowledged = acknowledgement_}, {});
+    }
+  } else if (packet->data.empty()) {
+    TakePositions(packet->header);
   } else {
-    LogWarning(absl::StrCat("no input: ", status.message()));
-    CloseInput();
+    TakeInput(*packet);
   }
 }
 
-void UartDevice::CloseInput() {
-  if (input_is_watched_) services_->Unwatch(input_.get());
-  input_is_watched_ = false;
-  input_.reset();
+void UartDevice::TakePositions(const ConsolePacketHeader& header) {
+  packet_is_taken_ = true;
+  if (positions_known_) return;
+  positions_known_ = true;
+  input_position_ = header.position;
+  output_position_ = header.acknowledged;
+  positions_changed_ = true;
+}
+
+void UartDevice::TakeInput(const ConsoleSocket::Packet& packet) {
+  if (packet.header.position > input_position_) {
+    LogWarning(absl::StrCat("input at position ", packet.header.position, " instead of ",
+                            input_position_));
+    input_position_ = packet.header.position;
+  }
+  // How much of it is taken in already.
+  const size_t known =
+      std::min<uint64_t>(input_position_ - packet.header.position, packet.data.size());
+  absl::Span<const uint8_t> bytes = packet.data.subspan(known);
+  bytes = bytes.first(std::min(bytes.size(), registers_.ReceiveRoom()));
+  registers_.Receive(bytes);
+  input_position_ += bytes.size();
+  received_bytes_ += bytes.size();
+  packet_is_taken_ = known + bytes.size() == packet.data.size();
+  positions_changed_ = true;
+  CRASH_POINT("uart_after_taking_input");
+}
+
+void UartDevice::OnRoom() {
+  console_->EndAwaitingRoom();
+  output_is_blocked_ = false;
+}
+
+void UartDevice::UpdateWatches() {
+  const bool wants_packet = !positions_known_ || packet_is_taken_ || registers_.ReceiveRoom() != 0;
+  SetWatch(console_->fd(), serving_ && greeted_ && wants_packet && !console_->has_ended(),
+           socket_is_watched_, &UartDevice::OnPacket);
+  SetWatch(console_->writable_fd(), serving_ && output_is_blocked_, room_is_watched_,
+           &UartDevice::OnRoom);
+}
+
+void UartDevice::SetWatch(int fd, bool wanted, bool& watched, void (UartDevice::*on_ready)()) {
+  if (wanted == watched) return;
+  watched = wanted;
+  if (!wanted) {
+    services_->Unwatch(fd);
+    return;
+  }
+  const absl::Status status = services_->Watch(fd, [this, on_ready] {
+    BeginEvent();
+    (this->*on_ready)();
+    FinishEvent();
+  });
+  if (!status.ok()) LogWarning(absl::StrCat("the console is lost: ", status.message()));
 }
 
 void UartDevice::UpdateInterrupt() {
@@ -172,7 +260,22 @@ void UartDevice::UpdateInterrupt() {
     line_ = false;
   }
   if (level != line_) services_->SetIntx(level);
+  interrupts_ += level && !line_;
   line_ = level;
+}
+
+void UartDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
+  const auto add = [&](const char* name, const char* help, uint64_t value) {
+    v1::DeviceMetric& metric = *metrics.add_metrics();
+    metric.set_name(name);
+    metric.set_help(help);
+    metric.set_value(static_cast<double>(value));
+  };
+  add("transmitted_bytes_total", "What the guest has sent and the console has taken.",
+      transmitted_bytes_);
+  add("received_bytes_total", "What was typed and the guest can read.", received_bytes_);
+  add("output_waits_total", "How often the console took no more output.", output_waits_);
+  add("interrupts_total", "Edges of the interrupt line.", interrupts_);
 }
 
 }  // namespace bulkhead::devices::uart16550

@@ -1,14 +1,15 @@
 #ifndef BULKHEAD_DEVICES_UART16550_UART_DEVICE_H_
 #define BULKHEAD_DEVICES_UART16550_UART_DEVICE_H_
 
+#include <stddef.h>
 #include <stdint.h>
 
-#include <optional>
+#include <memory>
 
 #include "absl/status/status.h"
-#include "base/unique_fd.h"
+#include "absl/types/span.h"
 #include "devices/host/device_model.h"
-#include "devices/uart16550/output_stream.h"
+#include "devices/uart16550/console_socket.h"
 #include "devices/uart16550/uart_registers.h"
 
 namespace bulkhead::devices::uart16550 {
@@ -16,48 +17,85 @@ namespace bulkhead::devices::uart16550 {
 struct UartOptions {
   uint32_t port = 0x3f8;
   uint32_t irq = 4;
-  // What a regular file given as "output" can grow by.
-  uint64_t max_file_bytes = uint64_t{256} << 20;
 };
 
-// A serial port (UartRegisters) between the guest and two descriptors: what the guest sends goes
-// to the resource "output"; it receives what the resource "input", if given, has. A terminal is
-// taken as it is: raw mode is set by who owns it.
+// A serial port (UartRegisters) between the guest and the vmm, the resource "console"
+// (proto/console_stream.h).
+//
+// All there is to it is saved: registers, both FIFOs, and how far each stream has come. A packet of
+// input stays in the socket until what was taken in of it is saved; output is sent first and then
+// saved as sent, and its position tells the vmm what it has already.
+//
 // Single-threaded, as every DeviceModel.
 class UartDevice : public DeviceModel {
  public:
   explicit UartDevice(const UartOptions& options) : options_(options) {}
-  // Sends the rest of the output; a reader that is still slow is given a moment, then no more.
+  // Unless it is not serving, sends the rest of the output; a reader that is still slow is given a
+  // moment, then no more.
   ~UartDevice() override;
 
   v1::PciInfo Describe() const override;
   absl::Status Start(DeviceServices& services) override;
+  size_t Save(absl::Span<uint8_t> state) const override;
+  absl::Status Restore(absl::Span<const uint8_t> state) override;
+  void Reset() override;
+  void SetServing(bool serving) override;
+  bool at_rest() const override { return true; }
+  void AppendMetrics(v1::DeviceMetrics& metrics) const override;
   uint64_t Read(uint8_t region, uint64_t offset, uint8_t size_bytes) override;
   void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
   void OnDoorbell(uint32_t) override {}
   void OnFunctionState(const FunctionState&) override {}
 
  private:
-  // Moves bytes both ways as far as they go now, then tells the guest.
-  void Exchange();
+  // What is saved, before the registers.
+  struct Saved;
+
+  // Every call from the host is one event: BeginEvent(), the change, FinishEvent(). What the events
+  // before it have changed is saved by then.
+  void BeginEvent();
+  // Moves output as far as it goes now, then tells the guest and the host.
+  void FinishEvent();
+  // Tells the vmm where this process goes on.
+  void Greet();
   void SendOutput();
   void SendRemainingOutput();
-  void ReceiveInput();
-  // Watches the input exactly while the guest can take something.
-  void UpdateInputWatch();
-  void CloseInput();
+  // There is a packet, and there is room.
+  void OnPacket();
+  void OnRoom();
+  void TakePositions(const ConsolePacketHeader& header);
+  void TakeInput(const ConsoleSocket::Packet& packet);
+  void UpdateWatches();
+  void SetWatch(int fd, bool wanted, bool& watched, void (UartDevice::*on_ready)());
   void UpdateInterrupt();
 
   const UartOptions options_;
-  UartRegisters registers_;
   DeviceServices* services_ = nullptr;
-  std::optional<OutputStream> output_;
-  bool output_is_blocked_ = false;  // until its readiness descriptor says otherwise
+  std::unique_ptr<ConsoleSocket> console_;
+  bool serving_ = true;
 
-  UniqueFd input_;              // not ok(): none, or it has ended
-  bool input_can_wait_ = true;  // false: a file; always readable, and not for epoll
-  bool input_is_watched_ = false;
+  // Saved:
+  UartRegisters registers_;
+  bool positions_known_ = false;
+  uint64_t output_position_ = 0;  // of the first byte of registers_.Transmitted()
+  uint64_t input_position_ = 0;   // of the next byte to be taken in
+  bool positions_changed_ = false;
+
+  // As of BeginEvent(), so saved:
+  bool may_send_ = false;         // the positions were known
+  uint64_t acknowledgement_ = 0;  // input_position_
+
+  bool greeted_ = false;
+  bool packet_is_taken_ = false;    // the oldest packet, wholly; to be dropped once that is saved
+  bool output_is_blocked_ = false;  // until there is room
+  bool socket_is_watched_ = false;
+  bool room_is_watched_ = false;
   bool line_ = false;  // as last told to the services
+
+  uint64_t transmitted_bytes_ = 0;
+  uint64_t received_bytes_ = 0;
+  uint64_t output_waits_ = 0;
+  uint64_t interrupts_ = 0;
 };
 
 }  // namespace bulkhead::devices::uart16550

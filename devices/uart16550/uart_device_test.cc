@@ -1,102 +1,61 @@
 #include "devices/uart16550/uart_device.h"
 
-#include <fcntl.h>
-#include <pty.h>
 #include <signal.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <termios.h>
-#include <unistd.h>
 
 #include <memory>
+#include <random>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "base/memory_mapping.h"
 #include "devices/host/testing/fake_services.h"
+#include "devices/uart16550/testing/fake_console.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::devices::uart16550 {
 namespace {
 
-constexpr uint8_t kData = 0, kIer = 1, kIir = 2, kFcr = 2, kMcr = 4, kLsr = 5, kScr = 7;
+constexpr uint8_t kData = 0, kIer = 1, kIir = 2, kFcr = 2, kMcr = 4, kLsr = 5, kMsr = 6, kScr = 7;
 constexpr uint8_t kRts = 2;
 
-// Counts edges of the line, and refuses to watch files, as epoll does.
+// Counts edges of the line and changes of the state.
 class LineServices : public FakeServices {
  public:
   void SetIntx(bool level) override {
     if (level && !intx()) ++edges;
     FakeServices::SetIntx(level);
   }
-  absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) override {
-    struct stat info;
-    if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode)) {
-      return absl::PermissionDeniedError("epoll_ctl: Operation not permitted");
-    }
-    return FakeServices::Watch(fd, std::move(on_readable));
-  }
+  void StateChanged() override { ++changes; }
   int edges = 0;
+  int changes = 0;
 };
-
-struct Ends {
-  UniqueFd device;
-  UniqueFd other;
-};
-
-Ends MakePipeFromDevice() {
-  int fds[2];
-  EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
-  return {UniqueFd(fds[1]), UniqueFd(fds[0])};
-}
-Ends MakePipeToDevice() {
-  int fds[2];
-  EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
-  return {UniqueFd(fds[0]), UniqueFd(fds[1])};
-}
-Ends MakeSocketPair() {
-  int fds[2];
-  EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-  return {UniqueFd(fds[0]), UniqueFd(fds[1])};
-}
-Ends MakeTerminal() {
-  int other = -1;
-  int device = -1;
-  struct termios raw = {};
-  cfmakeraw(&raw);
-  EXPECT_EQ(openpty(&other, &device, nullptr, &raw, nullptr), 0);
-  return {UniqueFd(device), UniqueFd(other)};
-}
-
-// What is there to read now, at most `limit` bytes. Does not block.
-std::string ReadAvailable(int fd, size_t limit = 1 << 20) {
-  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-  std::string text;
-  char buffer[4096];
-  while (text.size() < limit) {
-    const ssize_t count = read(fd, buffer, std::min(sizeof(buffer), limit - text.size()));
-    if (count <= 0) break;
-    text.append(buffer, static_cast<size_t>(count));
-  }
-  return text;
-}
-
-void WriteAll(int fd, const std::string& text) {
-  ASSERT_EQ(write(fd, text.data(), text.size()), static_cast<ssize_t>(text.size()));
-}
 
 class UartDeviceTest : public ::testing::Test {
  protected:
-  void SetUp() override { signal(SIGPIPE, SIG_IGN); }
-
-  void Start(UniqueFd output, UniqueFd input = UniqueFd(), const UartOptions& options = {}) {
-    services_.AddResource("output", std::move(output));
-    if (input.ok()) services_.AddResource("input", std::move(input));
-    device_ = std::make_unique<UartDevice>(options);
-    const absl::Status status = device_->Start(services_);
-    ASSERT_TRUE(status.ok()) << status;
+  void SetUp() override {
+    signal(SIGPIPE, SIG_IGN);
+    Start();
+  }
+  // A new process; of the state that was saved, if there is one.
+  void Start(const std::vector<uint8_t>& state = {}) {
+    device_.reset();
+    services_ = LineServices();
+    UniqueFd socket = console_.Connect();
+    socket_ = socket.get();
+    services_.AddResource("console", std::move(socket));
+    device_ = std::make_unique<UartDevice>(UartOptions());
+    ASSERT_TRUE(device_->Start(services_).ok());
+    if (!state.empty()) {
+      const absl::Status status = device_->Restore(state);
+      ASSERT_TRUE(status.ok()) << status;
+    }
+  }
+  std::vector<uint8_t> Save() const {
+    std::vector<uint8_t> state(device_->Describe().saved_state_bytes());
+    state.resize(device_->Save(absl::MakeSpan(state)));
+    return state;
   }
   uint8_t Read(uint8_t offset) { return static_cast<uint8_t>(device_->Read(0, offset, 1)); }
   void Write(uint8_t offset, uint8_t value) { device_->Write(0, offset, 1, value); }
@@ -104,13 +63,27 @@ class UartDeviceTest : public ::testing::Test {
     for (const char c : text) Write(kData, static_cast<uint8_t>(c));
   }
   bool TransmitterReady() { return (Read(kLsr) & 0x20) != 0; }
+  void WantInput() {
+    Write(kFcr, 7);
+    Write(kMcr, kRts);
+  }
+  // Both sides do what they can, several times.
+  void Exchange() {
+    for (int i = 0; i < 20; ++i) {
+      console_.Receive();
+      console_.Send();
+      services_.RunWatches(0);
+    }
+    console_.Receive();
+  }
   // Sends distinguishable bytes for as long as the device takes them.
   std::string FillOutput() {
-    std::string sent;
+    Transmit("!");
+    Exchange();
+    std::string sent = "!";
     while (TransmitterReady() && sent.size() < 4 << 20) {
-      const char c = static_cast<char>('a' + sent.size() % 26);
-      Transmit(std::string(1, c));
-      sent.push_back(c);
+      sent.push_back(static_cast<char>('a' + sent.size() % 26));
+      Transmit(sent.substr(sent.size() - 1));
     }
     EXPECT_FALSE(TransmitterReady()) << "the output never filled up";
     return sent;
@@ -121,7 +94,9 @@ class UartDeviceTest : public ::testing::Test {
     return received;
   }
 
+  FakeConsole console_;
   LineServices services_;
+  int socket_ = -1;
   std::unique_ptr<UartDevice> device_;
 };
 
@@ -133,30 +108,26 @@ TEST_F(UartDeviceTest, DescribesAnIsaSerialPort) {
   EXPECT_EQ(info.platform().port_ranges(0).size(), 8u);
   EXPECT_EQ(info.platform().irq(), 4u);
   ASSERT_EQ(info.required_resources_size(), 1);
-  EXPECT_EQ(info.required_resources(0), "output");
+  EXPECT_EQ(info.required_resources(0), "console");
   const UartOptions second = {.port = 0x2f8, .irq = 3};
   EXPECT_EQ(UartDevice(second).Describe().platform().port_ranges(0).base(), 0x2f8u);
 }
 
-TEST_F(UartDeviceTest, WithoutAnOutputItDoesNotStart) {
+TEST_F(UartDeviceTest, WithoutAConsoleItDoesNotStart) {
   UartDevice device({});
   EXPECT_EQ(device.Start(services_).code(), absl::StatusCode::kNotFound);
 }
 
 TEST_F(UartDeviceTest, WhatTheGuestSendsComesOut) {
-  const Ends ends[] = {MakePipeFromDevice(), MakeSocketPair(), MakeTerminal()};
-  for (const Ends& end : ends) {
-    Start(UniqueFd(dup(end.device.get())));
-    Transmit("hello\r\n");
-    EXPECT_EQ(ReadAvailable(end.other.get()), "hello\r\n");
-    device_.reset();
-    services_ = LineServices();
-  }
+  Transmit("hello");
+  Exchange();
+  EXPECT_EQ(console_.output(), "hello");
+  Transmit(", world\r\n");
+  console_.Receive();
+  EXPECT_EQ(console_.output(), "hello, world\r\n") << "at once";
 }
 
 TEST_F(UartDeviceTest, AWideAccessIsSeveralByteAccesses) {
-  Ends output = MakePipeFromDevice();
-  Start(std::move(output.device));
   device_->Write(0, 3, 2, 0x0b03);  // LCR, MCR
   EXPECT_EQ(device_->Read(0, 3, 2), 0x0b03u);
   Write(kScr, 0x5a);
@@ -164,160 +135,220 @@ TEST_F(UartDeviceTest, AWideAccessIsSeveralByteAccesses) {
 }
 
 TEST_F(UartDeviceTest, ASlowReaderMakesTheTransmitterFullAndNotTheDeviceBlocked) {
-  for (const bool terminal : {false, true}) {
-    Ends output = terminal ? MakeTerminal() : MakePipeFromDevice();
-    Start(std::move(output.device));
-    Write(kIer, 2);
-    const std::string sent = FillOutput();
-    Read(kIir);
-    EXPECT_FALSE(services_.intx());
-
-    std::string received = ReadAvailable(output.other.get());
-    EXPECT_TRUE(services_.RunUntil([&] {
-      received += ReadAvailable(output.other.get());
-      return received.size() == sent.size();
-    })) << received.size()
-        << " of " << sent.size();
-    EXPECT_TRUE(received == sent) << "in order, without loss";
-    EXPECT_TRUE(TransmitterReady());
-    EXPECT_TRUE(services_.intx()) << "the driver is told to go on";
-    EXPECT_EQ(services_.RunWatches(0), 0) << "the wait has ended";
-    device_.reset();
-    services_ = LineServices();
-  }
+  Write(kIer, 2);
+  const std::string sent = FillOutput();
+  Read(kIir);
+  EXPECT_FALSE(services_.intx());
+  EXPECT_TRUE(services_.RunUntil([&] {
+    console_.Receive();
+    return console_.output().size() == sent.size();
+  })) << console_.output().size()
+      << " of " << sent.size();
+  EXPECT_TRUE(console_.output() == sent) << "in order, without loss";
+  EXPECT_TRUE(TransmitterReady());
+  EXPECT_TRUE(services_.intx()) << "the driver is told to go on";
+  EXPECT_EQ(services_.RunWatches(0), 0) << "the wait has ended";
 }
 
 TEST_F(UartDeviceTest, AtItsEndItSendsWhatASlowReaderHadNotTaken) {
-  Ends output = MakePipeFromDevice();
-  Start(std::move(output.device));
   const std::string sent = FillOutput();
-  std::string received = ReadAvailable(output.other.get());
-  EXPECT_LT(received.size(), sent.size());
+  console_.Receive();
+  EXPECT_LT(console_.output().size(), sent.size());
   device_.reset();
-  received += ReadAvailable(output.other.get());
-  EXPECT_TRUE(received == sent) << received.size() << " of " << sent.size();
+  console_.Receive();
+  EXPECT_TRUE(console_.output() == sent) << console_.output().size() << " of " << sent.size();
 }
 
 TEST_F(UartDeviceTest, AtItsEndItDoesNotWaitLongForAReaderThatNeverReads) {
-  Ends output = MakePipeFromDevice();
-  Start(std::move(output.device));
   FillOutput();
   const absl::Time start = absl::Now();
   device_.reset();
   EXPECT_LT(absl::Now() - start, absl::Seconds(5));
 }
 
-TEST_F(UartDeviceTest, TheOutputsModeIsLeftAlone) {
-  Ends output = MakePipeFromDevice();
-  const UniqueFd shared(dup(output.device.get()));
-  Start(std::move(output.device));
-  FillOutput();
-  EXPECT_EQ(fcntl(shared.get(), F_GETFL) & O_NONBLOCK, 0);
+TEST_F(UartDeviceTest, AtRestItSendsNothingAtItsEndAndItsSuccessorSendsItAll) {
+  const std::string sent = FillOutput();
+  device_->SetServing(false);
+  const std::vector<uint8_t> state = Save();
+  console_.Receive();
+  const size_t before = console_.output().size();
+  EXPECT_EQ(services_.RunWatches(0), 0);
+  Start(state);
+  EXPECT_EQ(console_.output().size(), before);
+  Exchange();
+  EXPECT_TRUE(console_.output() == sent) << console_.output().size() << " of " << sent.size();
+}
+
+TEST_F(UartDeviceTest, ServingAgainItGoesOn) {
+  WantInput();
+  Exchange();
+  device_->SetServing(false);
+  EXPECT_TRUE(device_->at_rest());
+  Transmit("out");
+  console_.Type("in");
+  Exchange();
+  EXPECT_EQ(console_.output(), "");
+  EXPECT_EQ(Read(kLsr), 0x60);
+  device_->SetServing(true);
+  Exchange();
+  EXPECT_EQ(console_.output(), "out");
+  EXPECT_EQ(ReceiveAll(), "in");
 }
 
 TEST_F(UartDeviceTest, WithoutAReaderOutputIsDropped) {
-  Ends output = MakePipeFromDevice();
-  output.other.reset();
-  Start(std::move(output.device));
+  Transmit("!");
+  Exchange();
+  console_.ClosesForEver();
   Transmit(std::string(10'000, 'x'));
   EXPECT_EQ(Read(kLsr), 0x60);
-}
-
-TEST_F(UartDeviceTest, AnOutputFileGrowsToItsLimitOnly) {
-  UniqueFd file = *CreateMemfd("log", 0);
-  const UniqueFd other(dup(file.get()));
-  Start(std::move(file), UniqueFd(), {.max_file_bytes = 5});
-  Transmit("1234567890");
-  EXPECT_EQ(Read(kLsr), 0x60) << "the guest goes on";
-  struct stat info;
-  ASSERT_EQ(fstat(other.get(), &info), 0);
-  EXPECT_EQ(info.st_size, 5);
+  WantInput();
+  services_.RunWatches(0);
+  EXPECT_EQ(services_.RunWatches(0), 0) << "its end is told once";
 }
 
 TEST_F(UartDeviceTest, InputWaitsUntilTheGuestIsReadyAndIsNotLostWhenItProbes) {
-  Ends output = MakePipeFromDevice();
-  Ends input = MakePipeToDevice();
-  const int input_fd = input.device.get();
-  Start(std::move(output.device), std::move(input.device));
-  WriteAll(input.other.get(), "typed ahead");
-  EXPECT_FALSE(services_.IsWatched(input_fd));
+  console_.Type("typed ahead");
+  Read(kScr);
+  Exchange();
+  EXPECT_FALSE(services_.IsWatched(socket_));
   Write(kFcr, 7);
   Read(kData);
   Write(kIer, 1);
   Write(kMcr, kRts);
-  EXPECT_TRUE(services_.RunUntil([&] { return services_.intx(); }));
+  Exchange();
+  EXPECT_TRUE(services_.intx());
   EXPECT_EQ(ReceiveAll(), "typed ahead");
   EXPECT_FALSE(services_.intx());
 }
 
 TEST_F(UartDeviceTest, InputWaitsWhileTheFifoIsFull) {
-  Ends output = MakePipeFromDevice();
-  Ends input = MakePipeToDevice();
-  const int input_fd = input.device.get();
-  Start(std::move(output.device), std::move(input.device));
-  Write(kFcr, 1);
-  Write(kMcr, kRts);
+  WantInput();
   std::string sent;
   for (int i = 0; i < 1000; ++i) sent.push_back(static_cast<char>('a' + i % 26));
-  WriteAll(input.other.get(), sent);
-  EXPECT_TRUE(services_.RunUntil([&] { return !services_.IsWatched(input_fd); }));
-
+  console_.Type(sent);
+  Exchange();
+  EXPECT_FALSE(services_.IsWatched(socket_));
   std::string received;
   EXPECT_TRUE(services_.RunUntil([&] {
     received += ReceiveAll();
     return received.size() == sent.size();
   }));
   EXPECT_EQ(received, sent);
-  EXPECT_TRUE(services_.IsWatched(input_fd));
+  EXPECT_TRUE(services_.IsWatched(socket_));
 }
 
-TEST_F(UartDeviceTest, TheEndOfInputEndsItsWatch) {
-  Ends output = MakePipeFromDevice();
-  Ends input = MakePipeToDevice();
-  const int input_fd = input.device.get();
-  Start(std::move(output.device), std::move(input.device));
-  Write(kFcr, 1);
-  Write(kMcr, kRts);
-  WriteAll(input.other.get(), "bye");
-  input.other.reset();
-  EXPECT_TRUE(services_.RunUntil([&] { return !services_.IsWatched(input_fd); }));
-  EXPECT_EQ(ReceiveAll(), "bye");
-  Transmit("still here");
-  EXPECT_EQ(ReadAvailable(output.other.get()), "still here");
-}
-
-TEST_F(UartDeviceTest, InputFromAFileIsReadAsTheGuestTakesIt) {
-  Ends output = MakePipeFromDevice();
-  UniqueFd file = *CreateMemfd("script", 0);
-  const std::string script(100, 's');
-  ASSERT_EQ(pwrite(file.get(), script.data(), script.size(), 0), 100);
-  Start(std::move(output.device), std::move(file));
-  Write(kFcr, 1);
-  EXPECT_EQ(Read(kLsr), 0x60);
-  Write(kMcr, kRts);
-  EXPECT_EQ(ReceiveAll(), script);
-  EXPECT_EQ(Read(kLsr), 0x60);
+TEST_F(UartDeviceTest, InputIsAcknowledgedOnceItIsSaved) {
+  WantInput();
+  Exchange();
+  console_.Type("keys");
+  console_.Send();
+  const int changes = services_.changes;
+  services_.RunWatches(0);
+  EXPECT_EQ(services_.changes, changes + 1) << "to be saved now";
+  console_.Receive();
+  EXPECT_EQ(console_.acknowledged(), 0u);
+  Exchange();
+  EXPECT_EQ(console_.acknowledged(), 4u) << "although the guest has not read it";
 }
 
 TEST_F(UartDeviceTest, EachInterruptIsAnEdgeOfTheLine) {
-  Ends output = MakePipeFromDevice();
-  Ends input = MakePipeToDevice();
-  Start(std::move(output.device), std::move(input.device));
   Write(kFcr, 1);
   Write(kMcr, kRts);
   Write(kIer, 3);
+  Exchange();
   EXPECT_EQ(services_.edges, 1) << "transmitter empty";
   EXPECT_EQ(Read(kIir), 0xc2);
   EXPECT_FALSE(services_.intx());
   Transmit("a");
   EXPECT_EQ(services_.edges, 2);
-  WriteAll(input.other.get(), "b");
-  EXPECT_TRUE(services_.RunUntil([&] { return services_.edges == 3; })) << "a second cause";
+  console_.Type("b");
+  Exchange();
+  EXPECT_EQ(services_.edges, 3) << "a second cause";
   EXPECT_EQ(Read(kData), 'b');
   EXPECT_EQ(services_.edges, 4) << "one dealt with, one left";
   EXPECT_EQ(Read(kIir), 0xc2);
   EXPECT_FALSE(services_.intx());
   EXPECT_EQ(services_.edges, 4);
+}
+
+TEST_F(UartDeviceTest, ASuccessorIsWhatItsPredecessorWas) {
+  WantInput();
+  Write(3, 0x03);
+  Write(kScr, 0x5a);
+  Write(kIer, 5);
+  Transmit("sent");
+  console_.Type("typed");
+  Exchange();
+  EXPECT_TRUE(services_.intx());
+  Start(Save());
+  EXPECT_TRUE(services_.intx()) << "what is pending interrupts again";
+  EXPECT_EQ(Read(3), 0x03);
+  EXPECT_EQ(Read(kScr), 0x5a);
+  EXPECT_EQ(Read(kIer), 5);
+  EXPECT_EQ(Read(kMcr), kRts);
+  EXPECT_EQ(ReceiveAll(), "typed");
+  Exchange();
+  EXPECT_EQ(console_.output(), "sent");
+  EXPECT_EQ(console_.acknowledged(), 5u);
+}
+
+TEST_F(UartDeviceTest, WhatCannotBeAStateIsRefused) {
+  Write(kIer, 1);
+  const std::vector<uint8_t> state = Save();
+  UartDevice device({});
+  services_.AddResource("console", console_.Connect());
+  ASSERT_TRUE(device.Start(services_).ok());
+  EXPECT_FALSE(device.Restore({}).ok());
+  EXPECT_FALSE(device.Restore(absl::MakeConstSpan(state).first(state.size() - 1)).ok());
+  std::vector<uint8_t> too_long = state;
+  too_long.resize(UartDevice({}).Describe().saved_state_bytes() + 1);
+  EXPECT_FALSE(device.Restore(too_long).ok());
+  std::vector<uint8_t> impossible = state;
+  impossible[24] = 0x80;  // of IER
+  EXPECT_FALSE(device.Restore(impossible).ok());
+}
+
+TEST_F(UartDeviceTest, WhatChangesNothingIsNotSaved) {
+  WantInput();
+  Exchange();
+  const int changes = services_.changes;
+  for (const uint8_t offset : {kData, kIer, kIir, kLsr, kMsr, kScr}) Read(offset);
+  Exchange();
+  EXPECT_EQ(services_.changes, changes);
+}
+
+TEST_F(UartDeviceTest, ResetLeavesTheStreamsAlone) {
+  WantInput();
+  Write(kIer, 3);
+  console_.Type("old");
+  Exchange();
+  std::string sent = FillOutput();
+  const int changes = services_.changes;
+  device_->Reset();
+  EXPECT_GT(services_.changes, changes);
+  EXPECT_FALSE(services_.intx());
+  EXPECT_EQ(Read(kIer), 0);
+  EXPECT_EQ(Read(kMcr), 0);
+  Exchange();
+  EXPECT_TRUE(console_.output() == sent) << "it had left the guest";
+  EXPECT_EQ(Read(kLsr), 0x60);
+  console_.Type("new");
+  WantInput();
+  Exchange();
+  EXPECT_EQ(ReceiveAll(), "new");
+}
+
+TEST_F(UartDeviceTest, ItsMetricsCountBytes) {
+  WantInput();
+  Transmit("12345");
+  console_.Type("123");
+  Exchange();
+  v1::DeviceMetrics metrics;
+  device_->AppendMetrics(metrics);
+  ASSERT_GE(metrics.metrics_size(), 2);
+  EXPECT_EQ(metrics.metrics(0).name(), "transmitted_bytes_total");
+  EXPECT_EQ(metrics.metrics(0).value(), 5);
+  EXPECT_EQ(metrics.metrics(1).value(), 3);
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 #include "devices/uart16550/uart_registers.h"
 
+#include <string.h>
+
 #include <algorithm>
+#include <utility>
 
 namespace bulkhead::devices::uart16550 {
 namespace {
@@ -69,7 +72,10 @@ uint8_t UartRegisters::Read(uint8_t offset) {
   switch (offset) {
     case kData:
       if (divisor_access()) return divisor_low_;
-      if (receive_.size() != 0) value = receive_.Pop();
+      if (receive_.size() != 0) {
+        value = receive_.Pop();
+        changed_ = true;
+      }
       break;
     case kInterruptEnable:
       return divisor_access() ? divisor_high_ : interrupt_enable_;
@@ -82,11 +88,11 @@ uint8_t UartRegisters::Read(uint8_t offset) {
       return modem_control_;
     case kLineStatus:
       value = LineStatus();
-      overrun_ = false;
+      changed_ |= std::exchange(overrun_, false);
       break;
     case kModemStatus:
       value = ModemLines() | modem_deltas_;
-      modem_deltas_ = 0;
+      changed_ |= std::exchange(modem_deltas_, uint8_t{0}) != 0;
       break;
     case kScratch:
       return scratch_;
@@ -98,6 +104,7 @@ uint8_t UartRegisters::Read(uint8_t offset) {
 }
 
 void UartRegisters::Write(uint8_t offset, uint8_t value) {
+  changed_ = true;
   switch (offset) {
     case kData:
       if (divisor_access()) {
@@ -173,7 +180,10 @@ uint8_t UartRegisters::InterruptIdentification() const {
 uint8_t UartRegisters::ReadInterruptIdentification() {
   const uint8_t identification = InterruptIdentification();
   // The only cause that reading its name clears.
-  if (identification == kIdTransmitterEmpty) transmitter_empty_pending_ = false;
+  if (identification == kIdTransmitterEmpty) {
+    transmitter_empty_pending_ = false;
+    changed_ = true;
+  }
   return identification | (fifos_enabled_ ? kIdFifosEnabled : 0);
 }
 
@@ -236,6 +246,7 @@ size_t UartRegisters::ReceiveRoom() const {
 void UartRegisters::Receive(absl::Span<const uint8_t> bytes) {
   const size_t count = std::min(bytes.size(), ReceiveRoom());
   for (const uint8_t byte : bytes.first(count)) receive_.Push(byte);
+  changed_ |= count != 0;
   UpdateInterrupt();
 }
 
@@ -246,10 +257,89 @@ absl::Span<const uint8_t> UartRegisters::Transmitted() const {
 
 void UartRegisters::ConsumeTransmitted(size_t count) {
   const bool was_ready = transmitter_ready();
+  changed_ |= count != 0;
   transmit_.Drop(std::min(count, transmit_.size()));
   if (!was_ready && transmitter_ready()) transmitter_empty_pending_ = true;
   UpdateInterrupt();
 }
+
+// The beginning of what is saved; the transmitted bytes follow, as many as there are.
+struct UartRegisters::Saved {
+  uint8_t interrupt_enable;
+  uint8_t line_control;
+  uint8_t modem_control;
+  uint8_t modem_deltas;
+  uint8_t scratch;
+  uint8_t divisor_low;
+  uint8_t divisor_high;
+  uint8_t fifos_enabled;
+  uint8_t receive_trigger;
+  uint8_t overrun;
+  uint8_t transmitter_empty_pending;
+  uint8_t receive_count;
+  uint8_t receive[kFifoBytes];
+};
+
+size_t UartRegisters::Save(absl::Span<uint8_t> bytes) const {
+  static_assert(sizeof(Saved) + kTransmitBytes <= kMaxSavedBytes);
+  Saved saved = {.interrupt_enable = interrupt_enable_,
+                 .line_control = line_control_,
+                 .modem_control = modem_control_,
+                 .modem_deltas = modem_deltas_,
+                 .scratch = scratch_,
+                 .divisor_low = divisor_low_,
+                 .divisor_high = divisor_high_,
+                 .fifos_enabled = fifos_enabled_,
+                 .receive_trigger = receive_trigger_,
+                 .overrun = overrun_,
+                 .transmitter_empty_pending = transmitter_empty_pending_,
+                 .receive_count = static_cast<uint8_t>(receive_.size()),
+                 .receive = {}};
+  receive_.CopyTo(saved.receive);
+  memcpy(bytes.data(), &saved, sizeof(saved));
+  transmit_.CopyTo(bytes.data() + sizeof(saved));
+  return sizeof(saved) + transmit_.size();
+}
+
+bool UartRegisters::Restore(absl::Span<const uint8_t> bytes) {
+  Saved saved;
+  if (bytes.size() < sizeof(saved)) return false;
+  memcpy(&saved, bytes.data(), sizeof(saved));
+  bytes.remove_prefix(sizeof(saved));
+  const bool is_possible =
+      (saved.interrupt_enable & ~kAllCauses) == 0 &&
+      (saved.modem_control & ~kModemControlBits) == 0 && saved.modem_deltas <= 0x0f &&
+      saved.fifos_enabled <= 1 && saved.overrun <= 1 && saved.transmitter_empty_pending <= 1 &&
+      std::count(kTriggerLevels.begin(), kTriggerLevels.end(), saved.receive_trigger) == 1 &&
+      saved.receive_count <= (saved.fifos_enabled != 0 ? kFifoBytes : 1) &&
+      bytes.size() <= kTransmitBytes;
+  if (!is_possible) return false;
+  *this = UartRegisters();
+  interrupt_enable_ = saved.interrupt_enable;
+  line_control_ = saved.line_control;
+  modem_control_ = saved.modem_control;
+  modem_deltas_ = saved.modem_deltas;
+  scratch_ = saved.scratch;
+  divisor_low_ = saved.divisor_low;
+  divisor_high_ = saved.divisor_high;
+  fifos_enabled_ = saved.fifos_enabled != 0;
+  receive_trigger_ = saved.receive_trigger;
+  overrun_ = saved.overrun != 0;
+  transmitter_empty_pending_ = saved.transmitter_empty_pending != 0;
+  for (size_t i = 0; i < saved.receive_count; ++i) receive_.Push(saved.receive[i]);
+  for (const uint8_t byte : bytes) transmit_.Push(byte);
+  UpdateInterrupt();
+  return true;
+}
+
+void UartRegisters::Reset() {
+  const Fifo<kTransmitBytes> transmit = transmit_;
+  *this = UartRegisters();
+  transmit_ = transmit;
+  changed_ = true;
+}
+
+bool UartRegisters::TakeChanged() { return std::exchange(changed_, false); }
 
 bool UartRegisters::TakeInterruptEdge() {
   const bool edge = edge_;

@@ -43,6 +43,18 @@ class UartRegisters {
   // The first `count` bytes of Transmitted() are gone.
   void ConsumeTransmitted(size_t count);
 
+  // --- What outlives the process ---------------------------------------------------------------
+  // All of it as bytes, at most kMaxSavedBytes. How many were written.
+  static constexpr size_t kMaxSavedBytes = 32 + kTransmitBytes;
+  size_t Save(absl::Span<uint8_t> bytes) const;
+  // Becomes what was saved; what is pending is an edge of the line. False: `bytes` cannot be, and
+  // nothing has changed.
+  bool Restore(absl::Span<const uint8_t> bytes);
+  // True if what Save() gives has changed since the last call.
+  bool TakeChanged();
+  // State after power-on. What was transmitted has left the guest, and stays.
+  void Reset();
+
   // --- The interrupt line ----------------------------------------------------------------------
   // True while any enabled cause is pending.
   bool interrupt() const { return pending_ != 0; }
@@ -68,6 +80,9 @@ class UartRegisters {
       count -= n;
     }
     void Clear() { first = count = 0; }
+    void CopyTo(uint8_t* out) const {
+      for (size_t i = 0; i < count; ++i) out[i] = bytes[(first + i) % kCapacity];
+    }
 
     std::array<uint8_t, kCapacity> bytes = {};
     size_t first = 0;
@@ -91,6 +106,8 @@ class UartRegisters {
   void LoopBack(uint8_t byte);
   void UpdateInterrupt();
 
+  struct Saved;
+
   Fifo<kFifoBytes> receive_;
   Fifo<kTransmitBytes> transmit_;
 
@@ -106,8 +123,10 @@ class UartRegisters {
   bool overrun_ = false;
   bool transmitter_empty_pending_ = false;  // the THRE interrupt's latch
 
+  // Not saved: they follow from the rest.
   uint8_t pending_ = 0;  // causes, as of the last UpdateInterrupt()
   bool edge_ = false;
+  bool changed_ = false;
 };
 
 }  // namespace bulkhead::devices::uart16550

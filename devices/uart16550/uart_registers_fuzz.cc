@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include <algorithm>
+#include <array>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -47,6 +48,27 @@ void RequireThatServingEnds(UartRegisters uart) {
   Require(false);
 }
 
+// What was saved and restored behaves as what it was.
+UartRegisters Successor(const UartRegisters& uart) {
+  std::array<uint8_t, UartRegisters::kMaxSavedBytes> bytes;
+  const size_t size = uart.Save(absl::MakeSpan(bytes));
+  Require(size <= bytes.size());
+  UartRegisters successor;
+  Require(successor.Restore(absl::MakeConstSpan(bytes).first(size)));
+  Require(successor.interrupt() == uart.interrupt());
+  Require(successor.Transmitted().size() <= UartRegisters::kTransmitBytes);
+  Require(successor.ReceiveRoom() == uart.ReceiveRoom());
+  return successor;
+}
+
+// Bytes that nothing has saved: refused, or a state that can be.
+void RestoreAny(absl::Span<const uint8_t> bytes) {
+  UartRegisters uart;
+  if (!uart.Restore(bytes)) return;
+  RequireThatServingEnds(uart);
+  Successor(uart);
+}
+
 class Session {
  public:
   void Step(uint8_t what, uint8_t value) {
@@ -70,6 +92,10 @@ class Session {
     Require(edge || before || !uart_.interrupt());  // a rise of the line is an edge
     // Not after every step: it copies the registers and their buffers.
     if ((++steps_ & 15) == 0) RequireThatServingEnds(uart_);
+    if ((steps_ & 63) == 0) {
+      uart_ = Successor(uart_);
+      uart_.TakeInterruptEdge();
+    }
   }
 
  private:
@@ -83,5 +109,6 @@ class Session {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {  // NOLINT
   bulkhead::devices::uart16550::Session session;
   for (size_t i = 0; i + 1 < size; i += 2) session.Step(data[i], data[i + 1]);
+  bulkhead::devices::uart16550::RestoreAny(absl::MakeConstSpan(data, size));
   return 0;
 }

@@ -39,8 +39,9 @@ Devices; each flag starts one process, and may be given several times
   --disk path=FILE[,readonly][,name=NAME][,slot=N]
                     virtio-blk over a file or block device
   --rng[=NAME]      virtio entropy source
-  --console=stdio|none
-                    serial port on this terminal  (default: stdio, or none with --config)
+  --console=stdio|detached|none
+                    serial port: on this terminal, or for vmctl console only
+                                                  (default: stdio, or none with --config)
   --device name=NAME,binary=BIN[,arg=FLAG]...[,file:RES=PATH]...[,rofile:RES=PATH]...[,slot=N]
                     any device binary; RES is the resource's name. ',,' is a literal comma.
                     Also timeout=5s, how long an access may wait, and poll=50us, how long
@@ -221,16 +222,13 @@ absl::Status ParseDevice(absl::string_view text, CommandLine& line) {
   return absl::OkStatus();
 }
 
-void AddConsole(CommandLine& line, absl::string_view place) {
+void AddConsole(CommandLine& line, absl::string_view place, bool standard_streams) {
   v1::DeviceConfig& device = AddDevice(line, place);
   device.set_name("console");
   device.set_binary("uart16550");
-  v1::ResourceConfig& input = *device.add_resources();
-  input.set_name("input");
-  input.mutable_standard_input();
-  v1::ResourceConfig& output = *device.add_resources();
-  output.set_name("output");
-  output.mutable_standard_output();
+  v1::ResourceConfig& console = *device.add_resources();
+  console.set_name("console");
+  console.mutable_console()->set_standard_streams(standard_streams);
 }
 
 // Sets the one field that a plain flag stands for.
@@ -342,10 +340,12 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         break;
       }
       case kConsole:
-        if (value != "stdio" && value != "none") {
-          return FlagError("--console", absl::StrCat("\"", value, "\" is unknown; stdio or none"));
+        if (value != "stdio" && value != "detached" && value != "none") {
+          return FlagError("--console",
+                           absl::StrCat("\"", value, "\" is unknown; stdio, detached or none"));
         }
-        if (value == "stdio" && !console_given) AddConsole(line, "--console");
+        if (console_given) return FlagError("--console", "given twice; there is one");
+        if (value != "none") AddConsole(line, "--console", value == "stdio");
         console_given = true;
         break;
       case kDeviceDir:
@@ -361,7 +361,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         RETURN_IF_ERROR(ApplyScalar(flag, value, line));
     }
   }
-  if (!has_file && !console_given) AddConsole(line, "--console");
+  if (!has_file && !console_given) AddConsole(line, "--console", true);
   if (line.config.memory().empty() && line.places.count("memory") == 0)
     line.config.set_memory("512M");
   // The wire cannot tell "0" from "not given"; a place can.

@@ -100,7 +100,36 @@ TEST_F(ConfigTest, FlagsMakeTheCommonCase) {
   EXPECT_EQ(spec->devices[0].name, "disk0");
   EXPECT_EQ(spec->devices[1].name, "rng0");
   EXPECT_EQ(spec->devices[2].name, "console");
-  EXPECT_TRUE(spec->uses_standard_input);
+  ASSERT_EQ(spec->devices[2].resources.size(), 1u);
+  EXPECT_TRUE(spec->devices[2].resources[0].is_console);
+  EXPECT_TRUE(spec->devices[2].resources[0].has_standard_streams);
+  EXPECT_TRUE(spec->uses_standard_streams);
+}
+
+TEST_F(ConfigTest, AConsoleIsOnTheStandardStreamsOrDetachedOrNotThere) {
+  absl::StatusOr<VmSpec> spec = FromFlags({"--kernel=$DIR/vmlinux", "--console=detached"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  ASSERT_EQ(spec->devices.size(), 1u);
+  EXPECT_TRUE(spec->devices[0].resources[0].is_console);
+  EXPECT_FALSE(spec->devices[0].resources[0].has_standard_streams);
+  EXPECT_FALSE(spec->uses_standard_streams);
+
+  spec = FromFlags({"--kernel=$DIR/vmlinux", "--console=none"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_TRUE(spec->devices.empty());
+
+  spec = FromText(R"(
+      kernel { path: "$DIR/vmlinux" } memory: "64M" cpus: 1
+      devices {
+        name: "com1" binary: "uart16550"
+        resources { name: "console" console { standard_streams: true } }
+      }
+      devices { name: "com2" binary: "uart16550" resources { name: "console" console {} } })");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_TRUE(spec->uses_standard_streams);
+  EXPECT_TRUE(spec->devices[0].resources[0].has_standard_streams);
+  EXPECT_TRUE(spec->devices[1].resources[0].is_console);
+  EXPECT_FALSE(spec->devices[1].resources[0].has_standard_streams);
 }
 
 TEST_F(ConfigTest, FlagsAreLaidOverTheFile) {
@@ -186,7 +215,16 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
               "devices { name: \"b\" binary: \"virtio_rng\" pci_slot: 3 }",
        "devices[1].pci_slot: 3 is taken"},
       {good + "devices { name: \"a\" binary: \"virtio_blk\" resources { name: \"disk\" } }",
-       "devices[0].resources[0]: has no source"},
+       "devices[0].resources[0]: has no source; give file or console"},
+      {good + "devices { name: \"a\" binary: \"uart16550\"\n"
+              "resources { name: \"console\" console { standard_streams: true } } }\n"
+              "devices { name: \"b\" binary: \"uart16550\"\n"
+              "resources { name: \"console\" console { standard_streams: true } } }",
+       "vm.textproto:7: devices[1].resources[0].console.standard_streams: the standard streams are "
+       "given to devices[0].resources[0] already"},
+      {good + "devices { name: \"a\" binary: \"uart16550\" resources { name: \"x\" console {} }\n"
+              "resources { name: \"y\" console {} } }",
+       "vm.textproto:5: devices[0].resources[1]: is a second console"},
       {good + "devices { name: \"a\" binary: \"virtio_blk\"\n"
               "resources { name: \"disk\" file { path: \"/no/disk\" } } }",
        "vm.textproto:5: devices[0].resources[0].file.path: cannot open \"/no/disk\" for writing"},
@@ -211,7 +249,9 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
       {{"--kernel=$DIR/vmlinux", "--disk=$DIR/disk.img"}, "--disk: \""},
       {{"--kernel=$DIR/vmlinux", "--disk=readonly"}, "--disk: no path=FILE given"},
       {{"--kernel=$DIR/vmlinux", "--disk=path=/no/disk"}, "--disk: cannot open \"/no/disk\""},
-      {{"--kernel=$DIR/vmlinux", "--console=vga"}, "--console: \"vga\" is unknown"},
+      {{"--kernel=$DIR/vmlinux", "--console=vga"},
+       "--console: \"vga\" is unknown; stdio, detached"},
+      {{"--kernel=$DIR/vmlinux", "--console=none", "--console=stdio"}, "--console: given twice"},
       {{"--kernel=$DIR/vmlinux", "--rng=a", "--rng=a"}, "--rng: \"a\" is taken"},
       {{"--frobnicate"}, "--frobnicate: unknown"},
       {{"vmlinux"}, "\"vmlinux\" is not a flag"},

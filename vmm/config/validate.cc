@@ -57,12 +57,13 @@ class Validator {
   absl::StatusOr<std::string> FindBinary(const std::string& field, const std::string& name) const;
   absl::StatusOr<DeviceSpec> Device(const std::string& field, const v1::DeviceConfig& config);
   absl::StatusOr<ResourceSpec> Resource(const std::string& field, const v1::ResourceConfig& config);
+  absl::Status StandardStreams(const std::string& field);
 
   const FieldPlaces& places_;
   const HostLimits& host_;
   std::set<std::string> device_names_;
   std::set<uint32_t> pci_slots_;
-  std::string standard_input_user_;  // field path of the device that has it
+  std::string standard_streams_user_;  // field path of the console that has them
 };
 
 absl::Status Validator::Error(const std::string& field, absl::string_view problem) const {
@@ -204,24 +205,31 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
                                          spec.read_only, /*lock=*/true));
       return spec;
     }
-    case v1::ResourceConfig::kStandardInput:
-      if (!standard_input_user_.empty()) {
-        return Error(field, absl::StrCat("standard input is given to ", standard_input_user_,
-                                         " already; only one device can read it"));
-      }
-      standard_input_user_ = field;
-      spec.read_only = true;
-      spec.fd = UniqueFd(fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 5));
-      break;
-    case v1::ResourceConfig::kStandardOutput:
-      spec.fd = UniqueFd(fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 5));
-      break;
     case v1::ResourceConfig::kConsole:
+      spec.is_console = true;
+      spec.has_standard_streams = config.console().standard_streams();
+      if (spec.has_standard_streams) RETURN_IF_ERROR(StandardStreams(field));
+      return spec;
     case v1::ResourceConfig::SOURCE_NOT_SET:
-      return Error(field, "has no source; give file, standard_input or standard_output");
+      break;
   }
-  if (!spec.fd.ok()) return Error(field, "this process has no such stream: it is closed");
-  return spec;
+  return Error(field, "has no source; give file or console");
+}
+
+absl::Status Validator::StandardStreams(const std::string& field) {
+  const std::string flag = absl::StrCat(field, ".console.standard_streams");
+  if (!standard_streams_user_.empty()) {
+    return Error(flag, absl::StrCat("the standard streams are given to ", standard_streams_user_,
+                                    " already; only one console can have them"));
+  }
+  standard_streams_user_ = field;
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO}) {
+    if (fcntl(fd, F_GETFD) < 0) {
+      return Error(flag, absl::StrCat("this process's standard ",
+                                      fd == STDIN_FILENO ? "input" : "output", " is closed"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
@@ -265,12 +273,16 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
     }
   }
   std::set<std::string> resource_names;
+  bool has_console = false;
   for (int i = 0; i < config.resources_size(); ++i) {
     const std::string resource_field = absl::StrCat(field, ".resources[", i, "]");
     ASSIGN_OR_RETURN(ResourceSpec resource, Resource(resource_field, config.resources(i)));
     if (!resource_names.insert(resource.name).second) {
       return Error(absl::StrCat(resource_field, ".name"),
                    absl::StrCat("\"", resource.name, "\" is given twice"));
+    }
+    if (resource.is_console && std::exchange(has_console, true)) {
+      return Error(resource_field, "is a second console; a device has one");
     }
     spec.resources.push_back(std::move(resource));
   }
@@ -319,7 +331,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
                      Device(absl::StrCat("devices[", i, "]"), config.devices(i)));
     spec.devices.push_back(std::move(device));
   }
-  spec.uses_standard_input = !standard_input_user_.empty();
+  spec.uses_standard_streams = !standard_streams_user_.empty();
   return spec;
 }
 

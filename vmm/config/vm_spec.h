@@ -17,6 +17,9 @@ struct ResourceSpec {
   std::string name;
   UniqueFd fd = {};
   bool read_only = false;
+  // Instead of `fd`: a console, which the machine makes and connects.
+  bool is_console = false;
+  bool has_standard_streams = false;  // the console
   // If set, instead of `fd`: called before each process of the device is attached, when the one
   // before it is dead, for the descriptor to hand over. It stays the callee's, until the next call.
   // -1: there is none.
@@ -68,10 +71,10 @@ struct VmSpec {
   uint64_t memory_bytes = 0;  // a multiple of 1 MiB
   uint32_t cpus = 0;
   std::vector<DeviceSpec> devices;
-  bool uses_standard_input = false;
-  bool reboot_on_reset = true;  // else the VM ends when the guest asks for a reset
-  bool has_control = true;      // a control plane
-  std::string control_socket;   // its path; empty: the default place of `name`
+  bool uses_standard_streams = false;  // a console does
+  bool reboot_on_reset = true;         // else the VM ends when the guest asks for a reset
+  bool has_control = true;             // a control plane
+  std::string control_socket;          // its path; empty: the default place of `name`
 };
 
 }  // namespace bulkhead::vmm

@@ -294,6 +294,7 @@ void Hub::WriteOutput() {
 }
 
 size_t Hub::InputRoom() {
+  if (!socket_.ok()) return 0;  // nobody wants any yet: it stays for who comes after this program
   const size_t kept =
       exchange_->WithStream([](const DeviceStream& stream) { return stream.kept_input(); });
   return kMaxKeptOfInput - std::min(kMaxKeptOfInput, kept);

@@ -17,6 +17,8 @@ namespace {
 
 constexpr absl::Duration kVcpuStopTimeout = absl::Seconds(5);
 constexpr absl::Duration kPauseTimeout = absl::Seconds(5);
+// What a slow reader of the console is given at the end.
+constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(500);
 
 // The vmm or its host failed: whatever code the layer below had for it.
 absl::Status AsVmmError(const absl::Status& status) {
@@ -61,6 +63,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
   ASSIGN_OR_RETURN(machine->work_, WorkQueue::Create());
   ASSIGN_OR_RETURN(machine->end_, VmEndLatch::Create());
   ASSIGN_OR_RETURN(machine->monitor_, ProcessMonitor::Create());
+  ASSIGN_OR_RETURN(machine->consoles_, Consoles::Create(spec.devices));
 
   // Device processes start while this thread sets KVM up: neither needs the other.
   absl::StatusOr<std::vector<std::unique_ptr<RemoteDevice>>> devices;
@@ -189,6 +192,7 @@ VmEnd Machine::EndAll() {
   }
   for (const auto& device : devices_) device->AskToStop();
   for (const auto& device : devices_) device->Stop();
+  consoles_.Drain(kLastOutputTimeout);
   if (work_ != nullptr) {
     work_->Close();
     work_->Run();

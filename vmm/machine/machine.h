@@ -19,6 +19,7 @@
 #include "proto/vm_control.pb.h"
 #include "vmm/boot/boot.h"
 #include "vmm/config/vm_spec.h"
+#include "vmm/console/consoles.h"
 #include "vmm/control/vm_operations.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/machine/guest_platform.h"
@@ -123,6 +124,7 @@ class Machine final : public VmOperations {
   std::unique_ptr<WorkQueue> work_;
   std::unique_ptr<VmEndLatch> end_;
   std::unique_ptr<Kvm> kvm_;
+  Consoles consoles_;
   std::unique_ptr<ProcessMonitor> monitor_;
   std::vector<std::unique_ptr<RemoteDevice>> devices_;  // does not change after Create()
 

@@ -102,8 +102,8 @@ void Machine::StartDevice(absl::string_view, Done done) {
   done(absl::UnimplementedError("devices cannot be started yet"));
 }
 
-absl::StatusOr<ConsoleHub*> Machine::Console(absl::string_view) {
-  return absl::NotFoundError("the VM has no console");
+absl::StatusOr<ConsoleHub*> Machine::Console(absl::string_view device) {
+  return consoles_.Find(device);
 }
 
 }  // namespace bulkhead::vmm

@@ -119,7 +119,8 @@ DeviceEndpoints::Offer DeviceEndpoints::MakeOffer(absl::string_view device_name,
     AddDescriptor(offer, v1::Descriptor::INTX_RESAMPLE, intx_resample_.fd());
   }
   for (const ResourceSpec& resource : resources_) {
-    v1::Descriptor& descriptor = AddDescriptor(offer, v1::Descriptor::RESOURCE, resource.fd.get());
+    const int fd = resource.connect ? resource.connect() : resource.fd.get();
+    v1::Descriptor& descriptor = AddDescriptor(offer, v1::Descriptor::RESOURCE, fd);
     descriptor.set_name(resource.name);
     descriptor.set_read_only(resource.read_only);
   }
