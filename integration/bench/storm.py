@@ -1,0 +1,98 @@
+"""Kills device processes at random moments under a guest that works without a pause.
+
+The guest checks every byte and every completion. bare-metal: the program disk_storm, at full speed
+on /dev/kvm; every completed write must be on the disk afterwards, every completion come once. linux:
+a Debian guest with console, disk and entropy source, in the testbed where this machine's KVM cannot
+run it; no request may fail, no byte be wrong, its kernel log must stay clean and its uptime unbroken.
+
+A stall is the time from a kill to the first request completed after it. Exit code 1 if anything was
+lost, doubled or wrong.
+"""
+import json
+import os
+import subprocess
+
+from integration.bench import host, table
+from integration.bench.processes import BenchError
+
+HELP = "kill device processes under load: nothing lost, and how long the guest waited"
+
+_PROGRAM = "//integration/storm:storm_program"
+_AIMS_MS = {False: (15, 40), True: (2, 10)}  # with a spare or without: p50 and p99
+
+
+def add_arguments(parser):
+    parser.add_argument("--kills", type=int, default=200, metavar="N",
+                        help="device processes to kill (default: %(default)s)")
+    parser.add_argument("--guest", choices=["bare-metal", "linux"], default="bare-metal")
+    parser.add_argument("--way", choices=["kill", "stop", "all"], default="kill",
+                        help="SIGKILL or SIGSTOP to the disk's process, or SIGKILL to all at once")
+    parser.add_argument("--spare", action="store_true", help="with a warm spare for each device")
+    parser.add_argument("--max-interval", default=None, metavar="TIME",
+                        help="between two kills, at random from 0 (default: 40ms; linux: 300ms)")
+    parser.add_argument("--guest-options", default="", metavar="OPTION,...",
+                        help="of disk_storm: depth=1, indirect=1, event_index=1, ...")
+    parser.add_argument("--check", action="store_true", help="exit with 3 if an aim is missed")
+
+
+def percentile(values, percent):
+    """The value that `percent` of all do not exceed: nearest rank."""
+    ordered = sorted(values)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
+
+
+def _command(args):
+    program, = host.build([_PROGRAM])
+    runfiles = program + ".runfiles"
+    interval = args.max_interval or ("300ms" if args.guest == "linux" else "40ms")
+    command = [program, "--guest=" + args.guest, "--way=" + args.way, "--kills=%d" % args.kills,
+               "--max_interval=" + interval, "--guest_options=" + args.guest_options]
+    if args.spare:
+        command.append("--spare")
+    command = ["env", "TEST_SRCDIR=" + runfiles, *command]
+    if args.guest == "linux":
+        probe = subprocess.run([os.path.join(host.ROOT, "tools/testbed"), "--probe", "--quiet"],
+                               capture_output=True, text=True, check=False)
+        if probe.stdout.split()[:1] != ["native"]:
+            command = [os.path.join(host.ROOT, "tools/testbed"), "--timeout=30m", "--", *command]
+    return command
+
+
+def run(args):
+    """Returns (exit code, figures for --json)."""
+    if args.guest == "bare-metal":
+        host.require_kvm()
+    facts = host.describe()
+    result = subprocess.run(_command(args), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                            text=True, timeout=3600, check=False)
+    if not result.stdout.strip().startswith("{"):
+        raise BenchError("the storm was not finished")
+    report = json.loads(result.stdout)
+    print("%s, %d CPUs, Linux %s; %s guest, %s%s" % (
+        facts["cpu"], facts["cpus"], facts["kernel"], args.guest,
+        {"kill": "SIGKILL to the disk's process", "stop": "SIGSTOP to the disk's process",
+         "all": "SIGKILL to all device processes"}[args.way],
+        ", with a warm spare" if args.spare else ""))
+    print()
+    rows = [["processes hit", report["kills"]], ["requests completed", report["requests"]],
+            ["requests failed", report["failed"]], ["wrong bytes", report["wrong_bytes"]],
+            ["seconds", "%.1f" % report["seconds"]],
+            ["longest stall (ms)", "%.1f" % report["longest_stall_ms"]]]
+    aims = []
+    if report["stalls_ms"] and args.way == "kill":
+        p50, p99 = (percentile(report["stalls_ms"], p) for p in (50, 99))
+        rows += [["kill to first completion, p50 (ms)", "%.1f" % p50],
+                 ["kill to first completion, p99 (ms)", "%.1f" % p99]]
+        for name, value, aim in zip(("p50", "p99"), (p50, p99), _AIMS_MS[args.spare]):
+            aims.append({"text": "%s within %d ms" % (name, aim), "met": value <= aim})
+    for line in table.render(["", ""], rows):
+        print(line)
+    for problem in report["problems"]:
+        print("PROBLEM: " + problem)
+    for aim in aims:
+        print("%s: %s" % ("met   " if aim["met"] else "MISSED", aim["text"]))
+    figures = {"benchmark": "storm", "machine": facts, "guest": args.guest, "way": args.way,
+               "spare": args.spare, "aims": aims, **report}
+    if result.returncode != 0:
+        return 1, figures
+    return (3 if args.check and not all(aim["met"] for aim in aims) else 0), figures
