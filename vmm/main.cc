@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <memory>
@@ -15,9 +16,14 @@
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "base/release_startup_pages.h"
+#include "base/status_macros.h"
 #include "base/unique_fd.h"
+#include "proto/control_socket.h"
 #include "vmm/config/command_line.h"
 #include "vmm/config/validate.h"
+#include "vmm/control/control_server.h"
+#include "vmm/control/listening_socket.h"
+#include "vmm/control/named_socket.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/raw_terminal.h"
 #include "vmm/vcpu/vm_end.h"
@@ -43,6 +49,20 @@ UniqueFd TakeSignals() {
   return UniqueFd(signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
+// Opens the control socket, if there is to be one, and gives the VM the name that goes with it.
+absl::StatusOr<std::optional<ListeningSocket>> OpenControlSocket(VmSpec& spec) {
+  if (!spec.has_control) return std::nullopt;
+  if (!spec.control_socket.empty()) {
+    absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(spec.control_socket);
+    if (!socket.ok()) return absl::InvalidArgumentError(socket.status().message());
+    return std::optional<ListeningSocket>(*std::move(socket));
+  }
+  ASSIGN_OR_RETURN(NamedSocket named,
+                   OpenNamedSocket(RuntimeDirectory(), spec.name, spec.name_given));
+  spec.name = named.vm_name;
+  return std::optional<ListeningSocket>(std::move(named.socket));
+}
+
 // Serves the VM until its end, or until a signal ends it.
 VmEnd RunToEnd(Machine& machine, int signals) {
   while (true) {
@@ -58,6 +78,7 @@ VmEnd RunToEnd(Machine& machine, int signals) {
 
 int Run(int argc, char** argv) {
   const absl::Time started = absl::Now();
+  umask(0077);  // what it makes is its user's alone
   InitLog("vmm", LogLevel::kInfo);
   absl::StatusOr<CommandLine> line = ParseCommandLine(argc, argv);
   if (!line.ok()) return Report(line.status());
@@ -78,18 +99,29 @@ int Run(int argc, char** argv) {
 
   const UniqueFd signals = TakeSignals();
   const bool uses_terminal = spec->uses_standard_streams;
+  // Before anything that takes time: whoever connects waits until the VM runs.
+  absl::StatusOr<std::optional<ListeningSocket>> socket = OpenControlSocket(*spec);
+  if (!socket.ok()) return Report(socket.status());
   absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Create(*std::move(spec));
   if (!machine.ok()) return Report(machine.status());
 
   std::optional<RawTerminal> terminal;
   if (uses_terminal) terminal.emplace();
   if (const absl::Status status = (*machine)->Start(); !status.ok()) return Report(status);
-  ReleaseStartupPages();
   LogDebug(absl::StrCat("the guest runs, ", absl::FormatDuration(absl::Now() - started),
                         " after the start"));
 
+  std::unique_ptr<ControlServer> control;
+  if (socket->has_value()) {
+    absl::StatusOr<std::unique_ptr<ControlServer>> server =
+        ControlServer::Start(**machine, **std::move(socket));
+    if (!server.ok()) return Report(server.status());
+    control = *std::move(server);
+  }
+  ReleaseStartupPages();
   const VmEnd end = RunToEnd(**machine, signals.get());
   terminal.reset();
+  control.reset();
   const std::string text = absl::StrCat("the VM ended: ", Name(end.reason),
                                         end.message.empty() ? "" : ": ", end.message);
   const bool expected = end.reason == EndReason::kPowerOff || end.reason == EndReason::kReset;

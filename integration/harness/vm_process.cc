@@ -62,6 +62,10 @@ std::string DataFile(absl::string_view path) {
 absl::StatusOr<std::unique_ptr<VmProcess>> VmProcess::Start(const std::vector<std::string>& flags) {
   // A guest that is gone must not end the test by SIGPIPE.
   signal(SIGPIPE, SIG_IGN);
+  // For control sockets: a test's sandbox has no writable /run.
+  if (const char* folder = getenv("TEST_TMPDIR"); folder != nullptr) {
+    setenv("XDG_RUNTIME_DIR", folder, /*overwrite=*/0);
+  }
   ASSIGN_OR_RETURN(Pipe input, MakePipe());
   ASSIGN_OR_RETURN(Pipe output, MakePipe());
   ASSIGN_OR_RETURN(Pipe log, MakePipe());

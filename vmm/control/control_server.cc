@@ -198,10 +198,9 @@ void ControlServer::Impl::TellHealth() {
 }
 
 absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(VmOperations& vm,
-                                                                    const std::string& socket_path,
+                                                                    ListeningSocket socket,
                                                                     const ControlLimits& limits) {
   ASSIGN_OR_RETURN(EventFd wake, EventFd::Create());
-  ASSIGN_OR_RETURN(ListeningSocket socket, ListeningSocket::Open(socket_path));
   auto impl = std::make_unique<Impl>(vm, std::move(socket), std::move(wake), limits);
   RETURN_IF_ERROR(impl->Start());
   return std::unique_ptr<ControlServer>(new ControlServer(std::move(impl)));

@@ -2,10 +2,10 @@
 #define BULKHEAD_VMM_CONTROL_CONTROL_SERVER_H_
 
 #include <memory>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "vmm/control/listening_socket.h"
 #include "vmm/control/vm_operations.h"
 
 namespace bulkhead::vmm {
@@ -31,11 +31,10 @@ struct ControlLimits {
 // threads do the rest.
 class ControlServer {
  public:
-  // `vm`, its events() and its consoles outlive the server. A socket that nobody serves any more
-  // is replaced. Errors: InvalidArgument (the path), AlreadyExists (somebody serves it, or it is
-  // no socket), as bind(2), Internal (gRPC did not start). One message for the operator.
+  // `vm`, its events() and its consoles outlive the server. Who has connected to `socket` before
+  // is served now. Errors: as eventfd(2), Internal (gRPC did not start).
   static absl::StatusOr<std::unique_ptr<ControlServer>> Start(VmOperations& vm,
-                                                              const std::string& socket_path,
+                                                              ListeningSocket socket,
                                                               const ControlLimits& limits = {});
   // Removes the socket, sends what events and output there are, and ends what still goes on with
   // UNAVAILABLE and the reason why the VM ends. Blocks for limits.farewell and a little.

@@ -132,7 +132,7 @@ TEST(ControlServerTest, ErrorsKeepTheirCodeAndTheirAdvice) {
 TEST(ControlServerTest, ASecondServerForTheSocketIsRefused) {
   TestServer server;
   FakeVm vm;
-  EXPECT_TRUE(absl::IsAlreadyExists(ControlServer::Start(vm, server.path).status()));
+  EXPECT_TRUE(absl::IsAlreadyExists(ListeningSocket::Open(server.path).status()));
   const std::unique_ptr<Stub> stub = server.NewStub();
   v1::VmStatus status;
   EXPECT_TRUE(Call(*stub, &Stub::GetStatus, v1::GetStatusRequest(), status).ok());

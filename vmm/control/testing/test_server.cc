@@ -14,7 +14,13 @@ namespace bulkhead::vmm {
 
 TestServer::TestServer(const ControlLimits& limits)
     : path(absl::StrCat(::testing::TempDir(), "/", getpid(), ".sock")) {
-  absl::StatusOr<std::unique_ptr<ControlServer>> started = ControlServer::Start(vm, path, limits);
+  absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(path);
+  if (!socket.ok()) {
+    ADD_FAILURE() << socket.status();
+    return;
+  }
+  absl::StatusOr<std::unique_ptr<ControlServer>> started =
+      ControlServer::Start(vm, *std::move(socket), limits);
   if (started.ok()) {
     server = *std::move(started);
   } else {
