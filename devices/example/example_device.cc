@@ -2,10 +2,9 @@
 
 #include <string.h>
 
-#include <algorithm>
-#include <chrono>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "proto/contract.h"
 
 namespace bulkhead::devices::example {
@@ -37,17 +36,7 @@ void WriteWideRegister(uint64_t& wide, bool high_half, uint8_t size_bytes, uint6
   }
 }
 
-// Occupies the model's thread, which a device must not do: that is what it is for.
-void BeBusy(uint32_t microseconds) {
-  const auto end = std::chrono::steady_clock::now() +
-                   std::chrono::microseconds(std::min(microseconds, kBusyMaxMicroseconds));
-  while (std::chrono::steady_clock::now() < end) {
-  }
-}
-
 }  // namespace
-
-ExampleDevice::ExampleDevice() : memory_(kMemoryBarSize) {}
 
 v1::PciInfo ExampleDevice::Describe() const {
   v1::PciInfo info;
@@ -85,12 +74,55 @@ v1::PciInfo ExampleDevice::Describe() const {
   doorbell.set_region(kRegisterBar);
   doorbell.set_offset(kDoorbellOffset);
   doorbell.set_size_bytes(0);
+
+  info.set_saved_state_bytes(sizeof(State));
+  info.set_durable_memory_bytes(kMemoryBarSize);
+  info.set_state_version(kStateVersion);
   return info;
 }
 
 absl::Status ExampleDevice::Start(DeviceServices& services) {
   services_ = &services;
+  memory_ = services.durable_memory();
+  if (memory_.empty()) {
+    // A vmm that keeps nothing for its devices: all of it ends with this process.
+    own_memory_.resize(kMemoryBarSize);
+    memory_ = absl::MakeSpan(own_memory_);
+  }
+  return test_aids_.Start(services);
+}
+
+size_t ExampleDevice::Save(absl::Span<uint8_t> out) const {
+  memcpy(out.data(), &state_, sizeof(state_));
+  return sizeof(state_);
+}
+
+absl::Status ExampleDevice::Restore(absl::Span<const uint8_t> state) {
+  State found;
+  if (state.size() != sizeof(found)) {
+    return absl::InvalidArgumentError(absl::StrCat("saved state of ", state.size(), " bytes"));
+  }
+  memcpy(&found, state.data(), sizeof(found));
+  // Whoever wrote it may have been anybody's prey: what could not be is not taken over.
+  if (found.dma_status > kDmaBadCommand || (found.interrupt_status & ~kInterruptCauses) != 0) {
+    return absl::InvalidArgumentError("saved state that cannot be");
+  }
+  state_ = found;
+  // The process before may have died before it sent these. The line follows in OnFunctionState().
+  SendVectors(state_.interrupt_status);
   return absl::OkStatus();
+}
+
+void ExampleDevice::Reset() {
+  state_ = {};
+  UpdateIntx();
+}
+
+void ExampleDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
+  v1::DeviceMetric& bytes = *metrics.add_metrics();
+  bytes.set_name("dma_bytes_total");
+  bytes.set_help("Bytes copied by DMA");
+  bytes.set_value(static_cast<double>(dma_bytes_));
 }
 
 uint64_t ExampleDevice::Read(uint8_t region, uint64_t offset, uint8_t size_bytes) {
@@ -110,6 +142,7 @@ uint64_t ExampleDevice::Read(uint8_t region, uint64_t offset, uint8_t size_bytes
 void ExampleDevice::Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) {
   if (const absl::Span<uint8_t> bytes = PlainBytes(region, offset, size_bytes); !bytes.empty()) {
     memcpy(bytes.data(), &value, bytes.size());
+    if (region != kMemoryBar) services_->StateChanged();
     return;
   }
   if (region == kRegisterBar) WriteRegister(offset, size_bytes, value);
@@ -117,8 +150,9 @@ void ExampleDevice::Write(uint8_t region, uint64_t offset, uint8_t size_bytes, u
 
 void ExampleDevice::OnDoorbell(uint32_t index) {
   if (index != 0) return;
-  ++doorbell_count_;
-  doorbell_order_ = order_next_;
+  ++state_.doorbell_count;
+  state_.doorbell_order = state_.order_next;
+  services_->StateChanged();
 }
 
 void ExampleDevice::OnFunctionState(const FunctionState& state) {
@@ -130,12 +164,12 @@ absl::Span<uint8_t> ExampleDevice::PlainBytes(uint8_t region, uint64_t offset, u
   absl::Span<uint8_t> all;
   uint64_t start = 0;
   if (region == kRegisterBar) {
-    all = absl::MakeSpan(scratch_);
+    all = absl::MakeSpan(state_.scratch);
     start = kScratchOffset;
   } else if (region == kMemoryBar) {
-    all = absl::MakeSpan(memory_);
+    all = memory_;
   } else if (region == kCapabilityRegion) {
-    all = absl::MakeSpan(capability_scratch_);
+    all = absl::MakeSpan(state_.capability_scratch);
     start = kCapabilityScratchOffset;
   }
   if (offset < start || offset - start > all.size() || size_bytes > all.size() - (offset - start)) {
@@ -144,10 +178,11 @@ absl::Span<uint8_t> ExampleDevice::PlainBytes(uint8_t region, uint64_t offset, u
   return all.subspan(offset - start, size_bytes);
 }
 
-uint64_t ExampleDevice::ReadRegister(uint64_t offset, uint8_t size_bytes) const {
+uint64_t ExampleDevice::ReadRegister(uint64_t offset, uint8_t size_bytes) {
   if (size_bytes == 8) {
-    if (offset == kDmaSourceOffset) return dma_source_;
-    if (offset == kDmaDestinationOffset) return dma_destination_;
+    if (offset == kDmaSourceOffset) return state_.dma_source;
+    if (offset == kDmaDestinationOffset) return state_.dma_destination;
+    if (offset == kSumOffset) return state_.sum;
   }
   // The one place that may be read with any width: what rings is the address.
   if (offset == kDoorbellOffset) return 0;
@@ -161,111 +196,124 @@ uint64_t ExampleDevice::ReadRegister(uint64_t offset, uint8_t size_bytes) const 
       return (function_state_.bus_master ? kFunctionStateBusMaster : 0) |
              (function_state_.msix_enabled ? kFunctionStateMsixEnabled : 0);
     case kOrderNextOffset:
-      return order_next_;
+      return state_.order_next;
     case kOrderViolationsOffset:
-      return order_violations_;
+      return state_.order_violations;
     case kDoorbellCountOffset:
-      return doorbell_count_;
+      return state_.doorbell_count;
     case kDoorbellOrderOffset:
-      return doorbell_order_;
+      return state_.doorbell_order;
     case kInterruptStatusOffset:
-      return interrupt_status_;
+      return state_.interrupt_status;
     case kDmaSourceOffset:
-      return dma_source_ & 0xffffffff;
+      return state_.dma_source & 0xffffffff;
     case kDmaSourceOffset + 4:
-      return dma_source_ >> 32;
+      return state_.dma_source >> 32;
     case kDmaDestinationOffset:
-      return dma_destination_ & 0xffffffff;
+      return state_.dma_destination & 0xffffffff;
     case kDmaDestinationOffset + 4:
-      return dma_destination_ >> 32;
+      return state_.dma_destination >> 32;
     case kDmaLengthOffset:
-      return dma_length_;
+      return state_.dma_length;
     case kDmaStatusOffset:
-      return dma_status_;
+      return state_.dma_status;
+    case kTakeOffset:
+      services_->StateChanged();
+      return ++state_.taken;
     default:
       return kAllOnes;
   }
 }
 
 void ExampleDevice::WriteRegister(uint64_t offset, uint8_t size_bytes, uint64_t value) {
-  const bool wide = offset == kDmaSourceOffset || offset == kDmaDestinationOffset;
+  const bool wide =
+      offset == kDmaSourceOffset || offset == kDmaDestinationOffset || offset == kSumOffset;
   if (size_bytes != 4 && !(size_bytes == 8 && wide)) return;
   const uint32_t value32 = static_cast<uint32_t>(value);
+  if (test_aids_.Write(offset, value32)) return;
   switch (offset) {
     case kOrderNextOffset:
       CheckOrder(value32);
       break;
     case kOrderViolationsOffset:
-      order_next_ = 0;
-      order_violations_ = 0;
+      state_.order_next = 0;
+      state_.order_violations = 0;
       break;
     case kDoorbellCountOffset:
-      doorbell_count_ = 0;
-      doorbell_order_ = 0;
+      state_.doorbell_count = 0;
+      state_.doorbell_order = 0;
       break;
     case kInterruptRaiseOffset:
       RaiseInterrupts(value32 & kInterruptCauses);
       break;
     case kInterruptAckOffset:
-      interrupt_status_ &= ~value32;
+      state_.interrupt_status &= ~value32;
       UpdateIntx();
       break;
     case kDmaSourceOffset:
     case kDmaSourceOffset + 4:
-      WriteWideRegister(dma_source_, offset != kDmaSourceOffset, size_bytes, value);
+      WriteWideRegister(state_.dma_source, offset != kDmaSourceOffset, size_bytes, value);
       break;
     case kDmaDestinationOffset:
     case kDmaDestinationOffset + 4:
-      WriteWideRegister(dma_destination_, offset != kDmaDestinationOffset, size_bytes, value);
+      WriteWideRegister(state_.dma_destination, offset != kDmaDestinationOffset, size_bytes, value);
       break;
     case kDmaLengthOffset:
-      dma_length_ = value32;
+      state_.dma_length = value32;
       break;
     case kDmaCommandOffset:
       RunDma(value32);
       break;
-    case kBusyOffset:
-      BeBusy(value32);
+    case kSumOffset:
+      if (size_bytes == 8) state_.sum += value;
+      break;
+    case kTakeOffset:
+      state_.taken = 0;
       break;
     default:
-      break;
+      return;
   }
+  services_->StateChanged();
 }
 
 void ExampleDevice::CheckOrder(uint32_t value) {
-  if (value != order_next_) ++order_violations_;
-  order_next_ = value + 1;
+  if (value != state_.order_next) ++state_.order_violations;
+  state_.order_next = value + 1;
 }
 
 void ExampleDevice::RaiseInterrupts(uint32_t causes) {
-  interrupt_status_ |= causes;
+  state_.interrupt_status |= causes;
   if (function_state_.msix_enabled) {
     // An MSI-X message is a write to memory: without bus mastering the function may not send it.
-    if (!function_state_.bus_master) return;
-    for (uint32_t vector = 0; vector < kMsixVectors; ++vector) {
-      if ((causes & (1u << vector)) != 0) services_->SignalMsix(vector);
-    }
+    if (function_state_.bus_master) SendVectors(causes);
   } else {
     UpdateIntx();
   }
 }
 
+void ExampleDevice::SendVectors(uint32_t causes) {
+  for (uint32_t vector = 0; vector < kMsixVectors; ++vector) {
+    if ((causes & (1u << vector)) != 0) services_->SignalMsix(vector);
+  }
+}
+
 void ExampleDevice::UpdateIntx() {
-  services_->SetIntx(!function_state_.msix_enabled && interrupt_status_ != 0);
+  services_->SetIntx(!function_state_.msix_enabled && state_.interrupt_status != 0);
 }
 
 void ExampleDevice::RunDma(uint32_t command) {
-  dma_status_ = (command & ~kDmaInterrupt) == kDmaCopy ? CopyGuestMemory() : kDmaBadCommand;
+  state_.dma_status = (command & ~kDmaInterrupt) == kDmaCopy ? CopyGuestMemory() : kDmaBadCommand;
   if ((command & kDmaInterrupt) != 0) RaiseInterrupts(kDmaInterruptCause);
 }
 
-DmaStatus ExampleDevice::CopyGuestMemory() const {
+DmaStatus ExampleDevice::CopyGuestMemory() {
   if (!function_state_.bus_master) return kDmaNotBusMaster;
-  if (dma_length_ > kDmaMaxLength) return kDmaBadLength;
-  const uint8_t* source = services_->memory().HostPointer(dma_source_, dma_length_);
-  uint8_t* destination = services_->memory().HostPointer(dma_destination_, dma_length_);
+  if (state_.dma_length > kDmaMaxLength) return kDmaBadLength;
+  const uint8_t* source = services_->memory().HostPointer(state_.dma_source, state_.dma_length);
+  uint8_t* destination = services_->memory().HostPointer(state_.dma_destination, state_.dma_length);
   if (source == nullptr || destination == nullptr) return kDmaBadAddress;
-  memmove(destination, source, dma_length_);
+  memmove(destination, source, state_.dma_length);
+  dma_bytes_ += state_.dma_length;
   return kDmaDone;
 }
 

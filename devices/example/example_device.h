@@ -1,6 +1,7 @@
 #ifndef BULKHEAD_DEVICES_EXAMPLE_EXAMPLE_DEVICE_H_
 #define BULKHEAD_DEVICES_EXAMPLE_EXAMPLE_DEVICE_H_
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include <array>
@@ -9,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "devices/example/registers.h"
+#include "devices/example/test_aids.h"
 #include "devices/host/device_model.h"
 
 namespace bulkhead::devices::example {
@@ -18,43 +20,63 @@ namespace bulkhead::devices::example {
 // Single-threaded, as every DeviceModel.
 class ExampleDevice : public DeviceModel {
  public:
-  ExampleDevice();
-
   v1::PciInfo Describe() const override;
   absl::Status Start(DeviceServices& services) override;
+
+  size_t Save(absl::Span<uint8_t> out) const override;
+  absl::Status Restore(absl::Span<const uint8_t> state) override;
+  void Reset() override;
+  // Every access is done with when it returns: there is never anything in flight.
+  void SetServing(bool) override {}
+  bool at_rest() const override { return true; }
+  void AppendMetrics(v1::DeviceMetrics& metrics) const override;
+
   uint64_t Read(uint8_t region, uint64_t offset, uint8_t size_bytes) override;
   void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
   void OnDoorbell(uint32_t index) override;
   void OnFunctionState(const FunctionState& state) override;
 
  private:
-  uint64_t ReadRegister(uint64_t offset, uint8_t size_bytes) const;
+  // All that the guest can see, beside BAR 2, which is durable memory. Saved as it is: no
+  // pointers, no padding, and kStateVersion changes with it.
+  struct State {
+    std::array<uint8_t, kScratchSize> scratch;
+    uint64_t sum;
+    uint64_t dma_source;
+    uint64_t dma_destination;
+    uint32_t dma_length;
+    uint32_t dma_status;  // DmaStatus
+    uint32_t order_next;
+    uint32_t order_violations;
+    uint32_t doorbell_count;
+    uint32_t doorbell_order;
+    uint32_t interrupt_status;
+    uint32_t taken;
+    std::array<uint8_t, 4> capability_scratch;  // bytes 4-7 of the first capability
+    uint32_t reserved;
+  };
+  static constexpr uint32_t kStateVersion = 1;
+  static_assert(sizeof(State) == kScratchSize + 3 * 8 + 10 * 4, "no padding");
+
+  uint64_t ReadRegister(uint64_t offset, uint8_t size_bytes);
   void WriteRegister(uint64_t offset, uint8_t size_bytes, uint64_t value);
   // The bytes that an access to a region of plain bytes touches; empty if it is none.
   absl::Span<uint8_t> PlainBytes(uint8_t region, uint64_t offset, uint8_t size_bytes);
 
   void CheckOrder(uint32_t value);
   void RaiseInterrupts(uint32_t causes);
+  void SendVectors(uint32_t causes);
   void UpdateIntx();
   void RunDma(uint32_t command);
-  DmaStatus CopyGuestMemory() const;
+  DmaStatus CopyGuestMemory();
 
   DeviceServices* services_ = nullptr;
   FunctionState function_state_;
-
-  std::array<uint8_t, kScratchSize> scratch_ = {};
-  std::vector<uint8_t> memory_;                     // BAR 2
-  std::array<uint8_t, 4> capability_scratch_ = {};  // bytes 4-7 of the first capability
-
-  uint32_t order_next_ = 0;
-  uint32_t order_violations_ = 0;
-  uint32_t doorbell_count_ = 0;
-  uint32_t doorbell_order_ = 0;
-  uint32_t interrupt_status_ = 0;
-  uint64_t dma_source_ = 0;
-  uint64_t dma_destination_ = 0;
-  uint32_t dma_length_ = 0;
-  DmaStatus dma_status_ = kDmaIdle;
+  State state_ = {};
+  absl::Span<uint8_t> memory_;  // BAR 2
+  std::vector<uint8_t> own_memory_;
+  uint64_t dma_bytes_ = 0;  // for people; not worth saving
+  TestAids test_aids_;
 };
 
 }  // namespace bulkhead::devices::example

@@ -18,7 +18,8 @@
 //                                 is 0), else a violation is counted. R: the value expected next.
 //  0x014   4     order violations R: count. W: any value resets both order registers.
 //  0x020   4     doorbell count   R: how often the device was woken by the doorbell; rings in
-//                                 quick succession count once. W: any value resets it.
+//                                 quick succession count once, and each process of the device
+//                                 looks once. W: any value resets it.
 //  0x024   4     doorbell order   R: order next, as the doorbell last found it.
 //  0x030   4     interrupt status R: causes not yet acknowledged
 //  0x034   4     interrupt raise  W: causes to add: 8 bits. With MSI-X on, cause n sends vector n,
@@ -32,10 +33,20 @@
 //  0x058   4     DMA status       R: DmaStatus of the last command
 //  0x060   4     busy             W: the device does nothing else for that many microseconds, at
 //                                 most kBusyMaxMicroseconds (for tests of slow devices)
+//  0x064   4     hang             W: the device never does anything again, see Misbehaviour
+//  0x068   4     work             W: as busy, for that many milliseconds, at most
+//                                 kWorkMaxMilliseconds; but the device gives heartbeats meanwhile
+//  0x06c   4     crash            W: the device's process dies, see Misbehaviour
+//  0x070   8     sum              W: the value is added. R: the sum. Whole only. A write that is
+//                                 lost or applied twice shows.
+//  0x078   4     take             R: 1, 2, 3, ...: each read takes the next number. A read that
+//                                 is done twice shows. W: any value starts over.
 //  0x080   64    scratch          RW: any
 //  0x100   -     doorbell         W: any width: wakes the device without a request. R: 0.
 //
 // BAR 2, 64-bit, prefetchable, 64 KiB: bytes to read and write (any).
+//
+// All of it outlives the device's process, and is zero after a reset.
 //
 // Capabilities, both vendor-specific (ID 9), in this order. Byte 2 of each is its length.
 //  1. 8 bytes; byte 4-7: RW scratch, forwarded to the device
@@ -74,6 +85,11 @@ inline constexpr uint64_t kDmaLengthOffset = 0x050;
 inline constexpr uint64_t kDmaCommandOffset = 0x054;
 inline constexpr uint64_t kDmaStatusOffset = 0x058;
 inline constexpr uint64_t kBusyOffset = 0x060;
+inline constexpr uint64_t kHangOffset = 0x064;
+inline constexpr uint64_t kWorkOffset = 0x068;
+inline constexpr uint64_t kCrashOffset = 0x06c;
+inline constexpr uint64_t kSumOffset = 0x070;
+inline constexpr uint64_t kTakeOffset = 0x078;
 inline constexpr uint64_t kScratchOffset = 0x080;
 inline constexpr uint64_t kScratchSize = 64;
 inline constexpr uint64_t kDoorbellOffset = 0x100;
@@ -98,6 +114,13 @@ enum DmaStatus : uint32_t {
 };
 
 inline constexpr uint32_t kBusyMaxMicroseconds = 100'000;
+inline constexpr uint32_t kWorkMaxMilliseconds = 10'000;
+
+// Values for hang and crash.
+enum Misbehaviour : uint32_t {
+  kOnce = 1,    // after the write is done with: a successor goes on
+  kAlways = 2,  // in the middle of the write: so does every successor, which takes it up again
+};
 
 inline constexpr uint8_t kVendorCapabilityId = 0x09;
 inline constexpr uint8_t kCapabilitySize = 8;  // with the ID and next-pointer bytes

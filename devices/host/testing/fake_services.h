@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "base/guest_memory.h"
 #include "base/memory_mapping.h"
 #include "base/unique_fd.h"
@@ -46,6 +47,12 @@ class FakeServices : public DeviceServices {
   void AddResource(absl::string_view name, UniqueFd fd) {
     resources_[std::string(name)] = std::move(fd);
   }
+
+  // As Describe().durable_memory_bytes asks for. Before the model starts.
+  void SetDurableMemory(uint64_t size_bytes) { durable_memory_.resize(size_bytes); }
+  // How often the model said that its state has changed, since the last call.
+  int TakeStateChanges() { return std::exchange(state_changes_, 0); }
+  int keep_alives() const { return keep_alives_; }
 
   // The vectors signalled since the last call, in order.
   std::vector<uint32_t> TakeMsixSignals() { return std::exchange(msix_signals_, {}); }
@@ -105,12 +112,18 @@ class FakeServices : public DeviceServices {
     return absl::OkStatus();
   }
   void Unwatch(int fd) override { watches_.erase(fd); }
+  void StateChanged() override { ++state_changes_; }
+  absl::Span<uint8_t> durable_memory() override { return absl::MakeSpan(durable_memory_); }
+  void KeepAlive() override { ++keep_alives_; }
 
  private:
   GuestMemory memory_;
   std::map<std::string, UniqueFd> resources_;
   std::vector<uint32_t> msix_signals_;
   bool intx_ = false;
+  std::vector<uint8_t> durable_memory_;
+  int state_changes_ = 0;
+  int keep_alives_ = 0;
   std::map<int, std::shared_ptr<absl::AnyInvocable<void()>>> watches_;
 };
 
