@@ -1,8 +1,11 @@
 #include "vmm/pci/pci_host.h"
 
 #include <thread>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "vmm/pci/fake_device_access.h"
@@ -467,6 +470,38 @@ TEST(ChooseSlotsTest, WantedSlotsAreKeptAndTheOthersTakeWhatIsFree) {
   EXPECT_EQ(PciHost::ChooseSlots(std::vector<uint32_t>(31)).value().back(), 31u);
   EXPECT_EQ(PciHost::ChooseSlots(std::vector<uint32_t>(32)).status().code(),
             absl::StatusCode::kResourceExhausted);
+}
+
+// Who waits for a lock cannot be paused; who waits for the device can.
+TEST_F(PciHostTest, SeveralVcpusWaitForAHungDeviceAtTheSameTime) {
+  absl::Notification hung, release;
+  device_.HangUntil(&hung, &release);
+  std::vector<std::thread> vcpus;
+  vcpus.emplace_back([&] {
+    AddressSpace::View(machine_.memory)
+        .Write(1, TestMachine::EcamAddress(kSlot, kCommand), 2, kMaster);
+  });
+  hung.WaitForNotification();
+  vcpus.emplace_back([&] {
+    AddressSpace::View(machine_.memory)
+        .Write(2, TestMachine::EcamAddress(kSlot, kMsixCapability + 2), 2, 0x8000);
+  });
+  vcpus.emplace_back([&] {  // a function-level reset
+    AddressSpace::View(machine_.memory)
+        .Write(3, TestMachine::EcamAddress(kSlot, kAdvancedFeatures + 4), 1, 1);
+  });
+  size_t calls = 0;
+  const absl::Time deadline = absl::Now() + absl::Seconds(30);
+  while (calls < 3 && absl::Now() < deadline) {
+    calls += device_.TakeCalls().size();
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_EQ(calls, 3u);
+  release.Notify();
+  for (std::thread& vcpu : vcpus) vcpu.join();
+  // In whatever order they came, the device knows the registers' state.
+  EXPECT_EQ(device_.state().bus_master, function_->state().bus_master);
+  EXPECT_EQ(device_.state().msix_enabled, function_->state().msix_enabled);
 }
 
 }  // namespace

@@ -181,7 +181,6 @@ void RemoteFunction::WriteConfig(Requester requester, uint16_t offset, uint8_t s
 }
 
 void RemoteFunction::ResetFunction(Requester requester) {
-  absl::MutexLock told_lock(&told_mutex_);
   {
     absl::MutexLock lock(&mutex_);
     registers_ = reset_registers_;
@@ -195,7 +194,7 @@ void RemoteFunction::ResetFunction(Requester requester) {
     if (msix_ != nullptr) msix_->DiscardPending();
     if (intx_.has_value()) intx_->DiscardPending();
   }
-  device_.SetFunctionState(requester, state());
+  TellDevice(requester);
 }
 
 void RemoteFunction::AssignBar(uint8_t index, GuestAddress address) {
@@ -266,11 +265,18 @@ void RemoteFunction::Apply() {
   }
 }
 
+// No lock is held over the call: a vCPU that waits for a lock could not be paused. Calls of
+// several vCPUs may so come in any order, but the one that the device sees last carries the last
+// state: if the state changed before its caller looks again, it is not the last call; and whoever
+// changes the state later calls later.
 void RemoteFunction::TellDevice(Requester requester) {
-  absl::MutexLock told_lock(&told_mutex_);
-  // Told even if another vCPU has switched it back, and the device hears nothing new: the line
-  // went down in between.
-  device_.SetFunctionState(requester, state());
+  FunctionState told;
+  do {
+    // Told even if another vCPU has switched it back, and the device hears nothing new: the line
+    // went down in between.
+    told = state();
+    device_.SetFunctionState(requester, told);
+  } while (!SameState(told, state()));
 }
 
 }  // namespace bulkhead::vmm

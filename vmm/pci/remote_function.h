@@ -32,8 +32,8 @@ namespace bulkhead::vmm {
 // forwarded capabilities, and is told when bus mastering, MSI-X or INTx is switched, and when the
 // guest resets the function (Advanced Features capability).
 //
-// Thread-safe. No call to the device is made under the lock that configuration accesses take: a
-// device that hangs holds up only those who wait for its own answer.
+// Thread-safe. No call to the device is made under a lock: a device that hangs holds up only those
+// who wait for its own answer, and these can be paused.
 class RemoteFunction final : public PciFunction {
  public:
   struct BarState {
@@ -111,16 +111,12 @@ class RemoteFunction final : public PciFunction {
   std::vector<std::unique_ptr<BarRegion>> regions_;  // these two do not change once constructed
   std::vector<Bar> bars_;
 
-  // Order of locks: told_mutex_, mutex_, then those of Msix and BarDecoder.
+  // Order of locks: mutex_, then those of Msix and BarDecoder.
   mutable absl::Mutex mutex_;
   ConfigRegisters registers_ ABSL_GUARDED_BY(mutex_);
   ConfigRegisters reset_registers_ ABSL_GUARDED_BY(mutex_);  // what they are after a reset
   std::optional<Intx> intx_ ABSL_GUARDED_BY(mutex_);
   WarnOnce warn_ ABSL_GUARDED_BY(mutex_);
-
-  // Held over the call to the device, so that the last call carries the last state. Only writes
-  // that switch this very device's state wait for it.
-  absl::Mutex told_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);
 };
 
 }  // namespace bulkhead::vmm
