@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 
+#include <atomic>
 #include <string>
 
 #include "absl/status/status.h"
@@ -23,8 +24,8 @@ namespace {
 constexpr int kMaxThreads = 8;
 // The vmm's requests are tiny.
 constexpr int kMaxRequestBytes = 64 * 1024;
-// For the last answers, at the end.
-constexpr absl::Duration kLastAnswersTimeout = absl::Milliseconds(200);
+// For the answer to Shutdown to leave. gRPC does not tell when it has.
+constexpr absl::Duration kLastAnswerTime = absl::Milliseconds(10);
 
 grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
@@ -68,8 +69,11 @@ class DeviceControlService final : public v1::DeviceControl::Service {
   }
   grpc::Status Shutdown(grpc::ServerContext* context, const v1::ShutdownDeviceRequest*,
                         v1::ShutdownDeviceReply*) override {
+    shutdown_called_ = true;
     return Call(*context, ControlMailbox::Command::kShutdown);
   }
+
+  bool shutdown_called() const { return shutdown_called_; }
 
  private:
   grpc::Status Call(grpc::ServerContext& context, ControlMailbox::Command command,
@@ -81,6 +85,7 @@ class DeviceControlService final : public v1::DeviceControl::Service {
 
   const v1::PciInfo info_;
   ControlMailbox& mailbox_;
+  std::atomic<bool> shutdown_called_{false};
 };
 
 }  // namespace
@@ -109,7 +114,8 @@ class ControlServer::Impl {
   ~Impl() {
     mailbox_.Close();
     if (server_ == nullptr) return;
-    server_->Shutdown(absl::ToChronoTime(absl::Now() + kLastAnswersTimeout));
+    server_->Shutdown(absl::ToChronoTime(
+        absl::Now() + (service_.shutdown_called() ? kLastAnswerTime : absl::ZeroDuration())));
   }
 
  private:

@@ -21,7 +21,7 @@ class ControlServer {
   static absl::StatusOr<std::unique_ptr<ControlServer>> Start(UniqueFd socket,
                                                               const v1::PciInfo& info,
                                                               ControlMailbox& mailbox);
-  // Closes the mailbox, and gives what was answered a moment to leave.
+  // Closes the mailbox, which releases every caller.
   ~ControlServer();
 
  private:

@@ -191,18 +191,6 @@ TEST_F(ControlServerTest, ACancelledCallIsAbandonedInTheMailbox) {
   EXPECT_TRUE(mailbox_->IsAbandoned(*letter));
 }
 
-TEST_F(ControlServerTest, TheLastAnswerStillLeaves) {
-  std::thread caller([this] {
-    v1::ShutdownDeviceReply reply;
-    EXPECT_TRUE(Call(&v1::DeviceControl::Stub::Shutdown, &reply).ok());
-  });
-  const auto letter = AwaitLetter();
-  ASSERT_NE(letter, nullptr);
-  mailbox_->Finish(*letter, absl::OkStatus());
-  server_.reset();
-  caller.join();
-}
-
 TEST_F(ControlServerTest, TheEndOfTheServerReleasesWhoWaits) {
   std::thread caller([this] { EXPECT_FALSE(Reset().ok()); });
   ASSERT_NE(AwaitLetter(), nullptr);
