@@ -26,6 +26,7 @@ constexpr Program kPrograms[] = {
     {"watch_device", RunWatchDevice},
     {"reboot_test", RunRebootTest},
     {"idle", RunIdle},
+    {"ticker", RunTicker},
     {"bench_mmio", RunBenchMmio},
 };
 

@@ -21,6 +21,7 @@ void RunDiskStorm();
 void RunWatchDevice();
 void RunRebootTest();
 void RunIdle();
+void RunTicker();
 void RunBenchMmio();
 
 }  // namespace bulkhead::guest

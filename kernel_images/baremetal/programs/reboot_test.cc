@@ -4,6 +4,7 @@
 // Needs a virtio block device; with example=1 the example device too.
 // Options:
 //   boots=N    so many in all, then passes (3)
+//   then_idle=1  runs on instead of passing (0)
 //   example=1  looks at the example device as well, and leaves it in a mess (0)
 //   cpus=N     the others read the example device while the first one resets (1)
 
@@ -143,7 +144,10 @@ void RunRebootTest() {
   const auto cpus = static_cast<uint32_t>(NumberOption("cpus", 1));
   if (cpus > 1) EXPECT_TRUE(StartOtherCpus(cpus, ReadForEver));
 
-  if (boots >= NumberOption("boots", 3)) return;
+  if (boots >= NumberOption("boots", 3)) {
+    while (NumberOption("then_idle", 0) != 0) Pause();
+    return;
+  }
   if (example_registers != 0) {
     // Posted, and perhaps not processed yet when the reset comes.
     MmioWrite<uint32_t>(example_registers + kScratchOffset, boots & 0xffffffff);
