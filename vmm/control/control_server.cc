@@ -9,22 +9,25 @@
 #include <stop_token>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "base/status_macros.h"
-#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpc/grpc.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "grpcpp/server_posix.h"
+#include "vmm/control/client_connections.h"
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/open_calls.h"
-#include "vmm/control/open_connections.h"
+#include "vmm/control/reflection.h"
 #include "vmm/control/vm_control_service.h"
 
 namespace bulkhead::vmm {
@@ -35,8 +38,6 @@ constexpr int kMaxRequestBytes = 64 * 1024;
 constexpr int kMaxStreamsOfAConnection = 32;
 // What gRPC buffers for all clients together. Beyond it gRPC ends the largest calls.
 constexpr size_t kMaxBufferedBytes = 16 << 20;
-// For reflection: one waits for calls, each further one serves a stream.
-constexpr int kMaxReflectionThreads = 4;
 constexpr absl::Duration kIdleConnection = absl::Minutes(10);
 // After accept(2) failed for want of descriptors or memory.
 constexpr absl::Duration kAcceptPause = absl::Milliseconds(200);
@@ -47,18 +48,17 @@ int Milliseconds(absl::Duration duration) {
   return static_cast<int>(absl::ToInt64Milliseconds(duration));
 }
 
-std::unique_ptr<grpc::Server> StartGrpc(VmControlService& service, const ControlLimits& limits) {
+std::unique_ptr<grpc::Server> StartGrpc(VmControlService& control, ReflectionService& reflection,
+                                        const ControlLimits& limits) {
+  // Never undone: the library's last user waits for its threads, one of which may sleep for 10 s
+  // after a client has not read.
+  grpc_init();
   grpc::EnableDefaultHealthCheckService(true);
-  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ResourceQuota quota("control");
-  quota.SetMaxThreads(kMaxReflectionThreads);
   quota.Resize(kMaxBufferedBytes);
   grpc::ServerBuilder builder;
   builder.SetResourceQuota(quota);
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
-  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
-  builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
-  builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsOfAConnection);
   // A window stays as it is: no probing for more, which a flood would fill.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
@@ -67,7 +67,8 @@ std::unique_ptr<grpc::Server> StartGrpc(VmControlService& service, const Control
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, Milliseconds(kIdleConnection));
-  builder.RegisterService(&service);
+  builder.RegisterService(&control);
+  builder.RegisterService(&reflection);
   return builder.BuildAndStart();
 }
 
@@ -83,7 +84,9 @@ class ControlServer::Impl {
         connections_(limits.connections),
         streams_(limits.streams, "watch events or a console"),
         long_calls_(limits.long_calls, "wait for the VM"),
-        service_(vm, streams_, long_calls_, [this] { wake_.Signal(); }) {}
+        reflections_(limits.streams, "ask for reflection"),
+        control_(vm, streams_, long_calls_, [this] { wake_.Signal(); }),
+        reflection_(reflections_) {}
   ~Impl();
 
   absl::Status Start();
@@ -98,10 +101,12 @@ class ControlServer::Impl {
   const ControlLimits limits_;
   std::optional<ListeningSocket> socket_;
   EventFd wake_;
-  OpenConnections connections_;
+  ClientConnections connections_;
   OpenCalls streams_;
   OpenCalls long_calls_;
-  VmControlService service_;
+  OpenCalls reflections_;
+  VmControlService control_;
+  ReflectionService reflection_;
   std::unique_ptr<grpc::Server> server_;
   uint64_t listener_ = 0;
 
@@ -113,7 +118,7 @@ class ControlServer::Impl {
 };
 
 absl::Status ControlServer::Impl::Start() {
-  server_ = StartGrpc(service_, limits_);
+  server_ = StartGrpc(control_, reflection_, limits_);
   if (server_ == nullptr) return absl::InternalError("control plane: gRPC did not start");
   TellHealth();
   listener_ = vm_.events().Listen([this] { wake_.Signal(); });
@@ -141,24 +146,38 @@ ControlServer::Impl::~Impl() {
   const absl::Status why =
       absl::UnavailableError(absl::StrCat("the VM has ended", reason.empty() ? "" : ": ", reason));
   long_calls_.EndAll(why);
+  reflections_.EndAll(why);
   streams_.EndAll(why);
+
+  // gRPC does not close a connection while there is something left to write, and a client that
+  // does not read could keep it from ending for ever.
+  absl::Notification done;
+  std::thread cutter([&] {
+    if (!done.WaitForNotificationWithTimeout(limits_.farewell)) connections_.Cut();
+  });
   server_->Shutdown(absl::ToChronoTime(absl::Now() + limits_.farewell));
+  done.Notify();
+  cutter.join();
 }
 
 void ControlServer::Impl::Loop(const std::stop_token& stop) {
+  std::vector<pollfd> polled;
   while (true) {
     const absl::Duration pause = accept_from_ - absl::Now();
     const bool accepting = pause <= absl::ZeroDuration();
-    pollfd polled[2] = {{.fd = wake_.fd(), .events = POLLIN, .revents = 0},
-                        {.fd = accepting ? socket_->fd() : -1, .events = POLLIN, .revents = 0}};
+    polled.clear();
+    polled.push_back({.fd = wake_.fd(), .events = POLLIN, .revents = 0});
+    polled.push_back({.fd = accepting ? socket_->fd() : -1, .events = POLLIN, .revents = 0});
+    connections_.AppendTo(polled);
     // Without a limit: wake_ ends the wait.
-    poll(polled, 2, accepting ? -1 : Milliseconds(pause) + 1);
+    if (poll(polled.data(), polled.size(), accepting ? -1 : Milliseconds(pause) + 1) <= 0) continue;
     if (stop.stop_requested()) return;
+    connections_.Remove(&polled[2]);
+    if (polled[1].revents != 0) AcceptConnections();
     if (wake_.Drain()) {
       TellHealth();
       streams_.PumpAll();
     }
-    if (polled[1].revents != 0) AcceptConnections();
   }
 }
 
@@ -172,11 +191,14 @@ void ControlServer::Impl::AcceptConnections() {
       accept_from_ = absl::Now() + kAcceptPause;
       return;
     }
-    if (!connections_.HasRoom()) {
+    if (connections_.full()) {
       WarnOfRefusal(absl::StrCat("there are ", limits_.connections, " already"));
       continue;
     }
-    connections_.Add(connection->get());
+    if (const absl::Status status = connections_.Add(connection->get()); !status.ok()) {
+      WarnOfRefusal(status.message());
+      continue;
+    }
     grpc::AddInsecureChannelFromFd(server_.get(), connection->release());
   }
 }

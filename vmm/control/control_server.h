@@ -13,9 +13,9 @@ namespace bulkhead::vmm {
 // What clients may hold. Who may connect at all, the file's mode decides; these keep a client that
 // is stuck from taking what the VM needs.
 struct ControlLimits {
-  size_t connections = 128;
-  size_t streams = 64;     // WatchEvents and AttachConsole together
-  size_t long_calls = 64;  // calls that wait for the VM: Pause, RestartDevice, ...
+  size_t connections = 96;  // two descriptors each
+  size_t streams = 64;      // WatchEvents and AttachConsole together
+  size_t long_calls = 64;   // calls that wait for the VM: Pause, RestartDevice, ...
   // A client that sends nothing for so long must answer a ping within the same time, or is
   // disconnected: it hangs, or does not speak HTTP/2.
   absl::Duration silence = absl::Seconds(30);
@@ -26,9 +26,8 @@ struct ControlLimits {
 // Serves VmControl (proto/vm_control.proto), server reflection and the standard health service on
 // a unix socket, for the user who runs the vmm alone (mode 0600). Thread-safe.
 //
-// No call holds a thread, except a reflection stream (gRPC's own service): of those there are few.
-// Its own thread accepts connections and tells streams that there is something to send; gRPC's
-// threads do the rest.
+// No call holds a thread, however long it goes on. Its own thread accepts connections and tells
+// streams that there is something to send; gRPC's threads do the rest.
 class ControlServer {
  public:
   // `vm`, its events() and its consoles outlive the server. Who has connected to `socket` before

@@ -15,7 +15,6 @@
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "vmm/control/open_connections.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -126,28 +125,6 @@ TEST(ListeningSocketTest, PathsThatCannotBeAreRefusedByName) {
   EXPECT_TRUE(absl::IsInvalidArgument(too_long));
   EXPECT_THAT(std::string(too_long.message()), HasSubstr("107"));
   EXPECT_TRUE(absl::IsInvalidArgument(ListeningSocket::Open("").status()));
-}
-
-TEST(OpenConnectionsTest, ConnectionsThatWereClosedMakeRoom) {
-  int pair[2];
-  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-  UniqueFd first(pair[0]), second(pair[1]);
-  OpenConnections connections(2);
-  EXPECT_TRUE(connections.HasRoom());
-  connections.Add(first.get());
-  connections.Add(second.get());
-  EXPECT_FALSE(connections.HasRoom());
-
-  // Another socket under the same number is not that connection.
-  const int number = second.get();
-  second.reset();
-  const UniqueFd other(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  ASSERT_EQ(other.get(), number);
-  EXPECT_TRUE(connections.HasRoom());
-  connections.Add(other.get());
-  EXPECT_FALSE(connections.HasRoom());
-  first.reset();
-  EXPECT_TRUE(connections.HasRoom());
 }
 
 }  // namespace
