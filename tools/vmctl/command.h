@@ -1,0 +1,61 @@
+#ifndef BULKHEAD_TOOLS_VMCTL_COMMAND_H_
+#define BULKHEAD_TOOLS_VMCTL_COMMAND_H_
+
+#include <stdint.h>
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "tools/vmctl/exit_code.h"
+#include "tools/vmctl/flags.h"
+
+namespace bulkhead::vmctl {
+
+struct Invocation;
+
+// What a command's argument stands for.
+enum class Argument { kNone, kDevice, kOptionalDevice, kShell, kOptionalCommand };
+
+// One of vmctl's commands: all that parsing, help and completion need, and what it does.
+struct Command {
+  absl::string_view name;  // "status", "device restart"
+  absl::string_view summary;
+  uint32_t flags;  // of Flag
+  Argument argument = Argument::kNone;
+  absl::Duration timeout = absl::Seconds(10);  // unless --timeout says otherwise
+  absl::string_view details;                   // for --help: whole lines, examples last
+  ExitCode (*run)(const Invocation& invocation) = nullptr;
+};
+
+// A command line that was understood.
+struct Invocation {
+  const Command* command = nullptr;  // null: --help of vmctl itself
+  bool help = false;
+  bool json = false;
+  bool verbose = false;
+  bool follow = false;
+  bool wait = false;
+  bool discard_state = false;
+  std::string vm;      // empty: the only one
+  std::string socket;  // empty: by name
+  std::string binary;
+  int escape = 0x1d;       // the key that leaves the console; -1: none
+  absl::Duration timeout;  // --timeout, or the command's
+  std::string argument;    // the device; empty: none given
+};
+
+// All of them, in the order of the help text.
+absl::Span<const Command> Commands();
+
+// The command of exactly that name, or null.
+const Command* FindCommand(absl::string_view name);
+
+// The names of the commands that consist of `word` and one more: "show", "restart", ...
+std::vector<absl::string_view> Subcommands(absl::string_view word);
+
+}  // namespace bulkhead::vmctl
+
+#endif  // BULKHEAD_TOOLS_VMCTL_COMMAND_H_

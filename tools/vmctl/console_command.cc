@@ -1,0 +1,240 @@
+// console.
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/unique_fd.h"
+#include "tools/vmctl/commands.h"
+#include "tools/vmctl/console_stream.h"
+#include "tools/vmctl/open_vm.h"
+#include "tools/vmctl/raw_terminal.h"
+
+namespace bulkhead::vmctl {
+namespace {
+
+constexpr size_t kPieceBytes = 4096;
+// Of typed input that the guest does not take; more is dropped, so that the leaving key is seen.
+constexpr size_t kMaxTypedBytes = 64 * 1024;
+// For what was typed before the leaving key to arrive. The key again leaves at once.
+constexpr absl::Duration kFarewell = absl::Seconds(5);
+
+// The signals that end or stop this program, as a descriptor. Blocked before gRPC starts threads.
+UniqueFd TakeSignals() {
+  signal(SIGPIPE, SIG_IGN);
+  sigset_t taken;
+  sigemptyset(&taken);
+  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT}) {
+    sigaddset(&taken, number);
+  }
+  sigprocmask(SIG_BLOCK, &taken, nullptr);
+  return UniqueFd(signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+// Joins standard input and output with the stream until something ends it.
+class ConsoleLoop {
+ public:
+  ConsoleLoop(ConsoleStream& stream, RawTerminal& terminal, int signals, int escape)
+      : stream_(stream),
+        terminal_(terminal),
+        signals_(signals),
+        // In a pipe or file every byte is the guest's.
+        escape_(terminal.is_terminal() ? escape : -1) {}
+
+  // Returns when the stream has ended, the operator leaves, or this program is to end.
+  void Run() {
+    while (!over_) {
+      Advance();
+      if (!over_) WaitAndServe();
+    }
+  }
+
+  // Whether it was not the VM that ended it.
+  bool left() const { return leaving() || !ended_.has_value(); }
+  // How the stream ended; set unless left().
+  const std::optional<absl::Status>& ended() const { return ended_; }
+
+ private:
+  // All that needs no waiting.
+  void Advance() {
+    stream_.Drain();
+    if (output_.empty()) TakeOutput();
+    if (stream_.can_send()) SendInput();
+    if (output_.empty()) ended_ = stream_.ended();
+    over_ = over_ || ended_.has_value() || absl::Now() >= leave_at_;
+  }
+
+  void TakeOutput() {
+    uint64_t lost = 0;
+    if (!stream_.Take(output_, lost) || lost == 0) return;
+    Say(absl::StrCat(lost, " bytes of output were lost here"));
+  }
+
+  void SendInput() {
+    if (!input_.empty()) {
+      stream_.Send(std::exchange(input_, std::string()));
+    } else if (leaving() && !farewell_sent_) {
+      farewell_sent_ = true;
+      stream_.SendEnd();
+    }
+  }
+
+  void WaitAndServe() {
+    pollfd polled[] = {{.fd = stream_.fd(), .events = POLLIN, .revents = 0},
+                       {.fd = signals_, .events = POLLIN, .revents = 0},
+                       {.fd = WantsInput() ? STDIN_FILENO : -1, .events = POLLIN, .revents = 0},
+                       // Without output too: that nobody reads it any more is seen at once.
+                       {.fd = STDOUT_FILENO,
+                        .events = static_cast<short>(output_.empty() ? 0 : POLLOUT),
+                        .revents = 0}};
+    const timespec limit =
+        absl::ToTimespec(std::max(leave_at_ - absl::Now(), absl::ZeroDuration()));
+    // No limit but while leaving: a console may be silent for days, and a signal ends the wait.
+    if (ppoll(polled, 4, leaving() ? &limit : nullptr, nullptr) < 0) return;
+    if (polled[1].revents != 0) ServeSignal();
+    if (polled[2].revents != 0) ReadInput();
+    if (polled[3].revents != 0) WriteOutput(polled[3].revents);
+  }
+
+  bool leaving() const { return leave_at_ != absl::InfiniteFuture(); }
+
+  bool WantsInput() const {
+    if (input_ended_) return false;
+    return terminal_.is_terminal() || input_.empty();
+  }
+
+  void ServeSignal() {
+    signalfd_siginfo info;
+    if (read(signals_, &info, sizeof(info)) != sizeof(info)) return;
+    if (info.ssi_signo == SIGTSTP) {
+      terminal_.Leave();
+      raise(SIGSTOP);
+      terminal_.Enter();
+    } else if (info.ssi_signo != SIGCONT) {
+      over_ = true;
+    }
+  }
+
+  void ReadInput() {
+    char piece[kPieceBytes];
+    const ssize_t count = read(STDIN_FILENO, piece, sizeof(piece));
+    if (count < 0 && (errno == EINTR || errno == EAGAIN)) return;
+    if (count <= 0) {
+      input_ended_ = true;
+      // A terminal without input is gone, and nobody can leave any more.
+      over_ = over_ || terminal_.is_terminal();
+      return;
+    }
+    Type(absl::string_view(piece, static_cast<size_t>(count)));
+  }
+
+  void Type(absl::string_view typed) {
+    const size_t key =
+        escape_ < 0 ? absl::string_view::npos : typed.find(static_cast<char>(escape_));
+    if (leaving()) {
+      over_ = over_ || key != absl::string_view::npos;
+      return;
+    }
+    const absl::string_view after =
+        key == absl::string_view::npos ? absl::string_view() : typed.substr(key);
+    typed = typed.substr(0, key);
+    const size_t room = kMaxTypedBytes - std::min(kMaxTypedBytes, input_.size());
+    absl::StrAppend(&input_, typed.substr(0, room));
+    if (typed.size() > room) {
+      Say(absl::StrCat("the guest takes no input; ", typed.size() - room, " bytes were dropped"));
+    }
+    if (after.empty()) return;
+    leave_at_ = absl::Now() + kFarewell;
+    Type(after.substr(1));
+  }
+
+  // poll() promises room for PIPE_BUF bytes of a pipe, and for some of a terminal.
+  void WriteOutput(short state) {
+    if ((state & POLLOUT) == 0) {
+      over_ = true;  // nobody reads any more
+      return;
+    }
+    const ssize_t count =
+        write(STDOUT_FILENO, output_.data(), std::min<size_t>(output_.size(), PIPE_BUF));
+    if (count > 0) output_.erase(0, static_cast<size_t>(count));
+    if (count < 0 && errno != EINTR && errno != EAGAIN) over_ = true;
+  }
+
+  // A line of vmctl's own, also amid a raw terminal.
+  void Say(absl::string_view text) {
+    terminal_.Leave();
+    Note(text);
+    terminal_.Enter();
+  }
+
+  ConsoleStream& stream_;
+  RawTerminal& terminal_;
+  const int signals_;
+  const int escape_;
+  std::string input_;   // not yet sent
+  std::string output_;  // not yet written
+  bool input_ended_ = false;
+  bool farewell_sent_ = false;
+  bool over_ = false;
+  absl::Time leave_at_ = absl::InfiniteFuture();  // at the latest
+  std::optional<absl::Status> ended_;
+};
+
+std::string KeyName(int key) {
+  return absl::StrCat("Ctrl-", std::string(1, static_cast<char>(key + '@')));
+}
+
+}  // namespace
+
+ExitCode RunConsole(const Invocation& invocation) {
+  const UniqueFd signals = TakeSignals();
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  const std::string vm = absl::StrCat("VM \"", client->address().name, "\"");
+  // Proves, within the time-out, that the VM answers: a console may be silent.
+  const absl::StatusOr<v1::VmStatus> status = client->GetStatus();
+  if (!status.ok()) return FailedCall(status.status());
+  const bool is_terminal = isatty(STDIN_FILENO) == 1;
+  if (is_terminal) {
+    Note(absl::StrCat("console of ", vm, "; ",
+                      invocation.escape < 0 ? "no key leaves it"
+                                            : absl::StrCat(KeyName(invocation.escape), " leaves")));
+  }
+
+  bool left = false;
+  absl::Status ended;
+  {
+    // First of all, so that no key is taken for one of this program's.
+    RawTerminal terminal;
+    absl::StatusOr<std::unique_ptr<ConsoleStream>> stream =
+        client->AttachConsole(invocation.argument);
+    if (!stream.ok()) return FailedCall(stream.status());
+    ConsoleLoop loop(**stream, terminal, signals.get(), invocation.escape);
+    loop.Run();
+    left = loop.left();
+    if (!left) ended = *loop.ended();
+  }
+  // Where the guest left the cursor nobody knows.
+  if (is_terminal) fputs("\n", stderr);
+  if (left) {
+    if (is_terminal) Note(absl::StrCat("left the console; ", vm, " goes on"));
+    return kOk;
+  }
+  if (!ended.ok() && !absl::IsUnavailable(ended)) return FailedCall(ended);
+  Note(absl::StrCat(vm, " has ended"));
+  return kOk;
+}
+
+}  // namespace bulkhead::vmctl

@@ -1,0 +1,110 @@
+// Commands about devices.
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "tools/vmctl/commands.h"
+#include "tools/vmctl/device_text.h"
+#include "tools/vmctl/json.h"
+#include "tools/vmctl/open_vm.h"
+#include "tools/vmctl/pci_text.h"
+#include "tools/vmctl/standard_output.h"
+
+namespace bulkhead::vmctl {
+namespace {
+
+// As FailedCall(); of a device that is not there it says which ones are.
+ExitCode FailedDeviceCall(const absl::Status& status, VmClient& client) {
+  if (!absl::IsNotFound(status)) return FailedCall(status);
+  const absl::StatusOr<v1::ListDevicesReply> list = client.ListDevices();
+  if (!list.ok()) return FailedCall(status);
+  return FailedCall(absl::NotFoundError(absl::StrCat(
+      status.message(), "; there is: ",
+      absl::StrJoin(list->devices(), ", ", [](std::string* out, const v1::Device& device) {
+        absl::StrAppend(out, device.name());
+      }))));
+}
+
+// Makes one call that answers with a device, and prints that by `text`.
+template <typename MakeCall, typename Text>
+ExitCode DeviceCall(const Invocation& invocation, MakeCall make_call, Text text) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  const absl::StatusOr<v1::Device> device = make_call(*client);
+  if (!device.ok()) return FailedDeviceCall(device.status(), *client);
+  return Print(invocation.json ? PrettyJson(*device) : text(*device));
+}
+
+}  // namespace
+
+ExitCode RunDevices(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  const absl::StatusOr<v1::ListDevicesReply> list = client->ListDevices();
+  if (!list.ok()) return FailedCall(list.status());
+  if (invocation.json) return Print(PrettyJson(*list));
+  return Print(DeviceTable(list->devices(), absl::Now(), OutputWidth(), OutputHasColor()));
+}
+
+ExitCode RunDeviceShow(const Invocation& invocation) {
+  return DeviceCall(
+      invocation, [&](VmClient& client) { return client.GetDevice(invocation.argument); },
+      [](const v1::Device& device) {
+        return DeviceDetails(device, absl::Now(), absl::LocalTimeZone(), OutputHasColor());
+      });
+}
+
+ExitCode RunDeviceRestart(const Invocation& invocation) {
+  v1::RestartDeviceRequest request;
+  request.set_name(invocation.argument);
+  request.set_discard_state(invocation.discard_state);
+  if (!invocation.binary.empty()) {
+    // The vmm has another working folder. Symbolic links stay: an upgrade may be one.
+    request.set_binary(std::filesystem::absolute(invocation.binary).string());
+  }
+  return DeviceCall(
+      invocation, [&](VmClient& client) { return client.RestartDevice(request); }, DeviceOutcome);
+}
+
+ExitCode RunDeviceReset(const Invocation& invocation) {
+  return DeviceCall(
+      invocation, [&](VmClient& client) { return client.ResetDevice(invocation.argument); },
+      [](const v1::Device& device) { return absl::StrCat("reset: ", DeviceOutcome(device)); });
+}
+
+ExitCode RunDeviceStop(const Invocation& invocation) {
+  return DeviceCall(
+      invocation, [&](VmClient& client) { return client.StopDevice(invocation.argument); },
+      DeviceOutcome);
+}
+
+ExitCode RunDeviceStart(const Invocation& invocation) {
+  return DeviceCall(
+      invocation, [&](VmClient& client) { return client.StartDevice(invocation.argument); },
+      DeviceOutcome);
+}
+
+ExitCode RunPci(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  const absl::StatusOr<v1::ListDevicesReply> list = client->ListDevices();
+  if (!list.ok()) return FailedCall(list.status());
+  v1::ListDevicesReply functions;
+  std::string text;
+  for (const v1::Device& device : list->devices()) {
+    if (!device.has_pci()) continue;
+    *functions.add_devices() = device;
+    absl::StrAppend(&text, PciLine(device));
+    if (invocation.verbose) absl::StrAppend(&text, PciDetails(device, "\t"), "\n");
+  }
+  return Print(invocation.json ? PrettyJson(functions) : text);
+}
+
+}  // namespace bulkhead::vmctl

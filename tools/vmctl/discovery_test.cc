@@ -1,0 +1,135 @@
+#include "tools/vmctl/discovery.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <fstream>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bulkhead::vmctl {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class DiscoveryTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = absl::StrCat(::testing::TempDir(), "/vmXXXXXX");
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+  }
+
+  std::string Path(const std::string& file) const { return absl::StrCat(directory_, "/", file); }
+
+  // A listening socket. Once it is closed its file stays: that is what a killed vmm leaves.
+  UniqueFd Listen(const std::string& file, int backlog = 10) {
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    strncpy(address.sun_path, Path(file).c_str(), sizeof(address.sun_path) - 1);
+    UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0);
+    EXPECT_EQ(listen(fd.get(), backlog), 0);
+    return fd;
+  }
+
+  std::vector<std::string> RunningNames() const {
+    const absl::StatusOr<std::vector<VmAddress>> running = FindRunningVms(directory_);
+    EXPECT_TRUE(running.ok()) << running.status();
+    std::vector<std::string> names;
+    if (running.ok()) {
+      for (const VmAddress& vm : *running) names.push_back(vm.name);
+    }
+    return names;
+  }
+
+  std::string directory_;
+};
+
+TEST_F(DiscoveryTest, WithoutTheDirectoryNothingRuns) {
+  const absl::StatusOr<std::vector<VmAddress>> running = FindRunningVms(Path("missing"));
+  ASSERT_TRUE(running.ok()) << running.status();
+  EXPECT_THAT(*running, IsEmpty());
+}
+
+TEST_F(DiscoveryTest, WhoListensRunsAndIsNamedLikeTheSocket) {
+  const UniqueFd web = Listen("web.sock");
+  const UniqueFd db = Listen("db.2.sock");
+  const UniqueFd other = Listen("no-control-socket");
+  Listen("killed.sock");
+  std::ofstream(Path("file.sock")) << "no socket";
+  EXPECT_THAT(RunningNames(), ElementsAre("db.2", "web"));
+}
+
+TEST_F(DiscoveryTest, AVmThatAcceptsNobodyRuns) {
+  const UniqueFd full = Listen("hangs.sock", 0);
+  std::vector<UniqueFd> waiting;
+  absl::StatusOr<UniqueFd> connection = ConnectSocket(Path("hangs.sock"));
+  while (connection.ok() && waiting.size() < 100) {
+    waiting.push_back(*std::move(connection));
+    connection = ConnectSocket(Path("hangs.sock"));
+  }
+  EXPECT_EQ(connection.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(RunningNames(), ElementsAre("hangs"));
+}
+
+TEST_F(DiscoveryTest, SocketsThatOthersCouldHavePutThereAreNotTrusted) {
+  const UniqueFd web = Listen("web.sock");
+  ASSERT_EQ(chmod(directory_.c_str(), 0777), 0);
+  const absl::Status status = FindRunningVms(directory_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("mode 777"));
+}
+
+TEST_F(DiscoveryTest, TheOnlyOneIsChosenWithoutAName) {
+  const UniqueFd web = Listen("web.sock");
+  Listen("killed.sock");
+  const absl::StatusOr<VmAddress> chosen = ChooseVm(directory_, "");
+  ASSERT_TRUE(chosen.ok()) << chosen.status();
+  EXPECT_EQ(chosen->name, "web");
+  EXPECT_EQ(chosen->socket_path, Path("web.sock"));
+}
+
+TEST_F(DiscoveryTest, OfSeveralOneMustBeNamed) {
+  const UniqueFd web = Listen("web.sock");
+  const UniqueFd db = Listen("db.sock");
+  const absl::Status status = ChooseVm(directory_, "").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("--vm NAME: db, web"));
+  const absl::StatusOr<VmAddress> chosen = ChooseVm(directory_, "web");
+  ASSERT_TRUE(chosen.ok()) << chosen.status();
+  EXPECT_EQ(chosen->name, "web");
+}
+
+TEST_F(DiscoveryTest, ANameThatDoesNotRunIsToldWhichDo) {
+  Listen("killed.sock");
+  EXPECT_EQ(ChooseVm(directory_, "").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(ChooseVm(directory_, "killed").status().code(), absl::StatusCode::kNotFound);
+  const UniqueFd web = Listen("web.sock");
+  const absl::Status status = ChooseVm(directory_, "killed").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no VM \"killed\" runs; there is: web"));
+}
+
+TEST_F(DiscoveryTest, APathThatCannotBeASocketIsInvalid) {
+  EXPECT_EQ(ConnectSocket("").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ConnectSocket(std::string(108, 'x')).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(ConnectSocket(Path("missing.sock")).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(VmBehindSocketTest, IsNamedLikeTheFile) {
+  EXPECT_EQ(VmBehindSocket("/srv/vms/web.sock").name, "web");
+  EXPECT_EQ(VmBehindSocket("control").name, "control");
+}
+
+}  // namespace
+}  // namespace bulkhead::vmctl

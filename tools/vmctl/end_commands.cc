@@ -1,0 +1,93 @@
+// shutdown and stop.
+
+#include <poll.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/pid_fd.h"
+#include "tools/vmctl/commands.h"
+#include "tools/vmctl/open_vm.h"
+#include "tools/vmctl/standard_output.h"
+#include "tools/vmctl/text.h"
+
+namespace bulkhead::vmctl {
+namespace {
+
+using Call = absl::Status (VmClient::*)();
+
+// Waits for the process's end; false: it lives at `deadline`.
+bool AwaitEnd(const PidFd& process, absl::Time deadline) {
+  while (true) {
+    pollfd polled = {.fd = process.fd(), .events = POLLIN, .revents = 0};
+    const timespec limit = absl::ToTimespec(std::max(deadline - absl::Now(), absl::ZeroDuration()));
+    const int ready =
+        ppoll(&polled, 1, deadline == absl::InfiniteFuture() ? nullptr : &limit, nullptr);
+    if (ready > 0) return true;
+    if (ready == 0) return false;
+  }
+}
+
+ExitCode NotInTime(const Invocation& invocation, const std::string& vm) {
+  return Fail(kTimedOut,
+              absl::StrCat(vm, " has not ended within ", absl::FormatDuration(invocation.timeout),
+                           "; the guest may not listen to its power button, `vmctl stop` ends it ",
+                           "at once"));
+}
+
+// Makes the call and follows the VM until its process is gone: only then are its disks and its
+// socket free for another.
+ExitCode CallAndWait(const Invocation& invocation, VmClient& client, Call call) {
+  const std::string vm = absl::StrCat("VM \"", client.address().name, "\"");
+  const absl::Time deadline = absl::Now() + invocation.timeout;
+  const absl::StatusOr<PidFd>& process = client.vmm_process();
+  std::optional<absl::Status> called;
+  std::string reason;
+  // The call is made once the events flow, so that none is missed.
+  const absl::Status watched =
+      client.WatchEvents(/*only_past=*/false, deadline, [&](const v1::Event& event) {
+        if (event.vm_state().state() == v1::VmStatus::ENDING) reason = event.vm_state().reason();
+        if (called.has_value()) return true;
+        called = (client.*call)();
+        return called->ok() || absl::IsUnavailable(*called);
+      });
+  if (called.has_value() && !called->ok() && !absl::IsUnavailable(*called)) {
+    return FailedCall(*called);
+  }
+  if (!called.has_value()) {
+    return FailedCall(watched.ok() ? absl::UnavailableError(absl::StrCat(vm, " is ending already"))
+                                   : watched);
+  }
+  if (absl::IsDeadlineExceeded(watched)) return NotInTime(invocation, vm);
+  if (!watched.ok() && !absl::IsUnavailable(watched)) return FailedCall(watched);
+  if (process.ok() && !AwaitEnd(*process, deadline)) return NotInTime(invocation, vm);
+  return Print(absl::StrCat(vm, " has ended", reason.empty() ? "" : ": ", Printable(reason), "\n"));
+}
+
+}  // namespace
+
+ExitCode RunShutdown(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  if (invocation.wait) return CallAndWait(invocation, *client, &VmClient::Shutdown);
+  if (const absl::Status status = client->Shutdown(); !status.ok()) return FailedCall(status);
+  return Print(absl::StrCat("pressed the power button of VM \"", client->address().name, "\"\n"));
+}
+
+ExitCode RunStop(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  if (invocation.wait) return CallAndWait(invocation, *client, &VmClient::Stop);
+  const absl::Status status = client->Stop();
+  // It may have ended faster than it answers.
+  if (!status.ok() && !absl::IsUnavailable(status)) return FailedCall(status);
+  return Print(absl::StrCat("VM \"", client->address().name, "\" ends\n"));
+}
+
+}  // namespace bulkhead::vmctl

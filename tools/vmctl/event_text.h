@@ -1,0 +1,17 @@
+#ifndef BULKHEAD_TOOLS_VMCTL_EVENT_TEXT_H_
+#define BULKHEAD_TOOLS_VMCTL_EVENT_TEXT_H_
+
+#include <string>
+
+#include "absl/time/time.h"
+#include "proto/vm_control.pb.h"
+
+namespace bulkhead::vmctl {
+
+// One event for people: "TIME  SUBJECT  what happened", and further lines, indented, where it has
+// more to tell. The subject is a device or "vm".
+std::string EventText(const v1::Event& event, absl::TimeZone zone, bool color);
+
+}  // namespace bulkhead::vmctl
+
+#endif  // BULKHEAD_TOOLS_VMCTL_EVENT_TEXT_H_

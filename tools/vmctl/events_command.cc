@@ -1,0 +1,61 @@
+// events.
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "tools/vmctl/commands.h"
+#include "tools/vmctl/event_text.h"
+#include "tools/vmctl/json.h"
+#include "tools/vmctl/open_vm.h"
+#include "tools/vmctl/standard_output.h"
+
+namespace bulkhead::vmctl {
+namespace {
+
+// Ctrl-C is how following ends, so it is no failure. Each event is written as a whole before the
+// next one is waited for: there is nothing to finish.
+void EndOnInterrupt() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { _exit(kOk); };
+  sigaction(SIGINT, &action, nullptr);
+}
+
+bool SaysThatItEnds(const v1::Event& event) {
+  return event.vm_state().state() == v1::VmStatus::ENDING ||
+         event.snapshot().status().state() == v1::VmStatus::ENDING;
+}
+
+}  // namespace
+
+ExitCode RunEvents(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  absl::Time deadline = absl::Now() + invocation.timeout;
+  if (invocation.follow) {
+    EndOnInterrupt();
+    // The time-out is for the first answer; events may be rare.
+    const absl::StatusOr<v1::VmStatus> status = client->GetStatus();
+    if (!status.ok()) return FailedCall(status.status());
+    deadline = absl::InfiniteFuture();
+  }
+  const absl::TimeZone zone = absl::LocalTimeZone();
+  const bool color = OutputHasColor();
+  bool ends = false;
+  const absl::Status status =
+      client->WatchEvents(!invocation.follow, deadline, [&](const v1::Event& event) {
+        ends = ends || SaysThatItEnds(event);
+        code = Print(invocation.json ? LineOfJson(event) : EventText(event, zone, color));
+        return code == kOk;
+      });
+  if (code != kOk) return code;
+  if (!status.ok() && !(ends && absl::IsUnavailable(status))) return FailedCall(status);
+  if (invocation.follow) Note(absl::StrCat("VM \"", client->address().name, "\" has ended"));
+  return kOk;
+}
+
+}  // namespace bulkhead::vmctl

@@ -1,0 +1,31 @@
+#include "tools/vmctl/flags.h"
+
+namespace bulkhead::vmctl {
+namespace {
+
+constexpr FlagInfo kFlags[] = {
+    {kJsonFlag, "json", 0, "", "print protobuf's JSON, for scripts"},
+    {kVerboseFlag, "verbose", 'v', "", "BARs, capabilities and doorbells too"},
+    {kFollowFlag, "follow", 'f', "", "go on until Ctrl-C, or until the VM ends"},
+    {kBinaryFlag, "binary", 0, "PATH", "run this binary from now on: an upgrade"},
+    {kDiscardStateFlag, "discard-state", 0, "", "start as after power-on"},
+    {kWaitFlag, "wait", 0, "", "return once the vmm has ended"},
+    {kEscapeFlag, "escape", 0, "^X|none", "the key that leaves (default: ^])"},
+    {kVmFlag, "vm", 0, "NAME", "the VM (default: the only one that runs)"},
+    {kSocketFlag, "socket", 0, "PATH", "the VM behind this control socket"},
+    {kTimeoutFlag, "timeout", 0, "TIME", "how long to wait: 500ms, 2m, inf"},
+    {kHelpFlag, "help", 'h', "", "this text"},
+};
+
+}  // namespace
+
+absl::Span<const FlagInfo> AllFlags() { return kFlags; }
+
+const FlagInfo* FindFlag(absl::string_view name) {
+  for (const FlagInfo& info : kFlags) {
+    if (name == info.name) return &info;
+  }
+  return nullptr;
+}
+
+}  // namespace bulkhead::vmctl

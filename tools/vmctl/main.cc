@@ -1,0 +1,25 @@
+// vmctl: operates a running VM over its control socket (proto/vm_control.proto). See --help.
+
+#include <string.h>
+
+#include "tools/vmctl/command_line.h"
+#include "tools/vmctl/completion.h"
+#include "tools/vmctl/help.h"
+#include "tools/vmctl/standard_output.h"
+
+namespace bulkhead::vmctl {
+namespace {
+
+int Run(int argc, char** argv) {
+  if (argc > 1 && strcmp(argv[1], kCompleteCommand) == 0) return RunComplete(argc, argv);
+  const absl::StatusOr<Invocation> invocation = ParseCommandLine(argc, argv);
+  if (!invocation.ok()) return Fail(kUsage, invocation.status().message());
+  const Command* command = invocation->command;
+  if (command == nullptr) return Print(GeneralHelp());
+  return invocation->help ? Print(CommandHelp(*command)) : command->run(*invocation);
+}
+
+}  // namespace
+}  // namespace bulkhead::vmctl
+
+int main(int argc, char** argv) { return bulkhead::vmctl::Run(argc, argv); }

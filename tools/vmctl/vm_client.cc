@@ -1,0 +1,192 @@
+#include "tools/vmctl/vm_client.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "base/status_macros.h"
+#include "grpc/support/log.h"
+#include "grpcpp/create_channel_posix.h"
+#include "grpcpp/support/channel_arguments.h"
+#include "tools/vmctl/console_stream.h"
+#include "tools/vmctl/vm_client_impl.h"
+
+namespace bulkhead::vmctl {
+namespace {
+
+// What gRPC's own side says, unlike a text of the VM's, which tells more.
+constexpr char kOwnDeadlineText[] = "Deadline Exceeded";
+
+constexpr int kEndMs = 2000;
+
+// Who listens on the other side's socket.
+absl::StatusOr<PidFd> PeerProcess(int socket) {
+  ucred peer = {};
+  socklen_t size = sizeof(peer);
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 || peer.pid <= 0) {
+    return absl::FailedPreconditionError("the vmm's process is not visible from here");
+  }
+  return PidFd::Open(peer.pid);
+}
+
+// gRPC's own log is for gRPC's developers.
+void SilenceGrpc() {
+  if (getenv("GRPC_VERBOSITY") == nullptr) gpr_set_log_function([](gpr_log_func_args*) {});
+}
+
+}  // namespace
+
+VmClient::Impl::Impl(VmAddress address, absl::Duration timeout, UniqueFd socket)
+    : address_(std::move(address)), timeout_(timeout), vmm_process_(PeerProcess(socket.get())) {
+  SilenceGrpc();
+  // Over this very connection, and no other later: the VM is the one that was chosen.
+  channel_ =
+      grpc::CreateCustomInsecureChannelFromFd("vmm", socket.release(), grpc::ChannelArguments());
+  stub_ = v1::VmControl::NewStub(channel_);
+}
+
+bool VmClient::Impl::HasEnded() const {
+  if (!vmm_process_.ok()) return absl::IsNotFound(ConnectSocket(address_.socket_path).status());
+  pollfd polled = {.fd = vmm_process_->fd(), .events = POLLIN, .revents = 0};
+  return poll(&polled, 1, kEndMs) > 0;
+}
+
+absl::Status VmClient::Impl::ToStatus(const grpc::Status& status) const {
+  if (status.ok()) return absl::OkStatus();
+  const std::string vm = absl::StrCat("VM \"", address_.name, "\"");
+  const std::string& text = status.error_message();
+  switch (status.error_code()) {
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      if (text != kOwnDeadlineText)
+        return absl::DeadlineExceededError(absl::StrCat(vm, ": ", text));
+      return absl::DeadlineExceededError(
+          absl::StrCat(vm, " did not answer within ", absl::FormatDuration(timeout_),
+                       "; what was asked for may still happen. `vmctl status` tells how it is, ",
+                       "--timeout sets how long to wait"));
+    case grpc::StatusCode::UNAVAILABLE:
+      if (HasEnded()) {
+        return absl::UnavailableError(absl::StrCat(vm, " has ended"));
+      }
+      return absl::UnavailableError(absl::StrCat(vm, ": ", text));
+    case grpc::StatusCode::UNIMPLEMENTED:
+      return absl::UnimplementedError(
+          absl::StrCat(vm, " does not know this command: its vmm (or what listens on ",
+                       address_.socket_path, ") is of another version than this vmctl"));
+    default:
+      return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                          absl::StrCat(vm, ": ", text));
+  }
+}
+
+absl::StatusOr<std::unique_ptr<VmClient>> VmClient::Connect(const VmAddress& address,
+                                                            absl::Duration timeout) {
+  ASSIGN_OR_RETURN(UniqueFd socket, ConnectSocket(address.socket_path));
+  return std::unique_ptr<VmClient>(
+      new VmClient(std::make_unique<Impl>(address, timeout, std::move(socket))));
+}
+
+VmClient::VmClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+VmClient::~VmClient() = default;
+
+const VmAddress& VmClient::address() const { return impl_->address(); }
+
+absl::StatusOr<v1::VmStatus> VmClient::GetStatus() {
+  v1::VmStatus reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::GetStatus, v1::GetStatusRequest(), reply));
+  return reply;
+}
+
+absl::Status VmClient::Shutdown() {
+  v1::ShutdownReply reply;
+  return impl_->Call(&v1::VmControl::Stub::Shutdown, v1::ShutdownRequest(), reply);
+}
+
+absl::Status VmClient::Stop() {
+  v1::StopReply reply;
+  return impl_->Call(&v1::VmControl::Stub::Stop, v1::StopRequest(), reply);
+}
+
+absl::Status VmClient::Pause() {
+  v1::PauseReply reply;
+  return impl_->Call(&v1::VmControl::Stub::Pause, v1::PauseRequest(), reply);
+}
+
+absl::Status VmClient::Resume() {
+  v1::ResumeReply reply;
+  return impl_->Call(&v1::VmControl::Stub::Resume, v1::ResumeRequest(), reply);
+}
+
+absl::StatusOr<v1::ListDevicesReply> VmClient::ListDevices() {
+  v1::ListDevicesReply reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::ListDevices, v1::ListDevicesRequest(), reply));
+  return reply;
+}
+
+absl::StatusOr<v1::Device> VmClient::GetDevice(const std::string& name) {
+  v1::GetDeviceRequest request;
+  request.set_name(name);
+  v1::Device reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::GetDevice, request, reply));
+  return reply;
+}
+
+absl::StatusOr<v1::Device> VmClient::RestartDevice(const v1::RestartDeviceRequest& request) {
+  v1::Device reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::RestartDevice, request, reply));
+  return reply;
+}
+
+absl::StatusOr<v1::Device> VmClient::ResetDevice(const std::string& name) {
+  v1::ResetDeviceRequest request;
+  request.set_name(name);
+  v1::Device reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::ResetDevice, request, reply));
+  return reply;
+}
+
+absl::StatusOr<v1::Device> VmClient::StopDevice(const std::string& name) {
+  v1::StopDeviceRequest request;
+  request.set_name(name);
+  v1::Device reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::StopDevice, request, reply));
+  return reply;
+}
+
+absl::StatusOr<v1::Device> VmClient::StartDevice(const std::string& name) {
+  v1::StartDeviceRequest request;
+  request.set_name(name);
+  v1::Device reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::StartDevice, request, reply));
+  return reply;
+}
+
+absl::StatusOr<v1::VmMetrics> VmClient::GetMetrics() {
+  v1::VmMetrics reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::GetMetrics, v1::GetMetricsRequest(), reply));
+  return reply;
+}
+
+absl::Status VmClient::WatchEvents(bool only_past, absl::Time deadline,
+                                   const std::function<bool(const v1::Event&)>& on_event) {
+  grpc::ClientContext context;
+  if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
+  v1::WatchEventsRequest request;
+  request.set_only_past(only_past);
+  const auto reader = impl_->stub().WatchEvents(&context, request);
+  v1::Event event;
+  while (reader->Read(&event)) {
+    if (on_event(event)) continue;
+    context.TryCancel();
+    while (reader->Read(&event)) {
+    }
+    (void)reader->Finish();
+    return absl::OkStatus();
+  }
+  return impl_->ToStatus(reader->Finish());
+}
+
+const absl::StatusOr<PidFd>& VmClient::vmm_process() const { return impl_->vmm_process(); }
+
+}  // namespace bulkhead::vmctl

@@ -1,0 +1,71 @@
+#ifndef BULKHEAD_TOOLS_VMCTL_VM_CLIENT_H_
+#define BULKHEAD_TOOLS_VMCTL_VM_CLIENT_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "base/pid_fd.h"
+#include "proto/vm_control.pb.h"
+#include "tools/vmctl/discovery.h"
+
+namespace bulkhead::vmctl {
+
+class ConsoleStream;
+
+// Calls one VM's VmControl service (proto/vm_control.proto). Thread-compatible.
+//
+// Errors are for the operator: a code, and one line that names the VM and says what to do.
+// Unavailable: the VM has ended, or is about to; DeadlineExceeded: no answer within the time-out;
+// else what the VM answers.
+class VmClient {
+ public:
+  // Each plain call waits for its answer for `timeout`; InfiniteDuration(): until the VM ends.
+  // Errors: those of ConnectSocket().
+  static absl::StatusOr<std::unique_ptr<VmClient>> Connect(const VmAddress& address,
+                                                           absl::Duration timeout);
+  ~VmClient();
+
+  const VmAddress& address() const;
+
+  absl::StatusOr<v1::VmStatus> GetStatus();
+  absl::Status Shutdown();
+  absl::Status Stop();
+  absl::Status Pause();
+  absl::Status Resume();
+
+  absl::StatusOr<v1::ListDevicesReply> ListDevices();
+  absl::StatusOr<v1::Device> GetDevice(const std::string& name);
+  absl::StatusOr<v1::Device> RestartDevice(const v1::RestartDeviceRequest& request);
+  absl::StatusOr<v1::Device> ResetDevice(const std::string& name);
+  absl::StatusOr<v1::Device> StopDevice(const std::string& name);
+  absl::StatusOr<v1::Device> StartDevice(const std::string& name);
+  absl::StatusOr<v1::VmMetrics> GetMetrics();
+
+  // Calls `on_event` for the snapshot and each event, until the VM ends the stream, `on_event`
+  // returns false (both: OK), or `deadline`.
+  absl::Status WatchEvents(bool only_past, absl::Time deadline,
+                           const std::function<bool(const v1::Event&)>& on_event);
+
+  // `device`: "" is the VM's only console. Errors come from the stream. Not to outlive the client.
+  absl::StatusOr<std::unique_ptr<ConsoleStream>> AttachConsole(const std::string& device);
+
+  // The vmm's process, which is no child: only poll its descriptor. Errors: as pidfd_open(2);
+  // FailedPrecondition (it lives in another pid namespace).
+  const absl::StatusOr<PidFd>& vmm_process() const;
+
+ private:
+  class Impl;  // keeps gRPC's headers out of here: they compile slowly
+
+  explicit VmClient(std::unique_ptr<Impl> impl);
+
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace bulkhead::vmctl
+
+#endif  // BULKHEAD_TOOLS_VMCTL_VM_CLIENT_H_

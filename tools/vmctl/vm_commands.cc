@@ -1,0 +1,90 @@
+// Commands that ask or tell the VM as a whole.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "proto/control_socket.h"
+#include "tools/vmctl/commands.h"
+#include "tools/vmctl/discovery.h"
+#include "tools/vmctl/json.h"
+#include "tools/vmctl/open_vm.h"
+#include "tools/vmctl/prometheus.h"
+#include "tools/vmctl/standard_output.h"
+#include "tools/vmctl/status_text.h"
+#include "tools/vmctl/vm_list.pb.h"
+
+namespace bulkhead::vmctl {
+namespace {
+
+RunningVm Describe(const VmAddress& address, absl::Duration timeout) {
+  RunningVm vm;
+  vm.set_name(address.name);
+  vm.set_socket(address.socket_path);
+  absl::StatusOr<std::unique_ptr<VmClient>> client = VmClient::Connect(address, timeout);
+  if (!client.ok()) {
+    vm.set_error(std::string(client.status().message()));
+    return vm;
+  }
+  absl::StatusOr<v1::VmStatus> status = (*client)->GetStatus();
+  if (status.ok()) {
+    *vm.mutable_status() = *std::move(status);
+  } else {
+    vm.set_error(std::string(status.status().message()));
+  }
+  return vm;
+}
+
+}  // namespace
+
+ExitCode RunList(const Invocation& invocation) {
+  const std::string directory = RuntimeDirectory();
+  const absl::StatusOr<std::vector<VmAddress>> running = FindRunningVms(directory);
+  if (!running.ok()) return Fail(kNoVm, running.status().message());
+  VmList list;
+  for (const VmAddress& address : *running) {
+    *list.add_vms() = Describe(address, invocation.timeout);
+  }
+  if (invocation.json) return Print(PrettyJson(list));
+  if (list.vms_size() > 0) return Print(VmTable(list, OutputWidth(), OutputHasColor()));
+  Note(absl::StrCat("no VM runs: nobody listens on a control socket in ", directory));
+  return kOk;
+}
+
+ExitCode RunStatus(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  const absl::StatusOr<v1::VmStatus> status = client->GetStatus();
+  if (!status.ok()) return FailedCall(status.status());
+  return Print(invocation.json ? PrettyJson(*status)
+                               : StatusDetails(*status, absl::LocalTimeZone(), OutputHasColor()));
+}
+
+ExitCode RunPause(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  if (const absl::Status status = client->Pause(); !status.ok()) return FailedCall(status);
+  return Print(absl::StrCat("VM \"", client->address().name, "\" is paused\n"));
+}
+
+ExitCode RunResume(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  if (const absl::Status status = client->Resume(); !status.ok()) return FailedCall(status);
+  return Print(absl::StrCat("VM \"", client->address().name, "\" runs again\n"));
+}
+
+ExitCode RunMetrics(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  const absl::StatusOr<v1::VmMetrics> metrics = client->GetMetrics();
+  if (!metrics.ok()) return FailedCall(metrics.status());
+  return Print(invocation.json ? PrettyJson(*metrics) : PrometheusText(*metrics));
+}
+
+}  // namespace bulkhead::vmctl
