@@ -94,9 +94,9 @@ Examples
      RunPci},
     {"events", "what has happened, and what happens", kVmFlags | kJsonFlag | kFollowFlag,
      Argument::kNone, absl::Seconds(10),
-     R"(First how everything is, then each event, with local time. Ends after what is known already, or
-with --follow on Ctrl-C (exit code 0), or when the VM ends (0; 3 if it did not say that it ends).
---json gives one object a line.
+     R"(The events that the VM remembers, with local time, and how everything is now. With --follow first
+how everything is, and then each event, until Ctrl-C (exit code 0) or until the VM ends (0; 3 if it
+did not say that it ends). --json gives one object a line, as the VM sends them.
 
 Examples
   vmctl events --follow

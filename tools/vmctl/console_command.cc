@@ -27,8 +27,8 @@ namespace {
 constexpr size_t kPieceBytes = 4096;
 // Of typed input that the guest does not take; more is dropped, so that the leaving key is seen.
 constexpr size_t kMaxTypedBytes = 64 * 1024;
-// For what was typed before the leaving key to arrive. The key again leaves at once.
-constexpr absl::Duration kFarewell = absl::Seconds(5);
+// For what was typed right before the leaving key to arrive. The key again leaves at once.
+constexpr absl::Duration kFarewell = absl::Seconds(1);
 
 // The signals that end or stop this program, as a descriptor. Blocked before gRPC starts threads.
 UniqueFd TakeSignals() {
@@ -155,6 +155,10 @@ class ConsoleLoop {
       Say(absl::StrCat("the guest takes no input; ", typed.size() - room, " bytes were dropped"));
     }
     if (after.empty()) return;
+    if (input_.empty() && stream_.can_send()) {
+      over_ = true;
+      return;
+    }
     leave_at_ = absl::Now() + kFarewell;
     Type(after.substr(1));
   }

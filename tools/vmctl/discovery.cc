@@ -91,7 +91,7 @@ absl::StatusOr<UniqueFd> ConnectSocket(const std::string& path) {
 }
 
 absl::StatusOr<std::vector<VmAddress>> FindRunningVms(const std::string& directory) {
-  if (const absl::Status status = CheckTrusted(directory); !status.ok()) {
+  if (absl::Status status = CheckTrusted(directory); !status.ok()) {
     if (absl::IsNotFound(status)) return std::vector<VmAddress>();
     return status;
   }

@@ -19,7 +19,7 @@ struct Line {
   std::string more = {};  // whole lines
 };
 
-std::string WithReason(std::string text, absl::string_view reason) {
+std::string WithReason(const std::string& text, absl::string_view reason) {
   return reason.empty() ? text : absl::StrCat(text, ": ", Printable(reason));
 }
 

@@ -10,7 +10,7 @@ namespace {
 std::string TextOf(const std::string& event_text, bool color = false) {
   v1::Event event;
   EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(event_text, &event));
-  const std::string text = EventText(event, absl::UTCTimeZone(), color);
+  std::string text = EventText(event, absl::UTCTimeZone(), color);
   const std::string time = "1970-01-01 00:00:00.000";
   if (color) return text;
   EXPECT_EQ(text.substr(0, time.size()), time);

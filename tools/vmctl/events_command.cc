@@ -4,6 +4,8 @@
 #include <unistd.h>
 
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
@@ -46,12 +48,20 @@ ExitCode RunEvents(const Invocation& invocation) {
   const absl::TimeZone zone = absl::LocalTimeZone();
   const bool color = OutputHasColor();
   bool ends = false;
+  // The VM sends how everything is now before what was: read by people that belongs to the end.
+  std::string now;
   const absl::Status status =
       client->WatchEvents(!invocation.follow, deadline, [&](const v1::Event& event) {
         ends = ends || SaysThatItEnds(event);
-        code = Print(invocation.json ? LineOfJson(event) : EventText(event, zone, color));
+        std::string text = invocation.json ? LineOfJson(event) : EventText(event, zone, color);
+        if (!invocation.follow && !invocation.json && now.empty() && event.has_snapshot()) {
+          now = std::move(text);
+          return true;
+        }
+        code = Print(text);
         return code == kOk;
       });
+  if (code == kOk) code = Print(now);
   if (code != kOk) return code;
   if (!status.ok() && !(ends && absl::IsUnavailable(status))) return FailedCall(status);
   if (invocation.follow) Note(absl::StrCat("VM \"", client->address().name, "\" has ended"));

@@ -28,6 +28,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "google/protobuf/text_format.h"
+#include "google/protobuf/util/json_util.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
@@ -116,7 +117,7 @@ class FakeVm : public Service {
 
   grpc::Status GetMetrics(grpc::ServerContext*, const v1::GetMetricsRequest* request,
                           v1::VmMetrics* reply) override {
-    *reply = scenario_.metrics();
+    (void)google::protobuf::util::JsonStringToMessage(scenario_.metrics_json(), reply);
     return Called("GetMetrics", *request);
   }
 
@@ -124,7 +125,7 @@ class FakeVm : public Service {
                            grpc::ServerWriter<v1::Event>* writer) override {
     v1::Event event;
     event.set_sequence(7);
-    *event.mutable_time() = scenario_.status().start_time();
+    event.mutable_time()->set_seconds(scenario_.status().start_time().seconds() + 110);
     *event.mutable_snapshot()->mutable_status() = scenario_.status();
     *event.mutable_snapshot()->mutable_devices() = scenario_.devices();
     writer->Write(event);
@@ -153,7 +154,7 @@ class FakeVm : public Service {
 
   template <typename Request>
   grpc::Status DeviceCalled(const char* method, const Request& request, v1::Device& reply) {
-    const grpc::Status status = Called(method, request);
+    grpc::Status status = Called(method, request);
     if (!status.ok()) return status;
     for (const v1::Device& device : scenario_.devices()) {
       if (device.name() != request.name()) continue;
