@@ -28,9 +28,14 @@ InFlightLog::InFlightLog(absl::Span<uint8_t> memory, uint16_t max_size)
 void InFlightLog::Begin(uint32_t epoch, uint16_t size) {
   size_ = size;
   last_counter_ = 0;
-  for (uint16_t i = 0; i < size; ++i) Store(counters_[i], uint64_t{0});
+  for (uint16_t i = 0; i < size; ++i) {
+    Store(counters_[i], uint64_t{0});
+    VIRTQUEUE_STEP("begin_counter");
+  }
   Store(header_->used_idx, uint16_t{0});
+  VIRTQUEUE_STEP("begin_used_idx");
   Store(header_->size, size);
+  VIRTQUEUE_STEP("begin_size");
   Store(header_->epoch, epoch);
   std::atomic_signal_fence(std::memory_order_seq_cst);
 }

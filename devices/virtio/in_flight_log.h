@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "devices/virtio/virtqueue_step.h"
 
 namespace bulkhead::devices::virtio {
 
@@ -58,13 +59,16 @@ class InFlightLog {
     // relaxed, as all of them: see above. The fences: nothing that the device does with the chain
     // may come first, and what was published before comes first.
     std::atomic_signal_fence(std::memory_order_seq_cst);
+    VIRTQUEUE_STEP("before_popped");
     Store(counters_[head], ++last_counter_);
     std::atomic_signal_fence(std::memory_order_seq_cst);
+    VIRTQUEUE_STEP("popped");
   }
   // Step 2; `used_idx` is where it will be in the used ring.
   void Completed(uint16_t used_idx, uint16_t head) {
     Store(completed_[used_idx & (size_ - 1)], head);
     std::atomic_signal_fence(std::memory_order_seq_cst);
+    VIRTQUEUE_STEP("completed");
   }
   // Steps 5 and 6, after used.idx went from `from` to `to`. Calls back with each head.
   template <typename F>
@@ -73,11 +77,13 @@ class InFlightLog {
     for (uint16_t i = from; i != to; ++i) {
       const uint16_t head = Load(completed_[i & (size_ - 1)]) & (size_ - 1);
       Store(counters_[head], uint64_t{0});
+      VIRTQUEUE_STEP("counter_cleared");
       on_head(head);
     }
     std::atomic_signal_fence(std::memory_order_seq_cst);
     Store(header_->used_idx, to);
     std::atomic_signal_fence(std::memory_order_seq_cst);
+    VIRTQUEUE_STEP("published");
   }
 
   // Goes on from what a predecessor left, in place of Begin(). `used_idx` is what guest memory

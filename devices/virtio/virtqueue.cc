@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
 #include "devices/virtio/virtio_layout.h"
+#include "devices/virtio/virtqueue_step.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -260,7 +261,9 @@ void Virtqueue::Complete(uint16_t head, uint32_t written_bytes) {
   uint8_t* element = used_ + kUsedRing + kUsedElementSize * (next_used_ & (size_ - 1));
   // relaxed: Publish() orders them before the driver's look.
   Atomic32(element).store(head, std::memory_order_relaxed);
+  VIRTQUEUE_STEP("half_of_used_element");
   Atomic32(element + 4).store(written_bytes, std::memory_order_relaxed);
+  VIRTQUEUE_STEP("used_element");
   ++next_used_;
 }
 
@@ -273,7 +276,9 @@ bool Virtqueue::Publish() {
   // xchg). Its partner stands in the driver between its store of used_event (or flags) and its
   // last load of used.idx. Without both, each side could miss the other's store: the driver
   // waits for an interrupt that this side believes is not wanted.
+  VIRTQUEUE_STEP("before_used_idx");
   Atomic16(used_ + kUsedIdx).store(next_used_, std::memory_order_seq_cst);
+  VIRTQUEUE_STEP("used_idx");
   log_.Published(old_idx, next_used_, [this](uint16_t head) { chains_[head] = Chain::kDrivers; });
   if (event_index_) {
     const uint16_t used_event =
@@ -289,6 +294,7 @@ void Virtqueue::SuppressDoorbells() {
   if (!serving_ || event_index_) return;
   // relaxed: a hint.
   Atomic16(used_).store(kUsedNoNotify, std::memory_order_relaxed);
+  VIRTQUEUE_STEP("doorbells_suppressed");
 }
 
 bool Virtqueue::RearmDoorbell() {
@@ -304,6 +310,7 @@ bool Virtqueue::RearmDoorbell() {
   } else {
     Atomic16(used_).store(0, std::memory_order_seq_cst);
   }
+  VIRTQUEUE_STEP("doorbell_armed");
   return RefreshAvailable();
 }
 
