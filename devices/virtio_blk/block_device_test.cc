@@ -20,122 +20,17 @@
 #include "devices/virtio/pci_transport.h"
 #include "devices/virtio/testing/fake_driver.h"
 #include "devices/virtio/virtio_layout.h"
+#include "devices/virtio_blk/testing/test_disk.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
-
-constexpr uint64_t kAllFeatures = ~uint64_t{0};
-constexpr uint64_t kSectors = 8192;  // 4 MiB
-constexpr uint8_t kNoStatus = 0xee;
-
-std::vector<uint8_t> RandomBytes(size_t size, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::vector<uint8_t> bytes(size);
-  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
-  return bytes;
-}
-
-// A disk over a real file, and a driver of it.
-class TestDisk {
- public:
-  explicit TestDisk(BlockOptions options = {}, int open_flags = O_RDWR,
-                    uint64_t features = kAllFeatures)
-      : contents(RandomBytes(kSectors * kSectorSize, 1)), services({{0, 32 << 20}}) {
-    std::string path = testing::TempDir() + "/diskXXXXXX";
-    file.reset(mkstemp(path.data()));
-    EXPECT_EQ(pwrite(file.get(), contents.data(), contents.size(), 0),
-              static_cast<ssize_t>(contents.size()));
-    services.AddResource("disk", UniqueFd(open(path.c_str(), open_flags | O_CLOEXEC)));
-    unlink(path.c_str());
-    model = std::make_unique<PciTransport>(BlockDevice::Create(options).value());
-    const absl::Status started = model->Start(services);
-    EXPECT_TRUE(started.ok()) << started;
-    driver = std::make_unique<FakeDriver>(*model, services);
-    EXPECT_TRUE(driver->Initialize(features));
-  }
-
-  struct Request {
-    GuestAddress status = 0;
-    GuestAddress data = 0;
-    uint16_t head = 0;
-  };
-
-  // Makes a request available. `data_in` bytes are to be written by the device.
-  Request Add(uint32_t type, uint64_t sector, const std::vector<uint8_t>& data_out,
-              uint32_t data_in, uint16_t queue = 0) {
-    Request request;
-    const BlockHeader header{type, 0, sector};
-    const GuestAddress header_address = driver->Allocate(sizeof(header));
-    EXPECT_TRUE(services.memory().WriteObject(header_address, header));
-    std::vector<Buffer> buffers = {{header_address, sizeof(header), false}};
-    if (!data_out.empty()) {
-      request.data = driver->Allocate(data_out.size());
-      EXPECT_TRUE(services.memory().Write(request.data, data_out));
-      buffers.push_back({request.data, static_cast<uint32_t>(data_out.size()), false});
-    }
-    if (data_in != 0) {
-      request.data = driver->Allocate(data_in);
-      buffers.push_back({request.data, data_in, true});
-    }
-    request.status = driver->Allocate(1);
-    EXPECT_TRUE(services.memory().WriteObject(request.status, kNoStatus));
-    buffers.push_back({request.status, 1, true});
-    request.head = driver->queue(queue).Add(buffers).value();
-    return request;
-  }
-
-  struct Answer {
-    uint8_t status = kNoStatus;
-    uint32_t used_length = 0;
-    std::vector<uint8_t> data;
-  };
-  Answer Do(uint32_t type, uint64_t sector, const std::vector<uint8_t>& data_out = {},
-            uint32_t data_in = 0, uint16_t queue = 0) {
-    const Request request = Add(type, sector, data_out, data_in, queue);
-    const std::optional<UsedElement> used = driver->KickAndWait(queue);
-    if (!used.has_value()) return {};
-    EXPECT_EQ(used->id, request.head);
-    Answer answer{StatusOf(request), used->length, std::vector<uint8_t>(data_in)};
-    EXPECT_TRUE(services.memory().Read(request.data, absl::MakeSpan(answer.data)));
-    return answer;
-  }
-  uint8_t StatusOf(const Request& request) {
-    uint8_t status = 0;
-    EXPECT_TRUE(services.memory().ReadObject(request.status, status));
-    return status;
-  }
-
-  std::vector<uint8_t> OnDisk(uint64_t sector, uint64_t sectors) {
-    std::vector<uint8_t> bytes(sectors * kSectorSize);
-    EXPECT_EQ(pread(file.get(), bytes.data(), bytes.size(), sector * kSectorSize),
-              static_cast<ssize_t>(bytes.size()));
-    return bytes;
-  }
-  std::vector<uint8_t> Original(uint64_t sector, uint64_t sectors) {
-    const auto begin = contents.begin() + sector * kSectorSize;
-    return std::vector<uint8_t>(begin, begin + sectors * kSectorSize);
-  }
-  uint64_t AllocatedBytes() {
-    struct stat info;
-    EXPECT_EQ(fstat(file.get(), &info), 0);
-    return info.st_blocks * 512;
-  }
-
-  const std::vector<uint8_t> contents;
-  UniqueFd file;
-  FakeServices services;
-  std::unique_ptr<PciTransport> model;
-  std::unique_ptr<FakeDriver> driver;
-};
 
 std::vector<uint8_t> Ranges(const std::vector<BlockRange>& ranges) {
   std::vector<uint8_t> bytes(ranges.size() * sizeof(BlockRange));
   memcpy(bytes.data(), ranges.data(), bytes.size());
   return bytes;
 }
-
-std::vector<uint8_t> Zeros(uint64_t sectors) { return std::vector<uint8_t>(sectors * kSectorSize); }
 
 TEST(BlockDeviceTest, DescribesADiskWithAResource) {
   const auto device = BlockDevice::Create({.queues = 3}).value();

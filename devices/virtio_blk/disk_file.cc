@@ -32,6 +32,10 @@ absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only) {
   if ((flags & O_ACCMODE) == O_WRONLY) {
     return absl::InvalidArgumentError("disk: was opened for writing only");
   }
+  if ((flags & O_DIRECT) != 0) {
+    return absl::InvalidArgumentError(
+        "disk: was opened with O_DIRECT; what it writes could outlive this process");
+  }
   struct stat info;
   if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, "disk: fstat");
 

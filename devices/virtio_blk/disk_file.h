@@ -18,7 +18,7 @@ struct DiskFile {
 
 // Takes over an open descriptor. Read-only if it was opened so, if the block device is, or if
 // `read_only`. Errors: InvalidArgument (neither file nor block device, not readable, smaller than
-// a sector), and as fstat(2).
+// a sector, open for direct I/O: see IoRing), and as fstat(2).
 absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only);
 
 }  // namespace bulkhead::devices::virtio

@@ -51,5 +51,14 @@ TEST(DiskFileTest, WhatIsNoDiskIsRefused) {
   EXPECT_FALSE(AdoptDisk(UniqueFd(), false).ok());
 }
 
+TEST(DiskFileTest, DirectIoIsRefusedForItOutlivesTheProcess) {
+  UniqueFd fd = TemporaryFile(8192, O_RDWR);
+  // A file system that knows no direct I/O cannot give such a descriptor either.
+  if (fcntl(fd.get(), F_SETFL, O_DIRECT) != 0) return;
+  const absl::Status status = AdoptDisk(std::move(fd), false).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(std::string(status.message()).find("O_DIRECT"), std::string::npos) << status;
+}
+
 }  // namespace
 }  // namespace bulkhead::devices::virtio

@@ -14,6 +14,16 @@
 namespace bulkhead::devices::virtio {
 
 // Asynchronous operations on one file, through io_uring. Thread-compatible.
+//
+// None of them outlives the process. A buffered read or write, an fsync or a fallocate is carried
+// out by this thread or by one of io_uring's workers, which are threads of this process (since
+// Linux 5.12): the process's pidfd tells of its death when the last of them has ended. A successor
+// starts after that, so what it writes again is never overwritten by its predecessor's late write,
+// and no late read reaches guest memory. Direct I/O is another matter: the hardware may finish it
+// after the process is gone. The file must not be open for it (see AdoptDisk()).
+//
+// To do an operation again is harmless: the driver has not been told of its end, so it cannot have
+// built anything upon it, and there is no order among operations in flight.
 class IoRing {
  public:
   struct Result {

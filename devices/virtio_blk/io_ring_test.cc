@@ -14,9 +14,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 
@@ -112,6 +115,21 @@ TEST_F(IoRingTest, WhereItIsNotPermittedTheErrorNamesIoUring) {
     EXPECT_TRUE(WIFEXITED(status));
     EXPECT_EQ(WEXITSTATUS(status), 0) << strerror(error_number);
   }
+}
+
+// Recovery relies on it: they end with the process, before its pidfd tells of its death.
+TEST_F(IoRingTest, TheKernelsWorkersAreThreadsOfThisProcess) {
+  const auto ring = IoRing::Create(file_.get(), 8).value();
+  ring->Prepare({.kind = Kind::kSync}, 1);  // always a worker's
+  ASSERT_TRUE(ring->Submit());
+  ASSERT_TRUE(ring->Drain(absl::Seconds(20)));
+  int workers = 0;  // they linger for some seconds
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::string name;
+    std::getline(std::ifstream(task.path() / "comm"), name);
+    if (name.rfind("iou-wrk", 0) == 0) ++workers;
+  }
+  EXPECT_GT(workers, 0);
 }
 
 }  // namespace

@@ -40,6 +40,9 @@ void DurableServices::SaveIfChanged() {
 RestartableDevice::RestartableDevice(DurableServices& services, Factory factory)
     : services_(services), factory_(std::move(factory)) {
   Create();
+  if (services_.saved_.empty()) return;
+  Require(model_->Restore(services_.saved_));
+  GoOn();
 }
 
 RestartableDevice::~RestartableDevice() {
@@ -49,8 +52,11 @@ RestartableDevice::~RestartableDevice() {
 
 void RestartableDevice::Create() {
   model_ = factory_();
-  if (services_.durable_.empty()) {
-    services_.durable_.resize((model_->Describe().durable_memory_bytes() + 7) / 8);
+  if (services_.durable_.size() == 0) {
+    const uint64_t bytes = model_->Describe().durable_memory_bytes();
+    const UniqueFd fd = CreateMemfd("fake-durable-memory", bytes).value();
+    services_.durable_ =
+        MemoryMapping::Map(fd.get(), 0, bytes, MemoryMapping::Protection::kReadWrite).value();
   }
   Require(model_->Start(services_));
   services_.model_ = model_.get();
@@ -70,7 +76,11 @@ absl::Status RestartableDevice::TryRestart() {
 
 void RestartableDevice::Restart() {
   Require(TryRestart());
-  model_->OnFunctionState(function_state_);
+  GoOn();
+}
+
+void RestartableDevice::GoOn() {
+  model_->OnFunctionState(services_.function_state_);
   services_.SaveIfChanged();
   for (int i = 0; i < Describe().doorbells_size(); ++i) OnDoorbell(static_cast<uint32_t>(i));
 }
@@ -104,7 +114,7 @@ void RestartableDevice::OnDoorbell(uint32_t index) {
 
 void RestartableDevice::OnFunctionState(const FunctionState& state) {
   // The host saves it beside what the model saves.
-  Access([&] { model_->OnFunctionState(state); }, [&] { function_state_ = state; });
+  Access([&] { model_->OnFunctionState(state); }, [&] { services_.function_state_ = state; });
 }
 
 void RestartableDevice::Reset() {

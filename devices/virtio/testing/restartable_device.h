@@ -10,13 +10,15 @@
 #include <utility>
 #include <vector>
 
+#include "base/memory_mapping.h"
 #include "devices/host/device_model.h"
 #include "devices/host/testing/fake_services.h"
 
 namespace bulkhead::devices::virtio {
 
 // FakeServices whose durable memory, saved state and resources outlive the model. After each
-// callback, what has changed is saved, as the device host does it.
+// callback, what has changed is saved, as the device host does it. Durable memory and guest memory
+// are shared with forked children.
 class DurableServices : public FakeServices {
  public:
   using FakeServices::FakeServices;
@@ -26,8 +28,7 @@ class DurableServices : public FakeServices {
     ++state_changes_;
   }
   absl::Span<uint8_t> durable_memory() override {
-    return absl::MakeSpan(reinterpret_cast<uint8_t*>(durable_.data()),
-                          durable_.size() * sizeof(durable_[0]));
+    return absl::MakeSpan(durable_.data(), durable_.size());
   }
   // A copy: the original stays for the successor.
   absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) override;
@@ -43,8 +44,9 @@ class DurableServices : public FakeServices {
   void SaveIfChanged();
 
   DeviceModel* model_ = nullptr;
-  std::vector<uint64_t> durable_;
+  MemoryMapping durable_;
   std::vector<uint8_t> saved_;
+  FunctionState function_state_;
   bool changed_ = false;
   int state_changes_ = 0;
 };
@@ -55,7 +57,8 @@ class DurableServices : public FakeServices {
 class RestartableDevice : public DeviceModel {
  public:
   using Factory = std::function<std::unique_ptr<DeviceModel>()>;
-  // `services` outlives this. Aborts if the model does not start.
+  // `services` outlives this. Goes on from what a device before it has saved there. Aborts if the
+  // model does not start.
   RestartableDevice(DurableServices& services, Factory factory);
   ~RestartableDevice() override;
 
@@ -80,14 +83,15 @@ class RestartableDevice : public DeviceModel {
   void Reset() override;
   void SetServing(bool serving) override;
   bool at_rest() const override { return model_->at_rest(); }
+  void AppendMetrics(v1::DeviceMetrics& metrics) const override { model_->AppendMetrics(metrics); }
 
  private:
   void Access(const std::function<void()>& apply, const std::function<void()>& on_save = [] {});
   void Create();
+  void GoOn();
 
   DurableServices& services_;
   const Factory factory_;
-  FunctionState function_state_;
   DieIn die_in_ = DieIn::kNever;
   int restarts_ = 0;
   std::unique_ptr<DeviceModel> model_;
