@@ -89,16 +89,14 @@ absl::Duration ToDuration(const google::protobuf::Duration& duration) {
 }
 
 std::string StateName(v1::Device::State state) {
-  if (!v1::Device::State_IsValid(state) || state == v1::Device::STATE_UNSPECIFIED) {
-    return absl::StrCat("STATE ", static_cast<int>(state));
-  }
+  if (state == v1::Device::STATE_UNSPECIFIED) return "UNKNOWN";
+  if (!v1::Device::State_IsValid(state)) return absl::StrCat("STATE-", static_cast<int>(state));
   return v1::Device::State_Name(state);
 }
 
 std::string StateName(v1::VmStatus::State state) {
-  if (!v1::VmStatus::State_IsValid(state) || state == v1::VmStatus::STATE_UNSPECIFIED) {
-    return absl::StrCat("STATE ", static_cast<int>(state));
-  }
+  if (state == v1::VmStatus::STATE_UNSPECIFIED) return "UNKNOWN";
+  if (!v1::VmStatus::State_IsValid(state)) return absl::StrCat("STATE-", static_cast<int>(state));
   return v1::VmStatus::State_Name(state);
 }
 

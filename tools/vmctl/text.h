@@ -28,7 +28,7 @@ std::string FormatTimestamp(const google::protobuf::Timestamp& time, absl::TimeZ
 absl::Time ToTime(const google::protobuf::Timestamp& time);
 absl::Duration ToDuration(const google::protobuf::Duration& duration);
 
-// "RUNNING"; "STATE 9" for what a newer vmm may say.
+// "RUNNING"; "STATE-9" for what a newer vmm may say.
 std::string StateName(v1::Device::State state);
 std::string StateName(v1::VmStatus::State state);
 

@@ -44,8 +44,8 @@ TEST(FormatBytesTest, TakesTheLargestUnitThatIsExact) {
 
 TEST(StateNameTest, AStateOfANewerVmmIsANumber) {
   EXPECT_EQ(StateName(v1::Device::RUNNING), "RUNNING");
-  EXPECT_EQ(StateName(static_cast<v1::Device::State>(77)), "STATE 77");
-  EXPECT_EQ(StateName(static_cast<v1::VmStatus::State>(77)), "STATE 77");
+  EXPECT_EQ(StateName(static_cast<v1::Device::State>(77)), "STATE-77");
+  EXPECT_EQ(StateName(static_cast<v1::VmStatus::State>(77)), "STATE-77");
 }
 
 TEST(TableTest, ColumnsAreAsWideAsTheirWidestCell) {

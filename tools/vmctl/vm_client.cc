@@ -71,6 +71,7 @@ absl::Status VmClient::Impl::ToStatus(const grpc::Status& status) const {
       }
       return absl::UnavailableError(absl::StrCat(vm, ": ", text));
     case grpc::StatusCode::UNIMPLEMENTED:
+      if (!text.empty()) return absl::UnimplementedError(absl::StrCat(vm, ": ", text));
       return absl::UnimplementedError(
           absl::StrCat(vm, " does not know this command: its vmm (or what listens on ",
                        address_.socket_path, ") is of another version than this vmctl"));
