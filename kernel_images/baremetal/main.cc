@@ -25,6 +25,7 @@ constexpr Program kPrograms[] = {
     {"disk_storm", RunDiskStorm},
     {"watch_device", RunWatchDevice},
     {"reboot_test", RunRebootTest},
+    {"console_storm", RunConsoleStorm},
     {"idle", RunIdle},
     {"ticker", RunTicker},
     {"bench_mmio", RunBenchMmio},

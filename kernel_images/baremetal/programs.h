@@ -20,6 +20,7 @@ void RunVirtioBlkTest();
 void RunDiskStorm();
 void RunWatchDevice();
 void RunRebootTest();
+void RunConsoleStorm();
 void RunIdle();
 void RunTicker();
 void RunBenchMmio();
