@@ -40,6 +40,9 @@ constexpr size_t kMaxWaitingSockets = 16;
 constexpr uint32_t kReadable = EPOLLIN;
 constexpr uint32_t kWritable = EPOLLOUT;
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(200);
+// A guest prints byte by byte. After the first one the hub lets more come together: waking up for
+// each would cost more than all the rest.
+constexpr int kGatherMs = 1;
 
 // The packets of one recvmmsg(2).
 class PacketBatch {
@@ -156,6 +159,7 @@ class Hub final : public ConsoleHub {
   uint64_t drains_seen_ = 0;  // of drains_wanted_
   bool draining_ = false;
   bool look_at_device_ = false;  // there may be packets, or the next socket
+  bool is_gathering_ = false;    // the socket is not watched, but looked at in a moment
   UniqueFd socket_;              // not ok(): there is none yet, or the device has shut it down
   bool socket_is_full_ = false;  // for input
   std::optional<SharedStream> input_;  // none, or it has ended
@@ -235,10 +239,13 @@ bool Hub::AwaitTurn() {
   const bool input_is_ready = input_.has_value() && !input_can_wait_ && InputRoom() != 0;
   const bool is_busy = input_is_ready || (look_at_device_ && pending_.size() < kMaxPendingBytes);
   std::array<epoll_event, 4> events;
-  // No limit: a wake-up ends the wait.
-  const int n = epoll_wait(epoll_.get(), events.data(), events.size(), is_busy ? 0 : -1);
+  // If there is no limit, a wake-up ends the wait.
+  const int limit_ms = is_busy ? 0 : is_gathering_ ? kGatherMs : -1;
+  const int n = epoll_wait(epoll_.get(), events.data(), events.size(), limit_ms);
   for (int i = 0; i < n; ++i) static_cast<Watched*>(events[i].data.ptr)->ready = events[i].events;
-  if ((socket_watched_.ready & ~kWritable) != 0 || draining_) look_at_device_ = true;
+  const bool has_gathered = is_gathering_ && n == 0;
+  if ((socket_watched_.ready & ~kWritable) != 0 || has_gathered || draining_)
+    look_at_device_ = true;
   if ((socket_watched_.ready & kWritable) != 0) socket_is_full_ = false;
   if (wake_watched_.ready == 0) return true;
 
@@ -251,11 +258,13 @@ bool Hub::AwaitTurn() {
 }
 
 bool Hub::ReadDevice() {
+  is_gathering_ = false;
   if (!socket_.ok()) look_at_device_ = false;
   if (!look_at_device_) return !socket_.ok();
   if (pending_.size() >= kMaxPendingBytes) return false;
-  look_at_device_ = false;
   const int count = batch_.Receive(socket_.get());
+  look_at_device_ = count == PacketBatch::kPackets;  // there may be more
+  is_gathering_ = count != 0;
   bool has_empty = count == 0;
   for (int i = 0; i < count; ++i) {
     has_empty |= batch_.packet(i).empty();
@@ -345,8 +354,8 @@ void Hub::FinishDrains() {
 
 void Hub::UpdateWatches() {
   if (socket_.ok()) {
-    const uint32_t wanted =
-        (pending_.size() < kMaxPendingBytes ? kReadable : 0) | (socket_is_full_ ? kWritable : 0);
+    const uint32_t wanted = (pending_.size() < kMaxPendingBytes && !is_gathering_ ? kReadable : 0) |
+                            (socket_is_full_ ? kWritable : 0);
     if (!Watch(socket_.get(), socket_watched_, wanted)) socket_.reset();
   }
   if (output_.has_value() &&
