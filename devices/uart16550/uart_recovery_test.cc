@@ -22,8 +22,8 @@ std::string Letters(size_t count, char first) {
 }
 
 struct Conditions {
-  size_t output_bytes = 150;
-  size_t input_bytes = 70;
+  size_t output_bytes = 100;
+  size_t input_bytes = 45;
   bool small_socket = false;
   int turns_between_reads = 1;  // of the console
 };
@@ -75,7 +75,7 @@ TEST_P(UartRecoveryTest, KilledAtAnyStepItLosesAndRepeatsNothing) {
 }
 
 TEST_P(UartRecoveryTest, KilledAgainAndAgainItLosesAndRepeatsNothing) {
-  for (uint32_t seed = 0; seed < 100; ++seed) {
+  for (uint32_t seed = 0; seed < 50; ++seed) {
     std::mt19937 random(seed);
     const uint32_t steps_between = 4 + seed % 30;
     const Result result = Exchange(GetParam(), [&](int) { return random() % steps_between == 0; });

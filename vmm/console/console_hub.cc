@@ -35,8 +35,10 @@ constexpr size_t kMaxPendingBytes = 64 * 1024;
 // The input takes no more than this of what is kept; the rest is for clients.
 constexpr size_t kMaxKeptOfInput = DeviceStream::kMaxKeptInput / 2;
 constexpr size_t kReadBytes = 4096;
-// Processes that died one after the other while the output was stuck.
+// Processes that died one after the other while the output was stuck, and how long one more waits
+// until the output of one of them has gone.
 constexpr size_t kMaxWaitingSockets = 16;
+constexpr absl::Duration kConnectTimeout = absl::Seconds(1);
 constexpr uint32_t kReadable = EPOLLIN;
 constexpr uint32_t kWritable = EPOLLOUT;
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(200);
@@ -202,7 +204,10 @@ int Hub::Connect() {
     return -1;
   }
   absl::MutexLock lock(&mutex_);
-  if (next_sockets_.size() == kMaxWaitingSockets) {
+  const auto has_place = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    return next_sockets_.size() < kMaxWaitingSockets;
+  };
+  if (!mutex_.AwaitWithTimeout(absl::Condition(&has_place), kConnectTimeout)) {
     LogWarning("console output is lost: its device died too often while nobody took any");
     next_sockets_.pop_front();
   }

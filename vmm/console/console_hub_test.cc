@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -97,6 +98,10 @@ class FakeProcess {
     EXPECT_EQ(data, "");
     sent_ = header.acknowledged;
     taken_ = header.position;
+  }
+  void GoOnAt(uint64_t output_position) {
+    sent_ = output_position;
+    ASSERT_TRUE(Send(sent_, taken_));
   }
   // Packets of at most `size` bytes, until the socket is full. What is printed.
   size_t Print(absl::string_view text, size_t size = kMaxConsoleBytes) {
@@ -235,6 +240,32 @@ TEST_F(ConsoleHubTest, WhatADeadProcessHasSentComesOutBeforeItsSuccessors) {
     printed += device.Print(absl::string_view(all).substr(printed, 3'000), 7);
   }
   EXPECT_EQ(ReadOutput(all.size()), all);
+}
+
+TEST_F(ConsoleHubTest, ManyProcessesMayDieWhileTheOutputIsStuck) {
+  std::string sent;
+  const std::string all = Letters(2'000'000);
+  const auto print_all = [&](FakeProcess& device) {
+    for (size_t printed = 1; printed != 0;) {
+      printed = device.Print(absl::string_view(all).substr(sent.size()));
+      sent += all.substr(sent.size(), printed);
+    }
+  };
+  FakeProcess first(*hub_);
+  first.Greet();
+  for (int i = 0; i < 3; ++i) {
+    print_all(first);
+    pollfd entry = {.fd = first.socket(), .events = POLLOUT, .revents = 0};
+    poll(&entry, 1, 200);
+  }
+  // Nobody answers them; each has saved where it is.
+  for (int i = 0; i < 5; ++i) {
+    FakeProcess successor(*hub_);
+    successor.GoOnAt(sent.size());
+    print_all(successor);
+  }
+  ASSERT_LT(sent.size(), all.size());
+  EXPECT_TRUE(ReadOutput(sent.size()) == sent);
 }
 
 TEST_F(ConsoleHubTest, InputThatADeadProcessDidNotAcknowledgeComesAgain) {
@@ -407,15 +438,15 @@ TEST_F(ConsoleHubTest, AClientMayOutliveTheHub) {
 TEST_F(ConsoleHubTest, ACallbackMayTakeAndType) {
   FakeProcess device(*hub_);
   device.Greet();
-  std::unique_ptr<ConsoleHub::Client> echo;
-  echo = hub_->Attach([&] {
+  std::atomic<ConsoleHub::Client*> echo{nullptr};
+  const std::unique_ptr<ConsoleHub::Client> client = hub_->Attach([&] {
     std::string text;
-    uint64_t lost;
-    if (echo->Take(100, text, lost)) echo->Type(text);
+    uint64_t lost = 0;
+    if (echo.load()->Take(100, text, lost)) echo.load()->Type(text);
   });
+  echo = client.get();
   device.Print("echo");
   EXPECT_EQ(device.TakeInput(4), "echo");
-  echo.reset();
 }
 
 TEST(ConsoleHubStreamsTest, ADetachedConsoleLosesNoInputAndWaitsForNobody) {
