@@ -47,8 +47,28 @@ bool IsAlive(pid_t pid) {
   return line[line.rfind(')') + 2] != 'Z';
 }
 
-TEST(DeviceFailureTest, AccessesToADeadDeviceReadAllOnesAndItsDeathIsReported) {
-  const absl::StatusOr<std::unique_ptr<VmProcess>> vm = StartBusyGuest("watch_device");
+TEST(DeviceFailureTest, AProcessThatDiesOrHangsIsReplacedAndTheGuestDoesNotNotice) {
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      StartBusyGuest("watch_device", ",heartbeat=100ms");
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
+  for (const int how : {SIGKILL, SIGSEGV, SIGSTOP}) {
+    const pid_t old = PidOf(**vm, "example");
+    ASSERT_GT(old, 0);
+    ASSERT_EQ(kill(old, how), 0);
+    ASSERT_TRUE((*vm)->WaitForLog("serves again", kTimeout).ok()) << (*vm)->log();
+    EXPECT_NE(PidOf(**vm, "example"), old);
+  }
+  ASSERT_TRUE((*vm)->Signal(SIGTERM).ok());
+  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 6");
+  EXPECT_THAT((*vm)->output(), testing::Not(HasSubstr("all ones")));
+  EXPECT_THAT((*vm)->log(), HasSubstr("killed by signal 9"));
+  EXPECT_THAT((*vm)->log(), HasSubstr("killed, because it did not answer its heartbeats"));
+}
+
+TEST(DeviceFailureTest, AccessesToADeviceThatStaysAwayReadAllOnesAndItsDeathIsReported) {
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      StartBusyGuest("watch_device", ",restart=never");
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
   const pid_t device = PidOf(**vm, "example");

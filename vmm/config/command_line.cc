@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -44,8 +45,14 @@ Devices; each flag starts one process, and may be given several times
                                                   (default: stdio, or none with --config)
   --device name=NAME,binary=BIN[,arg=FLAG]...[,file:RES=PATH]...[,rofile:RES=PATH]...[,slot=N]
                     any device binary; RES is the resource's name. ',,' is a literal comma.
-                    Also timeout=5s, how long an access may wait, and poll=50us, how long
+                    Also timeout=30s, how long an access may wait, and poll=50us, how long
                     both sides poll before they sleep
+  With --disk and --device, how a process that dies or hangs is replaced:
+    restart=on-failure|always|never  when it has ended              (default: on-failure)
+    policy=wait|all-ones|pause-vm    what accesses meet meanwhile   (default: wait)
+    heartbeat=TIME                   how often it must show progress, 0 for never; four
+                                     misses in a row are a hang     (default: 500ms)
+    spare                            keep a successor started and waiting
   --device-dir DIR  where device binaries are                       (default: beside vmm)
 
   --check           validate the configuration, start nothing
@@ -159,12 +166,47 @@ absl::Status ParseSlot(absl::string_view flag, absl::string_view text, v1::Devic
   return absl::OkStatus();
 }
 
+// How the device is supervised. True: `part` says so, and `device` has it. Errors: it says so
+// wrongly.
+absl::StatusOr<bool> ParseSupervision(absl::string_view flag, absl::string_view part,
+                                      v1::DeviceConfig& device) {
+  using Restart = v1::RestartConfig;
+  using Device = v1::DeviceConfig;
+  absl::string_view value = part;
+  if (absl::ConsumePrefix(&value, "restart=")) {
+    const Restart::Policy policy = value == "on-failure" ? Restart::ON_FAILURE
+                                   : value == "always"   ? Restart::ALWAYS
+                                   : value == "never"    ? Restart::NEVER
+                                                         : Restart::POLICY_UNSPECIFIED;
+    device.mutable_restart()->set_policy(policy);
+    if (policy != Restart::POLICY_UNSPECIFIED) return true;
+    return FlagError(flag, absl::StrCat("\"", part, "\" is unknown; on-failure, always or never"));
+  }
+  if (absl::ConsumePrefix(&value, "policy=")) {
+    const Device::AccessPolicy policy = value == "wait"       ? Device::WAIT
+                                        : value == "all-ones" ? Device::ALL_ONES
+                                        : value == "pause-vm" ? Device::PAUSE_VM
+                                                              : Device::ACCESS_POLICY_UNSPECIFIED;
+    device.set_access_policy(policy);
+    if (policy != Device::ACCESS_POLICY_UNSPECIFIED) return true;
+    return FlagError(flag, absl::StrCat("\"", part, "\" is unknown; wait, all-ones or pause-vm"));
+  }
+  if (absl::ConsumePrefix(&value, "heartbeat=")) {
+    device.mutable_heartbeat()->set_interval(std::string(value));
+    return true;
+  }
+  if (part == "spare") device.set_spare(true);
+  return part == "spare";
+}
+
 absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
   std::string name = FreeName(line, "disk");
   v1::DeviceConfig device;
   std::string path;
   bool read_only = false;
   for (const std::string& part : SplitParts(text)) {
+    ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--disk", part, device));
+    if (taken) continue;
     absl::string_view value = part;
     if (absl::ConsumePrefix(&value, "path=")) {
       path = std::string(value);
@@ -176,7 +218,8 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
       read_only = true;
     } else {
       return FlagError("--disk", absl::StrCat("\"", part, "\" is unknown; it takes ",
-                                              "path=FILE, readonly, name=NAME, slot=N"));
+                                              "path=FILE, readonly, name=NAME, slot=N, restart=, ",
+                                              "policy=, heartbeat=, spare"));
     }
   }
   if (path.empty()) return FlagError("--disk", "no path=FILE given");
@@ -190,6 +233,8 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
 absl::Status ParseDevice(absl::string_view text, CommandLine& line) {
   v1::DeviceConfig device;
   for (const std::string& part : SplitParts(text)) {
+    ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--device", part, device));
+    if (taken) continue;
     absl::string_view value = part;
     if (absl::ConsumePrefix(&value, "name=")) {
       device.set_name(std::string(value));
@@ -215,7 +260,8 @@ absl::Status ParseDevice(absl::string_view text, CommandLine& line) {
     } else {
       return FlagError("--device",
                        absl::StrCat("\"", part, "\" is unknown; it takes name=, binary=, arg=, ",
-                                    "file:RES=PATH, rofile:RES=PATH, timeout=, poll=, slot="));
+                                    "file:RES=PATH, rofile:RES=PATH, timeout=, poll=, slot=, ",
+                                    "restart=, policy=, heartbeat=, spare"));
     }
   }
   AddDevice(line, "--device") = std::move(device);

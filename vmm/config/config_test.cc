@@ -132,6 +132,59 @@ TEST_F(ConfigTest, AConsoleIsOnTheStandardStreamsOrDetachedOrNotThere) {
   EXPECT_FALSE(spec->devices[1].resources[0].has_standard_streams);
 }
 
+TEST_F(ConfigTest, SupervisionHasDefaults) {
+  const absl::StatusOr<VmSpec> spec = FromFlags({"--kernel", "$DIR/vmlinux", "--rng"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const DeviceSpec& device = spec->devices[0];
+  EXPECT_EQ(device.access_timeout, absl::Seconds(30));
+  EXPECT_EQ(device.access_policy, AccessPolicy::kWait);
+  EXPECT_EQ(device.restart.policy, RestartSpec::Policy::kOnFailure);
+  EXPECT_EQ(device.restart.min_backoff, absl::Milliseconds(100));
+  EXPECT_EQ(device.restart.max_backoff, absl::Seconds(10));
+  EXPECT_EQ(device.restart.max_crashes, 5);
+  EXPECT_EQ(device.restart.crash_window, absl::Seconds(60));
+  EXPECT_EQ(device.heartbeat.interval, absl::Milliseconds(500));
+  EXPECT_EQ(device.heartbeat.misses, 4u);
+  EXPECT_FALSE(device.spare);
+}
+
+TEST_F(ConfigTest, SupervisionIsTakenOverFromTheText) {
+  const absl::StatusOr<VmSpec> spec = FromText(R"(
+      kernel { path: "$DIR/vmlinux" } memory: "64M" cpus: 1
+      devices {
+        name: "a" binary: "virtio_rng" access_policy: PAUSE_VM spare: true
+        restart {
+          policy: ALWAYS min_backoff: "20s" max_crashes: -1 crash_window: "5m"
+        }
+        heartbeat { interval: "0" misses: 9 }
+      })");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const DeviceSpec& device = spec->devices[0];
+  EXPECT_EQ(device.access_policy, AccessPolicy::kPauseVm);
+  EXPECT_EQ(device.restart.policy, RestartSpec::Policy::kAlways);
+  EXPECT_EQ(device.restart.min_backoff, absl::Seconds(20));
+  EXPECT_EQ(device.restart.max_backoff, absl::Seconds(20)) << "not less than the shortest";
+  EXPECT_EQ(device.restart.max_crashes, -1);
+  EXPECT_EQ(device.restart.crash_window, absl::Minutes(5));
+  EXPECT_EQ(device.heartbeat.interval, absl::ZeroDuration());
+  EXPECT_EQ(device.heartbeat.misses, 9u);
+  EXPECT_TRUE(device.spare);
+}
+
+TEST_F(ConfigTest, SupervisionIsTakenOverFromFlags) {
+  const absl::StatusOr<VmSpec> spec =
+      FromFlags({"--kernel=$DIR/vmlinux", "--console=none",
+                 "--disk=path=$DIR/disk.img,restart=never,policy=all-ones,heartbeat=1s,spare",
+                 "--device=name=a,binary=virtio_rng,restart=always,policy=pause-vm"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->devices[0].restart.policy, RestartSpec::Policy::kNever);
+  EXPECT_EQ(spec->devices[0].access_policy, AccessPolicy::kAllOnes);
+  EXPECT_EQ(spec->devices[0].heartbeat.interval, absl::Seconds(1));
+  EXPECT_TRUE(spec->devices[0].spare);
+  EXPECT_EQ(spec->devices[1].restart.policy, RestartSpec::Policy::kAlways);
+  EXPECT_EQ(spec->devices[1].access_policy, AccessPolicy::kPauseVm);
+}
+
 TEST_F(ConfigTest, FlagsAreLaidOverTheFile) {
   std::ofstream(Path("vm.textproto")) << "kernel { path: \"/nowhere\" } memory: \"32M\" cpus: 1";
   const absl::StatusOr<VmSpec> spec =
@@ -208,6 +261,19 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
       {good + "devices { name: \"a\" }", "devices[0].binary: missing"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" access_timeout: \"soon\" }",
        "access_timeout: \"soon\" is no usable duration"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\"\nrestart { max_crashes: -2 } }",
+       "vm.textproto:5: devices[0].restart.max_crashes: -2 is no number of crashes; give 1 to"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" restart { min_backoff: \"0\" } }",
+       "restart.min_backoff: \"0\" is no usable duration; give 1ms to 1h"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\"\n"
+              "restart { min_backoff: \"2s\" max_backoff: \"1s\" } }",
+       "restart.max_backoff: \"1s\" is no usable duration; give 2s to 1h"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" restart { crash_window: \"1\" } }",
+       "restart.crash_window: \"1\" is no usable duration; give 1s to 24h"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" heartbeat { interval: \"1ms\" } }",
+       "heartbeat.interval: \"1ms\" is no usable duration; give 10ms to 1h, or 0"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" heartbeat { misses: 2000 } }",
+       "heartbeat.misses: 2000 are too many; give 1 to 1000"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" max_poll: \"1s\" }",
        "max_poll: \"1s\" is no usable duration"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" pci_slot: 32 }", "32 is no slot"},
@@ -249,6 +315,12 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
       {{"--kernel=$DIR/vmlinux", "--disk=$DIR/disk.img"}, "--disk: \""},
       {{"--kernel=$DIR/vmlinux", "--disk=readonly"}, "--disk: no path=FILE given"},
       {{"--kernel=$DIR/vmlinux", "--disk=path=/no/disk"}, "--disk: cannot open \"/no/disk\""},
+      {{"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,restart=maybe"},
+       "--disk: \"restart=maybe\" is unknown; on-failure, always or never"},
+      {{"--kernel=$DIR/vmlinux", "--device=name=a,binary=virtio_rng,policy=none"},
+       "--device: \"policy=none\" is unknown; wait, all-ones or pause-vm"},
+      {{"--kernel=$DIR/vmlinux", "--device=name=a,binary=virtio_rng,heartbeat=often"},
+       "--device: \"often\" is no usable duration"},
       {{"--kernel=$DIR/vmlinux", "--console=vga"},
        "--console: \"vga\" is unknown; stdio, detached"},
       {{"--kernel=$DIR/vmlinux", "--console=none", "--console=stdio"}, "--console: given twice"},

@@ -21,6 +21,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "vmm/config/supervision.h"
 #include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {
@@ -33,7 +34,7 @@ constexpr size_t kMaxNameLength = 64;
 // down, and lets go of its files, some time after the process that had it is gone.
 constexpr absl::Duration kLockTimeout = absl::Seconds(1);
 constexpr absl::Duration kLockRetryInterval = absl::Milliseconds(5);
-constexpr absl::Duration kDefaultAccessTimeout = absl::Seconds(5);
+constexpr absl::Duration kDefaultAccessTimeout = absl::Seconds(30);
 constexpr absl::Duration kMinAccessTimeout = absl::Milliseconds(1);
 constexpr absl::Duration kMaxAccessTimeout = absl::Minutes(10);
 constexpr absl::Duration kMaxPoll = absl::Milliseconds(10);
@@ -259,6 +260,10 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
     return Error(absl::StrCat(field, ".max_poll"),
                  absl::StrCat("\"", config.max_poll(),
                               "\" is no usable duration; give 0 to 10ms, as \"20us\""));
+  }
+
+  if (const auto problem = ReadSupervision(config, spec)) {
+    return Error(absl::StrCat(field, ".", problem->field), problem->problem);
   }
 
   spec.pci_slot = config.pci_slot();

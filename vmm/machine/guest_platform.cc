@@ -130,15 +130,6 @@ absl::Status GuestPlatform::Load(const BootSources& sources, uint32_t vcpus, Acc
 
 void GuestPlatform::Describe(const RemoteDevice& device, v1::Device& description) const {
   const DeviceDescription& own = device.description();
-  if (own.platform.has_value()) {
-    for (const DeviceDescription::PortRange& range : own.platform->port_ranges) {
-      v1::PortPlace& place = *description.add_ports();
-      place.set_base(range.base);
-      place.set_size(range.size);
-    }
-    description.set_irq(own.platform->irq);
-    return;
-  }
   const auto plugged = std::find_if(functions_.begin(), functions_.end(),
                                     [&](const auto& f) { return f.device == &device; });
   if (plugged == functions_.end()) return;

@@ -66,11 +66,12 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
   ASSIGN_OR_RETURN(machine->consoles_, Consoles::Create(spec.devices));
 
   // Device processes start while this thread sets KVM up: neither needs the other.
-  absl::StatusOr<std::vector<std::unique_ptr<RemoteDevice>>> devices;
+  absl::StatusOr<std::vector<std::unique_ptr<DeviceSupervisor>>> devices;
   std::thread starter([&] {
-    RemoteDeviceOptions options;
+    SupervisorOptions options;
     options.vcpus = spec.cpus;
-    options.on_failure = [](const DeviceFailure& failure) { LogError(failure.ToString()); };
+    options.events = &machine->events_;
+    options.park = [m = machine.get()](Requester vcpu) { return m->ParkWhilePaused(vcpu); };
     devices = StartDevices(std::move(spec.devices), machine->ram_, *machine->monitor_, options);
   });
   absl::StatusOr<std::unique_ptr<GuestPlatform>> platform = machine->OpenKvm();
@@ -98,15 +99,15 @@ absl::StatusOr<std::unique_ptr<GuestPlatform>> Machine::OpenKvm() {
 
 absl::Status Machine::PowerOn(std::unique_ptr<GuestPlatform> platform) {
   std::vector<RemoteDevice*> devices;
-  for (const auto& device : devices_) devices.push_back(device.get());
+  for (const auto& device : devices_) devices.push_back(&device->device());
   RETURN_IF_ERROR(platform->Plug(devices, settings_.pci_slots));
   const AccessWaits waits = {.cancel =
                                  [this] {
-                                   for (const auto& device : devices_) device->CancelAccesses();
+                                   for (const auto& d : devices_) d->device().CancelAccesses();
                                  },
                              .resume =
                                  [this] {
-                                   for (const auto& device : devices_) device->ResumeAccesses();
+                                   for (const auto& d : devices_) d->device().ResumeAccesses();
                                  }};
   RETURN_IF_ERROR(platform->Load(boot_sources_, settings_.cpus, waits));
   absl::MutexLock lock(&platform_mutex_);
@@ -166,11 +167,11 @@ absl::Status Machine::Reboot(absl::string_view reason) {
   ResetDevices();
   const absl::Time reset = absl::Now();
   // What the devices had signalled before their reset must not reach the new guest.
-  for (const auto& device : devices_) device->endpoints().DrainEvents();
+  for (const auto& device : devices_) device->device().endpoints().DrainEvents();
   RETURN_IF_ERROR(ram_.Clear());
   ASSIGN_OR_RETURN(std::unique_ptr<GuestPlatform> platform, GuestPlatform::Create(*kvm_, ram_));
   RETURN_IF_ERROR(PowerOn(std::move(platform)));
-  for (const auto& device : devices_) device->ResumeAccesses();
+  for (const auto& d : devices_) d->device().ResumeAccesses();
   RETURN_IF_ERROR(Start());
   LogDebug(absl::StrCat("the guest asked for a reset and boots again, after ",
                         absl::FormatDuration(absl::Now() - begin), ", of which ",
@@ -190,8 +191,8 @@ VmEnd Machine::EndAll() {
     const absl::Status stopped = current->vcpus().Stop(kVcpuStopTimeout);
     if (!stopped.ok()) LogError(stopped.message());
   }
-  for (const auto& device : devices_) device->AskToStop();
-  for (const auto& device : devices_) device->Stop();
+  for (const auto& device : devices_) device->Shutdown();
+  for (const auto& device : devices_) device->AwaitShutdown();
   consoles_.Drain(kLastOutputTimeout);
   if (work_ != nullptr) {
     work_->Close();

@@ -27,7 +27,7 @@
 #include "vmm/machine/work_queue.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/remote_device/process_monitor.h"
-#include "vmm/remote_device/remote_device.h"
+#include "vmm/supervisor/device_supervisor.h"
 #include "vmm/supervisor/event_log.h"
 #include "vmm/vcpu/vcpu_threads.h"
 #include "vmm/vcpu/vm_end.h"
@@ -112,8 +112,8 @@ class Machine final : public VmOperations {
   // so for these and the machine's thread. Others hold `platform_mutex_`.
   GuestPlatform* platform() const;
   bool ParkWhilePaused(Requester requester);
-  RemoteDevice* FindDevice(absl::string_view name) const;
-  v1::Device Describe(const RemoteDevice& device) const;
+  DeviceSupervisor* FindDevice(absl::string_view name) const;
+  v1::Device Describe(DeviceSupervisor& device) const;
 
   const Settings settings_;
   EventLog events_;
@@ -126,7 +126,7 @@ class Machine final : public VmOperations {
   std::unique_ptr<Kvm> kvm_;
   Consoles consoles_;
   std::unique_ptr<ProcessMonitor> monitor_;
-  std::vector<std::unique_ptr<RemoteDevice>> devices_;  // does not change after Create()
+  std::vector<std::unique_ptr<DeviceSupervisor>> devices_;  // does not change after Create()
 
   std::map<std::string, std::string> pauses_;  // who to why; the machine's thread only
   bool all_ended_ = false;                     // likewise

@@ -40,27 +40,24 @@ std::vector<v1::Device> Machine::Devices() const {
 }
 
 absl::StatusOr<v1::Device> Machine::Device(absl::string_view name) const {
-  const RemoteDevice* const device = FindDevice(name);
+  DeviceSupervisor* const device = FindDevice(name);
   if (device == nullptr) {
     return absl::NotFoundError(absl::StrCat("the VM has no device \"", name, "\""));
   }
   return Describe(*device);
 }
 
-RemoteDevice* Machine::FindDevice(absl::string_view name) const {
+DeviceSupervisor* Machine::FindDevice(absl::string_view name) const {
   for (const auto& device : devices_) {
-    if (device->name() == name) return device.get();
+    if (device->device().name() == name) return device.get();
   }
   return nullptr;
 }
 
-v1::Device Machine::Describe(const RemoteDevice& device) const {
-  v1::Device description;
-  description.set_name(device.name());
-  description.set_model(device.description().model);
-  description.set_pid(device.pid());
+v1::Device Machine::Describe(DeviceSupervisor& device) const {
+  v1::Device description = device.Describe();
   absl::MutexLock lock(&platform_mutex_);
-  if (platform_ != nullptr) platform_->Describe(device, description);
+  if (platform_ != nullptr) platform_->Describe(device.device(), description);
   return description;
 }
 

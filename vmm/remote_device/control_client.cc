@@ -3,12 +3,15 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#include "absl/status/status.h"
+#include <algorithm>
+
 #include "base/errno_status.h"
+#include "grpc/support/time.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/create_channel_posix.h"
 #include "grpcpp/support/channel_arguments.h"
 #include "proto/device_control.grpc.pb.h"
+#include "vmm/remote_device/printable.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -17,13 +20,34 @@ namespace {
 constexpr int kMaxAnswerBytes = 256 * 1024;
 
 absl::Status ToStatus(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
   if (status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
     return absl::DeadlineExceededError("no answer came in time");
   }
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                      Printable(status.error_message()));
 }
 
 }  // namespace
+
+class ControlCall::Context {
+ public:
+  grpc::ClientContext context;
+};
+
+ControlCall::ControlCall(absl::Duration timeout) : context_(std::make_unique<Context>()) {
+  // Not by the wall clock, which may be set.
+  const int64_t nanoseconds = std::max(absl::ToInt64Nanoseconds(timeout), int64_t{0});
+  context_->context.set_deadline(
+      gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_nanos(nanoseconds, GPR_TIMESPAN)));
+}
+
+ControlCall::~ControlCall() = default;
+
+void ControlCall::Cancel() {
+  cancelled_.store(true, std::memory_order_relaxed);
+  context_->context.TryCancel();  // before the call it is remembered, after it without effect
+}
 
 class ControlClient::Impl {
  public:
@@ -34,13 +58,15 @@ class ControlClient::Impl {
     stub_ = v1::DeviceControl::NewStub(channel_);
   }
 
-  absl::StatusOr<v1::PciInfo> GetPciInfo(absl::Duration timeout) {
-    grpc::ClientContext context;
-    context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
-    v1::PciInfo info;
-    const grpc::Status status = stub_->GetPciInfo(&context, v1::GetPciInfoRequest(), &info);
+  template <typename Request, typename Reply>
+  absl::StatusOr<Reply> Call(grpc::Status (v1::DeviceControl::Stub::*method)(grpc::ClientContext*,
+                                                                             const Request&,
+                                                                             Reply*),
+                             grpc::ClientContext& context) {
+    Reply reply;
+    const grpc::Status status = (stub_.get()->*method)(&context, Request(), &reply);
     if (!status.ok()) return ToStatus(status);
-    return info;
+    return reply;
   }
 
  private:
@@ -60,8 +86,32 @@ absl::StatusOr<std::unique_ptr<ControlClient>> ControlClient::Create(UniqueFd so
 ControlClient::ControlClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ControlClient::~ControlClient() = default;
 
-absl::StatusOr<v1::PciInfo> ControlClient::GetPciInfo(absl::Duration timeout) {
-  return impl_->GetPciInfo(timeout);
+absl::StatusOr<v1::PciInfo> ControlClient::GetPciInfo(ControlCall& call) {
+  return impl_->Call(&v1::DeviceControl::Stub::GetPciInfo, call.context_->context);
+}
+
+absl::StatusOr<v1::HeartbeatReply> ControlClient::Heartbeat(ControlCall& call) {
+  return impl_->Call(&v1::DeviceControl::Stub::Heartbeat, call.context_->context);
+}
+
+absl::Status ControlClient::Reset(ControlCall& call) {
+  return impl_->Call(&v1::DeviceControl::Stub::Reset, call.context_->context).status();
+}
+
+absl::Status ControlClient::Quiesce(ControlCall& call) {
+  return impl_->Call(&v1::DeviceControl::Stub::Quiesce, call.context_->context).status();
+}
+
+absl::Status ControlClient::Resume(ControlCall& call) {
+  return impl_->Call(&v1::DeviceControl::Stub::Resume, call.context_->context).status();
+}
+
+absl::StatusOr<v1::DeviceMetrics> ControlClient::GetMetrics(ControlCall& call) {
+  return impl_->Call(&v1::DeviceControl::Stub::GetMetrics, call.context_->context);
+}
+
+absl::Status ControlClient::Shutdown(ControlCall& call) {
+  return impl_->Call(&v1::DeviceControl::Stub::Shutdown, call.context_->context).status();
 }
 
 }  // namespace bulkhead::vmm

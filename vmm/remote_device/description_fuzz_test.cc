@@ -8,6 +8,7 @@
 #include "base/testing/fuzz_input.h"
 #include "google/protobuf/text_format.h"
 #include "proto/device_control.pb.h"
+#include "proto/durable_layout.h"
 #include "vmm/remote_device/device_description.h"
 
 namespace bulkhead::vmm {
@@ -42,6 +43,8 @@ void Check(const DeviceDescription& device) {
       region_sizes[i] = range.size;
     }
   }
+  Require(device.saved_state_bytes <= kMaxSavedStateBytes);
+  Require(device.durable_memory_bytes <= kMaxDurableMemoryBytes);
   for (const DeviceDescription::Doorbell& doorbell : device.doorbells) {
     Require(doorbell.region < 8 && doorbell.offset < region_sizes[doorbell.region]);
     Require(doorbell.size_bytes <= region_sizes[doorbell.region] - doorbell.offset);

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "base/status_macros.h"
 #include "proto/contract.h"
+#include "proto/durable_layout.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -256,7 +257,33 @@ absl::StatusOr<DeviceDescription> ValidatePciInfo(const v1::PciInfo& info) {
     RETURN_IF_ERROR(CheckName("required_resources", name));
     device.required_resources.push_back(name);
   }
+  RETURN_IF_ERROR(CheckMax("saved_state_bytes", info.saved_state_bytes(), kMaxSavedStateBytes));
+  RETURN_IF_ERROR(
+      CheckMax("durable_memory_bytes", info.durable_memory_bytes(), kMaxDurableMemoryBytes));
+  device.saved_state_bytes = info.saved_state_bytes();
+  device.durable_memory_bytes = info.durable_memory_bytes();
+  device.state_version = info.state_version();
   return device;
+}
+
+std::string Difference(const DeviceDescription& a, const DeviceDescription& b) {
+  if (a == b) return "";
+  if (a.model != b.model) return absl::StrCat("model (", a.model, ", ", b.model, ")");
+  if (a.pci.has_value() != b.pci.has_value()) return "bus";
+  if (a.pci.has_value()) {
+    if (a.pci->bars != b.pci->bars) return "BARs";
+    if (a.pci->msix_vectors != b.pci->msix_vectors) return "number of MSI-X vectors";
+    if (a.pci->has_intx != b.pci->has_intx) return "interrupt line";
+    if (a.pci->capabilities != b.pci->capabilities) return "PCI capabilities";
+    if (a.pci != b.pci) return "PCI identification";
+  }
+  if (a.platform != b.platform) return "ACPI identification, ports or IRQ";
+  if (a.doorbells != b.doorbells) return "doorbells";
+  if (a.required_resources != b.required_resources) return "required resources";
+  if (a.state_version != b.state_version) {
+    return absl::StrCat("state's version (", a.state_version, ", ", b.state_version, ")");
+  }
+  return "state's size";
 }
 
 }  // namespace bulkhead::vmm

@@ -15,7 +15,8 @@ namespace bulkhead::vmm {
 
 // What a device process said it is (proto/device_control.proto), validated: every limit below
 // holds, whatever the process sent. Two descriptions are equal if a guest cannot tell the
-// devices apart: a successor must be equal to its predecessor.
+// devices apart and one can go on from the state of the other: a successor must be equal to its
+// predecessor.
 struct DeviceDescription {
   struct Bar {
     uint8_t index = 0;        // 0 to 5, unique; a 64-bit BAR has the next one too
@@ -73,7 +74,14 @@ struct DeviceDescription {
   std::optional<PlatformDevice> platform;
   std::vector<Doorbell> doorbells;
   std::vector<std::string> required_resources;
+  // What the vmm keeps for the device from process to process (proto/durable_layout.h).
+  uint32_t saved_state_bytes = 0;     // at most kMaxSavedStateBytes
+  uint64_t durable_memory_bytes = 0;  // at most kMaxDurableMemoryBytes
+  uint32_t state_version = 0;
 };
+
+// What `b` has another than `a`, for people: "BARs". Empty if they are equal.
+std::string Difference(const DeviceDescription& a, const DeviceDescription& b);
 
 // Errors: InvalidArgument, naming field and value.
 absl::StatusOr<DeviceDescription> ValidatePciInfo(const v1::PciInfo& info);

@@ -2,11 +2,14 @@
 
 #include <functional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/contract.h"
 #include "proto/device_control.pb.h"
+#include "proto/durable_layout.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -103,6 +106,45 @@ TEST(DeviceDescriptionTest, ASuccessorMustBeEqual) {
   other.mutable_pci()->mutable_bars(0)->set_size_bytes(32768);
   EXPECT_NE(*device, *ValidatePciInfo(other));
   EXPECT_NE(*device, *ValidatePciInfo(GoodPlatform()));
+}
+
+TEST(DeviceDescriptionTest, ADifferenceIsNamed) {
+  const std::vector<std::pair<std::function<void(v1::PciInfo&)>, std::string>> cases = {
+      {[](auto&) {}, ""},
+      {[](auto& i) { i.set_model("virtio-net"); }, "model (virtio-blk, virtio-net)"},
+      {[](auto& i) { i = GoodPlatform(); }, "model (virtio-blk, uart16550)"},
+      {[](auto& i) { i.mutable_pci()->mutable_bars(0)->set_size_bytes(32768); }, "BARs"},
+      {[](auto& i) { i.mutable_pci()->set_msix_vectors(2); }, "number of MSI-X vectors"},
+      {[](auto& i) { i.mutable_pci()->set_has_intx(false); }, "interrupt line"},
+      {[](auto& i) { i.mutable_pci()->clear_capabilities(); }, "PCI capabilities"},
+      {[](auto& i) { i.mutable_pci()->set_revision_id(2); }, "PCI identification"},
+      {[](auto& i) { i.mutable_doorbells(0)->set_offset(0x1008); }, "doorbells"},
+      {[](auto& i) { i.clear_required_resources(); }, "required resources"},
+      {[](auto& i) { i.set_state_version(7); }, "state's version (0, 7)"},
+      {[](auto& i) { i.set_saved_state_bytes(1); }, "state's size"},
+      {[](auto& i) { i.set_durable_memory_bytes(1); }, "state's size"},
+  };
+  const DeviceDescription before = *ValidatePciInfo(GoodPci());
+  for (const auto& [change, difference] : cases) {
+    v1::PciInfo info = GoodPci();
+    change(info);
+    const absl::StatusOr<DeviceDescription> after = ValidatePciInfo(info);
+    ASSERT_TRUE(after.ok()) << after.status();
+    EXPECT_EQ(Difference(before, *after), difference);
+    EXPECT_EQ(before == *after, difference.empty());
+  }
+}
+
+TEST(DeviceDescriptionTest, TakesOverTheSizesOfItsState) {
+  v1::PciInfo info = GoodPci();
+  info.set_saved_state_bytes(kMaxSavedStateBytes);
+  info.set_durable_memory_bytes(kMaxDurableMemoryBytes);
+  info.set_state_version(3);
+  const auto device = ValidatePciInfo(info);
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_EQ(device->saved_state_bytes, kMaxSavedStateBytes);
+  EXPECT_EQ(device->durable_memory_bytes, kMaxDurableMemoryBytes);
+  EXPECT_EQ(device->state_version, 3u);
 }
 
 TEST(DeviceDescriptionTest, TheLargestPortRangeEndsAtTheLastPort) {
@@ -224,6 +266,10 @@ INSTANTIATE_TEST_SUITE_P(
            while (i.required_resources_size() < 33) i.add_required_resources("a");
          },
          "33 required resources"},
+        {"SavedState", [](auto& i) { i.set_saved_state_bytes(kMaxSavedStateBytes + 1); },
+         "saved_state_bytes is 0x40001, beyond 0x40000"},
+        {"DurableMemory", [](auto& i) { i.set_durable_memory_bytes(kMaxDurableMemoryBytes + 1); },
+         "durable_memory_bytes is 0x1000001, beyond 0x1000000"},
         {"Hid",
          [](auto& i) {
            i = GoodPlatform();

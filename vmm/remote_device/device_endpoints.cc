@@ -1,5 +1,8 @@
 #include "vmm/remote_device/device_endpoints.h"
 
+#include <errno.h>
+#include <fcntl.h>
+
 #include <algorithm>
 #include <optional>
 #include <string>
@@ -7,9 +10,12 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/errno_status.h"
+#include "base/memory_mapping.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
 #include "proto/contract.h"
+#include "proto/durable_layout.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -53,7 +59,9 @@ absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
   const size_t vectors = pci.has_value() ? pci->msix_vectors : 0;
   const bool has_resample = pci.has_value() && pci->has_intx;
   // Before anything is created, so that a greedy device costs nothing.
-  const size_t count = 3 + channel_options.waiters + ram.blocks().size() +
+  const bool keeps_state =
+      description.saved_state_bytes != 0 || description.durable_memory_bytes != 0;
+  const size_t count = 3 + (keeps_state ? 1 : 0) + channel_options.waiters + ram.blocks().size() +
                        description.doorbells.size() + vectors + (description.has_line() ? 1 : 0) +
                        (has_resample ? 1 : 0) + resources.size();
   if (count > kMaxMessageDescriptors) {
@@ -63,6 +71,15 @@ absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
   }
   ASSIGN_OR_RETURN(auto channel, channel::ChannelClient::Create(channel_options));
   DeviceEndpoints endpoints(std::move(channel), std::move(resources), ram);
+  if (keeps_state) {
+    endpoints.durable_state_bytes_ =
+        durable::SizeBytes(description.saved_state_bytes, description.durable_memory_bytes);
+    ASSIGN_OR_RETURN(endpoints.durable_state_,
+                     CreateMemfd("bulkhead-durable", endpoints.durable_state_bytes_));
+    // A device could do its successor harm by a seal of its own.
+    RETURN_IF_ERROR(
+        AddSeals(endpoints.durable_state_.get(), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
+  }
   ASSIGN_OR_RETURN(endpoints.doorbells_, CreateEvents(description.doorbells.size()));
   ASSIGN_OR_RETURN(endpoints.msix_vectors_, CreateEvents(vectors));
   if (description.has_line()) {
@@ -81,13 +98,15 @@ void DeviceEndpoints::DrainEvents() const {
   if (intx_resample_.fd() >= 0) intx_resample_.Drain();
 }
 
-DeviceEndpoints::Offer DeviceEndpoints::MakeOffer(absl::string_view device_name,
-                                                  uint64_t generation) const {
+absl::StatusOr<DeviceEndpoints::Offer> DeviceEndpoints::MakeOffer(absl::string_view device_name,
+                                                                  uint64_t generation,
+                                                                  uint64_t function_state) const {
   const channel::ChannelOptions options = channel_->options();
   Offer offer;
   offer.request.set_contract_version(kContractVersion);
   offer.request.set_generation(generation);
   offer.request.set_device_name(std::string(device_name));
+  offer.request.set_function_state(function_state);
   offer.request.mutable_channel()->set_slots(options.slots);
   offer.request.mutable_channel()->set_waiters(options.waiters);
   offer.request.mutable_channel()->set_max_poll_ns(
@@ -118,13 +137,30 @@ DeviceEndpoints::Offer DeviceEndpoints::MakeOffer(absl::string_view device_name,
   if (intx_resample_.fd() >= 0) {
     AddDescriptor(offer, v1::Descriptor::INTX_RESAMPLE, intx_resample_.fd());
   }
+  if (durable_state_.ok()) {
+    AddDescriptor(offer, v1::Descriptor::DURABLE_STATE, durable_state_.get())
+        .set_size_bytes(durable_state_bytes_);
+  }
   for (const ResourceSpec& resource : resources_) {
     const int fd = resource.connect ? resource.connect() : resource.fd.get();
+    if (fd < 0) {
+      return absl::UnavailableError(
+          absl::StrCat("its resource '", resource.name, "' could not be made anew"));
+    }
     v1::Descriptor& descriptor = AddDescriptor(offer, v1::Descriptor::RESOURCE, fd);
     descriptor.set_name(resource.name);
     descriptor.set_read_only(resource.read_only);
   }
   return offer;
+}
+
+absl::Status DeviceEndpoints::DiscardDurableState() const {
+  if (!durable_state_.ok()) return absl::OkStatus();
+  if (fallocate(durable_state_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+                static_cast<off_t>(durable_state_bytes_)) == 0) {
+    return absl::OkStatus();
+  }
+  return ErrnoToStatus(errno, "zeroing the durable state");
 }
 
 }  // namespace bulkhead::vmm

@@ -8,10 +8,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/event_fd.h"
+#include "base/unique_fd.h"
 #include "proto/attach.pb.h"
 #include "proto/channel/channel_client.h"
 #include "vmm/config/vm_spec.h"
@@ -25,7 +27,8 @@ namespace bulkhead::vmm {
 // about them stays true while processes come and go; a doorbell rung or an interrupt raised in
 // between is still counted.
 //
-// Immutable after Create(), so thread-safe; the channel is thread-safe itself.
+// Immutable after Create(), so thread-safe where nothing else is said; the channel is thread-safe
+// itself.
 class DeviceEndpoints {
  public:
   // `ram` is borrowed. Errors: InvalidArgument (a required resource is missing, or more
@@ -52,7 +55,14 @@ class DeviceEndpoints {
     v1::AttachRequest request;
     std::vector<int> descriptors;
   };
-  Offer MakeOffer(absl::string_view device_name, uint64_t generation) const;
+  // For the next process, the `generation`-th; the one before it is dead. `function_state`: as in
+  // proto/contract.h. Not thread-safe. Errors: Unavailable (a resource could not be made anew).
+  absl::StatusOr<Offer> MakeOffer(absl::string_view device_name, uint64_t generation,
+                                  uint64_t function_state) const;
+
+  // Zeroes the durable state: whoever attaches next starts as after power-on. No process is
+  // attached. Errors: as fallocate(2).
+  absl::Status DiscardDurableState() const;
 
  private:
   DeviceEndpoints(std::unique_ptr<channel::ChannelClient> channel,
@@ -62,6 +72,8 @@ class DeviceEndpoints {
   std::unique_ptr<channel::ChannelClient> channel_;
   std::vector<ResourceSpec> resources_;
   const GuestRam* ram_;
+  UniqueFd durable_state_;  // not ok(): the device keeps none
+  uint64_t durable_state_bytes_ = 0;
   std::vector<EventFd> doorbells_;
   std::vector<EventFd> msix_vectors_;
   EventFd intx_{UniqueFd()};

@@ -4,25 +4,12 @@
 
 #include <algorithm>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/write_now.h"
+#include "vmm/remote_device/printable.h"
 
 namespace bulkhead::vmm {
-namespace {
-
-// A device must not be able to send escape sequences to the operator's terminal. There are
-// some above 0x7f too.
-void AppendPrintable(unsigned char c, std::string& line) {
-  if (c == '\t' || absl::ascii_isprint(c)) {
-    line.push_back(static_cast<char>(c));
-  } else {
-    absl::StrAppend(&line, "\\x", absl::Hex(c, absl::kZeroPad2));
-  }
-}
-
-}  // namespace
 
 DeviceLog::DeviceLog(absl::string_view device_name, int output)
     : prefix_(absl::StrCat(device_name, "| ")), output_(output), allowance_time_(absl::Now()) {
@@ -47,7 +34,7 @@ void DeviceLog::Append(absl::string_view bytes) {
     if (c == '\n') {
       EndLine();
     } else if (line_.size() < kMaxLineBytes) {
-      AppendPrintable(static_cast<unsigned char>(c), line_);
+      AppendPrintable(c, line_);
     }
   }
 }

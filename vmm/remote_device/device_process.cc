@@ -2,22 +2,35 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/errno_status.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "proto/attach.pb.h"
 #include "proto/contract.h"
+#include "vmm/remote_device/device_log.h"
+#include "vmm/remote_device/printable.h"
 
 namespace bulkhead::vmm {
 namespace {
 
 constexpr size_t kMaxReplyBytes = 4096;
+// How long a process may take to be dead once it was killed, and once it has closed its sockets.
+constexpr absl::Duration kDeathTimeout = absl::Seconds(2);
+constexpr absl::Duration kGoodbyeTimeout = absl::Milliseconds(500);
 
 // A device's environment is empty, but for the options of a sanitizer that it is built with.
 std::vector<std::string> DeviceEnvironment() {
@@ -28,11 +41,64 @@ std::vector<std::string> DeviceEnvironment() {
   return environment;
 }
 
+// A wrong answer of the process is no mistake in the configuration: InvalidArgument is for that.
+absl::Status AsDeviceError(const absl::Status& status) {
+  if (!absl::IsInvalidArgument(status)) return status;
+  return absl::InternalError(status.message());
+}
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
-    ProcessMonitor& monitor, const std::string& binary, const std::vector<std::string>& args,
-    std::shared_ptr<ProcessObserver> observer) {
+// What the monitor's thread and the owner share about one process.
+class DeviceProcess::Watcher final : public ProcessObserver {
+ public:
+  Watcher(absl::string_view device_name, std::function<void()> on_exit)
+      : log_(device_name, STDERR_FILENO), on_exit_(std::move(on_exit)) {
+    log_.HoldBack();
+  }
+
+  void OnOutput(absl::string_view bytes) override { log_.Append(bytes); }
+  void OnExit(const ExitInfo&) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      exit_time_ = SteadyNow();
+    }
+    on_exit_();
+  }
+  void OnOutputEnd() override { log_.Finish(); }
+
+  DeviceLog& log() { return log_; }
+
+  void SetKillReason(absl::string_view reason) {
+    absl::MutexLock lock(&mutex_);
+    if (kill_reason_.empty()) kill_reason_ = std::string(reason);
+  }
+  bool exited() const {
+    absl::MutexLock lock(&mutex_);
+    return exit_time_.has_value();
+  }
+  DeviceProcessEnd End(const ExitInfo& exit) const {
+    absl::MutexLock lock(&mutex_);
+    // It may have been quicker than whoever wanted to kill it.
+    const bool killed = exit.signalled && exit.code == SIGKILL && !kill_reason_.empty();
+    return {.exit = exit,
+            .reason = killed ? kill_reason_ : exit.ToString(),
+            .time = exit_time_.value_or(SteadyNow()),
+            .last_lines = log_.LastLines()};
+  }
+
+ private:
+  DeviceLog log_;
+  const std::function<void()> on_exit_;
+
+  mutable absl::Mutex mutex_;
+  std::string kill_reason_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Time> exit_time_ ABSL_GUARDED_BY(mutex_);
+};
+
+absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(ProcessMonitor& monitor,
+                                                                    const DeviceProgram& program,
+                                                                    std::function<void()> on_exit) {
   static_assert(kAttachSocketFd == 3 && kControlSocketFd == 4);
   const UniqueFd standard_input(open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (!standard_input.ok()) return ErrnoToStatus(errno, "open /dev/null");
@@ -46,42 +112,102 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
   ASSIGN_OR_RETURN(auto control, CreateSocketPair(SOCK_STREAM));
 
   const ProcessSpec spec = {
-      .binary = binary,
-      .args = args,
+      .binary = program.binary,
+      .args = program.args,
       .environment = DeviceEnvironment(),
       .descriptors = {standard_input.get(), output_write.get(), output_write.get(),
                       attach.second.get(), control.second.get()}};
   ASSIGN_OR_RETURN(auto client, ControlClient::Create(std::move(control.first)));
-  ASSIGN_OR_RETURN(auto process, monitor.Start(spec, std::move(output_read), std::move(observer)));
-  return std::unique_ptr<DeviceProcess>(
-      new DeviceProcess(std::move(process), std::move(attach.first), std::move(client)));
+  auto watcher = std::make_shared<Watcher>(program.device_name, std::move(on_exit));
+  ASSIGN_OR_RETURN(auto process, monitor.Start(spec, std::move(output_read), watcher));
+  return std::unique_ptr<DeviceProcess>(new DeviceProcess(
+      program, std::move(watcher), std::move(process), std::move(attach.first), std::move(client)));
 }
 
-DeviceProcess::~DeviceProcess() { Kill(); }
+DeviceProcess::DeviceProcess(const DeviceProgram& program, std::shared_ptr<Watcher> watcher,
+                             std::shared_ptr<MonitoredProcess> process, UniqueFd attach_socket,
+                             std::unique_ptr<ControlClient> control)
+    : title_(absl::StrCat("device '", program.device_name, "' (", program.binary, ")")),
+      program_(program),
+      watcher_(std::move(watcher)),
+      process_(std::move(process)),
+      attach_socket_(std::move(attach_socket)),
+      control_(std::move(control)) {}
 
-absl::StatusOr<DeviceDescription> DeviceProcess::Describe(absl::Duration timeout) {
-  ASSIGN_OR_RETURN(const v1::PciInfo info, control_->GetPciInfo(timeout));
-  return ValidatePciInfo(info);
+DeviceProcess::~DeviceProcess() { process_->Kill(); }
+
+absl::StatusOr<DeviceDescription> DeviceProcess::Describe(ControlCall& call) {
+  ASSIGN_OR_RETURN(const v1::PciInfo info, control_->GetPciInfo(call));
+  absl::StatusOr<DeviceDescription> description = ValidatePciInfo(info);
+  if (!description.ok()) return AsDeviceError(description.status());
+  described_ = true;
+  return description;
 }
 
-absl::Status DeviceProcess::Attach(const DeviceEndpoints& endpoints, absl::string_view device_name,
-                                   uint64_t generation, absl::Duration timeout) {
+absl::Status DeviceProcess::Attach(const DeviceEndpoints::Offer& offer, absl::Duration timeout) {
   const absl::Time deadline = absl::Now() + timeout;
-  const DeviceEndpoints::Offer offer = endpoints.MakeOffer(device_name, generation);
   RETURN_IF_ERROR(SendSocketMessage(attach_socket_.get(), offer.request.SerializeAsString(),
                                     offer.descriptors));
-  ASSIGN_OR_RETURN(const SocketMessage message,
-                   ReceiveSocketMessage(attach_socket_.get(), kMaxReplyBytes, deadline));
+  const absl::StatusOr<SocketMessage> message =
+      ReceiveSocketMessage(attach_socket_.get(), kMaxReplyBytes, deadline);
+  if (!message.ok()) return AsDeviceError(message.status());
   v1::AttachReply reply;
-  if (!reply.ParseFromString(message.bytes)) {
-    return absl::InvalidArgumentError("its reply to the attach request is not one");
+  if (!reply.ParseFromString(message->bytes)) {
+    return absl::InternalError("its reply to the attach request is not one");
   }
-  if (!reply.error().empty()) return absl::FailedPreconditionError(reply.error());
-  if (reply.generation() != generation) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("it replied for generation ", reply.generation(), " instead of ", generation));
+  if (!reply.error().empty()) {
+    return absl::FailedPreconditionError(Printable(reply.error()));
+  }
+  if (reply.generation() != offer.request.generation()) {
+    return absl::InternalError(absl::StrCat("it replied for generation ", reply.generation(),
+                                            " instead of ", offer.request.generation()));
   }
   return absl::OkStatus();
+}
+
+void DeviceProcess::PassOnOutput() { watcher_->log().PassOnAll(); }
+
+absl::Status DeviceProcess::ExplainFailure(const absl::Status& why) {
+  // The socket closes a moment before the process is dead, and how it ended says more.
+  absl::StatusOr<DeviceProcessEnd> end = absl::DeadlineExceededError("");
+  if (absl::IsUnavailable(why)) end = WaitForEnd(kGoodbyeTimeout);
+  const bool ended_by_itself = end.ok();
+  if (!ended_by_itself) {
+    Kill("killed, because its start failed");
+    end = WaitForEnd(kDeathTimeout);
+  }
+  const std::string last_lines = end.ok() ? end->last_lines : watcher_->log().LastLines();
+  if (ended_by_itself && !end->exit.signalled && end->exit.code == kDeviceExitUsage &&
+      !described_) {
+    const std::vector<std::string> lines = absl::StrSplit(last_lines, '\n', absl::SkipEmpty());
+    return absl::InvalidArgumentError(absl::StrCat(
+        "device '", program_.device_name,
+        "': its flags are wrong: ", lines.empty() ? "it does not say how" : lines.back(), "; see ",
+        program_.binary, " --help"));
+  }
+  const std::string what = ended_by_itself
+                               ? absl::StrCat("it ended during its start: ", end->reason)
+                               : std::string(why.message());
+  return absl::Status(why.code(), WithLastLines(absl::StrCat(title_, ": ", what), last_lines));
+}
+
+void DeviceProcess::Kill(absl::string_view reason) const {
+  watcher_->SetKillReason(reason);
+  process_->Kill();
+}
+
+bool DeviceProcess::exited() const { return watcher_->exited(); }
+
+absl::StatusOr<DeviceProcessEnd> DeviceProcess::WaitForEnd(absl::Duration timeout) const {
+  ASSIGN_OR_RETURN(const ExitInfo exit, process_->WaitForExit(timeout));
+  return watcher_->End(exit);
+}
+
+std::string WithLastLines(std::string text, absl::string_view last_lines) {
+  if (last_lines.empty()) return absl::StrCat(text, "; it printed nothing");
+  absl::StrAppend(&text, "; its last lines:");
+  absl::StrAppend(&text, "\n", absl::StripTrailingAsciiWhitespace(last_lines));
+  return text;
 }
 
 }  // namespace bulkhead::vmm

@@ -4,9 +4,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,47 +23,82 @@
 
 namespace bulkhead::vmm {
 
+// What to run for a device.
+struct DeviceProgram {
+  std::string device_name;
+  std::string binary;  // a path
+  std::vector<std::string> args;
+};
+
+// How a process ended.
+struct DeviceProcessEnd {
+  ExitInfo exit;
+  std::string reason;      // for people: why it was killed, else `exit` in words
+  absl::Time time;         // SteadyNow() when it was noticed
+  std::string last_lines;  // of what it printed, each with a newline
+};
+
+// `text` and what a process printed last: several lines, without a newline at the end.
+std::string WithLastLines(std::string text, absl::string_view last_lines);
+
 // One process that serves a device, from its start to its end; knows the handshake of
-// proto/attach.proto. Thread-compatible; Kill() and WaitForExit() are thread-safe.
+// proto/attach.proto. Thread-compatible; Kill(), exited() and WaitForEnd() are thread-safe.
 class DeviceProcess {
  public:
-  // Starts `binary`. Its descriptors: /dev/null as standard input, a pipe to `observer` as
-  // standard output and error, and its ends of the attach and control sockets. Errors: as
-  // ProcessMonitor::Start().
-  static absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(
-      ProcessMonitor& monitor, const std::string& binary, const std::vector<std::string>& args,
-      std::shared_ptr<ProcessObserver> observer);
+  // Starts it. Its descriptors: /dev/null as standard input, a pipe to the log as standard output
+  // and error, and its ends of the attach and control sockets. `on_exit` is called on the
+  // monitor's thread as soon as it is dead, possibly after this object has gone; it must return
+  // at once. Errors: as ProcessMonitor::Start().
+  static absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(ProcessMonitor& monitor,
+                                                              const DeviceProgram& program,
+                                                              std::function<void()> on_exit);
   // Kills it. Does not wait.
   ~DeviceProcess();
 
   pid_t pid() const { return process_->pid(); }
 
-  // What the device says it is, validated. Errors: DeadlineExceeded, Unavailable (it died),
-  // InvalidArgument (it may not be so).
-  absl::StatusOr<DeviceDescription> Describe(absl::Duration timeout);
+  // What the device says it is, validated. Errors: as ControlClient's; Internal (it may not be
+  // so).
+  absl::StatusOr<DeviceDescription> Describe(ControlCall& call);
+  // Hands the offer over and waits until the process serves. Errors: DeadlineExceeded,
+  // Unavailable (it died), FailedPrecondition (why it refused), Internal (a wrong answer).
+  absl::Status Attach(const DeviceEndpoints::Offer& offer, absl::Duration timeout);
+  // Further calls, before AskToEnd().
+  ControlClient& control() { return *control_; }
 
-  // Hands the endpoints over and waits until the process serves. Errors: DeadlineExceeded,
-  // Unavailable (it died), FailedPrecondition (why it refused), InvalidArgument (a wrong answer).
-  absl::Status Attach(const DeviceEndpoints& endpoints, absl::string_view device_name,
-                      uint64_t generation, absl::Duration timeout);
+  // What it prints goes to the vmm's standard error; until then it is kept, for ExplainFailure().
+  void PassOnOutput();
 
-  // Closes the attach socket: the process finishes what is in its channel and ends.
-  void AskToEnd() { attach_socket_.reset(); }
-  void Kill() const { process_->Kill(); }
-  absl::StatusOr<ExitInfo> WaitForExit(absl::Duration timeout) const {
-    return process_->WaitForExit(timeout);
+  // The message for the operator about the step of its start that ended with `why`: how the
+  // process ended, if it did, and what it printed last. It does not live any more when this
+  // returns. InvalidArgument: its flags are wrong, the configuration's mistake.
+  absl::Status ExplainFailure(const absl::Status& why);
+
+  // Closes its sockets: the process finishes what is in its channel and ends.
+  void AskToEnd() {
+    attach_socket_.reset();
+    control_.reset();  // else it waits a moment for further calls
   }
+  // The first `reason` counts.
+  void Kill(absl::string_view reason) const;
+  bool exited() const;
+  // Waits until it is dead and all that it printed is seen. Errors: DeadlineExceeded.
+  absl::StatusOr<DeviceProcessEnd> WaitForEnd(absl::Duration timeout) const;
 
  private:
-  DeviceProcess(std::shared_ptr<MonitoredProcess> process, UniqueFd attach_socket,
-                std::unique_ptr<ControlClient> control)
-      : process_(std::move(process)),
-        attach_socket_(std::move(attach_socket)),
-        control_(std::move(control)) {}
+  class Watcher;  // hears from the monitor
 
+  DeviceProcess(const DeviceProgram& program, std::shared_ptr<Watcher> watcher,
+                std::shared_ptr<MonitoredProcess> process, UniqueFd attach_socket,
+                std::unique_ptr<ControlClient> control);
+
+  const std::string title_;  // "device 'disk0' (path/to/binary)"
+  const DeviceProgram program_;
+  const std::shared_ptr<Watcher> watcher_;
   const std::shared_ptr<MonitoredProcess> process_;
   UniqueFd attach_socket_;
-  const std::unique_ptr<ControlClient> control_;
+  std::unique_ptr<ControlClient> control_;
+  bool described_ = false;
 };
 
 }  // namespace bulkhead::vmm

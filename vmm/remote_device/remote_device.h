@@ -2,73 +2,60 @@
 #define BULKHEAD_VMM_REMOTE_DEVICE_REMOTE_DEVICE_H_
 
 #include <stdint.h>
-#include <sys/types.h>
 
 #include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "proto/channel/channel_layout.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/remote_device/device_access.h"
 #include "vmm/remote_device/device_description.h"
 #include "vmm/remote_device/device_endpoints.h"
 #include "vmm/remote_device/device_process.h"
-#include "vmm/remote_device/process_monitor.h"
 
 namespace bulkhead::vmm {
 
-// The unasked-for end of a device process.
-struct DeviceFailure {
-  std::string device;
-  pid_t pid = 0;
-  uint64_t generation = 0;
-  std::string reason;      // "killed by signal 11 (Segmentation fault)"
-  std::string last_lines;  // of what it printed, each with a newline
-
-  // For the operator: several lines, without a newline at the end.
-  std::string ToString() const;
-};
-
 struct RemoteDeviceOptions {
   uint32_t vcpus = 1;
-  // For each step of the start: the process must describe itself, and then attach, this soon.
-  absl::Duration start_timeout = absl::Seconds(10);
-  // Called once if the process of a started device ends or has to be killed, on the monitor's
-  // thread; the guest's accesses read all ones by then. May be called until the device's
-  // destructor returns.
-  std::function<void(const DeviceFailure&)> on_failure;
+  // CancelAccesses() ended an access of this requester before its answer came. Blocks for as long
+  // as nobody may wait. True: wait again; false: give it up. On the requester's thread.
+  std::function<bool(Requester)> park = [](Requester) { return false; };
+  // There is something for the supervisor: the channel's status() is DataLoss, because the process
+  // broke its protocol and serves nobody any more, or function_state_missed(). On the thread of an
+  // access, which must not be held up. A guest cannot have it called without end: once for each
+  // time that the supervisor reopens the channel.
+  std::function<void()> on_trouble = [] {};
 };
 
-// A device in another process, as the rest of the vmm sees it: what it is, the eventfds to give
-// to KVM, and accesses to it. It survives its process: the endpoints stay, and accesses read all
-// ones.
+// A device in other processes, one after the other, as the rest of the vmm sees it: what it is,
+// the eventfds to give to KVM, and accesses to it. All of that lasts; which process serves it, if
+// any, is its supervisor's business (vmm/supervisor).
 //
-// Thread-safe after Start(), except Stop().
+// While no process serves, an access waits for the next one, and gives all ones after the access
+// timeout; or it gives all ones at once, while the supervisor has the channel failed.
+//
+// Thread-safe, but for what is said to be the supervisor's: that belongs to one thread. So does
+// the requester number `vcpus`.
 class RemoteDevice final : public DeviceAccess {
  public:
-  // Starts the process, asks it what it is, and attaches it: it serves when this returns. Takes
-  // the resources. `ram` and `monitor` are borrowed and must outlive the device. Blocks; start
-  // several at once with StartDevices(). Errors: one message for the operator, which names the
-  // device, what went wrong, and what it printed last.
-  static absl::StatusOr<std::unique_ptr<RemoteDevice>> Start(DeviceSpec spec, const GuestRam& ram,
-                                                             ProcessMonitor& monitor,
-                                                             const RemoteDeviceOptions& options);
-  // As Stop().
-  ~RemoteDevice() override;
+  // Takes the resources out of `spec`. `ram` is borrowed and must outlive the device. Errors: as
+  // DeviceEndpoints::Create().
+  static absl::StatusOr<std::unique_ptr<RemoteDevice>> Create(DeviceSpec& spec,
+                                                              DeviceDescription description,
+                                                              const GuestRam& ram,
+                                                              RemoteDeviceOptions options);
 
   const std::string& name() const { return name_; }
   const DeviceDescription& description() const { return description_; }
   // The eventfds of doorbells, vectors and line. They live as long as the device.
-  const DeviceEndpoints& endpoints() const { return *endpoints_; }
-  pid_t pid() const { return process_->pid(); }
+  const DeviceEndpoints& endpoints() const { return endpoints_; }
 
   uint64_t Read(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes) override;
   void PostWrite(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes,
@@ -82,47 +69,57 @@ class RemoteDevice final : public DeviceAccess {
   uint64_t timed_out_accesses() const { return timed_out_accesses_.load(); }
   uint64_t dropped_accesses() const { return dropped_accesses_.load(); }
 
-  // Accesses that wait, or come from now on, end at once; for a vCPU that must stop.
-  void CancelAccesses() { endpoints_->channel().CancelWaits(); }
-  void ResumeAccesses() { endpoints_->channel().ResumeWaits(); }
+  // Pause and stop: accesses that wait, or would have to, ask options.park() what to do, until
+  // ResumeAccesses().
+  void CancelAccesses() { endpoints_.channel().CancelWaits(); }
+  void ResumeAccesses() { endpoints_.channel().ResumeWaits(); }
 
-  // Ends the process: asks it to finish what the guest has sent, and kills it if it takes longer
-  // than a moment. AskToStop() does the asking only, so that several devices end at once.
-  // Nothing that happens from now on is a failure. Idempotent.
-  void AskToStop();
-  void Stop();
+  // --- The supervisor's -------------------------------------------------------------------------
+
+  // Hands everything to `process`, which serves when this returns OK. Its predecessor is dead, and
+  // the channel prepared. Errors: as DeviceProcess::Attach() and DeviceEndpoints::MakeOffer().
+  absl::Status Attach(DeviceProcess& process, uint64_t generation, absl::Duration timeout);
+
+  // What the guest did while the channel had failed, and must hold for the next process: a reset
+  // (true once for each), and the function state. TellFunctionState() tells it to the process that
+  // serves; false: not possible now, call again in a moment.
+  bool TakeMissedReset() { return missed_reset_.exchange(false); }
+  bool function_state_missed() const { return function_state_missed_.load(); }
+  bool TellFunctionState();
+
+  // Ends the failure of the channel, if it has failed: a process serves.
+  void ReopenAccesses();
+
+  // The function is as after power-on: so PCI says that has reset it too.
+  void ForgetFunctionState() { function_state_.store(0); }
 
  private:
-  class Watcher;  // hears from the monitor
+  RemoteDevice(const DeviceSpec& spec, DeviceDescription description, DeviceEndpoints endpoints,
+               RemoteDeviceOptions options);
 
-  RemoteDevice(const DeviceSpec& spec, const RemoteDeviceOptions& options);
-
-  absl::Status StartProcess(DeviceSpec spec, const GuestRam& ram, ProcessMonitor& monitor,
-                            const RemoteDeviceOptions& options);
-  // The message of a failed start.
-  absl::Status ExplainStartFailure(const absl::Status& status);
+  // An access that is answered.
+  absl::StatusOr<uint64_t> Call(channel::Operation operation, Requester requester, uint8_t region,
+                                uint64_t offset, uint8_t size_bytes, uint64_t value);
   // Deals with an access that failed.
   void OnAccessError(const absl::Status& status);
+  void TellTrouble();
 
   const std::string name_;
-  const std::string binary_;
   const absl::Duration access_timeout_;
-  uint64_t generation_ = 1;
-  DeviceDescription description_;
-  bool described_ = false;
-  std::shared_ptr<Watcher> watcher_;
-  std::shared_ptr<DeviceEndpoints> endpoints_;  // shared with the watcher
-  std::unique_ptr<DeviceProcess> process_;
+  const DeviceDescription description_;
+  const DeviceEndpoints endpoints_;
+  const RemoteDeviceOptions options_;
 
   std::atomic<uint64_t> timed_out_accesses_{0};
   std::atomic<uint64_t> dropped_accesses_{0};
-};
 
-// Starts all devices at once. Errors: of the first (in the order of `specs`) that failed; the
-// others are stopped then.
-absl::StatusOr<std::vector<std::unique_ptr<RemoteDevice>>> StartDevices(
-    std::vector<DeviceSpec> specs, const GuestRam& ram, ProcessMonitor& monitor,
-    const RemoteDeviceOptions& options);
+  // Set before it is told; so, if a call of TellFunctionState() comes between, that one or the
+  // telling after it tells what is newest.
+  std::atomic<uint64_t> function_state_{0};
+  std::atomic<bool> function_state_missed_{false};
+  std::atomic<bool> missed_reset_{false};
+  std::atomic<bool> trouble_told_{false};  // since ReopenAccesses()
+};
 
 }  // namespace bulkhead::vmm
 

@@ -1,8 +1,6 @@
 #ifndef BULKHEAD_VMM_SUPERVISOR_DEVICE_SUPERVISOR_H_
 #define BULKHEAD_VMM_SUPERVISOR_DEVICE_SUPERVISOR_H_
 
-#include <stdint.h>
-
 #include <functional>
 #include <memory>
 #include <string>
@@ -10,37 +8,17 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
-#include "absl/time/time.h"
 #include "proto/device_control.pb.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/memory/guest_ram.h"
-#include "vmm/memory/io_handler.h"
 #include "vmm/remote_device/process_monitor.h"
 #include "vmm/remote_device/remote_device.h"
-#include "vmm/supervisor/event_log.h"
+#include "vmm/supervisor/supervisor_options.h"
 
 namespace bulkhead::vmm {
 
-struct SupervisorOptions {
-  uint32_t vcpus = 1;
-  // For each step of a start: the process must describe itself, and then attach, this soon.
-  absl::Duration start_timeout = absl::Seconds(10);
-  EventLog* events = nullptr;  // borrowed; not null
-
-  // An access of this requester was cancelled by RemoteDevice::CancelAccesses(): blocks while the
-  // VM is paused. True: the access is to be waited for again; false: given up. Called on the
-  // requester's thread. VcpuThreads::ParkWhilePaused().
-  std::function<bool(Requester)> park = [](Requester) { return false; };
-
-  // Of devices with the policy PAUSE_VM: the device is away, and it is back or will not come back.
-  // In turn, on the supervisor's thread, which supervises nothing meanwhile: pausing may take
-  // until no vCPU runs. Must not wait for a command to any device, nor for a lock that is held
-  // while one is waited for.
-  std::function<void(absl::string_view device)> pause_vm = [](absl::string_view) {};
-  std::function<void(absl::string_view device)> resume_vm = [](absl::string_view) {};
-};
+class SupervisorThread;
 
 // Keeps one device served: a thread that notices when its process dies or hangs, and replaces it
 // without the guest noticing; replaces it on command, too. The only one who starts, kills and
@@ -95,11 +73,9 @@ class DeviceSupervisor {
   void AwaitShutdown();
 
  private:
-  class Worker;
+  explicit DeviceSupervisor(std::unique_ptr<SupervisorThread> thread);
 
-  explicit DeviceSupervisor(std::unique_ptr<Worker> worker);
-
-  const std::unique_ptr<Worker> worker_;
+  const std::unique_ptr<SupervisorThread> thread_;
 };
 
 // Creates all at once. Errors: of the first (in the order of `specs`) that failed; the others are

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "base/message_socket.h"
 #include "devices/host/device_model.h"
 #include "devices/host/run_device.h"
@@ -21,9 +23,13 @@
 
 ABSL_FLAG(std::string, misbehaviour, "",
           "at start: crash_at_start, exit_at_start, print_without_end, never_describe, "
-          "garbage_control; in its description: bad_bar; at attach: never_reply, bad_reply, "
-          "close_attach, refuse; on a read of the trigger register: crash_in_read, exit_in_read, "
-          "hang_in_read, stop_in_read, corrupt_head, corrupt_completion");
+          "garbage_control; in its description: bad_bar, other_device, other_state_version; at "
+          "attach: never_reply, bad_reply, close_attach, refuse, refuse_state, crash_in_attach; "
+          "once it serves: crash_after_attach; when asked to rest, or reset: never_rests, "
+          "hang_in_reset, crash_in_reset; on a read of the trigger register: crash_in_read, "
+          "exit_in_read, leave_in_read, hang_in_read, stop_in_read, corrupt_head, "
+          "corrupt_completion. Default: "
+          "the suffix of the name that this was started by, after the last dot");
 ABSL_FLAG(int, msix_vectors, 2, "MSI-X vectors of the function");
 
 namespace bulkhead::devices {
@@ -33,6 +39,13 @@ bool Misbehaves(const char* how) { return absl::GetFlag(FLAGS_misbehaviour) == h
 
 [[noreturn]] void Hang() {
   while (true) pause();
+}
+
+[[noreturn]] void Crash() {
+  fprintf(stderr, "about to crash\n");
+  signal(SIGSEGV, SIG_DFL);  // a sanitizer would exit instead
+  raise(SIGSEGV);
+  abort();
 }
 
 // What the attach request mapped as the channel's response memory, found as an attacker would.
@@ -63,6 +76,9 @@ class MisbehavingDevice final : public DeviceModel {
     pci.set_class_code(0xff0000);
     pci.set_msix_vectors(static_cast<uint32_t>(absl::GetFlag(FLAGS_msix_vectors)));
     pci.set_has_intx(true);
+    if (Misbehaves("other_device")) pci.set_device_id(0x0002);
+    info.set_saved_state_bytes(sizeof(State));
+    info.set_state_version(Misbehaves("other_state_version") ? 2 : 1);
     v1::Bar& bar = *pci.add_bars();
     bar.set_index(0);
     bar.set_size_bytes(Misbehaves("bad_bar") ? 3000 : 4096);
@@ -76,12 +92,40 @@ class MisbehavingDevice final : public DeviceModel {
   absl::Status Start(DeviceServices& services) override {
     services_ = &services;
     if (Misbehaves("never_reply")) Hang();
+    if (Misbehaves("crash_in_attach")) Crash();
     if (Misbehaves("refuse")) return absl::InvalidArgumentError("the input is not to my taste");
     if (Misbehaves("bad_reply") || Misbehaves("close_attach")) MisuseAttachSocket();
     absl::StatusOr<UniqueFd> input = services.TakeResource("input");
     if (!input.ok()) return input.status();
     input_ = *std::move(input);
     return absl::OkStatus();
+  }
+
+  size_t Save(absl::Span<uint8_t> out) const override {
+    memcpy(out.data(), &state_, sizeof(state_));
+    return sizeof(state_);
+  }
+  absl::Status Restore(absl::Span<const uint8_t> state) override {
+    if (Misbehaves("refuse_state"))
+      return absl::InvalidArgumentError("the state is not to my taste");
+    if (state.size() != sizeof(state_))
+      return absl::InvalidArgumentError("no state of this device");
+    memcpy(&state_, state.data(), sizeof(state_));
+    return absl::OkStatus();
+  }
+  void Reset() override {
+    if (Misbehaves("hang_in_reset")) Hang();
+    if (Misbehaves("crash_in_reset")) Crash();
+    state_ = {};
+    services_->StateChanged();
+  }
+  void SetServing(bool serving) override { serving_ = serving; }
+  bool at_rest() const override { return serving_ || !Misbehaves("never_rests"); }
+  void AppendMetrics(v1::DeviceMetrics& metrics) const override {
+    v1::DeviceMetric& metric = *metrics.add_metrics();
+    metric.set_name("sum");
+    metric.set_value(static_cast<double>(state_.sum));
+    metrics.add_metrics()->set_name("No Metric!");
   }
 
   uint64_t Read(uint8_t, uint64_t offset, uint8_t) override {
@@ -92,14 +136,19 @@ class MisbehavingDevice final : public DeviceModel {
       case testdata::kDoorbellCount:
         return doorbells_;
       case testdata::kWriteCount:
-        return writes_;
+        return state_.writes;
+      case testdata::kAdd:
+        return state_.sum;
+      case testdata::kFunctionState:
+        return function_state_;
       default:
-        return register_;
+        return state_.register_value;
     }
   }
 
   void Write(uint8_t, uint64_t offset, uint8_t, uint64_t value) override {
-    ++writes_;
+    ++state_.writes;
+    services_->StateChanged();
     switch (offset) {
       case testdata::kSignalMsix:
         services_->SignalMsix(static_cast<uint32_t>(value));
@@ -110,18 +159,35 @@ class MisbehavingDevice final : public DeviceModel {
       case testdata::kCopyFromGuest: {
         uint64_t bytes = 0;
         services_->memory().ReadObject(value, bytes);
-        register_ = bytes;
+        state_.register_value = bytes;
         return;
       }
+      case testdata::kAdd:
+        state_.sum += value;
+        return;
       default:
-        register_ = value;
+        state_.register_value = value;
     }
   }
 
-  void OnDoorbell(uint32_t) override { ++doorbells_; }
-  void OnFunctionState(const FunctionState&) override {}
+  void OnDoorbell(uint32_t) override {
+    if (Misbehaves("crash_after_attach")) Crash();
+    ++doorbells_;
+  }
+  void OnFunctionState(const FunctionState& state) override {
+    function_state_ = (state.bus_master ? kFunctionStateBusMaster : 0) |
+                      (state.msix_enabled ? kFunctionStateMsixEnabled : 0) |
+                      (state.intx_disabled ? kFunctionStateIntxDisabled : 0);
+  }
 
  private:
+  // What outlives the process.
+  struct State {
+    uint64_t register_value = 0;
+    uint64_t writes = 0;
+    uint64_t sum = 0;
+  };
+
   [[noreturn]] static void MisuseAttachSocket() {
     // The host has the socket under its inherited number.
     if (Misbehaves("bad_reply")) {
@@ -133,12 +199,9 @@ class MisbehavingDevice final : public DeviceModel {
   }
 
   static void Trigger() {
-    if (Misbehaves("crash_in_read")) {
-      fprintf(stderr, "about to crash\n");
-      signal(SIGSEGV, SIG_DFL);  // a sanitizer would exit instead
-      raise(SIGSEGV);
-    }
+    if (Misbehaves("crash_in_read")) Crash();
     if (Misbehaves("exit_in_read")) syscall(SYS_exit_group, 7);  // no destructor, no sanitizer
+    if (Misbehaves("leave_in_read")) syscall(SYS_exit_group, 0);
     if (Misbehaves("hang_in_read")) Hang();
     if (Misbehaves("stop_in_read")) raise(SIGSTOP);
     if (Misbehaves("corrupt_head")) {
@@ -154,9 +217,10 @@ class MisbehavingDevice final : public DeviceModel {
 
   DeviceServices* services_ = nullptr;
   UniqueFd input_;
-  uint64_t register_ = 0;
-  uint64_t writes_ = 0;
+  State state_;
+  bool serving_ = true;
   uint64_t doorbells_ = 0;
+  uint64_t function_state_ = 0;
 };
 
 absl::StatusOr<std::unique_ptr<DeviceModel>> Create() {
@@ -181,6 +245,12 @@ absl::StatusOr<std::unique_ptr<DeviceModel>> Create() {
 }  // namespace bulkhead::devices
 
 int main(int argc, char** argv) {
+  // Tests that need several binaries for one device, whose flags are always the same, link to this.
+  const std::string name = argv[0];
+  if (const size_t dot = name.rfind('.');
+      dot != std::string::npos && name.find('/', dot) == name.npos) {
+    absl::SetFlag(&FLAGS_misbehaviour, name.substr(dot + 1));
+  }
   return bulkhead::devices::RunDevice(argc, argv,
                                       {.name = "misbehaving",
                                        .help = "a device for tests. Needs the resource 'input'.",

@@ -1,0 +1,180 @@
+#ifndef BULKHEAD_INTEGRATION_REMOTE_DEVICE_SUPERVISED_TEST_H_
+#define BULKHEAD_INTEGRATION_REMOTE_DEVICE_SUPERVISED_TEST_H_
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/unique_fd.h"
+#include "gtest/gtest.h"
+#include "proto/vm_control.pb.h"
+#include "vmm/config/vm_spec.h"
+#include "vmm/memory/guest_ram.h"
+#include "vmm/remote_device/process_monitor.h"
+#include "vmm/supervisor/device_supervisor.h"
+#include "vmm/supervisor/event_log.h"
+
+namespace bulkhead::vmm {
+
+// Whatever is waited for comes much sooner; the machine may be busy.
+inline constexpr absl::Duration kTestTimeout = absl::Seconds(60);
+
+inline std::string DeviceBinary() {
+  return absl::StrCat(getenv("TEST_SRCDIR"), "/", getenv("TEST_WORKSPACE"),
+                      "/devices/host/testdata/misbehaving_device");
+}
+
+inline std::string ReadFile(const std::string& path) {
+  std::ifstream in(path);
+  std::stringstream text;
+  text << in.rdbuf();
+  return text.str();
+}
+
+// Children of this process, running or zombies.
+inline std::set<pid_t> Children() {
+  std::set<pid_t> children;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::istringstream text(ReadFile(task.path() / "children"));
+    for (pid_t pid; text >> pid;) children.insert(pid);
+  }
+  return children;
+}
+
+// Starts misbehaving_device under supervision, and hears what happens to it.
+class SupervisedTest : public testing::Test {
+ protected:
+  ~SupervisedTest() override { events_.Unlisten(listener_); }
+
+  DeviceSpec Spec(const std::string& misbehaviour) {
+    DeviceSpec spec;
+    spec.name = "disk0";
+    spec.binary = DeviceBinary();
+    if (!misbehaviour.empty()) spec.args = {absl::StrCat("--misbehaviour=", misbehaviour)};
+    spec.resources.push_back(
+        {.name = "input", .fd = UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC))});
+    spec.access_timeout = absl::Seconds(30);
+    return spec;
+  }
+
+  SupervisorOptions Options() {
+    SupervisorOptions options;
+    options.vcpus = 4;
+    options.events = &events_;
+    return options;
+  }
+
+  absl::StatusOr<std::unique_ptr<DeviceSupervisor>> Supervise(DeviceSpec spec) {
+    return DeviceSupervisor::Create(std::move(spec), ram_, *monitor_, Options());
+  }
+
+  // Another name of the device's binary, by which it misbehaves so.
+  std::string BinaryThat(const std::string& misbehaviour) {
+    const std::string link =
+        absl::StrCat(testing::TempDir(), "/", getpid(), "-device.", misbehaviour);
+    unlink(link.c_str());
+    EXPECT_EQ(symlink(DeviceBinary().c_str(), link.c_str()), 0);
+    return link;
+  }
+
+  // Waits until `reached`, which is asked again whenever anything happens. False: never.
+  bool WaitUntil(const std::function<bool()>& reached) {
+    const absl::Time deadline = absl::Now() + kTestTimeout;
+    while (!reached()) {
+      if (absl::Now() > deadline) return false;
+      absl::MutexLock lock(&mutex_);
+      // A process's state and what clients see change without an event, too.
+      changed_.WaitWithTimeout(&mutex_, absl::Milliseconds(5));
+    }
+    return true;
+  }
+  bool WaitForState(const DeviceSupervisor& device, v1::Device::State state) {
+    return WaitUntil([&] { return device.Describe().state() == state; });
+  }
+  // Another process than `old` serves.
+  bool WaitForSuccessor(const DeviceSupervisor& device, pid_t old) {
+    return WaitUntil([&] {
+      const v1::Device now = device.Describe();
+      return now.state() == v1::Device::RUNNING && now.pid() != old;
+    });
+  }
+  std::vector<v1::Event> Events() { return events_.EventsAfter(0, EventLog::kKeptEvents); }
+  int CountEvents(const std::function<bool(const v1::Event&)>& matches) {
+    int count = 0;
+    for (const v1::Event& event : Events()) count += matches(event) ? 1 : 0;
+    return count;
+  }
+  // The states that the device went through, as "RUNNING RESTARTING RUNNING".
+  std::string States() {
+    std::string states;
+    for (const v1::Event& event : Events()) {
+      if (!event.has_device_state()) continue;
+      absl::StrAppend(&states, states.empty() ? "" : " ",
+                      v1::Device::State_Name(event.device_state().to()));
+    }
+    return states;
+  }
+
+  GuestRam ram_ = *GuestRam::Create(16 << 20);
+  EventLog events_;
+  absl::Mutex mutex_;
+  absl::CondVar changed_;
+  const uint64_t listener_ = events_.Listen([this] { changed_.SignalAll(); });
+  // After what its thread uses.
+  std::unique_ptr<ProcessMonitor> monitor_ = *ProcessMonitor::Create();
+};
+
+// Gives a command and waits for its result.
+inline absl::Status Await(const std::function<void(DeviceSupervisor::Done)>& give) {
+  struct Result {
+    absl::Notification came;
+    absl::Status status;
+  };
+  auto result = std::make_shared<Result>();
+  give([result](absl::Status status) {
+    result->status = std::move(status);
+    result->came.Notify();
+  });
+  if (!result->came.WaitForNotificationWithTimeout(kTestTimeout)) {
+    return absl::UnknownError("the command's result never came");
+  }
+  return result->status;
+}
+inline absl::Status Restart(DeviceSupervisor& device, const std::string& binary = "",
+                            bool discard_state = false) {
+  return Await([&](auto done) { device.Restart(binary, discard_state, std::move(done)); });
+}
+inline absl::Status Reset(DeviceSupervisor& device) {
+  return Await([&](auto done) { device.Reset(std::move(done)); });
+}
+inline absl::Status StopDevice(DeviceSupervisor& device) {
+  return Await([&](auto done) { device.Stop(std::move(done)); });
+}
+inline absl::Status StartDevice(DeviceSupervisor& device) {
+  return Await([&](auto done) { device.Start(std::move(done)); });
+}
+inline absl::Status ResetForReboot(DeviceSupervisor& device) {
+  return Await([&](auto done) { device.ResetForReboot(std::move(done)); });
+}
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_INTEGRATION_REMOTE_DEVICE_SUPERVISED_TEST_H_

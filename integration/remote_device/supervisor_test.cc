@@ -1,0 +1,736 @@
+// What a supervisor makes of device processes that die, hang, and are commanded about.
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "devices/host/testdata/misbehaving_device.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "integration/remote_device/supervised_test.h"
+#include "vmm/config/vm_spec.h"
+#include "vmm/supervisor/device_supervisor.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+namespace regs = devices::testdata;
+using ::testing::HasSubstr;
+
+constexpr uint64_t kAllOnes = ~uint64_t{0};
+constexpr uint64_t kRegister = 0;
+
+class SupervisorTest : public SupervisedTest {
+ protected:
+  // A device whose register holds 42.
+  std::unique_ptr<DeviceSupervisor> Device(DeviceSpec spec) {
+    absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device = Supervise(std::move(spec));
+    EXPECT_TRUE(device.ok()) << device.status();
+    (*device)->device().WriteAndWait(0, 0, kRegister, 8, 42);
+    return *std::move(device);
+  }
+  std::unique_ptr<DeviceSupervisor> Device() { return Device(Spec("")); }
+
+  static uint64_t Read(DeviceSupervisor& device, uint64_t offset = kRegister) {
+    return device.device().Read(1, 0, offset, 8);
+  }
+  static pid_t Pid(const DeviceSupervisor& device) { return device.Describe().pid(); }
+  static DeviceSpec WithHeartbeats(DeviceSpec spec) {
+    spec.heartbeat = {.interval = absl::Milliseconds(100), .misses = 3};
+    return spec;
+  }
+  // Its binary can be taken away, which keeps it from starting.
+  DeviceSpec Removable() {
+    DeviceSpec spec = Spec("");
+    spec.binary = BinaryThat("");
+    spec.restart.max_crashes = -1;
+    spec.restart.max_backoff = absl::Milliseconds(100);
+    return spec;
+  }
+  std::string LastCause(const DeviceSupervisor& device) {
+    const v1::Device described = device.Describe();
+    if (described.recent_restarts().empty()) return "";
+    return described.recent_restarts().rbegin()->cause();
+  }
+};
+
+TEST_F(SupervisorTest, AKilledProcessIsReplacedAndItsSuccessorGoesOnFromItsState) {
+  const auto device = Device();
+  const pid_t old = Pid(*device);
+  kill(old, SIGKILL);
+  ASSERT_TRUE(WaitForSuccessor(*device, old));
+  EXPECT_EQ(Read(*device), 42u);
+  EXPECT_EQ(States(), "RUNNING RESTARTING RUNNING");
+  const v1::Device now = device->Describe();
+  EXPECT_EQ(now.generation(), 2u);
+  EXPECT_EQ(now.restarts(), 1u);
+  ASSERT_EQ(now.recent_restarts_size(), 1);
+  EXPECT_EQ(now.recent_restarts(0).cause(), "killed by signal 9 (Killed)");
+  ASSERT_TRUE(now.recent_restarts(0).has_downtime());
+  EXPECT_LT(now.recent_restarts(0).downtime().seconds(), 10);
+  EXPECT_EQ(CountEvents([&](const v1::Event& event) {
+              return event.device_ended().pid() == old &&
+                     event.device_ended().signal() == SIGKILL &&
+                     event.device_ended().generation() == 1 && !event.device_ended().expected();
+            }),
+            1);
+}
+
+TEST_F(SupervisorTest, AnAccessThatWaitsForADeadProcessGetsTheSuccessorsAnswer) {
+  const auto device = Device();
+  const pid_t old = Pid(*device);
+  kill(old, SIGSTOP);
+  std::thread vcpu([&] { EXPECT_EQ(Read(*device), 42u); });
+  std::thread writer([&] { device->device().WriteAndWait(2, 0, regs::kAdd, 8, 7); });
+  kill(old, SIGKILL);
+  vcpu.join();
+  writer.join();
+  EXPECT_EQ(Read(*device, regs::kAdd), 7u);
+  EXPECT_EQ(device->device().dropped_accesses() + device->device().timed_out_accesses(), 0u);
+}
+
+TEST_F(SupervisorTest, AStoppedProcessMissesItsHeartbeatsAndIsReplaced) {
+  const auto device = Device(WithHeartbeats(Spec("")));
+  ASSERT_TRUE(WaitUntil([&] { return device->Describe().heartbeat().answered() > 0; }));
+  EXPECT_TRUE(device->Describe().heartbeat().has_round_trip());
+  const pid_t old = Pid(*device);
+  kill(old, SIGSTOP);
+  ASSERT_TRUE(WaitForSuccessor(*device, old));
+  EXPECT_EQ(Read(*device), 42u);
+  EXPECT_EQ(LastCause(*device), "killed, because it did not answer its heartbeats");
+  EXPECT_GE(CountEvents([](const v1::Event& event) { return event.has_heartbeat_missed(); }), 3);
+  EXPECT_EQ(CountEvents([](const v1::Event& event) { return event.has_policy(); }), 1);
+  EXPECT_FALSE(Children().count(old));
+  // It was away since it stopped, not only since it was killed.
+  const google::protobuf::Duration downtime =
+      device->Describe().recent_restarts().rbegin()->downtime();
+  EXPECT_GE(absl::Seconds(downtime.seconds()) + absl::Nanoseconds(downtime.nanos()),
+            absl::Milliseconds(200));
+}
+
+TEST_F(SupervisorTest, AHungDeviceIsReplacedAlthoughItsProcessAnswersCalls) {
+  DeviceSpec spec = WithHeartbeats(Spec(""));
+  spec.binary = BinaryThat("hang_in_read");
+  const auto device = Device(std::move(spec));
+  const pid_t old = Pid(*device);
+  std::thread vcpu([&] { Read(*device, regs::kTrigger); });
+  // The successor finds the same request, and hangs too: that of another binary does not.
+  ASSERT_TRUE(WaitForSuccessor(*device, old));
+  ASSERT_TRUE(Restart(*device, DeviceBinary()).ok());
+  vcpu.join();
+  EXPECT_EQ(Read(*device), 42u);
+}
+
+TEST_F(SupervisorTest, HeartbeatsFetchMetricsAndLeaveOutWhatIsNone) {
+  const auto device = Device(WithHeartbeats(Spec("")));
+  device->device().WriteAndWait(0, 0, regs::kAdd, 8, 5);
+  const auto value = [&](const std::string& name) {
+    const v1::DeviceMetrics metrics = device->Metrics();
+    for (const v1::DeviceMetric& metric : metrics.metrics()) {
+      if (metric.name() == name) return metric.value();
+    }
+    return -1.0;
+  };
+  EXPECT_TRUE(WaitUntil([&] { return value("sum") >= 0; }));
+  EXPECT_GE(value("writes_total"), 1);
+  EXPECT_EQ(value("No Metric!"), -1);
+}
+
+// --- Too many crashes
+// -----------------------------------------------------------------------------
+
+TEST_F(SupervisorTest, ACrashLoopEndsAsFailedAndAManualRestartWithAGoodBinaryMendsIt) {
+  DeviceSpec spec = Spec("");
+  spec.binary = BinaryThat("crash_after_attach");
+  spec.restart = {.min_backoff = absl::Milliseconds(1), .max_crashes = 3};
+  absl::StatusOr<std::unique_ptr<DeviceSupervisor>> created = Supervise(std::move(spec));
+  ASSERT_TRUE(created.ok()) << created.status();
+  DeviceSupervisor& device = **created;
+  ASSERT_TRUE(WaitForState(device, v1::Device::FAILED));
+  EXPECT_THAT(device.Describe().state_reason(), HasSubstr("3 crashes in 1m"));
+  EXPECT_EQ(device.Describe().pid(), 0);
+  EXPECT_EQ(Read(device), kAllOnes);
+  EXPECT_EQ(device.device().timed_out_accesses(), 0u);
+
+  const absl::Status restarted = Restart(device, DeviceBinary());
+  EXPECT_TRUE(restarted.ok()) << restarted;
+  EXPECT_EQ(device.Describe().state(), v1::Device::RUNNING);
+  device.device().WriteAndWait(0, 0, kRegister, 8, 43);
+  EXPECT_EQ(Read(device), 43u);
+}
+
+TEST_F(SupervisorTest, ARequestThatKillsEveryProcessIsGivenUpWithTheDevice) {
+  DeviceSpec spec = Spec("crash_in_read");
+  spec.restart = {.min_backoff = absl::Milliseconds(1), .max_crashes = 3};
+  const auto device = Device(std::move(spec));
+  EXPECT_EQ(Read(*device, regs::kTrigger), kAllOnes);
+  ASSERT_TRUE(WaitForState(*device, v1::Device::FAILED));
+  EXPECT_EQ(device->Describe().generation(), 3u);
+  // What is in the channel kills the next one, too, unless all is to begin anew.
+  const absl::Status restarted = Restart(*device, "", /*discard_state=*/true);
+  ASSERT_TRUE(restarted.ok()) << restarted;
+  EXPECT_EQ(Read(*device), 0u);
+}
+
+TEST_F(SupervisorTest, AProcessThatBreaksTheProtocolIsReplaced) {
+  DeviceSpec spec = Spec("");
+  spec.binary = BinaryThat("corrupt_completion");
+  spec.restart.max_crashes = -1;
+  spec.access_timeout = absl::Milliseconds(100);  // then at the latest the answer is looked at
+  const auto device = Device(std::move(spec));
+  EXPECT_EQ(device->device().Read(0, 0, regs::kTrigger, 8), kAllOnes);
+  EXPECT_TRUE(WaitUntil([&] { return device->Describe().generation() > 1; }));
+  EXPECT_THAT(LastCause(*device), HasSubstr("killed, because the device broke the protocol"));
+  ASSERT_TRUE(Restart(*device, DeviceBinary()).ok());
+  EXPECT_EQ(Read(*device), 42u);
+}
+
+TEST_F(SupervisorTest, WithThePolicyNeverADeathIsFinalUntilSomebodyRestarts) {
+  DeviceSpec spec = Spec("");
+  spec.restart.policy = RestartSpec::Policy::kNever;
+  const auto device = Device(std::move(spec));
+  kill(Pid(*device), SIGKILL);
+  ASSERT_TRUE(WaitForState(*device, v1::Device::FAILED));
+  EXPECT_EQ(Read(*device), kAllOnes);
+  ASSERT_TRUE(Restart(*device).ok());
+  EXPECT_EQ(Read(*device), 42u);
+}
+
+TEST_F(SupervisorTest, AProcessThatLeavesByItselfIsStoppedUnlessThePolicyIsAlways) {
+  const auto device = Device(Spec("leave_in_read"));
+  EXPECT_EQ(Read(*device, regs::kTrigger), kAllOnes);
+  ASSERT_TRUE(WaitForState(*device, v1::Device::STOPPED));
+  DeviceSpec always = Spec("leave_in_read");
+  always.restart.policy = RestartSpec::Policy::kAlways;
+  const auto other = Device(std::move(always));
+  EXPECT_EQ(Read(*other, regs::kTrigger), kAllOnes);
+  EXPECT_TRUE(WaitForState(*other, v1::Device::FAILED));
+}
+
+// --- Commands
+// -------------------------------------------------------------------------------------
+
+TEST_F(SupervisorTest, RestartReplacesTheProcessAndNobodyNotices) {
+  const auto device = Device();
+  const pid_t old = Pid(*device);
+  const absl::Status restarted = Restart(*device);
+  ASSERT_TRUE(restarted.ok()) << restarted;
+  EXPECT_NE(Pid(*device), old);
+  EXPECT_FALSE(Children().count(old));
+  EXPECT_EQ(Read(*device), 42u);
+  EXPECT_EQ(device->device().dropped_accesses(), 0u);
+  EXPECT_EQ(LastCause(*device), "asked by a client");
+  EXPECT_EQ(States(), "RUNNING RESTARTING RUNNING");
+  EXPECT_EQ(CountEvents([](const v1::Event& event) {
+              return event.has_device_ended() && event.device_ended().expected();
+            }),
+            1);
+}
+
+TEST_F(SupervisorTest, RestartWithDiscardedStateBeginsAsAfterPowerOn) {
+  const auto device = Device();
+  ASSERT_TRUE(Restart(*device, "", /*discard_state=*/true).ok());
+  EXPECT_EQ(Read(*device), 0u);
+}
+
+class UnfitBinaryTest : public SupervisorTest,
+                        public testing::WithParamInterface<std::pair<std::string, std::string>> {};
+
+TEST_P(UnfitBinaryTest, IsRefusedAndTheOldProcessGoesOnUntouched) {
+  const auto device = Device();
+  const pid_t old = Pid(*device);
+  const std::string name = GetParam().first;
+  const absl::Status restarted =
+      Restart(*device, name.find('/') == std::string::npos ? BinaryThat(name) : name);
+  EXPECT_TRUE(absl::IsFailedPrecondition(restarted)) << restarted;
+  EXPECT_THAT(std::string(restarted.message()), HasSubstr(GetParam().second));
+  EXPECT_THAT(std::string(restarted.message()), HasSubstr(absl::StrCat("process ", old)));
+  EXPECT_EQ(Pid(*device), old);
+  EXPECT_EQ(States(), "RUNNING");
+  EXPECT_EQ(Read(*device), 42u);
+  EXPECT_EQ(Children().size(), 1u);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Binaries, UnfitBinaryTest,
+    testing::Values(std::pair("other_device", "by its PCI identification"),
+                    std::pair("other_state_version", "by its state's version (1, 2)"),
+                    std::pair("bad_bar", "size_bytes is 3000"),
+                    std::pair("crash_at_start", "signal 6"), std::pair("garbage_control", "asked"),
+                    std::pair("/bin/true", "it ended during its start: exit code 0"),
+                    std::pair("/no/such/binary", "No such file")),
+    [](const auto& info) { return absl::StrCat("Case", info.index); });
+
+TEST_F(SupervisorTest, AnotherVersionOfTheStateIsFineIfTheStateIsDiscarded) {
+  const auto device = Device();
+  const std::string other = BinaryThat("other_state_version");
+  const absl::Status restarted = Restart(*device, other, /*discard_state=*/true);
+  ASSERT_TRUE(restarted.ok()) << restarted;
+  EXPECT_EQ(Read(*device), 0u);
+  device->device().WriteAndWait(0, 0, kRegister, 8, 44);
+  // From now on that is the version to go on from.
+  EXPECT_TRUE(absl::IsFailedPrecondition(Restart(*device, DeviceBinary())));
+  ASSERT_TRUE(Restart(*device).ok());
+  EXPECT_EQ(device->Describe().binary(), other);
+  EXPECT_EQ(Read(*device), 44u);
+}
+
+class FailedTakeoverTest : public SupervisorTest,
+                           public testing::WithParamInterface<std::pair<std::string, std::string>> {
+};
+
+TEST_P(FailedTakeoverTest, FallsBackToTheOldBinaryAndSaysWhy) {
+  SupervisorOptions options = Options();
+  options.start_timeout = absl::Seconds(GetParam().first == "never_reply" ? 1 : 30);
+  absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device =
+      DeviceSupervisor::Create(Spec(""), ram_, *monitor_, options);
+  ASSERT_TRUE(device.ok()) << device.status();
+  (*device)->device().WriteAndWait(0, 0, kRegister, 8, 42);
+  const absl::Status restarted = Restart(**device, BinaryThat(GetParam().first));
+  EXPECT_TRUE(absl::IsFailedPrecondition(restarted)) << restarted;
+  EXPECT_THAT(std::string(restarted.message()), HasSubstr(GetParam().second));
+  EXPECT_THAT(std::string(restarted.message()), HasSubstr(absl::StrCat("of ", DeviceBinary())));
+  EXPECT_EQ((*device)->Describe().state(), v1::Device::RUNNING);
+  EXPECT_EQ((*device)->Describe().binary(), DeviceBinary());
+  EXPECT_EQ(Read(**device), 42u);
+  EXPECT_EQ(Children().size(), 1u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Binaries, FailedTakeoverTest,
+                         testing::Values(std::pair("refuse", "not to my taste"),
+                                         std::pair("refuse_state", "the state is not to my taste"),
+                                         std::pair("crash_in_attach", "signal 11"),
+                                         std::pair("bad_reply", "attached"),
+                                         std::pair("never_reply", "attached")),
+                         [](const auto& info) { return info.param.first; });
+
+TEST_F(SupervisorTest, AnOldProcessThatDoesNotComeToRestIsKilledAndNothingIsLost) {
+  DeviceSpec spec = Spec("");
+  spec.binary = BinaryThat("never_rests");
+  const auto device = Device(std::move(spec));
+  ASSERT_TRUE(Restart(*device, DeviceBinary()).ok());
+  EXPECT_EQ(Read(*device), 42u);
+}
+
+TEST_F(SupervisorTest, AStoppedDeviceReadsAllOnesAndGoesOnWhenItIsStarted) {
+  const auto device = Device();
+  ASSERT_TRUE(StopDevice(*device).ok());
+  EXPECT_EQ(device->Describe().state(), v1::Device::STOPPED);
+  EXPECT_TRUE(Children().empty());
+  EXPECT_EQ(Read(*device), kAllOnes);
+  EXPECT_TRUE(StopDevice(*device).ok());
+  ASSERT_TRUE(StartDevice(*device).ok());
+  EXPECT_EQ(Read(*device), 42u);
+  const pid_t pid = Pid(*device);
+  EXPECT_TRUE(StartDevice(*device).ok());
+  EXPECT_EQ(Pid(*device), pid);
+  ASSERT_TRUE(StopDevice(*device).ok());
+  ASSERT_TRUE(Restart(*device).ok());
+  EXPECT_EQ(Read(*device), 42u);
+}
+
+TEST_F(SupervisorTest, WhatTheGuestToldADeviceThatWasStoppedHoldsWhenItIsBack) {
+  const auto device = Device();
+  ASSERT_TRUE(StopDevice(*device).ok());
+  device->device().SetFunctionState(0, {.bus_master = true, .msix_enabled = true});
+  ASSERT_TRUE(StartDevice(*device).ok());
+  EXPECT_TRUE(WaitUntil([&] { return Read(*device, regs::kFunctionState) == 3; }));
+  EXPECT_EQ(Read(*device), 42u);
+  ASSERT_TRUE(StopDevice(*device).ok());
+  device->device().Reset(0);
+  ASSERT_TRUE(StartDevice(*device).ok());
+  EXPECT_EQ(Read(*device), 0u);
+}
+
+TEST_F(SupervisorTest, ResetKeepsTheProcessAndForgetsItsState) {
+  const auto device = Device();
+  device->device().SetFunctionState(0, {.bus_master = true});
+  const pid_t pid = Pid(*device);
+  ASSERT_TRUE(Reset(*device).ok());
+  EXPECT_EQ(Pid(*device), pid);
+  EXPECT_EQ(Read(*device), 0u);
+  EXPECT_EQ(Read(*device, regs::kFunctionState), 1u);
+  EXPECT_EQ(CountEvents([](const v1::Event& event) {
+              return event.has_device_reset() && event.device_reset().by() == "a client";
+            }),
+            1);
+}
+
+TEST_F(SupervisorTest, ResetOfADeviceThatIsStoppedHoldsForItsNextStart) {
+  const auto device = Device();
+  ASSERT_TRUE(StopDevice(*device).ok());
+  ASSERT_TRUE(Reset(*device).ok());
+  EXPECT_EQ(device->Describe().state(), v1::Device::STOPPED);
+  ASSERT_TRUE(StartDevice(*device).ok());
+  EXPECT_EQ(Read(*device), 0u);
+}
+
+TEST_F(SupervisorTest, AProcessThatDiesOrHangsInItsResetIsReplacedAndBeginsAnew) {
+  for (const char* misbehaviour : {"crash_in_reset", "hang_in_reset"}) {
+    const auto device = Device(Spec(misbehaviour));
+    ASSERT_TRUE(Reset(*device).ok());
+    ASSERT_TRUE(WaitForState(*device, v1::Device::RUNNING));
+    EXPECT_EQ(Read(*device), 0u);
+  }
+}
+
+TEST_F(SupervisorTest, ARebootResetsADeviceThatRunsAndOneThatDoesNot) {
+  const auto device = Device();
+  device->device().SetFunctionState(0, {.bus_master = true});
+  ASSERT_TRUE(ResetForReboot(*device).ok());
+  EXPECT_EQ(Read(*device), 0u);
+  EXPECT_TRUE(WaitUntil([&] { return Read(*device, regs::kFunctionState) == 0; }));
+
+  device->device().WriteAndWait(0, 0, kRegister, 8, 42);
+  ASSERT_TRUE(StopDevice(*device).ok());
+  ASSERT_TRUE(ResetForReboot(*device).ok());
+  ASSERT_TRUE(StartDevice(*device).ok());
+  EXPECT_EQ(Read(*device), 0u);
+}
+
+TEST_F(SupervisorTest, ARebootWhileTheDeviceIsAwayEmptiesItsChannel) {
+  DeviceSpec spec = Removable();
+  const std::string binary = spec.binary;
+  const auto device = Device(std::move(spec));
+  unlink(binary.c_str());
+  kill(Pid(*device), SIGKILL);
+  ASSERT_TRUE(WaitForState(*device, v1::Device::RESTARTING));
+  device->device().PostWrite(0, 0, kRegister, 8, 43);  // waits in the channel
+  ASSERT_TRUE(ResetForReboot(*device).ok());
+  BinaryThat("");
+  ASSERT_TRUE(WaitForState(*device, v1::Device::RUNNING));
+  EXPECT_EQ(Read(*device), 0u);
+}
+
+// --- Access policies
+// ------------------------------------------------------------------------------
+
+TEST_F(SupervisorTest, WithThePolicyAllOnesNobodyWaitsForADeviceThatIsAway) {
+  DeviceSpec spec = Removable();
+  const std::string binary = spec.binary;
+  spec.access_policy = AccessPolicy::kAllOnes;
+  const auto device = Device(std::move(spec));
+  unlink(binary.c_str());
+  const pid_t old = Pid(*device);
+  kill(old, SIGSTOP);
+  std::thread vcpu([&] { EXPECT_EQ(Read(*device), kAllOnes); });
+  kill(old, SIGKILL);
+  vcpu.join();
+  ASSERT_TRUE(WaitForState(*device, v1::Device::RESTARTING));
+  EXPECT_EQ(Read(*device), kAllOnes);
+  device->device().WriteAndWait(0, 0, kRegister, 8, 43);
+  EXPECT_EQ(device->device().dropped_accesses(), 3u);
+  BinaryThat("");
+  ASSERT_TRUE(WaitForState(*device, v1::Device::RUNNING));
+  EXPECT_EQ(Read(*device), 42u);
+}
+
+// A VM of one vCPU, as far as pausing goes.
+class PausableVm {
+ public:
+  void Install(SupervisorOptions& options, std::function<RemoteDevice*()> device) {
+    options.park = [this](Requester) {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(&running_));
+      return true;
+    };
+    options.pause_vm = [this, device](absl::string_view) {
+      {
+        absl::MutexLock lock(&mutex_);
+        running_ = false;
+        ++pauses_;
+      }
+      device()->CancelAccesses();
+    };
+    options.resume_vm = [this, device](absl::string_view) {
+      device()->ResumeAccesses();
+      absl::MutexLock lock(&mutex_);
+      running_ = true;
+    };
+  }
+  bool running() const {
+    absl::MutexLock lock(&mutex_);
+    return running_;
+  }
+  int pauses() const {
+    absl::MutexLock lock(&mutex_);
+    return pauses_;
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  bool running_ ABSL_GUARDED_BY(mutex_) = true;
+  int pauses_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+class PauseVmTest : public SupervisorTest {
+ protected:
+  std::unique_ptr<DeviceSupervisor> PausingDevice(DeviceSpec spec) {
+    spec.access_policy = AccessPolicy::kPauseVm;
+    SupervisorOptions options = Options();
+    vm_.Install(options, [this] { return remote_.load(); });
+    absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device =
+        DeviceSupervisor::Create(std::move(spec), ram_, *monitor_, options);
+    EXPECT_TRUE(device.ok()) << device.status();
+    remote_ = &(*device)->device();
+    (*device)->device().WriteAndWait(0, 0, kRegister, 8, 42);
+    return *std::move(device);
+  }
+
+  PausableVm vm_;
+  std::atomic<RemoteDevice*> remote_{nullptr};
+};
+
+TEST_F(PauseVmTest, TheVmIsPausedUntilTheDeviceIsBackAndTheAccessGoesOn) {
+  DeviceSpec spec = Removable();
+  const std::string binary = spec.binary;
+  const auto device = PausingDevice(std::move(spec));
+  unlink(binary.c_str());
+  const pid_t old = Pid(*device);
+  kill(old, SIGSTOP);
+  std::thread vcpu([&] { EXPECT_EQ(Read(*device), 42u); });
+  kill(old, SIGKILL);
+  ASSERT_TRUE(WaitUntil([&] { return !vm_.running(); }));
+  BinaryThat("");
+  vcpu.join();
+  EXPECT_TRUE(vm_.running());
+  EXPECT_EQ(vm_.pauses(), 1);
+  EXPECT_EQ(device->device().dropped_accesses(), 0u);
+}
+
+TEST_F(PauseVmTest, ADeviceThatHasFailedKeepsTheVmPausedUntilSomebodyRestartsIt) {
+  DeviceSpec spec = Spec("");
+  spec.restart.policy = RestartSpec::Policy::kNever;
+  const auto device = PausingDevice(std::move(spec));
+  const pid_t old = Pid(*device);
+  kill(old, SIGSTOP);
+  std::thread vcpu([&] { EXPECT_EQ(Read(*device), 42u); });
+  kill(old, SIGKILL);
+  ASSERT_TRUE(WaitForState(*device, v1::Device::FAILED));
+  EXPECT_FALSE(vm_.running());
+  ASSERT_TRUE(Restart(*device).ok());
+  vcpu.join();
+  EXPECT_TRUE(vm_.running());
+}
+
+TEST_F(PauseVmTest, AStoppedDeviceLetsTheVmGoOn) {
+  DeviceSpec spec = Spec("");
+  spec.restart.policy = RestartSpec::Policy::kNever;
+  const auto device = PausingDevice(std::move(spec));
+  kill(Pid(*device), SIGKILL);
+  ASSERT_TRUE(WaitForState(*device, v1::Device::FAILED));
+  ASSERT_TRUE(StopDevice(*device).ok());
+  EXPECT_TRUE(vm_.running());
+  EXPECT_EQ(Read(*device), kAllOnes);
+}
+
+// --- Spares
+// ---------------------------------------------------------------------------------------
+
+class SpareTest : public SupervisorTest {
+ protected:
+  std::unique_ptr<DeviceSupervisor> DeviceWithSpare() {
+    DeviceSpec spec = Spec("");
+    spec.spare = true;
+    auto device = Device(std::move(spec));
+    EXPECT_TRUE(WaitForSpare(*device));
+    return device;
+  }
+  bool WaitForSpare(const DeviceSupervisor& device) {
+    return WaitUntil([&] { return device.Describe().has_spare(); });
+  }
+  static pid_t SparePid(const DeviceSupervisor& device) {
+    for (const pid_t child : Children()) {
+      if (child != Pid(device)) return child;
+    }
+    return -1;
+  }
+};
+
+TEST_F(SpareTest, IsTheSuccessorOfAProcessThatDiesAndGetsASuccessorItself) {
+  const auto device = DeviceWithSpare();
+  for (int i = 0; i < 3; ++i) {
+    const pid_t spare = SparePid(*device);
+    const pid_t old = Pid(*device);
+    kill(old, SIGKILL);
+    ASSERT_TRUE(WaitForSuccessor(*device, old));
+    EXPECT_EQ(Pid(*device), spare);
+    EXPECT_EQ(Read(*device), 42u);
+    ASSERT_TRUE(WaitForSpare(*device));
+  }
+}
+
+TEST_F(SpareTest, ThatDiesIsReplacedAndTheDeviceDoesNotNotice) {
+  const auto device = DeviceWithSpare();
+  const pid_t pid = Pid(*device);
+  const pid_t spare = SparePid(*device);
+  kill(spare, SIGKILL);
+  ASSERT_TRUE(WaitUntil([&] { return !device->Describe().has_spare(); }));
+  ASSERT_TRUE(WaitForSpare(*device));
+  EXPECT_NE(SparePid(*device), spare);
+  EXPECT_EQ(Pid(*device), pid);
+  EXPECT_EQ(States(), "RUNNING");
+}
+
+TEST_F(SpareTest, ThatDiesTogetherWithTheProcessIsNoLoss) {
+  const auto device = DeviceWithSpare();
+  const pid_t old = Pid(*device);
+  kill(SparePid(*device), SIGKILL);
+  kill(old, SIGKILL);
+  ASSERT_TRUE(WaitForSuccessor(*device, old));
+  EXPECT_EQ(Read(*device), 42u);
+}
+
+TEST_F(SpareTest, ThatIsStoppedIsReplacedWhenItDoesNotTakeOver) {
+  DeviceSpec spec = Spec("");
+  spec.spare = true;
+  SupervisorOptions options = Options();
+  options.start_timeout = absl::Seconds(2);
+  absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device =
+      DeviceSupervisor::Create(std::move(spec), ram_, *monitor_, options);
+  ASSERT_TRUE(device.ok()) << device.status();
+  (*device)->device().WriteAndWait(0, 0, kRegister, 8, 42);
+  ASSERT_TRUE(WaitForSpare(**device));
+  const pid_t old = Pid(**device);
+  kill(SparePid(**device), SIGSTOP);
+  kill(old, SIGKILL);
+  ASSERT_TRUE(WaitForSuccessor(**device, old));
+  EXPECT_EQ(Read(**device), 42u);
+}
+
+TEST_F(SpareTest, IsNotUsedForACommandedRestartAndFollowsItsBinary) {
+  const auto device = DeviceWithSpare();
+  const pid_t spare = SparePid(*device);
+  const std::string binary = BinaryThat("");
+  ASSERT_TRUE(Restart(*device, binary).ok());
+  EXPECT_NE(Pid(*device), spare);
+  ASSERT_TRUE(WaitForSpare(*device));
+  const pid_t next = SparePid(*device);
+  EXPECT_NE(next, spare);
+  EXPECT_THAT(ReadFile(absl::StrCat("/proc/", next, "/cmdline")), HasSubstr(binary));
+}
+
+// --- Deaths and commands in the middle of others
+// --------------------------------------------------
+
+TEST_F(SupervisorTest, ADeathIsNoticedWhileTheSuccessorOfACommandHangs) {
+  SupervisorOptions options = Options();
+  options.start_timeout = absl::Seconds(2);
+  absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device =
+      DeviceSupervisor::Create(Spec(""), ram_, *monitor_, options);
+  ASSERT_TRUE(device.ok()) << device.status();
+  (*device)->device().WriteAndWait(0, 0, kRegister, 8, 42);
+  const pid_t old = Pid(**device);
+  absl::Status restarted;
+  absl::Notification done;
+  (*device)->Restart(BinaryThat("never_describe"), false, [&](absl::Status status) {
+    restarted = std::move(status);
+    done.Notify();
+  });
+  ASSERT_TRUE(WaitUntil([] { return Children().size() == 2; }));
+  kill(old, SIGKILL);
+  EXPECT_TRUE(WaitForState(**device, v1::Device::RESTARTING));
+  EXPECT_FALSE(done.HasBeenNotified());
+  ASSERT_TRUE(done.WaitForNotificationWithTimeout(kTestTimeout));
+  EXPECT_TRUE(absl::IsFailedPrecondition(restarted)) << restarted;
+  ASSERT_TRUE(WaitForSuccessor(**device, old));
+  EXPECT_EQ(Read(**device), 42u);
+}
+
+TEST_F(SupervisorTest, ACommandInterruptsARestartThatHangs) {
+  DeviceSpec spec = Removable();
+  const std::string binary = spec.binary;
+  SupervisorOptions options = Options();
+  options.start_timeout = absl::Seconds(100);
+  absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device =
+      DeviceSupervisor::Create(std::move(spec), ram_, *monitor_, options);
+  ASSERT_TRUE(device.ok()) << device.status();
+  (*device)->device().WriteAndWait(0, 0, kRegister, 8, 42);
+  const pid_t old = Pid(**device);
+  // From now on that binary is a program that runs and does not say what device it is.
+  unlink(binary.c_str());
+  ASSERT_EQ(symlink("/usr/bin/yes", binary.c_str()), 0);
+  kill(old, SIGKILL);
+  ASSERT_TRUE(WaitUntil([&] { return Children().size() == 1 && !Children().count(old); }));
+  const absl::Status restarted = Restart(**device, DeviceBinary());
+  ASSERT_TRUE(restarted.ok()) << restarted;  // within kTestTimeout
+  EXPECT_EQ(Read(**device), 42u);
+  EXPECT_TRUE(WaitUntil([] { return Children().size() == 1; }));
+}
+
+TEST_F(SupervisorTest, ShutdownInterruptsEverythingAndAnswersWhatIsWaiting) {
+  DeviceSpec spec = Spec("");
+  auto device = Device(std::move(spec));
+  std::vector<absl::Status> results(3);
+  std::vector<absl::Notification> done(3);
+  const auto into = [&](size_t i) {
+    return [&, i](absl::Status status) {
+      results[i] = std::move(status);
+      done[i].Notify();
+    };
+  };
+  device->Restart(BinaryThat("never_describe"), false, into(0));
+  device->Reset(into(1));
+  ASSERT_TRUE(WaitUntil([] { return Children().size() == 2; }));
+  const absl::Time start = absl::Now();
+  device->Shutdown();
+  device->AwaitShutdown();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(8));  // the successor has 10 to describe itself
+  device->Stop(into(2));
+  for (size_t i = 0; i < done.size(); ++i) {
+    ASSERT_TRUE(done[i].WaitForNotificationWithTimeout(kTestTimeout)) << i;
+    EXPECT_TRUE(absl::IsUnavailable(results[i])) << i << ": " << results[i];
+  }
+  EXPECT_EQ(Read(*device), kAllOnes);
+  device.reset();
+  EXPECT_TRUE(WaitUntil([] { return Children().empty(); }));
+}
+
+TEST_F(SupervisorTest, ShutdownIsNoFailureAndLosesNoWrite) {
+  const auto device = Device();
+  for (int i = 0; i < 100; ++i) device->device().PostWrite(0, 0, regs::kAdd, 8, 1);
+  device->Shutdown();
+  device->AwaitShutdown();
+  EXPECT_TRUE(Children().empty());
+  EXPECT_EQ(CountEvents([](const v1::Event& event) {
+              return event.has_device_ended() && !event.device_ended().expected();
+            }),
+            0);
+}
+
+TEST_F(SupervisorTest, SeveralDevicesRecoverAtOnce) {
+  std::vector<DeviceSpec> specs;
+  for (const char* name : {"a", "b", "c", "d"}) {
+    specs.push_back(Spec(""));
+    specs.back().name = name;
+  }
+  auto devices = StartDevices(std::move(specs), ram_, *monitor_, Options());
+  ASSERT_TRUE(devices.ok()) << devices.status();
+  std::vector<pid_t> old;
+  for (const auto& device : *devices) {
+    device->device().WriteAndWait(0, 0, kRegister, 8, 42);
+    old.push_back(Pid(*device));
+  }
+  for (const pid_t pid : old) kill(pid, SIGKILL);
+  for (size_t i = 0; i < old.size(); ++i) {
+    EXPECT_TRUE(WaitForSuccessor(*(*devices)[i], old[i]));
+    EXPECT_EQ(Read(*(*devices)[i]), 42u);
+  }
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm

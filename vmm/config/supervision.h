@@ -1,0 +1,23 @@
+#ifndef BULKHEAD_VMM_CONFIG_SUPERVISION_H_
+#define BULKHEAD_VMM_CONFIG_SUPERVISION_H_
+
+#include <optional>
+#include <string>
+
+#include "proto/vm_config.pb.h"
+#include "vmm/config/vm_spec.h"
+
+namespace bulkhead::vmm {
+
+// What cannot be: the field within DeviceConfig, "restart.max_crashes", and why not.
+struct FieldProblem {
+  std::string field;
+  std::string problem;
+};
+
+// Takes over how a device is to be supervised: access_policy, restart, heartbeat, spare.
+std::optional<FieldProblem> ReadSupervision(const v1::DeviceConfig& config, DeviceSpec& spec);
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_CONFIG_SUPERVISION_H_

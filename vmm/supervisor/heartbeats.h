@@ -1,0 +1,59 @@
+#ifndef BULKHEAD_VMM_SUPERVISOR_HEARTBEATS_H_
+#define BULKHEAD_VMM_SUPERVISOR_HEARTBEATS_H_
+
+#include <stdint.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "vmm/config/vm_spec.h"
+#include "vmm/remote_device/control_client.h"
+#include "vmm/supervisor/attention.h"
+#include "vmm/supervisor/device_report.h"
+
+namespace bulkhead::vmm {
+
+// Asks the process that serves, now and then, whether it makes progress, and how it fares. All
+// times are SteadyNow()'s. Used by the supervisor's thread.
+class Heartbeats {
+ public:
+  Heartbeats(const HeartbeatSpec& spec, std::string device_name,
+             std::shared_ptr<Attention> attention, DeviceReport& report)
+      : spec_(spec),
+        device_name_(std::move(device_name)),
+        attention_(std::move(attention)),
+        report_(report) {}
+
+  // A process serves from now on, or does not any more.
+  void Begin(uint64_t generation);
+  void End() { next_ = absl::InfiniteFuture(); }
+
+  // When Send() is due; InfiniteFuture: never.
+  absl::Time next() const { return next_; }
+
+  // Waits for an answer, for an interval at most; any demand ends it early, and then it is due at
+  // once. True: the process has missed so many in a row that it hangs.
+  bool Send(ControlClient& process);
+  // Since when the process has not answered; InfiniteFuture: it has, the last time.
+  absl::Time silent_since() const { return silent_since_; }
+
+ private:
+  void FetchMetrics(ControlClient& process);
+
+  const HeartbeatSpec spec_;
+  const std::string device_name_;
+  const std::shared_ptr<Attention> attention_;
+  DeviceReport& report_;
+
+  uint64_t generation_ = 0;
+  absl::Time next_ = absl::InfiniteFuture();
+  absl::Time next_metrics_ = absl::InfiniteFuture();
+  uint32_t missed_ = 0;  // in a row
+  absl::Time silent_since_ = absl::InfiniteFuture();
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_SUPERVISOR_HEARTBEATS_H_

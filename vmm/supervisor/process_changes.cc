@@ -1,0 +1,225 @@
+// How one process of a device follows the other.
+#include <signal.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "base/steady_time.h"
+#include "proto/channel/channel_client.h"
+#include "vmm/supervisor/supervisor_thread.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// How long a process may take to be dead once it was killed: milliseconds, but for one that sits
+// in the kernel.
+constexpr absl::Duration kDeathTimeout = absl::Seconds(2);
+constexpr absl::Duration kQuiesceTimeout = absl::Seconds(2);
+// For one that cannot come to rest, to apply what is in its channel.
+constexpr absl::Duration kLastRequestsTimeout = absl::Milliseconds(500);
+constexpr absl::Duration kChannelRetryInterval = absl::Milliseconds(100);
+
+std::string FirstLine(absl::string_view text) {
+  return std::string(*absl::StrSplit(text, absl::MaxSplits('\n', 1)).begin());
+}
+
+}  // namespace
+
+absl::Status SupervisorThread::CheckFit(const Candidate& candidate, bool discard_state) const {
+  DeviceDescription wanted = device_->description();
+  // To start over, it need not understand what is left.
+  wanted.state_version = discard_state ? candidate.description.state_version : state_version_;
+  const std::string difference = Difference(wanted, candidate.description);
+  if (difference.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the new process is another device than the one that the guest knows, by its ", difference));
+}
+
+absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least) {
+  if (device_->TakeMissedReset()) discard_state_ = discard_requests_ = true;
+  if (generation_ > 0) {
+    const absl::StatusOr<channel::SuccessorPlan> plan =
+        device_->endpoints().channel().PrepareSuccessor(discard_requests_);
+    if (absl::IsDeadlineExceeded(plan.status())) return absl::AbortedError(plan.status().message());
+    RETURN_IF_ERROR(plan.status());
+    if (!plan->violation.ok()) {
+      LogWarning(absl::StrCat("device '", name_, "': ", plan->violation.message(), "; repaired"));
+    }
+    discard_requests_ = false;
+  }
+  if (discard_state_) {
+    RETURN_IF_ERROR(device_->endpoints().DiscardDurableState());
+    discard_state_ = false;
+  }
+  ++generation_;
+  absl::Status attached;
+  bool interrupted = false;
+  {
+    DeviceProcess& process = *candidate.process;
+    const Attention::Interruptible wait(
+        *attention_, least, [&process] { process.Kill("killed, because it came too late"); });
+    attached = device_->Attach(process, generation_, options_.start_timeout);
+    interrupted = wait.interrupted();
+  }
+  process_ = std::move(candidate.process);
+  if (attached.ok() && !interrupted) {
+    state_version_ = candidate.description.state_version;
+    return absl::OkStatus();
+  }
+  const absl::Status why = process_->ExplainFailure(AtStep("attached", attached));
+  if (process_->exited())
+    process_.reset();  // else it has the descriptors, and nobody else gets them
+  return interrupted ? absl::CancelledError("something else came first") : why;
+}
+
+void SupervisorThread::BeginServing() {
+  const absl::Time now = SteadyNow();
+  process_->PassOnOutput();
+  report_.Serves(process_->pid(), generation_, binary_);
+  if (state_ != v1::Device::STARTING) report_.Recovered(now - away_since_);
+  served_since_ = now;
+  next_try_ = absl::InfiniteFuture();
+  heartbeats_.Begin(generation_);
+  ComeBack();
+  SetState(v1::Device::RUNNING, "");
+}
+
+std::optional<DeviceProcessEnd> SupervisorThread::Bury(bool planned) {
+  heartbeats_.End();
+  const absl::StatusOr<DeviceProcessEnd> end = process_->WaitForEnd(kDeathTimeout);
+  if (!end.ok()) {
+    LogError(absl::StrCat("device '", name_, "': process ", process_->pid(),
+                          " does not end, although killed"));
+    return std::nullopt;
+  }
+  const bool wanted =
+      planned && (end->exit.signalled ? end->exit.code == SIGKILL : end->exit.code == 0);
+  report_.Ended(process_->pid(), generation_, *end, /*expected=*/wanted);
+  process_.reset();
+  return *end;
+}
+
+bool SupervisorThread::Retire(absl::string_view reason) {
+  const absl::Status at_rest = CallProcess(&ControlClient::Quiesce, kQuiesceTimeout);
+  if (absl::IsUnimplemented(at_rest)) {
+    process_->AskToEnd();
+    process_->WaitForEnd(kLastRequestsTimeout).status().IgnoreError();
+  } else if (!at_rest.ok()) {
+    LogWarning(absl::StrCat("device '", name_, "' does not come to rest: ", at_rest.message()));
+  }
+  process_->Kill(reason);
+  return Bury(/*planned=*/true).has_value();
+}
+
+void SupervisorThread::OnLoss() {
+  if (state_ != v1::Device::RUNNING) {
+    // It would not die when it was to be replaced, or stopped.
+    if (Bury(/*planned=*/true).has_value() && state_ == v1::Device::RESTARTING)
+      next_try_ = SteadyNow();
+    return;
+  }
+  const absl::Time now = SteadyNow();
+  GoAway("its process has ended");
+  const std::optional<DeviceProcessEnd> end = Bury(/*planned=*/false);
+  away_since_ = std::min(heartbeats_.silent_since(), end.has_value() ? end->time : now);
+  const std::string what =
+      end.has_value() ? end->reason : "its process does not die, although killed";
+  const bool clean = end.has_value() && !end->exit.signalled && end->exit.code == 0;
+  report_.Lost(what);
+  FollowPolicy(now - served_since_, clean, what);
+}
+
+void SupervisorThread::OnFailedStart(const absl::Status& why) {
+  LogError(why.message());
+  FollowPolicy(absl::ZeroDuration(), /*clean=*/false, FirstLine(why.message()));
+}
+
+void SupervisorThread::FollowPolicy(absl::Duration served, bool clean, const std::string& what) {
+  const absl::Time now = SteadyNow();
+  const RestartPolicy::Decision decision = policy_.OnEnd(now, served, clean);
+  switch (decision.action) {
+    case RestartPolicy::Decision::Action::kRestart:
+      next_try_ = now + decision.delay;
+      SetState(v1::Device::RESTARTING,
+               decision.delay > absl::ZeroDuration()
+                   ? absl::StrCat(
+                         what, ", next try in ",
+                         absl::FormatDuration(absl::Trunc(decision.delay, absl::Milliseconds(1))))
+                   : what);
+      return;
+    case RestartPolicy::Decision::Action::kStop:
+      spare_.Drop();
+      FailAccesses(what);
+      SetState(v1::Device::STOPPED, absl::StrCat(what, ": ", decision.reason));
+      return;
+    case RestartPolicy::Decision::Action::kFail:
+      spare_.Drop();
+      if (access_policy_ != AccessPolicy::kPauseVm) FailAccesses(what);
+      report_.PolicyActs(absl::StrCat("gives up: ", decision.reason));
+      LogError(absl::StrCat("device '", name_, "' stays away: ", decision.reason));
+      SetState(v1::Device::FAILED, absl::StrCat(what, ": ", decision.reason));
+  }
+}
+
+void SupervisorThread::TryRestart(Urgency least) {
+  next_try_ = absl::InfiniteFuture();
+  if (process_ != nullptr) return;  // it does not die; OnLoss() when it does
+  absl::StatusOr<Candidate> next = absl::UnknownError("");
+  if (std::optional<Candidate> spare = spare_.Take(); spare.has_value()) {
+    next = *std::move(spare);
+  } else {
+    next = starter_.StartCandidate(binary_, least);
+  }
+  absl::Status status = next.status();
+  if (status.ok()) {
+    status = CheckFit(*next, discard_state_);
+    if (!status.ok()) status = next->process->ExplainFailure(status);
+  }
+  if (status.ok()) status = Attach(*std::move(next), least);
+  if (status.ok()) {
+    BeginServing();
+  } else if (absl::IsCancelled(status)) {
+    next_try_ = SteadyNow();
+  } else if (absl::IsAborted(status)) {
+    next_try_ = SteadyNow() + kChannelRetryInterval;
+  } else {
+    OnFailedStart(status);
+  }
+}
+
+void SupervisorThread::GoAway(const std::string& why) {
+  switch (access_policy_) {
+    case AccessPolicy::kWait:
+      return;
+    case AccessPolicy::kAllOnes:
+      FailAccesses(why);
+      return;
+    case AccessPolicy::kPauseVm:
+      if (vm_paused_) return;
+      vm_paused_ = true;
+      report_.PolicyActs("pauses the VM until the device is back");
+      options_.pause_vm(name_);
+  }
+}
+
+void SupervisorThread::FailAccesses(const std::string& why) {
+  device_->endpoints().channel().Fail(
+      absl::UnavailableError(absl::StrCat("device '", name_, "': ", why)));
+  if (!vm_paused_) return;
+  vm_paused_ = false;
+  options_.resume_vm(name_);
+}
+
+void SupervisorThread::ComeBack() {
+  device_->ReopenAccesses();
+  if (device_->function_state_missed()) device_->TellFunctionState();
+  if (!vm_paused_) return;
+  vm_paused_ = false;
+  options_.resume_vm(name_);
+}
+
+}  // namespace bulkhead::vmm

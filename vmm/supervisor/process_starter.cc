@@ -1,0 +1,50 @@
+#include "vmm/supervisor/process_starter.h"
+
+#include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
+
+namespace bulkhead::vmm {
+
+absl::StatusOr<std::unique_ptr<DeviceProcess>> ProcessStarter::Start(
+    const std::string& binary) const {
+  absl::StatusOr<std::unique_ptr<DeviceProcess>> process = DeviceProcess::Start(
+      monitor_, {.device_name = device_name_, .binary = binary, .args = args_},
+      [attention = attention_] { attention->Demand(Attention::Urgency::kNews); });
+  if (process.ok()) return process;
+  return absl::Status(process.status().code(), absl::StrCat("device '", device_name_, "' (", binary,
+                                                            "): ", process.status().message()));
+}
+
+absl::StatusOr<DeviceDescription> ProcessStarter::Ask(DeviceProcess& process, absl::Duration limit,
+                                                      Attention::Urgency least) const {
+  ControlCall call(limit);
+  const Attention::Interruptible wait(*attention_, least, [&call] { call.Cancel(); });
+  absl::StatusOr<DeviceDescription> description = process.Describe(call);
+  if (description.ok()) return description;
+  if (call.cancelled()) return absl::CancelledError("something else came first");
+  // A device may answer with this, too.
+  if (absl::IsCancelled(description.status())) {
+    return absl::InternalError(description.status().message());
+  }
+  return description;
+}
+
+absl::StatusOr<Candidate> ProcessStarter::StartCandidate(const std::string& binary,
+                                                         Attention::Urgency least) const {
+  Candidate candidate;
+  ASSIGN_OR_RETURN(candidate.process, Start(binary));
+  absl::StatusOr<DeviceDescription> description = Ask(*candidate.process, timeout_, least);
+  if (absl::IsCancelled(description.status())) return description.status();
+  if (!description.ok()) {
+    return candidate.process->ExplainFailure(AtStep("asked what it is", description.status()));
+  }
+  candidate.description = *std::move(description);
+  return candidate;
+}
+
+absl::Status AtStep(absl::string_view step, const absl::Status& status) {
+  if (status.ok()) return status;
+  return absl::Status(status.code(), absl::StrCat(step, ": ", status.message()));
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,68 @@
+#ifndef BULKHEAD_VMM_SUPERVISOR_PROCESS_STARTER_H_
+#define BULKHEAD_VMM_SUPERVISOR_PROCESS_STARTER_H_
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "vmm/remote_device/control_client.h"
+#include "vmm/remote_device/device_description.h"
+#include "vmm/remote_device/device_process.h"
+#include "vmm/remote_device/process_monitor.h"
+#include "vmm/supervisor/attention.h"
+
+namespace bulkhead::vmm {
+
+// A process that has said what it is, and could be given the device.
+struct Candidate {
+  std::unique_ptr<DeviceProcess> process;
+  DeviceDescription description;
+};
+
+// Starts processes of one device: its name and flags are always the same. Every end of one demands
+// the supervisor's attention. Used by the supervisor's thread.
+class ProcessStarter {
+ public:
+  ProcessStarter(ProcessMonitor& monitor, std::shared_ptr<Attention> attention,
+                 std::string device_name, std::vector<std::string> args, absl::Duration timeout)
+      : monitor_(monitor),
+        attention_(std::move(attention)),
+        device_name_(std::move(device_name)),
+        args_(std::move(args)),
+        timeout_(timeout) {}
+
+  const std::string& device_name() const { return device_name_; }
+  // How long each step of a start may take.
+  absl::Duration timeout() const { return timeout_; }
+
+  // Errors of all: for the operator, naming device and binary.
+  absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(const std::string& binary) const;
+
+  // What it is, if it says so within `limit`. Cancelled: a demand of at least `least` came first;
+  // it may be asked again. Else as DeviceProcess::Describe().
+  absl::StatusOr<DeviceDescription> Ask(DeviceProcess& process, absl::Duration limit,
+                                        Attention::Urgency least) const;
+
+  // Both. Cancelled: as above, and the process is not wanted any more.
+  absl::StatusOr<Candidate> StartCandidate(const std::string& binary,
+                                           Attention::Urgency least) const;
+
+ private:
+  ProcessMonitor& monitor_;
+  const std::shared_ptr<Attention> attention_;
+  const std::string device_name_;
+  const std::vector<std::string> args_;
+  const absl::Duration timeout_;
+};
+
+// `status`, saying at which step of a start it arose.
+absl::Status AtStep(absl::string_view step, const absl::Status& status);
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_SUPERVISOR_PROCESS_STARTER_H_

@@ -1,0 +1,81 @@
+#include "vmm/supervisor/spare.h"
+
+#include <algorithm>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/steady_time.h"
+#include "vmm/config/vm_spec.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// Nobody waits for a spare: it is tried again without haste, and for ever.
+constexpr RestartSpec kSpareRestarts = {.policy = RestartSpec::Policy::kAlways,
+                                        .min_backoff = absl::Seconds(1),
+                                        .max_backoff = absl::Minutes(1),
+                                        .max_crashes = -1};
+
+}  // namespace
+
+Spare::Spare(const ProcessStarter& starter, DeviceReport& report,
+             std::function<absl::Status(const Candidate&)> check, std::function<double()> random)
+    : starter_(starter),
+      report_(report),
+      check_(std::move(check)),
+      policy_(kSpareRestarts, std::move(random)) {}
+
+void Spare::Prepare(const std::string& binary, absl::Duration limit) {
+  if (process_ == nullptr) {
+    started_ = SteadyNow();
+    absl::StatusOr<std::unique_ptr<DeviceProcess>> process = starter_.Start(binary);
+    if (!process.ok()) return Fail(process.status());
+    process_ = *std::move(process);
+  }
+  const absl::Duration left = started_ + starter_.timeout() - SteadyNow();
+  absl::StatusOr<DeviceDescription> description =
+      starter_.Ask(*process_, std::min(left, limit), Attention::Urgency::kNews);
+  if (absl::IsCancelled(description.status())) return;
+  if (absl::IsDeadlineExceeded(description.status()) && limit < left) return;
+  if (!description.ok()) {
+    return Fail(process_->ExplainFailure(AtStep("asked what it is", description.status())));
+  }
+  Candidate candidate = {std::move(process_), *std::move(description)};
+  const absl::Status fit = check_(candidate);
+  process_ = std::move(candidate.process);
+  if (!fit.ok()) return Fail(fit);
+  description_ = std::move(candidate.description);
+  report_.SetSpare(true);
+}
+
+void Spare::NoticeDeath() {
+  const absl::StatusOr<DeviceProcessEnd> end = process_->WaitForEnd(absl::Seconds(1));
+  Fail(absl::UnavailableError(
+      absl::StrCat("process ", process_->pid(), ": ", end.ok() ? end->reason : "it ended")));
+}
+
+void Spare::Fail(const absl::Status& why) {
+  const absl::Time now = SteadyNow();
+  const absl::Duration delay = policy_.OnEnd(now, now - started_, /*clean=*/false).delay;
+  LogWarning(
+      absl::StrCat("device '", starter_.device_name(), "': its spare failed: ", why.message()));
+  Drop();
+  next_ = now + std::max(delay, kSpareRestarts.min_backoff);
+}
+
+std::optional<Candidate> Spare::Take() {
+  std::optional<Candidate> candidate;
+  if (ready() && !exited()) candidate = Candidate{std::move(process_), *std::move(description_)};
+  Drop();
+  return candidate;
+}
+
+void Spare::Drop() {
+  process_.reset();
+  description_.reset();
+  next_ = absl::InfinitePast();
+  report_.SetSpare(false);
+}
+
+}  // namespace bulkhead::vmm

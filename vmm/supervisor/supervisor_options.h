@@ -1,0 +1,37 @@
+#ifndef BULKHEAD_VMM_SUPERVISOR_SUPERVISOR_OPTIONS_H_
+#define BULKHEAD_VMM_SUPERVISOR_SUPERVISOR_OPTIONS_H_
+
+#include <stdint.h>
+
+#include <functional>
+
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "vmm/memory/io_handler.h"
+#include "vmm/supervisor/event_log.h"
+
+namespace bulkhead::vmm {
+
+struct SupervisorOptions {
+  uint32_t vcpus = 1;
+  // For each step of a start: the process must describe itself, and then attach, this soon.
+  absl::Duration start_timeout = absl::Seconds(10);
+  EventLog* events = nullptr;  // borrowed; not null
+
+  // An access of this requester was cancelled by RemoteDevice::CancelAccesses(): blocks while the
+  // VM is paused. True: the access is to be waited for again; false: given up. Called on the
+  // requester's thread. VcpuThreads::ParkWhilePaused().
+  std::function<bool(Requester)> park = [](Requester) { return false; };
+
+  // Of devices with the policy PAUSE_VM: the device is away, and it is back or will not come back.
+  // In turn, on the supervisor's thread, which supervises nothing meanwhile: pausing may take
+  // until no vCPU runs. Must not wait for a command to any device, nor for a lock that is held
+  // while one is waited for. A device that is FAILED keeps the VM paused: it is still to come back,
+  // by somebody's command.
+  std::function<void(absl::string_view device)> pause_vm = [](absl::string_view) {};
+  std::function<void(absl::string_view device)> resume_vm = [](absl::string_view) {};
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_SUPERVISOR_SUPERVISOR_OPTIONS_H_
