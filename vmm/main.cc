@@ -63,17 +63,12 @@ absl::StatusOr<std::optional<ListeningSocket>> OpenControlSocket(VmSpec& spec) {
   return std::optional<ListeningSocket>(std::move(named.socket));
 }
 
-// Serves the VM until its end, or until a signal ends it.
-VmEnd RunToEnd(Machine& machine, int signals) {
-  while (true) {
-    machine.AwaitWork(signals);
-    signalfd_siginfo info;
-    if (read(signals, &info, sizeof(info)) == sizeof(info)) {
-      machine.RequestEnd({EndReason::kStopped,
-                          absl::StrCat("ended by ", strsignal(static_cast<int>(info.ssi_signo)))});
-    }
-    if (const std::optional<VmEnd> end = machine.Work(); end.has_value()) return *end;
-  }
+// The end that a signal asks for, if one has come.
+std::optional<VmEnd> TakeSignal(int signals) {
+  signalfd_siginfo info;
+  if (read(signals, &info, sizeof(info)) != sizeof(info)) return std::nullopt;
+  return VmEnd{EndReason::kStopped,
+               absl::StrCat("ended by ", strsignal(static_cast<int>(info.ssi_signo)))};
 }
 
 int Run(int argc, char** argv) {
@@ -119,7 +114,8 @@ int Run(int argc, char** argv) {
     control = *std::move(server);
   }
   ReleaseStartupPages();
-  const VmEnd end = RunToEnd(**machine, signals.get());
+  const VmEnd end = (*machine)->Run(
+      {.fd = signals.get(), .take = [&signals] { return TakeSignal(signals.get()); }});
   terminal.reset();
   control.reset();
   const std::string text = absl::StrCat("the VM ended: ", Name(end.reason),

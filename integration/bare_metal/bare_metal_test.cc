@@ -174,6 +174,12 @@ TEST(RebootTest, AResetBringsTheVmUpAgainAsAfterPowerOn) {
   ExpectReboots("boots=3", {absl::StrCat("--disk=path=", disk)});
 }
 
+TEST(RebootTest, AResetAmidAccessesOfOtherCpusLeavesNothingBehind) {
+  const std::string disk = MakeEmptyDisk("reboot_smp.img");
+  ExpectReboots("boots=5 example=1 cpus=4",
+                {absl::StrCat("--disk=path=", disk), ExampleDevice(), "--cpus=4"});
+}
+
 TEST(RebootTest, ResetsWithoutEndCostNothingThatLasts) {
   const std::string disk = MakeEmptyDisk("reboot_loop.img");
   const absl::StatusOr<std::unique_ptr<VmProcess>> vm =

@@ -31,6 +31,67 @@ absl::StatusOr<std::unique_ptr<VmProcess>> StartGuest(const std::string& orders,
   return VmProcess::Start(flags);
 }
 
+std::string ExampleDevice() {
+  return absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"));
+}
+
+std::string EmptyDisk(const std::string& name) {
+  std::string path = absl::StrCat(::testing::TempDir(), "/", name, ".img");
+  std::ofstream(path) << std::string(4096, '\0');
+  return path;
+}
+
+// A configuration of a guest program, an example device with these further fields, and a disk that
+// may die as often as it likes.
+std::string WriteConfig(const std::string& name, const std::string& orders,
+                        const std::string& example_fields) {
+  std::string path = absl::StrCat(::testing::TempDir(), "/", name, ".textproto");
+  std::ofstream(path) << "memory: \"64M\" cpus: 1 kernel { path: \""
+                      << DataFile("kernel_images/baremetal/guest.elf")
+                      << "\" cmdline: \"run=" << orders
+                      << "\" } devices { name: \"example\" binary: \""
+                      << DataFile("devices/example/example") << "\" " << example_fields
+                      << " } devices { name: \"disk0\" binary: \"virtio_blk\""
+                      << " restart { max_crashes: -1 max_backoff: \"100ms\" }"
+                      << " resources { name: \"disk\" file { path: \"" << EmptyDisk(name)
+                      << "\" } } }";
+  return path;
+}
+
+std::string EndOf(VmProcess& vm) {
+  const absl::StatusOr<ExitInfo> exit = vm.WaitForExit(kTimeout);
+  return exit.ok() ? exit->ToString() : exit.status().ToString();
+}
+
+bool AwaitState(const VmClient& client, v1::VmStatus::State state) {
+  const absl::Time deadline = absl::Now() + kTimeout;
+  while (absl::Now() < deadline) {
+    const absl::StatusOr<v1::VmStatus> status = client.GetStatus();
+    if (status.ok() && status->state() == state) return true;
+    absl::SleepFor(absl::Milliseconds(2));
+  }
+  return false;
+}
+
+// The value for that device (and kind, if there are several). -1: there is none.
+double Metric(const VmClient& client, const std::string& name, const std::string& device,
+              const std::string& kind = "") {
+  const absl::StatusOr<v1::VmMetrics> metrics = client.GetMetrics();
+  EXPECT_TRUE(metrics.ok()) << metrics.status();
+  if (!metrics.ok()) return -1;
+  for (const v1::MetricFamily& family : metrics->families()) {
+    if (family.name() != name) continue;
+    for (const v1::Sample& sample : family.samples()) {
+      const auto kind_label = sample.labels().find("kind");
+      if (sample.labels().at("device") == device &&
+          (kind.empty() || (kind_label != sample.labels().end() && kind_label->second == kind))) {
+        return sample.value();
+      }
+    }
+  }
+  return -1;
+}
+
 bool Exists(const std::string& path) {
   struct stat info;
   return lstat(path.c_str(), &info) == 0;
@@ -69,7 +130,7 @@ TEST(VmControlTest, StoppingEndsTheVmAndRemovesItsSocket) {
   const VmClient client(ControlSocketOf("stop"));
   const absl::Status stopped = client.Stop();
   EXPECT_TRUE(stopped.ok()) << stopped;
-  EXPECT_EQ(vm->WaitForExit(kTimeout)->ToString(), "exit code 6");
+  EXPECT_EQ(EndOf(*vm), "exit code 6");
   EXPECT_FALSE(Exists(ControlSocketOf("stop")));
 }
 
@@ -98,14 +159,12 @@ TEST(VmControlTest, APausedVmCanBeEnded) {
   const VmClient client(ControlSocketOf("pause-stop"));
   ASSERT_TRUE(client.Pause().ok());
   ASSERT_TRUE(vm->Signal(SIGTERM).ok());
-  EXPECT_EQ(vm->WaitForExit(kTimeout)->ToString(), "exit code 6");
+  EXPECT_EQ(EndOf(*vm), "exit code 6");
 }
 
 TEST(VmControlTest, RebootsAreCountedAndTold) {
-  const std::string disk = absl::StrCat(::testing::TempDir(), "/reboots.img");
-  std::ofstream(disk) << std::string(4096, '\0');
   START_GUEST(vm, "boot 3\r", "reboot_test boots=3 then_idle=1",
-              {"--name=reboots", absl::StrCat("--disk=path=", disk)});
+              {"--name=reboots", absl::StrCat("--disk=path=", EmptyDisk("reboots"))});
   const VmClient client(ControlSocketOf("reboots"));
   const absl::StatusOr<v1::VmStatus> status = client.GetStatus();
   ASSERT_TRUE(status.ok()) << status.status();
@@ -141,7 +200,7 @@ TEST(VmControlTest, AGivenNameThatIsTakenIsAConfigurationError) {
   START_GUEST(vm, "idle", "idle", {"--name=taken"});
   const absl::StatusOr<std::unique_ptr<VmProcess>> second = StartGuest("idle", {"--name=taken"});
   ASSERT_TRUE(second.ok());
-  EXPECT_EQ((*second)->WaitForExit(kTimeout)->ToString(), "exit code 2");
+  EXPECT_EQ(EndOf(**second), "exit code 2");
   const std::string& log = (*second)->log();
   EXPECT_THAT(log, HasSubstr("\"taken\""));
   EXPECT_EQ(log.find('\n'), log.size() - 1) << "not one line: " << log;
@@ -163,7 +222,7 @@ TEST(VmControlTest, AnErrorAtTheStartLeavesNoSocketBehind) {
   const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
       StartGuest("idle", {"--name=broken", "--device=name=odd,binary=/bin/true"});
   ASSERT_TRUE(vm.ok());
-  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 1");
+  EXPECT_EQ(EndOf(**vm), "exit code 1");
   EXPECT_FALSE(Exists(ControlSocketOf("broken")));
 }
 
@@ -177,7 +236,134 @@ TEST(VmControlTest, TheSocketCanBeAnywhereAndIsItsUsersAlone) {
   const absl::StatusOr<std::unique_ptr<VmProcess>> second =
       StartGuest("idle", {absl::StrCat("--control=", path)});
   ASSERT_TRUE(second.ok());
-  EXPECT_EQ((*second)->WaitForExit(kTimeout)->ToString(), "exit code 2");
+  EXPECT_EQ(EndOf(**second), "exit code 2");
+}
+
+TEST(VmControlTest, PausingDoesNotWaitForADeviceThatHangs) {
+  START_GUEST(vm, "watching", "watch_device", {"--name=hangs", ExampleDevice()});
+  const VmClient client(ControlSocketOf("hangs"));
+  const pid_t device = client.GetDevice("example")->pid();
+  ASSERT_EQ(kill(device, SIGSTOP), 0);  // the vCPU waits for it all the time
+  const absl::Status paused = client.Pause();
+  EXPECT_TRUE(paused.ok()) << paused;
+  EXPECT_EQ(client.GetStatus()->state(), v1::VmStatus::PAUSED);
+  ASSERT_EQ(kill(device, SIGCONT), 0);
+  ASSERT_TRUE(client.Resume().ok());
+  // The access goes on where it was: the guest sees nothing but the right value.
+  const double reads = Metric(client, "bulkhead_device_accesses_total", "example", "read");
+  const absl::Time deadline = absl::Now() + kTimeout;
+  while (Metric(client, "bulkhead_device_accesses_total", "example", "read") < reads + 100 &&
+         absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  EXPECT_LT(absl::Now(), deadline) << "the guest stands still";
+  EXPECT_EQ(vm->output().find("all ones"), std::string::npos);
+  EXPECT_EQ(vm->output().find("FAIL"), std::string::npos);
+}
+
+TEST(VmControlTest, ADevicesProcessIsReplacedUnderARunningGuest) {
+  START_GUEST(vm, "watching", "watch_device", {"--name=replaced", ExampleDevice()});
+  const VmClient client(ControlSocketOf("replaced"));
+  const absl::StatusOr<v1::Device> before = client.GetDevice("example");
+  ASSERT_TRUE(before.ok()) << before.status();
+  EXPECT_EQ(before->state(), v1::Device::RUNNING);
+  EXPECT_EQ(before->pci().address(), "00:01.0");
+  EXPECT_EQ(before->pci().device_id(), 0xb001u);
+  ASSERT_GE(before->pci().bars_size(), 2);
+  EXPECT_TRUE(before->pci().bars(0).decoded());
+  const absl::StatusOr<v1::Device> after = client.RestartDevice("example");
+  ASSERT_TRUE(after.ok()) << after.status();
+  EXPECT_EQ(after->state(), v1::Device::RUNNING);
+  EXPECT_NE(after->pid(), before->pid());
+  EXPECT_EQ(after->generation(), 2u);
+  EXPECT_EQ(after->restarts(), 1u);
+  EXPECT_EQ(Metric(client, "bulkhead_device_restarts_total", "example"), 1);
+  EXPECT_EQ(vm->output().find("all ones"), std::string::npos);
+
+  EXPECT_EQ(client.RestartDevice("nobody").status().code(), absl::StatusCode::kNotFound);
+  const absl::StatusOr<v1::Device> stopped = client.StopDevice("example");
+  ASSERT_TRUE(stopped.ok()) << stopped.status();
+  EXPECT_EQ(stopped->state(), v1::Device::STOPPED);
+  EXPECT_EQ(stopped->pid(), 0);
+  EXPECT_TRUE(vm->WaitForOutput("it reads as all ones", kTimeout).ok());
+  EXPECT_EQ(EndOf(*vm), "exit code 0");
+}
+
+TEST(VmControlTest, ADeviceThatIsAwayPausesTheVmIfItsPolicySaysSo) {
+  const std::string config =
+      WriteConfig("pauses", "watch_device", "access_policy: PAUSE_VM restart { policy: NEVER }");
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      VmProcess::Start({absl::StrCat("--config=", config), "--name=pauses", "--console=stdio"});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok()) << (*vm)->log();
+  const VmClient client(ControlSocketOf("pauses"));
+  ASSERT_EQ(kill(client.GetDevice("example")->pid(), SIGKILL), 0);
+  ASSERT_TRUE(AwaitState(client, v1::VmStatus::PAUSED));
+  EXPECT_EQ(client.GetStatus()->pause_reason(), "device 'example' is away");
+
+  // A client's pause comes on top, and taking it back is not enough.
+  ASSERT_TRUE(client.Pause().ok());
+  EXPECT_EQ(client.GetStatus()->pause_reason(), "paused by a client, device 'example' is away");
+  const absl::Status resumed = client.Resume();
+  EXPECT_EQ(resumed.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(resumed.message()), HasSubstr("device 'example' is away"));
+
+  const absl::StatusOr<v1::Device> restarted = client.RestartDevice("example");
+  ASSERT_TRUE(restarted.ok()) << restarted.status();
+  EXPECT_TRUE(AwaitState(client, v1::VmStatus::RUNNING));
+  EXPECT_EQ((*vm)->output().find("all ones"), std::string::npos);
+  EXPECT_EQ((*vm)->output().find("FAIL"), std::string::npos);
+}
+
+TEST(VmControlTest, ARebootTakesAlongADeviceThatHangs) {
+  const std::string config =
+      WriteConfig("hung-reboot", "reboot_test boots=2 by_key=1", "heartbeat { interval: \"0\" }");
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(
+      {absl::StrCat("--config=", config), "--name=hung-reboot", "--console=stdio"});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("waits", kTimeout).ok()) << (*vm)->log();
+  const VmClient client(ControlSocketOf("hung-reboot"));
+  const pid_t hung = client.GetDevice("example")->pid();
+  ASSERT_EQ(kill(hung, SIGSTOP), 0);
+  ASSERT_TRUE((*vm)->Type("x").ok());
+  EXPECT_TRUE((*vm)->WaitForOutput("boot 2", kTimeout).ok());
+  EXPECT_EQ(EndOf(**vm), "exit code 0") << (*vm)->log();
+  EXPECT_THAT((*vm)->log(), HasSubstr("could not be reset"));
+}
+
+TEST(VmControlTest, ARebootThatWaitsForADeviceCanBeEnded) {
+  const std::string config =
+      WriteConfig("ended-reboot", "reboot_test boots=2 by_key=1", "heartbeat { interval: \"0\" }");
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(
+      {absl::StrCat("--config=", config), "--name=ended-reboot", "--console=stdio"});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("waits", kTimeout).ok()) << (*vm)->log();
+  const VmClient client(ControlSocketOf("ended-reboot"));
+  ASSERT_EQ(kill(client.GetDevice("example")->pid(), SIGSTOP), 0);
+  ASSERT_TRUE((*vm)->Type("x").ok());
+  ASSERT_TRUE(AwaitState(client, v1::VmStatus::REBOOTING));
+  EXPECT_EQ(client.Shutdown().code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE((*vm)->Signal(SIGTERM).ok());
+  EXPECT_EQ(EndOf(**vm), "exit code 6");
+  EXPECT_EQ((*vm)->output().find("boot 2"), std::string::npos);
+}
+
+TEST(VmControlTest, ADiskCanDieAnywhereInARebootingGuest) {
+  const std::string config = WriteConfig("dying", "reboot_test boots=12", "");
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      VmProcess::Start({absl::StrCat("--config=", config), "--name=dying", "--console=stdio"});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  const VmClient client(ControlSocketOf("dying"));
+  for (int boot = 1; boot <= 12; ++boot) {
+    const absl::StatusOr<std::string> output =
+        (*vm)->WaitForOutput(absl::StrCat("boot ", boot, "\r"), kTimeout);
+    ASSERT_TRUE(output.ok()) << output.status();
+    EXPECT_EQ(output->find("FAIL"), std::string::npos) << (*vm)->output();
+    // Somewhere between what it just did, its reset, and the next boot.
+    const absl::StatusOr<v1::Device> disk = client.GetDevice("disk0");
+    if (disk.ok() && disk->pid() > 0) kill(disk->pid(), SIGKILL);
+  }
+  EXPECT_EQ(EndOf(**vm), "exit code 0") << (*vm)->log();
 }
 
 }  // namespace

@@ -19,6 +19,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/guest_shell.h"
+#include "integration/harness/vm_client.h"
 
 namespace bulkhead::integration {
 namespace {
@@ -72,9 +73,10 @@ TEST(LinuxGuestTest, BootsOnTwoProcessorsWithAllDevicesAndPowersOff) {
   const std::string fs_disk = TempPath("fs.img");
   MakeRandomFile(random_disk, 8 << 20);
   MakeEmptyFile(fs_disk, 32 << 20);
-  absl::StatusOr<std::unique_ptr<GuestShell>> booted = GuestShell::Boot(
-      {"--cpus=2", "--memory=256M", absl::StrCat("--disk=path=", random_disk, ",readonly"),
-       absl::StrCat("--disk=path=", fs_disk), "--rng"});
+  absl::StatusOr<std::unique_ptr<GuestShell>> booted =
+      GuestShell::Boot({"--name=linux", "--cpus=2", "--memory=256M",
+                        absl::StrCat("--disk=path=", random_disk, ",readonly"),
+                        absl::StrCat("--disk=path=", fs_disk), "--rng"});
   ASSERT_TRUE(booted.ok()) << booted.status();
   const std::unique_ptr<GuestShell>& guest = *booted;
 
@@ -136,7 +138,20 @@ TEST(LinuxGuestTest, BootsOnTwoProcessorsWithAllDevicesAndPowersOff) {
   EXPECT_EQ(GUEST(guest, "dmesg -r | grep '^<[0-4]>' | grep -v 'timestamps until 2038' || true"),
             "");
 
-  const absl::StatusOr<ExitInfo> exit = guest->Leave();
+  // A pause leaves no trace in the guest.
+  const VmClient client(ControlSocketOf("linux"));
+  ASSERT_TRUE(client.Pause().ok());
+  absl::SleepFor(absl::Seconds(2));
+  ASSERT_TRUE(client.Resume().ok());
+  EXPECT_EQ(GUEST(guest, "dmesg -r | grep '^<[0-4]>' | grep -v 'timestamps until 2038' || true"),
+            "");
+
+  // The power button.
+  ASSERT_TRUE(client.Shutdown().ok());
+  const absl::StatusOr<std::string> pressed =
+      guest->vm().WaitForOutput("BULKHEAD-POWER-BUTTON", absl::Seconds(60));
+  EXPECT_TRUE(pressed.ok()) << pressed.status();
+  const absl::StatusOr<ExitInfo> exit = guest->vm().WaitForExit(absl::Seconds(60));
   ASSERT_TRUE(exit.ok()) << exit.status();
   EXPECT_EQ(exit->ToString(), "exit code 0");
 

@@ -1,24 +1,12 @@
 #include "vmm/machine/machine.h"
 
-#include <poll.h>
-
 #include <thread>
 
 #include "absl/memory/memory.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
-#include "base/log.h"
 #include "base/status_macros.h"
 
 namespace bulkhead::vmm {
 namespace {
-
-constexpr absl::Duration kVcpuStopTimeout = absl::Seconds(5);
-constexpr absl::Duration kPauseTimeout = absl::Seconds(5);
-// What a slow reader of the console is given at the end.
-constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(500);
 
 // The vmm or its host failed: whatever code the layer below had for it.
 absl::Status AsVmmError(const absl::Status& status) {
@@ -72,6 +60,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
     options.vcpus = spec.cpus;
     options.events = &machine->events_;
     options.park = [m = machine.get()](Requester vcpu) { return m->ParkWhilePaused(vcpu); };
+    options.pause_vm = [m = machine.get()](absl::string_view name) { m->PauseForDevice(name); };
+    options.resume_vm = [m = machine.get()](absl::string_view name) { m->ResumeForDevice(name); };
     devices = StartDevices(std::move(spec.devices), machine->ram_, *machine->monitor_, options);
   });
   absl::StatusOr<std::unique_ptr<GuestPlatform>> platform = machine->OpenKvm();
@@ -113,121 +103,6 @@ absl::Status Machine::PowerOn(std::unique_ptr<GuestPlatform> platform) {
   absl::MutexLock lock(&platform_mutex_);
   platform_ = std::move(platform);
   return absl::OkStatus();
-}
-
-absl::Status Machine::Start() {
-  VcpuThreads& vcpus = platform()->vcpus();
-  if (!pauses_.empty()) RETURN_IF_ERROR(vcpus.Pause(kPauseTimeout));
-  RETURN_IF_ERROR(vcpus.Start());
-  state_.NoteBoot();
-  if (pauses_.empty()) {
-    state_.SetRunning();
-  } else {
-    state_.SetPaused(PauseReason());
-  }
-  return absl::OkStatus();
-}
-
-void Machine::AwaitWork(int other_fd) {
-  pollfd polled[] = {{.fd = work_->fd(), .events = POLLIN, .revents = 0},
-                     {.fd = end_->fd(), .events = POLLIN, .revents = 0},
-                     {.fd = platform()->end().fd(), .events = POLLIN, .revents = 0},
-                     {.fd = other_fd, .events = POLLIN, .revents = 0}};
-  // No limit: the guest runs for as long as it likes. EINTR: whoever waits looks, and comes again.
-  (void)poll(polled, std::size(polled), -1);
-}
-
-std::optional<VmEnd> Machine::Work() {
-  work_->Run();
-  if (!end_->reported() && platform()->end().reported()) {
-    const VmEnd end = platform()->end().end();
-    if (end.reason == EndReason::kReset && settings_.reboot_on_reset) {
-      const absl::Status rebooted = Reboot(end.message);
-      if (!rebooted.ok()) {
-        RequestEnd({EndReason::kVmmError, absl::StrCat("rebooting: ", rebooted.message())});
-      }
-    } else {
-      RequestEnd(end);
-    }
-  }
-  if (!end_->reported()) return std::nullopt;
-  return EndAll();
-}
-
-absl::Status Machine::Reboot(absl::string_view reason) {
-  const absl::Time begin = absl::Now();
-  state_.SetRebooting(reason);
-  RETURN_IF_ERROR(platform()->vcpus().Stop(kVcpuStopTimeout));
-  std::unique_ptr<GuestPlatform> old;
-  {
-    absl::MutexLock lock(&platform_mutex_);
-    old = std::move(platform_);
-  }
-  old.reset();
-  ResetDevices();
-  const absl::Time reset = absl::Now();
-  // What the devices had signalled before their reset must not reach the new guest.
-  for (const auto& device : devices_) device->device().endpoints().DrainEvents();
-  RETURN_IF_ERROR(ram_.Clear());
-  ASSIGN_OR_RETURN(std::unique_ptr<GuestPlatform> platform, GuestPlatform::Create(*kvm_, ram_));
-  RETURN_IF_ERROR(PowerOn(std::move(platform)));
-  for (const auto& d : devices_) d->device().ResumeAccesses();
-  RETURN_IF_ERROR(Start());
-  LogDebug(absl::StrCat("the guest asked for a reset and boots again, after ",
-                        absl::FormatDuration(absl::Now() - begin), ", of which ",
-                        absl::FormatDuration(reset - begin), " to stop it and reset its devices"));
-  return absl::OkStatus();
-}
-
-void Machine::ResetDevices() {}
-
-VmEnd Machine::EndAll() {
-  const VmEnd end = end_ != nullptr && end_->reported()
-                        ? end_->end()
-                        : VmEnd{EndReason::kVmmError, "stopped before it ended"};
-  if (std::exchange(all_ended_, true)) return end;
-  state_.SetEnding(end.message.empty() ? Name(end.reason) : end.message);
-  if (GuestPlatform* const current = platform(); current != nullptr) {
-    const absl::Status stopped = current->vcpus().Stop(kVcpuStopTimeout);
-    if (!stopped.ok()) LogError(stopped.message());
-  }
-  for (const auto& device : devices_) device->Shutdown();
-  for (const auto& device : devices_) device->AwaitShutdown();
-  consoles_.Drain(kLastOutputTimeout);
-  if (work_ != nullptr) {
-    work_->Close();
-    work_->Run();
-  }
-  return end;
-}
-
-absl::Status Machine::AddPause(const std::string& who, std::string why) {
-  if (end_->reported()) return absl::UnavailableError("the VM is ending");
-  if (pauses_.empty()) {
-    const absl::Status paused = platform()->vcpus().Pause(kPauseTimeout);
-    if (!paused.ok()) return paused;
-  }
-  pauses_[who] = std::move(why);
-  state_.SetPaused(PauseReason());
-  return absl::OkStatus();
-}
-
-absl::Status Machine::RemovePause(const std::string& who) {
-  if (end_->reported()) return absl::UnavailableError("the VM is ending");
-  if (pauses_.erase(who) == 0 && pauses_.empty()) return absl::OkStatus();
-  if (!pauses_.empty()) {
-    state_.SetPaused(PauseReason());
-    return absl::FailedPreconditionError(absl::StrCat("the VM stays paused: ", PauseReason()));
-  }
-  platform()->vcpus().Resume();
-  state_.SetRunning();
-  return absl::OkStatus();
-}
-
-std::string Machine::PauseReason() const {
-  return absl::StrJoin(pauses_, ", ", [](std::string* out, const auto& pause) {
-    absl::StrAppend(out, pause.second);
-  });
 }
 
 GuestPlatform* Machine::platform() const {

@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include <functional>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -38,10 +40,9 @@ namespace bulkhead::vmm {
 // device processes, events), and the platform that the guest runs on, which a reboot replaces. Its
 // parts know nothing of each other but interfaces; the wiring is here.
 //
-// One thread creates it and does all that changes it: Create(), Start(), then AwaitWork() and
-// Work() in turn until Work() returns the end. So a pause, a reboot and the end never meet.
-// Everybody else, the control plane above all, asks by VmOperations or RequestEnd(), which are
-// thread-safe.
+// One thread creates it and does all that changes it, in Create(), Start() and Run(): so a pause, a
+// reboot and the end never meet. Everybody else, the control plane above all, asks by VmOperations,
+// which are thread-safe.
 class Machine final : public VmOperations {
  public:
   // Loads the kernel and starts the device processes; no guest code runs yet. Errors:
@@ -54,14 +55,13 @@ class Machine final : public VmOperations {
   // Lets the vCPUs run. Errors: as pthread_create(3).
   absl::Status Start();
 
-  // Waits until there is something for Work() to do, or `other_fd` is readable.
-  void AwaitWork(int other_fd);
-  // Does what was asked for: pauses, resumes, reboots. If the VM is to end, ends everything, within
-  // bounds, and returns why.
-  std::optional<VmEnd> Work();
-
-  // Thread-safe. The VM ends when the guest says so, or by this. The first reason counts.
-  void RequestEnd(VmEnd end) { end_->Report(std::move(end)); }
+  // An end that neither the guest nor the control plane asks for: signals.
+  struct OutsideEnd {
+    int fd = -1;  // readable when there may be one
+    std::function<std::optional<VmEnd>()> take;
+  };
+  // Serves the VM until it is to end, then ends everything, within bounds. Why it ended.
+  VmEnd Run(const OutsideEnd& outside);
 
   // VmOperations
   v1::VmStatus Status() const override;
@@ -96,8 +96,11 @@ class Machine final : public VmOperations {
   absl::StatusOr<std::unique_ptr<GuestPlatform>> OpenKvm();
   // Plugs the devices into `platform`, loads the guest, and makes it the current one.
   absl::Status PowerOn(std::unique_ptr<GuestPlatform> platform);
-  absl::Status Reboot(absl::string_view reason);
-  void ResetDevices();
+  // Waits until one of `fds` is readable or the VM is to end.
+  void Await(std::initializer_list<int> fds, const OutsideEnd& outside);
+  // The guest has ended by itself.
+  void FollowGuest(const VmEnd& end, const OutsideEnd& outside);
+  absl::Status Reboot(absl::string_view reason, const OutsideEnd& outside);
   VmEnd EndAll();
   // The VM is paused for as long as anybody wants it to be. `who` is a device, or empty for the
   // clients; `why` is for people.
@@ -106,13 +109,21 @@ class Machine final : public VmOperations {
   std::string PauseReason() const;
 
   // --- Any thread
-  // Has Work() call `work` and gives its result to `done`; Unavailable if the VM has ended.
+  // Calls `work` on the machine's thread, in turn, and gives its result to `done`; Unavailable if
+  // the VM has ended.
   void QueueCommand(std::function<absl::Status()> work, Done done);
   // The current one, or nullptr while there is none. It stays for as long as it has vCPU threads,
   // so for these and the machine's thread. Others hold `platform_mutex_`.
   GuestPlatform* platform() const;
   bool ParkWhilePaused(Requester requester);
-  DeviceSupervisor* FindDevice(absl::string_view name) const;
+  // The first reason counts.
+  void RequestEnd(VmEnd end) { end_->Report(std::move(end)); }
+  void PauseForDevice(absl::string_view device);
+  void ResumeForDevice(absl::string_view device);
+  // Errors: NotFound.
+  absl::StatusOr<DeviceSupervisor*> FindDevice(absl::string_view name) const;
+  void CommandDevice(absl::string_view name, Done done,
+                     absl::FunctionRef<void(DeviceSupervisor&, Done)> command);
   v1::Device Describe(DeviceSupervisor& device) const;
 
   const Settings settings_;

@@ -3,8 +3,12 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "proto/channel/channel_client.h"
 #include "proto/contract.h"
 #include "vmm/machine/machine.h"
+#include "vmm/machine/vm_metrics.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -29,7 +33,11 @@ v1::VmStatus Machine::Status() const {
   status.set_kernel_path(settings_.kernel_path);
   status.set_initrd_path(settings_.initrd_path);
   status.set_cmdline(boot_sources_.command_line);
+  status.set_version(absl::StrCat("contract ", kContractVersion));
   status.set_devices(static_cast<uint32_t>(devices_.size()));
+  uint32_t running = 0;
+  for (const auto& device : devices_) running += device->Describe().state() == v1::Device::RUNNING;
+  status.set_devices_running(running);
   return status;
 }
 
@@ -40,18 +48,15 @@ std::vector<v1::Device> Machine::Devices() const {
 }
 
 absl::StatusOr<v1::Device> Machine::Device(absl::string_view name) const {
-  DeviceSupervisor* const device = FindDevice(name);
-  if (device == nullptr) {
-    return absl::NotFoundError(absl::StrCat("the VM has no device \"", name, "\""));
-  }
+  ASSIGN_OR_RETURN(DeviceSupervisor* const device, FindDevice(name));
   return Describe(*device);
 }
 
-DeviceSupervisor* Machine::FindDevice(absl::string_view name) const {
+absl::StatusOr<DeviceSupervisor*> Machine::FindDevice(absl::string_view name) const {
   for (const auto& device : devices_) {
     if (device->device().name() == name) return device.get();
   }
-  return nullptr;
+  return absl::NotFoundError(absl::StrCat("the VM has no device \"", name, "\""));
 }
 
 v1::Device Machine::Describe(DeviceSupervisor& device) const {
@@ -84,19 +89,64 @@ void Machine::Resume(Done done) {
   QueueCommand([this] { return RemovePause(kClient); }, std::move(done));
 }
 
-v1::VmMetrics Machine::Metrics() const { return {}; }
+v1::VmMetrics Machine::Metrics() const {
+  std::vector<DeviceFigures> devices;
+  for (const auto& device : devices_) {
+    const RemoteDevice& remote = device->device();
+    const channel::ChannelClient& channel = remote.endpoints().channel();
+    devices.push_back({.description = device->Describe(),
+                       .channel = channel.metrics(),
+                       .device_report = channel.device_report(),
+                       .timed_out_accesses = remote.timed_out_accesses(),
+                       .dropped_accesses = remote.dropped_accesses(),
+                       .model = device->Metrics()});
+  }
+  uint64_t unclaimed_accesses = 0;
+  {
+    absl::MutexLock lock(&platform_mutex_);
+    if (platform_ != nullptr) unclaimed_accesses = platform_->unclaimed_accesses();
+  }
+  return MakeMetrics(Status(), unclaimed_accesses, devices);
+}
 
-void Machine::RestartDevice(const v1::RestartDeviceRequest&, Done done) {
-  done(absl::UnimplementedError("devices cannot be restarted yet"));
+void Machine::CommandDevice(absl::string_view name, Done done,
+                            absl::FunctionRef<void(DeviceSupervisor&, Done)> command) {
+  const absl::StatusOr<DeviceSupervisor*> device = FindDevice(name);
+  if (device.ok()) {
+    command(**device, std::move(done));
+  } else {
+    done(device.status());
+  }
 }
-void Machine::ResetDevice(absl::string_view, Done done) {
-  done(absl::UnimplementedError("devices cannot be reset yet"));
+
+void Machine::RestartDevice(const v1::RestartDeviceRequest& request, Done done) {
+  CommandDevice(request.name(), std::move(done), [&](DeviceSupervisor& device, Done then) {
+    device.Restart(request.binary(), request.discard_state(), std::move(then));
+  });
 }
-void Machine::StopDevice(absl::string_view, Done done) {
-  done(absl::UnimplementedError("devices cannot be stopped yet"));
+void Machine::ResetDevice(absl::string_view name, Done done) {
+  CommandDevice(name, std::move(done),
+                [](DeviceSupervisor& device, Done then) { device.Reset(std::move(then)); });
 }
-void Machine::StartDevice(absl::string_view, Done done) {
-  done(absl::UnimplementedError("devices cannot be started yet"));
+void Machine::StopDevice(absl::string_view name, Done done) {
+  CommandDevice(name, std::move(done),
+                [](DeviceSupervisor& device, Done then) { device.Stop(std::move(then)); });
+}
+void Machine::StartDevice(absl::string_view name, Done done) {
+  CommandDevice(name, std::move(done),
+                [](DeviceSupervisor& device, Done then) { device.Start(std::move(then)); });
+}
+
+// Neither waits: the machine's thread may wait for this very supervisor.
+void Machine::PauseForDevice(absl::string_view device) {
+  work_->Add([this, name = std::string(device)] {
+    const absl::Status paused = AddPause(name, absl::StrCat("device '", name, "' is away"));
+    if (!paused.ok() && !end_->reported()) LogWarning(paused.message());
+  });
+}
+void Machine::ResumeForDevice(absl::string_view device) {
+  // That somebody else wants the VM to stay paused is no failure.
+  work_->Add([this, name = std::string(device)] { RemovePause(name).IgnoreError(); });
 }
 
 absl::StatusOr<ConsoleHub*> Machine::Console(absl::string_view device) {

@@ -71,7 +71,8 @@ class Families {
     v1::MetricFamily& family = *metrics_.mutable_families(place->second);
     if (family.kind() != kind) return nullptr;
     v1::Sample& sample = *family.add_samples();
-    for (const auto& [label, value] : labels) (*sample.mutable_labels())[label] = std::string(value);
+    for (const auto& [label, value] : labels)
+      (*sample.mutable_labels())[label] = std::string(value);
     return &sample;
   }
 

@@ -5,6 +5,7 @@
 // Options:
 //   boots=N    so many in all, then passes (3)
 //   then_idle=1  runs on instead of passing (0)
+//   by_key=1   waits for a key before each reset (0)
 //   example=1  looks at the example device as well, and leaves it in a mess (0)
 //   cpus=N     the others read the example device while the first one resets (1)
 
@@ -24,6 +25,12 @@ using namespace devices::example;
 
 constexpr uint16_t kAcpiPort = 0x600;
 constexpr uint8_t kAcpiReset = 0x01;
+
+constexpr uint16_t kUart = 0x3f8;
+constexpr uint16_t kUartModemControl = kUart + 4;
+constexpr uint8_t kReadyToReceive = 1 << 1;
+constexpr uint16_t kUartLineStatus = kUart + 5;
+constexpr uint8_t kReceived = 1 << 0;
 
 constexpr uint16_t kBlockType = 2;
 constexpr uint32_t kRequestRead = 0;
@@ -147,6 +154,12 @@ void RunRebootTest() {
   if (boots >= NumberOption("boots", 3)) {
     while (NumberOption("then_idle", 0) != 0) Pause();
     return;
+  }
+  if (NumberOption("by_key", 0) != 0) {
+    Out8(kUartModemControl, kReadyToReceive);
+    Print("waits\n");
+    while ((In8(kUartLineStatus) & kReceived) == 0) Pause();
+    In8(kUart);
   }
   if (example_registers != 0) {
     // Posted, and perhaps not processed yet when the reset comes.

@@ -1,0 +1,193 @@
+// What happens to the VM from its start to its end, on the machine's own thread.
+#include <poll.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/event_fd.h"
+#include "base/log.h"
+#include "base/release_startup_pages.h"
+#include "base/status_macros.h"
+#include "vmm/machine/machine.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr absl::Duration kVcpuStopTimeout = absl::Seconds(5);
+constexpr absl::Duration kPauseTimeout = absl::Seconds(5);
+// What a slow reader of the console is given at the end.
+constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(500);
+
+// The resets of all devices, which are under way at the same time. Shared with those who carry them
+// out, because the VM may end before they have. Thread-safe.
+class DeviceResets {
+ public:
+  DeviceResets(size_t count, EventFd all_done) : left_(count), all_done_(std::move(all_done)) {
+    if (count == 0) all_done_.Signal();
+  }
+
+  void Done(absl::string_view device, const absl::Status& status) {
+    absl::MutexLock lock(&mutex_);
+    if (!status.ok() && failure_.ok()) {
+      failure_ = absl::Status(
+          status.code(), absl::StrCat("device '", device, "' is not reset: ", status.message()));
+    }
+    if (--left_ == 0) all_done_.Signal();
+  }
+
+  int fd() const { return all_done_.fd(); }  // readable once all are done
+  absl::Status status() const {
+    absl::MutexLock lock(&mutex_);
+    if (left_ != 0) return absl::CancelledError("the VM is to end");
+    return failure_;
+  }
+
+ private:
+  mutable absl::Mutex mutex_;
+  size_t left_ ABSL_GUARDED_BY(mutex_);
+  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
+  const EventFd all_done_;
+};
+
+}  // namespace
+
+absl::Status Machine::Start() {
+  VcpuThreads& vcpus = platform()->vcpus();
+  // Before they start: not one instruction runs.
+  if (!pauses_.empty()) RETURN_IF_ERROR(vcpus.Pause(kPauseTimeout));
+  RETURN_IF_ERROR(vcpus.Start());
+  state_.NoteBoot();
+  if (pauses_.empty()) {
+    state_.SetRunning();
+  } else {
+    state_.SetPaused(PauseReason());
+  }
+  return absl::OkStatus();
+}
+
+VmEnd Machine::Run(const OutsideEnd& outside) {
+  while (true) {
+    Await({work_->fd(), platform()->end().fd()}, outside);
+    work_->Run();
+    if (!end_->reported() && platform()->end().reported()) {
+      FollowGuest(platform()->end().end(), outside);
+    }
+    if (end_->reported()) return EndAll();
+  }
+}
+
+void Machine::Await(std::initializer_list<int> fds, const OutsideEnd& outside) {
+  std::vector<pollfd> polled = {{.fd = end_->fd(), .events = POLLIN, .revents = 0},
+                                {.fd = outside.fd, .events = POLLIN, .revents = 0}};
+  for (const int fd : fds) polled.push_back({.fd = fd, .events = POLLIN, .revents = 0});
+  // No limit: the guest runs for as long as it likes. EINTR: whoever waits looks, and comes again.
+  (void)poll(polled.data(), polled.size(), -1);
+  if (std::optional<VmEnd> end = outside.take(); end.has_value()) RequestEnd(*std::move(end));
+}
+
+void Machine::FollowGuest(const VmEnd& end, const OutsideEnd& outside) {
+  if (end.reason != EndReason::kReset || !settings_.reboot_on_reset) {
+    RequestEnd(end);
+    return;
+  }
+  const absl::Status rebooted = Reboot(end.message, outside);
+  if (rebooted.ok()) return;
+  // Where it is to end anyway, this comes second and does not count.
+  RequestEnd({EndReason::kVmmError, absl::StrCat("rebooting: ", rebooted.message())});
+}
+
+absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside) {
+  const absl::Time begin = absl::Now();
+  state_.SetRebooting(reason);
+  RETURN_IF_ERROR(platform()->vcpus().Stop(kVcpuStopTimeout));
+
+  // No vCPU waits any more, but a supervisor may have something to tell its device.
+  for (const auto& device : devices_) device->device().ResumeAccesses();
+  // The devices are reset while this thread sets KVM up anew.
+  ASSIGN_OR_RETURN(EventFd all_done, EventFd::Create());
+  const auto resets = std::make_shared<DeviceResets>(devices_.size(), std::move(all_done));
+  for (const auto& device : devices_) {
+    device->ResetForReboot([resets, name = device->device().name()](const absl::Status& status) {
+      resets->Done(name, status);
+    });
+  }
+  std::unique_ptr<GuestPlatform> old;
+  {
+    absl::MutexLock lock(&platform_mutex_);
+    old = std::move(platform_);
+  }
+  old.reset();
+  ASSIGN_OR_RETURN(std::unique_ptr<GuestPlatform> platform, GuestPlatform::Create(*kvm_, ram_));
+  Await({resets->fd()}, outside);
+  // A device that is not at rest might write into the new guest's memory: better no guest.
+  RETURN_IF_ERROR(resets->status());
+
+  // What the devices had signalled before their reset must not reach the new guest.
+  for (const auto& device : devices_) device->device().endpoints().DrainEvents();
+  RETURN_IF_ERROR(ram_.Clear());
+  RETURN_IF_ERROR(PowerOn(std::move(platform)));
+  RETURN_IF_ERROR(Start());
+  ReleaseStartupPages();
+  LogDebug(absl::StrCat("the guest asked for a reset and boots again, after ",
+                        absl::FormatDuration(absl::Now() - begin)));
+  return absl::OkStatus();
+}
+
+VmEnd Machine::EndAll() {
+  const VmEnd end = end_ != nullptr && end_->reported()
+                        ? end_->end()
+                        : VmEnd{EndReason::kVmmError, "stopped before it ended"};
+  if (std::exchange(all_ended_, true)) return end;
+  state_.SetEnding(end.message.empty() ? Name(end.reason) : end.message);
+  if (GuestPlatform* const current = platform(); current != nullptr) {
+    const absl::Status stopped = current->vcpus().Stop(kVcpuStopTimeout);
+    if (!stopped.ok()) LogError(stopped.message());
+  }
+  for (const auto& device : devices_) device->Shutdown();
+  for (const auto& device : devices_) device->AwaitShutdown();
+  consoles_.Drain(kLastOutputTimeout);
+  if (work_ != nullptr) {
+    work_->Close();
+    work_->Run();
+  }
+  return end;
+}
+
+absl::Status Machine::AddPause(const std::string& who, std::string why) {
+  if (end_->reported()) return absl::UnavailableError("the VM is ending");
+  if (pauses_.empty()) {
+    const absl::Status paused = platform()->vcpus().Pause(kPauseTimeout);
+    if (!paused.ok()) return paused;
+  }
+  pauses_[who] = std::move(why);
+  state_.SetPaused(PauseReason());
+  return absl::OkStatus();
+}
+
+absl::Status Machine::RemovePause(const std::string& who) {
+  if (end_->reported()) return absl::UnavailableError("the VM is ending");
+  if (pauses_.erase(who) == 0 && pauses_.empty()) return absl::OkStatus();
+  if (!pauses_.empty()) {
+    state_.SetPaused(PauseReason());
+    return absl::FailedPreconditionError(absl::StrCat("the VM stays paused: ", PauseReason()));
+  }
+  platform()->vcpus().Resume();
+  state_.SetRunning();
+  return absl::OkStatus();
+}
+
+std::string Machine::PauseReason() const {
+  return absl::StrJoin(pauses_, ", ", [](std::string* out, const auto& pause) {
+    absl::StrAppend(out, pause.second);
+  });
+}
+
+}  // namespace bulkhead::vmm
