@@ -84,11 +84,6 @@ v1::PciInfo ExampleDevice::Describe() const {
 absl::Status ExampleDevice::Start(DeviceServices& services) {
   services_ = &services;
   memory_ = services.durable_memory();
-  if (memory_.empty()) {
-    // A vmm that keeps nothing for its devices: all of it ends with this process.
-    own_memory_.resize(kMemoryBarSize);
-    memory_ = absl::MakeSpan(own_memory_);
-  }
   return test_aids_.Start(services);
 }
 

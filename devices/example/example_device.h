@@ -5,7 +5,6 @@
 #include <stdint.h>
 
 #include <array>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -74,7 +73,6 @@ class ExampleDevice : public DeviceModel {
   FunctionState function_state_;
   State state_ = {};
   absl::Span<uint8_t> memory_;  // BAR 2
-  std::vector<uint8_t> own_memory_;
   uint64_t dma_bytes_ = 0;  // for people; not worth saving
   TestAids test_aids_;
 };

@@ -158,6 +158,8 @@ absl::StatusOr<Attachment> ParseAttachRequest(const v1::PciInfo& info, SocketMes
   if (!out.request_memory.ok()) return Refuse("no request memory");
   if (!out.response_memory.ok()) return Refuse("no response memory");
   if (!out.request_event.ok()) return Refuse("no request event");
+  const bool keeps_state = info.saved_state_bytes() != 0 || info.durable_memory_bytes() != 0;
+  if (keeps_state && !out.durable_state.ok()) return Refuse("no durable state");
   RETURN_IF_ERROR(CheckComplete("completion event", out.completion_events));
   RETURN_IF_ERROR(CheckComplete("doorbell", doorbells));
   RETURN_IF_ERROR(CheckComplete("MSI-X vector", msix_vectors));

@@ -90,6 +90,13 @@ TEST(AttachmentTest, TakesAGoodRequestApart) {
 TEST(AttachmentTest, DurableStateAndFunctionStateAreTaken) {
   v1::AttachRequest request = GoodRequest();
   EXPECT_FALSE(ParseAttachRequest(Device(), Message(request))->durable_state.ok());
+  v1::PciInfo keeps_state = Device();
+  keeps_state.set_saved_state_bytes(1);
+  EXPECT_EQ(ParseAttachRequest(keeps_state, Message(request)).status().message(),
+            "attach request: no durable state");
+  keeps_state = Device();
+  keeps_state.set_durable_memory_bytes(1);
+  EXPECT_FALSE(ParseAttachRequest(keeps_state, Message(request)).ok());
   Add(request, v1::Descriptor::DURABLE_STATE);
   request.set_function_state(kFunctionStateBusMaster);
   SocketMessage message = Message(request);
