@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """The scripted demonstration of tools/quickstart: one guest, looked at from inside and outside.
 
-usage: quickstart_demo.py --vmm PATH --kernel PATH --initrd PATH [--cpus N] [--memory SIZE]
+usage: quickstart_demo.py --vmm PATH --vmctl PATH --kernel PATH --initrd PATH [--cpus N]
+                          [--memory SIZE]
 
 Boots the guest with a console, a read-only disk of random bytes and an entropy source, shows
-the processes, lets the guest report on itself, compares the disk's checksum on both sides, and
-waits for the clean power-off. Exit code 0: all of it was as it should be.
+the processes, lets the guest report on itself, compares the disk's checksum on both sides. Then the
+devices fail: the disk's process is killed again and again while the guest reads, the entropy
+source's hangs, the console's is replaced; the guest must not notice. At last it powers off. Exit
+code 0: all of it was as it should be.
 """
 import argparse
 import base64
@@ -17,10 +20,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 DISK_BYTES = 16 << 20
 BOOT_SECONDS = 180
+HANG_SECONDS = 60
 GUEST_SCRIPT = r"""
 echo "== kernel"
 uname -a
@@ -36,9 +41,24 @@ echo "== disk"
 sha256sum /dev/vda
 echo "== hwrng"
 dd if=/dev/hwrng bs=32 count=1 2>/dev/null | hexdump -v -e '32/1 "%02x" "\n"'
-echo "== proceed"
+echo "== failures"
+for i in 1 2 3 4 5 6 7 8; do
+  echo 3 > /proc/sys/vm/drop_caches
+  sha256sum /dev/vda
+done
+echo "== killed"
+read answer
+dd if=/dev/hwrng bs=32 count=1 2>/dev/null | hexdump -v -e '32/1 "%02x" "\n"'
+echo "== hung"
+read answer
+echo "the console still prints"
+dmesg -r | grep '^<[0-4]>'
+echo "== log"
 read answer
 """
+# More would be too many for vmm's default policy: 5 ends within a minute, and it gives up.
+KILLS = 4
+KILL_EVERY_S = 0.8
 
 
 class Failure(Exception):
@@ -77,6 +97,42 @@ def describe(pid):
         pid, name, pss / 1024, threads)
 
 
+def process_of(vmm, binary):
+    """The process that serves with that binary; None while there is none."""
+    for child in children_of(vmm):
+        try:
+            with open("/proc/%d/cmdline" % child, "rb") as stream:
+                if os.path.basename(stream.read().split(b"\0")[0]) == binary.encode():
+                    return child
+        except OSError:
+            pass
+    return None
+
+
+class Killer(threading.Thread):
+    """Kills the process of a device KILLS times, or until it is told to stop."""
+
+    def __init__(self, vmm, binary):
+        super().__init__(daemon=True)
+        self.vmm, self.binary = vmm, binary
+        self.kills = 0
+        self._stop_now = threading.Event()
+
+    def run(self):
+        while self.kills < KILLS and not self._stop_now.wait(KILL_EVERY_S):
+            pid = process_of(self.vmm, self.binary)
+            if pid is not None:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    self.kills += 1
+                except ProcessLookupError:
+                    pass
+
+    def stop(self):
+        self._stop_now.set()
+        self.join()
+
+
 class Guest:
     """The vmm with its console on pipes."""
 
@@ -105,6 +161,11 @@ class Guest:
     def section(self, name):
         return [line for line in self.wait_for("== " + name) if line]
 
+    def answer(self):
+        """Lets the script go on."""
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
     def finish(self):
         """Drains the console and returns the exit code."""
         while True:
@@ -115,13 +176,69 @@ class Guest:
                 return self.process.wait(timeout=10)
 
 
-def run(options, disk, checksum):
+def fail_devices(options, guest, socket, checksum, problems):
+    """Kills, hangs and replaces device processes while the guest works."""
+    vmm = guest.process.pid
+
+    def vmctl(*arguments):
+        result = subprocess.run([options.vmctl, "--socket", socket, *arguments],
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, text=True, timeout=60, check=False)
+        if result.returncode != 0:
+            problems.append("vmctl %s: %s" % (" ".join(arguments), result.stdout.strip()))
+        return result.stdout.rstrip()
+
+    killer = Killer(vmm, "virtio_blk")
+    killer.start()
+    try:
+        sums = guest.section("killed")
+    finally:
+        killer.stop()
+    good = [line for line in sums if line.split()[0] == checksum]
+    print("\nThe disk's process, killed %d times while the guest read the whole disk %d times\n"
+          "  %d of %d checksums are right" % (killer.kills, len(sums), len(good), len(sums)))
+    if len(good) != 8 or len(sums) != 8 or killer.kills == 0:
+        problems.append("the guest noticed that the disk's process was killed: %s" % sums)
+
+    hung = process_of(vmm, "virtio_rng")
+    os.kill(hung, signal.SIGSTOP)
+    started = time.monotonic()
+    while process_of(vmm, "virtio_rng") in (hung, None):
+        if time.monotonic() - started > HANG_SECONDS:
+            raise Failure("nobody noticed that the entropy source hangs")
+        time.sleep(0.05)
+    replaced = time.monotonic() - started
+    guest.answer()
+    entropy = guest.section("hung")
+    print("\nThe entropy source's process, stopped (SIGSTOP): replaced after %.1f s\n  guest  %s" % (
+        replaced, entropy[0] if entropy else ""))
+    if len(entropy) != 1 or not re.fullmatch("[0-9a-f]{64}", entropy[0]):
+        problems.append("no random bytes from the successor: %s" % entropy)
+
+    vmctl("device", "restart", "console")
+    guest.answer()
+    log = guest.section("log")
+    print("\nvmctl device restart console\n  guest  %s" % (log[0] if log else ""))
+    if log != ["the console still prints"]:
+        problems.append("after the console's restart: %s" % log)
+
+    print("\nvmctl devices")
+    for line in vmctl("devices").splitlines():
+        print("  " + line)
+    print("\nvmctl events, the last ones")
+    for line in vmctl("events").splitlines()[-12:]:
+        print("  " + line)
+    guest.answer()
+
+
+def run(options, disk, socket, checksum):
     cmdline = "console=ttyS0 quiet panic=-1 bulkhead.run=%s" % base64.b64encode(
         GUEST_SCRIPT.encode()).decode()
     started = time.monotonic()
     guest = Guest([options.vmm, "--kernel", options.kernel, "--initrd", options.initrd,
                    "--memory", options.memory, "--cpus", str(options.cpus),
-                   "--cmdline", cmdline, "--disk", "path=%s,readonly" % disk, "--rng"])
+                   "--cmdline", cmdline, "--disk", "path=%s,readonly" % disk, "--rng",
+                   "--control", socket])
     try:
         guest.section("kernel")
         print("The guest is up after %.1f s." % (time.monotonic() - started))
@@ -129,7 +246,7 @@ def run(options, disk, checksum):
         processors = guest.section("pci")
         pci = guest.section("disk")
         disk_lines = guest.section("hwrng")
-        entropy = guest.section("proceed")
+        entropy = guest.section("failures")
 
         print("\nProcesses on the host: the vmm, and one for each device")
         print(describe(guest.process.pid))
@@ -153,8 +270,8 @@ def run(options, disk, checksum):
             problems.append("the checksums of the disk differ")
         if not re.fullmatch("[0-9a-f]{64}", entropy[0]) or entropy[0] == "0" * 64:
             problems.append("no random bytes")
-        guest.process.stdin.write(b"\n")
-        guest.process.stdin.flush()
+        fail_devices(options, guest, socket, checksum, problems)
+        devices = children_of(guest.process.pid)
         code = guest.finish()
         print("\nThe guest powered off; vmm ended with exit code %d." % code)
         if code != 0:
@@ -183,18 +300,21 @@ def failed(why):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--vmm", required=True)
+    parser.add_argument("--vmctl", required=True)
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--initrd", required=True)
     parser.add_argument("--memory", default="512M")
     parser.add_argument("--cpus", type=int, default=2)
     options = parser.parse_args()
 
-    with tempfile.NamedTemporaryFile(prefix="bulkhead-disk-") as disk:
+    with tempfile.TemporaryDirectory(prefix="bulkhead-") as folder, \
+            tempfile.NamedTemporaryFile(prefix="bulkhead-disk-") as disk:
         content = os.urandom(DISK_BYTES)
         disk.write(content)
         disk.flush()
         try:
-            run(options, disk.name, hashlib.sha256(content).hexdigest())
+            run(options, disk.name, os.path.join(folder, "vm.sock"),
+                hashlib.sha256(content).hexdigest())
         except Failure as failure:
             return failed(failure)
         except subprocess.TimeoutExpired:
