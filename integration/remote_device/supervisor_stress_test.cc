@@ -82,7 +82,7 @@ TEST_P(StormTest, EveryWriteTakesEffectOnceAndEveryReadIsAnswered) {
   uint64_t seen = 0;
   for (int i = 0; i < kKills; ++i) {
     // Some kills hit a process that serves, some one that attaches, some one that starts.
-    absl::SleepFor(absl::Microseconds(random() % 8000));
+    absl::SleepFor(absl::Microseconds(random() % 15000));
     if (i % 8 == 0) {  // now and then the guest gets somewhere in between
       ASSERT_TRUE(WaitUntil([&] { return accesses.load() > seen; }));
       seen = accesses.load();
