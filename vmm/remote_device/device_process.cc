@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -28,6 +29,8 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr size_t kMaxReplyBytes = 4096;
+constexpr absl::string_view kPrintedNothing = "; it printed nothing";
+constexpr absl::string_view kLastLines = "; its last lines:";
 // How long a process may take to be dead once it was killed, and once it has closed its sockets.
 constexpr absl::Duration kDeathTimeout = absl::Seconds(2);
 constexpr absl::Duration kGoodbyeTimeout = absl::Milliseconds(500);
@@ -41,9 +44,10 @@ std::vector<std::string> DeviceEnvironment() {
   return environment;
 }
 
-// A wrong answer of the process is no mistake in the configuration: InvalidArgument is for that.
+// What a process answers is no mistake in the configuration, which InvalidArgument stands for, nor
+// anything else that a code tells but that it failed.
 absl::Status AsDeviceError(const absl::Status& status) {
-  if (!absl::IsInvalidArgument(status)) return status;
+  if (absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status)) return status;
   return absl::InternalError(status.message());
 }
 
@@ -137,8 +141,10 @@ DeviceProcess::DeviceProcess(const DeviceProgram& program, std::shared_ptr<Watch
 DeviceProcess::~DeviceProcess() { process_->Kill(); }
 
 absl::StatusOr<DeviceDescription> DeviceProcess::Describe(ControlCall& call) {
-  ASSIGN_OR_RETURN(const v1::PciInfo info, control_->GetPciInfo(call));
-  absl::StatusOr<DeviceDescription> description = ValidatePciInfo(info);
+  const absl::StatusOr<v1::PciInfo> info = control_->GetPciInfo(call);
+  if (!info.ok() && call.cancelled()) return absl::CancelledError("something else came first");
+  if (!info.ok()) return AsDeviceError(info.status());
+  absl::StatusOr<DeviceDescription> description = ValidatePciInfo(*info);
   if (!description.ok()) return AsDeviceError(description.status());
   described_ = true;
   return description;
@@ -204,10 +210,14 @@ absl::StatusOr<DeviceProcessEnd> DeviceProcess::WaitForEnd(absl::Duration timeou
 }
 
 std::string WithLastLines(std::string text, absl::string_view last_lines) {
-  if (last_lines.empty()) return absl::StrCat(text, "; it printed nothing");
-  absl::StrAppend(&text, "; its last lines:");
+  if (last_lines.empty()) return absl::StrCat(text, kPrintedNothing);
+  absl::StrAppend(&text, kLastLines);
   absl::StrAppend(&text, "\n", absl::StripTrailingAsciiWhitespace(last_lines));
   return text;
+}
+
+std::string WithoutLastLines(absl::string_view text) {
+  return std::string(text.substr(0, std::min(text.find(kPrintedNothing), text.find(kLastLines))));
 }
 
 }  // namespace bulkhead::vmm

@@ -40,6 +40,8 @@ struct DeviceProcessEnd {
 
 // `text` and what a process printed last: several lines, without a newline at the end.
 std::string WithLastLines(std::string text, absl::string_view last_lines);
+// The first half of that.
+std::string WithoutLastLines(absl::string_view text);
 
 // One process that serves a device, from its start to its end; knows the handshake of
 // proto/attach.proto. Thread-compatible; Kill(), exited() and WaitForEnd() are thread-safe.
@@ -57,8 +59,8 @@ class DeviceProcess {
 
   pid_t pid() const { return process_->pid(); }
 
-  // What the device says it is, validated. Errors: as ControlClient's; Internal (it may not be
-  // so).
+  // What the device says it is, validated. Errors: Cancelled (the call was), DeadlineExceeded,
+  // Unavailable (it died), Internal (it may not be so, or it answered with an error).
   absl::StatusOr<DeviceDescription> Describe(ControlCall& call);
   // Hands the offer over and waits until the process serves. Errors: DeadlineExceeded,
   // Unavailable (it died), FailedPrecondition (why it refused), Internal (a wrong answer).

@@ -69,8 +69,7 @@ absl::Status SupervisorThread::Restart(const std::string& binary, bool discard_s
     return absl::OkStatus();
   }
   if (ending()) return Ending();
-  if (!absl::IsAborted(status)) LogError(status.message());
-  GoAway(std::string(status.message()));
+  GoAway("its new process does not serve");
   TryRestart(Urgency::kEnd);  // as it was before
   return Unfit(status);
 }
@@ -102,7 +101,8 @@ absl::Status SupervisorThread::Unfit(const absl::Status& why) const {
   if (state_ == v1::Device::RUNNING) {
     what = absl::StrCat("process ", process_->pid(), " of ", binary_, " serves");
   }
-  return absl::FailedPreconditionError(absl::StrCat(why.message(), "; ", what));
+  LogError(why.message());
+  return absl::FailedPreconditionError(absl::StrCat(WithoutLastLines(why.message()), "; ", what));
 }
 
 absl::Status SupervisorThread::Reset(absl::string_view by, bool discard_requests) {

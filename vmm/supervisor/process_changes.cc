@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
@@ -22,10 +21,6 @@ constexpr absl::Duration kQuiesceTimeout = absl::Seconds(2);
 // For one that cannot come to rest, to apply what is in its channel.
 constexpr absl::Duration kLastRequestsTimeout = absl::Milliseconds(500);
 constexpr absl::Duration kChannelRetryInterval = absl::Milliseconds(100);
-
-std::string FirstLine(absl::string_view text) {
-  return std::string(*absl::StrSplit(text, absl::MaxSplits('\n', 1)).begin());
-}
 
 }  // namespace
 
@@ -71,8 +66,8 @@ absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least) {
     return absl::OkStatus();
   }
   const absl::Status why = process_->ExplainFailure(AtStep("attached", attached));
-  if (process_->exited())
-    process_.reset();  // else it has the descriptors, and nobody else gets them
+  // If it does not die, it keeps the descriptors, and nobody else gets them.
+  if (process_->exited()) process_.reset();
   return interrupted ? absl::CancelledError("something else came first") : why;
 }
 
@@ -135,7 +130,7 @@ void SupervisorThread::OnLoss() {
 
 void SupervisorThread::OnFailedStart(const absl::Status& why) {
   LogError(why.message());
-  FollowPolicy(absl::ZeroDuration(), /*clean=*/false, FirstLine(why.message()));
+  FollowPolicy(absl::ZeroDuration(), /*clean=*/false, WithoutLastLines(why.message()));
 }
 
 void SupervisorThread::FollowPolicy(absl::Duration served, bool clean, const std::string& what) {

@@ -19,14 +19,7 @@ absl::StatusOr<DeviceDescription> ProcessStarter::Ask(DeviceProcess& process, ab
                                                       Attention::Urgency least) const {
   ControlCall call(limit);
   const Attention::Interruptible wait(*attention_, least, [&call] { call.Cancel(); });
-  absl::StatusOr<DeviceDescription> description = process.Describe(call);
-  if (description.ok()) return description;
-  if (call.cancelled()) return absl::CancelledError("something else came first");
-  // A device may answer with this, too.
-  if (absl::IsCancelled(description.status())) {
-    return absl::InternalError(description.status().message());
-  }
-  return description;
+  return process.Describe(call);
 }
 
 absl::StatusOr<Candidate> ProcessStarter::StartCandidate(const std::string& binary,

@@ -92,19 +92,18 @@ absl::Status SupervisorThread::StartFirst(DeviceSpec& spec, const GuestRam& ram)
 }
 
 void SupervisorThread::Give(Command command) {
-  const Urgency urgency = UrgencyOf(command.kind);
   {
     absl::MutexLock lock(&mutex_);
     if (!ended_) {
+      const Urgency urgency = UrgencyOf(command.kind);
       commands_.push_back(std::move(command));
-      command.done = nullptr;
+      // Still under the lock: a demand that came after its command was carried out would interrupt
+      // what the thread does next.
+      attention_->Demand(urgency);
+      return;
     }
   }
-  if (command.done) {
-    command.done(absl::UnavailableError("the VM ends"));
-  } else {
-    attention_->Demand(urgency);
-  }
+  command.done(absl::UnavailableError("the VM ends"));
 }
 
 void SupervisorThread::Shutdown() {
