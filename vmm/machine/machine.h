@@ -96,7 +96,7 @@ class Machine final : public VmOperations {
   absl::StatusOr<std::unique_ptr<GuestPlatform>> OpenKvm();
   // Plugs the devices into `platform`, loads the guest, and makes it the current one.
   absl::Status PowerOn(std::unique_ptr<GuestPlatform> platform);
-  // Waits until one of `fds` is readable or the VM is to end.
+  // Waits until one of `fds` is readable or the VM is to end, or for no reason at all.
   void Await(std::initializer_list<int> fds, const OutsideEnd& outside);
   // The guest has ended by itself.
   void FollowGuest(const VmEnd& end, const OutsideEnd& outside);

@@ -44,6 +44,10 @@ class DeviceResets {
   }
 
   int fd() const { return all_done_.fd(); }  // readable once all are done
+  bool all_done() const {
+    absl::MutexLock lock(&mutex_);
+    return left_ == 0;
+  }
   absl::Status status() const {
     absl::MutexLock lock(&mutex_);
     if (left_ != 0) return absl::CancelledError("the VM is to end");
@@ -88,7 +92,7 @@ void Machine::Await(std::initializer_list<int> fds, const OutsideEnd& outside) {
   std::vector<pollfd> polled = {{.fd = end_->fd(), .events = POLLIN, .revents = 0},
                                 {.fd = outside.fd, .events = POLLIN, .revents = 0}};
   for (const int fd : fds) polled.push_back({.fd = fd, .events = POLLIN, .revents = 0});
-  // No limit: the guest runs for as long as it likes. EINTR: whoever waits looks, and comes again.
+  // No limit: the guest runs for as long as it likes. May end early (EINTR): whoever waits looks.
   (void)poll(polled.data(), polled.size(), -1);
   if (std::optional<VmEnd> end = outside.take(); end.has_value()) RequestEnd(*std::move(end));
 }
@@ -126,7 +130,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   }
   old.reset();
   ASSIGN_OR_RETURN(std::unique_ptr<GuestPlatform> platform, GuestPlatform::Create(*kvm_, ram_));
-  Await({resets->fd()}, outside);
+  while (!resets->all_done() && !end_->reported()) Await({resets->fd()}, outside);
   // A device that is not at rest might write into the new guest's memory: better no guest.
   RETURN_IF_ERROR(resets->status());
 

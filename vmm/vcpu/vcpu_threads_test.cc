@@ -415,6 +415,20 @@ TEST_F(VcpuThreadsTest, PausesWhileADeviceAnswersLoseNoAccess) {
   EXPECT_LE(device.given_up, 3) << "only what Stop() ended";
 }
 
+// A VM that reboots while it is to be paused.
+TEST_F(VcpuThreadsTest, VcpusThatArePausedBeforeTheyStartRunNothing) {
+  FakeVcpu* const vcpu = Add(Spin);
+  threads_ = std::make_unique<VcpuThreads>(std::move(vcpus_), memory_, ports_, *end_,
+                                           AccessWaits{.cancel = [] {}, .resume = [] {}});
+  ASSERT_TRUE(threads_->Pause(kLong).ok());
+  ASSERT_TRUE(threads_->Start().ok());
+  ASSERT_TRUE(threads_->Pause(kLong).ok());  // by now it is there, and waits
+  EXPECT_EQ(vcpu->runs, 0);
+  threads_->Resume();
+  EXPECT_TRUE(AwaitAtLeast(vcpu->runs, 1));
+  EXPECT_TRUE(threads_->Stop(kLong).ok());
+}
+
 TEST_F(VcpuThreadsTest, WhoIsNoVcpuDoesNotPark) {
   Add(Spin);
   VcpuThreads& threads = Start();
