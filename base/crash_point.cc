@@ -12,10 +12,12 @@
 #include "absl/strings/str_split.h"
 
 // The linker names both ends of a section. Weak: a program may have no crash point at all.
+// NOLINTBEGIN(bugprone-reserved-identifier): the linker's names
 extern "C" {
 __attribute__((weak, visibility("hidden"))) extern const char __start_bulkhead_crash_points[];
 __attribute__((weak, visibility("hidden"))) extern const char __stop_bulkhead_crash_points[];
 }
+// NOLINTEND(bugprone-reserved-identifier)
 
 namespace bulkhead {
 namespace crash_point_internal {

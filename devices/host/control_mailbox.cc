@@ -37,7 +37,7 @@ absl::Status ControlMailbox::Call(Command command, absl::Time deadline,
   const auto letter = std::make_shared<Letter>(command);
   letters_.push_back(letter);
   event_.Signal();
-  const absl::Status waited = Await([&letter] { return letter->finished; }, deadline, is_cancelled);
+  absl::Status waited = Await([&letter] { return letter->finished; }, deadline, is_cancelled);
   if (!waited.ok()) {
     letter->abandoned = true;
     letters_.erase(std::remove(letters_.begin(), letters_.end(), letter), letters_.end());
