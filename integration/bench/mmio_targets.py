@@ -105,6 +105,7 @@ class Vmm(Target):
         argv = [
             self._files[VMM], "--kernel=" + self._guest, "--cmdline=" + cmdline, "--memory=64M",
             "--no-reboot",  # how a program that failed ends
+            "--control=none",
             # The console's binary is found there by its name.
             "--device-dir=" + os.path.dirname(self._files[UART]),
             "--device=name=example,binary=" + self._files[EXAMPLE_DEVICE],

@@ -98,6 +98,11 @@ absl::StatusOr<std::string> GuestShell::Run(absl::string_view command, absl::Dur
   return std::string(trimmed);
 }
 
+absl::StatusOr<std::string> GuestShell::KernelErrors(absl::string_view but) {
+  return Run(absl::StrCat("dmesg -r | grep '^<[0-4]>' | grep -v -e 'hrtimer: interrupt took' -e '",
+                          but, "' || true"));
+}
+
 absl::StatusOr<ExitInfo> GuestShell::Leave() {
   RETURN_IF_ERROR(vm_->Type("exit\n"));
   return vm_->WaitForExit(kPowerOffTimeout);

@@ -55,7 +55,7 @@ class ScratchFile {
 std::string Supervision(const StormOptions& options) {
   return absl::StrCat(
       "  restart { max_crashes: -1 min_backoff: \"1ms\" max_backoff: \"20ms\" }\n"
-      "  heartbeat { interval: \"100ms\" misses: 3 }\n"
+      "  heartbeat { interval: \"200ms\" misses: 5 }\n"
       "  access_timeout: \"120s\"\n",
       options.spare ? "  spare: true\n" : "");
 }
@@ -245,8 +245,7 @@ absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
     report.longest_stall = absl::Microseconds(figures["longest_us"]);
     if (figures["writes"] == 0) report.problems.push_back("nothing was written");
   }
-  ASSIGN_OR_RETURN(const std::string log,
-                   guest->Run("dmesg -r | grep '^<[0-4]>' || true", absl::Minutes(1)));
+  ASSIGN_OR_RETURN(const std::string log, guest->KernelErrors());
   if (!log.empty()) report.problems.push_back("the guest's kernel log has errors:\n" + log);
   ASSIGN_OR_RETURN(const std::string uptime_after, guest->Run("cut -d. -f1 /proc/uptime"));
   int before = 0, after = 0;

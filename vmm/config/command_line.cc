@@ -50,8 +50,8 @@ Devices; each flag starts one process, and may be given several times
   With --disk and --device, how a process that dies or hangs is replaced:
     restart=on-failure|always|never  when it has ended              (default: on-failure)
     policy=wait|all-ones|pause-vm    what accesses meet meanwhile   (default: wait)
-    heartbeat=TIME                   how often it must show progress, 0 for never; four
-                                     misses in a row are a hang     (default: 500ms)
+    heartbeat=TIME                   how often it must show progress, 0 for never; five
+                                     misses in a row are a hang     (default: 1s)
     spare                            keep a successor started and waiting
   --device-dir DIR  where device binaries are                       (default: beside vmm)
 

@@ -40,8 +40,8 @@ struct RestartSpec {
 };
 
 struct HeartbeatSpec {
-  absl::Duration interval = absl::Milliseconds(500);  // zero: no heartbeats
-  uint32_t misses = 4;                                // in a row: a hang
+  absl::Duration interval = absl::Seconds(1);  // zero: no heartbeats
+  uint32_t misses = 5;                         // in a row: a hang
 };
 
 // One device process to run.
