@@ -233,7 +233,7 @@ absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
   }
   report.duration = absl::Now() - begin;
   ASSIGN_OR_RETURN(const std::string summary,
-                   guest->Run("pkill -TERM -o diskstorm; wait; cat /tmp/storm", absl::Minutes(2)));
+                   guest->Run("kill $storm; wait $storm; cat /tmp/storm", absl::Minutes(2)));
   const size_t last = summary.rfind("diskstorm: reads");
   if (last == std::string::npos) {
     report.problems.push_back("diskstorm said: " + summary);

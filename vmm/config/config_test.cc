@@ -144,7 +144,7 @@ TEST_F(ConfigTest, SupervisionHasDefaults) {
   EXPECT_EQ(device.restart.max_crashes, 5);
   EXPECT_EQ(device.restart.crash_window, absl::Seconds(60));
   EXPECT_EQ(device.heartbeat.interval, absl::Seconds(1));
-  EXPECT_EQ(device.heartbeat.misses, 4u);
+  EXPECT_EQ(device.heartbeat.misses, 5u);
   EXPECT_FALSE(device.spare);
 }
 
