@@ -204,7 +204,7 @@ absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
                    GuestShell::Boot({"--config=" + config.path(), "--memory=256M", "--cpus=2",
                                      "--control=none"}));
   RETURN_IF_ERROR(guest
-                      ->Run("diskstorm /dev/vda 4 256 > /tmp/storm 2>&1 & "
+                      ->Run("diskstorm /dev/vda 4 256 > /tmp/storm 2>&1 & storm=$!; "
                             "while ! grep -q running /tmp/storm; do sleep 0.1; done")
                       .status());
   ASSIGN_OR_RETURN(const std::string uptime_before, guest->Run("cut -d. -f1 /proc/uptime"));
