@@ -133,10 +133,10 @@ class Hub final : public ConsoleHub {
   void Run();
   // False: the hub ends.
   bool AwaitTurn();
-  // True: the socket is known to be empty, now or for good.
+  bool HasNextSocket();
+  // True: the socket was empty at some moment of this call, or there is none any more.
   bool ReadDevice();
-  // True: there was one, and it has taken the place of the last.
-  bool TakeNextSocket();
+  void TakeNextSocket();
   void WriteOutput();
   void ReadInput();
   void SendInput();
@@ -227,9 +227,13 @@ void Hub::Drain(absl::Duration limit) {
 
 void Hub::Run() {
   while (AwaitTurn()) {
+    // Before the look at the socket: whose successor has a socket is dead, so what that look does
+    // not find will never come.
+    const bool has_next = HasNextSocket();
     const bool is_empty = ReadDevice();
     WriteOutput();
-    if (is_empty && !TakeNextSocket() && pending_.empty()) FinishDrains();
+    if (is_empty && has_next) TakeNextSocket();
+    if (is_empty && !has_next && pending_.empty()) FinishDrains();
     ReadInput();
     SendInput();
     exchange_->CallChanged();
@@ -270,13 +274,15 @@ bool Hub::ReadDevice() {
   const int count = batch_.Receive(socket_.get());
   look_at_device_ = count == PacketBatch::kPackets;  // there may be more
   is_gathering_ = count != 0;
-  bool has_empty = count == 0;
+  // The end reads as an empty packet. That there is none now says nothing: packets and the end may
+  // both come before the next line.
+  bool has_end = false;
   for (int i = 0; i < count; ++i) {
-    has_empty |= batch_.packet(i).empty();
+    has_end |= batch_.packet(i).empty();
     if (!batch_.packet(i).empty()) exchange_->Receive(batch_.packet(i), pending_);
   }
   if (!output_.has_value()) pending_.clear();
-  if (has_empty && IsHungUp(socket_.get())) {
+  if (has_end && IsHungUp(socket_.get())) {
     Watch(socket_.get(), socket_watched_, 0);
     socket_.reset();
     absl::MutexLock lock(&mutex_);
@@ -286,11 +292,16 @@ bool Hub::ReadDevice() {
   return count < PacketBatch::kPackets || !socket_.ok();
 }
 
-bool Hub::TakeNextSocket() {
+bool Hub::HasNextSocket() {
+  absl::MutexLock lock(&mutex_);
+  return !next_sockets_.empty();
+}
+
+void Hub::TakeNextSocket() {
   UniqueFd next;
   {
     absl::MutexLock lock(&mutex_);
-    if (next_sockets_.empty()) return false;
+    if (next_sockets_.empty()) return;  // Connect() has dropped it
     next = std::move(next_sockets_.front());
     next_sockets_.pop_front();
   }
@@ -299,7 +310,6 @@ bool Hub::TakeNextSocket() {
   socket_is_full_ = false;
   exchange_->WithStream([](DeviceStream& stream) { stream.Connect(); });
   look_at_device_ = true;
-  return true;
 }
 
 void Hub::WriteOutput() {

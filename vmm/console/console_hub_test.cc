@@ -10,6 +10,7 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -240,6 +241,30 @@ TEST_F(ConsoleHubTest, WhatADeadProcessHasSentComesOutBeforeItsSuccessors) {
     printed += device.Print(absl::string_view(all).substr(printed, 3'000), 7);
   }
   EXPECT_EQ(ReadOutput(all.size()), all);
+}
+
+// Between the hub's look at a socket and what it does then, a process may send, die and be followed
+// by another.
+TEST_F(ConsoleHubTest, WhatAProcessSendsRightBeforeItsDeathIsNeverLost) {
+  constexpr int kProcesses = 20000;
+  const std::string text = Letters(8);
+  // Has the hub look again and again.
+  std::atomic<bool> done = false;
+  std::thread looks([&] {
+    while (!done) hub_->Drain(absl::ZeroDuration());
+  });
+  uint64_t position = 0;
+  std::string output;
+  for (int i = 0; i < kProcesses; ++i) {
+    FakeProcess process(*hub_);
+    process.GoOnAt(position);
+    process.Print(text);
+    position += text.size();
+    if (i % 100 == 99) output += ReadOutput(100 * text.size());
+  }
+  done = true;
+  looks.join();
+  EXPECT_EQ(output.size(), kProcesses * text.size());
 }
 
 TEST_F(ConsoleHubTest, ManyProcessesMayDieWhileTheOutputIsStuck) {
