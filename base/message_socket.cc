@@ -9,8 +9,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/errno_status.h"
+#include "base/steady_time.h"
 
 namespace bulkhead {
 namespace {
@@ -21,7 +21,7 @@ absl::Status PeerGone() { return absl::UnavailableError("the other end of the so
 
 absl::Status WaitReadable(int socket, absl::Time deadline) {
   while (true) {
-    const timespec limit = absl::ToTimespec(std::max(deadline - absl::Now(), absl::ZeroDuration()));
+    const timespec limit = absl::ToTimespec(std::max(deadline - SteadyNow(), absl::ZeroDuration()));
     pollfd p = {.fd = socket, .events = POLLIN, .revents = 0};
     const bool forever = deadline == absl::InfiniteFuture();
     const int n = ppoll(&p, 1, forever ? nullptr : &limit, nullptr);
@@ -86,7 +86,8 @@ absl::Status SendSocketMessage(int socket, absl::string_view bytes,
 }
 
 absl::StatusOr<SocketMessage> ReceiveSocketMessage(int socket, size_t max_bytes,
-                                                   absl::Time deadline) {
+                                                   absl::Duration timeout) {
+  const absl::Time deadline = SteadyNow() + timeout;
   SocketMessage message;
   message.bytes.resize(max_bytes);
   iovec data = {.iov_base = message.bytes.data(), .iov_len = message.bytes.size()};

@@ -34,11 +34,11 @@ absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateSocketPair(int type);
 absl::Status SendSocketMessage(int socket, absl::string_view bytes,
                                absl::Span<const int> descriptors);
 
-// Receives one packet, waiting until `deadline` at most. An empty packet cannot be told from
+// Receives one packet, waiting for `timeout` at most. An empty packet cannot be told from
 // the end and counts as such. Errors: DeadlineExceeded, Unavailable (the peer is gone),
 // InvalidArgument (more than `max_bytes`, or not all descriptors fit into this process).
 absl::StatusOr<SocketMessage> ReceiveSocketMessage(int socket, size_t max_bytes,
-                                                   absl::Time deadline);
+                                                   absl::Duration timeout);
 
 }  // namespace bulkhead
 

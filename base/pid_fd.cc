@@ -11,8 +11,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/errno_status.h"
+#include "base/steady_time.h"
 
 namespace bulkhead {
 
@@ -35,9 +35,9 @@ absl::Status PidFd::Signal(int signal) const {
 }
 
 absl::StatusOr<ExitInfo> PidFd::Wait(absl::Duration timeout) const {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   while (true) {
-    const timespec limit = absl::ToTimespec(std::max(deadline - absl::Now(), absl::ZeroDuration()));
+    const timespec limit = absl::ToTimespec(std::max(deadline - SteadyNow(), absl::ZeroDuration()));
     pollfd p = {.fd = fd_.get(), .events = POLLIN, .revents = 0};
     const int n = ppoll(&p, 1, &limit, nullptr);
     if (n == 0) return absl::DeadlineExceededError(absl::StrCat("process ", pid_, " still lives"));

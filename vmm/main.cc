@@ -12,11 +12,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "base/release_startup_pages.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "base/unique_fd.h"
 #include "proto/control_socket.h"
 #include "vmm/config/command_line.h"
@@ -72,7 +72,7 @@ std::optional<VmEnd> TakeSignal(int signals) {
 }
 
 int Run(int argc, char** argv) {
-  const absl::Time started = absl::Now();
+  const absl::Time started = SteadyNow();
   umask(0077);  // what it makes is its user's alone
   InitLog("vmm", LogLevel::kInfo);
   absl::StatusOr<CommandLine> line = ParseCommandLine(argc, argv);
@@ -103,7 +103,7 @@ int Run(int argc, char** argv) {
   std::optional<RawTerminal> terminal;
   if (uses_terminal) terminal.emplace();
   if (const absl::Status status = (*machine)->Start(); !status.ok()) return Report(status);
-  LogDebug(absl::StrCat("the guest runs, ", absl::FormatDuration(absl::Now() - started),
+  LogDebug(absl::StrCat("the guest runs, ", absl::FormatDuration(SteadyNow() - started),
                         " after the start"));
 
   std::unique_ptr<ControlServer> control;

@@ -113,7 +113,7 @@ class Process {
     add(v1::Descriptor::INTX_RESAMPLE, vmm.resample.fd());
     add(v1::Descriptor::DURABLE_STATE, vmm.durable_state.get());
     EXPECT_TRUE(SendSocketMessage(attach_.get(), request.SerializeAsString(), fds).ok());
-    const auto message = ReceiveSocketMessage(attach_.get(), 4096, absl::Now() + kLong);
+    const auto message = ReceiveSocketMessage(attach_.get(), 4096, kLong);
     v1::AttachReply reply;
     if (!message.ok() || !reply.ParseFromString(message->bytes)) return "gone";
     return reply.error();

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "absl/time/clock.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 
 namespace bulkhead::devices {
 namespace {
@@ -19,17 +19,17 @@ absl::StatusOr<std::unique_ptr<ControlMailbox>> ControlMailbox::Create() {
 }
 
 absl::StatusOr<ControlMailbox::Heartbeat> ControlMailbox::AwaitHeartbeat(
-    absl::Time deadline, absl::FunctionRef<bool()> is_cancelled) {
+    absl::Duration timeout, absl::FunctionRef<bool()> is_cancelled) {
   absl::MutexLock lock(&mutex_);
   const uint64_t before = beats_;
   heartbeat_wanted_.store(true, std::memory_order_relaxed);
   event_.Signal();
   const auto moved = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return beats_ != before; };
-  RETURN_IF_ERROR(Await(moved, deadline, is_cancelled));
+  RETURN_IF_ERROR(Await(moved, timeout, is_cancelled));
   return heartbeat_;
 }
 
-absl::Status ControlMailbox::Call(Command command, absl::Time deadline,
+absl::Status ControlMailbox::Call(Command command, absl::Duration timeout,
                                   absl::FunctionRef<bool()> is_cancelled,
                                   v1::DeviceMetrics* metrics) {
   absl::MutexLock lock(&mutex_);
@@ -37,7 +37,7 @@ absl::Status ControlMailbox::Call(Command command, absl::Time deadline,
   const auto letter = std::make_shared<Letter>(command);
   letters_.push_back(letter);
   event_.Signal();
-  absl::Status waited = Await([&letter] { return letter->finished; }, deadline, is_cancelled);
+  absl::Status waited = Await([&letter] { return letter->finished; }, timeout, is_cancelled);
   if (!waited.ok()) {
     letter->abandoned = true;
     letters_.erase(std::remove(letters_.begin(), letters_.end(), letter), letters_.end());
@@ -48,15 +48,16 @@ absl::Status ControlMailbox::Call(Command command, absl::Time deadline,
   return letter->result;
 }
 
-absl::Status ControlMailbox::Await(absl::FunctionRef<bool()> done, absl::Time deadline,
+absl::Status ControlMailbox::Await(absl::FunctionRef<bool()> done, absl::Duration timeout,
                                    absl::FunctionRef<bool()> is_cancelled) {
-  const absl::Time latest = std::min(deadline, absl::Now() + kMaxWait);
+  const absl::Time latest = SteadyNow() + std::min(timeout, kMaxWait);
   while (!done()) {
     if (closed_) return absl::UnavailableError("the device is ending");
-    const absl::Time now = absl::Now();
-    if (now >= latest) return absl::DeadlineExceededError("the device did not get to it in time");
-    if (!changed_.WaitWithDeadline(&mutex_, std::min(latest, now + kCancellationInterval)))
-      continue;
+    const absl::Duration left = latest - SteadyNow();
+    if (left <= absl::ZeroDuration()) {
+      return absl::DeadlineExceededError("the device did not get to it in time");
+    }
+    if (!changed_.WaitWithTimeout(&mutex_, std::min(left, kCancellationInterval))) continue;
     mutex_.Unlock();  // no call-out under a lock
     const bool cancelled = is_cancelled();
     mutex_.Lock();

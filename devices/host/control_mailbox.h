@@ -25,7 +25,7 @@ class ControlMailbox {
  public:
   enum class Command { kReset, kQuiesce, kResume, kGetMetrics, kShutdown };
 
-  // No caller waits longer, whatever deadline it names.
+  // No caller waits longer, whatever timeout it names.
   static constexpr absl::Duration kMaxWait = absl::Seconds(10);
 
   // Errors: as eventfd(2).
@@ -40,11 +40,11 @@ class ControlMailbox {
   };
   // Waits for a sign of life, and no longer than `is_cancelled()` is false, which is asked now and
   // then. Errors: DeadlineExceeded, Cancelled, Unavailable (Close()).
-  absl::StatusOr<Heartbeat> AwaitHeartbeat(absl::Time deadline,
+  absl::StatusOr<Heartbeat> AwaitHeartbeat(absl::Duration timeout,
                                            absl::FunctionRef<bool()> is_cancelled);
   // Has a command carried out. Errors: as above, then it is dropped or, where it is under way,
   // abandoned; and what the data plane answers. `metrics`: for kGetMetrics, else nullptr.
-  absl::Status Call(Command command, absl::Time deadline, absl::FunctionRef<bool()> is_cancelled,
+  absl::Status Call(Command command, absl::Duration timeout, absl::FunctionRef<bool()> is_cancelled,
                     v1::DeviceMetrics* metrics = nullptr);
 
   // --- For the thread of the data plane --------------------------------------------------------
@@ -89,7 +89,7 @@ class ControlMailbox {
   explicit ControlMailbox(EventFd event) : event_(std::move(event)) {}
 
   // Waits until `done()`, which is called with mutex_ held. Not held all the time.
-  absl::Status Await(absl::FunctionRef<bool()> done, absl::Time deadline,
+  absl::Status Await(absl::FunctionRef<bool()> done, absl::Duration timeout,
                      absl::FunctionRef<bool()> is_cancelled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const EventFd event_;

@@ -31,6 +31,10 @@ grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
 }
 
+absl::Duration TimeLeft(const grpc::ServerContext& context) {
+  return absl::FromChrono(context.deadline()) - absl::Now();
+}
+
 class DeviceControlService final : public v1::DeviceControl::Service {
  public:
   DeviceControlService(const v1::PciInfo& info, ControlMailbox& mailbox)
@@ -44,7 +48,7 @@ class DeviceControlService final : public v1::DeviceControl::Service {
 
   grpc::Status Heartbeat(grpc::ServerContext* context, const v1::HeartbeatRequest*,
                          v1::HeartbeatReply* reply) override {
-    const auto heartbeat = mailbox_.AwaitHeartbeat(absl::FromChrono(context->deadline()),
+    const auto heartbeat = mailbox_.AwaitHeartbeat(TimeLeft(*context),
                                                    [&] { return context->IsCancelled(); });
     if (!heartbeat.ok()) return ToGrpc(heartbeat.status());
     reply->set_generation(heartbeat->generation);
@@ -79,7 +83,7 @@ class DeviceControlService final : public v1::DeviceControl::Service {
   grpc::Status Call(grpc::ServerContext& context, ControlMailbox::Command command,
                     v1::DeviceMetrics* metrics = nullptr) {
     return ToGrpc(mailbox_.Call(
-        command, absl::FromChrono(context.deadline()), [&] { return context.IsCancelled(); },
+        command, TimeLeft(context), [&] { return context.IsCancelled(); },
         metrics));
   }
 

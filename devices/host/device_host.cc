@@ -6,7 +6,6 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/access_mask.h"
 #include "base/crash_point.h"
@@ -314,7 +313,7 @@ void DeviceHost::Save(uint64_t ticket, uint64_t answer) {
 
 void DeviceHost::OnAttachSocket(int attach_socket) {
   const absl::StatusOr<SocketMessage> message =
-      ReceiveSocketMessage(attach_socket, kMaxAttachRequestBytes, absl::Now());
+      ReceiveSocketMessage(attach_socket, kMaxAttachRequestBytes, absl::ZeroDuration());
   if (message.ok()) {
     end_ = absl::InvalidArgumentError("the vmm sent a message after the attach request");
   } else {

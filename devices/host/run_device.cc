@@ -97,7 +97,7 @@ absl::StatusOr<SocketMessage> AwaitAttachRequest(int attach_socket, ControlMailb
       }
     }
     if (fds[0].revents != 0) {
-      return ReceiveSocketMessage(attach_socket, kMaxAttachRequestBytes, absl::InfiniteFuture());
+      return ReceiveSocketMessage(attach_socket, kMaxAttachRequestBytes, absl::InfiniteDuration());
     }
   }
 }

@@ -9,11 +9,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/crash_point.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "proto/contract.h"
 
 namespace bulkhead::devices::uart16550 {
@@ -27,7 +27,7 @@ constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(200);
 // Waits for an event of `fd`. False: it is too late.
 bool Await(int fd, short event, absl::Time deadline) {  // NOLINT(google-runtime-int): as in pollfd
   pollfd entry = {.fd = fd, .events = event, .revents = 0};
-  const int64_t left_ms = absl::ToInt64Milliseconds(deadline - absl::Now());
+  const int64_t left_ms = absl::ToInt64Milliseconds(deadline - SteadyNow());
   return left_ms > 0 && poll(&entry, 1, static_cast<int>(left_ms)) == 1;
 }
 
@@ -168,7 +168,7 @@ void UartDevice::SendOutput() {
 }
 
 void UartDevice::SendRemainingOutput() {
-  const absl::Time deadline = absl::Now() + kLastOutputTimeout;
+  const absl::Time deadline = SteadyNow() + kLastOutputTimeout;
   while (true) {
     BeginEvent();
     output_is_blocked_ = false;

@@ -7,8 +7,8 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/errno_status.h"
+#include "base/steady_time.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -117,12 +117,12 @@ bool IoRing::Reap(Result& result) {
 }
 
 bool IoRing::Drain(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   while (in_flight_ != 0) {
     Submit();
     Result result;
     if (Reap(result)) continue;
-    const absl::Duration left = deadline - absl::Now();
+    const absl::Duration left = deadline - SteadyNow();
     if (left <= absl::ZeroDuration()) return false;
     __kernel_timespec wait{};
     wait.tv_sec = absl::ToInt64Seconds(left);

@@ -55,9 +55,9 @@ def describe():
     }
 
 
-def build(labels):
+def build(labels, flags=()):
     """Builds Bazel targets and returns their files, in the same order."""
-    command = ["bazel", "build", "--show_result=0", "--noshow_progress", *labels]
+    command = ["bazel", "build", "--show_result=0", "--noshow_progress", *flags, *labels]
     if shutil.which("bazel") is None:
         raise BenchError("bazel is not installed: run tools/setup bench")
     result = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,

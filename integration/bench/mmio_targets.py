@@ -36,7 +36,7 @@ class Target:
         return output
 
 
-class _Qemu(Target):
+class QemuTarget(Target):
     def _command(self, arguments, cmdline):
         return [
             host.find_program("qemu-system-x86_64", "qemu-system-x86"),
@@ -49,7 +49,7 @@ class _Qemu(Target):
         ]
 
 
-class QemuEdu(_Qemu):
+class QemuEdu(QemuTarget):
     name = "qemu-in-process"
     description = "QEMU, device `edu` inside its process"
     guest_options = "vendor=0x1234 device=0x11e8 bar=0 read=0x00 write=0x04"
@@ -59,7 +59,7 @@ class QemuEdu(_Qemu):
         return self._finish(argv, run(argv, timeout_s), _QEMU_PASSED)
 
 
-class QemuMultiProcess(_Qemu):
+class QemuMultiProcess(QemuTarget):
     name = "qemu-multi-process"
     description = "QEMU, device `lsi53c895a` in a process of its own (x-remote)"
     # DSA, a plain data register.

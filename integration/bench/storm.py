@@ -5,7 +5,9 @@ on /dev/kvm; every completed write must be on the disk afterwards, every complet
 a Debian guest with console, disk and entropy source, in the testbed where this machine's KVM cannot
 run it; no request may fail, no byte be wrong, its kernel log must stay clean and its uptime unbroken.
 
-A stall is the time from a kill to the first request completed after it. Exit code 1 if anything was
+A stall is the time from a kill to the first request completed after it. Kills that follow each other
+closely hit successors while they start, and make one long stall of several: for the time that one
+recovery takes, keep them apart (--min-interval 100ms --max-interval 200ms). Exit code 1 if anything was
 lost, doubled or wrong.
 """
 import json
@@ -25,11 +27,14 @@ def add_arguments(parser):
     parser.add_argument("--kills", type=int, default=200, metavar="N",
                         help="device processes to kill (default: %(default)s)")
     parser.add_argument("--guest", choices=["bare-metal", "linux"], default="bare-metal")
-    parser.add_argument("--way", choices=["kill", "stop", "all"], default="kill",
-                        help="SIGKILL or SIGSTOP to the disk's process, or SIGKILL to all at once")
+    parser.add_argument("--way", choices=["kill", "stop", "all", "upgrade"], default="kill",
+                        help="SIGKILL or SIGSTOP to the disk's process, SIGKILL to all at once, or "
+                             "replacing the disk's process by another version, with refused ones "
+                             "between")
     parser.add_argument("--spare", action="store_true", help="with a warm spare for each device")
+    parser.add_argument("--min-interval", default="0", metavar="TIME")
     parser.add_argument("--max-interval", default=None, metavar="TIME",
-                        help="between two kills, at random from 0 (default: 40ms; linux: 300ms)")
+                        help="between two kills, at random (default: 0 to 40ms; linux: to 300ms)")
     parser.add_argument("--guest-options", default="", metavar="OPTION,...",
                         help="of disk_storm: depth=1, indirect=1, event_index=1, ...")
     parser.add_argument("--check", action="store_true", help="exit with 3 if an aim is missed")
@@ -46,7 +51,8 @@ def _command(args):
     runfiles = program + ".runfiles"
     interval = args.max_interval or ("300ms" if args.guest == "linux" else "40ms")
     command = [program, "--guest=" + args.guest, "--way=" + args.way, "--kills=%d" % args.kills,
-               "--max_interval=" + interval, "--guest_options=" + args.guest_options]
+               "--min_interval=" + args.min_interval, "--max_interval=" + interval,
+               "--guest_options=" + args.guest_options]
     if args.spare:
         command.append("--spare")
     command = ["env", "TEST_SRCDIR=" + runfiles, *command]
@@ -71,7 +77,8 @@ def run(args):
     print("%s, %d CPUs, Linux %s; %s guest, %s%s" % (
         facts["cpu"], facts["cpus"], facts["kernel"], args.guest,
         {"kill": "SIGKILL to the disk's process", "stop": "SIGSTOP to the disk's process",
-         "all": "SIGKILL to all device processes"}[args.way],
+         "all": "SIGKILL to all device processes",
+         "upgrade": "the disk's process replaced by another version"}[args.way],
         ", with a warm spare" if args.spare else ""))
     print()
     rows = [["processes hit", report["kills"]], ["requests completed", report["requests"]],

@@ -71,8 +71,11 @@ absl::Status VmClient::Resume() const {
 absl::StatusOr<v1::Device> VmClient::GetDevice(const std::string& name) const {
   return Call(*stub_, &Stub::GetDevice, Named<v1::GetDeviceRequest>(name));
 }
-absl::StatusOr<v1::Device> VmClient::RestartDevice(const std::string& name) const {
-  return Call(*stub_, &Stub::RestartDevice, Named<v1::RestartDeviceRequest>(name));
+absl::StatusOr<v1::Device> VmClient::RestartDevice(const std::string& name,
+                                                   const std::string& binary) const {
+  auto request = Named<v1::RestartDeviceRequest>(name);
+  request.set_binary(binary);
+  return Call(*stub_, &Stub::RestartDevice, request);
 }
 absl::StatusOr<v1::Device> VmClient::ResetDevice(const std::string& name) const {
   return Call(*stub_, &Stub::ResetDevice, Named<v1::ResetDeviceRequest>(name));

@@ -27,7 +27,9 @@ class VmClient {
   absl::Status Pause() const;
   absl::Status Resume() const;
   absl::StatusOr<v1::Device> GetDevice(const std::string& name) const;
-  absl::StatusOr<v1::Device> RestartDevice(const std::string& name) const;
+  // `binary`: empty for the one that it has.
+  absl::StatusOr<v1::Device> RestartDevice(const std::string& name,
+                                           const std::string& binary = "") const;
   absl::StatusOr<v1::Device> ResetDevice(const std::string& name) const;
   absl::StatusOr<v1::Device> StopDevice(const std::string& name) const;
   absl::StatusOr<v1::Device> StartDevice(const std::string& name) const;

@@ -4,12 +4,25 @@
 
 #include <algorithm>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 namespace bulkhead::integration {
+namespace {
+
+constexpr uint64_t kUpgradesPerMisfit = 5;
+
+}  // namespace
 
 Killer::Killer(const VmProcess& vm, const KillerOptions& options, uint64_t limit)
-    : vm_(vm), options_(options), limit_(limit), random_(options.seed) {
+    : vm_(vm),
+      options_(options),
+      limit_(limit),
+      random_(options.seed),
+      client_(options.way == KillerOptions::Way::kUpgrade
+                  ? std::make_unique<VmClient>(options.upgrade.control_socket)
+                  : nullptr) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -23,13 +36,53 @@ void Killer::Run() {
     const double spread = absl::ToDoubleSeconds(options_.max_interval - options_.min_interval);
     std::uniform_real_distribution<double> more(0, std::max(spread, 1e-9));
     absl::SleepFor(options_.min_interval + absl::Seconds(more(random_)));
-    Strike();
+    if (client_ != nullptr) {
+      Upgrade();
+    } else {
+      Strike();
+    }
+  }
+}
+
+void Killer::Upgrade() {
+  const KillerOptions::Upgrade& upgrade = options_.upgrade;
+  const uint64_t number = upgrades_tried_++;
+  if (!upgrade.misfits.empty() && number % kUpgradesPerMisfit == kUpgradesPerMisfit - 1) {
+    TryMisfit(upgrade.misfits[number / kUpgradesPerMisfit % upgrade.misfits.size()]);
+  }
+  const std::string& version = upgrade.versions[number % upgrade.versions.size()];
+  const absl::StatusOr<v1::Device> device = client_->RestartDevice(upgrade.device, version);
+  if (!device.ok()) {
+    problems_.push_back(absl::StrCat("an upgrade failed: ", device.status().ToString()));
+  } else if (device->binary() != version) {
+    problems_.push_back(absl::StrCat(device->binary(), " serves after an upgrade to ", version));
+  }
+  ++hits_;
+}
+
+void Killer::TryMisfit(const std::string& binary) {
+  const std::string& name = options_.upgrade.device;
+  const absl::StatusOr<v1::Device> before = client_->GetDevice(name);
+  const absl::Status refusal = client_->RestartDevice(name, binary).status();
+  const absl::StatusOr<v1::Device> after = client_->GetDevice(name);
+  if (!absl::IsFailedPrecondition(refusal)) {
+    problems_.push_back(absl::StrCat("an upgrade to ", binary, ": ", refusal.ToString()));
+  }
+  if (!before.ok() || !after.ok() || before->pid() != after->pid() ||
+      before->generation() != after->generation() || before->binary() != after->binary() ||
+      after->state() != v1::Device::RUNNING) {
+    problems_.push_back(absl::StrCat("a refused upgrade to ", binary, " changed something"));
   }
 }
 
 void Killer::Strike() {
   std::vector<pid_t> targets;
-  for (const VmProcess::Child& child : vm_.Children()) {
+  const std::vector<VmProcess::Child> children = vm_.Children();
+  std::erase_if(hit_, [&](pid_t pid) {
+    return std::none_of(children.begin(), children.end(),
+                        [&](const VmProcess::Child& child) { return child.pid == pid; });
+  });
+  for (const VmProcess::Child& child : children) {
     const bool wanted = options_.names.empty() ||
                         std::count(options_.names.begin(), options_.names.end(), child.name) != 0;
     // One that has just been forked still has the vmm's name; a dead one has none.

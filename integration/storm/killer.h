@@ -5,6 +5,7 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <memory>
 #include <random>
 #include <set>
 #include <string>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "integration/harness/vm_client.h"
 #include "integration/harness/vm_process.h"
 
 namespace bulkhead::integration {
@@ -22,6 +24,7 @@ struct KillerOptions {
     kKill,     // SIGKILL
     kStop,     // SIGSTOP: the process hangs until somebody notices
     kKillAll,  // SIGKILL to all that live, at once
+    kUpgrade,  // replaced by a client of the VM, as `upgrade` says
   };
   Way way = Way::kKill;
   // The binaries whose processes are chosen from; empty: all.
@@ -30,10 +33,18 @@ struct KillerOptions {
   absl::Duration min_interval = absl::ZeroDuration();
   absl::Duration max_interval = absl::Milliseconds(40);
   uint64_t seed = 1;
+  struct Upgrade {
+    std::string control_socket = {};
+    std::string device = {};
+    std::vector<std::string> versions = {};  // binaries to change to, in turn
+    // Binaries that must be refused, in turn, now and then; then nothing may have changed.
+    std::vector<std::string> misfits = {};
+  };
+  Upgrade upgrade = {};
 };
 
 // Hits device processes of a VM at random moments, each process once at most, on a thread of its
-// own, until it is stopped or `limit` processes were hit.
+// own, until it is stopped or `limit` processes were hit (or replaced).
 class Killer {
  public:
   // `vm` is borrowed; only its Children() is used.
@@ -43,16 +54,23 @@ class Killer {
   // How many processes were hit so far.
   uint64_t hits() const { return hits_.load(); }
   void Stop();
+  // After Stop(): what should not have been, of upgrades that failed or were wrongly accepted.
+  const std::vector<std::string>& problems() const { return problems_; }
 
  private:
   void Run();
   void Strike();
+  void Upgrade();
+  void TryMisfit(const std::string& binary);
 
   const VmProcess& vm_;
   const KillerOptions options_;
   const uint64_t limit_;
   std::mt19937_64 random_;
-  std::set<pid_t> hit_;  // ends as a set of the VM's dead: process numbers are not used again soon
+  std::set<pid_t> hit_;  // and still there: numbers are used again after some thousand kills
+  const std::unique_ptr<VmClient> client_;  // for upgrades
+  uint64_t upgrades_tried_ = 0;
+  std::vector<std::string> problems_;
   std::atomic<uint64_t> hits_{0};
   std::atomic<bool> stopping_{false};
   std::thread thread_;  // last: it uses all of the above

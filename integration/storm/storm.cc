@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <array>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -24,7 +26,7 @@ namespace {
 
 constexpr uint32_t kBlockBytes = 4096;
 constexpr uint32_t kBlocks = 256;   // as disk_storm has by default
-constexpr size_t kMaxStalls = 256;  // as many as disk_storm keeps
+constexpr uint64_t kMaxStalls = 8192;  // as many as disk_storm keeps
 constexpr absl::Duration kStartTimeout = absl::Seconds(60);
 
 // A file that goes with its scope.
@@ -54,7 +56,7 @@ class ScratchFile {
 // Supervision as a storm needs it: a hang is noticed soon, and no number of ends is too many.
 std::string Supervision(const StormOptions& options) {
   return absl::StrCat(
-      "  restart { max_crashes: -1 min_backoff: \"1ms\" max_backoff: \"20ms\" }\n"
+      "  restart { max_crashes: -1 min_backoff: \"1ms\" max_backoff: \"1ms\" }\n"
       "  heartbeat { interval: \"200ms\" misses: 5 }\n"
       "  access_timeout: \"120s\"\n",
       options.spare ? "  spare: true\n" : "");
@@ -68,6 +70,25 @@ std::string DeviceText(const StormOptions& options, const std::string& name,
 
 std::string DiskResource(const std::string& path) {
   return absl::StrCat("  resources { name: \"disk\" file { path: \"", path, "\" } }\n");
+}
+
+// The control socket of the storm's VM, beside its configuration.
+std::string SocketOf(const ScratchFile& config) { return config.path() + ".sock"; }
+
+// Two versions of the disk's service, and two binaries that are none. `copy` is the second version.
+absl::StatusOr<KillerOptions> WithUpgrades(KillerOptions killer, const ScratchFile& config,
+                                           const ScratchFile& copy) {
+  const std::string binary = DataFile("devices/virtio_blk/virtio_blk");
+  std::error_code error;
+  std::filesystem::copy_file(binary, copy.path(), std::filesystem::copy_options::overwrite_existing,
+                             error);
+  if (error) return absl::InternalError(absl::StrCat("cannot copy ", binary, ": ", error.message()));
+  std::filesystem::permissions(copy.path(), std::filesystem::perms::owner_all, error);
+  killer.upgrade = {.control_socket = SocketOf(config),
+                    .device = "disk0",
+                    .versions = {copy.path(), binary},
+                    .misfits = {DataFile("devices/virtio_rng/virtio_rng"), "/bin/false"}};
+  return killer;
 }
 
 std::string ConsoleDevice(const StormOptions& options) {
@@ -128,6 +149,8 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
   ASSIGN_OR_RETURN(const ScratchFile disk,
                    ScratchFile::Create("disk.img", uint64_t{kBlocks} * kBlockBytes));
   ASSIGN_OR_RETURN(const ScratchFile config, ScratchFile::Create("vm.textproto", 0));
+  ASSIGN_OR_RETURN(const ScratchFile copy, ScratchFile::Create("virtio_blk", 0));
+  ASSIGN_OR_RETURN(const KillerOptions disturbance, WithUpgrades(options.killer, config, copy));
   // Until the guest is told to end, by a key: how much it does in a given time differs a lot.
   std::string orders = absl::StrCat("run=disk_storm until_key=1 stalls=",
                                     std::min<uint64_t>(options.kills, kMaxStalls));
@@ -140,17 +163,18 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
                                              DiskResource(disk.path()));
 
   ASSIGN_OR_RETURN(const std::unique_ptr<VmProcess> vm,
-                   VmProcess::Start({"--config=" + config.path(), "--control=none"}));
+                   VmProcess::Start({"--config=" + config.path(), "--control=" + SocketOf(config)}));
   RETURN_IF_ERROR(vm->WaitForOutput("storm begins", kStartTimeout).status());
   const absl::Time begin = absl::Now();
   StormReport report;
-  Killer killer(*vm, options.killer, options.kills);
+  Killer killer(*vm, disturbance, options.kills);
   while (killer.hits() < options.kills) {
     if (absl::Now() - begin > options.time_limit) {
       return absl::DeadlineExceededError(absl::StrCat("only ", killer.hits(), " kills in ",
                                                       absl::FormatDuration(options.time_limit),
                                                       "\n", vm->log()));
     }
+    options.on_progress(killer.hits());
     // Reads on, so that nothing waits for us; and notices if the guest ends early.
     const absl::Status ended = vm->WaitForOutput("BULKHEAD-", absl::Milliseconds(100)).status();
     if (!absl::IsDeadlineExceeded(ended)) {
@@ -160,6 +184,7 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
     }
   }
   killer.Stop();
+  report.problems = killer.problems();
   report.kills = killer.hits();
   report.duration = absl::Now() - begin;
   RETURN_IF_ERROR(vm->Type("q"));
@@ -196,13 +221,15 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
 absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
   ASSIGN_OR_RETURN(const ScratchFile disk, ScratchFile::Create("disk.img", 32 << 20));
   ASSIGN_OR_RETURN(const ScratchFile config, ScratchFile::Create("vm.textproto", 0));
+  ASSIGN_OR_RETURN(const ScratchFile copy, ScratchFile::Create("virtio_blk", 0));
+  ASSIGN_OR_RETURN(const KillerOptions disturbance, WithUpgrades(options.killer, config, copy));
   std::ofstream(config.path()) << ConsoleDevice(options)
                                << DeviceText(options, "disk0", "virtio_blk",
                                              DiskResource(disk.path()))
                                << DeviceText(options, "rng0", "virtio_rng", "");
   ASSIGN_OR_RETURN(const std::unique_ptr<GuestShell> guest,
                    GuestShell::Boot({"--config=" + config.path(), "--memory=256M", "--cpus=2",
-                                     "--control=none"}));
+                                     "--control=" + SocketOf(config)}));
   RETURN_IF_ERROR(guest
                       ->Run("diskstorm /dev/vda 4 256 > /tmp/storm 2>&1 & storm=$!; "
                             "while ! grep -q running /tmp/storm; do sleep 0.1; done")
@@ -212,13 +239,14 @@ absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
   const absl::Time begin = absl::Now();
   StormReport report;
   {
-    Killer killer(guest->vm(), options.killer, options.kills);
+    Killer killer(guest->vm(), disturbance, options.kills);
     while (killer.hits() < options.kills) {
       if (absl::Now() - begin > options.time_limit) {
         return absl::DeadlineExceededError(absl::StrCat("only ", killer.hits(), " kills in ",
                                                         absl::FormatDuration(options.time_limit),
                                                         "\n", guest->vm().log()));
       }
+      options.on_progress(killer.hits());
       // The console and the entropy source are used all the while, too.
       ASSIGN_OR_RETURN(
           const std::string entropy,
@@ -229,6 +257,8 @@ absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
       if (echoed != line) report.problems.push_back("the console gave back: " + echoed);
     }
     killer.Stop();
+    report.problems.insert(report.problems.end(), killer.problems().begin(),
+                           killer.problems().end());
     report.kills = killer.hits();
   }
   report.duration = absl::Now() - begin;

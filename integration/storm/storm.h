@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,11 +15,13 @@ namespace bulkhead::integration {
 
 // A guest that works without a pause and checks every byte, while its device processes are killed.
 struct StormOptions {
-  uint64_t kills = 20;  // at least so many, then the guest may end
-  KillerOptions killer = {};
+  uint64_t kills = 20;  // processes hit, at least; then the guest may end
+  KillerOptions killer = {};  // of kUpgrade, `upgrade` is filled in: the disk's service changes
   bool spare = false;                           // a warm spare for each device
   std::vector<std::string> guest_options = {};  // bare metal: of the program disk_storm, "depth=4"
   absl::Duration time_limit = absl::Minutes(5);
+  // Called now and then, with the processes hit so far.
+  std::function<void(uint64_t)> on_progress = [](uint64_t) {};
 };
 
 struct StormReport {
@@ -26,8 +29,8 @@ struct StormReport {
   uint64_t requests = 0;  // that the guest completed
   uint64_t failed = 0;    // requests with an error
   uint64_t wrong_bytes = 0;
-  // Bare metal: the longest times without any completion, falling, at most one a kill: from a kill
-  // to the first request completed after it.
+  // Bare metal: as many times without any completion as there were kills, the longest ones: from a
+  // kill to the first request completed after it. Falling; of many, a sample with equal distances.
   std::vector<absl::Duration> stalls;
   absl::Duration longest_stall;
   absl::Duration duration;

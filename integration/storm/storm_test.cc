@@ -30,6 +30,12 @@ TEST(LinuxStormTest, TheDiskServiceIsKilled) {
   ExpectGood(RunLinuxStorm(options), options.kills);
 }
 
+TEST(LinuxStormTest, TheDiskServiceIsUpgraded) {
+  StormOptions options{.kills = 10};
+  options.killer = {.way = Way::kUpgrade, .names = {}, .max_interval = absl::Milliseconds(200)};
+  ExpectGood(RunLinuxStorm(options), options.kills);
+}
+
 TEST(LinuxStormTest, AllServicesAreKilledAtOnce) {
   StormOptions options{.kills = 15};
   options.killer = {.way = Way::kKillAll,
@@ -69,6 +75,12 @@ TEST(BareMetalStormTest, TheDiskServiceHangs) {
   StormOptions options{.kills = 5};
   options.killer = {
       .way = Way::kStop, .names = {"virtio_blk"}, .max_interval = absl::Milliseconds(300)};
+  ExpectGood(RunBareMetalStorm(options), options.kills);
+}
+
+TEST(BareMetalStormTest, TheDiskServiceIsUpgraded) {
+  StormOptions options{.kills = 100};
+  options.killer = {.way = Way::kUpgrade, .names = {}, .max_interval = absl::Milliseconds(20)};
   ExpectGood(RunBareMetalStorm(options), options.kills);
 }
 

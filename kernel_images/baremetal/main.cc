@@ -29,6 +29,7 @@ constexpr Program kPrograms[] = {
     {"idle", RunIdle},
     {"ticker", RunTicker},
     {"bench_mmio", RunBenchMmio},
+    {"bench_block", RunBenchBlock},
 };
 
 bool Equal(const char* a, const char* b) {

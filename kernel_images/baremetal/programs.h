@@ -24,6 +24,7 @@ void RunConsoleStorm();
 void RunIdle();
 void RunTicker();
 void RunBenchMmio();
+void RunBenchBlock();
 
 }  // namespace bulkhead::guest
 

@@ -21,6 +21,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "vmm/config/supervision.h"
 #include "vmm/memory/guest_layout.h"
 
@@ -154,10 +155,10 @@ absl::StatusOr<UniqueFd> Validator::OpenFile(const std::string& field, const std
   struct flock whole = {};
   whole.l_type = read_only ? F_RDLCK : F_WRLCK;
   whole.l_whence = SEEK_SET;
-  const absl::Time deadline = absl::Now() + kLockTimeout;
+  const absl::Time deadline = SteadyNow() + kLockTimeout;
   while (fcntl(fd.get(), F_OFD_SETLK, &whole) != 0) {
     if (errno == EINTR) continue;
-    if ((errno == EAGAIN || errno == EACCES) && absl::Now() < deadline) {
+    if ((errno == EAGAIN || errno == EACCES) && SteadyNow() < deadline) {
       absl::SleepFor(kLockRetryInterval);
       continue;
     }

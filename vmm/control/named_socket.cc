@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "base/unique_fd.h"
 #include "proto/control_socket.h"
 
@@ -46,11 +47,11 @@ absl::StatusOr<UniqueFd> OpenDirectory(const std::string& directory) {
 // Between looking whether a socket is alive and taking its place nobody else may do the same.
 // The lock goes with the descriptor.
 absl::Status Lock(int directory_fd, const std::string& directory) {
-  const absl::Time deadline = absl::Now() + kLockTimeout;
+  const absl::Time deadline = SteadyNow() + kLockTimeout;
   while (flock(directory_fd, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) return ErrnoToStatus(errno, absl::StrCat("locking ", directory));
-    if (absl::Now() >= deadline) {
+    if (SteadyNow() >= deadline) {
       return absl::DeadlineExceededError(
           absl::StrCat("another process holds the lock of '", directory, "'"));
     }

@@ -10,12 +10,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "base/release_startup_pages.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "vmm/machine/machine.h"
 
 namespace bulkhead::vmm {
@@ -109,7 +109,7 @@ void Machine::FollowGuest(const VmEnd& end, const OutsideEnd& outside) {
 }
 
 absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside) {
-  const absl::Time begin = absl::Now();
+  const absl::Time begin = SteadyNow();
   state_.SetRebooting(reason);
   RETURN_IF_ERROR(platform()->vcpus().Stop(kVcpuStopTimeout));
 
@@ -141,7 +141,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   RETURN_IF_ERROR(Start());
   ReleaseStartupPages();
   LogDebug(absl::StrCat("the guest asked for a reset and boots again, after ",
-                        absl::FormatDuration(absl::Now() - begin)));
+                        absl::FormatDuration(SteadyNow() - begin)));
   return absl::OkStatus();
 }
 

@@ -5,14 +5,14 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "base/steady_time.h"
 #include "base/write_now.h"
 #include "vmm/remote_device/printable.h"
 
 namespace bulkhead::vmm {
 
 DeviceLog::DeviceLog(absl::string_view device_name, int output)
-    : prefix_(absl::StrCat(device_name, "| ")), output_(output), allowance_time_(absl::Now()) {
+    : prefix_(absl::StrCat(device_name, "| ")), output_(output), allowance_time_(SteadyNow()) {
   static_assert(kMaxLineBytes + 512 <= PIPE_BUF);  // with prefix and a note of lost lines
 }
 
@@ -52,7 +52,7 @@ void DeviceLog::EndLine() {
 }
 
 bool DeviceLog::TakeAllowance() {
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   const double seconds = std::max(absl::ToDoubleSeconds(now - allowance_time_), 0.0);
   allowance_time_ = now;
   allowance_ = std::min(allowance_ + seconds * kLinesPerSecond, kBurstLines);

@@ -15,7 +15,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/clock.h"
 #include "base/errno_status.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
@@ -151,11 +150,10 @@ absl::StatusOr<DeviceDescription> DeviceProcess::Describe(ControlCall& call) {
 }
 
 absl::Status DeviceProcess::Attach(const DeviceEndpoints::Offer& offer, absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
   RETURN_IF_ERROR(SendSocketMessage(attach_socket_.get(), offer.request.SerializeAsString(),
                                     offer.descriptors));
   const absl::StatusOr<SocketMessage> message =
-      ReceiveSocketMessage(attach_socket_.get(), kMaxReplyBytes, deadline);
+      ReceiveSocketMessage(attach_socket_.get(), kMaxReplyBytes, timeout);
   if (!message.ok()) return AsDeviceError(message.status());
   v1::AttachReply reply;
   if (!reply.ParseFromString(message->bytes)) {

@@ -9,10 +9,10 @@
 #include <array>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -106,8 +106,8 @@ void ProcessMonitor::HandleEvent(uint64_t key) {
 
 void ProcessMonitor::EndAll() {
   for (const auto& [id, process] : processes_) process->Kill();
-  const absl::Time deadline = absl::Now() + kEndTimeout;
-  while (!processes_.empty() && absl::Now() < deadline) {
+  const absl::Time deadline = SteadyNow() + kEndTimeout;
+  while (!processes_.empty() && SteadyNow() < deadline) {
     epoll_event event;
     if (epoll_wait(epoll_.get(), &event, 1, 100) == 1) HandleEvent(event.data.u64);
   }

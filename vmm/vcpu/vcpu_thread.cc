@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/errno_status.h"
+#include "base/steady_time.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -145,9 +145,10 @@ void VcpuThread::Kick() {
 
 bool VcpuThread::KickUntil(bool (*reached)(State), absl::Time deadline) {
   while (!reached(state_)) {
-    if (absl::Now() >= deadline) return false;
+    const absl::Duration left = deadline - SteadyNow();
+    if (left <= absl::ZeroDuration()) return false;
     Kick();
-    changed_.WaitWithDeadline(&mutex_, std::min(deadline, absl::Now() + kKickInterval));
+    changed_.WaitWithTimeout(&mutex_, std::min(left, kKickInterval));
   }
   return true;
 }

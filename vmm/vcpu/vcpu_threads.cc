@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/log.h"
+#include "base/steady_time.h"
 #include "vmm/vcpu/exit_handler.h"
 
 namespace bulkhead::vmm {
@@ -50,7 +50,7 @@ absl::Status VcpuThreads::Start() {
 }
 
 absl::Status VcpuThreads::Pause(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   // In this order: whoever finds its access cancelled also finds the request, and parks.
   for (const auto& thread : threads_) thread->RequestPause();
   waits_.cancel();
@@ -75,7 +75,7 @@ bool VcpuThreads::ParkWhilePaused(uint32_t vcpu) {
 
 absl::Status VcpuThreads::Stop(absl::Duration timeout) {
   if (!started_) return absl::OkStatus();
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   for (const auto& thread : threads_) thread->RequestStop();
   waits_.cancel();
   for (const auto& thread : threads_) {

@@ -12,7 +12,8 @@
 //   depth=N           in flight at once, 1 to 21 (16)
 //   blocks=N          how many blocks of 4 KiB are used, at most 4096 (256)
 //   seed=N            of the sequence of requests (1)
-//   stalls=N          how many of the longest pauses to print, at most 256 (0)
+//   stalls=N          how many of the longest pauses to keep, at most 8192 (0). Printed are 256 at
+//                     most, from the longest on and equally far apart in their order
 //   indirect=1, event_index=1  negotiate these features too (0)
 
 #include <stdint.h>
@@ -41,7 +42,8 @@ constexpr uint32_t kSectorsPerBlock = 8;
 constexpr uint32_t kMaxBlocks = 4096;
 constexpr uint32_t kDescriptorsPerSlot = 3;
 constexpr uint32_t kMaxDepth = Virtqueue::kMaxSize / kDescriptorsPerSlot;
-constexpr uint32_t kMaxStalls = 256;
+constexpr uint32_t kMaxStalls = 8192;
+constexpr uint32_t kMaxStallsPrinted = 256;
 constexpr uint32_t kNoBlock = ~0u;
 
 // The UART, for until_key. Its other end sends once it is asked to.
@@ -284,7 +286,10 @@ void RunDiskStorm() {
     sum = sum * 31 + versions[i];
     if (versions[i] > newest) newest = versions[i];
   }
-  for (uint32_t i = 0; i < stalls_kept; ++i) Print("stall ", stalls[i], "\n");
+  const uint32_t printed = stalls_kept < kMaxStallsPrinted ? stalls_kept : kMaxStallsPrinted;
+  for (uint32_t i = 0; i < printed; ++i) {
+    Print("stall ", stalls[uint64_t{i} * stalls_kept / printed], "\n");
+  }
   Print("storm ends: requests ", done, " cycles ", cycles, " newest ", newest, " versions ", sum,
         "\n");
   device.Reset();

@@ -1,0 +1,91 @@
+"""Machines with one virtio disk each, on which the same guest program measures requests."""
+import os
+import shutil
+import tempfile
+import time
+
+from integration.bench import host
+from integration.bench.mmio_targets import GUEST, UART, VMM, QemuTarget, Target
+from integration.bench.processes import Background, BenchError, run
+
+DISK = "//devices/virtio_blk:virtio_blk"
+_VMM_POWERED_OFF = 0
+_QEMU_PASSED = 33
+_LIMIT_S = 10
+
+
+class Vmm(Target):
+    name = "vmm"
+    description = "our VMM, the disk in a process of its own"
+    labels = (VMM, UART, DISK)
+
+    def binary(self):
+        return self._files[DISK]
+
+    def run(self, cmdline, disk, timeout_s):
+        argv = [
+            self._files[VMM], "--kernel=" + self._guest, "--cmdline=" + cmdline, "--memory=64M",
+            "--no-reboot", "--control=none",
+            "--device-dir=" + os.path.dirname(self._files[UART]),
+            "--device=name=disk,binary=%s,file:disk=%s" % (self.binary(), disk),
+        ]
+        return self._finish(argv, run(argv, timeout_s), _VMM_POWERED_OFF)
+
+
+class VmmWithoutLog(Vmm):
+    name = "vmm-no-record"
+    description = "the same without the record of requests in flight: for this benchmark only"
+
+    def __init__(self, files):
+        super().__init__(files)
+        self._folder = tempfile.TemporaryDirectory(prefix="bulkhead-bench-")
+        self._binary = os.path.join(self._folder.name, "virtio_blk")
+        built, = host.build([DISK], ["--define=in_flight_log=none"])
+        shutil.copy(built, self._binary)
+        host.build([DISK])  # what lies there is what it is otherwise
+
+    def binary(self):
+        return self._binary
+
+
+class QemuInProcess(QemuTarget):
+    name = "qemu-in-process"
+    description = "QEMU, virtio-blk inside its process, an I/O thread of its own"
+
+    def run(self, cmdline, disk, timeout_s):
+        argv = self._command([
+            "-machine", "q35", "-m", "256M", "-object", "iothread,id=io",
+            "-drive", "file=%s,if=none,id=disk,format=raw,cache=writeback,aio=io_uring" % disk,
+            "-device", "virtio-blk-pci,drive=disk,iothread=io,disable-legacy=on"], cmdline)
+        return self._finish(argv, run(argv, timeout_s), _QEMU_PASSED)
+
+
+class QemuVhostUser(QemuTarget):
+    name = "qemu-vhost-user"
+    description = "QEMU, vhost-user-blk, served by qemu-storage-daemon"
+
+    def run(self, cmdline, disk, timeout_s):
+        with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
+            path = os.path.join(folder, "vhost.sock")
+            daemon = [
+                host.find_program("qemu-storage-daemon", "qemu-system-common"),
+                "--blockdev", "driver=file,node-name=file,filename=%s,aio=io_uring" % disk,
+                "--blockdev", "driver=raw,node-name=disk,file=file",
+                "--export", "type=vhost-user-blk,id=export,node-name=disk,writable=on,"
+                            "addr.type=unix,addr.path=" + path,
+            ]
+            argv = self._command([
+                "-object", "memory-backend-memfd,id=ram,size=256M,share=on",
+                "-machine", "q35,memory-backend=ram", "-m", "256M",
+                "-chardev", "socket,id=disk,path=" + path,
+                "-device", "vhost-user-blk-pci,chardev=disk,disable-legacy=on"], cmdline)
+            with Background(daemon):
+                deadline = time.monotonic() + _LIMIT_S
+                while not os.path.exists(path):
+                    if time.monotonic() > deadline:
+                        raise BenchError("qemu-storage-daemon did not come up")
+                    time.sleep(0.02)
+                return self._finish(argv, run(argv, timeout_s), _QEMU_PASSED)
+
+
+ALL = (Vmm, VmmWithoutLog, QemuInProcess, QemuVhostUser)
