@@ -123,7 +123,16 @@ absl::Status DeviceHost::Start(DeviceModel& model) {
 }
 
 absl::Status DeviceHost::GoOnFrom(const std::optional<DurableState::Loaded>& left) {
-  if (left.has_value()) function_state_ = left->record.function_state;
+  if (left.has_value()) {
+    // What was saved held when the requests that are still in the ring were sent. But a guest that
+    // has forbidden DMA meanwhile, without anybody there to hear it, must be obeyed at once.
+    const uint64_t state =
+        left->record.function_state & (function_state_ | ~kFunctionStateBusMaster);
+    state_changed_ |= state != left->record.function_state;
+    function_state_ = state;
+    model_is_held_ = true;
+    model_->SetServing(false);
+  }
   // The lines first: what the model raises again goes by the state that held.
   if (is_pci_) interrupts_.OnFunctionState(ToFunctionState(function_state_));
   CRASH_POINT("attach_before_restore");
@@ -169,17 +178,26 @@ absl::Status DeviceHost::Run(int attach_socket) {
   if (mode_ == Mode::kServing) {
     // The vmm asked this process to end: what the guest has sent takes effect all the same.
     ServeRequests(ring_slots_);
+    if (model_is_held_) ReleaseModel();
     ServeDoorbells();
   }
   return *std::move(end_);
 }
 
+void DeviceHost::ReleaseModel() {
+  if (!ServeRequestsSentSoFar()) return;
+  model_is_held_ = false;
+  model_->SetServing(true);
+  AfterCallback();
+}
+
 void DeviceHost::ServeOnce() {
   ServeRequests(ring_slots_);
+  if (model_is_held_) ReleaseModel();
   ServeDoorbells();
   if (!any_rung_ && letter_ != nullptr) ActOnLetter();
   if (mode_ != Mode::kServing || has_mail_) return;
-  if (any_rung_ || letter_ != nullptr) {
+  if (any_rung_ || letter_ != nullptr || model_is_held_) {
     // A request is missing that another vCPU's thread is just sending: let it run.
     CheckEvents();
     sched_yield();
@@ -263,7 +281,7 @@ bool DeviceHost::ServeRequestsSentSoFar() {
 }
 
 void DeviceHost::ServeDoorbells() {
-  if (!any_rung_ || !ServeRequestsSentSoFar()) return;
+  if (!any_rung_ || model_is_held_ || !ServeRequestsSentSoFar()) return;
   any_rung_ = false;
   for (size_t i = 0; i < rung_.size(); ++i) {
     if (!rung_[i]) continue;

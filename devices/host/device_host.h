@@ -97,6 +97,8 @@ class DeviceHost final : public DeviceServices {
   void TellFunctionState();
 
   void ServeOnce();
+  // Lets a model that is held back serve, if all requests that were sent so far are applied.
+  void ReleaseModel();
   // Applies the requests that are in the ring, `limit` at most. How many.
   uint32_t ServeRequests(uint32_t limit);
   // The effect of one request on the model: what it is answered with.
@@ -152,6 +154,8 @@ class DeviceHost final : public DeviceServices {
   bool state_changed_ = false;  // since the last save
   std::vector<bool> rung_;      // by doorbell: to be served
   bool any_rung_ = false;
+  // Not SetServing() yet, lest it overtake requests that wait in the ring since nobody served.
+  bool model_is_held_ = false;
   bool asleep_ = false;
   uint32_t requests_since_check_ = 0;  // since descriptors were last looked at
 

@@ -56,6 +56,7 @@ void DeviceHost::OpenLetter() {
         return;
       }
       mode_ = Mode::kQuiescing;
+      model_is_held_ = false;
       model_->SetServing(false);
       return;
     case Command::kResume:
@@ -115,7 +116,7 @@ void DeviceHost::FinishQuiesce() {
 
 void DeviceHost::Resume() {
   mode_ = Mode::kServing;
-  model_->SetServing(true);
+  model_is_held_ = true;
   // The model may have let one pass while it was not serving.
   RingAllDoorbells();
 }

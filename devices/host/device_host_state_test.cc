@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/event_fd.h"
 #include "base/message_socket.h"
@@ -71,12 +72,17 @@ class FakeModel : public DeviceModel {
     if (offset == 0) services->StateChanged();  // any other place: nothing worth saving
   }
   void OnDoorbell(uint32_t) override {}
+  void SetServing(bool serving) override {
+    calls.push_back(serving ? absl::StrCat("serve with ", value) : "do not serve");
+    on_serving();
+  }
   void OnFunctionState(const FunctionState& state) override {
     calls.push_back(state.bus_master ? "state with bus master" : "state");
   }
 
   std::function<absl::Status()> on_start = [] { return absl::OkStatus(); };
   std::function<absl::Status()> on_restore = [] { return absl::OkStatus(); };
+  std::function<void()> on_serving = [] {};
   DeviceServices* services = nullptr;
   uint64_t value = 0;
   std::vector<std::string> calls;
@@ -103,6 +109,7 @@ class DeviceHostStateTest : public testing::Test {
   void Stop() {
     sockets_.first.reset();
     if (thread_.joinable()) thread_.join();
+    calls_of_last_ = model_->calls;
     model_.reset();
     host_.reset();
     model_.emplace();
@@ -131,6 +138,7 @@ class DeviceHostStateTest : public testing::Test {
   std::pair<UniqueFd, UniqueFd> sockets_;
   std::unique_ptr<DeviceHost> host_;
   std::optional<FakeModel> model_{std::in_place};  // ends before its host
+  std::vector<std::string> calls_of_last_;
   std::thread thread_;
 };
 
@@ -146,9 +154,38 @@ TEST_F(DeviceHostStateTest, ASuccessorGoesOnWithStateAndFunctionState) {
   Write(0, 5);
   SetFunctionState(kMaster);
   Stop();
-  ASSERT_TRUE(Attach(/*function_state=*/0).ok());
-  EXPECT_THAT(model().calls, ElementsAre("start", "restore", "state with bus master"));
+  ASSERT_TRUE(Attach(kMaster | kIntxOff).ok());
+  EXPECT_THAT(model().calls,
+              ElementsAre("start", "do not serve", "restore", "state with bus master"));
   EXPECT_EQ(model().value, 5u);
+}
+
+// Else it would do DMA for a guest that has taken the right to it away while nobody listened.
+TEST_F(DeviceHostStateTest, ASuccessorIsNoBusMasterUnlessTheVmmSaysSoToo) {
+  SaveState({.function_state = kMaster | kMsix});
+  ASSERT_TRUE(Attach(/*function_state=*/kMsix).ok());
+  EXPECT_THAT(model().calls, ElementsAre("start", "do not serve", "restore", "state"));
+  EXPECT_EQ(Saved()->record.function_state, kMsix);
+}
+
+// A queue that is popped at once could overtake what the guest wrote before it filled that queue.
+TEST_F(DeviceHostStateTest, ASuccessorServesNothingBeforeTheRequestsThatWait) {
+  SaveState({.ticket = 0});
+  for (const uint64_t value : {5, 6}) {
+    ASSERT_TRUE(vmm_.client->Post(0, 0, 0, 8, value, kLong).ok());
+  }
+  EXPECT_TRUE(absl::IsDeadlineExceeded(
+      vmm_.client->Call(Operation::kSetFunctionState, 0, 0, 0, 8, 0, absl::ZeroDuration())
+          .status()));
+  ASSERT_TRUE(Attach(kMaster).ok());
+  EventFd serves = *EventFd::Create();
+  model().on_serving = [&] { serves.Signal(); };
+  Run();
+  EXPECT_TRUE(vmm_.client->AwaitAnswer(0, kLong).ok());
+  while (!serves.Drain()) {
+  }
+  Stop();
+  EXPECT_EQ(calls_of_last_.back(), "serve with 6");
 }
 
 TEST_F(DeviceHostStateTest, OnlyWhatChangesIsSaved) {
@@ -244,7 +281,7 @@ TEST_F(DeviceHostStateTest, WhatIsRaisedInRestoreGoesByTheSavedFunctionState) {
     model().services->SignalMsix(0);
     return absl::OkStatus();
   };
-  ASSERT_TRUE(Attach().ok());
+  ASSERT_TRUE(Attach(kMaster).ok());
   EXPECT_TRUE(vmm_.vectors[0].IsPending());
 }
 
@@ -290,8 +327,8 @@ TEST_F(DeviceHostStateTest, ADeathInTheMiddleOfAResetLeavesADeviceAsAfterPowerOn
   Stop();
   (*DurableState::Open(vmm_.info, vmm_.durable_state.get(), 2))
       ->SaveResetOrder({.ticket = 2, .function_state = kMaster});
-  ASSERT_TRUE(Attach().ok());
-  EXPECT_THAT(model().calls, ElementsAre("start", "state with bus master"));
+  ASSERT_TRUE(Attach(kMaster).ok());
+  EXPECT_THAT(model().calls, ElementsAre("start", "do not serve", "state with bus master"));
   EXPECT_EQ(model().services->durable_memory()[3], 0);
   const auto saved = Saved();
   EXPECT_FALSE(saved->reset_ordered) << "it is done";

@@ -88,6 +88,7 @@ class DeviceModel {
   // without touching guest memory any more; until then at_rest() is false.
   virtual void Reset() {}
   // Starts no new work until SetServing(true); what is in flight goes on. Registers still answer.
+  // A successor is told so before Restore(), and serves once the requests that waited are applied.
   virtual void SetServing(bool) {}
   // Nothing is in flight: what Save() gives and durable_memory() is all there is to the device.
   virtual bool at_rest() const { return true; }

@@ -147,7 +147,10 @@ class Machine {
 
   uint64_t Read(uint64_t offset) { return Call(Operation::kRead, offset, 0); }
   void Write(uint64_t offset, uint64_t value) { Call(Operation::kWrite, offset, value); }
-  void SetFunctionState(uint64_t state) { Call(Operation::kSetFunctionState, 0, state); }
+  void SetFunctionState(uint64_t state) {
+    function_state_ = state;  // first, as the vmm does it
+    Call(Operation::kSetFunctionState, 0, state);
+  }
   void Reset() { Call(Operation::kReset, 0, 0); }
   void Post(uint64_t offset, uint64_t value) {
     while (!broken_ && !vmm_.client->Post(0, 0, offset, 8, value, kStep).ok()) Supervise();
@@ -218,9 +221,9 @@ class Machine {
     const auto mailbox = *ControlMailbox::Create();
     std::unique_ptr<DeviceHost> host;  // ends after the model
     Ledger ledger;
-    ASSIGN_OR_RETURN(
-        host, DeviceHost::Create(vmm_.info, vmm_.MakeAttachment(static_cast<uint64_t>(generation_)),
-                                 *mailbox));
+    Attachment attachment = vmm_.MakeAttachment(static_cast<uint64_t>(generation_));
+    attachment.function_state = function_state_;
+    ASSIGN_OR_RETURN(host, DeviceHost::Create(vmm_.info, std::move(attachment), *mailbox));
     RETURN_IF_ERROR(host->Start(ledger));
     return host->Run(attach_socket);
   }
@@ -231,6 +234,7 @@ class Machine {
   const VmmSide vmm_{Ledger().Describe(), {.slots = 8, .waiters = 2}};
   UniqueFd vmm_end_;
   pid_t child_ = 0;
+  uint64_t function_state_ = 0;
   int generation_ = 0;
   int exit_code_ = -1;
 };

@@ -299,6 +299,7 @@ void PciTransport::WriteField(uint32_t field, uint64_t value) {
     case kDeviceStatus:
       if (value == 0) ResetInterrupts();
       core_.WriteStatus(static_cast<uint8_t>(value));
+      RaiseOwedInterrupts();
       return;
     case kQueueSelect:
       Set(queue_select_, value);
@@ -374,8 +375,10 @@ void PciTransport::InterruptConfig() { Interrupt(config_vector_, kIsrConfig); }
 // harm.
 void PciTransport::RaiseOwedInterrupts() {
   const bool possible = function_.bus_master || !function_.msix_enabled;
-  if (!possible || !std::exchange(interrupts_owed_, false)) return;
-  if ((core_.status() & kStatusDriverOk) == 0) return;
+  // Before DRIVER_OK nothing is signalled; but the predecessor may have died in setting it, which
+  // then comes again.
+  if (!possible || (core_.status() & kStatusDriverOk) == 0) return;
+  if (!std::exchange(interrupts_owed_, false)) return;
   for (uint32_t i = 0; i < core_.queue_count(); ++i) {
     if (core_.queue_enabled(i)) InterruptQueue(i);
   }

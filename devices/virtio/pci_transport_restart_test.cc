@@ -32,6 +32,8 @@ class PciTransportRestartTest : public testing::Test {
                 auto owned = std::make_unique<HoldingDevice>();
                 device = owned.get();
                 device->slow_to_stop = slow_to_stop;
+                device->completes_at_once = completes_at_once;
+                if (dies_before_signalling) services.TakeMsixSignals();
                 return std::make_unique<PciTransport>(std::move(owned));
               }),
         driver(std::make_unique<FakeDriver>(model, services)) {}
@@ -60,6 +62,8 @@ class PciTransportRestartTest : public testing::Test {
   }
 
   bool slow_to_stop = false;
+  bool completes_at_once = false;
+  bool dies_before_signalling = false;
   DurableServices services;
   HoldingDevice* device = nullptr;
   RestartableDevice model;
@@ -215,6 +219,24 @@ TEST_F(PciTransportRestartTest, BeforeDriverOkNoInterruptIsRaised) {
   model.Restart();
   EXPECT_FALSE(services.intx());
   EXPECT_EQ(driver->ReadIsr(), 0);
+}
+
+// A driver may have made requests available before DRIVER_OK, which is a posted write: the process
+// may serve them all within it, and die before it has signalled or saved anything.
+TEST_F(PciTransportRestartTest, AnInterruptThatIsOwedSinceDriverOkIsRaised) {
+  completes_at_once = dies_before_signalling = true;
+  model.Restart();
+  model.OnFunctionState({.bus_master = true, .msix_enabled = true});
+  ASSERT_TRUE(driver->Negotiate(kAllFeatures));
+  driver->SetUpQueue(1, 8);
+  const uint16_t head = AddChain(1);
+  const uint8_t status = driver->status() | kStatusDriverOk;
+  model.set_die_in(DieIn::kEachAccessBeforeSave);
+  driver->Set(kDeviceStatus, 1, status);
+  model.set_die_in(DieIn::kNever);
+  ASSERT_EQ(driver->status(), status);
+  EXPECT_EQ(driver->queue(1).PopUsed()->id, head);
+  EXPECT_EQ(services.TakeMsixSignals(), std::vector<uint32_t>{2});
 }
 
 TEST_F(PciTransportRestartTest, TheDriverIsToldAgainThatItMustReset) {

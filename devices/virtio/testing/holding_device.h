@@ -44,6 +44,7 @@ class HoldingDevice : public VirtioDevice {
       ring.SuppressDoorbells();
       while (ring.Pop(absl::MakeSpan(storage), chain)) held[queue].push_back(chain.head);
     } while (ring.RearmDoorbell());
+    if (completes_at_once) Release(queue);
   }
   void OnQueueStopping(uint32_t queue) override {
     ++stopping_calls[queue];
@@ -81,6 +82,7 @@ class HoldingDevice : public VirtioDevice {
   int stopping_calls[2] = {};
   std::vector<uint16_t> held[2];
   bool slow_to_stop = false;
+  bool completes_at_once = false;
   uint8_t config[kConfigSize] = {1, 2, 3, 4, 5, 6};
 };
 
