@@ -356,6 +356,28 @@ TEST_F(SupervisorTest, WhatTheGuestToldADeviceThatWasStoppedHoldsWhenItIsBack) {
   EXPECT_EQ(Read(*device), 0u);
 }
 
+// The guest resets the device all the while that it comes back. Whichever process that reset, a later
+// one goes on from what came after.
+TEST_F(SupervisorTest, AResetWhileTheDeviceComesBackIsNotTakenUpByALaterProcess) {
+  const auto device = Device();
+  ASSERT_TRUE(StopDevice(*device).ok());
+  std::atomic<bool> resets = true;
+  std::thread vcpu([&] {
+    while (resets) device->device().Reset(0);
+  });
+  ASSERT_TRUE(StartDevice(*device).ok());
+  resets = false;
+  vcpu.join();
+  // Until the supervisor has nothing to do but this.
+  ASSERT_TRUE(WaitUntil([&] { return !device->device().reset_missed(); }));
+  ASSERT_TRUE(StartDevice(*device).ok());
+  device->device().WriteAndWait(0, 0, kRegister, 8, 43);
+  const pid_t old = Pid(*device);
+  kill(old, SIGKILL);
+  ASSERT_TRUE(WaitForSuccessor(*device, old));
+  EXPECT_EQ(Read(*device), 43u);
+}
+
 TEST_F(SupervisorTest, ResetKeepsTheProcessAndForgetsItsState) {
   const auto device = Device();
   device->device().SetFunctionState(0, {.bus_master = true});

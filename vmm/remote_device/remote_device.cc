@@ -69,8 +69,17 @@ void RemoteDevice::Reset(Requester requester) {
   const absl::Status status =
       Call(Operation::kReset, requester, /*region=*/0, /*offset=*/0, /*size_bytes=*/8, 0).status();
   if (status.ok()) return;
-  if (absl::IsUnavailable(status)) missed_reset_.store(true);
   OnAccessError(status);
+  if (absl::IsCancelled(status) || absl::IsInvalidArgument(status)) return;
+  // Once it is in the ring it will be obeyed.
+  channel::ChannelClient& channel = endpoints_.channel();
+  if (absl::IsDeadlineExceeded(status) &&
+      !absl::IsFailedPrecondition(channel.AwaitAnswer(requester, absl::ZeroDuration()).status())) {
+    return;
+  }
+  missed_reset_.store(true);
+  // As in SetFunctionState().
+  if (channel.status().ok()) TellTrouble();
 }
 
 void RemoteDevice::SetFunctionState(Requester requester, const FunctionState& state) {

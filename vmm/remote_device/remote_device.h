@@ -28,8 +28,8 @@ struct RemoteDeviceOptions {
   // as nobody may wait. True: wait again; false: give it up. On the requester's thread.
   std::function<bool(Requester)> park = [](Requester) { return false; };
   // There is something for the supervisor: the channel's status() is DataLoss, because the process
-  // broke its protocol and serves nobody any more, or function_state_missed(). On the thread of an
-  // access, which must not be held up. A guest cannot have it called without end: once for each
+  // broke its protocol and serves nobody any more, or function_state_missed(), or reset_missed(). On
+  // the thread of an access, which must not be held up. A guest cannot have it called without end: once for each
   // time that the supervisor reopens the channel.
   std::function<void()> on_trouble = [] {};
 };
@@ -83,11 +83,12 @@ class RemoteDevice final : public DeviceAccess {
   // What the guest did while the channel had failed, and must hold for the next process: a reset
   // (true once for each), and the function state. TellFunctionState() tells it to the process that
   // serves; false: not possible now, call again in a moment.
+  bool reset_missed() const { return missed_reset_.load(); }
   bool TakeMissedReset() { return missed_reset_.exchange(false); }
   bool function_state_missed() const { return function_state_missed_.load(); }
   bool TellFunctionState();
 
-  // Ends the failure of the channel, if it has failed: a process serves.
+  // Ends the failure of the channel, if it has failed: a process serves, or will soon.
   void ReopenAccesses();
 
   // The function is as after power-on: so PCI says that has reset it too.

@@ -21,6 +21,7 @@ constexpr absl::Duration kQuiesceTimeout = absl::Seconds(2);
 // For one that cannot come to rest, to apply what is in its channel.
 constexpr absl::Duration kLastRequestsTimeout = absl::Milliseconds(500);
 constexpr absl::Duration kChannelRetryInterval = absl::Milliseconds(100);
+constexpr int kQuickPreparations = 3;
 
 }  // namespace
 
@@ -34,7 +35,7 @@ absl::Status SupervisorThread::CheckFit(const Candidate& candidate, bool discard
       "the new process is another device than the one that the guest knows, by its ", difference));
 }
 
-absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least) {
+absl::Status SupervisorThread::PrepareForSuccessor() {
   if (device_->TakeMissedReset()) discard_state_ = discard_requests_ = true;
   if (generation_ > 0) {
     const absl::StatusOr<channel::SuccessorPlan> plan =
@@ -46,10 +47,35 @@ absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least) {
     }
     discard_requests_ = false;
   }
+  // From here on everything that the guest does waits for the new process. What it did before, and
+  // nobody was there, counts too.
+  device_->ReopenAccesses();
+  if (device_->reset_missed()) return absl::AbortedError("the guest has just reset it");
   if (discard_state_) {
     RETURN_IF_ERROR(device_->endpoints().DiscardDurableState());
     discard_state_ = false;
   }
+  return absl::OkStatus();
+}
+
+absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least) {
+  channel::ChannelClient& channel = device_->endpoints().channel();
+  const absl::Status before = channel.status();
+  absl::Status prepared = PrepareForSuccessor();
+  // A guest that never ceases to reset has to wait a moment.
+  for (int i = 0; i < kQuickPreparations && absl::IsAborted(prepared); ++i) {
+    prepared = PrepareForSuccessor();
+  }
+  const absl::Status attached =
+      prepared.ok() ? AttachProcess(std::move(candidate), least) : prepared;
+  // Accesses that did not wait before do not wait now either. (A breach of the protocol was the last
+  // process's.)
+  const bool failed = !before.ok() && !(absl::IsDataLoss(before) && access_policy_ != AccessPolicy::kAllOnes);
+  if (!attached.ok() && failed) channel.Fail(absl::UnavailableError(before.message()));
+  return attached;
+}
+
+absl::Status SupervisorThread::AttachProcess(Candidate candidate, Urgency least) {
   ++generation_;
   absl::Status attached;
   bool interrupted = false;
@@ -210,7 +236,6 @@ void SupervisorThread::FailAccesses(const std::string& why) {
 }
 
 void SupervisorThread::ComeBack() {
-  device_->ReopenAccesses();
   if (device_->function_state_missed()) device_->TellFunctionState();
   if (!vm_paused_) return;
   vm_paused_ = false;

@@ -158,6 +158,9 @@ bool SupervisorThread::DoNext() {
   } else if (running && device_->function_state_missed() && now >= next_telling_) {
     device_->TellFunctionState();
     next_telling_ = now + kTellingInterval;
+  } else if (running && device_->reset_missed()) {
+    device_->TakeMissedReset();
+    Reset("the guest", /*discard_requests=*/false).IgnoreError();
   } else if (running && wants_spare_ && now >= spare_.next()) {
     spare_.Prepare(binary_, heartbeats_.next() - now);
   } else {

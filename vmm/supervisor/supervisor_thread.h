@@ -88,6 +88,10 @@ class SupervisorThread {
   // Hands the device over: there is no process, and if this returns OK there is. Cancelled: a
   // demand of at least `least` came first. Aborted: the channel is in use, try again in a moment.
   absl::Status Attach(Candidate candidate, Urgency least);
+  absl::Status AttachProcess(Candidate candidate, Urgency least);
+  // Makes the channel and the saved state fit for the next process, and has accesses wait for it.
+  // Aborted: as Attach().
+  absl::Status PrepareForSuccessor();
   void BeginServing();
   // `process_` has ended, or is killed, `planned` or not: waits for it, and tells how it ended.
   // None: it does not die; when it does, OnLoss() hears of it.
