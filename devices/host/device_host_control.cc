@@ -145,12 +145,11 @@ void DeviceHost::FinishReset() {
   if (is_pci_) TellFunctionState();
   mode_ = Mode::kServing;
   has_mail_ = true;  // some may have waited
+  Save(reset_request_.has_value() ? reset_request_->ticket : channel_->processed(), /*answer=*/0);
+  CRASH_POINT("reset_saved");
   if (reset_request_.has_value()) {
-    Save(reset_request_->ticket, /*answer=*/0);
-    CRASH_POINT("reset_saved");
     Complete(*reset_request_, 0);
   } else {
-    Save(channel_->processed(), /*answer=*/0);
     CloseLetter(absl::OkStatus());
   }
 }

@@ -4,15 +4,34 @@
 #include <string.h>
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "devices/virtio/virtqueue_step.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
 
 // A number that counting from 1 never reaches, with room above to go on from.
 constexpr uint64_t kMaxCounter = uint64_t{1} << 62;
+
+// For tools/bench block alone: a device that keeps no record, to be compared with one that does.
+#ifdef BULKHEAD_WITHOUT_IN_FLIGHT_LOG
+constexpr bool kKeepsRecord = false;
+#else
+constexpr bool kKeepsRecord = true;
+#endif
+
+template <typename T>
+void Store(T& place, T value) {
+  static_assert(std::atomic_ref<T>::is_always_lock_free);
+  std::atomic_ref<T>(place).store(value, std::memory_order_relaxed);
+}
+template <typename T>
+T Load(T& place) {
+  return std::atomic_ref<T>(place).load(std::memory_order_relaxed);
+}
 
 }  // namespace
 
@@ -38,6 +57,38 @@ void InFlightLog::Begin(uint32_t epoch, uint16_t size) {
   VIRTQUEUE_STEP("begin_size");
   Store(header_->epoch, epoch);
   std::atomic_signal_fence(std::memory_order_seq_cst);
+}
+
+void InFlightLog::Popped(uint16_t head) {
+  if (!kKeepsRecord) return;
+  // relaxed, as all of them: see the header. The fences: nothing that the device does with the chain
+  // may come first, and what was published before comes first.
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  VIRTQUEUE_STEP("before_popped");
+  Store(counters_[head], ++last_counter_);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  VIRTQUEUE_STEP("popped");
+}
+
+void InFlightLog::Completed(uint16_t used_idx, uint16_t head) {
+  Store(completed_[used_idx & (size_ - 1)], head);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  VIRTQUEUE_STEP("completed");
+}
+
+void InFlightLog::Published(uint16_t from, uint16_t to, absl::FunctionRef<void(uint16_t)> on_head) {
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  for (uint16_t i = from; i != to; ++i) {
+    const uint16_t head = Load(completed_[i & (size_ - 1)]) & (size_ - 1);
+    if (kKeepsRecord) Store(counters_[head], uint64_t{0});
+    VIRTQUEUE_STEP("counter_cleared");
+    on_head(head);
+  }
+  if (!kKeepsRecord) return;
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  Store(header_->used_idx, to);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  VIRTQUEUE_STEP("published");
 }
 
 absl::StatusOr<std::vector<uint16_t>> InFlightLog::Recover(uint32_t epoch, uint16_t size,

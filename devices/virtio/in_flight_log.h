@@ -4,21 +4,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <atomic>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "devices/virtio/virtqueue_step.h"
 
 namespace bulkhead::devices::virtio {
-
-// For tools/bench block alone: a device that keeps no record, to be compared with one that does.
-#ifdef BULKHEAD_WITHOUT_IN_FLIGHT_LOG
-inline constexpr bool kWithoutLog = true;
-#else
-inline constexpr bool kWithoutLog = false;
-#endif
 
 // Which chains of a split virtqueue its device has taken and the driver has not got back yet, in
 // memory that outlives the process: a successor goes on with exactly those. (The split-ring
@@ -62,38 +54,11 @@ class InFlightLog {
   void Begin(uint32_t epoch, uint16_t size);
 
   // Step 1.
-  void Popped(uint16_t head) {
-    if (kWithoutLog) return;
-    // relaxed, as all of them: see above. The fences: nothing that the device does with the chain
-    // may come first, and what was published before comes first.
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    VIRTQUEUE_STEP("before_popped");
-    Store(counters_[head], ++last_counter_);
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    VIRTQUEUE_STEP("popped");
-  }
+  void Popped(uint16_t head);
   // Step 2; `used_idx` is where it will be in the used ring.
-  void Completed(uint16_t used_idx, uint16_t head) {
-    Store(completed_[used_idx & (size_ - 1)], head);
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    VIRTQUEUE_STEP("completed");
-  }
+  void Completed(uint16_t used_idx, uint16_t head);
   // Steps 5 and 6, after used.idx went from `from` to `to`. Calls back with each head.
-  template <typename F>
-  void Published(uint16_t from, uint16_t to, const F& on_head) {
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    for (uint16_t i = from; i != to; ++i) {
-      const uint16_t head = Load(completed_[i & (size_ - 1)]) & (size_ - 1);
-      if (!kWithoutLog) Store(counters_[head], uint64_t{0});
-      VIRTQUEUE_STEP("counter_cleared");
-      on_head(head);
-    }
-    if (kWithoutLog) return;
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    Store(header_->used_idx, to);
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    VIRTQUEUE_STEP("published");
-  }
+  void Published(uint16_t from, uint16_t to, absl::FunctionRef<void(uint16_t)> on_head);
 
   // Goes on from what a predecessor left, in place of Begin(). `used_idx` is what guest memory
   // holds now. Returns the heads in flight, in the order in which they were popped; to be served
@@ -109,16 +74,6 @@ class InFlightLog {
     uint64_t reserved;
   };
   static_assert(sizeof(Header) == 16);
-
-  template <typename T>
-  static void Store(T& place, T value) {
-    static_assert(std::atomic_ref<T>::is_always_lock_free);
-    std::atomic_ref<T>(place).store(value, std::memory_order_relaxed);
-  }
-  template <typename T>
-  static T Load(T& place) {
-    return std::atomic_ref<T>(place).load(std::memory_order_relaxed);
-  }
 
   const uint16_t max_size_;
   Header* const header_;

@@ -278,7 +278,7 @@ bool Virtqueue::Publish() {
   // waits for an interrupt that this side believes is not wanted.
   VIRTQUEUE_STEP("before_used_idx");
   Atomic16(used_ + kUsedIdx).store(next_used_, std::memory_order_seq_cst);
-  VIRTQUEUE_STEP("used_idx");
+  VIRTQUEUE_STEP("between_used_idx_and_inflight");
   log_.Published(old_idx, next_used_, [this](uint16_t head) { chains_[head] = Chain::kDrivers; });
   if (event_index_) {
     const uint16_t used_event =

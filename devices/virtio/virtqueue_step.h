@@ -2,7 +2,8 @@
 #define BULKHEAD_DEVICES_VIRTIO_VIRTQUEUE_STEP_H_
 
 // VIRTQUEUE_STEP("name") stands between two stores to memory that outlives the process: it may die
-// there. recovery_model_test has the queue compiled with steps that call it, and lets it.
+// there, at the crash point "queue_name". recovery_model_test has the queue compiled with steps that
+// call it instead.
 
 #ifdef BULKHEAD_VIRTQUEUE_STEPS
 namespace bulkhead::devices::virtio {
@@ -10,7 +11,8 @@ void OnVirtqueueStep(const char* name);
 }
 #define VIRTQUEUE_STEP(name) ::bulkhead::devices::virtio::OnVirtqueueStep(name)
 #else
-#define VIRTQUEUE_STEP(name) static_cast<void>(0)
+#include "base/crash_point.h"
+#define VIRTQUEUE_STEP(name) CRASH_POINT("queue_" name)
 #endif
 
 #endif  // BULKHEAD_DEVICES_VIRTIO_VIRTQUEUE_STEP_H_

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "devices/virtio/append_metric.h"
@@ -239,8 +240,10 @@ void BlockDevice::Continue(uint32_t index, BlockRequest::Step step) {
 }
 
 void BlockDevice::Submit() {
+  CRASH_POINT("disk_before_submit");
   // What the kernel cannot take now is in the ring already: the next turn offers it again.
   if (!ring_->Submit()) services_->ServeLater(0);
+  CRASH_POINT("disk_after_submit");
 }
 
 void BlockDevice::ReapResults() {
@@ -250,6 +253,7 @@ void BlockDevice::ReapResults() {
 }
 
 void BlockDevice::OnResult(const IoRing::Result& result) {
+  CRASH_POINT("disk_after_result");
   const uint32_t index = static_cast<uint32_t>(result.id);
   Slot& slot = slots_[index];
   Virtqueue& queue = services_->queue(slot.queue);

@@ -28,6 +28,7 @@ constexpr Program kPrograms[] = {
     {"console_storm", RunConsoleStorm},
     {"idle", RunIdle},
     {"ticker", RunTicker},
+    {"use_devices", RunUseDevices},
     {"bench_mmio", RunBenchMmio},
     {"bench_block", RunBenchBlock},
 };

@@ -23,6 +23,7 @@ void RunRebootTest();
 void RunConsoleStorm();
 void RunIdle();
 void RunTicker();
+void RunUseDevices();
 void RunBenchMmio();
 void RunBenchBlock();
 
