@@ -1,7 +1,12 @@
 #ifndef BULKHEAD_BASE_RELEASE_STARTUP_PAGES_H_
 #define BULKHEAD_BASE_RELEASE_STARTUP_PAGES_H_
 
+#include "absl/time/time.h"
+
 namespace bulkhead {
+
+// How long a process should have been idle before that.
+inline constexpr absl::Duration kIdleTime = absl::Milliseconds(100);
 
 // Unmaps the pages of code and constants that start-up has touched, and gives free heap back.
 // Most of gRPC's code runs once; what is needed again is mapped again from the page cache, a

@@ -10,6 +10,7 @@
 #include "base/access_mask.h"
 #include "base/crash_point.h"
 #include "base/message_socket.h"
+#include "base/release_startup_pages.h"
 #include "base/status_macros.h"
 #include "proto/channel/channel_layout.h"
 #include "proto/channel/wake_pipe.h"
@@ -312,9 +313,14 @@ void DeviceHost::Sleep() {
   if (!channel_->PrepareToSleep()) return;
   asleep_ = true;
   requests_since_check_ = 0;
-  poller_->Wait(absl::InfiniteDuration(), [this] { AfterCallback(); });
+  const absl::Duration limit = released_ ? absl::InfiniteDuration() : kIdleTime;
+  const bool had_events = poller_->Wait(limit, [this] { AfterCallback(); });
   asleep_ = false;
   channel_->AfterSleep();
+  if (had_events || released_) return;
+  // Not at once: whoever waits for a successor would wait for this, too.
+  ReleaseStartupPages();
+  released_ = true;
 }
 
 void DeviceHost::SaveIfChanged() {

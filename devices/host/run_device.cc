@@ -81,10 +81,16 @@ absl::Status Attach(const v1::PciInfo& info, absl::StatusOr<Attachment> attachme
 // Unavailable (the vmm is gone, or wants this process to end), else as ReceiveSocketMessage().
 absl::StatusOr<SocketMessage> AwaitAttachRequest(int attach_socket, ControlMailbox& mailbox) {
   uint64_t looks = 0;
+  bool released = false;
   while (true) {
     pollfd fds[] = {{.fd = attach_socket, .events = POLLIN, .revents = 0},
                     {.fd = mailbox.event_fd(), .events = POLLIN, .revents = 0}};
-    poll(fds, 2, /*timeout=*/-1);
+    const int limit_ms = released ? -1 : static_cast<int>(absl::ToInt64Milliseconds(kIdleTime));
+    if (poll(fds, 2, limit_ms) == 0) {  // a spare, which waits for long
+      ReleaseStartupPages();
+      released = true;
+      continue;
+    }
     mailbox.Acknowledge();
     mailbox.Beat({.generation = 0, .progress = ++looks});
     while (const auto letter = mailbox.Take(/*metrics_only=*/false)) {
@@ -120,7 +126,6 @@ absl::Status Serve(std::unique_ptr<DeviceModel> model, UniqueFd attach_socket,
   const uint64_t generation = attachment.ok() ? attachment->generation : 0;
   RETURN_IF_ERROR(ArmCrashPoint(absl::GetFlag(FLAGS_crash_point), generation));
   const absl::Status status = Attach(info, std::move(attachment), *mailbox, *served, host);
-  ReleaseStartupPages();
   CRASH_POINT("attach_before_reply");
   RETURN_IF_ERROR(Reply(attach_socket.get(), generation, status.message()));
   RETURN_IF_ERROR(status);

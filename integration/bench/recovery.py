@@ -36,7 +36,7 @@ def add_arguments(parser):
 
 
 def _config(folder, guest, example, spare):
-    supervision = ('  restart { max_crashes: -1 min_backoff: "1ms" max_backoff: "1ms" }\n' +
+    supervision = ('  restart { max_crashes: -1 min_backoff: "0" max_backoff: "0" }\n' +
                    ("  spare: true\n" if spare else ""))
     disk = os.path.join(folder, "disk.img")
     with open(disk, "wb") as stream:
@@ -142,7 +142,7 @@ def run(args):
                     detection[name].append(noticed)
                     restart[name].append(running)
                     # A spare takes its time to be ready again.
-                    time.sleep(0.05 if args.spare else 0.005)
+                    time.sleep(0.4 if args.spare else 0.005)
         finally:
             if events is not None:
                 events.close()

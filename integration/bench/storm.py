@@ -92,7 +92,7 @@ def run(args):
                  ["kill to first completion, p99 (ms)", "%.1f" % p99]]
         for name, value, aim in zip(("p50", "p99"), (p50, p99), _AIMS_MS[args.spare]):
             aims.append({"text": "%s within %d ms" % (name, aim), "met": value <= aim})
-    for line in table.render(["", ""], rows):
+    for line in table.render(["", ""], rows)[2:]:
         print(line)
     for problem in report["problems"]:
         print("PROBLEM: " + problem)

@@ -20,9 +20,7 @@ Killer::Killer(const VmProcess& vm, const KillerOptions& options, uint64_t limit
       options_(options),
       limit_(limit),
       random_(options.seed),
-      client_(options.way == KillerOptions::Way::kUpgrade
-                  ? std::make_unique<VmClient>(options.upgrade.control_socket)
-                  : nullptr) {
+      client_(std::make_unique<VmClient>(options.control_socket)) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -36,7 +34,7 @@ void Killer::Run() {
     const double spread = absl::ToDoubleSeconds(options_.max_interval - options_.min_interval);
     std::uniform_real_distribution<double> more(0, std::max(spread, 1e-9));
     absl::SleepFor(options_.min_interval + absl::Seconds(more(random_)));
-    if (client_ != nullptr) {
+    if (options_.way == KillerOptions::Way::kUpgrade) {
       Upgrade();
     } else {
       Strike();
@@ -75,13 +73,20 @@ void Killer::TryMisfit(const std::string& binary) {
   }
 }
 
-void Killer::Strike() {
+std::vector<pid_t> Killer::Targets() {
   std::vector<pid_t> targets;
   const std::vector<VmProcess::Child> children = vm_.Children();
   std::erase_if(hit_, [&](pid_t pid) {
     return std::none_of(children.begin(), children.end(),
                         [&](const VmProcess::Child& child) { return child.pid == pid; });
   });
+  if (!options_.serving.empty()) {
+    const absl::StatusOr<v1::Device> device = client_->GetDevice(options_.serving);
+    if (device.ok() && device->pid() > 0 && hit_.count(device->pid()) == 0) {
+      targets.push_back(device->pid());
+    }
+    return targets;
+  }
   for (const VmProcess::Child& child : children) {
     const bool wanted = options_.names.empty() ||
                         std::count(options_.names.begin(), options_.names.end(), child.name) != 0;
@@ -90,6 +95,11 @@ void Killer::Strike() {
       continue;
     targets.push_back(child.pid);
   }
+  return targets;
+}
+
+void Killer::Strike() {
+  std::vector<pid_t> targets = Targets();
   if (targets.empty()) return;
   if (options_.way != KillerOptions::Way::kKillAll) {
     std::swap(targets[0], targets[random_() % targets.size()]);

@@ -27,14 +27,16 @@ struct KillerOptions {
     kUpgrade,  // replaced by a client of the VM, as `upgrade` says
   };
   Way way = Way::kKill;
-  // The binaries whose processes are chosen from; empty: all.
+  // The binaries whose processes are chosen from, serving or spare; empty: all.
   std::vector<std::string> names = {};
+  // Of kKill and kStop, instead: the process that serves this device.
+  std::string serving = {};
+  std::string control_socket = {};  // of the VM; for `serving` and kUpgrade
   // Time between two, at random; a successor may be hit while it starts or attaches.
   absl::Duration min_interval = absl::ZeroDuration();
   absl::Duration max_interval = absl::Milliseconds(40);
   uint64_t seed = 1;
   struct Upgrade {
-    std::string control_socket = {};
     std::string device = {};
     std::vector<std::string> versions = {};  // binaries to change to, in turn
     // Binaries that must be refused, in turn, now and then; then nothing may have changed.
@@ -60,6 +62,7 @@ class Killer {
  private:
   void Run();
   void Strike();
+  std::vector<pid_t> Targets();
   void Upgrade();
   void TryMisfit(const std::string& binary);
 

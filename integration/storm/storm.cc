@@ -56,7 +56,7 @@ class ScratchFile {
 // Supervision as a storm needs it: a hang is noticed soon, and no number of ends is too many.
 std::string Supervision(const StormOptions& options) {
   return absl::StrCat(
-      "  restart { max_crashes: -1 min_backoff: \"1ms\" max_backoff: \"1ms\" }\n"
+      "  restart { max_crashes: -1 min_backoff: \"0\" max_backoff: \"0\" }\n"
       "  heartbeat { interval: \"200ms\" misses: 5 }\n"
       "  access_timeout: \"120s\"\n",
       options.spare ? "  spare: true\n" : "");
@@ -84,8 +84,8 @@ absl::StatusOr<KillerOptions> WithUpgrades(KillerOptions killer, const ScratchFi
                              error);
   if (error) return absl::InternalError(absl::StrCat("cannot copy ", binary, ": ", error.message()));
   std::filesystem::permissions(copy.path(), std::filesystem::perms::owner_all, error);
-  killer.upgrade = {.control_socket = SocketOf(config),
-                    .device = "disk0",
+  killer.control_socket = SocketOf(config);
+  killer.upgrade = {.device = "disk0",
                     .versions = {copy.path(), binary},
                     .misfits = {DataFile("devices/virtio_rng/virtio_rng"), "/bin/false"}};
   return killer;

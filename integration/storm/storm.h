@@ -16,7 +16,8 @@ namespace bulkhead::integration {
 // A guest that works without a pause and checks every byte, while its device processes are killed.
 struct StormOptions {
   uint64_t kills = 20;  // processes hit, at least; then the guest may end
-  KillerOptions killer = {};  // of kUpgrade, `upgrade` is filled in: the disk's service changes
+  // `control_socket` and `upgrade` are filled in: the disk, "disk0", is what kUpgrade changes.
+  KillerOptions killer = {};
   bool spare = false;                           // a warm spare for each device
   std::vector<std::string> guest_options = {};  // bare metal: of the program disk_storm, "depth=4"
   absl::Duration time_limit = absl::Minutes(5);

@@ -97,7 +97,8 @@ int Main() {
   options.killer.seed = absl::GetFlag(FLAGS_seed);
   const std::string way = absl::GetFlag(FLAGS_way);
   if (way == "kill" || way == "stop") {
-    options.killer.names = {"virtio_blk"};
+    // Else a spare would be hit as well, which nobody waits for.
+    options.killer.serving = "disk0";
     options.killer.way = way == "stop" ? KillerOptions::Way::kStop : KillerOptions::Way::kKill;
   } else if (way == "all") {
     options.killer.way = KillerOptions::Way::kKillAll;

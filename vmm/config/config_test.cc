@@ -263,8 +263,8 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
        "access_timeout: \"soon\" is no usable duration"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\"\nrestart { max_crashes: -2 } }",
        "vm.textproto:5: devices[0].restart.max_crashes: -2 is no number of crashes; give 1 to"},
-      {good + "devices { name: \"a\" binary: \"virtio_rng\" restart { min_backoff: \"0\" } }",
-       "restart.min_backoff: \"0\" is no usable duration; give 1ms to 1h"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" restart { min_backoff: \"-1s\" } }",
+       "restart.min_backoff: \"-1s\" is no usable duration; give 0 to 1h"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\"\n"
               "restart { min_backoff: \"2s\" max_backoff: \"1s\" } }",
        "restart.max_backoff: \"1s\" is no usable duration; give 2s to 1h"},

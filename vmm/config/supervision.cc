@@ -36,7 +36,7 @@ std::optional<FieldProblem> ReadRestart(const v1::RestartConfig& config, Restart
     default:
       restart.policy = RestartSpec::Policy::kOnFailure;
   }
-  if (auto problem = Read("restart.min_backoff", config.min_backoff(), absl::Milliseconds(1),
+  if (auto problem = Read("restart.min_backoff", config.min_backoff(), absl::ZeroDuration(),
                           absl::Hours(1), restart.min_backoff)) {
     return problem;
   }

@@ -17,6 +17,9 @@ constexpr RestartSpec kSpareRestarts = {.policy = RestartSpec::Policy::kAlways,
                                         .max_backoff = absl::Minutes(1),
                                         .max_crashes = -1};
 
+// While the one that was taken begins to serve it needs the processors more than the next one does.
+constexpr absl::Duration kPauseAfterUse = absl::Milliseconds(200);
+
 }  // namespace
 
 Spare::Spare(const ProcessStarter& starter, DeviceReport& report,
@@ -68,6 +71,7 @@ std::optional<Candidate> Spare::Take() {
   std::optional<Candidate> candidate;
   if (ready() && !exited()) candidate = Candidate{std::move(process_), *std::move(description_)};
   Drop();
+  next_ = SteadyNow() + kPauseAfterUse;
   return candidate;
 }
 

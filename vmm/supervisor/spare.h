@@ -36,7 +36,7 @@ class Spare {
   void NoticeDeath();
 
   bool ready() const { return description_.has_value(); }
-  // The spare, if there is one that lives; else nullopt. Another one is then due at once.
+  // The spare, if there is one that lives; else nullopt. Another one is then due in a moment.
   std::optional<Candidate> Take();
   // Ends it. A new one is due at once: its binary may be another.
   void Drop();
