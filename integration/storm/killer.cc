@@ -33,11 +33,20 @@ void Killer::Run() {
   while (!stopping_ && hits_ < limit_) {
     const double spread = absl::ToDoubleSeconds(options_.max_interval - options_.min_interval);
     std::uniform_real_distribution<double> more(0, std::max(spread, 1e-9));
+    // Asked for before the wait: the VM has done with answering when the process is hit.
+    const pid_t serving = options_.serving.empty() ? 0 : ServingProcess();
     absl::SleepFor(options_.min_interval + absl::Seconds(more(random_)));
     if (options_.way == KillerOptions::Way::kUpgrade) {
       Upgrade();
+    } else if (!options_.serving.empty()) {
+      if (serving == 0) continue;
+      if (options_.timer != nullptr) {
+        KillAndTakeTime(serving);
+      } else {
+        Strike({serving});
+      }
     } else {
-      Strike();
+      Strike(Targets());
     }
   }
 }
@@ -73,6 +82,24 @@ void Killer::TryMisfit(const std::string& binary) {
   }
 }
 
+pid_t Killer::ServingProcess() {
+  const absl::StatusOr<v1::Device> device = client_->GetDevice(options_.serving);
+  if (!device.ok() || device->state() != v1::Device::RUNNING) return 0;
+  return device->pid() == last_hit_ ? 0 : device->pid();
+}
+
+void Killer::KillAndTakeTime(pid_t pid) {
+  const absl::StatusOr<absl::Duration> time = options_.timer->Kill(pid);
+  if (absl::IsNotFound(time.status())) return;  // it has just been replaced
+  last_hit_ = pid;
+  ++hits_;
+  if (time.ok()) {
+    times_.push_back(*time);
+  } else {
+    problems_.push_back(time.status().ToString());
+  }
+}
+
 std::vector<pid_t> Killer::Targets() {
   std::vector<pid_t> targets;
   const std::vector<VmProcess::Child> children = vm_.Children();
@@ -80,13 +107,6 @@ std::vector<pid_t> Killer::Targets() {
     return std::none_of(children.begin(), children.end(),
                         [&](const VmProcess::Child& child) { return child.pid == pid; });
   });
-  if (!options_.serving.empty()) {
-    const absl::StatusOr<v1::Device> device = client_->GetDevice(options_.serving);
-    if (device.ok() && device->pid() > 0 && hit_.count(device->pid()) == 0) {
-      targets.push_back(device->pid());
-    }
-    return targets;
-  }
   for (const VmProcess::Child& child : children) {
     const bool wanted = options_.names.empty() ||
                         std::count(options_.names.begin(), options_.names.end(), child.name) != 0;
@@ -98,8 +118,7 @@ std::vector<pid_t> Killer::Targets() {
   return targets;
 }
 
-void Killer::Strike() {
-  std::vector<pid_t> targets = Targets();
+void Killer::Strike(std::vector<pid_t> targets) {
   if (targets.empty()) return;
   if (options_.way != KillerOptions::Way::kKillAll) {
     std::swap(targets[0], targets[random_() % targets.size()]);
@@ -108,6 +127,7 @@ void Killer::Strike() {
   for (const pid_t pid : targets) {
     if (kill(pid, options_.way == KillerOptions::Way::kStop ? SIGSTOP : SIGKILL) != 0) continue;
     hit_.insert(pid);
+    last_hit_ = pid;
     ++hits_;
   }
 }

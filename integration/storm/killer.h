@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "integration/harness/vm_client.h"
 #include "integration/harness/vm_process.h"
+#include "integration/storm/kill_timer.h"
 
 namespace bulkhead::integration {
 
@@ -31,6 +32,7 @@ struct KillerOptions {
   std::vector<std::string> names = {};
   // Of kKill and kStop, instead: the process that serves this device.
   std::string serving = {};
+  const KillTimer* timer = nullptr;  // with kKill and `serving`: takes their times. Borrowed
   std::string control_socket = {};  // of the VM; for `serving` and kUpgrade
   // Time between two, at random; a successor may be hit while it starts or attaches.
   absl::Duration min_interval = absl::ZeroDuration();
@@ -58,11 +60,16 @@ class Killer {
   void Stop();
   // After Stop(): what should not have been, of upgrades that failed or were wrongly accepted.
   const std::vector<std::string>& problems() const { return problems_; }
+  // After Stop(), with a timer: from each kill to the next completed request.
+  const std::vector<absl::Duration>& times() const { return times_; }
 
  private:
   void Run();
-  void Strike();
   std::vector<pid_t> Targets();
+  // Another than the last one; 0: there is none yet.
+  pid_t ServingProcess();
+  void Strike(std::vector<pid_t> targets);
+  void KillAndTakeTime(pid_t pid);
   void Upgrade();
   void TryMisfit(const std::string& binary);
 
@@ -74,6 +81,8 @@ class Killer {
   const std::unique_ptr<VmClient> client_;  // for upgrades
   uint64_t upgrades_tried_ = 0;
   std::vector<std::string> problems_;
+  pid_t last_hit_ = 0;
+  std::vector<absl::Duration> times_;
   std::atomic<uint64_t> hits_{0};
   std::atomic<bool> stopping_{false};
   std::thread thread_;  // last: it uses all of the above

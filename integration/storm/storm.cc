@@ -1,6 +1,7 @@
 #include "integration/storm/storm.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,13 +21,13 @@
 #include "base/status_macros.h"
 #include "integration/harness/guest_shell.h"
 #include "integration/harness/vm_process.h"
+#include "integration/storm/kill_timer.h"
 
 namespace bulkhead::integration {
 namespace {
 
 constexpr uint32_t kBlockBytes = 4096;
 constexpr uint32_t kBlocks = 256;   // as disk_storm has by default
-constexpr uint64_t kMaxStalls = 8192;  // as many as disk_storm keeps
 constexpr absl::Duration kStartTimeout = absl::Seconds(60);
 
 // A file that goes with its scope.
@@ -96,6 +97,21 @@ std::string ConsoleDevice(const StormOptions& options) {
                     "  resources { name: \"console\" console { standard_streams: true } }\n");
 }
 
+// How long each process that was lost was missed, which the vmm logs.
+std::vector<absl::Duration> Recoveries(const std::string& log) {
+  std::vector<absl::Duration> recoveries;
+  for (absl::string_view line : absl::StrSplit(log, '\n')) {
+    const size_t at = line.find("serves again, after ");
+    absl::Duration downtime;
+    if (at != absl::string_view::npos &&
+        absl::ParseDuration(std::string(line.substr(at + strlen("serves again, after "))),
+                            &downtime)) {
+      recoveries.push_back(downtime);
+    }
+  }
+  return recoveries;
+}
+
 // "name value" pairs of a line, or "name=value".
 std::map<std::string, uint64_t> Figures(absl::string_view line) {
   std::map<std::string, uint64_t> figures;
@@ -150,10 +166,9 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
                    ScratchFile::Create("disk.img", uint64_t{kBlocks} * kBlockBytes));
   ASSIGN_OR_RETURN(const ScratchFile config, ScratchFile::Create("vm.textproto", 0));
   ASSIGN_OR_RETURN(const ScratchFile copy, ScratchFile::Create("virtio_blk", 0));
-  ASSIGN_OR_RETURN(const KillerOptions disturbance, WithUpgrades(options.killer, config, copy));
+  ASSIGN_OR_RETURN(const KillerOptions with_upgrades, WithUpgrades(options.killer, config, copy));
   // Until the guest is told to end, by a key: how much it does in a given time differs a lot.
-  std::string orders = absl::StrCat("run=disk_storm until_key=1 stalls=",
-                                    std::min<uint64_t>(options.kills, kMaxStalls));
+  std::string orders = "run=disk_storm until_key=1";
   for (const std::string& option : options.guest_options) absl::StrAppend(&orders, " ", option);
   std::ofstream(config.path()) << "on_reset: EXIT\nmemory: \"64M\"\ncpus: 1\nkernel { path: \""
                                << DataFile("kernel_images/baremetal/guest.elf") << "\" cmdline: \""
@@ -164,7 +179,15 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
 
   ASSIGN_OR_RETURN(const std::unique_ptr<VmProcess> vm,
                    VmProcess::Start({"--config=" + config.path(), "--control=" + SocketOf(config)}));
-  RETURN_IF_ERROR(vm->WaitForOutput("storm begins", kStartTimeout).status());
+  RETURN_IF_ERROR(vm->WaitForOutput("storm begins: used index at ", kStartTimeout).status());
+  ASSIGN_OR_RETURN(const std::string address_text, vm->WaitForOutput("\r\n", kStartTimeout));
+  uint64_t address = 0;
+  if (!absl::SimpleAtoi(address_text, &address)) return absl::DataLossError(address_text);
+  ASSIGN_OR_RETURN(const KillTimer timer, KillTimer::Create(vm->pid(), address));
+  KillerOptions disturbance = with_upgrades;
+  if (disturbance.way == KillerOptions::Way::kKill && !disturbance.serving.empty()) {
+    disturbance.timer = &timer;
+  }
   const absl::Time begin = absl::Now();
   StormReport report;
   Killer killer(*vm, disturbance, options.kills);
@@ -199,15 +222,9 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
   report.requests = figures["requests"];
   const double cycles_a_second =
       static_cast<double>(figures["cycles"]) / absl::ToDoubleSeconds(report.duration);
-  for (absl::string_view line : absl::StrSplit(text, '\n')) {
-    uint64_t cycles = 0;
-    if (!absl::ConsumePrefix(&line, "stall ") ||
-        !absl::SimpleAtoi(absl::StripSuffix(line, "\r"), &cycles)) {
-      continue;
-    }
-    report.stalls.push_back(absl::Seconds(static_cast<double>(cycles) / cycles_a_second));
-  }
-  if (!report.stalls.empty()) report.longest_stall = report.stalls.front();
+  report.longest_stall = absl::Seconds(static_cast<double>(figures["longest"]) / cycles_a_second);
+  report.first_completions = killer.times();
+  report.recoveries = Recoveries(vm->log());
   const absl::StatusOr<uint64_t> sum =
       SumOfVersions(disk.path(), static_cast<uint32_t>(figures["newest"]));
   if (!sum.ok()) {
@@ -288,6 +305,7 @@ absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
   if (exit.ToString() != "exit code 0") {
     report.problems.push_back(absl::StrCat("vmm: ", exit.ToString()));
   }
+  report.recoveries = Recoveries(guest->vm().log());
   return report;
 }
 

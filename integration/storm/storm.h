@@ -30,9 +30,12 @@ struct StormReport {
   uint64_t requests = 0;  // that the guest completed
   uint64_t failed = 0;    // requests with an error
   uint64_t wrong_bytes = 0;
-  // Bare metal: as many times without any completion as there were kills, the longest ones: from a
-  // kill to the first request completed after it. Falling; of many, a sample with equal distances.
-  std::vector<absl::Duration> stalls;
+  // Bare metal, if the process that serves the disk is what is killed: from each kill to the first
+  // request that the guest gets back.
+  std::vector<absl::Duration> first_completions;
+  // From the loss of a process to RUNNING again, of all devices.
+  std::vector<absl::Duration> recoveries;
+  // Without any completion (Linux: of one request).
   absl::Duration longest_stall;
   absl::Duration duration;
   // What was wrong beside that: "the guest's kernel log has errors: ..."

@@ -45,14 +45,17 @@ std::string ToJson(const StormReport& report) {
   const auto ms = [](absl::Duration time) {
     return absl::StrCat(absl::ToDoubleMilliseconds(time));
   };
+  const auto list = [&](const std::vector<absl::Duration>& times) {
+    return absl::StrJoin(times, ", ", [&](std::string* out, absl::Duration time) {
+      absl::StrAppend(out, ms(time));
+    });
+  };
   return absl::StrCat("{\"kills\": ", report.kills, ", \"requests\": ", report.requests,
                       ", \"failed\": ", report.failed, ", \"wrong_bytes\": ", report.wrong_bytes,
                       ", \"seconds\": ", absl::ToDoubleSeconds(report.duration),
-                      ", \"longest_stall_ms\": ", ms(report.longest_stall), ", \"stalls_ms\": [",
-                      absl::StrJoin(report.stalls, ", ",
-                                    [&](std::string* out, absl::Duration stall) {
-                                      absl::StrAppend(out, ms(stall));
-                                    }),
+                      ", \"longest_stall_ms\": ", ms(report.longest_stall),
+                      ", \"first_completions_ms\": [", list(report.first_completions),
+                      "], \"recoveries_ms\": [", list(report.recoveries),
                       "], \"problems\": [",
                       absl::StrJoin(report.problems, ", ",
                                     [](std::string* out, const std::string& problem) {

@@ -64,6 +64,9 @@ class Virtqueue {
   // How many used elements TakeUsed() has taken, modulo 2^16.
   uint16_t used_seen() const { return used_seen_; }
 
+  // Where an onlooker sees the device's progress.
+  uint64_t used_index_address() const { return reinterpret_cast<uint64_t>(&memory_->used_index); }
+
   // For hostile drivers.
   void ForceAvailableIndex(uint16_t index);
 

@@ -4,16 +4,14 @@
 // lost one is noticed.
 //
 // At the end it flushes, reads everything back, and prints what an onlooker can check and wants to
-// know: the requests done, a sum over the versions of all blocks, and the longest times without
-// any completion. The disk's contents at the start do not matter.
+// know: the requests done, a sum over the versions of all blocks, and the longest time without any
+// completion. The disk's contents at the start do not matter.
 // Options:
 //   requests=N        so many requests, then the end (10000)
 //   until_key=1       on until something is typed on the console, whatever `requests` says (0)
 //   depth=N           in flight at once, 1 to 21 (16)
 //   blocks=N          how many blocks of 4 KiB are used, at most 4096 (256)
 //   seed=N            of the sequence of requests (1)
-//   stalls=N          how many of the longest pauses to keep, at most 8192 (0). Printed are 256 at
-//                     most, from the longest on and equally far apart in their order
 //   indirect=1, event_index=1  negotiate these features too (0)
 
 #include <stdint.h>
@@ -42,8 +40,6 @@ constexpr uint32_t kSectorsPerBlock = 8;
 constexpr uint32_t kMaxBlocks = 4096;
 constexpr uint32_t kDescriptorsPerSlot = 3;
 constexpr uint32_t kMaxDepth = Virtqueue::kMaxSize / kDescriptorsPerSlot;
-constexpr uint32_t kMaxStalls = 8192;
-constexpr uint32_t kMaxStallsPrinted = 256;
 constexpr uint32_t kNoBlock = ~0u;
 
 // The UART, for until_key. Its other end sends once it is asked to.
@@ -74,8 +70,8 @@ alignas(4096) uint64_t buffers[kMaxDepth][kBlockBytes / 8];
 Slot slots[kMaxDepth];
 uint32_t versions[kMaxBlocks];  // as last written; 0: never
 bool block_busy[kMaxBlocks];
-uint64_t stalls[kMaxStalls];  // the longest pauses, in cycles, falling
-uint32_t depth, blocks, stalls_kept;
+uint64_t longest_pause;  // in cycles
+uint32_t depth, blocks;
 bool use_indirect;
 uint64_t random_state;
 
@@ -166,13 +162,6 @@ void SubmitNext(Virtqueue& queue, uint32_t index) {
   Submit(queue, index, read ? kRequestRead : kRequestWrite, block);
 }
 
-void NoteStall(uint64_t cycles) {
-  if (stalls_kept == 0 || cycles <= stalls[stalls_kept - 1]) return;
-  uint32_t at = stalls_kept - 1;
-  for (; at > 0 && stalls[at - 1] < cycles; --at) stalls[at] = stalls[at - 1];
-  stalls[at] = cycles;
-}
-
 // Waits for the queue's interrupt, and for nothing else.
 void AwaitInterrupt(uint32_t& seen) {
   const uint32_t before = seen;
@@ -214,7 +203,7 @@ uint64_t Run(Virtqueue& queue, bool event_index, Next next) {
       ++done;
       --in_flight;
       const uint64_t now = ReadTsc();
-      NoteStall(now - last);
+      if (now - last > longest_pause) longest_pause = now - last;
       last = now;
     }
   }
@@ -236,7 +225,6 @@ void RunDiskStorm() {
       until_key ? ~uint64_t{0} : NumberBetween("requests", 10000, 1, ~uint64_t{0} >> 1);
   depth = static_cast<uint32_t>(NumberBetween("depth", 16, 1, kMaxDepth));
   blocks = static_cast<uint32_t>(NumberBetween("blocks", 256, kMaxDepth + 1, kMaxBlocks));
-  stalls_kept = static_cast<uint32_t>(NumberBetween("stalls", 0, 0, kMaxStalls));
   random_state = NumberBetween("seed", 1, 1, ~uint64_t{0} >> 1);
   use_indirect = NumberOption("indirect", 0) != 0;
   const bool event_index = NumberOption("event_index", 0) != 0;
@@ -247,7 +235,7 @@ void RunDiskStorm() {
                1);
   EXPECT_TRUE(device.ReadConfig<uint64_t>(0) >= uint64_t{blocks} * kSectorsPerBlock);
   Virtqueue& queue = device.queue(0);
-  Print("storm begins\n");
+  Print("storm begins: used index at ", queue.used_index_address(), "\n");
 
   if (until_key) Out8(kModemControl, kReadyToReceive);
   uint64_t left = requests;
@@ -263,6 +251,7 @@ void RunDiskStorm() {
     return true;
   });
   const uint64_t cycles = ReadTsc() - begin;
+  const uint64_t longest = longest_pause;
   if (!until_key) EXPECT_EQ(done, requests);
 
   // Everything once more, then to the disk.
@@ -286,12 +275,8 @@ void RunDiskStorm() {
     sum = sum * 31 + versions[i];
     if (versions[i] > newest) newest = versions[i];
   }
-  const uint32_t printed = stalls_kept < kMaxStallsPrinted ? stalls_kept : kMaxStallsPrinted;
-  for (uint32_t i = 0; i < printed; ++i) {
-    Print("stall ", stalls[uint64_t{i} * stalls_kept / printed], "\n");
-  }
-  Print("storm ends: requests ", done, " cycles ", cycles, " newest ", newest, " versions ", sum,
-        "\n");
+  Print("storm ends: requests ", done, " cycles ", cycles, " longest ", longest, " newest ", newest,
+        " versions ", sum, "\n");
   device.Reset();
 }
 
