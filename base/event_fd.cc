@@ -36,8 +36,10 @@ bool DrainEventFd(int fd) {
   return n == sizeof(count);
 }
 
-bool EventFd::IsPending() const {
-  pollfd p = {.fd = fd_.get(), .events = POLLIN, .revents = 0};
+bool EventFd::IsPending() const { return IsEventFdPending(fd_.get()); }
+
+bool IsEventFdPending(int fd) {
+  pollfd p = {.fd = fd, .events = POLLIN, .revents = 0};
   return poll(&p, 1, 0) == 1 && (p.revents & POLLIN) != 0;
 }
 

@@ -33,8 +33,9 @@ class EventFd {
   UniqueFd fd_;
 };
 
-// As EventFd::Drain(), of a descriptor that belongs to somebody else.
+// As EventFd::Drain() and IsPending(), of a descriptor that belongs to somebody else.
 bool DrainEventFd(int fd);
+bool IsEventFdPending(int fd);
 
 }  // namespace bulkhead
 

@@ -307,7 +307,11 @@ DmaStatus ExampleDevice::CopyGuestMemory() {
   const uint8_t* source = services_->memory().HostPointer(state_.dma_source, state_.dma_length);
   uint8_t* destination = services_->memory().HostPointer(state_.dma_destination, state_.dma_length);
   if (source == nullptr || destination == nullptr) return kDmaBadAddress;
-  memmove(destination, source, state_.dma_length);
+  // A successor may have to do it again, which must change nothing: so the source must stay.
+  const bool overlap = source < destination + state_.dma_length &&
+                       destination < source + state_.dma_length && state_.dma_length != 0;
+  if (overlap) return kDmaBadAddress;
+  memcpy(destination, source, state_.dma_length);
   dma_bytes_ += state_.dma_length;
   return kDmaDone;
 }

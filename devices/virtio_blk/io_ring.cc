@@ -62,6 +62,10 @@ absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(int file, uint32_t max_op
     ring->ring_.ring_fd = -1;
     return SetupError(-error);
   }
+  if ((parameters.features & IORING_FEAT_NATIVE_WORKERS) == 0) {
+    return absl::UnimplementedError(
+        "this kernel's io_uring outlives a process: Linux 5.12 or newer is needed");
+  }
   if (const int result = io_uring_register_files(&ring->ring_, &file, 1); result < 0) {
     return ErrnoToStatus(-result, "io_uring_register_files");
   }

@@ -22,8 +22,12 @@ namespace bulkhead::devices::virtio {
 // and no late read reaches guest memory. Direct I/O is another matter: the hardware may finish it
 // after the process is gone. The file must not be open for it (see AdoptDisk()).
 //
+// A network file system that goes past the page cache is as direct I/O, and cannot be told here.
+//
 // To do an operation again is harmless: the driver has not been told of its end, so it cannot have
-// built anything upon it, and there is no order among operations in flight.
+// built anything upon it, and there is no order among operations in flight. But for one: the kernel
+// tells of a failed writeback once. A process that dies between hearing of it and telling the driver
+// takes the news along, and its successor's flush succeeds.
 class IoRing {
  public:
   struct Result {

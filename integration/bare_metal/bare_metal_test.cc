@@ -109,6 +109,10 @@ TEST(BareMetalTest, DmaNeedsBusMasteringAndStaysInRam) {
   ExpectPasses("dma_test", {ExampleDevice()});
 }
 
+TEST(BareMetalTest, DmaReachesRamAbove4GiB) {
+  ExpectPasses("dma_test", {ExampleDevice(), "--memory=5G"});
+}
+
 TEST(BareMetalTest, PostedWritesOfTwoCpusKeepOneTotalOrder) {
   ExpectPasses("order_test cpus=2", {ExampleDevice(), "--cpus=2"});
 }

@@ -127,7 +127,7 @@ def run(args):
               % facts["load_average"])
     with tempfile.NamedTemporaryFile(prefix="bulkhead-bench-") as disk:
         disk.truncate(1 << 20)
-        command = [vmm, "--verbose", "--kernel", guest, "--cmdline", "run=idle", "--memory", "512M",
+        command = [vmm, "--verbose", "--control=none", "--kernel", guest, "--cmdline", "run=idle", "--memory", "512M",
                    "--cpus", "2", "--disk", "path=" + disk.name, "--rng",
                    "--device", "name=example,binary=" + example]
         rounds = [_start_once(command, number == args.rounds - 1) for number in range(args.rounds)]

@@ -22,7 +22,7 @@ class FlexibleList {
 
  public:
   explicit FlexibleList(size_t capacity)
-      : words_((sizeof(Header) + capacity * sizeof(Entry) + 7) / 8), capacity_(capacity) {}
+      : words_((sizeof(Header) + capacity * sizeof(Entry) + 7) / 8) {}
   explicit FlexibleList(absl::Span<const Entry> entries) : FlexibleList(entries.size()) {
     if (!entries.empty()) memcpy(this->entries(), entries.data(), entries.size() * sizeof(Entry));
   }
@@ -31,11 +31,9 @@ class FlexibleList {
   Entry* entries() {
     return reinterpret_cast<Entry*>(reinterpret_cast<char*>(words_.data()) + sizeof(Header));
   }
-  size_t capacity() const { return capacity_; }
 
  private:
   std::vector<uint64_t> words_;
-  size_t capacity_;
 };
 
 }  // namespace bulkhead::vmm

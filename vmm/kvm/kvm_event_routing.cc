@@ -2,13 +2,13 @@
 
 #include <errno.h>
 #include <sys/ioctl.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/errno_status.h"
+#include "base/event_fd.h"
 #include "base/status_macros.h"
 #include "vmm/kvm/flexible_list.h"
 #include "vmm/memory/guest_layout.h"
@@ -24,14 +24,6 @@ kvm_irq_routing_entry MsiEntry(uint32_t gsi, const MsiMessage& message) {
   entry.u.msi.address_hi = static_cast<uint32_t>(message.address >> 32);
   entry.u.msi.data = message.data;
   return entry;
-}
-
-// Takes the count of an eventfd without ever blocking: its flags are shared with a device
-// process, which may have cleared O_NONBLOCK.
-void TakeCount(int event_fd) {
-  uint64_t count = 0;
-  iovec buffer = {.iov_base = &count, .iov_len = sizeof(count)};
-  [[maybe_unused]] const ssize_t n = preadv2(event_fd, &buffer, 1, -1, RWF_NOWAIT);
 }
 
 absl::Status IoEventFd(int vm_fd, EventRouting::Space space, uint64_t address, uint32_t size_bytes,
@@ -124,7 +116,7 @@ absl::Status KvmEventRouting::BindIrq(uint32_t gsi, int event_fd, int resample_f
   // KVM has raised the interrupt for a count that was pending, but only takes counts that come
   // after; left there, the count would pass for a second interrupt at the next binding.
   // What is taken here was delivered: it came before the binding, or KVM saw it come.
-  TakeCount(event_fd);
+  DrainEventFd(event_fd);
   return absl::OkStatus();
 }
 

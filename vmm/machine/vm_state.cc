@@ -72,9 +72,4 @@ void VmState::Describe(v1::VmStatus& status) const {
   status.set_reboots(reboots_);
 }
 
-v1::VmStatus::State VmState::state() const {
-  absl::MutexLock lock(&mutex_);
-  return state_;
-}
-
 }  // namespace bulkhead::vmm

@@ -32,7 +32,6 @@ class VmState {
 
   // Fills in state, reasons and times.
   void Describe(v1::VmStatus& status) const;
-  v1::VmStatus::State state() const;
 
  private:
   void Set(v1::VmStatus::State state, absl::string_view reason);

@@ -50,10 +50,10 @@ inline constexpr uint16_t kAcpiPort = 0x600;  // sleep control/status and reset,
 inline constexpr uint8_t kAcpiResetValue = 0x01;
 inline constexpr uint8_t kAcpiS5Value = 0x34;  // SLP_EN (bit 5) | SLP_TYP 5 (bits 4:2)
 inline constexpr uint16_t kPciConfigAddress = 0xcf8;
-inline constexpr uint16_t kPciConfigData = 0xcfc;
 
 // --- Interrupts (global system interrupts) ----------------------------------------------------
-// 0-15: edge-triggered, for platform devices, but for one; 16-23: PCI INTx, level-triggered, slot n uses 16 + n % 8.
+// 0-15: edge-triggered, for platform devices, but for the power button's; 16-23: PCI INTx,
+// level-triggered, slot n uses 16 + n % 8.
 inline constexpr uint32_t kPowerButtonGsi = 9;  // where a PC has its ACPI interrupt
 inline constexpr uint32_t kIntxGsiBase = 16;
 inline constexpr uint32_t kIntxGsiCount = 8;

@@ -1,20 +1,10 @@
 #include "vmm/pci/intx.h"
 
-#include <poll.h>
-
 #include "base/event_fd.h"
 #include "base/status_macros.h"
 #include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {
-namespace {
-
-bool IsReadable(int event_fd) {
-  pollfd p = {.fd = event_fd, .events = POLLIN, .revents = 0};
-  return poll(&p, 1, 0) == 1 && (p.revents & POLLIN) != 0;
-}
-
-}  // namespace
 
 uint32_t Intx::GsiOfSlot(uint32_t slot) {
   return layout::kIntxGsiBase + slot % layout::kIntxGsiCount;
@@ -38,7 +28,7 @@ absl::Status Intx::SetUsable(bool usable) {
   return absl::OkStatus();
 }
 
-bool Intx::IsPending() const { return !bound_ && IsReadable(event_fd_); }
+bool Intx::IsPending() const { return !bound_ && IsEventFdPending(event_fd_); }
 
 void Intx::DiscardPending() {
   if (!bound_) DrainEventFd(event_fd_);

@@ -51,9 +51,9 @@ struct DeviceDescription {
     bool operator==(const PortRange&) const = default;
   };
   struct PlatformDevice {
-    std::string acpi_hid;                // seven or eight capital letters and digits
-    std::vector<PortRange> port_ranges;  // 1 to 8, disjoint
-    uint8_t irq = 0;                     // 1 to 15; 0: none
+    std::string acpi_hid;                // "PNP0501" or "ACPI0007"
+    std::vector<PortRange> port_ranges;  // 1 to 6, of up to 255 ports, disjoint
+    uint8_t irq = 0;                     // 1 to 15, not 9; 0: none
     bool operator==(const PlatformDevice&) const = default;
   };
   struct Doorbell {

@@ -282,6 +282,12 @@ INSTANTIATE_TEST_SUITE_P(
            i.mutable_platform()->set_acpi_hid("PNP\"051");
          },
          "acpi_hid"},
+        {"HidNotHexadecimal",
+         [](auto& i) {
+           i = GoodPlatform();
+           i.mutable_platform()->set_acpi_hid("PNP050G");
+         },
+         "acpi_hid is 'PNP050G'"},
         {"NoPorts",
          [](auto& i) {
            i = GoodPlatform();
@@ -300,6 +306,18 @@ INSTANTIATE_TEST_SUITE_P(
            i.mutable_platform()->add_port_ranges();
          },
          "port range 0x0 + 0x0"},
+        {"PortRangeTooLong",
+         [](auto& i) {
+           i = GoodPlatform();
+           i.mutable_platform()->mutable_port_ranges(0)->set_size(256);
+         },
+         "port range 0x3f8 + 0x100: must be 1 to 255 ports"},
+        {"PowerButton",
+         [](auto& i) {
+           i = GoodPlatform();
+           i.mutable_platform()->set_irq(9);
+         },
+         "irq is 9, which is the power button's"},
         {"PortBeyond",
          [](auto& i) {
            i = GoodPlatform();

@@ -51,6 +51,14 @@ v1::Descriptor& AddDescriptor(DeviceEndpoints::Offer& offer, v1::Descriptor::Kin
 
 }  // namespace
 
+DeviceEndpoints::DeviceEndpoints(std::unique_ptr<channel::ChannelClient> channel,
+                                 std::vector<ResourceSpec> resources, const GuestRam& ram)
+    : channel_(std::move(channel)), resources_(std::move(resources)), ram_(&ram) {
+  for (const ResourceSpec& resource : resources_) {
+    resource_flags_.push_back(fcntl(resource.fd.get(), F_GETFL));
+  }
+}
+
 absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
     const DeviceDescription& description, std::vector<ResourceSpec> resources, const GuestRam& ram,
     const channel::ChannelOptions& channel_options) {
@@ -125,6 +133,11 @@ absl::StatusOr<DeviceEndpoints::Offer> DeviceEndpoints::MakeOffer(absl::string_v
     memory.set_offset(block.file_offset);
     memory.set_size_bytes(block.size_bytes);
   }
+  const auto reset_modes = [](const EventFd& event) { fcntl(event.fd(), F_SETFL, O_NONBLOCK); };
+  std::for_each(doorbells_.begin(), doorbells_.end(), reset_modes);
+  std::for_each(msix_vectors_.begin(), msix_vectors_.end(), reset_modes);
+  reset_modes(intx_);
+  reset_modes(intx_resample_);
   for (size_t i = 0; i < doorbells_.size(); ++i) {
     AddDescriptor(offer, v1::Descriptor::DOORBELL, doorbells_[i].fd())
         .set_index(static_cast<uint32_t>(i));
@@ -141,7 +154,11 @@ absl::StatusOr<DeviceEndpoints::Offer> DeviceEndpoints::MakeOffer(absl::string_v
     AddDescriptor(offer, v1::Descriptor::DURABLE_STATE, durable_state_.get())
         .set_size_bytes(durable_state_bytes_);
   }
-  for (const ResourceSpec& resource : resources_) {
+  for (size_t i = 0; i < resources_.size(); ++i) {
+    const ResourceSpec& resource = resources_[i];
+    if (!resource.connect && resource_flags_[i] >= 0) {
+      fcntl(resource.fd.get(), F_SETFL, resource_flags_[i]);
+    }
     const int fd = resource.connect ? resource.connect() : resource.fd.get();
     if (fd < 0) {
       return absl::UnavailableError(

@@ -56,7 +56,8 @@ class DeviceEndpoints {
     std::vector<int> descriptors;
   };
   // For the next process, the `generation`-th; the one before it is dead. `function_state`: as in
-  // proto/contract.h. Not thread-safe. Errors: Unavailable (a resource could not be made anew).
+  // proto/contract.h. Whatever modes the dead one has given to what it shares with its successors
+  // (O_APPEND of a file, blocking of an event) are taken back. Not thread-safe. Errors: Unavailable (a resource could not be made anew).
   absl::StatusOr<Offer> MakeOffer(absl::string_view device_name, uint64_t generation,
                                   uint64_t function_state) const;
 
@@ -66,11 +67,11 @@ class DeviceEndpoints {
 
  private:
   DeviceEndpoints(std::unique_ptr<channel::ChannelClient> channel,
-                  std::vector<ResourceSpec> resources, const GuestRam& ram)
-      : channel_(std::move(channel)), resources_(std::move(resources)), ram_(&ram) {}
+                  std::vector<ResourceSpec> resources, const GuestRam& ram);
 
   std::unique_ptr<channel::ChannelClient> channel_;
   std::vector<ResourceSpec> resources_;
+  std::vector<int> resource_flags_;  // as of open(2), by resource
   const GuestRam* ram_;
   UniqueFd durable_state_;  // not ok(): the device keeps none
   uint64_t durable_state_bytes_ = 0;

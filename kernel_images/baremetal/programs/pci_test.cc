@@ -77,9 +77,21 @@ void CheckPartialWidths(const PciFunction& function) {
 void CheckAddressPort() {
   constexpr uint16_t kConfigAddress = 0xcf8;
   constexpr uint16_t kConfigData = 0xcfc;
-  // The address register is there for whole accesses only and keeps what it may keep.
+  // The address register is there for whole accesses only and keeps what it may keep. Narrower ones
+  // pass it by: what a PC has there has its own registers.
   Out32(kConfigAddress, 0x80000000);
   EXPECT_EQ(In32(kConfigAddress), 0x80000000u);
+  Out8(kConfigAddress + 3, 0);
+  Out16(kConfigAddress, 0xffff);
+  EXPECT_EQ(In8(kConfigAddress + 3), 0xffu);
+  EXPECT_EQ(In16(kConfigAddress), 0xffffu);
+  EXPECT_EQ(In32(kConfigAddress), 0x80000000u);
+  // Any width and place of the data port.
+  const uint32_t ids = In32(kConfigData);
+  for (uint16_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(In8(static_cast<uint16_t>(kConfigData + i)), ids >> (8 * i) & 0xff);
+  }
+  EXPECT_EQ(In16(kConfigData + 2), ids >> 16);
   // Without the enable bit the data port leads nowhere.
   Out32(kConfigAddress, 0);
   EXPECT_EQ(In32(kConfigData), 0xffffffffu);
