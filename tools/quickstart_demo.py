@@ -24,8 +24,12 @@ import threading
 import time
 
 DISK_BYTES = 16 << 20
-BOOT_SECONDS = 180
+BOOT_SECONDS = 180  # to boot and to report
+FAILURES_SECONDS = 180
 HANG_SECONDS = 60
+# As the guest must find them: a host bridge, a disk, an entropy source.
+PCI = ["0000:00:00.0 0x1b36 0x0008 0x060000 none", "0000:00:01.0 0x1af4 0x1042 0x010000 virtio-pci",
+       "0000:00:02.0 0x1af4 0x1044 0xff0000 virtio-pci"]
 GUEST_SCRIPT = r"""
 echo "== kernel"
 uname -a
@@ -139,7 +143,11 @@ class Guest:
     def __init__(self, command):
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.text = ""
-        self.deadline = time.monotonic() + BOOT_SECONDS
+        self.deadline = None
+        self.expect_within(BOOT_SECONDS)
+
+    def expect_within(self, seconds):
+        self.deadline = time.monotonic() + seconds
 
     def wait_for(self, marker):
         """The lines before the one that is `marker`."""
@@ -188,6 +196,7 @@ def fail_devices(options, guest, socket, checksum, problems):
             problems.append("vmctl %s: %s" % (" ".join(arguments), result.stdout.strip()))
         return result.stdout.rstrip()
 
+    guest.expect_within(FAILURES_SECONDS)
     killer = Killer(vmm, "virtio_blk")
     killer.start()
     try:
@@ -201,6 +210,8 @@ def fail_devices(options, guest, socket, checksum, problems):
         problems.append("the guest noticed that the disk's process was killed: %s" % sums)
 
     hung = process_of(vmm, "virtio_rng")
+    if hung is None:
+        raise Failure("the entropy source has no process")
     os.kill(hung, signal.SIGSTOP)
     started = time.monotonic()
     while process_of(vmm, "virtio_rng") in (hung, None):
@@ -266,6 +277,10 @@ def run(options, disk, socket, checksum):
             problems.append("%d device processes instead of 3" % len(devices))
         if int(processors[0]) != options.cpus:
             problems.append("%s processors instead of %d" % (processors[0], options.cpus))
+        if pci != PCI:
+            problems.append("its PCI devices are %s instead of %s" % (pci, PCI))
+        if not kernel[0].startswith("Linux "):
+            problems.append("its kernel is %s" % kernel[0])
         if disk_lines[0].split()[0] != checksum:
             problems.append("the checksums of the disk differ")
         if not re.fullmatch("[0-9a-f]{64}", entropy[0]) or entropy[0] == "0" * 64:

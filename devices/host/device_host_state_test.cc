@@ -72,6 +72,8 @@ class FakeModel : public DeviceModel {
     if (offset == 0) services->StateChanged();  // any other place: nothing worth saving
   }
   void OnDoorbell(uint32_t) override {}
+  void Reset() override {}
+  bool at_rest() const override { return true; }
   void SetServing(bool serving) override {
     calls.push_back(serving ? absl::StrCat("serve with ", value) : "do not serve");
     on_serving();

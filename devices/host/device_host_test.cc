@@ -61,6 +61,11 @@ class FakeModel : public DeviceModel {
     services_ = &services;
     return on_start(services);
   }
+  size_t Save(absl::Span<uint8_t>) const override { return 0; }
+  absl::Status Restore(absl::Span<const uint8_t>) override { return absl::OkStatus(); }
+  void Reset() override {}
+  void SetServing(bool) override {}
+  bool at_rest() const override { return true; }
   uint64_t Read(uint8_t, uint64_t, uint8_t) override { return 0x1122334455667788; }
   void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) override {
     absl::MutexLock lock(&mutex);

@@ -77,21 +77,21 @@ class DeviceModel {
   // --- State that outlives the process; docs: devices/README.md --------------------------------
   // All that the guest can see of the device beyond durable_memory(), as bytes: at most
   // Describe().saved_state_bytes. Called after StateChanged(). How many bytes were written.
-  virtual size_t Save(absl::Span<uint8_t>) const { return 0; }
+  virtual size_t Save(absl::Span<uint8_t> out) const = 0;
   // Called after Start() and before anything else, by a successor: makes the model what it was
   // when a predecessor saved `state`. Then the host calls OnFunctionState() with what held, and
   // OnDoorbell() for every doorbell; interrupts may be raised once too often, never too rarely.
   // Errors: InvalidArgument (`state` cannot be; nothing is trusted).
-  virtual absl::Status Restore(absl::Span<const uint8_t>) { return absl::OkStatus(); }
+  virtual absl::Status Restore(absl::Span<const uint8_t> state) = 0;
 
   // State after power-on: registers, queues, interrupts, durable memory. Work in flight ends
   // without touching guest memory any more; until then at_rest() is false.
-  virtual void Reset() {}
+  virtual void Reset() = 0;
   // Starts no new work until SetServing(true); what is in flight goes on. Registers still answer.
   // A successor is told so before Restore(), and serves once the requests that waited are applied.
-  virtual void SetServing(bool) {}
+  virtual void SetServing(bool serving) = 0;
   // Nothing is in flight: what Save() gives and durable_memory() is all there is to the device.
-  virtual bool at_rest() const { return true; }
+  virtual bool at_rest() const = 0;
 
   // Counters and gauges for people; called now and then.
   virtual void AppendMetrics(v1::DeviceMetrics&) const {}

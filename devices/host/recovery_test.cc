@@ -81,6 +81,7 @@ class Ledger : public DeviceModel {
     resting_ = false;  // for one turn of the loop
     rest_.Signal();
   }
+  void SetServing(bool) override {}
   bool at_rest() const override { return resting_; }
 
   uint64_t Read(uint8_t, uint64_t offset, uint8_t) override {

@@ -6,7 +6,7 @@ import unittest
 sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
-from integration.bench import mmio, processes, startup, table  # noqa: E402
+from integration.bench import block, mmio, processes, startup, storm, table  # noqa: E402
 
 OUTPUT = """
 BENCH name=none phase=hot level=0 samples=10 min=90 p50=100 p90=110 p99=120 max=130
@@ -68,6 +68,34 @@ class AimsTest(unittest.TestCase):
         self.assertEqual(mmio.judge_aims({"vmm": {}}), [])
 
 
+class BlockTest(unittest.TestCase):
+    def test_cycles_become_requests_a_second(self):
+        rates = block.parse("BENCH name=read depth=16 bytes=4096 requests=1000 cycles=2000000\n"
+                            "BULKHEAD-PASS\n", tsc_khz=1000)
+        self.assertEqual(rates, {"read, 16 in flight": 500.0})
+
+    def test_missing_figures_are_an_error_that_shows_the_output(self):
+        with self.assertRaisesRegex(processes.BenchError, "BULKHEAD-FAIL no disk"):
+            block.parse("BULKHEAD-FAIL no disk\n", tsc_khz=1000)
+
+    def test_what_the_record_costs_is_judged_within_rounds(self):
+        # The machine got twice as slow in the middle.
+        def judge(ours):
+            rounds = [{"vmm": {"read": ours * speed}, "vmm-no-record": {"read": 100.0 * speed}}
+                      for speed in (1, 0.5, 0.5)]
+            return [aim["met"] for aim in block.judge_aims(block.summarize(rounds))]
+        self.assertEqual(judge(98.0), [True])
+        self.assertEqual(judge(96.0), [False])
+        self.assertEqual(block.judge_aims(block.summarize([{"vmm": {"read": 1.0}}])), [])
+
+
+class StormTest(unittest.TestCase):
+    def test_percentiles_are_values_that_were_measured(self):
+        self.assertEqual(storm.percentile([5, 1, 3], 50), 3)
+        self.assertEqual(storm.percentile(list(range(1, 101)), 99), 99)
+        self.assertEqual(storm.percentile([7], 99), 7)
+
+
 class ProcessTest(unittest.TestCase):
     def test_gives_exit_code_and_output(self):
         code, output, errors = processes.run(["sh", "-c", "echo out; echo err >&2; exit 7"], 60)
@@ -127,7 +155,9 @@ class CommandLineTest(unittest.TestCase):
 
     def test_bad_usage_ends_with_2(self):
         for args in ([], ["nonsense"], ["mmio", "--rounds=0"], ["mmio", "--samples=20001"],
-                     ["mmio", "--targets=toaster"], ["mmio", "--level=1"]):
+                     ["mmio", "--targets=toaster"], ["mmio", "--level=1"],
+                     ["block", "--rounds=0"], ["block", "--targets=toaster"],
+                     ["storm", "--way=talk"]):
             result = self.bench(*args)
             self.assertEqual(result.returncode, 2, args)
             self.assertIn("usage:", result.stderr)

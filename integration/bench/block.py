@@ -85,8 +85,8 @@ def judge_aims(summary):
     for key, entry in summary[OURS].items():
         cost = (1 - entry["over"][WITHOUT]) * 100
         judged.append({"met": cost <= AIM_PERCENT,
-                       "text": "%s: the record costs %.1f %% of the requests a second, aim: at most "
-                               "%g %%" % (key, cost, AIM_PERCENT)})
+                       "text": "%s: the record costs %.1f %% of the requests a second, aim: "
+                               "at most %g %%" % (key, cost, AIM_PERCENT)})
     return judged
 
 

@@ -55,7 +55,9 @@ class QemuInProcess(QemuTarget):
     def run(self, cmdline, disk, timeout_s):
         argv = self._command([
             "-machine", "q35", "-m", "256M", "-object", "iothread,id=io",
-            "-drive", "file=%s,if=none,id=disk,format=raw,cache=writeback,aio=io_uring" % disk,
+            # Its lock stays for a moment after its end, and would keep the next one out.
+            "-drive", "file=%s,file.locking=off,if=none,id=disk,format=raw,cache=writeback,"
+                      "aio=io_uring" % disk,
             "-device", "virtio-blk-pci,drive=disk,iothread=io,disable-legacy=on"], cmdline)
         return self._finish(argv, run(argv, timeout_s), _QEMU_PASSED)
 
@@ -69,7 +71,7 @@ class QemuVhostUser(QemuTarget):
             path = os.path.join(folder, "vhost.sock")
             daemon = [
                 host.find_program("qemu-storage-daemon", "qemu-system-common"),
-                "--blockdev", "driver=file,node-name=file,filename=%s,aio=io_uring" % disk,
+                "--blockdev", "driver=file,node-name=file,filename=%s,aio=io_uring,locking=off" % disk,
                 "--blockdev", "driver=raw,node-name=disk,file=file",
                 "--export", "type=vhost-user-blk,id=export,node-name=disk,writable=on,"
                             "addr.type=unix,addr.path=" + path,

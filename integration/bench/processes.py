@@ -46,7 +46,9 @@ def _end(process):
 
 
 def run(argv, timeout_s, pass_fds=()):
-    """Runs to the end. Returns (exit code, standard output, standard error); the exit code of a signal is negative.
+    """Runs to the end. Returns (exit code, standard output, standard error).
+
+    The exit code of a signal is negative.
 
     Raises BenchError after `timeout_s`.
     """

@@ -76,7 +76,7 @@ def _name(pid):
 
 
 def _start_once(command, want_memory):
-    """One VM. Returns (ms to the first instruction, ms to the first line, [(process, MiB, MiB)])."""
+    """One VM. Returns (ms to the first instruction, to the first line, [(process, MiB, MiB)])."""
     begin = time.monotonic()
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE)
@@ -127,8 +127,8 @@ def run(args):
               % facts["load_average"])
     with tempfile.NamedTemporaryFile(prefix="bulkhead-bench-") as disk:
         disk.truncate(1 << 20)
-        command = [vmm, "--verbose", "--control=none", "--kernel", guest, "--cmdline", "run=idle", "--memory", "512M",
-                   "--cpus", "2", "--disk", "path=" + disk.name, "--rng",
+        command = [vmm, "--verbose", "--control=none", "--kernel", guest, "--cmdline", "run=idle",
+                   "--memory", "512M", "--cpus", "2", "--disk", "path=" + disk.name, "--rng",
                    "--device", "name=example,binary=" + example]
         rounds = [_start_once(command, number == args.rounds - 1) for number in range(args.rounds)]
     instruction = [entry[0] for entry in rounds]

@@ -1,9 +1,10 @@
 """Kills device processes at random moments under a guest that works without a pause.
 
 The guest checks every byte and every completion. bare-metal: the program disk_storm, at full speed
-on /dev/kvm; every completed write must be on the disk afterwards, every completion come once. linux:
-a Debian guest with console, disk and entropy source, in the testbed where this machine's KVM cannot
-run it; no request may fail, no byte be wrong, its kernel log must stay clean and its uptime unbroken.
+on /dev/kvm; every completed write must be on the disk afterwards, every completion come once.
+linux: a Debian guest with console, disk and entropy source, in the testbed where this machine's KVM
+cannot run it; no request may fail, no byte be wrong, its kernel log must stay clean and its uptime
+unbroken.
 
 "kill" takes the time from each kill to the first request that the guest gets back. Exit code 1 if
 anything was lost, doubled or wrong.

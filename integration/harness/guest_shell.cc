@@ -1,10 +1,6 @@
 #include "integration/harness/guest_shell.h"
 
-#include <stdio.h>
-
 #include <algorithm>
-#include <fstream>
-#include <iterator>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -23,18 +19,6 @@ std::string WithoutCarriageReturns(std::string text) {
   return text;
 }
 
-// The testbed's processor, which QEMU emulates, loses a booting guest once in a hundred boots or
-// two, on a busy machine: right after a nested page fault its next page walk finds garbage in page
-// tables that are whole, and the guest ends in a triple fault before it has printed anything. KVM's
-// trace shows nothing but nested page faults before it: neither vmm nor device has run. Such a
-// boot says nothing about us.
-bool IsEmulatorsFault(const VmProcess& vm) {
-  std::ifstream cpuinfo("/proc/cpuinfo");
-  const std::string text((std::istreambuf_iterator<char>(cpuinfo)), {});
-  return text.find("QEMU TCG CPU") != std::string::npos && vm.output().empty() &&
-         vm.log().find("triple fault") != std::string::npos;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GuestShell>> GuestShell::Boot(const std::vector<std::string>& flags,
@@ -51,17 +35,9 @@ absl::StatusOr<std::unique_ptr<GuestShell>> GuestShell::Boot(const std::vector<s
   }
   if (!reboots) all.push_back("--no-reboot");
   all.insert(all.end(), flags.begin(), flags.end());
-  std::unique_ptr<GuestShell> shell;
-  absl::Status ready;
-  for (int attempt = 1; attempt <= 2; ++attempt) {
-    ASSIGN_OR_RETURN(std::unique_ptr<VmProcess> vm, VmProcess::Start(all));
-    shell.reset(new GuestShell(std::move(vm)));
-    ready = shell->vm_->WaitForOutput("BULKHEAD-READY", kBootTimeout).status();
-    if (ready.ok() || !IsEmulatorsFault(*shell->vm_)) break;
-    fprintf(stderr, "the emulated processor lost the guest, attempt %d:\n%s", attempt,
-            shell->vm_->log().c_str());
-  }
-  RETURN_IF_ERROR(ready);
+  ASSIGN_OR_RETURN(std::unique_ptr<VmProcess> vm, VmProcess::Start(all));
+  std::unique_ptr<GuestShell> shell(new GuestShell(std::move(vm)));
+  RETURN_IF_ERROR(shell->vm_->WaitForOutput("BULKHEAD-READY", kBootTimeout).status());
   RETURN_IF_ERROR(shell->SetUpShell());
   return shell;
 }

@@ -242,7 +242,7 @@ absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
   ASSIGN_OR_RETURN(const KillerOptions disturbance, WithUpgrades(options.killer, config, copy));
   std::ofstream(config.path()) << ConsoleDevice(options)
                                << DeviceText(options, "disk0", "virtio_blk",
-                                             DiskResource(disk.path()))
+                                             "  arg: \"--queues=2\"\n" + DiskResource(disk.path()))
                                << DeviceText(options, "rng0", "virtio_rng", "");
   ASSIGN_OR_RETURN(const std::unique_ptr<GuestShell> guest,
                    GuestShell::Boot({"--config=" + config.path(), "--memory=256M", "--cpus=2",

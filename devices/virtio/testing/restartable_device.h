@@ -80,6 +80,8 @@ class RestartableDevice : public DeviceModel {
   void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
   void OnDoorbell(uint32_t index) override;
   void OnFunctionState(const FunctionState& state) override;
+  size_t Save(absl::Span<uint8_t> out) const override { return model_->Save(out); }
+  absl::Status Restore(absl::Span<const uint8_t> state) override { return model_->Restore(state); }
   void Reset() override;
   void SetServing(bool serving) override;
   bool at_rest() const override { return model_->at_rest(); }
