@@ -31,6 +31,8 @@ def add_arguments(parser):
                         help="in each measurement (default: %(default)s)")
     parser.add_argument("--depths", default="1,16", metavar="N,...",
                         help="requests in flight at once, 1 to 21 (default: %(default)s)")
+    parser.add_argument("--reads-only", action="store_true",
+                        help="leave out the writes, which take most of the time")
     parser.add_argument("--bytes", type=int, default=4096, metavar="N",
                         help="of each request, up to 4096 (default: %(default)s)")
     parser.add_argument("--targets", type=_targets, default=block_targets.ALL, metavar="NAMES",
@@ -111,8 +113,9 @@ def run(args):
             for depth in args.depths.split(","):
                 for machine in machines:
                     output = machine.run(
-                        "run=bench_block write=1 requests=%d depth=%s bytes=%d" % (
-                            args.requests, depth, args.bytes), disk.name, timeout_s=300)
+                        "run=bench_block write=%d requests=%d depth=%s bytes=%d" % (
+                            not args.reads_only, args.requests, depth, args.bytes),
+                        disk.name, timeout_s=300)
                     results[machine.name].update(parse(output, tsc_khz))
             rounds.append(results)
     summary = summarize(rounds)
