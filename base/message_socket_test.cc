@@ -68,9 +68,7 @@ TEST_F(MessageSocketTest, TellsThatThePeerIsGone) {
 }
 
 TEST_F(MessageSocketTest, GivesUpAtTheDeadline) {
-  EXPECT_EQ(ReceiveSocketMessage(ends_.second.get(), 5, absl::Milliseconds(1))
-                .status()
-                .code(),
+  EXPECT_EQ(ReceiveSocketMessage(ends_.second.get(), 5, absl::Milliseconds(1)).status().code(),
             absl::StatusCode::kDeadlineExceeded);
 }
 

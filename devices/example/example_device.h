@@ -73,7 +73,7 @@ class ExampleDevice : public DeviceModel {
   FunctionState function_state_;
   State state_ = {};
   absl::Span<uint8_t> memory_;  // BAR 2
-  uint64_t dma_bytes_ = 0;  // for people; not worth saving
+  uint64_t dma_bytes_ = 0;      // for people; not worth saving
   TestAids test_aids_;
 };
 

@@ -48,8 +48,8 @@ class DeviceControlService final : public v1::DeviceControl::Service {
 
   grpc::Status Heartbeat(grpc::ServerContext* context, const v1::HeartbeatRequest*,
                          v1::HeartbeatReply* reply) override {
-    const auto heartbeat = mailbox_.AwaitHeartbeat(TimeLeft(*context),
-                                                   [&] { return context->IsCancelled(); });
+    const auto heartbeat =
+        mailbox_.AwaitHeartbeat(TimeLeft(*context), [&] { return context->IsCancelled(); });
     if (!heartbeat.ok()) return ToGrpc(heartbeat.status());
     reply->set_generation(heartbeat->generation);
     reply->set_progress(heartbeat->progress);
@@ -82,9 +82,8 @@ class DeviceControlService final : public v1::DeviceControl::Service {
  private:
   grpc::Status Call(grpc::ServerContext& context, ControlMailbox::Command command,
                     v1::DeviceMetrics* metrics = nullptr) {
-    return ToGrpc(mailbox_.Call(
-        command, TimeLeft(context), [&] { return context.IsCancelled(); },
-        metrics));
+    return ToGrpc(
+        mailbox_.Call(command, TimeLeft(context), [&] { return context.IsCancelled(); }, metrics));
   }
 
   const v1::PciInfo info_;

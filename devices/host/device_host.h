@@ -157,7 +157,7 @@ class DeviceHost final : public DeviceServices {
   // Not SetServing() yet, lest it overtake requests that wait in the ring since nobody served.
   bool model_is_held_ = false;
   bool asleep_ = false;
-  bool released_ = false;  // the pages of the start-up
+  bool released_ = false;              // the pages of the start-up
   uint32_t requests_since_check_ = 0;  // since descriptors were last looked at
 
   Mode mode_ = Mode::kServing;

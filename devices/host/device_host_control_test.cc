@@ -126,10 +126,7 @@ class DeviceHostControlTest : public testing::Test {
   }
   double Metric(const std::string& name) {
     v1::DeviceMetrics metrics;
-    EXPECT_TRUE(
-        control_->Call(
-                    Command::kGetMetrics, kLong, [] { return false; }, &metrics)
-            .ok());
+    EXPECT_TRUE(control_->Call(Command::kGetMetrics, kLong, [] { return false; }, &metrics).ok());
     for (const v1::DeviceMetric& metric : metrics.metrics()) {
       if (metric.name() == name) return metric.value();
     }
@@ -397,13 +394,15 @@ TEST(ControlMailboxTest, AClosedMailboxTurnsEveryoneAway) {
   EXPECT_TRUE(absl::IsUnavailable(waiting));
   EXPECT_FALSE(mailbox->Finish(*letter, absl::OkStatus())) << "too late";
   EXPECT_TRUE(absl::IsUnavailable(mailbox->Call(Command::kReset, absl::InfiniteDuration(), never)));
-  EXPECT_TRUE(absl::IsUnavailable(mailbox->AwaitHeartbeat(absl::InfiniteDuration(), never).status()));
+  EXPECT_TRUE(
+      absl::IsUnavailable(mailbox->AwaitHeartbeat(absl::InfiniteDuration(), never).status()));
 }
 
 TEST(ControlMailboxTest, WhatIsGivenUpIsNotTaken) {
   const auto mailbox = *ControlMailbox::Create();
   const auto never = [] { return false; };
-  EXPECT_TRUE(absl::IsDeadlineExceeded(mailbox->Call(Command::kReset, absl::ZeroDuration(), never)));
+  EXPECT_TRUE(
+      absl::IsDeadlineExceeded(mailbox->Call(Command::kReset, absl::ZeroDuration(), never)));
   EXPECT_EQ(mailbox->Take(/*metrics_only=*/false), nullptr);
 }
 

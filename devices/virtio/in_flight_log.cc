@@ -61,8 +61,8 @@ void InFlightLog::Begin(uint32_t epoch, uint16_t size) {
 
 void InFlightLog::Popped(uint16_t head) {
   if (!kKeepsRecord) return;
-  // relaxed, as all of them: see the header. The fences: nothing that the device does with the chain
-  // may come first, and what was published before comes first.
+  // relaxed, as all of them: see the header. The fences: nothing that the device does with the
+  // chain may come first, and what was published before comes first.
   std::atomic_signal_fence(std::memory_order_seq_cst);
   VIRTQUEUE_STEP("before_popped");
   Store(counters_[head], ++last_counter_);

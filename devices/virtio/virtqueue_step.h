@@ -2,8 +2,8 @@
 #define BULKHEAD_DEVICES_VIRTIO_VIRTQUEUE_STEP_H_
 
 // VIRTQUEUE_STEP("name") stands between two stores to memory that outlives the process: it may die
-// there, at the crash point "queue_name". recovery_model_test has the queue compiled with steps that
-// call it instead.
+// there, at the crash point "queue_name". recovery_model_test has the queue compiled with steps
+// that call it instead.
 
 #ifdef BULKHEAD_VIRTQUEUE_STEPS
 namespace bulkhead::devices::virtio {

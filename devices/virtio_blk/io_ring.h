@@ -26,8 +26,8 @@ namespace bulkhead::devices::virtio {
 //
 // To do an operation again is harmless: the driver has not been told of its end, so it cannot have
 // built anything upon it, and there is no order among operations in flight. But for one: the kernel
-// tells of a failed writeback once. A process that dies between hearing of it and telling the driver
-// takes the news along, and its successor's flush succeeds.
+// tells of a failed writeback once. A process that dies between hearing of it and telling the
+// driver takes the news along, and its successor's flush succeeds.
 class IoRing {
  public:
   struct Result {

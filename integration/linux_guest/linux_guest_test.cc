@@ -198,10 +198,9 @@ TEST(LinuxGuestTest, FourProcessorsShareADiskOfFourQueuesWhichZeroesAndDiscards)
   const std::string disk = TempPath("queues.img");
   MakeRandomFile(disk, 8 * kMiB);
   const std::string before = OnHost("cat " + disk);
-  absl::StatusOr<std::unique_ptr<GuestShell>> booted =
-      GuestShell::Boot({"--memory=256M", "--cpus=4",
-                        absl::StrCat("--device=name=disk0,binary=virtio_blk,arg=--queues=4,file:disk=",
-                                     disk)});
+  absl::StatusOr<std::unique_ptr<GuestShell>> booted = GuestShell::Boot(
+      {"--memory=256M", "--cpus=4",
+       absl::StrCat("--device=name=disk0,binary=virtio_blk,arg=--queues=4,file:disk=", disk)});
   ASSERT_TRUE(booted.ok()) << booted.status();
   const std::unique_ptr<GuestShell>& guest = *booted;
   EXPECT_EQ(GUEST(guest, "nproc"), "4");
@@ -222,7 +221,9 @@ TEST(LinuxGuestTest, FourProcessorsShareADiskOfFourQueuesWhichZeroesAndDiscards)
   const std::string after = OnHost("cat " + disk);
   ASSERT_EQ(after.size(), before.size());
   const std::string zeroes(kMiB, '\0');
-  const auto part = [&](const std::string& text, size_t mib) { return text.substr(mib * kMiB, kMiB); };
+  const auto part = [&](const std::string& text, size_t mib) {
+    return text.substr(mib * kMiB, kMiB);
+  };
   for (size_t mib = 0; mib < 8; ++mib) {
     const bool zeroed = mib == 1 || mib == 2;
     const std::string wanted = zeroed ? zeroes : part(before, mib < 4 ? mib : mib - 4);

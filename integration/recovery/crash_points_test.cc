@@ -1,8 +1,8 @@
 // Each device's process dies at each of its crash points, which its binary lists itself, under a
 // guest that uses all devices in every way; the guest must not notice.
 //
-// The first process is killed as soon as the guest works. The second one dies at the point, be it in
-// its attachment or later; the third one goes on.
+// The first process is killed as soon as the guest works. The second one dies at the point, be it
+// in its attachment or later; the third one goes on.
 
 #include <signal.h>
 #include <stdio.h>
@@ -51,7 +51,8 @@ std::vector<Case> AllCases() {
     while (pipe != nullptr && fgets(line, sizeof(line), pipe) != nullptr) {
       const std::string point(line, strcspn(line, "\n"));
       // A serial port has no doorbells.
-      if (device.binary == std::string("uart16550") && point.rfind("after_doorbell_", 0) == 0) continue;
+      if (device.binary == std::string("uart16550") && point.rfind("after_doorbell_", 0) == 0)
+        continue;
       cases.push_back({device.device, device.binary, point});
     }
     if (pipe != nullptr) pclose(pipe);

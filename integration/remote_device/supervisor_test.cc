@@ -356,8 +356,8 @@ TEST_F(SupervisorTest, WhatTheGuestToldADeviceThatWasStoppedHoldsWhenItIsBack) {
   EXPECT_EQ(Read(*device), 0u);
 }
 
-// The guest resets the device all the while that it comes back. Whichever process that reset, a later
-// one goes on from what came after.
+// The guest resets the device all the while that it comes back. Whichever process that reset, a
+// later one goes on from what came after.
 TEST_F(SupervisorTest, AResetWhileTheDeviceComesBackIsNotTakenUpByALaterProcess) {
   const auto device = Device();
   ASSERT_TRUE(StopDevice(*device).ok());

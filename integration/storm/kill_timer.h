@@ -19,8 +19,8 @@ class KillTimer {
   // The used index lies at `address` of the guest's RAM. Errors: there is no such RAM.
   static absl::StatusOr<KillTimer> Create(pid_t vmm, uint64_t address);
 
-  // From just before the kill. Errors: NotFound (there is no such process), DeadlineExceeded (it does
-  // not die, or nothing is completed, for half a minute).
+  // From just before the kill. Errors: NotFound (there is no such process), DeadlineExceeded (it
+  // does not die, or nothing is completed, for half a minute).
   absl::StatusOr<absl::Duration> Kill(pid_t pid) const;
 
  private:

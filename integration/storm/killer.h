@@ -33,7 +33,7 @@ struct KillerOptions {
   // Of kKill and kStop, instead: the process that serves this device.
   std::string serving = {};
   const KillTimer* timer = nullptr;  // with kKill and `serving`: takes their times. Borrowed
-  std::string control_socket = {};  // of the VM; for `serving` and kUpgrade
+  std::string control_socket = {};   // of the VM; for `serving` and kUpgrade
   // Time between two, at random; a successor may be hit while it starts or attaches.
   absl::Duration min_interval = absl::ZeroDuration();
   absl::Duration max_interval = absl::Milliseconds(40);

@@ -27,7 +27,7 @@ namespace bulkhead::integration {
 namespace {
 
 constexpr uint32_t kBlockBytes = 4096;
-constexpr uint32_t kBlocks = 256;   // as disk_storm has by default
+constexpr uint32_t kBlocks = 256;  // as disk_storm has by default
 constexpr absl::Duration kStartTimeout = absl::Seconds(60);
 
 // A file that goes with its scope.
@@ -83,7 +83,8 @@ absl::StatusOr<KillerOptions> WithUpgrades(KillerOptions killer, const ScratchFi
   std::error_code error;
   std::filesystem::copy_file(binary, copy.path(), std::filesystem::copy_options::overwrite_existing,
                              error);
-  if (error) return absl::InternalError(absl::StrCat("cannot copy ", binary, ": ", error.message()));
+  if (error)
+    return absl::InternalError(absl::StrCat("cannot copy ", binary, ": ", error.message()));
   std::filesystem::permissions(copy.path(), std::filesystem::perms::owner_all, error);
   killer.control_socket = SocketOf(config);
   killer.upgrade = {.device = "disk0",
@@ -177,8 +178,9 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
                                << DeviceText(options, "disk0", "virtio_blk",
                                              DiskResource(disk.path()));
 
-  ASSIGN_OR_RETURN(const std::unique_ptr<VmProcess> vm,
-                   VmProcess::Start({"--config=" + config.path(), "--control=" + SocketOf(config)}));
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<VmProcess> vm,
+      VmProcess::Start({"--config=" + config.path(), "--control=" + SocketOf(config)}));
   RETURN_IF_ERROR(vm->WaitForOutput("storm begins: used index at ", kStartTimeout).status());
   ASSIGN_OR_RETURN(const std::string address_text, vm->WaitForOutput("\r\n", kStartTimeout));
   uint64_t address = 0;

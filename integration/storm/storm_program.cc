@@ -19,8 +19,9 @@
 #include "integration/storm/storm.h"
 
 ABSL_FLAG(std::string, guest, "bare-metal", "bare-metal or linux");
-ABSL_FLAG(std::string, way, "kill",
-          "kill (SIGKILL), stop (SIGSTOP), all (SIGKILL to all) or upgrade (of the disk's service)");
+ABSL_FLAG(
+    std::string, way, "kill",
+    "kill (SIGKILL), stop (SIGSTOP), all (SIGKILL to all) or upgrade (of the disk's service)");
 ABSL_FLAG(uint64_t, kills, 100, "device processes to hit");
 ABSL_FLAG(bool, spare, false, "with a warm spare for each device");
 ABSL_FLAG(absl::Duration, min_interval, absl::ZeroDuration(), "between two, at random");
@@ -55,8 +56,7 @@ std::string ToJson(const StormReport& report) {
                       ", \"seconds\": ", absl::ToDoubleSeconds(report.duration),
                       ", \"longest_stall_ms\": ", ms(report.longest_stall),
                       ", \"first_completions_ms\": [", list(report.first_completions),
-                      "], \"recoveries_ms\": [", list(report.recoveries),
-                      "], \"problems\": [",
+                      "], \"recoveries_ms\": [", list(report.recoveries), "], \"problems\": [",
                       absl::StrJoin(report.problems, ", ",
                                     [](std::string* out, const std::string& problem) {
                                       absl::StrAppend(out, Quoted(problem));

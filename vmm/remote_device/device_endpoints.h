@@ -57,7 +57,8 @@ class DeviceEndpoints {
   };
   // For the next process, the `generation`-th; the one before it is dead. `function_state`: as in
   // proto/contract.h. Whatever modes the dead one has given to what it shares with its successors
-  // (O_APPEND of a file, blocking of an event) are taken back. Not thread-safe. Errors: Unavailable (a resource could not be made anew).
+  // (O_APPEND of a file, blocking of an event) are taken back. Not thread-safe. Errors: Unavailable
+  // (a resource could not be made anew).
   absl::StatusOr<Offer> MakeOffer(absl::string_view device_name, uint64_t generation,
                                   uint64_t function_state) const;
 

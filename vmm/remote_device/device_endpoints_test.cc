@@ -14,8 +14,8 @@
 namespace bulkhead::vmm {
 namespace {
 
-// What a process does to the modes of a file or an event it does to those of every other process that
-// has it, its successor included.
+// What a process does to the modes of a file or an event it does to those of every other process
+// that has it, its successor included.
 TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreTakenBack) {
   const GuestRam ram = *GuestRam::Create(16 << 20);
   DeviceDescription description;
@@ -31,8 +31,9 @@ TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreTakenBack) {
   const auto endpoints = DeviceEndpoints::Create(description, std::move(resources), ram,
                                                  {.waiters = 1, .max_poll = absl::ZeroDuration()});
   ASSERT_TRUE(endpoints.ok()) << endpoints.status();
-  const std::vector<int> events = {endpoints->doorbells()[0].fd(), endpoints->msix_vectors()[0].fd(),
-                                   endpoints->intx_fd(), endpoints->intx_resample_fd()};
+  const std::vector<int> events = {endpoints->doorbells()[0].fd(),
+                                   endpoints->msix_vectors()[0].fd(), endpoints->intx_fd(),
+                                   endpoints->intx_resample_fd()};
 
   ASSERT_EQ(fcntl(disk, F_SETFL, O_APPEND | O_NONBLOCK), 0);
   for (const int event : events) ASSERT_EQ(fcntl(event, F_SETFL, 0), 0);

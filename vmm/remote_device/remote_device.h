@@ -28,9 +28,9 @@ struct RemoteDeviceOptions {
   // as nobody may wait. True: wait again; false: give it up. On the requester's thread.
   std::function<bool(Requester)> park = [](Requester) { return false; };
   // There is something for the supervisor: the channel's status() is DataLoss, because the process
-  // broke its protocol and serves nobody any more, or function_state_missed(), or reset_missed(). On
-  // the thread of an access, which must not be held up. A guest cannot have it called without end: once for each
-  // time that the supervisor reopens the channel.
+  // broke its protocol and serves nobody any more, or function_state_missed(), or reset_missed().
+  // On the thread of an access, which must not be held up. A guest cannot have it called without
+  // end: once for each time that the supervisor reopens the channel.
   std::function<void()> on_trouble = [] {};
 };
 

@@ -68,9 +68,10 @@ absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least) {
   }
   const absl::Status attached =
       prepared.ok() ? AttachProcess(std::move(candidate), least) : prepared;
-  // Accesses that did not wait before do not wait now either. (A breach of the protocol was the last
-  // process's.)
-  const bool failed = !before.ok() && !(absl::IsDataLoss(before) && access_policy_ != AccessPolicy::kAllOnes);
+  // Accesses that did not wait before do not wait now either. (A breach of the protocol was the
+  // last process's.)
+  const bool failed =
+      !before.ok() && !(absl::IsDataLoss(before) && access_policy_ != AccessPolicy::kAllOnes);
   if (!attached.ok() && failed) channel.Fail(absl::UnavailableError(before.message()));
   return attached;
 }

@@ -49,7 +49,8 @@ class VcpuThread {
   void Resume();
   void RequestStop();
 
-  // Waits until the thread is paused, or finished. False: it still runs at `deadline`, of SteadyNow()'s.
+  // Waits until the thread is paused, or finished. False: it still runs at `deadline`, of
+  // SteadyNow()'s.
   bool AwaitPaused(absl::Time deadline);
   // Waits until the thread is finished, and joins it. False: it still runs at `deadline`.
   bool Join(absl::Time deadline);
