@@ -8,11 +8,11 @@ holds: what is measured is the way there and back.
 Every round runs every machine once, one after the other; ratios are taken within a round, so that
 drift of the machine falls on both sides, and the median of the rounds is shown.
 """
-import argparse
 import statistics
 import tempfile
 
 from integration.bench import block_targets, host, table
+from integration.bench.arguments import names_of, positive
 from integration.bench.processes import BenchError
 
 HELP = "disk requests a second, what recovery costs of them, and the peers"
@@ -25,9 +25,9 @@ _DISK_BYTES = 16 << 20
 
 def add_arguments(parser):
     names = [target.name for target in block_targets.ALL]
-    parser.add_argument("--rounds", type=_positive, default=7, metavar="N",
+    parser.add_argument("--rounds", type=positive, default=7, metavar="N",
                         help="runs of each machine (default: %(default)s)")
-    parser.add_argument("--requests", type=_positive, default=100000, metavar="N",
+    parser.add_argument("--requests", type=positive, default=100000, metavar="N",
                         help="in each measurement (default: %(default)s)")
     parser.add_argument("--depths", default="1,16", metavar="N,...",
                         help="requests in flight at once, 1 to 21 (default: %(default)s)")
@@ -35,24 +35,11 @@ def add_arguments(parser):
                         help="leave out the writes, which take most of the time")
     parser.add_argument("--bytes", type=int, default=4096, metavar="N",
                         help="of each request, up to 4096 (default: %(default)s)")
-    parser.add_argument("--targets", type=_targets, default=block_targets.ALL, metavar="NAMES",
+    parser.add_argument("--targets", type=names_of(block_targets.ALL), default=block_targets.ALL,
+                        metavar="NAMES",
                         help="which machines, of: " + ",".join(names))
     parser.add_argument("--check", action="store_true",
                         help="exit with 3 if an aim is missed")
-
-
-def _positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("%r is no positive number" % text)
-    return int(text)
-
-
-def _targets(names):
-    known = {target.name: target for target in block_targets.ALL}
-    for name in names.split(","):
-        if name not in known:
-            raise argparse.ArgumentTypeError("there is no %r" % name)
-    return [known[name] for name in names.split(",")]
 
 
 def parse(output, tsc_khz):

@@ -71,7 +71,8 @@ class QemuVhostUser(QemuTarget):
             path = os.path.join(folder, "vhost.sock")
             daemon = [
                 host.find_program("qemu-storage-daemon", "qemu-system-common"),
-                "--blockdev", "driver=file,node-name=file,filename=%s,aio=io_uring,locking=off" % disk,
+                "--blockdev", "driver=file,node-name=file,filename=%s,aio=io_uring,"
+                              "locking=off" % disk,
                 "--blockdev", "driver=raw,node-name=disk,file=file",
                 "--export", "type=vhost-user-blk,id=export,node-name=disk,writable=on,"
                             "addr.type=unix,addr.path=" + path,

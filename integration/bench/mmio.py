@@ -12,6 +12,7 @@ import argparse
 import statistics
 
 from integration.bench import host, mmio_targets, table
+from integration.bench.arguments import names_of, positive
 from integration.bench.processes import BenchError, use_realtime
 
 HELP = "one MMIO read and one posted write to a device"
@@ -31,14 +32,15 @@ AIMS = (
 
 def add_arguments(parser):
     names = [target.name for target in mmio_targets.ALL]
-    parser.add_argument("--rounds", type=_positive, default=5, metavar="N",
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N",
                         help="runs of each machine (default: %(default)s)")
     parser.add_argument("--samples", type=_samples, default=2000, metavar="N",
                         help="hot accesses of each kind in a run, at most 20000 "
                              "(default: %(default)s)")
     parser.add_argument("--idle-ms", type=float, default=2.0, metavar="MS",
                         help="pause before an idle access; 0: none are made (default: %(default)s)")
-    parser.add_argument("--targets", type=_targets, default=mmio_targets.ALL, metavar="NAMES",
+    parser.add_argument("--targets", type=names_of(mmio_targets.ALL), default=mmio_targets.ALL,
+                        metavar="NAMES",
                         help="which machines, of: " + ",".join(names))
     parser.add_argument("--level", type=int, choices=(0, 3), default=0,
                         help="privilege level of the guest's accesses (default: %(default)s)")
@@ -49,25 +51,11 @@ def add_arguments(parser):
                         help="exit with 3 if an aim is missed")
 
 
-def _positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("%r is no positive number" % text)
-    return int(text)
-
-
 def _samples(text):
-    value = _positive(text)
+    value = positive(text)
     if value > 20000:
         raise argparse.ArgumentTypeError("the guest has room for 20000")
     return value
-
-
-def _targets(names):
-    known = {target.name: target for target in mmio_targets.ALL}
-    for name in names.split(","):
-        if name not in known:
-            raise argparse.ArgumentTypeError("there is no %r" % name)
-    return [known[name] for name in names.split(",")]
 
 
 def run(args):

@@ -4,7 +4,6 @@ Starts a VM with a console, a disk, an entropy source and the example device; th
 begin when the process is created. Memory is proportional set size (PSS), without the guest's RAM,
 which is counted apart; text that processes share counts in parts.
 """
-import argparse
 import os
 import re
 import select
@@ -15,6 +14,7 @@ import tempfile
 import time
 
 from integration.bench import host, table
+from integration.bench.arguments import positive
 from integration.bench.processes import BenchError
 
 HELP = "time to the first guest instruction, memory of each process"
@@ -29,16 +29,10 @@ _AIMS = {"vmm": 8.0, "device": 4.0, "first_instruction_ms": 60.0}
 
 
 def add_arguments(parser):
-    parser.add_argument("--rounds", type=_positive, default=20, metavar="N",
+    parser.add_argument("--rounds", type=positive, default=20, metavar="N",
                         help="starts to time (default: %(default)s)")
     parser.add_argument("--check", action="store_true",
                         help="exit with 3 if an aim is missed")
-
-
-def _positive(text):
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("%r is no positive number" % text)
-    return int(text)
 
 
 def memory_of(smaps):

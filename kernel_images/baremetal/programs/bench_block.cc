@@ -18,31 +18,19 @@
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/report.h"
 #include "kernel_images/baremetal/lib/virtio.h"
+#include "kernel_images/baremetal/lib/virtio_block.h"
 #include "kernel_images/baremetal/programs.h"
 
 namespace bulkhead::guest {
 namespace {
 
-constexpr uint16_t kBlockType = 2;
-constexpr uint32_t kRequestRead = 0;
-constexpr uint32_t kRequestWrite = 1;
-constexpr uint8_t kOk = 0;
-constexpr uint8_t kNotYet = 0xaa;
-
-constexpr uint32_t kSectorBytes = 512;
 constexpr uint32_t kMaxBytes = 4096;
 constexpr uint32_t kDescriptorsPerSlot = 3;
 constexpr uint32_t kMaxDepth = Virtqueue::kMaxSize / kDescriptorsPerSlot;
 
-struct Header {
-  uint32_t type;
-  uint32_t reserved;
-  uint64_t sector;
-};
-
 struct Slot {
   uint8_t result;
-  alignas(16) Header header;
+  alignas(16) BlockHeader header;
 };
 
 alignas(4096) uint8_t buffers[kMaxDepth][kMaxBytes];
@@ -66,7 +54,7 @@ void Submit(Virtqueue& queue, uint32_t index, uint32_t type) {
   slot.header = {type, 0, Random() % places * (bytes / kSectorBytes)};
   const uint16_t first = static_cast<uint16_t>(index * kDescriptorsPerSlot);
   const uint16_t write = type == kRequestRead ? kDescriptorWrite : 0;
-  queue.descriptor(first) = {AddressOf(&slot.header), sizeof(Header), kDescriptorNext,
+  queue.descriptor(first) = {AddressOf(&slot.header), sizeof(BlockHeader), kDescriptorNext,
                              static_cast<uint16_t>(first + 1)};
   queue.descriptor(first + 1) = {AddressOf(buffers[index]), bytes,
                                  static_cast<uint16_t>(write | kDescriptorNext),

@@ -22,18 +22,11 @@
 #include "kernel_images/baremetal/lib/memory.h"
 #include "kernel_images/baremetal/lib/report.h"
 #include "kernel_images/baremetal/lib/virtio.h"
+#include "kernel_images/baremetal/lib/virtio_block.h"
 #include "kernel_images/baremetal/programs.h"
 
 namespace bulkhead::guest {
 namespace {
-
-constexpr uint16_t kBlockType = 2;
-constexpr uint64_t kFeatureFlush = uint64_t{1} << 9;
-constexpr uint32_t kRequestRead = 0;
-constexpr uint32_t kRequestWrite = 1;
-constexpr uint32_t kRequestFlush = 4;
-constexpr uint8_t kOk = 0;
-constexpr uint8_t kNotYet = 0xaa;
 
 constexpr uint32_t kBlockBytes = 4096;
 constexpr uint32_t kSectorsPerBlock = 8;
@@ -49,12 +42,6 @@ constexpr uint16_t kLineStatus = 0x3fd;
 constexpr uint8_t kDataReady = 0x01;
 constexpr uint64_t kRequestsPerLook = 256;
 
-struct Header {
-  uint32_t type;
-  uint32_t reserved;
-  uint64_t sector;
-};
-
 // A request in flight, or not.
 struct Slot {
   bool busy;
@@ -62,7 +49,7 @@ struct Slot {
   uint32_t block;    // kNoBlock: a flush
   uint32_t version;  // that a read must find
   uint8_t result;
-  alignas(16) Header header;
+  alignas(16) BlockHeader header;
   alignas(16) VirtqueueDescriptor indirect[kDescriptorsPerSlot];
 };
 
@@ -121,7 +108,7 @@ void Submit(Virtqueue& queue, uint32_t index, uint32_t type, uint32_t block) {
   const uint16_t base = use_indirect ? 0 : first;
   VirtqueueDescriptor* const entries = use_indirect ? slot.indirect : &queue.descriptor(first);
   uint16_t used = 0;
-  entries[used++] = {AddressOf(&slot.header), sizeof(Header), kDescriptorNext,
+  entries[used++] = {AddressOf(&slot.header), sizeof(BlockHeader), kDescriptorNext,
                      static_cast<uint16_t>(base + 1)};
   if (block != kNoBlock) {
     const uint16_t write = type == kRequestRead ? kDescriptorWrite : 0;

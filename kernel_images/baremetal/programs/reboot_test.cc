@@ -16,6 +16,7 @@
 #include "kernel_images/baremetal/lib/pci.h"
 #include "kernel_images/baremetal/lib/report.h"
 #include "kernel_images/baremetal/lib/virtio.h"
+#include "kernel_images/baremetal/lib/virtio_block.h"
 #include "kernel_images/baremetal/programs.h"
 
 namespace bulkhead::guest {
@@ -32,23 +33,13 @@ constexpr uint8_t kReadyToReceive = 1 << 1;
 constexpr uint16_t kUartLineStatus = kUart + 5;
 constexpr uint8_t kReceived = 1 << 0;
 
-constexpr uint16_t kBlockType = 2;
-constexpr uint32_t kRequestRead = 0;
-constexpr uint32_t kRequestWrite = 1;
-constexpr uint32_t kSectorBytes = 512;
-
 struct Sector {
   uint64_t boots;
   uint8_t rest[kSectorBytes - sizeof(uint64_t)];
 };
-struct Header {
-  uint32_t type;
-  uint32_t reserved;
-  uint64_t sector;
-};
 
 alignas(kSectorBytes) Sector sector;
-alignas(16) Header header;
+alignas(16) BlockHeader header;
 uint8_t result;
 uint32_t of_the_image = 0x1234;  // as it is in the file, at every boot
 

@@ -15,6 +15,7 @@
 #include "kernel_images/baremetal/lib/pci.h"
 #include "kernel_images/baremetal/lib/report.h"
 #include "kernel_images/baremetal/lib/virtio.h"
+#include "kernel_images/baremetal/lib/virtio_block.h"
 #include "kernel_images/baremetal/programs.h"
 
 namespace bulkhead::guest {
@@ -35,22 +36,12 @@ constexpr uint8_t kCapabilityAdvancedFeatures = 0x13;
 constexpr uint16_t kAdvancedFeaturesControl = 4;
 constexpr uint8_t kInitiateReset = 1 << 0;
 
-constexpr uint16_t kBlockType = 2;
 constexpr uint16_t kEntropyType = 4;
-constexpr uint32_t kRequestRead = 0;
-constexpr uint32_t kRequestWrite = 1;
-constexpr uint32_t kSectorBytes = 512;
 constexpr uint32_t kBlockBytes = 4096;
 constexpr uint32_t kBlocks = 16;  // at once; with three descriptors each
 constexpr uint32_t kRounds = 4;
 
-struct Header {
-  uint32_t type;
-  uint32_t reserved;
-  uint64_t sector;
-};
-
-alignas(16) Header headers[kBlocks];
+alignas(16) BlockHeader headers[kBlocks];
 alignas(4096) uint64_t blocks[kBlocks][kBlockBytes / 8];
 uint8_t results[kBlocks];
 
@@ -83,7 +74,7 @@ void Transfer(Virtqueue& queue, uint32_t type, uint32_t first, uint32_t count, u
     results[i] = 0xff;
     const auto head = static_cast<uint16_t>(3 * i);
     const auto write = static_cast<uint16_t>(type == kRequestRead ? kDescriptorWrite : 0);
-    queue.descriptor(head) = {AddressOf(&headers[i]), sizeof(Header), kDescriptorNext,
+    queue.descriptor(head) = {AddressOf(&headers[i]), sizeof(BlockHeader), kDescriptorNext,
                               static_cast<uint16_t>(head + 1)};
     queue.descriptor(head + 1) = {AddressOf(blocks[i]), bytes,
                                   static_cast<uint16_t>(write | kDescriptorNext),

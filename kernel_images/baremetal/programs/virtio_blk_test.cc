@@ -15,36 +15,23 @@
 #include "kernel_images/baremetal/lib/memory.h"
 #include "kernel_images/baremetal/lib/report.h"
 #include "kernel_images/baremetal/lib/virtio.h"
+#include "kernel_images/baremetal/lib/virtio_block.h"
 #include "kernel_images/baremetal/programs.h"
 
 namespace bulkhead::guest {
 namespace {
 
-constexpr uint16_t kBlockType = 2;
-constexpr uint64_t kFeatureFlush = uint64_t{1} << 9;
 constexpr uint64_t kFeatureReadOnly = uint64_t{1} << 5;
 
-constexpr uint32_t kRequestRead = 0;
-constexpr uint32_t kRequestWrite = 1;
-constexpr uint32_t kRequestFlush = 4;
 constexpr uint32_t kRequestGetId = 8;
-constexpr uint8_t kOk = 0;
 constexpr uint8_t kIoError = 1;
 constexpr uint8_t kUnsupported = 2;
-constexpr uint8_t kNotYet = 0xaa;
 
-constexpr uint32_t kSectorBytes = 512;
 constexpr uint32_t kSectors = 16;  // of one request, at most
-
-struct Header {
-  uint32_t type;
-  uint32_t reserved;
-  uint64_t sector;
-};
 
 alignas(4096) uint8_t data[kSectors * kSectorBytes];
 alignas(4096) uint8_t copy[kSectors * kSectorBytes];
-alignas(16) Header header;
+alignas(16) BlockHeader header;
 uint8_t result;
 alignas(16) VirtqueueDescriptor indirect_table[4];
 bool use_indirect = false;
