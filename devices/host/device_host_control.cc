@@ -60,8 +60,11 @@ void DeviceHost::OpenLetter() {
       model_->SetServing(false);
       return;
     case Command::kResume:
-      if (quiesced) Resume();
-      CloseLetter(absl::OkStatus());
+      if (quiesced) {
+        Resume();  // ActOnLetter() follows, once the model serves
+      } else {
+        CloseLetter(absl::OkStatus());
+      }
       return;
     case Command::kReset:
       // Else ActOnLetter() follows, once every request is applied.
@@ -91,6 +94,9 @@ void DeviceHost::ActOnLetter() {
       return BeginReset(nullptr);
     case Command::kShutdown:
       end_ = absl::OkStatus();
+      CloseLetter(absl::OkStatus());
+      return;
+    case Command::kResume:
       CloseLetter(absl::OkStatus());
       return;
     default:
