@@ -12,6 +12,7 @@
 #include "base/message_socket.h"
 #include "base/release_startup_pages.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "proto/channel/channel_layout.h"
 #include "proto/channel/wake_pipe.h"
 #include "proto/contract.h"
@@ -25,6 +26,8 @@ constexpr uint64_t kAllOnes = ~uint64_t{0};
 // While requests come without a pause, descriptors are looked at after this many of them: often
 // enough that a doorbell does not wait long, rarely enough that the system call costs little.
 constexpr uint32_t kRequestsPerCheck = 64;
+// When the pages of the start-up go at the latest, though the device is never idle for long.
+constexpr absl::Duration kReleaseTime = absl::Seconds(10);
 
 FunctionState ToFunctionState(uint64_t bits) {
   return {.bus_master = (bits & kFunctionStateBusMaster) != 0,
@@ -82,7 +85,8 @@ DeviceHost::DeviceHost(const v1::PciInfo& info, Attachment attachment, GuestMemo
       poller_(std::move(poller)),
       control_(control),
       function_state_(attachment.function_state),
-      rung_(doorbells_.size()) {}
+      rung_(doorbells_.size()),
+      release_latest_(SteadyNow() + kReleaseTime) {}
 
 absl::Status DeviceHost::RegisterEvents() {
   for (size_t i = 0; i < doorbells_.size(); ++i) {
@@ -196,7 +200,7 @@ void DeviceHost::ServeOnce() {
   ServeRequests(ring_slots_);
   if (model_is_held_) ReleaseModel();
   ServeDoorbells();
-  if (!any_rung_ && letter_ != nullptr) ActOnLetter();
+  if (!any_rung_ && !model_is_held_ && letter_ != nullptr) ActOnLetter();
   if (mode_ != Mode::kServing || has_mail_) return;
   if (any_rung_ || letter_ != nullptr || model_is_held_) {
     // A request is missing that another vCPU's thread is just sending: let it run.
@@ -317,7 +321,7 @@ void DeviceHost::Sleep() {
   const bool had_events = poller_->Wait(limit, [this] { AfterCallback(); });
   asleep_ = false;
   channel_->AfterSleep();
-  if (had_events || released_) return;
+  if (released_ || (had_events && SteadyNow() < release_latest_)) return;
   // Not at once: whoever waits for a successor would wait for this, too.
   ReleaseStartupPages();
   released_ = true;

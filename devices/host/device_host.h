@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/event_fd.h"
 #include "base/guest_memory.h"
@@ -157,8 +158,10 @@ class DeviceHost final : public DeviceServices {
   // Not SetServing() yet, lest it overtake requests that wait in the ring since nobody served.
   bool model_is_held_ = false;
   bool asleep_ = false;
-  bool released_ = false;              // the pages of the start-up
   uint32_t requests_since_check_ = 0;  // since descriptors were last looked at
+
+  const absl::Time release_latest_;
+  bool released_ = false;  // the pages of the start-up
 
   Mode mode_ = Mode::kServing;
   bool has_mail_ = false;

@@ -156,6 +156,7 @@ void RemoteDevice::ReopenAccesses() {
 }
 
 bool RemoteDevice::TellFunctionState() {
+  trouble_told_.store(false);
   function_state_missed_.store(false);
   const uint64_t bits = function_state_.load();
   channel::ChannelClient& channel = endpoints_.channel();

@@ -84,7 +84,10 @@ class RemoteDevice final : public DeviceAccess {
   // (true once for each), and the function state. TellFunctionState() tells it to the process that
   // serves; false: not possible now, call again in a moment.
   bool reset_missed() const { return missed_reset_.load(); }
-  bool TakeMissedReset() { return missed_reset_.exchange(false); }
+  bool TakeMissedReset() {
+    trouble_told_.store(false);  // the next one is told again
+    return missed_reset_.exchange(false);
+  }
   bool function_state_missed() const { return function_state_missed_.load(); }
   bool TellFunctionState();
 
@@ -119,7 +122,7 @@ class RemoteDevice final : public DeviceAccess {
   std::atomic<uint64_t> function_state_{0};
   std::atomic<bool> function_state_missed_{false};
   std::atomic<bool> missed_reset_{false};
-  std::atomic<bool> trouble_told_{false};  // since ReopenAccesses()
+  std::atomic<bool> trouble_told_{false};  // since ReopenAccesses(), or since it was taken up
 };
 
 }  // namespace bulkhead::vmm

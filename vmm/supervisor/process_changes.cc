@@ -63,7 +63,8 @@ absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least) {
   const absl::Status before = channel.status();
   absl::Status prepared = PrepareForSuccessor();
   // A guest that never ceases to reset has to wait a moment.
-  for (int i = 0; i < kQuickPreparations && absl::IsAborted(prepared); ++i) {
+  for (int i = 0; i < kQuickPreparations && absl::IsAborted(prepared) && device_->reset_missed();
+       ++i) {
     prepared = PrepareForSuccessor();
   }
   const absl::Status attached =

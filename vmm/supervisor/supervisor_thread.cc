@@ -174,6 +174,7 @@ absl::Time SupervisorThread::NextTime() const {
   if (state_ == v1::Device::RESTARTING) next = std::min(next, next_try_);
   if (state_ == v1::Device::RUNNING) {
     if (device_->function_state_missed()) next = std::min(next, next_telling_);
+    if (device_->reset_missed()) next = absl::InfinitePast();
     if (wants_spare_) next = std::min(next, spare_.next());
   }
   return next;
