@@ -5,12 +5,11 @@ import tempfile
 import time
 
 from integration.bench import host
-from integration.bench.mmio_targets import GUEST, UART, VMM, QemuTarget, Target
+from integration.bench.mmio_targets import (GUEST, QEMU_PASSED, UART, VMM, VMM_POWERED_OFF,
+                                            QemuTarget, Target)
 from integration.bench.processes import Background, BenchError, run
 
 DISK = "//devices/virtio_blk:virtio_blk"
-_VMM_POWERED_OFF = 0
-_QEMU_PASSED = 33
 _LIMIT_S = 10
 
 
@@ -29,7 +28,7 @@ class Vmm(Target):
             "--device-dir=" + os.path.dirname(self._files[UART]),
             "--device=name=disk,binary=%s,file:disk=%s" % (self.binary(), disk),
         ]
-        return self._finish(argv, run(argv, timeout_s), _VMM_POWERED_OFF)
+        return self._finish(argv, run(argv, timeout_s), VMM_POWERED_OFF)
 
 
 class VmmWithoutLog(Vmm):
@@ -59,7 +58,7 @@ class QemuInProcess(QemuTarget):
             "-drive", "file=%s,file.locking=off,if=none,id=disk,format=raw,cache=writeback,"
                       "aio=io_uring" % disk,
             "-device", "virtio-blk-pci,drive=disk,iothread=io,disable-legacy=on"], cmdline)
-        return self._finish(argv, run(argv, timeout_s), _QEMU_PASSED)
+        return self._finish(argv, run(argv, timeout_s), QEMU_PASSED)
 
 
 class QemuVhostUser(QemuTarget):
@@ -88,7 +87,7 @@ class QemuVhostUser(QemuTarget):
                     if time.monotonic() > deadline:
                         raise BenchError("qemu-storage-daemon did not come up")
                     time.sleep(0.02)
-                return self._finish(argv, run(argv, timeout_s), _QEMU_PASSED)
+                return self._finish(argv, run(argv, timeout_s), QEMU_PASSED)
 
 
 ALL = (Vmm, VmmWithoutLog, QemuInProcess, QemuVhostUser)

@@ -16,8 +16,8 @@ EXAMPLE_DEVICE = "//devices/example:example"
 IN_VMM = "//integration/bench:vmm_with_device_inside"
 
 _EXAMPLE_REGISTERS = "vendor=0x1209 device=0xb001 bar=0 read=0x00 write=0x80"
-_QEMU_PASSED = 33  # isa-debug-exit
-_VMM_POWERED_OFF = 0
+QEMU_PASSED = 33  # isa-debug-exit
+VMM_POWERED_OFF = 0
 
 
 class Target:
@@ -56,7 +56,7 @@ class QemuEdu(QemuTarget):
 
     def run(self, cmdline, timeout_s):
         argv = self._command(["-machine", "q35", "-m", "256M", "-device", "edu"], cmdline)
-        return self._finish(argv, run(argv, timeout_s), _QEMU_PASSED)
+        return self._finish(argv, run(argv, timeout_s), QEMU_PASSED)
 
 
 class QemuMultiProcess(QemuTarget):
@@ -81,7 +81,7 @@ class QemuMultiProcess(QemuTarget):
             ], cmdline)
             with Background(remote, [far.fileno()]):
                 far.close()
-                return self._finish(argv, run(argv, timeout_s, [near.fileno()]), _QEMU_PASSED)
+                return self._finish(argv, run(argv, timeout_s, [near.fileno()]), QEMU_PASSED)
 
 
 class InVmm(Target):
@@ -92,7 +92,7 @@ class InVmm(Target):
 
     def run(self, cmdline, timeout_s):
         argv = [self._files[IN_VMM], "--kernel=" + self._guest, "--cmdline=" + cmdline]
-        return self._finish(argv, run(argv, timeout_s), _VMM_POWERED_OFF)
+        return self._finish(argv, run(argv, timeout_s), VMM_POWERED_OFF)
 
 
 class Vmm(Target):
@@ -110,7 +110,7 @@ class Vmm(Target):
             "--device-dir=" + os.path.dirname(self._files[UART]),
             "--device=name=example,binary=" + self._files[EXAMPLE_DEVICE],
         ]
-        return self._finish(argv, run(argv, timeout_s), _VMM_POWERED_OFF)
+        return self._finish(argv, run(argv, timeout_s), VMM_POWERED_OFF)
 
 
 # In the order of the table.

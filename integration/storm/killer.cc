@@ -20,7 +20,7 @@ Killer::Killer(const VmProcess& vm, const KillerOptions& options, uint64_t limit
       options_(options),
       limit_(limit),
       random_(options.seed),
-      client_(std::make_unique<VmClient>(options.control_socket)) {
+      client_(options.control_socket) {
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -58,7 +58,7 @@ void Killer::Upgrade() {
     TryMisfit(upgrade.misfits[number / kUpgradesPerMisfit % upgrade.misfits.size()]);
   }
   const std::string& version = upgrade.versions[number % upgrade.versions.size()];
-  const absl::StatusOr<v1::Device> device = client_->RestartDevice(upgrade.device, version);
+  const absl::StatusOr<v1::Device> device = client_.RestartDevice(upgrade.device, version);
   if (!device.ok()) {
     problems_.push_back(absl::StrCat("an upgrade failed: ", device.status().ToString()));
   } else if (device->binary() != version) {
@@ -69,9 +69,9 @@ void Killer::Upgrade() {
 
 void Killer::TryMisfit(const std::string& binary) {
   const std::string& name = options_.upgrade.device;
-  const absl::StatusOr<v1::Device> before = client_->GetDevice(name);
-  const absl::Status refusal = client_->RestartDevice(name, binary).status();
-  const absl::StatusOr<v1::Device> after = client_->GetDevice(name);
+  const absl::StatusOr<v1::Device> before = client_.GetDevice(name);
+  const absl::Status refusal = client_.RestartDevice(name, binary).status();
+  const absl::StatusOr<v1::Device> after = client_.GetDevice(name);
   if (!absl::IsFailedPrecondition(refusal)) {
     problems_.push_back(absl::StrCat("an upgrade to ", binary, ": ", refusal.ToString()));
   }
@@ -83,7 +83,7 @@ void Killer::TryMisfit(const std::string& binary) {
 }
 
 pid_t Killer::ServingProcess() {
-  const absl::StatusOr<v1::Device> device = client_->GetDevice(options_.serving);
+  const absl::StatusOr<v1::Device> device = client_.GetDevice(options_.serving);
   if (!device.ok() || device->state() != v1::Device::RUNNING) return 0;
   return device->pid() == last_hit_ ? 0 : device->pid();
 }

@@ -5,7 +5,6 @@
 #include <sys/types.h>
 
 #include <atomic>
-#include <memory>
 #include <random>
 #include <set>
 #include <string>
@@ -78,7 +77,7 @@ class Killer {
   const uint64_t limit_;
   std::mt19937_64 random_;
   std::set<pid_t> hit_;  // and still there: numbers are used again after some thousand kills
-  const std::unique_ptr<VmClient> client_;  // for upgrades
+  const VmClient client_;
   uint64_t upgrades_tried_ = 0;
   std::vector<std::string> problems_;
   pid_t last_hit_ = 0;

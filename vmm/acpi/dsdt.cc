@@ -10,8 +10,6 @@ namespace {
 
 using aml::Bytes;
 
-constexpr uint32_t kMaxPortRanges = 6;
-constexpr uint32_t kLastIsaIrq = 15;
 constexpr uint64_t kPresentAndEnabled = 0xf;  // _STA
 
 // PCI Firmware Specification 3.3, section 4.6: the host bridge's _DSM,
@@ -137,6 +135,8 @@ Bytes PlatformDevice(uint32_t index, const AcpiPlatformDevice& device) {
 
 }  // namespace
 
+bool IsHardwareId(absl::string_view id) { return aml::IsEisaId(id) || IsAcpiId(id); }
+
 absl::Status ValidatePlatformDevice(const AcpiPlatformDevice& device) {
   const auto error = [&device](const std::string& text) {
     return absl::InvalidArgumentError(absl::StrFormat("device \"%s\": %s", device.name, text));
@@ -146,7 +146,7 @@ absl::Status ValidatePlatformDevice(const AcpiPlatformDevice& device) {
       return absl::InvalidArgumentError("a platform device's name is not printable");
     }
   }
-  if (!aml::IsEisaId(device.acpi_hid) && !IsAcpiId(device.acpi_hid)) {
+  if (!IsHardwareId(device.acpi_hid)) {
     return error("its ACPI hardware ID is neither of the form PNP0501 nor ABCD0123");
   }
   if (device.port_ranges.size() > kMaxPortRanges) {
@@ -154,7 +154,7 @@ absl::Status ValidatePlatformDevice(const AcpiPlatformDevice& device) {
                                  device.port_ranges.size(), kMaxPortRanges));
   }
   for (const AcpiPlatformDevice::PortRange& range : device.port_ranges) {
-    if (range.size == 0 || range.size > 255 || range.base > 0xffff ||
+    if (range.size == 0 || range.size > kMaxPortsOfRange || range.base > 0xffff ||
         range.base + range.size > 0x10000) {
       return error(absl::StrFormat("ports 0x%x + 0x%x cannot be: 1 to 255 ports below 0x10000",
                                    range.base, range.size));

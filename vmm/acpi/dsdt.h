@@ -7,10 +7,18 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "base/guest_memory.h"
 #include "vmm/acpi/aml.h"
 
 namespace bulkhead::vmm {
+
+// What a description of a legacy device can say.
+inline constexpr uint32_t kMaxPortRanges = 6;
+inline constexpr uint32_t kMaxPortsOfRange = 255;
+inline constexpr uint32_t kLastIsaIrq = 15;
+// "PNP0501", or of the form "ABCD0123" (ACPI 6.5, section 6.1.5).
+bool IsHardwareId(absl::string_view id);
 
 // A device that the guest finds by ACPI alone: ports and an edge-triggered interrupt.
 struct AcpiPlatformDevice {
@@ -20,7 +28,7 @@ struct AcpiPlatformDevice {
   };
 
   std::string name = {};      // the configuration's name for it; becomes _DDN
-  std::string acpi_hid = {};  // "PNP0501", or of the form "ABCD0123"
+  std::string acpi_hid = {};  // IsHardwareId()
   std::vector<PortRange> port_ranges = {};
   uint32_t irq = 0;  // global system interrupt 1 to 15; 0: none
 };

@@ -12,6 +12,8 @@
 #include "base/status_macros.h"
 #include "proto/contract.h"
 #include "proto/durable_layout.h"
+#include "vmm/acpi/dsdt.h"
+#include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -26,11 +28,6 @@ constexpr size_t kAdvancedFeaturesBytes = 8;           // dword-aligned
 constexpr size_t kCapabilityHeaderBytes = 2;           // ID and next pointer
 constexpr size_t kMsixCapabilityBytes = 12;
 constexpr size_t kCapabilitySpaceBytes = 0x100 - 0x40;
-// What an ACPI description of a legacy device can say: vmm/acpi/dsdt.h.
-constexpr int kMaxPortRanges = 6;
-constexpr uint32_t kMaxPortsOfRange = 255;
-constexpr uint32_t kMaxIrq = 15;
-constexpr uint32_t kPowerButtonIrq = 9;
 constexpr int kMaxDoorbells = 128;
 constexpr int kMaxRequiredResources = 32;
 constexpr size_t kMaxNameBytes = 64;
@@ -141,31 +138,20 @@ absl::StatusOr<DeviceDescription::PciFunction> ValidatePci(const v1::PciFunction
   return out;
 }
 
-// ACPI 6.5, section 6.1.5: "PNP0501", three capital letters and four hexadecimal digits, or
-// "ACPI0007", four capital letters or digits and four hexadecimal digits.
-bool IsAcpiHid(absl::string_view hid) {
-  if (hid.size() != 7 && hid.size() != 8) return false;
-  const absl::string_view vendor = hid.substr(0, hid.size() - 4);
-  const auto is_upper = [](char c) { return c >= 'A' && c <= 'Z'; };
-  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
-  return std::all_of(vendor.begin(), vendor.end(),
-                     [&](char c) { return is_upper(c) || (vendor.size() == 4 && is_digit(c)); }) &&
-         std::all_of(hid.end() - 4, hid.end(),
-                     [&](char c) { return is_digit(c) || (c >= 'A' && c <= 'F'); });
-}
-
 absl::StatusOr<DeviceDescription::PlatformDevice> ValidatePlatform(
     const v1::PlatformDevice& platform) {
-  if (!IsAcpiHid(platform.acpi_hid())) {
+  if (!IsHardwareId(platform.acpi_hid())) {
     return Refuse("acpi_hid is '",
                   absl::CHexEscape(absl::string_view(platform.acpi_hid()).substr(0, kMaxNameBytes)),
                   "': must be of the form PNP0501 or ABCD0123");
   }
-  if (platform.port_ranges_size() == 0 || platform.port_ranges_size() > kMaxPortRanges) {
+  if (platform.port_ranges_size() == 0 ||
+      platform.port_ranges_size() > static_cast<int>(kMaxPortRanges)) {
     return Refuse(platform.port_ranges_size(), " port ranges: 1 to ", kMaxPortRanges);
   }
-  RETURN_IF_ERROR(CheckMax("irq", platform.irq(), kMaxIrq));
-  if (platform.irq() == kPowerButtonIrq) return Refuse("irq is 9, which is the power button's");
+  RETURN_IF_ERROR(CheckMax("irq", platform.irq(), kLastIsaIrq));
+  if (platform.irq() == layout::kPowerButtonGsi)
+    return Refuse("irq is 9, which is the power button's");
   DeviceDescription::PlatformDevice out = {.acpi_hid = platform.acpi_hid(),
                                            .port_ranges = {},
                                            .irq = static_cast<uint8_t>(platform.irq())};

@@ -13,4 +13,11 @@ int memcmp(const void* a, const void* b, size_t size);
 size_t strlen(const char* text);
 }
 
+namespace bulkhead::guest {
+
+// As devices see it: memory is identity-mapped.
+inline uint64_t AddressOf(const void* object) { return reinterpret_cast<uint64_t>(object); }
+
+}  // namespace bulkhead::guest
+
 #endif  // BULKHEAD_KERNEL_IMAGES_BAREMETAL_LIB_MEMORY_H_

@@ -16,6 +16,7 @@
 
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
+#include "kernel_images/baremetal/lib/memory.h"
 #include "kernel_images/baremetal/lib/report.h"
 #include "kernel_images/baremetal/lib/virtio.h"
 #include "kernel_images/baremetal/lib/virtio_block.h"
@@ -45,8 +46,6 @@ uint64_t Random() {  // xorshift64*
   random_state ^= random_state >> 27;
   return (random_state * 0x2545f4914f6cdd1d) >> 16;
 }
-
-uint64_t AddressOf(const void* object) { return reinterpret_cast<uint64_t>(object); }
 
 void Submit(Virtqueue& queue, uint32_t index, uint32_t type) {
   Slot& slot = slots[index];

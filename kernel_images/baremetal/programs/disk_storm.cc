@@ -69,8 +69,6 @@ uint64_t Random() {  // xorshift64*
   return random_state * 0x2545f4914f6cdd1d;
 }
 
-uint64_t AddressOf(const void* object) { return reinterpret_cast<uint64_t>(object); }
-
 // Each word of a block names block, version and its place.
 uint64_t Word(uint32_t block, uint32_t version, uint32_t index) {
   return (uint64_t{version} << 32 | uint64_t{block} << 12 | index) * 0x9e3779b97f4a7c15 + version;

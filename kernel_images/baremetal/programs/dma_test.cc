@@ -22,8 +22,6 @@ alignas(4096) uint8_t destination[kDmaMaxLength + 16];
 
 uint64_t registers;
 
-uint64_t AddressOf(const void* object) { return reinterpret_cast<uint64_t>(object); }
-
 uint32_t Copy(uint64_t from, uint64_t to, uint32_t length, uint32_t command = kDmaCopy) {
   MmioWrite<uint64_t>(registers + kDmaSourceOffset, from);
   MmioWrite<uint64_t>(registers + kDmaDestinationOffset, to);

@@ -13,6 +13,7 @@
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/interrupts.h"
+#include "kernel_images/baremetal/lib/memory.h"
 #include "kernel_images/baremetal/lib/pci.h"
 #include "kernel_images/baremetal/lib/report.h"
 #include "kernel_images/baremetal/lib/virtio.h"
@@ -42,8 +43,6 @@ alignas(kSectorBytes) Sector sector;
 alignas(16) BlockHeader header;
 uint8_t result;
 uint32_t of_the_image = 0x1234;  // as it is in the file, at every boot
-
-uint64_t AddressOf(const void* object) { return reinterpret_cast<uint64_t>(object); }
 
 void TransferFirstSector(Virtqueue& queue, uint32_t type) {
   header = {type, 0, 0};

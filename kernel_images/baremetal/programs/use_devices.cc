@@ -45,8 +45,6 @@ alignas(16) BlockHeader headers[kBlocks];
 alignas(4096) uint64_t blocks[kBlocks][kBlockBytes / 8];
 uint8_t results[kBlocks];
 
-uint64_t AddressOf(const void* object) { return reinterpret_cast<uint64_t>(object); }
-
 uint64_t Word(uint64_t block, uint64_t version, uint64_t index) {
   return (version << 32 | block << 12 | index) * 0x9e3779b97f4a7c15 + version;
 }

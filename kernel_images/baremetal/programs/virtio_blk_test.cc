@@ -36,8 +36,6 @@ uint8_t result;
 alignas(16) VirtqueueDescriptor indirect_table[4];
 bool use_indirect = false;
 
-uint64_t AddressOf(const void* object) { return reinterpret_cast<uint64_t>(object); }
-
 // Puts header, data in two pieces, and status into a chain at descriptor 0.
 void Prepare(Virtqueue& queue, uint32_t type, uint64_t sector, uint8_t* buffer, uint32_t length) {
   header = {type, 0, sector};
