@@ -71,15 +71,16 @@ void RemoteDevice::Reset(Requester requester) {
   if (status.ok()) return;
   OnAccessError(status);
   if (absl::IsCancelled(status) || absl::IsInvalidArgument(status)) return;
-  // Once it is in the ring it will be obeyed.
-  channel::ChannelClient& channel = endpoints_.channel();
-  if (absl::IsDeadlineExceeded(status) &&
-      !absl::IsFailedPrecondition(channel.AwaitAnswer(requester, absl::ZeroDuration()).status())) {
-    return;
-  }
+  if (IsOnItsWay(status, requester, absl::ZeroDuration())) return;
   missed_reset_.store(true);
   // As in SetFunctionState().
-  if (channel.status().ok()) TellTrouble();
+  if (endpoints_.channel().status().ok()) TellTrouble();
+}
+
+bool RemoteDevice::IsOnItsWay(const absl::Status& status, Requester requester,
+                              absl::Duration timeout) {
+  return absl::IsDeadlineExceeded(status) &&
+         !absl::IsFailedPrecondition(endpoints_.channel().AwaitAnswer(requester, timeout).status());
 }
 
 void RemoteDevice::SetFunctionState(Requester requester, const FunctionState& state) {
@@ -159,16 +160,11 @@ bool RemoteDevice::TellFunctionState() {
   trouble_told_.store(false);
   function_state_missed_.store(false);
   const uint64_t bits = function_state_.load();
-  channel::ChannelClient& channel = endpoints_.channel();
-  const absl::Status status = channel
+  const absl::Status status = endpoints_.channel()
                                   .Call(Operation::kSetFunctionState, options_.vcpus, /*region=*/0,
                                         /*offset=*/0, /*size_bytes=*/8, bits, kTellTimeout)
                                   .status();
-  // Without an answer it may be on its way all the same: then there is one to wait for.
-  const bool sent =
-      status.ok() ||
-      (absl::IsDeadlineExceeded(status) &&
-       !absl::IsFailedPrecondition(channel.AwaitAnswer(options_.vcpus, kTellTimeout).status()));
+  const bool sent = status.ok() || IsOnItsWay(status, options_.vcpus, kTellTimeout);
   // If it has changed meanwhile, whoever changed it may have told before we did.
   if (sent && function_state_.load() == bits) return true;
   function_state_missed_.store(true);

@@ -30,7 +30,7 @@ struct RemoteDeviceOptions {
   // There is something for the supervisor: the channel's status() is DataLoss, because the process
   // broke its protocol and serves nobody any more, or function_state_missed(), or reset_missed().
   // On the thread of an access, which must not be held up. A guest cannot have it called without
-  // end: once for each time that the supervisor reopens the channel.
+  // end: once for each time that the supervisor reopens the channel or takes up what was missed.
   std::function<void()> on_trouble = [] {};
 };
 
@@ -104,6 +104,9 @@ class RemoteDevice final : public DeviceAccess {
   // An access that is answered.
   absl::StatusOr<uint64_t> Call(channel::Operation operation, Requester requester, uint8_t region,
                                 uint64_t offset, uint8_t size_bytes, uint64_t value);
+  // Of a Call() that ended by its timeout: it is in the ring all the same, and will be obeyed.
+  // Waits for the answer once more.
+  bool IsOnItsWay(const absl::Status& status, Requester requester, absl::Duration timeout);
   // Deals with an access that failed.
   void OnAccessError(const absl::Status& status);
   void TellTrouble();

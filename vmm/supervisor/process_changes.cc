@@ -21,7 +21,7 @@ constexpr absl::Duration kQuiesceTimeout = absl::Seconds(2);
 // For one that cannot come to rest, to apply what is in its channel.
 constexpr absl::Duration kLastRequestsTimeout = absl::Milliseconds(500);
 constexpr absl::Duration kChannelRetryInterval = absl::Milliseconds(100);
-constexpr int kQuickPreparations = 3;
+constexpr int kMaxQuickTries = 4;
 
 }  // namespace
 
@@ -61,12 +61,12 @@ absl::Status SupervisorThread::PrepareForSuccessor() {
 absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least) {
   channel::ChannelClient& channel = device_->endpoints().channel();
   const absl::Status before = channel.status();
-  absl::Status prepared = PrepareForSuccessor();
+  absl::Status prepared;
   // A guest that never ceases to reset has to wait a moment.
-  for (int i = 0; i < kQuickPreparations && absl::IsAborted(prepared) && device_->reset_missed();
-       ++i) {
+  int tries = 0;
+  do {
     prepared = PrepareForSuccessor();
-  }
+  } while (absl::IsAborted(prepared) && device_->reset_missed() && ++tries < kMaxQuickTries);
   const absl::Status attached =
       prepared.ok() ? AttachProcess(std::move(candidate), least) : prepared;
   // Accesses that did not wait before do not wait now either. (A breach of the protocol was the
