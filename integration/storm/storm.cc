@@ -1,5 +1,7 @@
 #include "integration/storm/storm.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,7 +20,9 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
+#include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/unique_fd.h"
 #include "integration/harness/guest_shell.h"
 #include "integration/harness/vm_process.h"
 #include "integration/storm/kill_timer.h"
@@ -34,12 +38,12 @@ constexpr absl::Duration kStartTimeout = absl::Seconds(60);
 class ScratchFile {
  public:
   static absl::StatusOr<ScratchFile> Create(const std::string& name, uint64_t bytes) {
+    // In /tmp, another user may have put a link at any name that can be guessed.
     const char* folder = getenv("TEST_TMPDIR");
-    std::string path =
-        absl::StrCat(folder == nullptr ? "/tmp" : folder, "/storm-", getpid(), "-", name);
-    std::ofstream(path).flush();
-    if (truncate(path.c_str(), static_cast<off_t>(bytes)) != 0) {
-      return absl::InternalError(absl::StrCat("cannot make ", path));
+    std::string path = absl::StrCat(folder == nullptr ? "/tmp" : folder, "/storm-XXXXXX-", name);
+    const UniqueFd file(mkostemps(path.data(), static_cast<int>(name.size()) + 1, O_CLOEXEC));
+    if (!file.ok() || ftruncate(file.get(), static_cast<off_t>(bytes)) != 0) {
+      return ErrnoToStatus(errno, absl::StrCat("creating ", path));
     }
     return ScratchFile(std::move(path));
   }
