@@ -133,6 +133,39 @@ TEST(GuestMemoryTest, RefusesWhatIsNotWhollyInsideOneRange) {
   EXPECT_EQ(memory.HostPointer(UINT64_MAX, 8), nullptr);
 }
 
+TEST(GuestMemoryTest, BytesAcrossAdjoiningRangesComeInParts) {
+  const GuestMemory memory =
+      *MakeMemory({{0x1000, 4096}, {0x2000, 4096}, {0x3000, 4096}, {0x5000, 4096}});
+  EXPECT_TRUE(memory.has_adjoining_ranges());
+  std::vector<std::pair<uint8_t*, uint64_t>> parts;
+  const auto add = [&](uint8_t* host, uint64_t size) { parts.emplace_back(host, size); };
+  ASSERT_TRUE(memory.ForEachPart(0x1ff0, 0x1020, add));
+  const std::vector<std::pair<uint8_t*, uint64_t>> expected = {
+      {memory.HostPointer(0x1ff0, 16), 16},
+      {memory.HostPointer(0x2000, 4096), 4096},
+      {memory.HostPointer(0x3000, 16), 16}};
+  EXPECT_EQ(parts, expected);
+  parts.clear();
+  EXPECT_FALSE(memory.ForEachPart(0x3ff0, 0x1020, add)) << "a hole";
+  EXPECT_FALSE(memory.ForEachPart(0x1ff0, UINT64_MAX, add)) << "wraps";
+  EXPECT_FALSE(memory.ForEachPart(0x5ff0, 17, add)) << "past the end";
+  EXPECT_TRUE(parts.empty());
+
+  ASSERT_TRUE(memory.WriteObject<uint64_t>(0x2ffd, 0x1122334455667788));
+  uint64_t value = 0;
+  ASSERT_TRUE(memory.ReadObject(0x2ffd, value));
+  EXPECT_EQ(value, 0x1122334455667788u);
+  EXPECT_EQ(*memory.HostPointer(0x3000, 1), 0x55);
+  EXPECT_FALSE(memory.WriteObject<uint64_t>(0x3ffd, 1));
+  EXPECT_EQ(*memory.HostPointer(0x3ffd, 1), 0) << "nothing is copied";
+}
+
+TEST(GuestMemoryTest, RangesWithAHoleBetweenThemDoNotAdjoin) {
+  EXPECT_FALSE(MakeMemory({{0, 4096}, {8192, 4096}})->has_adjoining_ranges());
+  const GuestMemory top = *MakeMemory({{UINT64_MAX - 4095 - 4096, 4096}});
+  EXPECT_FALSE(top.ForEachPart(UINT64_MAX - 4096, UINT64_MAX, [](uint8_t*, uint64_t) {}));
+}
+
 TEST(GuestMemoryTest, CopiesOfNothingAreChecksOfTheAddress) {
   const GuestMemory memory = *MakeMemory({{0, 4096}});
   EXPECT_TRUE(memory.Read(0, {}));

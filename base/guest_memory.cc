@@ -21,18 +21,46 @@ absl::StatusOr<GuestMemory> GuestMemory::Create(std::vector<Range> ranges) {
   return GuestMemory(std::move(ranges));
 }
 
+const GuestMemory::Range* GuestMemory::Find(GuestAddress address) const {
+  for (const Range& range : ranges_) {
+    if (address >= range.start && address - range.start < range.mapping.size()) return &range;
+  }
+  return nullptr;
+}
+
+bool GuestMemory::Contains(GuestAddress address, uint64_t size_bytes) const {
+  // Each step leaves a range behind, so this ends.
+  while (const Range* range = Find(address)) {
+    const uint64_t rest = range->mapping.size() - (address - range->start);
+    if (size_bytes <= rest) return true;
+    size_bytes -= rest;
+    address += rest;
+    if (address == 0) return false;  // wrapped
+  }
+  return false;
+}
+
+bool GuestMemory::has_adjoining_ranges() const {
+  for (size_t i = 1; i < ranges_.size(); ++i) {
+    if (ranges_[i - 1].start + ranges_[i - 1].mapping.size() == ranges_[i].start) return true;
+  }
+  return false;
+}
+
 bool GuestMemory::Read(GuestAddress address, absl::Span<uint8_t> out) const {
-  const uint8_t* host = HostPointer(address, out.size());
-  if (host == nullptr) return false;
-  if (!out.empty()) memcpy(out.data(), host, out.size());  // an empty span may be null
-  return true;
+  return ForEachPart(address, out.size(), [&out](const uint8_t* host, uint64_t size_bytes) {
+    if (size_bytes == 0) return;  // an empty span may be null
+    memcpy(out.data(), host, size_bytes);
+    out.remove_prefix(size_bytes);
+  });
 }
 
 bool GuestMemory::Write(GuestAddress address, absl::Span<const uint8_t> bytes) const {
-  uint8_t* host = HostPointer(address, bytes.size());
-  if (host == nullptr) return false;
-  if (!bytes.empty()) memcpy(host, bytes.data(), bytes.size());
-  return true;
+  return ForEachPart(address, bytes.size(), [&bytes](uint8_t* host, uint64_t size_bytes) {
+    if (size_bytes == 0) return;
+    memcpy(host, bytes.data(), size_bytes);
+    bytes.remove_prefix(size_bytes);
+  });
 }
 
 }  // namespace bulkhead

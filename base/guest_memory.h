@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <algorithm>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -51,6 +52,33 @@ class GuestMemory {
     return nullptr;
   }
 
+  // Calls `on_part(uint8_t* host, uint64_t size_bytes)` for each part of [address, address +
+  // size_bytes) that is contiguous in this process, in order: there is one, unless the bytes cross
+  // from a range into another that adjoins it. A guest does not know where ranges end. False, with
+  // nothing called, if a byte is outside the table.
+  template <typename OnPart>
+  bool ForEachPart(GuestAddress address, uint64_t size_bytes, OnPart&& on_part) const {
+    if (uint8_t* host = HostPointer(address, size_bytes); host != nullptr) {
+      on_part(host, size_bytes);
+      return true;
+    }
+    if (!Contains(address, size_bytes)) return false;
+    while (size_bytes != 0) {
+      const Range& range = *Find(address);
+      const uint64_t offset = address - range.start;
+      const uint64_t part = std::min<uint64_t>(size_bytes, range.mapping.size() - offset);
+      on_part(range.mapping.data() + offset, part);
+      address += part;
+      size_bytes -= part;
+    }
+    return true;
+  }
+
+  // Whether one range, or several that adjoin each other, hold all of these bytes.
+  bool Contains(GuestAddress address, uint64_t size_bytes) const;
+  // True if some bytes that follow each other in guest memory are in two ranges.
+  bool has_adjoining_ranges() const;
+
   // Copies from / to guest memory. False, with nothing copied, outside the table.
   bool Read(GuestAddress address, absl::Span<uint8_t> out) const;
   bool Write(GuestAddress address, absl::Span<const uint8_t> bytes) const;
@@ -59,18 +87,20 @@ class GuestMemory {
   template <typename T>
   bool ReadObject(GuestAddress address, T& out) const {
     static_assert(std::is_trivially_copyable_v<T>);
-    const uint8_t* host = HostPointer(address, sizeof(T));
-    if (host == nullptr) return false;
-    memcpy(&out, host, sizeof(T));
-    return true;
+    if (const uint8_t* host = HostPointer(address, sizeof(T)); host != nullptr) {
+      memcpy(&out, host, sizeof(T));
+      return true;
+    }
+    return Read(address, absl::MakeSpan(reinterpret_cast<uint8_t*>(&out), sizeof(T)));
   }
   template <typename T>
   bool WriteObject(GuestAddress address, const T& value) const {
     static_assert(std::is_trivially_copyable_v<T>);
-    uint8_t* host = HostPointer(address, sizeof(T));
-    if (host == nullptr) return false;
-    memcpy(host, &value, sizeof(T));
-    return true;
+    if (uint8_t* host = HostPointer(address, sizeof(T)); host != nullptr) {
+      memcpy(host, &value, sizeof(T));
+      return true;
+    }
+    return Write(address, absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(&value), sizeof(T)));
   }
 
   absl::Span<const Range> ranges() const { return ranges_; }
@@ -78,7 +108,10 @@ class GuestMemory {
  private:
   explicit GuestMemory(std::vector<Range> ranges) : ranges_(std::move(ranges)) {}
 
-  std::vector<Range> ranges_;
+  // The range that holds `address`, or nullptr.
+  const Range* Find(GuestAddress address) const;
+
+  std::vector<Range> ranges_;  // by start
 };
 
 }  // namespace bulkhead

@@ -11,7 +11,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_format.h"
 #include "base/status_macros.h"
-#include "devices/virtio/virtio_layout.h"
 #include "devices/virtio/virtqueue_step.h"
 
 namespace bulkhead::devices::virtio {
@@ -196,15 +195,24 @@ bool Virtqueue::PopAgain(absl::Span<iovec> storage, DescriptorChain& chain) {
   return true;
 }
 
+Descriptor Virtqueue::Entry(const Table& table, uint32_t index) const {
+  const uint64_t offset = uint64_t{index} * sizeof(Descriptor);
+  if (table.entries != nullptr) return Snapshot(table.entries + offset);
+  Descriptor descriptor = {};
+  memory_->ReadObject(table.address + offset, descriptor);
+  return Snapshot(reinterpret_cast<const uint8_t*>(&descriptor));
+}
+
 bool Virtqueue::Walk(uint16_t head, absl::Span<iovec> storage, DescriptorChain& chain) {
-  Table table{descriptors_, size_};
+  Table table{descriptors_, 0, size_};
   bool in_indirect = false;
   uint32_t index = head;
   size_t readable = 0;
   size_t buffers = 0;
-  // A legal chain has no more entries than the queue (2.7.5.3.1), so this ends loops, too.
-  for (size_t step = 0; step <= storage.size(); ++step) {
-    const Descriptor descriptor = Snapshot(table.entries + index * sizeof(Descriptor));
+  // A legal chain has no more entries than the queue (2.7.5.3.1), so this ends loops, too. One step
+  // more: the descriptor of an indirect table is none of them.
+  for (size_t step = 0; step <= max_size_; ++step) {
+    const Descriptor descriptor = Entry(table, index);
     if ((descriptor.flags & kDescriptorIndirect) != 0) {
       if (!indirect_descriptors_) return Violation("indirect descriptor was not negotiated");
       if (in_indirect) return Violation("indirect descriptor in an indirect table");
@@ -215,11 +223,12 @@ bool Virtqueue::Walk(uint16_t head, absl::Span<iovec> storage, DescriptorChain& 
         return Violation(absl::StrFormat("indirect table of %d bytes", descriptor.length));
       }
       const uint8_t* entries = memory_->HostPointer(descriptor.address, descriptor.length);
-      if (entries == nullptr) {
+      if (entries == nullptr && !memory_->Contains(descriptor.address, descriptor.length)) {
         return Violation(absl::StrFormat("indirect table of %d bytes at 0x%x is outside memory",
                                          descriptor.length, descriptor.address));
       }
-      table = {entries, static_cast<uint32_t>(descriptor.length / sizeof(Descriptor))};
+      table = {entries, descriptor.address,
+               static_cast<uint32_t>(descriptor.length / sizeof(Descriptor))};
       in_indirect = true;
       index = 0;
       continue;
@@ -229,13 +238,16 @@ bool Virtqueue::Walk(uint16_t head, absl::Span<iovec> storage, DescriptorChain& 
       return Violation("a readable descriptor follows a writable one");
     }
     if (descriptor.length != 0) {  // an empty one is odd, but not forbidden
-      if (buffers == storage.size()) break;
-      uint8_t* data = memory_->HostPointer(descriptor.address, descriptor.length);
-      if (data == nullptr) {
+      bool fits = true;
+      const auto add = [&](uint8_t* data, uint64_t size_bytes) {
+        fits = fits && buffers < storage.size();
+        if (fits) storage[buffers++] = {data, size_bytes};
+      };
+      if (!memory_->ForEachPart(descriptor.address, descriptor.length, add)) {
         return Violation(absl::StrFormat("buffer of %d bytes at 0x%x is outside memory",
                                          descriptor.length, descriptor.address));
       }
-      storage[buffers++] = {data, descriptor.length};
+      if (!fits) return Violation(absl::StrFormat("chain of more than %d buffers", storage.size()));
       if (!writable) readable = buffers;
     }
     if ((descriptor.flags & kDescriptorNext) == 0) {
@@ -249,7 +261,7 @@ bool Virtqueue::Walk(uint16_t head, absl::Span<iovec> storage, DescriptorChain& 
           absl::StrFormat("descriptor %d in a table of %d", descriptor.next, table.count));
     }
   }
-  return Violation(absl::StrFormat("chain of more than %d descriptors", storage.size()));
+  return Violation(absl::StrFormat("chain of more than %d descriptors", max_size_));
 }
 
 void Virtqueue::Complete(uint16_t head, uint32_t written_bytes) {

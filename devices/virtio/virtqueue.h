@@ -12,6 +12,7 @@
 #include "absl/types/span.h"
 #include "base/guest_memory.h"
 #include "devices/virtio/in_flight_log.h"
+#include "devices/virtio/virtio_layout.h"
 
 namespace bulkhead::devices::virtio {
 
@@ -78,8 +79,14 @@ class Virtqueue {
   // Chains of predecessors that this process has served again.
   uint64_t resubmitted() const { return resubmitted_; }
 
-  // Takes the next available chain. Its buffers use entries of `storage`, which bounds the
-  // chain's length: at least max_size() entries. False: none, or not serving.
+  // Entries of storage that each legal chain fits into: one a descriptor, or two where `memory` has
+  // ranges that adjoin each other, for a buffer may cross from one into the next.
+  static size_t StorageSize(uint16_t max_size, const GuestMemory& memory) {
+    return size_t{max_size} * (memory.has_adjoining_ranges() ? 2 : 1);
+  }
+
+  // Takes the next available chain. Its buffers use entries of `storage`, which bounds their
+  // number: see StorageSize(). False: none, or not serving.
   bool Pop(absl::Span<iovec> storage, DescriptorChain& chain);
 
   // Gives a chain back, with the number of bytes written from the start of its writable part.
@@ -99,7 +106,8 @@ class Virtqueue {
   enum class State { kDisabled, kEnabled, kStopping };
   enum class Chain : uint8_t { kDrivers, kPopped, kCompleted };  // kCompleted: not shown yet
   struct Table {
-    const uint8_t* entries;
+    const uint8_t* entries;  // nullptr: it crosses from one range of guest memory into another
+    GuestAddress address;
     uint32_t count;
   };
 
@@ -108,6 +116,7 @@ class Virtqueue {
   void Recover();
   bool PopAgain(absl::Span<iovec> storage, DescriptorChain& chain);
   bool RefreshAvailable();
+  Descriptor Entry(const Table& table, uint32_t index) const;
   bool Walk(uint16_t head, absl::Span<iovec> storage, DescriptorChain& chain);
   bool Violation(absl::string_view what);
 

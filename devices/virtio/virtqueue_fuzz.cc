@@ -1,5 +1,6 @@
 // A driver that writes anything into its rings, between any two steps of the device. The rings,
-// the indirect tables and the buffers lie in one small memory, so that they overlap.
+// the indirect tables and the buffers lie in one small memory of two
+// adjoining ranges, so that they overlap and cross.
 #include <stdint.h>
 #include <string.h>
 
@@ -25,8 +26,8 @@ class HostileRings {
       : memory_(memory),
         input_(input),
         queue_(kMaxSize, [this](absl::string_view) { ++violations_; }),
-        storage_(kMaxSize) {
-    memset(Host(0), 0, kMemorySize);
+        storage_(Virtqueue::StorageSize(kMaxSize, memory)) {
+    memory.Write(0, std::vector<uint8_t>(kMemorySize));
     const uint8_t options = static_cast<uint8_t>(input_.Take(1));
     size_ = uint16_t{1} << (options % 5);
     const QueueSetup setup{size_, kDescriptors, kAvailable, kUsed};
@@ -43,7 +44,11 @@ class HostileRings {
   }
 
  private:
-  uint8_t* Host(GuestAddress address) { return memory_.HostPointer(address, 0); }
+  // Whether the half of memory that starts at `start` has all of these bytes.
+  bool Holds(GuestAddress start, const uint8_t* data, size_t size) {
+    const uint8_t* host = memory_.HostPointer(start, 0);
+    return data >= host && data + size <= host + kMemorySize / 2;
+  }
 
   void Step() {
     const uint8_t what = static_cast<uint8_t>(input_.Take(1));
@@ -105,7 +110,7 @@ class HostileRings {
       for (const iovec& buffer : part) {
         const uint8_t* data = static_cast<const uint8_t*>(buffer.iov_base);
         Require(buffer.iov_len != 0, "an empty buffer");
-        Require(data >= Host(0) && data + buffer.iov_len <= Host(0) + kMemorySize,
+        Require(Holds(0, data, buffer.iov_len) || Holds(kMemorySize / 2, data, buffer.iov_len),
                 "a buffer outside memory");
       }
     }
@@ -137,7 +142,8 @@ class HostileRings {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {  // NOLINT
   using namespace bulkhead::devices::virtio;                               // NOLINT
-  static auto& services = *new bulkhead::devices::FakeServices({{0, kMemorySize}});
+  static auto& services = *new bulkhead::devices::FakeServices(
+      {{0, kMemorySize / 2}, {kMemorySize / 2, kMemorySize / 2}});
   HostileRings(services.memory(), bulkhead::FuzzInput(data, size)).Run();
   return 0;
 }

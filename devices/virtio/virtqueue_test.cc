@@ -106,6 +106,56 @@ TEST(VirtqueueTest, IndicesWrapAround) {
   EXPECT_TRUE(t.violations.empty());
 }
 
+// As Linux makes them of physically contiguous pages, once memory was added at run time.
+TEST(VirtqueueTest, ABufferAcrossAdjoiningRangesOfMemoryBecomesSeveral) {
+  FakeServices services({{0, kMiB}, {kMiB, kMiB}, {2 * kMiB, kMiB}});
+  FakeQueue driver(services.memory(), kRings, kSize, /*event_index=*/false);
+  std::vector<std::string> violations;
+  Virtqueue queue(kSize, [&](absl::string_view what) { violations.emplace_back(what); });
+  ASSERT_TRUE(queue.Enable(services.memory(), driver.setup(), false, /*indirect=*/true).ok());
+  queue.SetServing(true);
+  std::vector<iovec> storage(Virtqueue::StorageSize(kSize, services.memory()));
+  EXPECT_EQ(storage.size(), 2u * kSize);
+
+  const std::vector<Buffer> buffers = {{kData, 16, false},
+                                       {kMiB - 100, 300, false},
+                                       {2 * kMiB - 4096, 8192, true},
+                                       {kData + 100, 1, true}};
+  // The second table lies across two ranges as well.
+  const uint16_t direct = driver.Add(buffers).value();
+  const uint16_t indirect = driver.AddIndirect(buffers, kMiB - 16 - 8).value();
+  for (const uint16_t head : {direct, indirect}) {
+    DescriptorChain chain;
+    ASSERT_TRUE(queue.Pop(absl::MakeSpan(storage), chain)) << violations.at(0);
+    EXPECT_EQ(chain.head, head);
+    ASSERT_EQ(chain.readable.size(), 3u);
+    EXPECT_EQ(chain.readable[1].iov_base, services.memory().HostPointer(kMiB - 100, 100));
+    EXPECT_EQ(chain.readable[1].iov_len, 100u);
+    EXPECT_EQ(chain.readable[2].iov_base, services.memory().HostPointer(kMiB, 200));
+    EXPECT_EQ(chain.readable[2].iov_len, 200u);
+    ASSERT_EQ(chain.writable.size(), 3u);
+    EXPECT_EQ(chain.writable[0].iov_len, 4096u);
+    EXPECT_EQ(chain.writable[1].iov_base, services.memory().HostPointer(2 * kMiB, 4096));
+    EXPECT_EQ(chain.writable[2].iov_len, 1u);
+    queue.Complete(head, 8193);
+  }
+  // As many as there are descriptors, each across a boundary.
+  DescriptorChain chain;
+  ASSERT_TRUE(queue.Publish());
+  while (driver.PopUsed().has_value()) {
+  }
+  ASSERT_TRUE(driver.Add(std::vector<Buffer>(kSize, {kMiB - 1, 2, true})).has_value());
+  ASSERT_TRUE(queue.Pop(absl::MakeSpan(storage), chain)) << violations.at(0);
+  EXPECT_EQ(chain.writable.size(), 2u * kSize);
+  queue.Complete(chain.head, 0);
+  // Larger than a range, again and again: nobody has a use for that.
+  EXPECT_TRUE(queue.Publish());
+  EXPECT_TRUE(driver.PopUsed().has_value());
+  ASSERT_TRUE(driver.Add(std::vector<Buffer>(kSize, {0, 3 << 20, true})).has_value());
+  EXPECT_FALSE(queue.Pop(absl::MakeSpan(storage), chain));
+  EXPECT_EQ(violations.size(), 1u);
+}
+
 TEST(VirtqueueTest, IndirectTableIsFollowedAfterDirectDescriptors) {
   TestQueue t({.indirect = true});
   const Descriptor table[] = {{kData + 0x100, 100, kDescriptorNext, 2},

@@ -101,7 +101,9 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   const uint32_t in_flight = options_.queues * options_.queue_size;
   slots_.resize(in_flight + 1);
   for (uint32_t i = in_flight + 1; i > 0; --i) free_slots_.push_back(i - 1);
-  storage_ = std::make_unique_for_overwrite<iovec[]>(slots_.size() * options_.queue_size);
+  storage_size_ =
+      Virtqueue::StorageSize(static_cast<uint16_t>(options_.queue_size), host_->memory());
+  storage_ = std::make_unique_for_overwrite<iovec[]>(slots_.size() * storage_size_);
   completed_.resize(options_.queues);
   held_.reserve(in_flight);
 
@@ -184,8 +186,7 @@ void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
 }
 
 absl::Span<iovec> BlockDevice::Storage(uint32_t slot) {
-  const size_t size = options_.queue_size;
-  return absl::MakeSpan(&storage_[slot * size], size);
+  return absl::MakeSpan(&storage_[slot * storage_size_], storage_size_);
 }
 
 void BlockDevice::OnQueue(uint32_t index) {

@@ -88,8 +88,9 @@ class BlockDevice : public VirtioDevice {
 
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_slots_;  // the last one freed is used next: its memory is warm
-  std::unique_ptr<iovec[]> storage_;  // queue_size entries a slot; pages are touched as needed
-  std::vector<uint8_t> completed_;    // by queue: 1 if chains wait to be published
+  std::unique_ptr<iovec[]> storage_;  // storage_size_ a slot; pages are touched as needed
+  size_t storage_size_ = 0;
+  std::vector<uint8_t> completed_;  // by queue: 1 if chains wait to be published
   // Results that came while guest memory must not be touched.
   std::vector<IoRing::Result> held_;
   uint32_t failures_logged_ = 0;

@@ -29,7 +29,7 @@ uint32_t FillRandom(uint8_t* data, uint32_t size) {
 
 }  // namespace
 
-RngDevice::RngDevice() : storage_(kQueueSize) {}
+RngDevice::RngDevice() = default;
 
 VirtioIdentity RngDevice::Identify() const {
   return {.model = "virtio-rng",
@@ -42,6 +42,7 @@ VirtioIdentity RngDevice::Identify() const {
 
 absl::Status RngDevice::Start(VirtioServices& services) {
   services_ = &services;
+  storage_.resize(Virtqueue::StorageSize(kQueueSize, services.host().memory()));
   uint8_t probe;
   if (getrandom(&probe, 1, GRND_NONBLOCK) != 1) {
     return ErrnoToStatus(errno, "getrandom: the host has no entropy yet");
