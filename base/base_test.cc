@@ -12,7 +12,6 @@
 #include "base/errno_status.h"
 #include "base/event_fd.h"
 #include "base/guest_memory.h"
-#include "base/log.h"
 #include "base/memory_mapping.h"
 #include "base/pid_fd.h"
 #include "base/unique_fd.h"
@@ -176,29 +175,6 @@ TEST(GuestMemoryTest, CopiesOfNothingAreChecksOfTheAddress) {
 TEST(GuestMemoryTest, RefusesOverlappingAndWrappingTables) {
   EXPECT_FALSE(MakeMemory({{0, 8192}, {4096, 4096}}).ok());
   EXPECT_FALSE(MakeMemory({{UINT64_MAX - 4095, 8192}}).ok());
-}
-
-TEST(LogTest, AStandardErrorThatTakesNoMoreLosesLinesAndSaysSo) {
-  int fds[2];
-  ASSERT_EQ(pipe2(fds, O_NONBLOCK), 0);
-  const UniqueFd read_end(fds[0]);
-  const UniqueFd saved(dup(STDERR_FILENO));
-  ASSERT_EQ(dup2(fds[1], STDERR_FILENO), STDERR_FILENO);
-  close(fds[1]);
-  ASSERT_EQ(fcntl(STDERR_FILENO, F_SETFL, 0), 0);  // as inherited: blocking
-
-  const std::string line(1000, 'x');
-  for (int i = 0; i < 1000; ++i) LogInfo(line);  // a pipe holds 64 KiB
-  std::string text(1 << 20, '\0');
-  ASSERT_GT(read(read_end.get(), text.data(), text.size()), 0);
-  LogInfo("after");
-  const ssize_t size = read(read_end.get(), text.data(), text.size());
-  dup2(saved.get(), STDERR_FILENO);
-
-  ASSERT_GT(size, 0);
-  text.resize(static_cast<size_t>(size));
-  EXPECT_NE(text.find("lines were lost here)\n"), std::string::npos) << text;
-  EXPECT_NE(text.find(": after\n"), std::string::npos) << text;
 }
 
 TEST(PidFdTest, WaitTellsHowTheChildEnded) {

@@ -3,21 +3,36 @@
 #include <stdint.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <memory>
 #include <string>
 
+#include "absl/base/const_init.h"
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "base/log_queue.h"
 #include "base/write_now.h"
 
 namespace bulkhead {
 namespace {
 
-std::string& ProcessName() {
+ABSL_CONST_INIT absl::Mutex name_mutex(absl::kConstInit);
+
+// Never destroyed: threads may log while the process ends.
+std::string& ProcessName() ABSL_EXCLUSIVE_LOCKS_REQUIRED(name_mutex) {
   static std::string& name = *new std::string("bulkhead");
   return name;
 }
+bool is_dated ABSL_GUARDED_BY(name_mutex) = false;
 
+// Set before threads start.
 LogLevel minimum_level = LogLevel::kInfo;
+LogQueue* queue = nullptr;
 
 absl::string_view Prefix(LogLevel level) {
   switch (level) {
@@ -33,20 +48,64 @@ absl::string_view Prefix(LogLevel level) {
   return "";
 }
 
+// What each line begins with.
+std::string Header() {
+  absl::MutexLock lock(&name_mutex);
+  if (!is_dated) return absl::StrCat(ProcessName(), ": ");
+  return absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()),
+                      " ", ProcessName(), ": ");
+}
+
+void WriteDirectly(absl::string_view header, absl::string_view lines) {
+  // relaxed: a count, which orders nothing.
+  static std::atomic<uint64_t> dropped_lines{0};
+  const uint64_t dropped = dropped_lines.exchange(0, std::memory_order_relaxed);
+  std::string text;
+  if (dropped != 0) text = absl::StrCat(header, "(", dropped, " lines were dropped here)\n");
+  absl::StrAppend(&text, lines);
+  if (WriteNow(STDERR_FILENO, text)) return;
+  dropped_lines.fetch_add(dropped + std::count(lines.begin(), lines.end(), '\n'),
+                          std::memory_order_relaxed);
+}
+
 }  // namespace
 
 void InitLog(absl::string_view process_name, LogLevel level) {
+  absl::MutexLock lock(&name_mutex);
   ProcessName() = std::string(process_name);
   minimum_level = level;
 }
 
+void QueueLog() {
+  absl::StatusOr<std::unique_ptr<LogQueue>> created = LogQueue::Create(STDERR_FILENO);
+  // Never destroyed: threads may log while the process ends.
+  if (created.ok()) queue = created->release();
+}
+
+void DateLog(absl::string_view served) {
+  absl::MutexLock lock(&name_mutex);
+  absl::StrAppend(&ProcessName(), "[", served, "]");
+  is_dated = true;
+}
+
 void Log(LogLevel level, absl::string_view text) {
   if (level < minimum_level) return;
-  static std::atomic<uint64_t> lost_lines{0};
-  std::string line = absl::StrCat(ProcessName(), ": ", Prefix(level), text, "\n");
-  const uint64_t lost = lost_lines.exchange(0);
-  if (lost != 0) line = absl::StrCat(ProcessName(), ": (", lost, " lines were lost here)\n", line);
-  if (!WriteNow(STDERR_FILENO, line)) lost_lines += lost + 1;
+  const std::string header = Header();
+  std::string lines;
+  absl::string_view prefix = Prefix(level);
+  for (const absl::string_view line : absl::StrSplit(absl::StripSuffix(text, "\n"), '\n')) {
+    absl::StrAppend(&lines, header, prefix, line, "\n");
+    prefix = "";
+  }
+  if (queue != nullptr) {
+    queue->Append(header, lines);
+  } else {
+    WriteDirectly(header, lines);
+  }
+}
+
+void FlushLog(absl::Duration limit) {
+  if (queue != nullptr) queue->Flush(limit);
 }
 
 }  // namespace bulkhead

@@ -5,9 +5,10 @@
 
 namespace bulkhead {
 
-// Writes without blocking, whether or not `fd` is non-blocking, but in parts: a stopped terminal or
-// a full pipe takes no byte more than poll says, and a pipe that is ready takes PIPE_BUF. False:
-// some or all is lost. Thread-safe.
+// Writes without waiting for room, whether or not `fd` is non-blocking, in pieces that poll says
+// there is room for: PIPE_BUF of a pipe, one byte of a terminal. Where others write to the same
+// blocking descriptor they may take that room first, and this waits; base/log_queue.h never does.
+// False: some or all is lost. Thread-safe.
 bool WriteNow(int fd, absl::string_view bytes);
 
 }  // namespace bulkhead

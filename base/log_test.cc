@@ -1,0 +1,97 @@
+#include "base/log.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <string>
+#include <thread>
+
+#include "base/unique_fd.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bulkhead {
+namespace {
+
+using ::testing::ContainsRegex;
+using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
+
+// Standard error is a pipe meanwhile, blocking, as inherited.
+class LogTest : public testing::Test {
+ protected:
+  LogTest() : saved_(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)) {
+    int fds[2];
+    EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
+    read_end_ = UniqueFd(fds[0]);
+    const UniqueFd write_end(fds[1]);
+    EXPECT_EQ(fcntl(read_end_.get(), F_SETFL, O_NONBLOCK), 0);
+    EXPECT_EQ(dup2(write_end.get(), STDERR_FILENO), STDERR_FILENO);
+    InitLog("test", LogLevel::kInfo);
+  }
+  ~LogTest() override { dup2(saved_.get(), STDERR_FILENO); }
+
+  // What came since the last call.
+  std::string Read() {
+    std::string text(1 << 20, '\0');
+    const ssize_t n = read(read_end_.get(), text.data(), text.size());
+    text.resize(n > 0 ? static_cast<size_t>(n) : 0);
+    return text;
+  }
+
+ private:
+  const UniqueFd saved_;
+  UniqueFd read_end_;
+};
+
+TEST_F(LogTest, ALineNamesTheProcessAndTheLevel) {
+  LogDebug("not shown");
+  LogInfo("text");
+  LogWarning("text");
+  LogError("text");
+  EXPECT_EQ(Read(), "test: text\ntest: warning: text\ntest: error: text\n");
+}
+
+// No text, from whomever, puts a line into the log that is not marked as this process's.
+TEST_F(LogTest, EveryLineOfATextNamesTheProcess) {
+  LogError("it ended; its last lines:\ndisk0| one\ndisk0| two\n");
+  EXPECT_EQ(Read(), "test: error: it ended; its last lines:\ntest: disk0| one\ntest: disk0| two\n");
+}
+
+TEST_F(LogTest, AStandardErrorThatTakesNoMoreLosesLinesAndSaysSo) {
+  const std::string line(1000, 'x');
+  for (int i = 0; i < 1000; ++i) LogInfo(line);  // a pipe holds 64 KiB
+  EXPECT_NE(Read(), "");
+  LogInfo("after");
+  EXPECT_THAT(Read(), MatchesRegex("test: \\([0-9]+ lines were dropped here\\)\ntest: after\n"));
+}
+
+// The last ones: what they set stays.
+TEST_F(LogTest, DatedLinesSayWhenAndForWhom) {
+  DateLog("web");
+  LogWarning("one\ntwo");
+  const std::string head =
+      "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]\\.[0-9]{3}Z test\\[web\\]: ";
+  EXPECT_THAT(Read(), MatchesRegex(head + "warning: one\n" + head + "two\n"));
+}
+
+TEST_F(LogTest, QueuedLinesAreWrittenInOrderAndNobodyWaitsForAReader) {
+  QueueLog();
+  LogInfo("first");
+  const std::string line(1000, 'x');
+  for (int i = 0; i < 1000; ++i) LogInfo(line);  // more than pipe and queue hold
+  FlushLog(absl::Milliseconds(1));
+  std::string text = Read();
+  EXPECT_THAT(text.substr(0, 100), HasSubstr("first\n"));
+  std::thread reader([&] {
+    while (text.find("last\n") == std::string::npos) text += Read();
+  });
+  FlushLog(absl::Seconds(60));
+  LogInfo("last");
+  reader.join();
+  EXPECT_THAT(text.substr(text.size() - 200),
+              ContainsRegex("\\([0-9]+ lines were dropped here\\)\n[^\n]*last\n$"));
+}
+
+}  // namespace
+}  // namespace bulkhead
