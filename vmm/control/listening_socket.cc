@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "vmm/control/path_lock.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -78,6 +79,12 @@ absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
 absl::StatusOr<ListeningSocket> ListeningSocket::Open(const std::string& path) {
   const std::string what = absl::StrCat("control socket '", path, "'");
   ASSIGN_OR_RETURN(const sockaddr_un address, Address(path));
+  // Held until this socket listens: a second vmm that found the same stale socket would else remove
+  // this one.
+  absl::StatusOr<PathLock> lock = PathLock::Acquire(path);
+  if (!lock.ok()) {
+    return absl::Status(lock.status().code(), absl::StrCat(what, ": ", lock.status().message()));
+  }
   RETURN_IF_ERROR(RemoveStale(path, address));
   ASSIGN_OR_RETURN(UniqueFd fd, NewSocket());
   // The kernel gives the file the socket's own mode, less the umask: nobody else can connect

@@ -16,8 +16,10 @@ namespace bulkhead::vmm {
 // another one has taken its place. Thread-compatible.
 class ListeningSocket {
  public:
-  // Replaces a socket that nobody listens to any more. Errors: InvalidArgument (the path's
-  // length), AlreadyExists (somebody listens, or it is no socket), as bind(2).
+  // Replaces a socket that nobody listens to any more. Of several that open one path at a time, in
+  // whatever processes, one succeeds. Errors: InvalidArgument (the path's length), AlreadyExists
+  // (a process listens, or it is no socket), DeadlineExceeded (another opens it, for seconds), as
+  // bind(2).
   static absl::StatusOr<ListeningSocket> Open(const std::string& path);
   ListeningSocket(ListeningSocket&& other) noexcept = default;
   ListeningSocket& operator=(ListeningSocket&& other) = delete;
