@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
+#include "base/original_limits.h"
 #include "base/unique_fd.h"
 
 // For code that runs in the new process while it shares the memory of this one: a sanitizer
@@ -40,6 +42,7 @@ struct Launch {
   char* const* argv = nullptr;
   char* const* envp = nullptr;
   pid_t parent = 0;
+  const OriginalLimits* limits = nullptr;
   // Answers.
   const char* failed_call = nullptr;
   int error = 0;
@@ -70,10 +73,28 @@ BULKHEAD_NOT_SANITIZED bool ResetSignals(Launch& launch) {
              syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, sizeof(none)));
 }
 
+// What the vmm changed for itself alone. Where /proc is not there, it has not changed the score.
+BULKHEAD_NOT_SANITIZED bool RestoreLimits(Launch& launch) {
+  const OriginalLimits& limits = *launch.limits;
+  size_t length = 0;
+  while (limits.oom_score_adj[length] != '\0') ++length;
+  if (length != 0) {
+    const int64_t file = syscall(SYS_openat, AT_FDCWD, "/proc/self/oom_score_adj", O_WRONLY);
+    if (file >= 0) {
+      syscall(SYS_write, file, limits.oom_score_adj, length);
+      syscall(SYS_close, file);
+    }
+  }
+  return !limits.raised_open_files ||
+         Try(launch, "prlimit",
+             syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &limits.open_files, nullptr));
+}
+
 BULKHEAD_NOT_SANITIZED bool Prepare(Launch& launch) {
   if (!Try(launch, "prctl", syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))) return false;
   if (syscall(SYS_getppid) != launch.parent) return false;  // it died before the line above
   if (!Try(launch, "setsid", syscall(SYS_setsid))) return false;
+  if (!RestoreLimits(launch)) return false;
   for (size_t i = 0; i < launch.descriptor_count; ++i) {
     if (!Try(launch, "dup3", syscall(SYS_dup3, launch.descriptors[i], i, 0))) return false;
   }
@@ -135,7 +156,8 @@ absl::StatusOr<PidFd> SpawnProcess(const ProcessSpec& spec) {
                    .descriptor_count = count,
                    .argv = argv.data(),
                    .envp = envp.data(),
-                   .parent = getpid()};
+                   .parent = getpid(),
+                   .limits = &GetOriginalLimits()};
 
   void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);

@@ -1,0 +1,126 @@
+// What a process inherits from its parent: limits and signals.
+
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <functional>
+#include <string>
+
+#include "base/original_limits.h"
+#include "base/taken_signals.h"
+#include "gtest/gtest.h"
+
+namespace bulkhead {
+namespace {
+
+// Calls `test` in a process of its own, whose limits and signals it may change.
+bool HoldsInChild(const std::function<bool()>& test) {
+  const pid_t child = fork();
+  if (child == 0) _exit(test() ? 0 : 1);
+  int status = -1;
+  return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+bool IsReadable(const UniqueFd& fd) {
+  pollfd readable = {.fd = fd.get(), .events = POLLIN, .revents = 0};
+  return poll(&readable, 1, 0) == 1;
+}
+
+TEST(TakeSignalsTest, ASignalIsReadAndDoesNothingElse) {
+  EXPECT_TRUE(HoldsInChild([] {
+    signal(SIGTERM, SIG_DFL);
+    const UniqueFd signals = *TakeSignals({SIGTERM});
+    raise(SIGTERM);
+    return IsReadable(signals);
+  }));
+}
+
+TEST(TakeSignalsTest, ASignalThatTheParentHadIgnoredStaysIgnored) {
+  EXPECT_TRUE(HoldsInChild([] {
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGTERM, SIG_DFL);
+    const UniqueFd signals = *TakeSignals({SIGHUP, SIGTERM});
+    raise(SIGHUP);
+    if (IsReadable(signals)) return false;
+    raise(SIGTERM);
+    return IsReadable(signals);
+  }));
+}
+
+TEST(InheritedSignalsTest, BlockedSignalsAreUnblockedAndChildrenCanBeWaitedFor) {
+  EXPECT_TRUE(HoldsInChild([] {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, nullptr);
+    signal(SIGCHLD, SIG_IGN);
+    ResetInheritedSignals();
+    sigset_t now;
+    sigprocmask(SIG_SETMASK, nullptr, &now);
+    const pid_t child = fork();
+    if (child == 0) _exit(3);
+    int status = -1;
+    return sigisemptyset(&now) == 1 && waitpid(child, &status, 0) == child &&
+           WEXITSTATUS(status) == 3;
+  }));
+}
+
+TEST(InheritedSignalsTest, AWriteBeyondTheFileSizeLimitIsAnError) {
+  EXPECT_TRUE(HoldsInChild([] {
+    const rlimit limit = {.rlim_cur = 0, .rlim_max = 0};
+    setrlimit(RLIMIT_FSIZE, &limit);
+    ResetInheritedSignals();
+    FILE* const file = tmpfile();
+    return file != nullptr && ftruncate(fileno(file), 4096) != 0 && errno == EFBIG;
+  }));
+}
+
+TEST(OriginalLimitsTest, TheSoftLimitOfOpenFilesIsRaisedAndChildrenGetTheOriginal) {
+  EXPECT_TRUE(HoldsInChild([] {
+    const rlimit before = {.rlim_cur = 256, .rlim_max = 900};
+    setrlimit(RLIMIT_NOFILE, &before);
+    RaiseOpenFileLimit(100);
+    rlimit now;
+    getrlimit(RLIMIT_NOFILE, &now);
+    const OriginalLimits& original = GetOriginalLimits();
+    return now.rlim_cur == 900 && original.raised_open_files &&
+           original.open_files.rlim_cur == 256 && original.open_files.rlim_max == 900;
+  }));
+}
+
+TEST(OriginalLimitsTest, ChildrenGetTheirMinimumIfTheHardLimitHasIt) {
+  EXPECT_TRUE(HoldsInChild([] {
+    const rlimit before = {.rlim_cur = 50, .rlim_max = 900};
+    setrlimit(RLIMIT_NOFILE, &before);
+    RaiseOpenFileLimit(512);
+    return GetOriginalLimits().open_files.rlim_cur == 512;
+  }));
+  EXPECT_TRUE(HoldsInChild([] {
+    const rlimit before = {.rlim_cur = 50, .rlim_max = 100};
+    setrlimit(RLIMIT_NOFILE, &before);
+    RaiseOpenFileLimit(512);
+    return GetOriginalLimits().open_files.rlim_cur == 100;
+  }));
+}
+
+std::string OomScoreAdj() {
+  std::string text;
+  std::ifstream("/proc/self/oom_score_adj") >> text;
+  return text;
+}
+
+TEST(OriginalLimitsTest, ThisProcessIsPreferredByTheOomKillerByAHundredThousandths) {
+  EXPECT_TRUE(HoldsInChild([] {
+    const std::string before = OomScoreAdj();
+    BecomePreferredByOomKiller();
+    const int expected = std::min(atoi(before.c_str()) + 100, 1000);
+    return atoi(OomScoreAdj().c_str()) == expected && GetOriginalLimits().oom_score_adj == before;
+  }));
+}
+
+}  // namespace
+}  // namespace bulkhead
