@@ -75,8 +75,10 @@ absl::StatusOr<std::string> GuestShell::Run(absl::string_view command, absl::Dur
 }
 
 absl::StatusOr<std::string> GuestShell::KernelErrors(absl::string_view but) {
-  return Run(absl::StrCat("dmesg -r | grep '^<[0-4]>' | grep -v -e 'hrtimer: interrupt took' -e '",
-                          but, "' || true"));
+  return Run(
+      absl::StrCat("dmesg -r | grep '^<[0-4]>' | grep -v -e 'hrtimer: interrupt took' "
+                   "-e 'clocksource: Long readout interval' -e '",
+                   but, "' || true"));
 }
 
 absl::StatusOr<ExitInfo> GuestShell::Leave() {

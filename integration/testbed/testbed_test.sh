@@ -55,7 +55,11 @@ mkdir out/folder && seq 100000 > out/folder/many
 "$1" --quiet > out/kvm
 test -c /dev/net/tun && test -d /dev/pts && test -w /dev/shm && cat <(echo yes) > out/devices
 date +%s > out/clock
+date +%s%N > out/before
+sleep 5
+date +%s%N > out/after
 head -c 16 /dev/urandom > out/random
+grep -m 1 ^flags /proc/cpuinfo > out/processor
 unshare --user --map-root-user id -u > out/user_namespace
 sleep 1000 &  # left behind, with all the pipes
 exit 7
@@ -75,8 +79,16 @@ check WritesAreSeenInside test "$(cat out/kept_inside)" = after
 check WritesReachWritableFolders test "$(sha256sum < out/folder/many)" = "$(seq 100000 | sha256sum)"
 check KvmRunsKernelMode test "$(cat out/kvm)" = native
 check DeviceNodesAreThere test "$(cat out/devices)" = yes
+# No processor has these without XSAVE, and Linux guests use what they see.
+check NothingNeedsAMissingXsave test -z \
+  "$(grep -w xsave out/processor || grep -woE 'avx[0-9a-z_]*|fma|fma4|xop|f16c|vaes|vpclmulqdq|mpx|pku|lwp' out/processor)"
 check UserNamespacesWork test "$(cat out/user_namespace)" = 0
 age=$(($(date +%s) - $(cat out/clock)))
+# The host dates the files.
+host_ms=$(($(date -r out/after +%s%3N) - $(date -r out/before +%s%3N)))
+inside_ms=$((($(cat out/after) - $(cat out/before)) / 1000000))
+check ClockRunsAtTheHostsPace test $((inside_ms * 10)) -gt $((host_ms * 8)) -a \
+  $((inside_ms * 10)) -lt $((host_ms * 12))
 check ClockIsTheHosts test "$age" -ge 0 -a "$age" -lt 100
 
 # --- Two machines from one snapshot, and one that boots. ----------------------------------

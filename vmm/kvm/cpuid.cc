@@ -7,6 +7,7 @@
 #include <bit>
 
 #include "base/errno_status.h"
+#include "vmm/kvm/cpuid_dependencies.h"
 #include "vmm/kvm/flexible_list.h"
 
 namespace bulkhead::vmm {
@@ -126,6 +127,7 @@ CpuidTable CpuidFor(const CpuidTable& supported, const CpuidPlace& place) {
     }
     table.push_back(entry);
   }
+  DropFeaturesWithoutPrerequisite(table);
   if (has_topology_leaf) {
     constexpr uint32_t kThreads = 1, kCores = 2, kEnd = 0;
     table.push_back(TopologyLevel(0, 0, 1, kThreads, place.vcpu_index));

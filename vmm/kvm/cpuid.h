@@ -26,7 +26,8 @@ struct CpuidPlace {
 
 // Turns `supported` into what the vCPU at `place` shows: its APIC id and the topology, as Intel
 // (leaves 1, 4, 0xB) and AMD (0x80000008, 0x8000001D, 0x8000001E) report them, the hypervisor
-// bit and the TSC-deadline timer. Everything else is passed through.
+// bit and the TSC-deadline timer. Features without their prerequisite are dropped
+// (cpuid_dependencies.h). Everything else is passed through.
 CpuidTable CpuidFor(const CpuidTable& supported, const CpuidPlace& place);
 
 }  // namespace bulkhead::vmm

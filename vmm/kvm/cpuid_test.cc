@@ -42,7 +42,7 @@ CpuidTable Host(uint32_t vendor) {
       Leaf(4, 0, 0xfc004121, 0x1c0003f, 0x3f, 0),   // level 1, shared by 2; 64 cores
       Leaf(4, 3, 0xfc1fc163, 0x3c0003f, 0xfff, 0),  // level 3, shared by 128
       Leaf(4, 4, 0, 0, 0, 0),
-      Leaf(7, 0, 1, 0x219c07a9, 0, 0),
+      Leaf(7, 0, 1, 0x219c0789, 0, 0),
       Leaf(0xb, 0, 1, 2, 0x100, 77),
       Leaf(0x1f, 0, 1, 2, 0x100, 77),
       Leaf(0x80000001, 0, 0, 0, 0x00400003, 0x2fd3fbff),
@@ -128,9 +128,18 @@ TEST(CpuidForTest, IntelDoesNotGetAmdsFields) {
   EXPECT_EQ(Find(table, 0x80000001).ecx, 0x00400003u);
 }
 
+TEST(CpuidForTest, AvxWithoutXsaveIsNotShown) {
+  CpuidTable host = Host(kAmd);
+  host[1].ecx |= 1u << 28;
+  host[5].ebx |= 1u << 5;
+  const CpuidTable table = CpuidFor(host, {.vcpu_index = 0, .vcpu_count = 2});
+  EXPECT_EQ(Find(table, 1).ecx & 1u << 28, 0u);
+  EXPECT_EQ(Find(table, 7).ebx & 1u << 5, 0u) << "AVX2";
+}
+
 TEST(CpuidForTest, OtherLeavesPassThrough) {
   const CpuidTable table = CpuidFor(Host(kIntel), {.vcpu_index = 0, .vcpu_count = 2});
-  EXPECT_EQ(Find(table, 7).ebx, 0x219c07a9u);
+  EXPECT_EQ(Find(table, 7).ebx, 0x219c0789u);
 }
 
 }  // namespace

@@ -77,6 +77,10 @@ absl::StatusOr<std::string> ParseFolder(absl::string_view value) {
   return std::string(resolved);
 }
 
+bool TakesValue(absl::string_view flag) {
+  return flag == "--timeout" || flag == "--cpus" || flag == "--memory" || flag == "--writable";
+}
+
 // Sorted, without those that lie below another.
 void DropNested(std::vector<std::string>& folders) {
   std::sort(folders.begin(), folders.end());
@@ -102,8 +106,14 @@ absl::StatusOr<Options> ParseOptions(const std::vector<std::string>& arguments) 
       break;
     }
     if (argument.empty() || argument[0] != '-') break;
-    const std::pair<absl::string_view, absl::string_view> flag =
+    std::pair<absl::string_view, absl::string_view> flag =
         absl::StrSplit(argument, absl::MaxSplits('=', 1));
+    if (TakesValue(argument)) {  // "--flag VALUE", in two words
+      if (++next == arguments.size()) {
+        return absl::InvalidArgumentError(absl::StrCat(argument, ": no value"));
+      }
+      flag.second = arguments[next];
+    }
     if (argument == "--help") {
       options.help = true;
       return options;

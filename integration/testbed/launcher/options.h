@@ -29,6 +29,8 @@ terminal. Processes that it leaves behind end with it.
   --verbose          how long starting took, on standard error
   --help             this text
 
+A value may also be the next word: --writable DIR.
+
 Exit code: that of COMMAND, 128 + N if signal N killed it, 127 if it was not found, 126 if it
 cannot be executed; 124 after the time limit; 125 if the testbed itself failed; 2 for wrong
 flags. With 124 and 125 its last kernel messages are printed.

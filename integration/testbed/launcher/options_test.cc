@@ -31,6 +31,23 @@ TEST(OptionsTest, ValuesAreParsed) {
   EXPECT_TRUE(options->verbose);
 }
 
+TEST(OptionsTest, AValueMayBeTheNextWord) {
+  const absl::StatusOr<Options> options = ParseOptions(
+      {"--writable", "/etc", "--memory", "1G", "--cpus", "3", "--timeout", "5s", "ls", "--cpus"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->writable_folders, std::vector<std::string>{"/etc"});
+  EXPECT_EQ(options->memory_mib, 1024);
+  EXPECT_EQ(options->cpus, 3);
+  EXPECT_EQ(options->timeout, absl::Seconds(5));
+  EXPECT_EQ(options->command, (std::vector<std::string>{"ls", "--cpus"}));
+}
+
+TEST(OptionsTest, AMissingValueIsRefusedByName) {
+  const absl::StatusOr<Options> options = ParseOptions({"--cpus=2", "--writable"});
+  EXPECT_EQ(options.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(options.status().message(), "--writable: no value");
+}
+
 TEST(OptionsTest, TimeoutZeroMeansNever) {
   const absl::StatusOr<Options> options = ParseOptions({"--timeout=0", "true"});
   ASSERT_TRUE(options.ok());

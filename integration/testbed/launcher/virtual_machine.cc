@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "integration/testbed/launcher/tsc_frequency.h"
 #include "integration/testbed/wire.h"
 
 namespace bulkhead::testbed {
@@ -31,8 +32,20 @@ constexpr char kKernelCommandLine[] =
 // What the emulation is slow at goes: string instructions byte by byte, a fifth level of page
 // tables, switching access checks at every copy from user space. A quarter of the time.
 // XSAVE goes because QEMU does not let the inner KVM intercept XSETBV: guests that use it find
-// its CPUID leaf stale, and warn.
-constexpr char kCpu[] = "max,+svm,-erms,-la57,-smap,-xsave";
+// its CPUID leaf stale, and warn. All that needs XSAVE goes with it: Linux uses AVX if it sees it.
+// CMPXCHG16B goes because QEMU 7.2 computes its flags from stale ones: kernels since 6.12 leave it
+// with garbage in EFLAGS, which an exit to the inner KVM then carries back into the guest.
+constexpr char kCpu[] =
+    "max,+svm,-erms,-la57,-smap,-cx16,"
+    "-xsave,-xsaveopt,-xgetbv1,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-mpx,-pku";
+
+// The emulated time stamp counter is the host's. Left to itself the kernel measures it against an
+// emulated timer: on a busy host the result was off by a factor of 3.7, and the clock of the
+// testbed and of every guest in it ran as much too fast. A snapshot keeps what it was booted with.
+std::string KernelCommandLine(bool boots) {
+  if (!boots) return kKernelCommandLine;
+  return absl::StrCat(kKernelCommandLine, " tsc_early_khz=", MeasureTscKhz());
+}
 
 struct SocketPair {
   UniqueFd ours;    // non-blocking
@@ -80,7 +93,7 @@ std::vector<std::string> QemuCommand(const VirtualMachineConfig& config, const C
       "-m", absl::StrCat(config.memory_mib),
       "-kernel", config.kernel,
       "-initrd", config.initramfs,
-      "-append", kKernelCommandLine,
+      "-append", KernelCommandLine(snapshot_fd < 0),
       "-chardev", socket("control", channels.control),
       "-mon", "chardev=control,mode=control",
       "-chardev", socket("console", channels.console),
