@@ -26,6 +26,7 @@
 #include "vmm/control/named_socket.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/raw_terminal.h"
+#include "vmm/remote_device/control_client.h"
 #include "vmm/vcpu/vm_end.h"
 
 namespace bulkhead::vmm {
@@ -128,4 +129,7 @@ int Run(int argc, char** argv) {
 }  // namespace
 }  // namespace bulkhead::vmm
 
-int main(int argc, char** argv) { return bulkhead::vmm::Run(argc, argv); }
+int main(int argc, char** argv) {
+  bulkhead::vmm::ControlClient::IsolateConnections();
+  return bulkhead::vmm::Run(argc, argv);
+}

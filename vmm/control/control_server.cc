@@ -59,6 +59,11 @@ std::unique_ptr<grpc::Server> StartGrpc(VmControlService& control, ReflectionSer
   grpc::ServerBuilder builder;
   builder.SetResourceQuota(quota);
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
+  // A request of 64 KiB would unpack to 64 MiB, and the quota does not count that.
+  builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
+  for (const grpc_compression_algorithm algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
+    builder.SetCompressionAlgorithmSupportStatus(algorithm, false);
+  }
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsOfAConnection);
   // A window stays as it is: no probing for more, which a flood would fill.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);

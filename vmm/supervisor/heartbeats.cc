@@ -1,5 +1,7 @@
 #include "vmm/supervisor/heartbeats.h"
 
+#include <algorithm>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
@@ -15,6 +17,7 @@ constexpr absl::Duration kMetricsInterval = absl::Seconds(5);
 
 void Heartbeats::Begin(uint64_t generation) {
   generation_ = generation;
+  answered_ = false;
   missed_ = 0;
   silent_since_ = absl::InfiniteFuture();
   const bool wanted = spec_.interval > absl::ZeroDuration();
@@ -22,33 +25,45 @@ void Heartbeats::Begin(uint64_t generation) {
   next_metrics_ = SteadyNow();
 }
 
-bool Heartbeats::Send(ControlClient& process) {
+std::string Heartbeats::Send(ControlClient& process) {
   const absl::Time sent = SteadyNow();
-  ControlCall call(spec_.interval);
+  // A call that gRPC does not end, because of what the process does, is as bad as heartbeats that
+  // are missed, and not worse: the host may be slow.
+  const absl::Duration grace =
+      std::max(ControlCall::kGrace, spec_.interval * (static_cast<int>(spec_.misses) - 1));
+  ControlCall call(spec_.interval, grace);
   absl::StatusOr<v1::HeartbeatReply> reply;
   {
     const Attention::Interruptible wait(*attention_, Attention::Urgency::kNews,
                                         [&call] { call.Cancel(); });
     reply = process.Heartbeat(call);
   }
-  if (!reply.ok() && call.cancelled()) return false;
-  if (absl::IsUnimplemented(reply.status())) {
+  if (process.cut()) {
+    CountMiss(sent);
+    return "it kept its control connection from working";
+  }
+  if (!reply.ok() && call.cancelled()) return "";
+  // Only of a process that has never answered: later it would be a way out of supervision.
+  if (absl::IsUnimplemented(reply.status()) && !answered_) {
     LogWarning(absl::StrCat("device '", device_name_,
                             "' knows no heartbeat: that it hangs would not be noticed"));
     End();
-    return false;
+    return "";
   }
   next_ = sent + spec_.interval;
-  if (reply.ok() && reply->generation() == generation_) {
-    missed_ = 0;
-    silent_since_ = absl::InfiniteFuture();
-    report_.HeartbeatAnswered(SteadyNow() - sent);
-    if (SteadyNow() >= next_metrics_) FetchMetrics(process);
-    return false;
-  }
+  if (!reply.ok() || reply->generation() != generation_) return CountMiss(sent);
+  answered_ = true;
+  missed_ = 0;
+  silent_since_ = absl::InfiniteFuture();
+  report_.HeartbeatAnswered(SteadyNow() - sent);
+  if (SteadyNow() >= next_metrics_) FetchMetrics(process);
+  return "";
+}
+
+std::string Heartbeats::CountMiss(absl::Time sent) {
   if (++missed_ == 1) silent_since_ = sent;
   report_.HeartbeatMissed(missed_);
-  return missed_ >= spec_.misses;
+  return missed_ >= spec_.misses ? "it did not answer its heartbeats" : "";
 }
 
 void Heartbeats::FetchMetrics(ControlClient& process) {

@@ -34,13 +34,14 @@ class Heartbeats {
   absl::Time next() const { return next_; }
 
   // Waits for an answer, for an interval at most; any demand ends it early, and then it is due at
-  // once. True: the process has missed so many in a row that it hangs.
-  bool Send(ControlClient& process);
+  // once. Empty: all is well, or not yet bad enough. Else the process hangs, and this is how.
+  std::string Send(ControlClient& process);
   // Since when the process has not answered; InfiniteFuture: it has, the last time.
   absl::Time silent_since() const { return silent_since_; }
 
  private:
   void FetchMetrics(ControlClient& process);
+  std::string CountMiss(absl::Time sent);
 
   const HeartbeatSpec spec_;
   const std::string device_name_;
@@ -50,7 +51,8 @@ class Heartbeats {
   uint64_t generation_ = 0;
   absl::Time next_ = absl::InfiniteFuture();
   absl::Time next_metrics_ = absl::InfiniteFuture();
-  uint32_t missed_ = 0;  // in a row
+  bool answered_ = false;  // by this process, ever
+  uint32_t missed_ = 0;    // in a row
   absl::Time silent_since_ = absl::InfiniteFuture();
 };
 

@@ -151,9 +151,10 @@ bool SupervisorThread::DoNext() {
   } else if (state_ == v1::Device::RESTARTING && now >= next_try_) {
     TryRestart(Urgency::kCommand);
   } else if (now >= heartbeats_.next()) {
-    if (!heartbeats_.Send(process_->control())) return true;
+    const std::string hang = heartbeats_.Send(process_->control());
+    if (hang.empty()) return true;
     report_.PolicyActs("kills the process, which does not answer");
-    process_->Kill("killed, because it did not answer its heartbeats");
+    process_->Kill(absl::StrCat("killed, because ", hang));
     OnLoss();
   } else if (running && device_->function_state_missed() && now >= next_telling_) {
     device_->TellFunctionState();

@@ -2,19 +2,23 @@
 // that --misbehaviour names.
 #include "devices/host/testdata/misbehaving_device.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/message_socket.h"
 #include "devices/host/device_model.h"
@@ -28,7 +32,7 @@ ABSL_FLAG(std::string, misbehaviour, "",
           "once it serves: crash_after_attach; when asked to rest, or reset: never_rests, "
           "hang_in_reset, crash_in_reset; on a read of the trigger register: crash_in_read, "
           "exit_in_read, leave_in_read, hang_in_read, stop_in_read, corrupt_head, "
-          "corrupt_completion. Default: "
+          "corrupt_completion, flood_pings, flood_settings (and serves on). Default: "
           "the suffix of the name that this was started by, after the last dot");
 ABSL_FLAG(int, msix_vectors, 2, "MSI-X vectors of the function");
 
@@ -63,6 +67,22 @@ uint8_t* FindResponseMemory() {
     }
   }
   abort();
+}
+
+// Takes the control connection away from gRPC, which goes on with a socket that nobody else has,
+// and sends one HTTP/2 frame over it without end, reading nothing.
+void FloodControlConnection(absl::string_view frame) {
+  const int connection = dup(kControlSocketFd);
+  int unused[2];
+  if (connection < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, unused) != 0) abort();
+  if (dup2(unused[0], kControlSocketFd) < 0) abort();
+  fcntl(connection, F_SETFL, 0);  // blocks while the vmm does not read
+  std::string frames;
+  while (frames.size() < 32768) frames.append(frame.data(), frame.size());
+  std::thread([connection, frames] {
+    while (write(connection, frames.data(), frames.size()) > 0) {
+    }
+  }).detach();
 }
 
 class MisbehavingDevice final : public DeviceModel {
@@ -204,6 +224,15 @@ class MisbehavingDevice final : public DeviceModel {
     if (Misbehaves("leave_in_read")) syscall(SYS_exit_group, 0);
     if (Misbehaves("hang_in_read")) Hang();
     if (Misbehaves("stop_in_read")) raise(SIGSTOP);
+    if (Misbehaves("flood_pings")) {
+      FloodControlConnection(
+          absl::string_view("\0\0\x08\x06\0\0\0\0\0"
+                            "12345678",
+                            17));
+    }
+    if (Misbehaves("flood_settings")) {
+      FloodControlConnection(absl::string_view("\0\0\0\x04\0\0\0\0\0", 9));
+    }
     if (Misbehaves("corrupt_head")) {
       *reinterpret_cast<uint64_t*>(FindResponseMemory() + 0x40) = uint64_t{1} << 40;
       Hang();
