@@ -28,6 +28,8 @@ filegroup(
         "lib/modules/*/modules.alias",
         "lib/modules/*/modules.builtin",
         "lib/modules/*/modules.dep",
+        "lib/modules/*/modules.softdep",
+        "lib/modules/*/*.bin",  # what kmod's modprobe reads
     ]),
 )
 """
@@ -37,6 +39,8 @@ def _debian_kernel_impl(ctx):
     command = ["/usr/bin/python3", ctx.path(ctx.attr._fetch), "--package", ctx.attr.package]
     for module in ctx.attr.modules:
         command += ["--module", module]
+    for module in ctx.attr.available_modules:
+        command += ["--available", module]
     ctx.report_progress("fetching " + ctx.attr.package)
     result = ctx.execute(command, timeout = 1800)
     if result.return_code != 0:
@@ -47,7 +51,10 @@ debian_kernel = repository_rule(
     implementation = _debian_kernel_impl,
     attrs = {
         "package": attr.string(mandatory = True, doc = "meta package; what it depends on is fetched"),
-        "modules": attr.string_list(doc = "modules to keep; what they depend on is kept too"),
+        "modules": attr.string_list(
+            doc = "modules to keep and to list in modules.load; what they depend on, too",
+        ),
+        "available_modules": attr.string_list(doc = "modules to keep, for modprobe"),
         "_fetch": attr.label(default = "//bazel:fetch_debian_kernel.py", allow_single_file = True),
     },
 )

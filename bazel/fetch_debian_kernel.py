@@ -10,7 +10,8 @@ once more), unpacked beside the caller, and reduced to
   release                   `uname -r` of this kernel
   lib/modules/RELEASE/      the asked-for modules and all that they depend on, with
                             the indexes that modprobe reads
-  modules.load              their paths below lib/modules/RELEASE/, dependencies first
+  modules.load              the paths below lib/modules/RELEASE/ of those to load at once,
+                            dependencies first
 """
 
 import argparse
@@ -166,7 +167,7 @@ def load_order(modules, wanted):
     return order
 
 
-def lay_out(deb, wanted):
+def lay_out(deb, loaded, available):
     unpacked = pathlib.Path("unpacked")
     run("dpkg-deb", "-x", str(deb), str(unpacked), timeout=300)
     images = list(unpacked.glob("boot/vmlinuz-*"))
@@ -175,10 +176,10 @@ def lay_out(deb, wanted):
     release = images[0].name[len("vmlinuz-") :]
     modules = unpacked / "lib/modules" / release
     run("depmod", "-b", str(unpacked), release, timeout=300)
-    order = load_order(modules, wanted)
+    order = load_order(modules, loaded)
 
     kept = pathlib.Path("lib/modules") / release
-    for path in order:
+    for path in load_order(modules, loaded + available):
         (kept / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.move(modules / path, kept / path)
     for index in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
@@ -195,10 +196,15 @@ def lay_out(deb, wanted):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--package", required=True, help="meta package, such as linux-image-amd64")
-    parser.add_argument("--module", action="append", default=[], help="may be given repeatedly")
+    parser.add_argument(
+        "--module", action="append", default=[], help="to load at once; may be given repeatedly"
+    )
+    parser.add_argument(
+        "--available", action="append", default=[], help="as --module, but left out of modules.load"
+    )
     arguments = parser.parse_args()
     try:
-        lay_out(download_updating_once(arguments.package), arguments.module)
+        lay_out(download_updating_once(arguments.package), arguments.module, arguments.available)
     except FetchError as error:
         sys.exit(f"cannot fetch {arguments.package}: {error}")
 

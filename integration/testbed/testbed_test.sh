@@ -61,6 +61,13 @@ date +%s%N > out/after
 head -c 16 /dev/urandom > out/random
 grep -m 1 ^flags /proc/cpuinfo > out/processor
 unshare --user --map-root-user id -u > out/user_namespace
+PATH+=:/sbin:/usr/sbin
+modprobe -a dm_crypt dm_delay dm_flakey loop fuse && dmsetup targets > out/targets
+truncate -s 1M disk && loop=$(losetup --find --show disk) &&
+  echo "0 2048 crypt aes-xts-plain64 $(printf %064d 1) 0 $loop 0" |
+  dmsetup create --noudevsync secret && dmsetup mknodes &&
+  echo hidden | dd of=/dev/mapper/secret conv=fsync 2> /dev/null &&
+  { grep -c hidden disk; head -c 6 /dev/mapper/secret; } > out/crypt
 sleep 1000 &  # left behind, with all the pipes
 exit 7
 END
@@ -82,6 +89,9 @@ check DeviceNodesAreThere test "$(cat out/devices)" = yes
 # No processor has these without XSAVE, and Linux guests use what they see.
 check NothingNeedsAMissingXsave test -z \
   "$(grep -w xsave out/processor || grep -woE 'avx[0-9a-z_]*|fma|fma4|xop|f16c|vaes|vpclmulqdq|mpx|pku|lwp' out/processor)"
+check DeviceMapperTargetsAreThere test \
+  "$(grep -cE '^(crypt|delay|error|flakey|linear) ' out/targets)" = 5
+check DiskIsEncrypted test "$(cat out/crypt)" = $'0\nhidden'
 check UserNamespacesWork test "$(cat out/user_namespace)" = 0
 age=$(($(date +%s) - $(cat out/clock)))
 # The host dates the files.

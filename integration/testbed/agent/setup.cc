@@ -45,7 +45,8 @@ absl::Status MakeFolder(const std::string& path) {
 absl::Status Mount(const char* type, const std::string& source, const std::string& folder,
                    unsigned long flags = 0, const std::string& options = "") {
   if (mount(source.c_str(), folder.c_str(), type, flags, options.c_str()) != 0) {
-    return ErrnoToStatus(errno, absl::StrCat("mount ", type, " on ", folder));
+    return ErrnoToStatus(errno,
+                         absl::StrCat("mount ", type == nullptr ? source : type, " on ", folder));
   }
   return absl::OkStatus();
 }
@@ -83,6 +84,21 @@ absl::Status LoadModule(const std::string& path) {
   return absl::OkStatus();
 }
 
+// Of the running kernel, in the initramfs.
+std::string ModulesFolder() {
+  std::string release;
+  std::ifstream("/proc/sys/kernel/osrelease") >> release;
+  return absl::StrCat("/lib/modules/", release);
+}
+
+// Lets the command load what the initramfs has, with modprobe.
+absl::Status BindModules(const std::string& root) {
+  const std::string folder = ModulesFolder();
+  RETURN_IF_ERROR(MakeFolder(absl::StrCat(root, "/lib/modules")));
+  RETURN_IF_ERROR(MakeFolder(root + folder));
+  return Mount(nullptr, folder, root + folder, MS_BIND);
+}
+
 void Warn(const char* what) { std::fprintf(stderr, "agent: %s: %s\n", what, strerror(errno)); }
 
 // Mixes fresh entropy into the kernel's random generator and has it used at once.
@@ -108,10 +124,9 @@ absl::Status StartKernelServices() {
   RETURN_IF_ERROR(MakeAndMount("devtmpfs", "/dev"));
   std::ifstream list("/modules.load");
   if (!list) return absl::NotFoundError("/modules.load is missing");
-  std::string release;
-  std::ifstream("/proc/sys/kernel/osrelease") >> release;
+  const std::string folder = ModulesFolder();
   for (std::string path; std::getline(list, path);) {
-    RETURN_IF_ERROR(LoadModule(absl::StrCat("/lib/modules/", release, "/", path)));
+    RETURN_IF_ERROR(LoadModule(absl::StrCat(folder, "/", path)));
   }
   return absl::OkStatus();
 }
@@ -131,6 +146,7 @@ absl::Status EnterHostRoot(const StartRequest& request) {
   RETURN_IF_ERROR(MakeAndMount("devpts", "/root/dev/pts", "ptmxmode=0666,mode=0620"));
   RETURN_IF_ERROR(MakeAndMount("tmpfs", "/root/dev/shm", "mode=1777"));
   RETURN_IF_ERROR(Mount("cgroup2", "cgroup2", "/root/sys/fs/cgroup"));
+  RETURN_IF_ERROR(BindModules("/root"));
   for (size_t i = 0; i < request.writable_folders.size(); ++i) {
     RETURN_IF_ERROR(
         Mount("9p", ShareTag(i), "/root" + request.writable_folders[i], 0, kWriteOptions));

@@ -12,7 +12,8 @@ absl::Status StartKernelServices();
 
 // Makes the host's file system the root: read-only below a memory-backed overlay, so the
 // command may write anywhere, but only the writable folders of the request reach the host.
-// Fresh /proc, /sys, /dev, /dev/pts, /dev/shm and /sys/fs/cgroup are mounted in it.
+// Fresh /proc, /sys, /dev, /dev/pts, /dev/shm and /sys/fs/cgroup are mounted in it, and the modules
+// of this kernel at their place in /lib/modules.
 absl::Status EnterHostRoot(const StartRequest& request);
 
 // Host name, clock, random generator, loopback interface and resource limits. Failures are reported

@@ -17,7 +17,8 @@ that QEMU emulates in software: no KVM of the host is needed. The command sees t
 files at their own paths, in the same working directory, with the same environment. What it
 writes stays in the virtual machine's memory, except below the --writable folders. Standard
 input, output and error are passed on, as is the exit code. On a terminal the command gets a
-terminal. Processes that it leaves behind end with it.
+terminal. Processes that it leaves behind end with it. modprobe loads what the build put there:
+device mapper targets (crypt, delay, flakey, thin), loop, fuse, ext4 and more (WORKSPACE).
 
   --writable=DIR     writes below DIR reach the host; may be given up to four times
   --timeout=TIME     kill it after TIME (90s, 10m, ...; 0: never); default 10m
