@@ -78,7 +78,7 @@ absl::Status PutResource(const v1::Descriptor& descriptor, UniqueFd fd, Attachme
   for (const Attachment::Resource& other : out.resources) {
     if (other.name == descriptor.name()) return Refuse("two resources '", other.name, "'");
   }
-  out.resources.push_back({descriptor.name(), std::move(fd)});
+  out.resources.push_back({descriptor.name(), std::move(fd), descriptor.writeback_failed()});
   return absl::OkStatus();
 }
 

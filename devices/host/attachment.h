@@ -32,6 +32,7 @@ struct Attachment {
   struct Resource {
     std::string name;
     UniqueFd fd;
+    bool writeback_failed = false;
   };
 
   uint64_t generation = 0;

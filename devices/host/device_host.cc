@@ -349,6 +349,12 @@ void DeviceHost::OnAttachSocket(int attach_socket) {
   }
 }
 
+bool DeviceHost::writeback_failed(absl::string_view name) const {
+  return std::any_of(resources_.begin(), resources_.end(), [name](const Attachment::Resource& r) {
+    return r.name == name && r.writeback_failed;
+  });
+}
+
 absl::StatusOr<UniqueFd> DeviceHost::TakeResource(absl::string_view name) {
   const auto found = std::find_if(resources_.begin(), resources_.end(),
                                   [name](const Attachment::Resource& r) { return r.name == name; });

@@ -66,6 +66,7 @@ class DeviceHost final : public DeviceServices {
   const GuestMemory& memory() const override { return memory_; }
   void SignalMsix(uint32_t vector) override { interrupts_.SignalMsix(vector); }
   void SetIntx(bool level) override { interrupts_.SetIntx(level); }
+  bool writeback_failed(absl::string_view name) const override;
   absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) override;
   absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) override;
   void Unwatch(int fd) override;

@@ -31,6 +31,11 @@ class DeviceServices {
   // is edge-triggered: each false -> true is one interrupt.
   virtual void SetIntx(bool level) = 0;
 
+  // The kernel failed to write back what earlier processes wrote to that resource, and the guest
+  // has perhaps not been told: Start() must see to it that it is, and keep that in the state
+  // meanwhile. Ask before TakeResource().
+  virtual bool writeback_failed(absl::string_view) const { return false; }
+
   // Takes the resource of that name out of those handed over. Errors: NotFound.
   virtual absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) = 0;
 

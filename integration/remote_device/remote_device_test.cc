@@ -28,6 +28,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/remote_device/supervised_test.h"
+#include "vmm/config/host_file.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/remote_device/process_monitor.h"
@@ -381,7 +382,8 @@ TEST_F(RemoteDeviceTest, AMissingResourceIsExplained) {
 
 TEST_F(RemoteDeviceTest, AResourceThatTheDeviceDoesNotKnowIsExplained) {
   DeviceSpec spec = Spec("");
-  spec.resources.push_back({.name = "inptu", .fd = UniqueFd(open("/dev/null", O_RDONLY))});
+  spec.resources.push_back(
+      {.name = "inptu", .file = *HostFile::Open(DeviceBinary(), {.read_only = true})});
   const auto device = Start(std::move(spec));
   EXPECT_THAT(std::string(device.status().message()), HasSubstr("no use for the resource 'inptu'"));
 }
@@ -428,7 +430,8 @@ TEST_F(RemoteDeviceTest, StartDevicesStartsSeveral) {
   spec.name = "orphan";
   spec.binary = DeviceBinary();
   spec.args = {absl::StrCat("--misbehaviour=", misbehaviour)};
-  spec.resources.push_back({.name = "input", .fd = UniqueFd(open("/dev/null", O_RDONLY))});
+  spec.resources.push_back(
+      {.name = "input", .file = *HostFile::Open(DeviceBinary(), {.read_only = true})});
   spec.access_timeout = absl::Milliseconds(50);
   EventLog events;
   SupervisorOptions options;

@@ -1,7 +1,6 @@
 #ifndef BULKHEAD_INTEGRATION_REMOTE_DEVICE_SUPERVISED_TEST_H_
 #define BULKHEAD_INTEGRATION_REMOTE_DEVICE_SUPERVISED_TEST_H_
 
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -23,9 +22,9 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "base/unique_fd.h"
 #include "gtest/gtest.h"
 #include "proto/vm_control.pb.h"
+#include "vmm/config/host_file.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/remote_device/process_monitor.h"
@@ -70,7 +69,7 @@ class SupervisedTest : public testing::Test {
     spec.binary = DeviceBinary();
     if (!misbehaviour.empty()) spec.args = {absl::StrCat("--misbehaviour=", misbehaviour)};
     spec.resources.push_back(
-        {.name = "input", .fd = UniqueFd(open("/dev/null", O_RDONLY | O_CLOEXEC))});
+        {.name = "input", .file = *HostFile::Open(DeviceBinary(), {.read_only = true})});
     spec.access_timeout = absl::Seconds(30);
     return spec;
   }

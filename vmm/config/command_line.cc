@@ -37,8 +37,10 @@ The virtual machine
                     in /run/bulkhead for root, or in /tmp/bulkhead-UID)
 
 Devices; each flag starts one process, and may be given several times
-  --disk path=FILE[,readonly][,name=NAME][,slot=N]
-                    virtio-blk over a file or block device
+  --disk path=FILE[,readonly][,direct][,shared][,name=NAME][,slot=N]
+                    virtio-blk over a file or block device. direct: past the host's page
+                    cache. shared: DANGEROUS: others may write it, too; for cluster file
+                    systems only
   --rng[=NAME]      virtio entropy source
   --console=stdio|detached|none
                     serial port: on this terminal, or for vmctl console only
@@ -137,12 +139,13 @@ v1::DeviceConfig& AddDevice(CommandLine& line, absl::string_view flag) {
   return *line.config.add_devices();
 }
 
-void AddFile(v1::DeviceConfig& device, absl::string_view name, absl::string_view path,
-             bool read_only) {
+v1::FileResource& AddFile(v1::DeviceConfig& device, absl::string_view name, absl::string_view path,
+                          bool read_only) {
   v1::ResourceConfig& resource = *device.add_resources();
   resource.set_name(std::string(name));
   resource.mutable_file()->set_path(std::string(path));
   resource.mutable_file()->set_read_only(read_only);
+  return *resource.mutable_file();
 }
 
 // "disk0", "disk1", ...: the first name of that kind that is free.
@@ -204,6 +207,8 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
   v1::DeviceConfig device;
   std::string path;
   bool read_only = false;
+  bool direct = false;
+  bool shared = false;
   for (const std::string& part : SplitParts(text)) {
     ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--disk", part, device));
     if (taken) continue;
@@ -216,16 +221,23 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
       RETURN_IF_ERROR(ParseSlot("--disk", value, device));
     } else if (value == "readonly") {
       read_only = true;
+    } else if (value == "direct") {
+      direct = true;
+    } else if (value == "shared") {
+      shared = true;
     } else {
-      return FlagError("--disk", absl::StrCat("\"", part, "\" is unknown; it takes ",
-                                              "path=FILE, readonly, name=NAME, slot=N, restart=, ",
-                                              "policy=, heartbeat=, spare"));
+      return FlagError("--disk",
+                       absl::StrCat("\"", part, "\" is unknown; it takes path=FILE, readonly, ",
+                                    "direct, shared, name=NAME, slot=N, restart=, policy=, ",
+                                    "heartbeat=, spare"));
     }
   }
   if (path.empty()) return FlagError("--disk", "no path=FILE given");
   device.set_name(name);
   device.set_binary("virtio_blk");
-  AddFile(device, "disk", path, read_only);
+  v1::FileResource& file = AddFile(device, "disk", path, read_only);
+  file.set_direct(direct);
+  file.set_shared(shared);
   AddDevice(line, "--disk") = std::move(device);
   return absl::OkStatus();
 }

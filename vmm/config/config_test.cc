@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -87,7 +88,7 @@ TEST_F(ConfigTest, ACompleteTextIsTakenOver) {
   EXPECT_EQ(device.access_timeout, absl::Milliseconds(250));
   EXPECT_EQ(device.pci_slot, 7u);
   ASSERT_EQ(device.resources.size(), 1u);
-  EXPECT_TRUE(device.resources[0].fd.ok());
+  EXPECT_NE(device.resources[0].file, nullptr);
   EXPECT_TRUE(device.resources[0].read_only);
 }
 
@@ -104,6 +105,28 @@ TEST_F(ConfigTest, FlagsMakeTheCommonCase) {
   EXPECT_TRUE(spec->devices[2].resources[0].is_console);
   EXPECT_TRUE(spec->devices[2].resources[0].has_standard_streams);
   EXPECT_TRUE(spec->uses_standard_streams);
+}
+
+TEST_F(ConfigTest, ADiskMayBeDirectOrShared) {
+  for (const absl::StatusOr<VmSpec>& spec :
+       {FromFlags(
+            {"--kernel=$DIR/vmlinux", "--console=none", "--disk=path=$DIR/disk.img,direct,shared"}),
+        FromText(
+            "kernel { path: \"$DIR/vmlinux\" } memory: \"64M\" cpus: 1\n"
+            "devices { name: \"a\" binary: \"virtio_blk\" resources {\n"
+            "name: \"disk\" file { path: \"$DIR/disk.img\" direct: true shared: true } } }")}) {
+    ASSERT_TRUE(spec.ok()) << spec.status();
+    const auto fd = spec->devices[0].resources[0].file->TakeForProcess();
+    ASSERT_TRUE(fd.ok()) << fd.status();
+    EXPECT_NE(fcntl(fd->get(), F_GETFL) & O_DIRECT, 0);
+    EXPECT_TRUE(FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,shared"}).ok());
+    EXPECT_FALSE(FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img"}).ok());
+  }
+  EXPECT_THAT(
+      std::string(FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,readonly,shared"})
+                      .status()
+                      .message()),
+      HasSubstr("--disk: means nothing for a file that is only read"));
 }
 
 TEST_F(ConfigTest, AConsoleIsOnTheStandardStreamsOrDetachedOrNotThere) {
@@ -243,7 +266,7 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
       {"memory: \"64M\" cpus: 1", "kernel.path: missing"},
       {"kernel { path: \"/no/such\" } memory: \"64M\" cpus: 1",
        "vm.textproto:1: kernel.path: cannot open \"/no/such\""},
-      {"kernel { path: \"/\" } memory: \"64M\" cpus: 1", "\"/\" is neither a file nor"},
+      {"kernel { path: \"/\" } memory: \"64M\" cpus: 1", "\"/\" is not a regular file"},
       {good + "gpus: 1", "vm.textproto:4: Message type \"bulkhead.v1.VmConfig\" has no field"},
       {kernel + "memory: \"64M\"\ncpus: 0", "cpus: 0 virtual CPUs"},
       {kernel + "memory: \"64M\"\ncpus: 33", "vm.textproto:3: cpus: 33 virtual CPUs"},

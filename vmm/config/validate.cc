@@ -1,6 +1,5 @@
 #include "vmm/config/validate.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <memory>
 #include <set>
 #include <utility>
 
@@ -18,10 +18,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
-#include "base/steady_time.h"
+#include "vmm/config/host_file.h"
 #include "vmm/config/supervision.h"
 #include "vmm/memory/guest_layout.h"
 
@@ -31,10 +30,6 @@ namespace {
 constexpr uint64_t kMebibyte = 1 << 20;
 constexpr uint64_t kMinMemory = 16 * kMebibyte;
 constexpr size_t kMaxNameLength = 64;
-// How long a file may still be locked by a VM that has just ended: the kernel tears an io_uring
-// down, and lets go of its files, some time after the process that had it is gone.
-constexpr absl::Duration kLockTimeout = absl::Seconds(1);
-constexpr absl::Duration kLockRetryInterval = absl::Milliseconds(5);
 constexpr absl::Duration kDefaultAccessTimeout = absl::Seconds(30);
 constexpr absl::Duration kMinAccessTimeout = absl::Milliseconds(1);
 constexpr absl::Duration kMaxAccessTimeout = absl::Minutes(10);
@@ -54,8 +49,8 @@ class Validator {
   absl::Status CheckName(const std::string& field, const std::string& name) const;
   absl::Status ControlSocket(const std::string& path, VmSpec& spec) const;
   absl::StatusOr<uint64_t> Memory(const std::string& text) const;
-  absl::StatusOr<UniqueFd> OpenFile(const std::string& field, const std::string& path,
-                                    bool read_only, bool lock) const;
+  absl::StatusOr<UniqueFd> OpenBootFile(const std::string& field, const std::string& path) const;
+  absl::Status FileError(const std::string& field, const absl::Status& status) const;
   absl::StatusOr<std::string> FindBinary(const std::string& field, const std::string& name) const;
   absl::StatusOr<DeviceSpec> Device(const std::string& field, const v1::DeviceConfig& config);
   absl::StatusOr<ResourceSpec> Resource(const std::string& field, const v1::ResourceConfig& config);
@@ -132,43 +127,16 @@ absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
   return bytes;
 }
 
-absl::StatusOr<UniqueFd> Validator::OpenFile(const std::string& field, const std::string& path,
-                                             bool read_only, bool lock) const {
-  if (path.empty()) return Error(field, "missing; give the path of a file");
-  UniqueFd fd(
-      open(path.c_str(), (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
-  if (!fd.ok()) {
-    const int error = errno;
-    const bool may_read_only = !read_only && (error == EACCES || error == EROFS);
-    return Error(field,
-                 absl::StrCat("cannot open \"", path, "\"", read_only ? "" : " for writing", ": ",
-                              strerror(error),
-                              may_read_only ? "; if reading is enough, say so: readonly" : ""));
-  }
-  struct stat info = {};
-  if (fstat(fd.get(), &info) != 0 || (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode))) {
-    return Error(field, absl::StrCat("\"", path, "\" is neither a file nor a block device"));
-  }
-  if (!lock) return fd;
-  // Two VMs that write one disk destroy it. The lock belongs to the open file description, so
-  // it lasts as long as any process of this VM holds it.
-  struct flock whole = {};
-  whole.l_type = read_only ? F_RDLCK : F_WRLCK;
-  whole.l_whence = SEEK_SET;
-  const absl::Time deadline = SteadyNow() + kLockTimeout;
-  while (fcntl(fd.get(), F_OFD_SETLK, &whole) != 0) {
-    if (errno == EINTR) continue;
-    if ((errno == EAGAIN || errno == EACCES) && SteadyNow() < deadline) {
-      absl::SleepFor(kLockRetryInterval);
-      continue;
-    }
-    if (errno == EAGAIN || errno == EACCES) {
-      return Error(field, absl::StrCat("\"", path, "\" is in use by another VM or device",
-                                       read_only ? " that writes it" : ""));
-    }
-    return Error(field, absl::StrCat("cannot lock \"", path, "\": ", strerror(errno)));
-  }
+absl::StatusOr<UniqueFd> Validator::OpenBootFile(const std::string& field,
+                                                 const std::string& path) const {
+  absl::StatusOr<UniqueFd> fd = OpenHostFile(path, O_RDONLY, /*regular_only=*/true);
+  if (!fd.ok()) return FileError(field, fd.status());
   return fd;
+}
+
+absl::Status Validator::FileError(const std::string& field, const absl::Status& status) const {
+  // A shortage of the host's is no mistake in the configuration.
+  return absl::Status(status.code(), Error(field, status.message()).message());
 }
 
 absl::StatusOr<std::string> Validator::FindBinary(const std::string& field,
@@ -202,9 +170,19 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
   spec.name = config.name();
   switch (config.source_case()) {
     case v1::ResourceConfig::kFile: {
-      spec.read_only = config.file().read_only();
-      ASSIGN_OR_RETURN(spec.fd, OpenFile(absl::StrCat(field, ".file.path"), config.file().path(),
-                                         spec.read_only, /*lock=*/true));
+      const std::string path_field = absl::StrCat(field, ".file.path");
+      const v1::FileResource& given = config.file();
+      if (given.path().empty()) return Error(path_field, "missing; give the path of a file");
+      if (given.read_only() && given.shared()) {
+        return Error(absl::StrCat(field, ".file.shared"),
+                     "means nothing for a file that is only read; leave out shared or readonly");
+      }
+      spec.read_only = given.read_only();
+      absl::StatusOr<std::unique_ptr<HostFile>> file = HostFile::Open(
+          given.path(),
+          {.read_only = given.read_only(), .direct = given.direct(), .shared = given.shared()});
+      if (!file.ok()) return FileError(path_field, file.status());
+      spec.file = *std::move(file);
       return spec;
     }
     case v1::ResourceConfig::kConsole:
@@ -308,12 +286,10 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
     return Error("kernel.path",
                  "missing; give a vmlinux or bzImage with --kernel PATH or in the configuration");
   }
-  ASSIGN_OR_RETURN(spec.kernel,
-                   OpenFile("kernel.path", spec.kernel_path, /*read_only=*/true, /*lock=*/false));
+  ASSIGN_OR_RETURN(spec.kernel, OpenBootFile("kernel.path", spec.kernel_path));
   spec.initrd_path = config.kernel().initrd();
   if (!spec.initrd_path.empty()) {
-    ASSIGN_OR_RETURN(spec.initrd, OpenFile("kernel.initrd", spec.initrd_path, /*read_only=*/true,
-                                           /*lock=*/false));
+    ASSIGN_OR_RETURN(spec.initrd, OpenBootFile("kernel.initrd", spec.initrd_path));
   }
   spec.cmdline = config.kernel().cmdline();
   if (spec.cmdline.size() >= layout::kCommandLineMaxBytes) {

@@ -4,23 +4,25 @@
 #include <stdint.h>
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/time/time.h"
 #include "base/unique_fd.h"
+#include "vmm/config/host_file.h"
 
 namespace bulkhead::vmm {
 
 // An opened resource of a device.
 struct ResourceSpec {
   std::string name;
-  UniqueFd fd = {};
-  bool read_only = false;
-  // Instead of `fd`: a console, which the machine makes and connects.
+  std::unique_ptr<HostFile> file = {};
+  bool read_only = false;  // the file
+  // Instead of `file`: a console, which the machine makes and connects.
   bool is_console = false;
   bool has_standard_streams = false;  // the console
-  // If set, instead of `fd`: called before each process of the device is attached, when the one
+  // If set, instead of `file`: called before each process of the device is attached, when the one
   // before it is dead, for the descriptor to hand over. It stays the callee's, until the next call.
   // -1: there is none.
   std::function<int()> connect = {};

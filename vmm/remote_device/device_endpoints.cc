@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/errno_status.h"
+#include "base/log.h"
 #include "base/memory_mapping.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
@@ -49,15 +50,40 @@ v1::Descriptor& AddDescriptor(DeviceEndpoints::Offer& offer, v1::Descriptor::Kin
   return descriptor;
 }
 
+absl::Status AddResource(absl::string_view device_name, const ResourceSpec& resource,
+                         DeviceEndpoints::Offer& offer) {
+  int fd = -1;
+  bool writeback_failed = false;
+  if (resource.file != nullptr) {
+    ASSIGN_OR_RETURN(UniqueFd file, resource.file->TakeForProcess());
+    fd = file.get();
+    offer.own_files.push_back(std::move(file));
+    // Only now: what fails later, this process hears of by its own description.
+    writeback_failed = resource.file->HasWritebackFailure();
+    if (writeback_failed) {
+      LogWarning(absl::StrCat("device '", device_name,
+                              "': the host could not write back data to \"", resource.file->path(),
+                              "\": the guest's next flush fails"));
+    }
+  } else if (resource.connect) {
+    fd = resource.connect();
+  }
+  if (fd < 0) {
+    return absl::UnavailableError(
+        absl::StrCat("its resource '", resource.name, "' could not be made anew"));
+  }
+  v1::Descriptor& descriptor = AddDescriptor(offer, v1::Descriptor::RESOURCE, fd);
+  descriptor.set_name(resource.name);
+  descriptor.set_read_only(resource.read_only);
+  descriptor.set_writeback_failed(writeback_failed);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 DeviceEndpoints::DeviceEndpoints(std::unique_ptr<channel::ChannelClient> channel,
                                  std::vector<ResourceSpec> resources, const GuestRam& ram)
-    : channel_(std::move(channel)), resources_(std::move(resources)), ram_(&ram) {
-  for (const ResourceSpec& resource : resources_) {
-    resource_flags_.push_back(fcntl(resource.fd.get(), F_GETFL));
-  }
-}
+    : channel_(std::move(channel)), resources_(std::move(resources)), ram_(&ram) {}
 
 absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
     const DeviceDescription& description, std::vector<ResourceSpec> resources, const GuestRam& ram,
@@ -104,6 +130,20 @@ void DeviceEndpoints::DrainEvents() const {
   for (const EventFd& vector : msix_vectors_) vector.Drain();
   if (intx_.fd() >= 0) intx_.Drain();
   if (intx_resample_.fd() >= 0) intx_resample_.Drain();
+}
+
+bool DeviceEndpoints::EarlierIoHasEnded() const {
+  bool ended = true;
+  for (const ResourceSpec& resource : resources_) {
+    if (resource.file != nullptr && !resource.file->EarlierIoHasEnded()) ended = false;
+  }
+  return ended;
+}
+
+void DeviceEndpoints::OnAttached() const {
+  for (const ResourceSpec& resource : resources_) {
+    if (resource.file != nullptr) resource.file->ForgetWritebackFailure();
+  }
 }
 
 absl::StatusOr<DeviceEndpoints::Offer> DeviceEndpoints::MakeOffer(absl::string_view device_name,
@@ -154,19 +194,8 @@ absl::StatusOr<DeviceEndpoints::Offer> DeviceEndpoints::MakeOffer(absl::string_v
     AddDescriptor(offer, v1::Descriptor::DURABLE_STATE, durable_state_.get())
         .set_size_bytes(durable_state_bytes_);
   }
-  for (size_t i = 0; i < resources_.size(); ++i) {
-    const ResourceSpec& resource = resources_[i];
-    if (!resource.connect && resource_flags_[i] >= 0) {
-      fcntl(resource.fd.get(), F_SETFL, resource_flags_[i]);
-    }
-    const int fd = resource.connect ? resource.connect() : resource.fd.get();
-    if (fd < 0) {
-      return absl::UnavailableError(
-          absl::StrCat("its resource '", resource.name, "' could not be made anew"));
-    }
-    v1::Descriptor& descriptor = AddDescriptor(offer, v1::Descriptor::RESOURCE, fd);
-    descriptor.set_name(resource.name);
-    descriptor.set_read_only(resource.read_only);
+  for (const ResourceSpec& resource : resources_) {
+    RETURN_IF_ERROR(AddResource(device_name, resource, offer));
   }
   return offer;
 }

@@ -16,6 +16,7 @@
 #include "base/unique_fd.h"
 #include "proto/attach.pb.h"
 #include "proto/channel/channel_client.h"
+#include "vmm/config/host_file.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/remote_device/device_description.h"
@@ -23,9 +24,9 @@
 namespace bulkhead::vmm {
 
 // Every memory file and eventfd of one device, and its resources: made once, owned by the vmm,
-// and handed to each process that serves the device, one after the other. What KVM is told
-// about them stays true while processes come and go; a doorbell rung or an interrupt raised in
-// between is still counted.
+// and handed to each process that serves the device, one after the other (files: opened anew). What
+// KVM is told about them stays true while processes come and go; a doorbell rung or an interrupt
+// raised in between is still counted.
 //
 // Immutable after Create(), so thread-safe where nothing else is said; the channel is thread-safe
 // itself.
@@ -50,17 +51,26 @@ class DeviceEndpoints {
   // events, and the device is at rest.
   void DrainEvents() const;
 
-  // What a process is attached by. The descriptors stay this object's.
+  // False: the kernel still does direct I/O of a process that is dead, into the guest's memory or
+  // the file. No successor may be attached yet. Not thread-safe. Does not block.
+  bool EarlierIoHasEnded() const;
+
+  // What a process is attached by.
   struct Offer {
     v1::AttachRequest request;
     std::vector<int> descriptors;
+    // Those of them that are this process's alone: they close here once it has them. The others
+    // stay the endpoints'.
+    std::vector<UniqueFd> own_files;
   };
   // For the next process, the `generation`-th; the one before it is dead. `function_state`: as in
-  // proto/contract.h. Whatever modes the dead one has given to what it shares with its successors
-  // (O_APPEND of a file, blocking of an event) are taken back. Not thread-safe. Errors: Unavailable
-  // (a resource could not be made anew).
+  // proto/contract.h. Modes that the dead one has given to an event that it shares with its
+  // successors (blocking) are taken back; files are opened anew for each process. Not thread-safe.
+  // Errors: Unavailable (a console could not be connected anew), or as open(2).
   absl::StatusOr<Offer> MakeOffer(absl::string_view device_name, uint64_t generation,
                                   uint64_t function_state) const;
+  // The process took the last offer and serves: it answers for failed writeback that it was told.
+  void OnAttached() const;
 
   // Zeroes the durable state: whoever attaches next starts as after power-on. No process is
   // attached. Errors: as fallocate(2).
@@ -72,7 +82,6 @@ class DeviceEndpoints {
 
   std::unique_ptr<channel::ChannelClient> channel_;
   std::vector<ResourceSpec> resources_;
-  std::vector<int> resource_flags_;  // as of open(2), by resource
   const GuestRam* ram_;
   UniqueFd durable_state_;  // not ok(): the device keeps none
   uint64_t durable_state_bytes_ = 0;

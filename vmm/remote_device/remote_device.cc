@@ -144,7 +144,9 @@ absl::Status RemoteDevice::Attach(DeviceProcess& process, uint64_t generation,
                                   absl::Duration timeout) {
   ASSIGN_OR_RETURN(const DeviceEndpoints::Offer offer,
                    endpoints_.MakeOffer(name_, generation, function_state_.load()));
-  return process.Attach(offer, timeout);
+  RETURN_IF_ERROR(process.Attach(offer, timeout));
+  endpoints_.OnAttached();
+  return absl::OkStatus();
 }
 
 void RemoteDevice::TellTrouble() {

@@ -1,7 +1,6 @@
 #include "vmm/supervisor/device_report.h"
 
 #include <limits.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -60,13 +59,7 @@ absl::string_view Name(RestartSpec::Policy policy) {
 
 std::string Describe(const ResourceSpec& resource) {
   std::string what = resource.is_console ? "console" : "made by the vmm";
-  if (resource.fd.ok()) {
-    char path[PATH_MAX];
-    const ssize_t length =
-        readlink(absl::StrCat("/proc/self/fd/", resource.fd.get()).c_str(), path, sizeof(path));
-    what = length > 0 ? Printable(absl::string_view(path, static_cast<size_t>(length)), PATH_MAX)
-                      : "a descriptor";
-  }
+  if (resource.file != nullptr) what = Printable(resource.file->path(), PATH_MAX);
   return absl::StrCat(resource.name, ": ", what, resource.read_only ? " (read-only)" : "");
 }
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
@@ -23,6 +24,19 @@ constexpr absl::Duration kLastRequestsTimeout = absl::Milliseconds(500);
 constexpr absl::Duration kChannelRetryInterval = absl::Milliseconds(100);
 constexpr int kMaxQuickTries = 4;
 
+// Direct I/O outlives its process, by milliseconds as a rule. A successor that does it again must
+// come after it. False: it takes longer.
+constexpr char kEarlierIoInFlight[] = "waits for the I/O of its dead process, which has not ended";
+bool AwaitEarlierIo(const DeviceEndpoints& endpoints) {
+  constexpr absl::Duration kTimeout = absl::Milliseconds(100);
+  constexpr absl::Duration kInterval = absl::Milliseconds(1);
+  for (const absl::Time latest = SteadyNow() + kTimeout; SteadyNow() < latest;
+       absl::SleepFor(kInterval)) {
+    if (endpoints.EarlierIoHasEnded()) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 absl::Status SupervisorThread::CheckFit(const Candidate& candidate, bool discard_state) const {
@@ -36,6 +50,7 @@ absl::Status SupervisorThread::CheckFit(const Candidate& candidate, bool discard
 }
 
 absl::Status SupervisorThread::PrepareForSuccessor() {
+  if (!AwaitEarlierIo(device_->endpoints())) return absl::AbortedError(kEarlierIoInFlight);
   if (device_->TakeMissedReset()) discard_state_ = discard_requests_ = true;
   if (generation_ > 0) {
     const absl::StatusOr<channel::SuccessorPlan> plan =
@@ -191,6 +206,14 @@ void SupervisorThread::FollowPolicy(absl::Duration served, bool clean, const std
 void SupervisorThread::TryRestart(Urgency least) {
   next_try_ = absl::InfiniteFuture();
   if (process_ != nullptr) return;  // it does not die; OnLoss() when it does
+  if (!AwaitEarlierIo(device_->endpoints())) {
+    if (state_reason_ != kEarlierIoInFlight) {
+      LogWarning(absl::StrCat("device '", name_, "': ", kEarlierIoInFlight));
+      SetState(v1::Device::RESTARTING, kEarlierIoInFlight);
+    }
+    next_try_ = SteadyNow() + kChannelRetryInterval;
+    return;
+  }
   absl::StatusOr<Candidate> next = absl::UnknownError("");
   if (std::optional<Candidate> spare = spare_.Take(); spare.has_value()) {
     next = *std::move(spare);

@@ -98,6 +98,10 @@ class FakeServices : public DeviceServices {
   void SignalMsix(uint32_t vector) override { msix_signals_.push_back(vector); }
   void SetIntx(bool level) override { intx_ = level; }
 
+  // What writeback_failed() says of every resource, to the next model that asks.
+  void SetWritebackFailed(bool failed) { writeback_failed_ = failed; }
+  bool writeback_failed(absl::string_view) const override { return writeback_failed_; }
+
   absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) override {
     const auto resource = resources_.find(std::string(name));
     if (resource == resources_.end()) return absl::NotFoundError("no such resource");
@@ -121,6 +125,7 @@ class FakeServices : public DeviceServices {
   std::map<std::string, UniqueFd> resources_;
   std::vector<uint32_t> msix_signals_;
   bool intx_ = false;
+  bool writeback_failed_ = false;
   std::vector<uint8_t> durable_memory_;
   int state_changes_ = 0;
   int keep_alives_ = 0;

@@ -1,0 +1,225 @@
+#include "vmm/config/host_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/errno_status.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "base/steady_time.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// Locks below this position are about the file's contents. Above it, each process with direct I/O
+// has a position of its own, whose lock is there for as long as its description is: until its last
+// I/O has ended, be the process dead or not.
+constexpr off_t kFirstProcessLock = off_t{1} << 62;
+
+// How long the lock of a vmm may outlive its VM: the kernel closes its files after the process is
+// gone, and unmaps the guest's memory in between.
+constexpr absl::Duration kLockTimeout = absl::Seconds(1);
+// How long direct I/O of an ended VM is waited for.
+constexpr absl::Duration kEarlierIoTimeout = absl::Seconds(10);
+constexpr absl::Duration kLockRetryInterval = absl::Milliseconds(5);
+
+absl::Status Problem(const std::string& path, absl::string_view problem) {
+  return absl::InvalidArgumentError(absl::StrCat("\"", path, "\" ", problem));
+}
+
+absl::Status OpenError(const std::string& path, int flags, int error_number) {
+  const bool writes = (flags & O_ACCMODE) != O_RDONLY;
+  absl::string_view advice;
+  if (writes && (error_number == EACCES || error_number == EROFS || error_number == EPERM)) {
+    advice = "; if reading is enough, say so: readonly";
+  } else if (error_number == EBUSY && (flags & O_EXCL) != 0) {
+    advice =
+        ": it is mounted or otherwise in use by the host (swap, RAID, LVM, device mapper). To "
+        "write "
+        "it all the same, which destroys a file system that both sides write, say so: shared";
+  } else if (error_number == EINVAL && (flags & O_DIRECT) != 0) {
+    advice = "; its file system does not do direct I/O: leave out direct";
+  }
+  const std::string what = absl::StrCat("cannot open \"", path, "\"", writes ? " for writing" : "");
+  // The host is short of something: no mistake in the configuration.
+  if (error_number == EMFILE || error_number == ENFILE || error_number == ENOMEM) {
+    return ErrnoToStatus(error_number, what);
+  }
+  return absl::InvalidArgumentError(absl::StrCat(what, ": ", strerror(error_number), advice));
+}
+
+bool SameFile(int a, int b) {
+  struct stat info_a = {};
+  struct stat info_b = {};
+  return fstat(a, &info_a) == 0 && fstat(b, &info_b) == 0 && info_a.st_dev == info_b.st_dev &&
+         info_a.st_ino == info_b.st_ino;
+}
+
+// A new open file description of what `fd`, once opened by `path`, is open on: the file itself,
+// even if `path` leads elsewhere by now, or nowhere. Without /proc: only if it still leads there.
+// -1 and errno: as open(2); ESTALE: it does not.
+int OpenAgain(int fd, const std::string& path, int flags) {
+  flags |= O_CLOEXEC | O_NOCTTY;
+  const int again = open(absl::StrCat("/proc/self/fd/", fd).c_str(), flags);
+  if (again >= 0 || errno != ENOENT) return again;
+  // A FIFO may be there now: do not wait for it.
+  UniqueFd by_path(open(path.c_str(), flags | O_NONBLOCK));
+  if (!by_path.ok()) return -1;
+  if (!SameFile(fd, by_path.get())) {
+    errno = ESTALE;
+    return -1;
+  }
+  if (fcntl(by_path.get(), F_SETFL, flags & O_DIRECT) != 0) return -1;
+  return by_path.release();
+}
+
+std::string AbsolutePath(int fd, const std::string& path) {
+  char target[PATH_MAX];
+  const ssize_t length =
+      readlink(absl::StrCat("/proc/self/fd/", fd).c_str(), target, sizeof(target));
+  return length > 0 ? std::string(target, static_cast<size_t>(length)) : path;
+}
+
+struct flock LockRange(short type, off_t start, off_t length) {
+  struct flock range = {};
+  range.l_type = type;
+  range.l_whence = SEEK_SET;
+  range.l_start = start;
+  range.l_len = length;
+  return range;
+}
+
+// 0 or errno.
+int SetLock(int fd, struct flock range) {
+  while (fcntl(fd, F_OFD_SETLK, &range) != 0) {
+    if (errno != EINTR) return errno == EACCES ? EAGAIN : errno;
+  }
+  return 0;
+}
+
+bool IsLockedByOthers(int fd, struct flock range) {
+  return fcntl(fd, F_OFD_GETLK, &range) == 0 && range.l_type != F_UNLCK;
+}
+
+}  // namespace
+
+absl::StatusOr<UniqueFd> OpenHostFile(const std::string& path, int flags, bool regular_only) {
+  // Without opening it, so that it does not matter what it is.
+  const UniqueFd place(open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!place.ok()) return OpenError(path, flags, errno);
+  struct stat info = {};
+  if (fstat(place.get(), &info) != 0) return OpenError(path, flags, errno);
+  if (regular_only && !S_ISREG(info.st_mode)) return Problem(path, "is not a regular file");
+  if (!S_ISREG(info.st_mode) && !S_ISBLK(info.st_mode)) {
+    return Problem(path, "is neither a regular file nor a block device");
+  }
+  if (!S_ISBLK(info.st_mode)) flags &= ~O_EXCL;  // means nothing there
+  UniqueFd fd(OpenAgain(place.get(), path, flags));
+  if (!fd.ok()) return OpenError(path, flags, errno);
+  return fd;
+}
+
+absl::StatusOr<std::unique_ptr<HostFile>> HostFile::Open(const std::string& path,
+                                                         const Options& options) {
+  const bool exclusive = options.lock && !options.read_only && !options.shared;
+  ASSIGN_OR_RETURN(
+      UniqueFd own,
+      OpenHostFile(path, (options.read_only ? O_RDONLY : O_RDWR) | (exclusive ? O_EXCL : 0),
+                   /*regular_only=*/false));
+  std::string absolute_path = AbsolutePath(own.get(), path);
+  std::unique_ptr<HostFile> file =
+      absl::WrapUnique(new HostFile(std::move(own), std::move(absolute_path), options));
+  if (options.lock) RETURN_IF_ERROR(file->Lock());
+  ASSIGN_OR_RETURN(file->next_, file->OpenForProcess());
+  return file;
+}
+
+absl::Status HostFile::Lock() {
+  const short type = options_.read_only || options_.shared ? F_RDLCK : F_WRLCK;
+  // All of it first: the direct I/O of an ended VM must have ended, too. Those that share the file
+  // have their locks there at any time.
+  const struct flock wanted = LockRange(type, 0, options_.shared ? kFirstProcessLock : 0);
+  const absl::Time start = SteadyNow();
+  while (const int error = SetLock(own_.get(), wanted)) {
+    if (error != EAGAIN) return Problem(path_, absl::StrCat("cannot be locked: ", strerror(error)));
+    const bool contents = IsLockedByOthers(own_.get(), LockRange(type, 0, kFirstProcessLock));
+    if (SteadyNow() - start < (contents ? kLockTimeout : kEarlierIoTimeout)) {
+      absl::SleepFor(kLockRetryInterval);
+    } else if (contents) {
+      return Problem(path_, absl::StrCat("is in use by another VM or device",
+                                         options_.read_only ? " that writes it" : ""));
+    } else {
+      return Problem(path_, "is still read or written for a VM that has ended; try again later");
+    }
+  }
+  SetLock(own_.get(), LockRange(F_UNLCK, kFirstProcessLock, 0));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<HostFile::Opened> HostFile::OpenForProcess() const {
+  const int flags = (options_.read_only ? O_RDONLY : O_RDWR) | (options_.direct ? O_DIRECT : 0);
+  Opened opened{.fd = UniqueFd(OpenAgain(own_.get(), path_, flags))};
+  if (!opened.fd.ok()) return OpenError(path_, flags, errno);
+  if (!options_.direct || !options_.lock) return opened;
+  // Random: other VMs that read the same file must not happen upon it.
+  uint64_t position = 0;
+  if (getrandom(&position, sizeof(position), 0) != sizeof(position)) {
+    return ErrnoToStatus(errno, "getrandom");
+  }
+  opened.lock_position = kFirstProcessLock + static_cast<off_t>(position >> 3);
+  const short type = options_.read_only ? F_RDLCK : F_WRLCK;
+  if (const int error = SetLock(opened.fd.get(), LockRange(type, opened.lock_position, 1))) {
+    return Problem(path_, absl::StrCat("cannot be locked: ", strerror(error)));
+  }
+  return opened;
+}
+
+absl::StatusOr<UniqueFd> HostFile::TakeForProcess() {
+  if (!next_.fd.ok()) {
+    ASSIGN_OR_RETURN(next_, OpenForProcess());
+  }
+  Opened taken = std::exchange(next_, {});
+  if (taken.lock_position != 0) earlier_.push_back(taken.lock_position);
+  absl::StatusOr<Opened> next = OpenForProcess();
+  if (next.ok()) {
+    next_ = *std::move(next);
+  } else {
+    LogWarning(absl::StrCat(next.status().message(),
+                            "; this will be tried again when a successor needs it"));
+  }
+  return std::move(taken.fd);
+}
+
+bool HostFile::EarlierIoHasEnded() {
+  earlier_.erase(std::remove_if(earlier_.begin(), earlier_.end(),
+                                [this](off_t position) {
+                                  return !IsLockedByOthers(own_.get(),
+                                                           LockRange(F_WRLCK, position, 1));
+                                }),
+                 earlier_.end());
+  return earlier_.empty();
+}
+
+bool HostFile::HasWritebackFailure() {
+  if (options_.read_only) return false;  // not this VM's
+  // No file has pages there, so there is none to wait for, and what remains of the call is its look
+  // at whether a writeback has failed since the last one. EINVAL and the like: it cannot tell.
+  const int result = sync_file_range(own_.get(), off_t{1} << 62, 1, SYNC_FILE_RANGE_WAIT_BEFORE);
+  if (result != 0 && (errno == EIO || errno == ENOSPC || errno == EDQUOT)) {
+    writeback_failure_ = true;
+  }
+  return writeback_failure_;
+}
+
+}  // namespace bulkhead::vmm

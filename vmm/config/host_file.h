@@ -1,0 +1,85 @@
+#ifndef BULKHEAD_VMM_CONFIG_HOST_FILE_H_
+#define BULKHEAD_VMM_CONFIG_HOST_FILE_H_
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/unique_fd.h"
+
+namespace bulkhead::vmm {
+
+// Opens a regular file or, unless `regular_only`, a block device. Never waits for a FIFO's writer,
+// never opens a character device (to open one can have effects), and leaves O_NONBLOCK off: with it
+// Linux before 6.10 fails every io_uring request on a block device that cannot do without waiting
+// (dm-crypt, zram). `flags`: as of open(2), without O_CREAT. Errors: InvalidArgument, one line
+// that names the path and what to do.
+absl::StatusOr<UniqueFd> OpenHostFile(const std::string& path, int flags, bool regular_only);
+
+// A file or block device of a device, whose processes use it one after the other. Each process gets
+// an open file description of its own, so that what one does to it (F_SETFL, locks, errors taken
+// note of) is not its successor's. The vmm keeps one that no process ever gets. It
+//  - holds the lock, which a process thus cannot release, and which ends with the vmm;
+//  - holds a block device exclusively (O_EXCL);
+//  - hears of every failed writeback once more. The kernel reports one once for each description,
+//    and a process may die between hearing of it and telling the guest.
+//
+// Thread-compatible.
+class HostFile {
+ public:
+  struct Options {
+    bool read_only = false;
+    bool direct = false;  // O_DIRECT: past the host's page cache
+    bool shared = false;  // other programs may write it at the same time
+    bool lock = true;
+  };
+  // Locks it: shared if read-only or `shared`, else exclusively. Waits, for a bounded time, for
+  // direct I/O of a VM that has ended. Errors: InvalidArgument (one line: path, problem, remedy).
+  static absl::StatusOr<std::unique_ptr<HostFile>> Open(const std::string& path,
+                                                        const Options& options);
+
+  // For people: absolute where that can be known.
+  const std::string& path() const { return path_; }
+
+  // An open file description for the next process. Its predecessor is dead. It was opened before
+  // that one began to serve, where that was possible. Errors: as open(2).
+  absl::StatusOr<UniqueFd> TakeForProcess();
+
+  // False: the kernel still reads or writes for an earlier process, though that is dead. Can only
+  // happen with direct I/O. Does not block.
+  bool EarlierIoHasEnded();
+
+  // A writeback has failed that no process has been told of by this since
+  // ForgetWritebackFailure(). Does not block.
+  bool HasWritebackFailure();
+  void ForgetWritebackFailure() { writeback_failure_ = false; }
+
+ private:
+  struct Opened {
+    UniqueFd fd;
+    off_t lock_position = 0;  // with direct I/O
+  };
+
+  HostFile(UniqueFd own, std::string path, const Options& options)
+      : own_(std::move(own)), path_(std::move(path)), options_(options) {}
+
+  absl::Status Lock();
+  absl::StatusOr<Opened> OpenForProcess() const;
+
+  const UniqueFd own_;
+  const std::string path_;
+  const Options options_;
+  Opened next_;                 // fd not ok(): could not be opened ahead
+  std::vector<off_t> earlier_;  // lock positions of processes that may have I/O in the kernel
+  bool writeback_failure_ = false;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_CONFIG_HOST_FILE_H_
