@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <future>
 #include <optional>
 #include <stop_token>
 #include <thread>
@@ -13,11 +14,11 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "grpc/grpc.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "grpcpp/resource_quota.h"
@@ -156,19 +157,22 @@ ControlServer::Impl::~Impl() {
 
   // gRPC does not close a connection while there is something left to write, and a client that
   // does not read could keep it from ending for ever.
-  absl::Notification done;
+  std::promise<void> done;
   std::thread cutter([&] {
-    if (!done.WaitForNotificationWithTimeout(limits_.farewell)) connections_.Cut();
+    // By the steady clock, unlike abseil's timed waits.
+    const std::future_status ended =
+        done.get_future().wait_for(absl::ToChronoMilliseconds(limits_.farewell));
+    if (ended == std::future_status::timeout) connections_.Cut();
   });
   server_->Shutdown(absl::ToChronoTime(absl::Now() + limits_.farewell));
-  done.Notify();
+  done.set_value();
   cutter.join();
 }
 
 void ControlServer::Impl::Loop(const std::stop_token& stop) {
   std::vector<pollfd> polled;
   while (true) {
-    const absl::Duration pause = accept_from_ - absl::Now();
+    const absl::Duration pause = accept_from_ - SteadyNow();
     const bool accepting = pause <= absl::ZeroDuration();
     polled.clear();
     polled.push_back({.fd = wake_.fd(), .events = POLLIN, .revents = 0});
@@ -193,7 +197,7 @@ void ControlServer::Impl::AcceptConnections() {
     if (!connection.ok()) {
       if (absl::IsUnavailable(connection.status())) return;
       WarnOfRefusal(connection.status().message());
-      accept_from_ = absl::Now() + kAcceptPause;
+      accept_from_ = SteadyNow() + kAcceptPause;
       return;
     }
     if (connections_.full()) {
@@ -209,8 +213,8 @@ void ControlServer::Impl::AcceptConnections() {
 }
 
 void ControlServer::Impl::WarnOfRefusal(absl::string_view why) {
-  if (absl::Now() < warn_from_) return;
-  warn_from_ = absl::Now() + kBetweenWarnings;
+  if (SteadyNow() < warn_from_) return;
+  warn_from_ = SteadyNow() + kBetweenWarnings;
   LogWarning(absl::StrCat("control plane: a connection is refused: ", why));
 }
 

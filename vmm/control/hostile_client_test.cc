@@ -88,6 +88,21 @@ std::unique_ptr<RawClient> StartRaw(const TestServer& server, absl::string_view 
   return client;
 }
 
+TEST(HostileClientTest, ACompressedRequestDoesNotUnfoldInMemory) {
+  TestServer server;
+  const std::unique_ptr<v1::VmControl::Stub> stub = server.NewStub();
+  v1::GetDeviceRequest request;
+  request.set_name(std::string(40 << 20, 'a'));  // some 40 KiB, compressed: within the limit
+  TestContext context;
+  context.set_compression_algorithm(GRPC_COMPRESS_GZIP);
+  v1::Device device;
+  const grpc::Status status = stub->GetDevice(&context, request, &device);
+  // As for any bytes that are no message. RESOURCE_EXHAUSTED would say that it was unfolded
+  // and found too long.
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << status.error_message();
+  ExpectServes(server);
+}
+
 TEST(HostileClientTest, SubscribersThatNeverReadHoldNothingUpAndNoMemory) {
   constexpr int kEvents = 100'000;
   TestServer server({.connections = 200, .streams = 60});
