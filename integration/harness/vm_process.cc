@@ -64,7 +64,7 @@ absl::StatusOr<std::unique_ptr<VmProcess>> VmProcess::Start(const std::vector<st
   signal(SIGPIPE, SIG_IGN);
   // For control sockets: a test's sandbox has no writable /run.
   if (const char* folder = getenv("TEST_TMPDIR"); folder != nullptr) {
-    setenv("XDG_RUNTIME_DIR", folder, /*overwrite=*/0);
+    setenv("BULKHEAD_RUNTIME_DIR", folder, /*overwrite=*/0);
   }
   ASSIGN_OR_RETURN(Pipe input, MakePipe());
   ASSIGN_OR_RETURN(Pipe output, MakePipe());

@@ -11,8 +11,10 @@ constexpr absl::Duration kLong = absl::Minutes(1);
 const Command kCommands[] = {
     {"list", "the VMs that run", kTimeoutFlag | kJsonFlag | kHelpFlag, Argument::kNone,
      absl::Seconds(2),
-     R"(Looks for control sockets, *.sock, in $XDG_RUNTIME_DIR/bulkhead, or without that variable in
-/run/bulkhead (root) or /tmp/bulkhead-UID. A socket that nobody listens on is no running VM.
+     R"(Looks for control sockets, *.sock, in all places where this user's VMs may have them:
+/run/bulkhead (root), $XDG_RUNTIME_DIR/bulkhead, /run/user/UID/bulkhead and /tmp/bulkhead-UID; if
+$BULKHEAD_RUNTIME_DIR is set, in that folder only. A socket on which no process listens is not a
+running VM.
 --timeout is how long each VM may take to answer.
 
 Examples

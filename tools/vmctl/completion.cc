@@ -160,16 +160,14 @@ std::vector<std::string> Candidates(absl::string_view current, const Context& co
 
 std::vector<std::string> RunningNames() {
   std::vector<std::string> names;
-  const absl::StatusOr<std::vector<VmAddress>> running = FindRunningVms(RuntimeDirectory());
-  if (!running.ok()) return names;
-  for (const VmAddress& vm : *running) names.push_back(vm.name);
+  for (const VmAddress& vm : FindRunningVms(RuntimeDirectories()).vms) names.push_back(vm.name);
   return names;
 }
 
 std::vector<std::string> DeviceNames(const CompletionTarget& target) {
-  const absl::StatusOr<VmAddress> address = target.socket.empty()
-                                                ? ChooseVm(RuntimeDirectory(), target.vm)
-                                                : VmBehindSocket(target.socket);
+  const absl::StatusOr<VmAddress> address =
+      target.socket.empty() ? ChooseVm(FindRunningVms(RuntimeDirectories()), target.vm)
+                            : VmBehindSocket(target.socket);
   if (!address.ok()) return {};
   const absl::StatusOr<std::unique_ptr<VmClient>> client =
       VmClient::Connect(*address, target.timeout);

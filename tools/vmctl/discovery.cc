@@ -22,23 +22,48 @@
 namespace bulkhead::vmctl {
 namespace {
 
-// Sockets of other people are not to be taken for this user's VMs: a console takes passwords.
+// A folder in which only this user or root can put sockets.
 absl::Status CheckTrusted(const std::string& directory) {
   struct stat info;
   if (lstat(directory.c_str(), &info) != 0) return ErrnoToStatus(errno, directory);
   if (!S_ISDIR(info.st_mode)) {
-    return absl::PermissionDeniedError(absl::StrCat(directory, " is no directory"));
+    return absl::PermissionDeniedError(absl::StrCat(directory, " is not a directory"));
   }
-  if ((info.st_uid != geteuid() && info.st_uid != 0) || (info.st_mode & S_IWOTH) != 0) {
+  if ((info.st_uid != geteuid() && info.st_uid != 0) || (info.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
     return absl::PermissionDeniedError(absl::StrFormat(
-        "control sockets in %s are not to be trusted: it belongs to user %d and has mode %o; "
+        "%s: its control sockets are not trusted: it belongs to user %d and has mode %03o; "
         "--socket PATH names one regardless",
         directory, info.st_uid, info.st_mode & 07777));
   }
   return absl::OkStatus();
 }
 
+// Root may operate a VM of `user`, but only where that user is plain from the path: not in a folder
+// where anybody can have put the socket.
+bool IsInFolderOf(const std::string& path, uid_t user) {
+  const size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  struct stat info;
+  return stat(folder.c_str(), &info) == 0 && info.st_uid == user &&
+         (info.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
+// Who listens is seen only after connecting; nothing has been sent by then.
+absl::Status CheckPeer(int fd, const std::string& path) {
+  ucred peer = {};
+  socklen_t size = sizeof(peer);
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
+    return ErrnoToStatus(errno, absl::StrCat("the peer of ", path));
+  }
+  if (peer.uid == geteuid() || peer.uid == 0) return absl::OkStatus();
+  if (geteuid() == 0 && IsInFolderOf(path, peer.uid)) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      absl::StrCat("the process that listens on ", path, " belongs to user ", peer.uid,
+                   ", who is neither this user (", geteuid(), ") nor root: it is not trusted"));
+}
+
 absl::StatusOr<std::vector<std::string>> SocketNames(const std::string& directory) {
+  RETURN_IF_ERROR(CheckTrusted(directory));
   const std::unique_ptr<DIR, int (*)(DIR*)> stream(opendir(directory.c_str()), closedir);
   if (stream == nullptr) return ErrnoToStatus(errno, directory);
   std::vector<std::string> names;
@@ -50,9 +75,34 @@ absl::StatusOr<std::vector<std::string>> SocketNames(const std::string& director
   return names;
 }
 
-std::string NoneRuns(const std::string& directory) {
-  return absl::StrCat("no VM runs: nobody listens on a control socket in ", directory,
-                      "; start one with vmm, or name one elsewhere with --socket PATH");
+void FindIn(const std::string& directory, RunningVms& running) {
+  absl::StatusOr<std::vector<std::string>> names = SocketNames(directory);
+  if (absl::IsNotFound(names.status())) return;
+  if (!names.ok()) {
+    running.warnings.emplace_back(names.status().message());
+    return;
+  }
+  for (const std::string& name : *names) {
+    VmAddress vm{name, ControlSocketPath(directory, name)};
+    const absl::Status status = ConnectSocket(vm.socket_path).status();
+    // One that hangs runs.
+    if (status.ok() || absl::IsResourceExhausted(status)) {
+      running.vms.push_back(std::move(vm));
+    } else if (absl::IsPermissionDenied(status)) {
+      running.warnings.emplace_back(status.message());
+    }
+  }
+}
+
+std::string Names(const std::vector<VmAddress>& vms) {
+  return absl::StrJoin(
+      vms, ", ", [](std::string* out, const VmAddress& vm) { absl::StrAppend(out, vm.name); });
+}
+
+std::string Sockets(const std::vector<VmAddress>& vms) {
+  return absl::StrJoin(vms, ", ", [](std::string* out, const VmAddress& vm) {
+    absl::StrAppend(out, vm.socket_path);
+  });
 }
 
 }  // namespace
@@ -69,6 +119,7 @@ absl::StatusOr<UniqueFd> ConnectSocket(const std::string& path) {
   UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.ok()) return ErrnoToStatus(errno, "socket");
   if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
+    RETURN_IF_ERROR(CheckPeer(fd.get(), path));
     return fd;
   }
   switch (errno) {
@@ -76,8 +127,8 @@ absl::StatusOr<UniqueFd> ConnectSocket(const std::string& path) {
     case ENOTDIR:
       return absl::NotFoundError(absl::StrCat("there is no socket ", path));
     case ECONNREFUSED:
-      return absl::NotFoundError(
-          absl::StrCat("nobody listens on ", path, " any more: its vmm ended without removing it"));
+      return absl::NotFoundError(absl::StrCat("no process listens on ", path,
+                                              " any more: its vmm ended without removing it"));
     case EAGAIN:
       return absl::ResourceExhaustedError(
           absl::StrCat("the vmm behind ", path, " accepts no connection: it hangs or is stopped"));
@@ -90,39 +141,43 @@ absl::StatusOr<UniqueFd> ConnectSocket(const std::string& path) {
   }
 }
 
-absl::StatusOr<std::vector<VmAddress>> FindRunningVms(const std::string& directory) {
-  if (absl::Status status = CheckTrusted(directory); !status.ok()) {
-    if (absl::IsNotFound(status)) return std::vector<VmAddress>();
-    return status;
-  }
-  ASSIGN_OR_RETURN(const std::vector<std::string> names, SocketNames(directory));
-  std::vector<VmAddress> running;
-  for (const std::string& name : names) {
-    VmAddress vm{name, ControlSocketPath(directory, name)};
-    const absl::Status status = ConnectSocket(vm.socket_path).status();
-    // One that hangs runs.
-    if (status.ok() || absl::IsResourceExhausted(status)) running.push_back(std::move(vm));
-  }
+RunningVms FindRunningVms(const std::vector<std::string>& directories) {
+  RunningVms running;
+  running.directories = directories;
+  for (const std::string& directory : directories) FindIn(directory, running);
   return running;
 }
 
-absl::StatusOr<VmAddress> ChooseVm(const std::string& directory, const std::string& name) {
-  ASSIGN_OR_RETURN(const std::vector<VmAddress> running, FindRunningVms(directory));
-  const std::string names = absl::StrJoin(
-      running, ", ", [](std::string* out, const VmAddress& vm) { absl::StrAppend(out, vm.name); });
-  if (name.empty()) {
-    if (running.empty()) return absl::NotFoundError(NoneRuns(directory));
-    if (running.size() == 1) return running.front();
+std::string NoVmRuns(const RunningVms& running) {
+  return absl::StrCat("no VM is running: no process listens on a control socket in ",
+                      absl::StrJoin(running.directories, ", "));
+}
+
+absl::StatusOr<VmAddress> ChooseVm(const RunningVms& running, const std::string& name) {
+  std::vector<VmAddress> chosen;
+  for (const VmAddress& vm : running.vms) {
+    if (name.empty() || vm.name == name) chosen.push_back(vm);
+  }
+  if (chosen.size() == 1) return chosen.front();
+  if (chosen.size() > 1) {
     return absl::FailedPreconditionError(
-        absl::StrCat(running.size(), " VMs run; say which with --vm NAME: ", names));
+        name.empty() ? absl::StrCat(chosen.size(),
+                                    " VMs are running; give one of them with --vm "
+                                    "NAME: ",
+                                    Names(chosen))
+                     : absl::StrCat(chosen.size(), " VMs named \"", name,
+                                    "\" are running; give one "
+                                    "of them with --socket PATH: ",
+                                    Sockets(chosen)));
   }
-  for (const VmAddress& vm : running) {
-    if (vm.name == name) return vm;
+  const std::string missing = name.empty() ? "" : absl::StrCat("no VM \"", name, "\" is running");
+  if (!running.vms.empty()) {
+    return absl::NotFoundError(absl::StrCat(missing, "; there is: ", Names(running.vms)));
   }
-  if (running.empty()) {
-    return absl::NotFoundError(absl::StrCat("no VM \"", name, "\" runs: ", NoneRuns(directory)));
-  }
-  return absl::NotFoundError(absl::StrCat("no VM \"", name, "\" runs; there is: ", names));
+  std::string text = absl::StrCat(missing, missing.empty() ? "" : ": ", NoVmRuns(running),
+                                  "; start one with vmm, or give --socket PATH");
+  for (const std::string& warning : running.warnings) absl::StrAppend(&text, "; ", warning);
+  return absl::NotFoundError(text);
 }
 
 VmAddress VmBehindSocket(const std::string& path) {

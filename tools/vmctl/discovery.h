@@ -18,19 +18,30 @@ struct VmAddress {
   std::string socket_path;
 };
 
-// A connection, non-blocking. Never waits. Errors, each a text for the operator: NotFound (no such
-// socket, or nobody listens any more), PermissionDenied, ResourceExhausted (a listener that
-// accepts nobody), InvalidArgument (no path for a socket).
+// A connection, non-blocking, to a process whose user may be trusted with it: a console takes
+// passwords. That is this user, root, or, for root, the user whose folder the socket is in. Never
+// waits. Errors, each a text for the operator: NotFound (no such socket, or no process listens any
+// more), PermissionDenied, ResourceExhausted (a listener that accepts no connection),
+// InvalidArgument (no path for a socket).
 absl::StatusOr<UniqueFd> ConnectSocket(const std::string& path);
 
-// The VMs that run with their sockets in `directory`, by name. A directory that is not there has
-// none. Errors: PermissionDenied: it cannot be read, or another user could have put sockets there
-// to be mistaken for VMs.
-absl::StatusOr<std::vector<VmAddress>> FindRunningVms(const std::string& directory);
+// What is found in the places where a user's VMs may be (RuntimeDirectories()).
+struct RunningVms {
+  std::vector<std::string> directories;  // that were looked in
+  std::vector<VmAddress> vms;            // by directory, then by name
+  std::vector<std::string> warnings;     // what was left out, and why: lines for the operator
+};
 
-// The VM named `name` in `directory`; with "" the only one that runs. Errors: NotFound: it does
-// not run, or none does; FailedPrecondition: several run; those of FindRunningVms().
-absl::StatusOr<VmAddress> ChooseVm(const std::string& directory, const std::string& name);
+// The VMs that run with their sockets in `directories`. One that is not there has none; one that
+// cannot be read, or where another user could have put sockets to be mistaken for VMs, is left out.
+RunningVms FindRunningVms(const std::vector<std::string>& directories);
+
+// The VM named `name`; with "" the only one that runs. Errors: NotFound: it does not run, or none
+// does; FailedPrecondition: several run, or several with that name.
+absl::StatusOr<VmAddress> ChooseVm(const RunningVms& running, const std::string& name);
+
+// "no VM is running: no process listens on a control socket in ...".
+std::string NoVmRuns(const RunningVms& running);
 
 // The VM behind that socket, wherever it is.
 VmAddress VmBehindSocket(const std::string& path);

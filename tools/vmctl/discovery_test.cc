@@ -10,6 +10,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -42,22 +43,22 @@ class DiscoveryTest : public ::testing::Test {
   }
 
   std::vector<std::string> RunningNames() const {
-    const absl::StatusOr<std::vector<VmAddress>> running = FindRunningVms(directory_);
-    EXPECT_TRUE(running.ok()) << running.status();
     std::vector<std::string> names;
-    if (running.ok()) {
-      for (const VmAddress& vm : *running) names.push_back(vm.name);
-    }
+    for (const VmAddress& vm : FindRunningVms({directory_}).vms) names.push_back(vm.name);
     return names;
+  }
+
+  absl::StatusOr<VmAddress> Choose(const std::string& name) const {
+    return ChooseVm(FindRunningVms({directory_}), name);
   }
 
   std::string directory_;
 };
 
 TEST_F(DiscoveryTest, WithoutTheDirectoryNothingRuns) {
-  const absl::StatusOr<std::vector<VmAddress>> running = FindRunningVms(Path("missing"));
-  ASSERT_TRUE(running.ok()) << running.status();
-  EXPECT_THAT(*running, IsEmpty());
+  const RunningVms running = FindRunningVms({Path("missing")});
+  EXPECT_THAT(running.vms, IsEmpty());
+  EXPECT_THAT(running.warnings, IsEmpty());
 }
 
 TEST_F(DiscoveryTest, WhoListensRunsAndIsNamedLikeTheSocket) {
@@ -83,16 +84,47 @@ TEST_F(DiscoveryTest, AVmThatAcceptsNobodyRuns) {
 
 TEST_F(DiscoveryTest, SocketsThatOthersCouldHavePutThereAreNotTrusted) {
   const UniqueFd web = Listen("web.sock");
-  ASSERT_EQ(chmod(directory_.c_str(), 0777), 0);
-  const absl::Status status = FindRunningVms(directory_).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kPermissionDenied);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("mode 777"));
+  for (const mode_t mode : {0770, 0707, 01777}) {
+    ASSERT_EQ(chmod(directory_.c_str(), mode), 0);
+    const RunningVms running = FindRunningVms({directory_});
+    EXPECT_THAT(running.vms, IsEmpty());
+    EXPECT_THAT(running.warnings, ElementsAre(HasSubstr(absl::StrFormat("mode %o", mode))));
+    EXPECT_THAT(std::string(ChooseVm(running, "").status().message()), HasSubstr("not trusted"));
+  }
+}
+
+TEST_F(DiscoveryTest, AllPlacesAreLookedInAndABadOneIsLeftOut) {
+  ASSERT_EQ(mkdir(Path("a").c_str(), 0700), 0);
+  ASSERT_EQ(mkdir(Path("b").c_str(), 0700), 0);
+  ASSERT_EQ(mkdir(Path("bad").c_str(), 0700), 0);
+  ASSERT_EQ(chmod(Path("bad").c_str(), 0777), 0);
+  const UniqueFd web = Listen("a/web.sock");
+  const UniqueFd db = Listen("b/db.sock");
+  const UniqueFd other = Listen("bad/other.sock");
+  const RunningVms running = FindRunningVms({Path("bad"), Path("b"), Path("missing"), Path("a")});
+  ASSERT_EQ(running.vms.size(), 2u);
+  EXPECT_EQ(running.vms[0].socket_path, Path("b/db.sock"));
+  EXPECT_EQ(running.vms[1].socket_path, Path("a/web.sock"));
+  EXPECT_EQ(running.warnings.size(), 1u);
+  EXPECT_EQ(ChooseVm(running, "web")->socket_path, Path("a/web.sock"));
+}
+
+TEST_F(DiscoveryTest, OneNameInTwoPlacesIsAmbiguous) {
+  ASSERT_EQ(mkdir(Path("a").c_str(), 0700), 0);
+  ASSERT_EQ(mkdir(Path("b").c_str(), 0700), 0);
+  const UniqueFd first = Listen("a/web.sock");
+  const UniqueFd second = Listen("b/web.sock");
+  const absl::Status status = ChooseVm(FindRunningVms({Path("a"), Path("b")}), "web").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(
+      std::string(status.message()),
+      HasSubstr(absl::StrCat("--socket PATH: ", Path("a/web.sock"), ", ", Path("b/web.sock"))));
 }
 
 TEST_F(DiscoveryTest, TheOnlyOneIsChosenWithoutAName) {
   const UniqueFd web = Listen("web.sock");
   Listen("killed.sock");
-  const absl::StatusOr<VmAddress> chosen = ChooseVm(directory_, "");
+  const absl::StatusOr<VmAddress> chosen = Choose("");
   ASSERT_TRUE(chosen.ok()) << chosen.status();
   EXPECT_EQ(chosen->name, "web");
   EXPECT_EQ(chosen->socket_path, Path("web.sock"));
@@ -101,22 +133,23 @@ TEST_F(DiscoveryTest, TheOnlyOneIsChosenWithoutAName) {
 TEST_F(DiscoveryTest, OfSeveralOneMustBeNamed) {
   const UniqueFd web = Listen("web.sock");
   const UniqueFd db = Listen("db.sock");
-  const absl::Status status = ChooseVm(directory_, "").status();
+  const absl::Status status = Choose("").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("--vm NAME: db, web"));
-  const absl::StatusOr<VmAddress> chosen = ChooseVm(directory_, "web");
+  const absl::StatusOr<VmAddress> chosen = Choose("web");
   ASSERT_TRUE(chosen.ok()) << chosen.status();
   EXPECT_EQ(chosen->name, "web");
 }
 
 TEST_F(DiscoveryTest, ANameThatDoesNotRunIsToldWhichDo) {
   Listen("killed.sock");
-  EXPECT_EQ(ChooseVm(directory_, "").status().code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(ChooseVm(directory_, "killed").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Choose("").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Choose("killed").status().code(), absl::StatusCode::kNotFound);
   const UniqueFd web = Listen("web.sock");
-  const absl::Status status = ChooseVm(directory_, "killed").status();
+  const absl::Status status = Choose("killed").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("no VM \"killed\" runs; there is: web"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("no VM \"killed\" is running; there is: web"));
 }
 
 TEST_F(DiscoveryTest, APathThatCannotBeASocketIsInvalid) {

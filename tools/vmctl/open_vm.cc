@@ -11,7 +11,7 @@ namespace {
 absl::StatusOr<std::unique_ptr<VmClient>> Open(const Invocation& invocation) {
   VmAddress address;
   if (invocation.socket.empty()) {
-    ASSIGN_OR_RETURN(address, ChooseVm(RuntimeDirectory(), invocation.vm));
+    ASSIGN_OR_RETURN(address, ChooseVm(FindRunningVms(RuntimeDirectories()), invocation.vm));
   } else {
     address = VmBehindSocket(invocation.socket);
   }

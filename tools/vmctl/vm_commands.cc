@@ -39,16 +39,15 @@ RunningVm Describe(const VmAddress& address, absl::Duration timeout) {
 }  // namespace
 
 ExitCode RunList(const Invocation& invocation) {
-  const std::string directory = RuntimeDirectory();
-  const absl::StatusOr<std::vector<VmAddress>> running = FindRunningVms(directory);
-  if (!running.ok()) return Fail(kNoVm, running.status().message());
+  const RunningVms running = FindRunningVms(RuntimeDirectories());
+  for (const std::string& warning : running.warnings) Note(warning);
   VmList list;
-  for (const VmAddress& address : *running) {
+  for (const VmAddress& address : running.vms) {
     *list.add_vms() = Describe(address, invocation.timeout);
   }
   if (invocation.json) return Print(PrettyJson(list));
   if (list.vms_size() > 0) return Print(VmTable(list, OutputWidth(), OutputHasColor()));
-  Note(absl::StrCat("no VM runs: nobody listens on a control socket in ", directory));
+  Note(NoVmRuns(running));
   return kOk;
 }
 

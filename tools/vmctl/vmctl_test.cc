@@ -94,7 +94,7 @@ class VmctlTest : public ::testing::Test {
   }
 
   std::vector<std::string> Environment() const {
-    return {absl::StrCat("XDG_RUNTIME_DIR=", runtime_), "TZ=UTC", "TERM=xterm",
+    return {absl::StrCat("BULKHEAD_RUNTIME_DIR=", Directory()), "TZ=UTC", "TERM=xterm",
             "PATH=/usr/bin:/bin"};
   }
 
@@ -256,21 +256,23 @@ TEST_F(VmctlTest, WrongUsageIsExitCode2) {
 
 TEST_F(VmctlTest, WithoutAVmItSaysWhereItLooked) {
   const std::string none =
-      "no VM runs: nobody listens on a control socket in $DIRECTORY; start one with vmm, or name "
-      "one elsewhere with --socket PATH";
+      "no VM is running: no process listens on a control socket in $DIRECTORY; start one with vmm, "
+      "or give --socket PATH";
   ExpectError({"status"}, 3, none);
   LeaveStaleSocket("killed");
   ExpectError({"status"}, 3, none);
-  ExpectError({"status", "--vm", "killed"}, 3, absl::StrCat("no VM \"killed\" runs: ", none));
-  ExpectError({"status", "--socket", SocketPath("killed")}, 3,
-              "nobody listens on $DIRECTORY/killed.sock any more: its vmm ended without removing "
-              "it");
+  ExpectError({"status", "--vm", "killed"}, 3, absl::StrCat("no VM \"killed\" is running: ", none));
+  ExpectError(
+      {"status", "--socket", SocketPath("killed")}, 3,
+      "no process listens on $DIRECTORY/killed.sock any more: its vmm ended without removing "
+      "it");
   ExpectError({"status", "--socket", SocketPath("missing")}, 3,
               "there is no socket $DIRECTORY/missing.sock");
   const Result list = Run({"list"});
   EXPECT_EQ(list.exit, "exit code 0");
   EXPECT_EQ(list.output, "");
-  EXPECT_EQ(list.error, "vmctl: no VM runs: nobody listens on a control socket in $DIRECTORY\n");
+  EXPECT_EQ(list.error,
+            "vmctl: no VM is running: no process listens on a control socket in $DIRECTORY\n");
   EXPECT_EQ(Run({"list", "--json"}).output, "{\n \"vms\": []\n}\n");
 }
 
@@ -283,8 +285,8 @@ TEST_F(VmctlTest, TheOnlyVmThatRunsIsMeant) {
 TEST_F(VmctlTest, OfSeveralVmsOneMustBeNamed) {
   const std::unique_ptr<ChildProcess> web = StartVm("web");
   const std::unique_ptr<ChildProcess> db = StartVm("db");
-  ExpectError({"pause"}, 2, "2 VMs run; say which with --vm NAME: db, web");
-  ExpectError({"pause", "--vm", "mail"}, 3, "no VM \"mail\" runs; there is: db, web");
+  ExpectError({"pause"}, 2, "2 VMs are running; give one of them with --vm NAME: db, web");
+  ExpectError({"pause", "--vm", "mail"}, 3, "no VM \"mail\" is running; there is: db, web");
   EXPECT_EQ(Run({"pause", "--vm", "web"}).output, "VM \"web\" is paused\n");
   EXPECT_EQ(Run({"--vm=db", "pause"}).output, "VM \"db\" is paused\n");
   EXPECT_EQ(Run({"pause", "--socket", SocketPath("web")}).output, "VM \"web\" is paused\n");

@@ -33,8 +33,8 @@ The virtual machine
   --name NAME       name of the VM                (default: vm, or vm-2, ... if that runs)
   --no-reboot       end with exit code 3 when the guest asks for a reset
   --control PATH|none
-                    control socket       (default: NAME.sock in $XDG_RUNTIME_DIR/bulkhead,
-                    in /run/bulkhead for root, or in /tmp/bulkhead-UID)
+                    control socket        (default: NAME.sock in /run/bulkhead for root,
+                    for others in $XDG_RUNTIME_DIR/bulkhead or /tmp/bulkhead-UID)
 
 Devices; each flag starts one process, and may be given several times
   --disk path=FILE[,readonly][,direct][,shared][,name=NAME][,slot=N]
