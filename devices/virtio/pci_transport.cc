@@ -142,15 +142,13 @@ void PciTransport::OnDoorbell(uint32_t index) {
 }
 
 void PciTransport::OnFunctionState(const FunctionState& state) {
-  const bool was_bus_master = function_.bus_master;
   function_ = state;
+  restoring_ = false;
   // The line follows what the driver has chosen; pending causes stay readable in the ISR.
   services_->SetIntx(!function_.msix_enabled && isr_ != 0);
   core_.SetDmaAllowed(function_.bus_master);
   RaiseOwedInterrupts();
-  // This message was held back while the function could send none.
-  const bool needs_reset = (core_.status() & kStatusNeedsReset) != 0;
-  if (!was_bus_master && function_.bus_master && needs_reset) InterruptConfig();
+  RaiseOwedConfigInterrupt();
 }
 
 uint64_t PciTransport::ReadBar(uint64_t offset, uint8_t size_bytes) {
@@ -233,7 +231,7 @@ uint64_t PciTransport::ReadField(uint32_t field) const {
     case kDeviceStatus:
       return core_.status();
     case kConfigGeneration:
-      return 0;  // no device type changes its configuration by itself
+      return config_generation_;
     case kQueueSelect:
       return queue_select_;
     default:
@@ -272,7 +270,7 @@ void PciTransport::Set(T& place, uint64_t value) {
 
 void PciTransport::ResetInterrupts() {
   isr_ = 0;
-  interrupts_owed_ = false;
+  interrupts_owed_ = config_interrupt_owed_ = false;
   services_->SetIntx(false);
   config_vector_ = kNoVector;
   std::fill(queue_vectors_.begin(), queue_vectors_.end(), kNoVector);
@@ -300,6 +298,7 @@ void PciTransport::WriteField(uint32_t field, uint64_t value) {
       if (value == 0) ResetInterrupts();
       core_.WriteStatus(static_cast<uint8_t>(value));
       RaiseOwedInterrupts();
+      RaiseOwedConfigInterrupt();
       return;
     case kQueueSelect:
       Set(queue_select_, value);
@@ -347,6 +346,8 @@ void PciTransport::WriteQueueField(uint32_t field, uint64_t value) {
 
 uint64_t PciTransport::ReadIsr() {
   const uint8_t isr = std::exchange(isr_, 0);
+  // Unlike the other bit, it is saved: see OnConfigChanged().
+  if ((isr & kIsrConfig) != 0) services_->StateChanged();
   services_->SetIntx(false);
   return isr;
 }
@@ -369,7 +370,28 @@ void PciTransport::WriteWindow(uint64_t offset, uint8_t size_bytes, uint64_t val
 
 void PciTransport::InterruptQueue(uint32_t queue) { Interrupt(queue_vectors_[queue], kIsrQueue); }
 
-void PciTransport::InterruptConfig() { Interrupt(config_vector_, kIsrConfig); }
+void PciTransport::InterruptConfig() {
+  config_interrupt_owed_ = true;
+  RaiseOwedConfigInterrupt();
+}
+
+// A change is saved with its interrupt: as owed, or as the ISR's bit, or after the message was sent.
+// So a death in the middle makes it one too many, never one too few.
+void PciTransport::OnConfigChanged() {
+  ++config_generation_;
+  services_->StateChanged();
+  InterruptConfig();
+}
+
+void PciTransport::RaiseOwedConfigInterrupt() {
+  const bool possible = function_.bus_master || !function_.msix_enabled;
+  if (!config_interrupt_owed_ || !possible || restoring_) return;
+  // Before DRIVER_OK nothing is signalled, but the driver may have read the configuration already.
+  if ((core_.status() & kStatusDriverOk) == 0) return;
+  config_interrupt_owed_ = false;
+  services_->StateChanged();
+  Interrupt(config_vector_, kIsrConfig);
+}
 
 // Which ones it has raised, no predecessor has told: any may be missing, and a spurious one does no
 // harm.
@@ -385,7 +407,7 @@ void PciTransport::RaiseOwedInterrupts() {
   if ((core_.status() & kStatusNeedsReset) != 0) InterruptConfig();
 }
 
-// The ISR is not saved with each interrupt: RaiseOwedInterrupts() sets it again.
+// The ISR is not saved with each interrupt of a queue: RaiseOwedInterrupts() sets it again.
 void PciTransport::Interrupt(uint16_t vector, uint8_t isr_bit) {
   if (function_.msix_enabled) {
     if (vector != kNoVector && function_.bus_master) services_->SignalMsix(vector);

@@ -61,8 +61,10 @@ class PciTransport : public DeviceModel, private InterruptSink {
 
   void InterruptQueue(uint32_t queue) override;
   void InterruptConfig() override;
+  void OnConfigChanged() override;
   void Interrupt(uint16_t vector, uint8_t isr_bit);
   void RaiseOwedInterrupts();
+  void RaiseOwedConfigInterrupt();
 
   // The channel region of the last capability.
   uint8_t window_region() const;
@@ -80,8 +82,12 @@ class PciTransport : public DeviceModel, private InterruptSink {
   uint16_t config_vector_;
   std::vector<uint16_t> queue_vectors_;
   uint8_t isr_ = 0;
+  uint8_t config_generation_ = 0;
+  bool config_interrupt_owed_ = false;
   // A predecessor may have died before it raised them.
   bool interrupts_owed_ = false;
+  // Between Restore() and OnFunctionState(): how to interrupt is not known yet.
+  bool restoring_ = false;
 };
 
 }  // namespace bulkhead::devices::virtio

@@ -20,6 +20,8 @@ size_t PciTransport::Save(absl::Span<uint8_t> out) const {
   device.queue_select = queue_select_;
   device.config_vector = config_vector_;
   device.isr = isr_;
+  device.config_generation = config_generation_;
+  device.config_interrupt_owed = config_interrupt_owed_;
   memcpy(device.window, window_.bytes().data(), sizeof(device.window));
 
   uint8_t* next = out.data();
@@ -47,6 +49,7 @@ absl::Status PciTransport::Restore(absl::Span<const uint8_t> state) {
   memcpy(&device, state.data(), sizeof(device));
   std::vector<SavedQueue> queues(core_.queue_count());
   memcpy(queues.data(), state.data() + sizeof(device), queues.size() * sizeof(SavedQueue));
+  restoring_ = true;
   RETURN_IF_ERROR(RestoreTransport(device, queues));
   RETURN_IF_ERROR(core_.Restore(device, queues, state.subspan(fixed)));
   interrupts_owed_ = true;
@@ -63,7 +66,8 @@ absl::Status PciTransport::RestoreTransport(const SavedDevice& device,
   for (const SavedQueue& queue : queues) {
     if (!is_vector(queue.vector)) return absl::InvalidArgumentError("a vector that is none");
   }
-  if (!is_vector(device.config_vector) || (device.isr & ~(kIsrQueue | kIsrConfig)) != 0) {
+  if (!is_vector(device.config_vector) || (device.isr & ~(kIsrQueue | kIsrConfig)) != 0 ||
+      device.config_interrupt_owed > 1) {
     return absl::InvalidArgumentError("impossible interrupts");
   }
   static_assert(sizeof(device.window) == ConfigWindow::kSize);
@@ -75,6 +79,8 @@ absl::Status PciTransport::RestoreTransport(const SavedDevice& device,
   queue_select_ = device.queue_select;
   config_vector_ = device.config_vector;
   isr_ = device.isr;
+  config_generation_ = device.config_generation;
+  config_interrupt_owed_ = device.config_interrupt_owed != 0;
   for (size_t i = 0; i < queues.size(); ++i) queue_vectors_[i] = queues[i].vector;
   return absl::OkStatus();
 }
@@ -82,6 +88,7 @@ absl::Status PciTransport::RestoreTransport(const SavedDevice& device,
 void PciTransport::Reset() {
   device_feature_select_ = driver_feature_select_ = 0;
   queue_select_ = 0;
+  config_generation_ = 0;
   window_.Reset();
   ResetInterrupts();
   core_.Reset();

@@ -14,7 +14,7 @@ namespace bulkhead::devices::virtio {
 // Not in it: the queues' indices and what is in flight. Those change with every request and live
 // in durable memory (in_flight_log.h).
 
-inline constexpr uint32_t kSavedStateVersion = 1;
+inline constexpr uint32_t kSavedStateVersion = 2;
 
 struct SavedDevice {
   uint64_t driver_features;
@@ -27,7 +27,9 @@ struct SavedDevice {
   uint8_t resetting;  // 1: the driver has written 0 to the status, which does not read 0 yet
   uint8_t isr;
   uint8_t window[18];  // the body of the PCI_CFG capability
-  uint8_t reserved[5];
+  uint8_t config_generation;
+  uint8_t config_interrupt_owed;  // 1: the driver could not be interrupted yet
+  uint8_t reserved[3];
 };
 
 enum class SavedQueueState : uint8_t { kDisabled, kEnabled, kStopping };

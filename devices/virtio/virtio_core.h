@@ -24,6 +24,8 @@ class InterruptSink {
   virtual ~InterruptSink() = default;
   virtual void InterruptQueue(uint32_t queue) = 0;
   virtual void InterruptConfig() = 0;
+  // The device's configuration is another one: counts it, and InterruptConfig().
+  virtual void OnConfigChanged() = 0;
 };
 
 // The part of a virtio device that neither its type nor its transport changes: status, features,
@@ -86,6 +88,7 @@ class VirtioCore : public VirtioServices {
   void Publish(uint32_t queue) override;
   void ServeLater(uint32_t queue) override;
   bool dma_allowed() const override { return dma_allowed_; }
+  void ConfigChanged() override { interrupts_->OnConfigChanged(); }
   void Fail(absl::string_view reason) override;
 
  private:

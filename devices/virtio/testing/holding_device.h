@@ -67,6 +67,12 @@ class HoldingDevice : public VirtioDevice {
     return absl::OkStatus();
   }
 
+  // Changes the configuration from the device's side.
+  void ChangeConfig(uint8_t value) {
+    memset(config, value, kConfigSize);
+    virtio->ConfigChanged();
+  }
+
   bool at_rest() const override { return held[0].empty() && held[1].empty(); }
   void AppendMetrics(v1::DeviceMetrics&) const override {}
 
