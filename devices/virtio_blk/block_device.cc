@@ -74,13 +74,17 @@ VirtioIdentity BlockDevice::Identify() const {
           .config_size = kBlockConfigSize,
           .queue_sizes = std::vector<uint16_t>(options_.queues, size),
           .required_resources = {"disk"},
-          .saved_state_bytes = 1,
-          .state_version = 1};
+          .saved_state_bytes = kSavedBytes,
+          .state_version = 2};
 }
 
 absl::Status BlockDevice::Start(VirtioServices& services) {
   services_ = &services;
   host_ = &services.host();
+  if (host_->writeback_failed("disk")) {
+    writeback_failed_ = true;
+    host_->StateChanged();
+  }
   ASSIGN_OR_RETURN(UniqueFd fd, host_->TakeResource("disk"));
   ASSIGN_OR_RETURN(disk_, AdoptDisk(std::move(fd), options_.read_only));
 
@@ -162,21 +166,6 @@ void BlockDevice::WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) 
   if (std::exchange(config_.writeback, writeback) == writeback) return;
   UpdateWriteThrough();
   host_->StateChanged();
-}
-
-size_t BlockDevice::SaveState(absl::Span<uint8_t> out) const {
-  out[0] = config_.writeback;
-  return 1;
-}
-
-absl::Status BlockDevice::RestoreState(absl::Span<const uint8_t> state) {
-  const bool chosen = (negotiated_ & kBlockConfigWce) != 0;
-  if (state.size() != 1 || state[0] > 1 || (state[0] == 0 && !chosen)) {
-    return absl::InvalidArgumentError("disk: impossible cache mode");
-  }
-  config_.writeback = state[0];
-  UpdateWriteThrough();
-  return absl::OkStatus();
 }
 
 void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
@@ -268,7 +257,8 @@ void BlockDevice::OnResult(const IoRing::Result& result) {
     held_.push_back(result);
     return;
   }
-  Continue(index, slot.request.OnResult(result.result, limits_));
+  const int32_t outcome = WithWritebackFailure(slot.request.operation(), result.result);
+  Continue(index, slot.request.OnResult(outcome, limits_));
 }
 
 void BlockDevice::ReleaseHeld() {

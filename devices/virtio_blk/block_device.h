@@ -47,7 +47,8 @@ class BlockDevice : public VirtioDevice {
   void OnQueueStopping(uint32_t queue) override;
   void ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const override;
   void WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) override;
-  // One byte: the cache mode that the driver has chosen.
+  // The cache mode that the driver has chosen, the capacity that it knows, and whether a flush has
+  // to fail. A successor that finds another capacity announces it.
   size_t SaveState(absl::Span<uint8_t> out) const override;
   absl::Status RestoreState(absl::Span<const uint8_t> state) override;
   // What is held back is in the queue: a successor does it again.
@@ -62,6 +63,8 @@ class BlockDevice : public VirtioDevice {
     BlockRequest request;
   };
 
+  static constexpr uint32_t kSavedBytes = 16;
+
   explicit BlockDevice(const BlockOptions& options);
 
   void FillConfig();
@@ -72,6 +75,8 @@ class BlockDevice : public VirtioDevice {
   void Submit();
   void ReapResults();
   void OnResult(const IoRing::Result& result);
+  // The result to go by: while a writeback failure is to be told, that of a flush is an error.
+  int32_t WithWritebackFailure(const FileOperation& operation, int32_t result);
   void ReleaseHeld();
   void PublishCompleted();
   void LogFailure(const BlockRequest& request);
@@ -93,6 +98,8 @@ class BlockDevice : public VirtioDevice {
   std::vector<uint8_t> completed_;  // by queue: 1 if chains wait to be published
   // Results that came while guest memory must not be touched.
   std::vector<IoRing::Result> held_;
+  // Data that an earlier process wrote may be lost: the next flush, or durable write, has to fail.
+  bool writeback_failed_ = false;
   uint32_t failures_logged_ = 0;
   BlockCounters counters_;
 };

@@ -1,6 +1,7 @@
 // A disk whose process ends at any time, and whose successor goes on.
 #include <fcntl.h>
 #include <stdint.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -74,6 +75,106 @@ TEST(BlockDeviceRestartTest, TheCacheModeThatTheDriverChoseSurvives) {
   EXPECT_FALSE(plain.model->TryRestart().ok());
   saved.back() = 2;
   EXPECT_FALSE(plain.model->TryRestart().ok());
+}
+
+// --- The size ------------------------------------------------------------------------------------
+
+uint64_t Capacity(TestDisk& t) {
+  return t.driver->ReadConfig(0, 4) | t.driver->ReadConfig(4, 4) << 32;
+}
+
+// How often the driver was interrupted for a change of the configuration since the last call.
+int ConfigInterrupts(TestDisk& t) {
+  const std::vector<uint32_t> vectors = t.services.TakeMsixSignals();
+  return static_cast<int>(std::count(vectors.begin(), vectors.end(), 0u));
+}
+
+TEST(BlockDeviceRestartTest, AGrownImageIsAnnouncedByASuccessorOnce) {
+  TestDisk t;
+  EXPECT_EQ(Capacity(t), kSectors);
+  const uint64_t generation = t.driver->Get(kConfigGeneration, 1);
+  ASSERT_EQ(ftruncate(t.file.get(), 3 * kSectors * kSectorSize), 0);
+  EXPECT_EQ(Capacity(t), kSectors) << "nothing changes while a process serves";
+  EXPECT_EQ(t.Do(kBlockIn, kSectors, {}, 512).status, kBlockStatusIoError);
+
+  ConfigInterrupts(t);
+  t.model->Restart();
+  EXPECT_EQ(ConfigInterrupts(t), 1);
+  EXPECT_NE(t.driver->Get(kConfigGeneration, 1), generation);
+  EXPECT_EQ(Capacity(t), 3 * kSectors);
+  const std::vector<uint8_t> data = RandomBytes(512, 7);
+  EXPECT_EQ(t.Do(kBlockOut, 3 * kSectors - 1, data).status, kBlockStatusOk);
+  EXPECT_EQ(t.OnDisk(3 * kSectors - 1, 1), data);
+  t.model->Restart();
+  EXPECT_EQ(ConfigInterrupts(t), 0);
+}
+
+TEST(BlockDeviceRestartTest, BeyondTheEndOfAShrunkImageRequestsFail) {
+  TestDisk t;
+  ASSERT_EQ(ftruncate(t.file.get(), kSectors / 2 * kSectorSize), 0);
+  ConfigInterrupts(t);
+  t.model->Restart();
+  EXPECT_EQ(ConfigInterrupts(t), 1);
+  EXPECT_EQ(Capacity(t), kSectors / 2);
+  EXPECT_EQ(t.Do(kBlockIn, kSectors / 2 - 1, {}, 512).status, kBlockStatusOk);
+  EXPECT_EQ(t.Do(kBlockIn, kSectors / 2 - 1, {}, 1024).status, kBlockStatusIoError);
+  EXPECT_EQ(t.Do(kBlockOut, kSectors / 2, RandomBytes(512, 7)).status, kBlockStatusIoError);
+}
+
+TEST(BlockDeviceRestartTest, DyingWhileTheSizeIsAnnouncedLosesNothing) {
+  using DieIn = RestartableDevice::DieIn;
+  for (const DieIn when : {DieIn::kEachAccessBeforeSave, DieIn::kEachAccessAfterSave}) {
+    TestDisk t;
+    t.model->OnFunctionState({.bus_master = false, .msix_enabled = true});
+    const uint64_t generation = t.driver->Get(kConfigGeneration, 1);
+    ASSERT_EQ(ftruncate(t.file.get(), 2 * kSectors * kSectorSize), 0);
+    ConfigInterrupts(t);
+    t.model->Restart();
+    t.model->set_die_in(when);
+    EXPECT_EQ(ConfigInterrupts(t), 0) << "no message without bus mastering";
+    EXPECT_NE(t.driver->Get(kConfigGeneration, 1), generation);
+    EXPECT_EQ(Capacity(t), 2 * kSectors);
+    t.model->OnFunctionState({.bus_master = true, .msix_enabled = true});
+    EXPECT_GE(ConfigInterrupts(t), 1);
+  }
+}
+
+// --- Failed writeback ----------------------------------------------------------------------------
+
+TEST(BlockDeviceRestartTest, AFlushTellsWhatNoPredecessorCould) {
+  TestDisk t;
+  t.services.SetWritebackFailed(true);
+  t.model->Restart();
+  t.services.SetWritebackFailed(false);  // the vmm says it until a process has taken it over
+  t.model->Restart();
+  EXPECT_EQ(t.Do(kBlockOut, 3, RandomBytes(512, 1)).status, kBlockStatusOk);
+  EXPECT_EQ(t.Do(kBlockFlushCommand, 0).status, kBlockStatusIoError);
+  EXPECT_EQ(t.Do(kBlockFlushCommand, 0).status, kBlockStatusOk);
+  t.model->Restart();
+  EXPECT_EQ(t.Do(kBlockFlushCommand, 0).status, kBlockStatusOk);
+}
+
+TEST(BlockDeviceRestartTest, AFlushThatIsDoneAgainAndAgainStillTellsIt) {
+  TestDisk t;
+  t.services.SetWritebackFailed(true);
+  t.model->Restart();
+  t.services.SetWritebackFailed(false);
+  const TestDisk::Request flush = t.Add(kBlockFlushCommand, 0, {}, 0);
+  t.driver->Kick(0);
+  for (int i = 0; i < 5; ++i) t.model->Restart();
+  ASSERT_TRUE(t.services.RunUntil([&] { return t.driver->queue(0).used_idx() == 1; }));
+  EXPECT_EQ(t.StatusOf(flush), kBlockStatusIoError);
+}
+
+TEST(BlockDeviceRestartTest, ADurableWriteTellsItToo) {
+  TestDisk t;
+  t.driver->WriteConfig(kWriteback, 1, 0);
+  t.services.SetWritebackFailed(true);
+  t.model->Restart();
+  t.services.SetWritebackFailed(false);
+  EXPECT_EQ(t.Do(kBlockIn, 3, {}, 512).status, kBlockStatusOk);
+  EXPECT_EQ(t.Do(kBlockOut, 3, RandomBytes(512, 1)).status, kBlockStatusIoError);
+  EXPECT_EQ(t.Do(kBlockOut, 3, RandomBytes(512, 1)).status, kBlockStatusOk);
 }
 
 TEST(BlockDeviceRestartTest, ASuccessorWithoutAFeatureThatIsInUseIsRefused) {
