@@ -3,12 +3,14 @@
 #include <initializer_list>
 #include <limits>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 
 namespace bulkhead::vmm {
@@ -25,19 +27,21 @@ constexpr v1::MetricFamily::Kind kHistogram = v1::MetricFamily::HISTOGRAM;
 constexpr size_t kFirstBucket = 9;
 constexpr size_t kBucketStep = 2;
 
+// Of a family that devices describe in different words: none of them speaks for the others.
+constexpr char kDisputedHelp[] = "As the devices' processes count it";
+constexpr absl::string_view kCounterSuffix = "_total";
+
 // Puts samples into their families, in the order in which these are first named.
 class Families {
  public:
   void Add(absl::string_view name, v1::MetricFamily::Kind kind, absl::string_view help,
            Labels labels, double value) {
-    if (v1::Sample* const sample = NewSample(name, kind, help, labels)) sample->set_value(value);
+    NewSample(name, kind, help, labels).set_value(value);
   }
 
   void Add(absl::string_view name, absl::string_view help, Labels labels,
            const LatencyHistogram& latency) {
-    v1::Sample* const sample = NewSample(name, kHistogram, help, labels);
-    if (sample == nullptr) return;
-    v1::Histogram& histogram = *sample->mutable_histogram();
+    v1::Histogram& histogram = *NewSample(name, kHistogram, help, labels).mutable_histogram();
     uint64_t counted = 0;
     for (size_t i = 0; i + 1 < LatencyHistogram::kBuckets; ++i) {
       counted += latency.buckets[i];
@@ -58,8 +62,7 @@ class Families {
   v1::VmMetrics Take() { return std::move(metrics_); }
 
  private:
-  // nullptr: there is such a family of another kind. That is a device's doing.
-  v1::Sample* NewSample(absl::string_view name, v1::MetricFamily::Kind kind, absl::string_view help,
+  v1::Sample& NewSample(absl::string_view name, v1::MetricFamily::Kind kind, absl::string_view help,
                         Labels labels) {
     const auto [place, is_new] = families_.try_emplace(std::string(name), metrics_.families_size());
     if (is_new) {
@@ -69,11 +72,11 @@ class Families {
       family.set_kind(kind);
     }
     v1::MetricFamily& family = *metrics_.mutable_families(place->second);
-    if (family.kind() != kind) return nullptr;
+    if (family.help() != help) family.set_help(kDisputedHelp);
     v1::Sample& sample = *family.add_samples();
     for (const auto& [label, value] : labels)
       (*sample.mutable_labels())[label] = std::string(value);
-    return &sample;
+    return sample;
   }
 
   v1::VmMetrics metrics_;
@@ -190,13 +193,31 @@ void AddChannel(Families& families, const DeviceFigures& figures) {
   counter("poll_hits_total", "Polls that found a request, as its process says", said.poll_hits);
 }
 
-void AddModel(Families& families, const DeviceFigures& figures) {
-  for (const v1::DeviceMetric& metric : figures.model.metrics()) {
-    families.Add(absl::StrCat("bulkhead_device_model_", metric.name()),
-                 metric.is_gauge() ? kGauge : kCounter, metric.help(),
-                 {{"device", figures.description.name()}, {"model", figures.description.model()}},
-                 metric.value());
+// The family of a device's own figure. Its name says its kind, as the formats of Prometheus have
+// it: so two devices never disagree on the kind of one family.
+std::string ModelFamily(const v1::DeviceMetric& metric) {
+  absl::string_view name = metric.name();
+  while (absl::ConsumeSuffix(&name, kCounterSuffix)) {
   }
+  return absl::StrCat("bulkhead_device_model_", name, metric.is_gauge() ? "" : kCounterSuffix);
+}
+
+void AddModel(Families& families, const DeviceFigures& figures) {
+  const absl::string_view device = figures.description.name();
+  std::set<std::string> seen;
+  int repeats = 0;
+  for (const v1::DeviceMetric& metric : figures.model.metrics()) {
+    const std::string family = ModelFamily(metric);
+    if (!seen.insert(family).second) {
+      ++repeats;  // two samples of one series: a reader would refuse all of them
+      continue;
+    }
+    families.Add(family, metric.is_gauge() ? kGauge : kCounter, metric.help(),
+                 {{"device", device}, {"model", figures.description.model()}}, metric.value());
+  }
+  families.Add("bulkhead_device_repeated_metrics", kGauge,
+               "Figures that its process gave more than once in its last report; the first counts",
+               {{"device", device}}, repeats);
 }
 
 }  // namespace

@@ -21,8 +21,11 @@ struct DeviceFigures {
   v1::DeviceMetrics model;  // as the process says; its names and values are possible ones
 };
 
-// All figures as families of samples: bulkhead_vm_*, bulkhead_device_*, and, so that a device
-// cannot pass anything off as the vmm's, bulkhead_device_model_* for what its model counts. Pure.
+// All figures as families of samples: bulkhead_vm_*, bulkhead_device_*, and bulkhead_device_model_*
+// for what a device's process says of its model. No process can change what is said of the vmm or
+// of another device: its figures have a prefix of their own; the name of a family says its kind (a
+// counter ends in _total, a gauge does not); where two devices explain one family differently, the
+// vmm's own text stands. Of repeats within one device the first counts. Pure.
 v1::VmMetrics MakeMetrics(const v1::VmStatus& status, uint64_t unclaimed_accesses,
                           absl::Span<const DeviceFigures> devices);
 

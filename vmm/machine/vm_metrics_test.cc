@@ -122,25 +122,62 @@ TEST(VmMetricsTest, BucketsRiseAndTheLastHoldsAll) {
   EXPECT_EQ(histogram.sum(), 1.5);
 }
 
+v1::DeviceMetric& AddMetric(DeviceFigures& figures, const std::string& name, double value,
+                            const std::string& help, bool is_gauge = false) {
+  v1::DeviceMetric& metric = *figures.model.add_metrics();
+  metric.set_name(name);
+  metric.set_value(value);
+  metric.set_help(help);
+  metric.set_is_gauge(is_gauge);
+  return metric;
+}
+
 TEST(VmMetricsTest, ADevicesOwnFiguresCannotPassForTheVmms) {
-  std::vector<DeviceFigures> devices = {Figures("disk0"), Figures("disk1")};
-  v1::DeviceMetric& good = *devices[0].model.add_metrics();
-  good.set_name("read_bytes_total");
-  good.set_help("bytes read");
-  good.set_value(512);
-  v1::DeviceMetric& false_flag = *devices[0].model.add_metrics();
-  false_flag.set_name("restarts_total");
-  false_flag.set_value(99);
-  v1::DeviceMetric& other_kind = *devices[1].model.add_metrics();
-  other_kind.set_name("read_bytes_total");
-  other_kind.set_is_gauge(true);
-  const v1::VmMetrics metrics = MakeMetrics({}, 0, devices);
+  DeviceFigures disk = Figures("disk0");
+  AddMetric(disk, "read_bytes_total", 512, "bytes read");
+  AddMetric(disk, "restarts_total", 99, "a lie");
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, {disk});
   EXPECT_EQ(Value(metrics, "bulkhead_device_model_read_bytes_total",
                   {{"device", "disk0"}, {"model", "virtio-blk"}}),
             512);
   EXPECT_EQ(Value(metrics, "bulkhead_device_restarts_total", {{"device", "disk0"}}), 0);
-  EXPECT_TRUE(
-      std::isnan(Value(metrics, "bulkhead_device_model_read_bytes_total", {{"device", "disk1"}})));
+}
+
+TEST(VmMetricsTest, ALiarChangesNothingOfAnotherDevicesFigures) {
+  DeviceFigures disk = Figures("disk0");
+  AddMetric(disk, "flushes_total", 7, "flushes served");
+  AddMetric(disk, "depth", 3, "requests in flight", /*is_gauge=*/true);
+  DeviceFigures liar = Figures("liar");
+  AddMetric(liar, "flushes_total", 1, "forged", /*is_gauge=*/true);
+  AddMetric(liar, "flushes_total", 2, "forged");
+  AddMetric(liar, "flushes", 3, "forged");
+  AddMetric(liar, "depth", 4, "forged");
+  for (const bool liar_first : {true, false}) {
+    const std::vector<DeviceFigures> devices = liar_first ? std::vector<DeviceFigures>{liar, disk}
+                                                          : std::vector<DeviceFigures>{disk, liar};
+    const v1::VmMetrics metrics = MakeMetrics({}, 0, devices);
+    const std::string flushes = "bulkhead_device_model_flushes_total";
+    const std::string depth = "bulkhead_device_model_depth";
+    EXPECT_EQ(Value(metrics, flushes, {{"device", "disk0"}}), 7);
+    EXPECT_EQ(Value(metrics, depth, {{"device", "disk0"}}), 3);
+    EXPECT_EQ(Find(metrics, flushes)->kind(), v1::MetricFamily::COUNTER);
+    EXPECT_EQ(Find(metrics, depth)->kind(), v1::MetricFamily::GAUGE);
+    EXPECT_EQ(Find(metrics, flushes)->help().find("forged"), std::string::npos);
+    EXPECT_EQ(Find(metrics, depth)->help(), "requests in flight");
+  }
+}
+
+TEST(VmMetricsTest, OfRepeatsWithinOneDeviceTheFirstCounts) {
+  DeviceFigures disk = Figures("disk0");
+  AddMetric(disk, "reads_total", 11, "reads");
+  AddMetric(disk, "reads_total", 264, "other reads");
+  AddMetric(disk, "reads", 5, "the same, once the kind is in the name");
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, {disk});
+  const v1::MetricFamily* const reads = Find(metrics, "bulkhead_device_model_reads_total");
+  ASSERT_NE(reads, nullptr);
+  ASSERT_EQ(reads->samples_size(), 1);
+  EXPECT_EQ(reads->samples(0).value(), 11);
+  EXPECT_EQ(Value(metrics, "bulkhead_device_repeated_metrics", {{"device", "disk0"}}), 2);
 }
 
 TEST(VmMetricsTest, TheLastDowntimeIsThereOnceItIsOver) {
