@@ -23,6 +23,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tools/vmctl/testing/child_process.h"
+#include "tools/vmctl/testing/exposition_format.h"
 
 namespace bulkhead::vmctl {
 namespace {
@@ -156,6 +157,7 @@ TEST_F(VmctlTest, AnswersAreThoseOfTheGoldens) {
   ExpectGolden({"pci", "-v"}, "pci_verbose.golden");
   ExpectGolden({"events"}, "events.golden");
   ExpectGolden({"metrics"}, "metrics.golden");
+  EXPECT_THAT(ProblemsOfExposition(Run({"metrics"}).output), ::testing::IsEmpty());
   ExpectGolden({"list", "--timeout=1m"}, "list.golden");
 }
 
