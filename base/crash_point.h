@@ -9,9 +9,10 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
-// CRASH_POINT("after_apply"): a named place at which a test can have a process die as by SIGKILL,
-// in the middle of what it does: no destructor, no handler, no buffer written. What a successor
-// then has to cope with is found by trying every name, in turn.
+// CRASH_POINT("after_apply"): a named place at which a test can have a process die as by SIGKILL
+// (as init of a PID namespace: with exit code 137), in the middle of what it does: no destructor,
+// no handler, no buffer written. What a successor then has to cope with is found by trying every
+// name, in turn.
 //
 // Costs one test of a bool, which is false outside of such tests. `name` is a literal, [a-z_]+.
 // Not within templates or inline functions: their copies would clash in the list of names.

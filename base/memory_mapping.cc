@@ -14,6 +14,12 @@ namespace {
 
 constexpr size_t kPageSize = 4096;
 
+// A memfd has no link, so coredump_filter's default takes its mappings for anonymous memory: a core
+// file would hold guest RAM, and take seconds to write.
+void ExcludeFromCoreDump(void* data, size_t size_bytes) {
+  madvise(data, size_bytes, MADV_DONTDUMP);
+}
+
 }  // namespace
 
 absl::StatusOr<MemoryMapping> MemoryMapping::Map(int fd, uint64_t offset, size_t size_bytes,
@@ -24,6 +30,7 @@ absl::StatusOr<MemoryMapping> MemoryMapping::Map(int fd, uint64_t offset, size_t
   if (alignment_bytes <= kPageSize) {
     void* data = mmap(nullptr, size_bytes, prot, flags, fd, static_cast<off_t>(offset));
     if (data == MAP_FAILED) return ErrnoToStatus(errno, "mmap");
+    ExcludeFromCoreDump(data, size_bytes);
     return MemoryMapping(static_cast<uint8_t*>(data), size_bytes);
   }
   // Reserves enough addresses to hold an aligned place, maps there, and gives the rest back.
@@ -45,6 +52,7 @@ absl::StatusOr<MemoryMapping> MemoryMapping::Map(int fd, uint64_t offset, size_t
   if (aligned > start) munmap(area, aligned - start);
   const uintptr_t end = aligned + wanted;
   munmap(reinterpret_cast<void*>(end), start + reserved - end);
+  ExcludeFromCoreDump(data, size_bytes);
   return MemoryMapping(static_cast<uint8_t*>(data), size_bytes);
 }
 

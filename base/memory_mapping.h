@@ -13,7 +13,8 @@
 
 namespace bulkhead {
 
-// A shared mapping of a file, unmapped on destruction. Movable. Thread-compatible.
+// A shared mapping of a file, unmapped on destruction, and left out of core files. Movable.
+// Thread-compatible.
 class MemoryMapping {
  public:
   enum class Protection { kRead, kReadWrite };

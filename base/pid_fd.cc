@@ -11,12 +11,23 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/errno_status.h"
 #include "base/steady_time.h"
 
 namespace bulkhead {
+namespace {
+
+constexpr absl::Duration kTracerRetryInterval = absl::Milliseconds(10);
+
+}  // namespace
 
 std::string ExitInfo::ToString() const {
+  if (!signalled && code > kSignalExitCode && code < kSignalExitCode + NSIG) {
+    const int signal = code - kSignalExitCode;
+    return absl::StrCat("exit code ", code, " (as by signal ", signal, ", ", strsignal(signal),
+                        ")");
+  }
   if (!signalled) return absl::StrCat("exit code ", code);
   return absl::StrCat("killed by signal ", code, " (", strsignal(code), ")");
 }
@@ -44,11 +55,22 @@ absl::StatusOr<ExitInfo> PidFd::Wait(absl::Duration timeout) const {
     if (n > 0) break;
     if (errno != EINTR) return ErrnoToStatus(errno, "ppoll of a pidfd");
   }
-  siginfo_t info = {};
-  if (waitid(P_PIDFD, static_cast<id_t>(fd_.get()), &info, WEXITED) != 0) {
-    return ErrnoToStatus(errno, "waitid");
+  while (true) {
+    siginfo_t info = {};
+    if (waitid(P_PIDFD, static_cast<id_t>(fd_.get()), &info, WEXITED | WNOHANG) != 0) {
+      return ErrnoToStatus(errno, "waitid");
+    }
+    if (info.si_pid != 0) {
+      return ExitInfo{.signalled = info.si_code != CLD_EXITED, .code = info.si_status};
+    }
+    // A debugger traces it, and the kernel tells that one first: without WNOHANG this would wait
+    // for the debugger.
+    if (SteadyNow() >= deadline) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("process ", pid_, " is dead, but held by a process that traces it"));
+    }
+    absl::SleepFor(std::min(kTracerRetryInterval, deadline - SteadyNow()));
   }
-  return ExitInfo{.signalled = info.si_code != CLD_EXITED, .code = info.si_status};
 }
 
 }  // namespace bulkhead

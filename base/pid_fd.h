@@ -13,12 +13,16 @@
 
 namespace bulkhead {
 
+// A process that cannot end itself by signal N, being init of its PID namespace, exits with this
+// much and N instead, as shells have it.
+inline constexpr int kSignalExitCode = 128;
+
 // How a child process ended.
 struct ExitInfo {
   bool signalled = false;  // else it exited by itself
   int code = 0;            // the signal number or the exit code
 
-  // "exit code 3", "killed by signal 9 (Killed)".
+  // "exit code 3", "killed by signal 9 (Killed)", "exit code 134 (as by signal 6, Aborted)".
   std::string ToString() const;
 };
 
@@ -37,7 +41,8 @@ class PidFd {
 
   // Sends a signal. Errors: NotFound once the child was reaped.
   absl::Status Signal(int signal) const;
-  // Reaps the child. Errors: DeadlineExceeded (it still lives after `timeout`),
+  // Reaps the child. Errors: DeadlineExceeded (after `timeout` it still lives, or is held by a
+  // process that traces it),
   // FailedPrecondition (it was reaped already).
   absl::StatusOr<ExitInfo> Wait(absl::Duration timeout) const;
 

@@ -28,6 +28,7 @@
 #include "devices/host/control_mailbox.h"
 #include "devices/host/control_server.h"
 #include "devices/host/device_host.h"
+#include "devices/host/init_signals.h"
 #include "devices/host/program_help.h"
 #include "proto/attach.pb.h"
 #include "proto/contract.h"
@@ -55,6 +56,7 @@ void PrepareProcess(const DeviceProgram& program) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   prctl(PR_SET_NAME, program.name);  // started by descriptor, we would be called by its number
   signal(SIGPIPE, SIG_IGN);
+  EndByFatalSignalsAsInit();
   // One arena: the data plane is one thread, and gRPC's threads allocate little. Each further
   // arena costs private memory.
   mallopt(M_ARENA_MAX, 1);

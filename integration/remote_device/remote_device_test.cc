@@ -290,10 +290,12 @@ INSTANTIATE_TEST_SUITE_P(Breaches, ProtocolBreachTest,
 class HangInReadTest : public RemoteDeviceTest, public testing::WithParamInterface<const char*> {};
 
 TEST_P(HangInReadTest, TheAccessTimesOutAndReadsAllOnes) {
-  DeviceSpec spec = Spec(GetParam());
+  const std::string how = GetParam();
+  DeviceSpec spec = Spec(how == "stopped" ? "" : how);
   spec.access_timeout = absl::Milliseconds(50);
   auto device = Start(std::move(spec));
   ASSERT_TRUE(device.ok()) << device.status();
+  if (how == "stopped") kill(*Children().begin(), SIGSTOP);
   EXPECT_EQ((*device)->Read(0, 0, regs::kTrigger, 4), kAllOnes32);
   EXPECT_EQ((*device)->timed_out_accesses(), 1u);
   EXPECT_EQ((*device)->Read(1, 0, 0, 8), ~uint64_t{0});
@@ -302,7 +304,7 @@ TEST_P(HangInReadTest, TheAccessTimesOutAndReadsAllOnes) {
   EXPECT_TRUE(Children().empty());
 }
 
-INSTANTIATE_TEST_SUITE_P(Hangs, HangInReadTest, testing::Values("hang_in_read", "stop_in_read"),
+INSTANTIATE_TEST_SUITE_P(Hangs, HangInReadTest, testing::Values("hang_in_read", "stopped"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_F(RemoteDeviceTest, CancelAccessesReleasesAWaitingVcpu) {
@@ -341,9 +343,10 @@ TEST_P(StartFailureTest, IsExplainedAndLeavesNoProcess) {
 INSTANTIATE_TEST_SUITE_P(
     Starts, StartFailureTest,
     testing::Values(
-        StartFailure{"crash_at_start",
-                     "it ended during its start: killed by signal 6 (Aborted); its last lines:\n"
-                     "line one\nline two"},
+        StartFailure{
+            "crash_at_start",
+            "it ended during its start: exit code 134 (as by signal 6, Aborted); its last lines:\n"
+            "line one\nline two"},
         StartFailure{"exit_at_start", "its flags are wrong: misbehaving: error: --flag=x makes"},
         StartFailure{"never_describe", "asked what it is: no answer came in time", true},
         StartFailure{"print_without_end", "no answer came in time; its last lines:\nagain", true},
@@ -423,9 +426,10 @@ TEST_F(RemoteDeviceTest, StartDevicesStartsSeveral) {
 }
 
 // What a vmm is for its devices, so that it can be killed: starts one, tells its pid, and waits.
-[[noreturn]] void RunVmmThatWaits(int tell, const std::string& misbehaviour) {
+[[noreturn]] void RunVmmThatWaits(int tell, const std::string& misbehaviour,
+                                  ProcessMonitor::Isolation isolation) {
   GuestRam ram = *GuestRam::Create(16 << 20);
-  auto monitor = *ProcessMonitor::Create();
+  auto monitor = *ProcessMonitor::Create(isolation);
   DeviceSpec spec;
   spec.name = "orphan";
   spec.binary = DeviceBinary();
@@ -443,26 +447,35 @@ TEST_F(RemoteDeviceTest, StartDevicesStartsSeveral) {
   while (true) pause();
 }
 
-class VmmDeathTest : public testing::TestWithParam<const char*> {};
+using Isolation = ProcessMonitor::Isolation;
+using Death = std::pair<const char*, Isolation>;
+class VmmDeathTest : public testing::TestWithParam<Death> {};
 
 TEST_P(VmmDeathTest, TheDeviceEndsWithinASecond) {
   int tell[2];
   ASSERT_EQ(pipe(tell), 0);
   const pid_t vmm = fork();
   ASSERT_GE(vmm, 0);
-  if (vmm == 0) RunVmmThatWaits(tell[1], GetParam());
+  const std::string how = GetParam().first;
+  if (vmm == 0) RunVmmThatWaits(tell[1], how == "stopped" ? "" : how, GetParam().second);
   pid_t device = -1;
   ASSERT_TRUE(IsReadable(tell[0], absl::Seconds(10)));
   ASSERT_EQ(read(tell[0], &device, sizeof(device)), static_cast<ssize_t>(sizeof(device)));
   ASSERT_GT(device, 0);
   const UniqueFd pid_fd(static_cast<int>(syscall(SYS_pidfd_open, device, 0)));
   ASSERT_TRUE(pid_fd.ok());
+  if (how == "stopped") kill(device, SIGSTOP);
   kill(vmm, SIGKILL);
   waitpid(vmm, nullptr, 0);
   EXPECT_TRUE(IsReadable(pid_fd.get(), absl::Seconds(1)));
 }
 
-INSTANTIATE_TEST_SUITE_P(States, VmmDeathTest, testing::Values("", "hang_in_read", "stop_in_read"));
+INSTANTIATE_TEST_SUITE_P(States, VmmDeathTest,
+                         testing::Values(Death("", Isolation::kPidNamespace),
+                                         Death("hang_in_read", Isolation::kPidNamespace),
+                                         Death("stopped", Isolation::kPidNamespace),
+                                         Death("stopped", Isolation::kUserAndPidNamespace),
+                                         Death("stopped", Isolation::kNone)));
 
 }  // namespace
 }  // namespace bulkhead::vmm

@@ -41,6 +41,9 @@ std::string ProcessText(const v1::Device& device) {
   std::string text = device.pid() == 0 ? "none" : absl::StrCat("pid ", device.pid());
   absl::StrAppend(&text, ", generation ", device.generation());
   if (device.has_spare()) text += "; a spare is started and waits";
+  if (device.isolation() == "none") {
+    text += "; NO PID NAMESPACE: this host allows none, and what a device forks outlives it";
+  }
   return text;
 }
 

@@ -58,6 +58,7 @@ class DeviceProcess {
   ~DeviceProcess();
 
   pid_t pid() const { return process_->pid(); }
+  ProcessMonitor::Isolation isolation() const { return process_->isolation(); }
 
   // What the device says it is, validated. Errors: Cancelled (the call was), DeadlineExceeded,
   // Unavailable (it died), Internal (it may not be so, or it answered with an error).

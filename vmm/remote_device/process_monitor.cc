@@ -18,6 +18,7 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr absl::Duration kEndTimeout = absl::Seconds(2);
+constexpr int kHeldRetryMs = 100;
 
 // Keys of epoll events: a process's id with the lowest bit telling its descriptors apart.
 constexpr uint64_t kWakeUpKey = 0;
@@ -43,12 +44,13 @@ absl::StatusOr<ExitInfo> MonitoredProcess::WaitForExit(absl::Duration timeout) c
   return *exit_;
 }
 
-absl::StatusOr<std::unique_ptr<ProcessMonitor>> ProcessMonitor::Create() {
+absl::StatusOr<std::unique_ptr<ProcessMonitor>> ProcessMonitor::Create(Isolation best) {
   UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll.ok()) return ErrnoToStatus(errno, "epoll_create1");
   ASSIGN_OR_RETURN(EventFd wake_up, EventFd::Create());
   RETURN_IF_ERROR(Register(epoll.get(), wake_up.fd(), kWakeUpKey));
-  std::unique_ptr<ProcessMonitor> monitor(new ProcessMonitor(std::move(epoll), std::move(wake_up)));
+  std::unique_ptr<ProcessMonitor> monitor(
+      new ProcessMonitor(std::move(epoll), std::move(wake_up), best));
   monitor->thread_ = std::thread([m = monitor.get()] { m->Run(); });
   return monitor;
 }
@@ -79,14 +81,20 @@ absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::Start(
 void ProcessMonitor::Run() {
   prctl(PR_SET_NAME, "device-monitor");
   while (true) {
-    std::array<epoll_event, 16> events;
-    const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), -1);
-    for (int i = 0; i < n; ++i) HandleEvent(events[i].data.u64);
+    HandleEvents(/*limit_ms=*/-1);
     ServeStartRequests();
     absl::MutexLock lock(&mutex_);
     if (stopping_) break;
   }
   EndAll();
+}
+
+void ProcessMonitor::HandleEvents(int limit_ms) {
+  if (!held_.empty()) limit_ms = kHeldRetryMs;  // nothing tells when they are let go
+  std::array<epoll_event, 16> events;
+  const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), limit_ms);
+  for (int i = 0; i < n; ++i) HandleEvent(events[i].data.u64);
+  for (const uint64_t id : std::exchange(held_, {})) HandleEvent(ExitKey(id));
 }
 
 void ProcessMonitor::HandleEvent(uint64_t key) {
@@ -107,10 +115,7 @@ void ProcessMonitor::HandleEvent(uint64_t key) {
 void ProcessMonitor::EndAll() {
   for (const auto& [id, process] : processes_) process->Kill();
   const absl::Time deadline = SteadyNow() + kEndTimeout;
-  while (!processes_.empty() && SteadyNow() < deadline) {
-    epoll_event event;
-    if (epoll_wait(epoll_.get(), &event, 1, 100) == 1) HandleEvent(event.data.u64);
-  }
+  while (!processes_.empty() && SteadyNow() < deadline) HandleEvents(/*limit_ms=*/100);
   for (const auto& [id, process] : processes_) {
     LogError(absl::StrCat("process ", process->pid(), " does not end, although killed"));
   }
@@ -132,9 +137,11 @@ void ProcessMonitor::ServeStartRequests() {
 }
 
 absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::StartHere(StartRequest& request) {
-  ASSIGN_OR_RETURN(PidFd pid_fd, SpawnProcess(request.spec));
-  std::shared_ptr<MonitoredProcess> process(new MonitoredProcess(
-      std::move(pid_fd), std::move(request.output), std::move(request.observer)));
+  ASSIGN_OR_RETURN(PidFd pid_fd, spawner_.Spawn(request.spec));
+  ReportIsolation();
+  std::shared_ptr<MonitoredProcess> process(
+      new MonitoredProcess(std::move(pid_fd), spawner_.isolation(), std::move(request.output),
+                           std::move(request.observer)));
   const uint64_t id = next_id_++;
   absl::Status status = Register(epoll_.get(), process->output_.get(), OutputKey(id));
   if (status.ok()) status = Register(epoll_.get(), process->process_.fd(), ExitKey(id));
@@ -145,6 +152,14 @@ absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::StartHere(Star
   }
   processes_.emplace(id, process);
   return process;
+}
+
+void ProcessMonitor::ReportIsolation() {
+  if (std::exchange(isolation_reported_, true)) return;
+  if (spawner_.isolation() != Isolation::kNone) return;
+  LogWarning(absl::StrCat(
+      "this host allows no PID namespaces (", spawner_.obstacle().message(),
+      "): a process that a device forks outlives it, and may go on using the guest's memory"));
 }
 
 void ProcessMonitor::ReadOutput(MonitoredProcess& process) {
@@ -160,7 +175,12 @@ void ProcessMonitor::ReadOutput(MonitoredProcess& process) {
 
 void ProcessMonitor::Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process) {
   const absl::StatusOr<ExitInfo> exit = process->process_.Wait(absl::ZeroDuration());
-  if (absl::IsDeadlineExceeded(exit.status())) return;
+  if (absl::IsDeadlineExceeded(exit.status())) {
+    // Its pidfd stays readable: out of the epoll set, lest this thread spins.
+    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process->process_.fd(), nullptr);
+    held_.insert(id);
+    return;
+  }
   // Somebody else waited for our child: how it ended is not known.
   const ExitInfo info = exit.value_or(ExitInfo{.signalled = false, .code = -1});
   process->observer_->OnExit(info);

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -42,6 +43,7 @@ class ProcessObserver {
 class MonitoredProcess {
  public:
   pid_t pid() const { return process_.pid(); }
+  ProcessSpawner::Isolation isolation() const { return isolation_; }
   void Kill() const { process_.Signal(SIGKILL).IgnoreError(); }
   // Waits until the process is dead and its observer's last call has returned. Not for the
   // observer. Errors: DeadlineExceeded.
@@ -50,10 +52,15 @@ class MonitoredProcess {
  private:
   friend class ProcessMonitor;
 
-  MonitoredProcess(PidFd process, UniqueFd output, std::shared_ptr<ProcessObserver> observer)
-      : process_(std::move(process)), output_(std::move(output)), observer_(std::move(observer)) {}
+  MonitoredProcess(PidFd process, ProcessSpawner::Isolation isolation, UniqueFd output,
+                   std::shared_ptr<ProcessObserver> observer)
+      : process_(std::move(process)),
+        isolation_(isolation),
+        output_(std::move(output)),
+        observer_(std::move(observer)) {}
 
   const PidFd process_;
+  const ProcessSpawner::Isolation isolation_;
   // The monitor's thread only.
   UniqueFd output_;
   std::shared_ptr<ProcessObserver> observer_;
@@ -67,13 +74,17 @@ class MonitoredProcess {
 // Thread-safe.
 class ProcessMonitor {
  public:
-  // Errors: as epoll_create1(2), eventfd(2).
-  static absl::StatusOr<std::unique_ptr<ProcessMonitor>> Create();
+  using Isolation = ProcessSpawner::Isolation;
+
+  // Processes are isolated as well as the host allows, but no better than `best`. Errors: as
+  // epoll_create1(2), eventfd(2).
+  static absl::StatusOr<std::unique_ptr<ProcessMonitor>> Create(
+      Isolation best = Isolation::kPidNamespace);
   // Kills what still runs, and waits for it, for two seconds at most.
   ~ProcessMonitor();
 
   // Starts a process. `output` is the read end of the pipe that it writes to; non-blocking.
-  // Errors: as SpawnProcess(); then the observer is never called.
+  // Errors: as ProcessSpawner::Spawn(); then the observer is never called.
   absl::StatusOr<std::shared_ptr<MonitoredProcess>> Start(
       const ProcessSpec& spec, UniqueFd output, std::shared_ptr<ProcessObserver> observer);
 
@@ -85,10 +96,12 @@ class ProcessMonitor {
     std::optional<absl::StatusOr<std::shared_ptr<MonitoredProcess>>> result;
   };
 
-  ProcessMonitor(UniqueFd epoll, EventFd wake_up)
-      : epoll_(std::move(epoll)), wake_up_(std::move(wake_up)) {}
+  ProcessMonitor(UniqueFd epoll, EventFd wake_up, Isolation best)
+      : epoll_(std::move(epoll)), wake_up_(std::move(wake_up)), spawner_(best) {}
 
   void Run();
+  // Waits until something happens, for `limit_ms` at most (-1: no limit), and sees to it.
+  void HandleEvents(int limit_ms);
   void HandleEvent(uint64_t key);
   // Kills everything and waits for it until the deadline.
   void EndAll();
@@ -96,6 +109,7 @@ class ProcessMonitor {
   absl::StatusOr<std::shared_ptr<MonitoredProcess>> StartHere(StartRequest& request);
   void ReadOutput(MonitoredProcess& process);
   void Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process);
+  void ReportIsolation();
 
   const UniqueFd epoll_;
   const EventFd wake_up_;
@@ -103,6 +117,9 @@ class ProcessMonitor {
   // The monitor's thread only. An id is never used again, so a stale event finds nothing.
   std::map<uint64_t, std::shared_ptr<MonitoredProcess>> processes_;
   uint64_t next_id_ = 1;
+  std::set<uint64_t> held_;  // dead, but a process that traces them has to let go of them first
+  ProcessSpawner spawner_;
+  bool isolation_reported_ = false;
 
   absl::Mutex mutex_;
   std::deque<StartRequest*> start_requests_ ABSL_GUARDED_BY(mutex_);

@@ -3,14 +3,18 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/unique_fd.h"
@@ -21,6 +25,8 @@ namespace bulkhead::vmm {
 namespace {
 
 using ::testing::HasSubstr;
+
+using Isolation = ProcessMonitor::Isolation;
 
 constexpr absl::Duration kLong = absl::Seconds(30);  // never passes in a test that works
 
@@ -120,21 +126,137 @@ TEST_F(ProcessMonitorTest, AllOutputIsSeenAlthoughTheProcessIsDead) {
 }
 
 TEST_F(ProcessMonitorTest, AGrandchildThatKeepsThePipeOpenKeepsNobody) {
+  monitor_ = *ProcessMonitor::Create(Isolation::kNone);  // else it would die as well
   auto process = RunScript("sleep 5 & exit 0");
   ASSERT_TRUE(process.ok()) << process.status();
   EXPECT_TRUE((*process)->WaitForExit(absl::Seconds(4)).ok());
 }
 
+TEST_F(ProcessMonitorTest, ADeadProcessThatADebuggerHoldsKeepsNobodyAndIsReapedAfterwards) {
+  auto process = RunScript("echo up; exec sleep 1000");
+  ASSERT_TRUE(process.ok()) << process.status();
+  ASSERT_TRUE(recorder_->WaitForOutput());
+  const pid_t pid = (*process)->pid();
+  int attached[2];
+  ASSERT_EQ(pipe2(attached, O_CLOEXEC), 0);
+  const pid_t debugger = fork();
+  if (debugger == 0) {
+    const char result = ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) == 0 ? 'y' : 'n';
+    if (write(attached[1], &result, 1) != 1) _exit(1);
+    while (true) pause();  // waits for nothing that it traces
+  }
+  char result = 0;
+  ASSERT_EQ(read(attached[0], &result, 1), 1);
+  ASSERT_EQ(result, 'y') << "ptrace is not permitted here";
+  (*process)->Kill();
+  EXPECT_TRUE(absl::IsDeadlineExceeded((*process)->WaitForExit(absl::Milliseconds(300)).status()));
+  // The monitor's thread is free for others.
+  recorder_ = std::make_shared<Recorder>();
+  auto other = RunScript("exit 3");
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_TRUE((*other)->WaitForExit(kLong).ok());
+
+  kill(debugger, SIGKILL);
+  waitpid(debugger, nullptr, 0);
+  const auto exit = (*process)->WaitForExit(kLong);
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->ToString(), "killed by signal 9 (Killed)");
+  close(attached[0]);
+  close(attached[1]);
+}
+
+// --- What dies with a process
+
+// The only child of `parent`; 0: there is none.
+pid_t ChildOf(pid_t parent) {
+  std::ifstream children(absl::StrCat("/proc/", parent, "/task/", parent, "/children"));
+  pid_t child = 0;
+  children >> child;
+  return child;
+}
+
+bool IsAlive(pid_t pid) {
+  std::ifstream stat(absl::StrCat("/proc/", pid, "/stat"));
+  std::string line;
+  return std::getline(stat, line) && line[line.rfind(')') + 2] != 'Z';
+}
+
+class IsolationTest : public ProcessMonitorTest, public testing::WithParamInterface<Isolation> {};
+
+TEST_P(IsolationTest, WhatAProcessHasForkedIsDeadWhenItsDeathIsReported) {
+  monitor_ = *ProcessMonitor::Create(GetParam());
+  auto process = RunScript("setsid sleep 1000 & echo $$; wait");
+  ASSERT_TRUE(process.ok()) << process.status();
+  ASSERT_TRUE(recorder_->WaitForOutput());
+  EXPECT_EQ((*process)->isolation(), GetParam());
+  EXPECT_EQ(recorder_->output(), "1\n") << "it is not init";
+  const pid_t forked = ChildOf((*process)->pid());
+  ASSERT_GT(forked, 0);
+  (*process)->Kill();
+  ASSERT_TRUE((*process)->WaitForExit(kLong).ok());
+  EXPECT_FALSE(IsAlive(forked));
+}
+
+TEST_P(IsolationTest, AProcessKeepsItsUserAndGroup) {
+  monitor_ = *ProcessMonitor::Create(GetParam());
+  auto process = RunScript("echo $(id -u) $(id -g)");
+  ASSERT_TRUE(process.ok()) << process.status();
+  ASSERT_TRUE((*process)->WaitForExit(kLong).ok());
+  EXPECT_EQ(recorder_->output(), absl::StrCat(geteuid(), " ", getegid(), "\n"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Isolations, IsolationTest,
+                         testing::Values(Isolation::kPidNamespace,
+                                         Isolation::kUserAndPidNamespace));
+
+// What an ordinary user gets. In a process of its own, which gives up root.
+TEST_F(ProcessMonitorTest, AnOrdinaryUserGetsAPidNamespaceToo) {
+  ASSERT_EQ(geteuid(), 0u) << "run as root: this test becomes an ordinary user";
+  const pid_t user = fork();
+  if (user == 0) {
+    if (setgid(65534) != 0 || setuid(65534) != 0) _exit(10);
+    prctl(PR_SET_DUMPABLE, 1);  // as of a process that never was root
+    auto monitor = *ProcessMonitor::Create();
+    const UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
+    int output[2];
+    if (pipe2(output, O_CLOEXEC | O_NONBLOCK) != 0) _exit(11);
+    auto process = monitor->Start({.binary = "/bin/sh",
+                                   .args = {"-c", "test $$ = 1 && test $(id -u) = 65534"},
+                                   .environment = {"PATH=/bin:/usr/bin"},
+                                   .descriptors = {null.get(), null.get(), null.get()}},
+                                  UniqueFd(output[0]), std::make_shared<Recorder>());
+    if (!process.ok()) _exit(12);
+    if ((*process)->isolation() != Isolation::kUserAndPidNamespace) _exit(13);
+    const auto exit = (*process)->WaitForExit(kLong);
+    _exit(exit.ok() && !exit->signalled ? exit->code : 14);
+  }
+  int status = 0;
+  waitpid(user, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+// core(5): 1 also keeps a core_pattern that is a pipe from being run.
+TEST_F(ProcessMonitorTest, AProcessLeavesNoCoreFile) {
+  auto process = RunScript("grep 'Max core' /proc/self/limits");
+  ASSERT_TRUE(process.ok()) << process.status();
+  ASSERT_TRUE((*process)->WaitForExit(kLong).ok());
+  EXPECT_THAT(recorder_->output(), testing::ContainsRegex("size +1 +1 +bytes"));
+}
+
 TEST_F(ProcessMonitorTest, AProcessHasTheGivenDescriptorsAndEnvironmentOnly) {
-  const UniqueFd leak(open("/dev/zero", O_RDONLY));  // not close-on-exec
+  const UniqueFd zero(open("/dev/zero", O_RDONLY | O_CLOEXEC));
+  const UniqueFd leak(fcntl(zero.get(), F_DUPFD, 50));  // not close-on-exec
   auto process = Run({.binary = "/bin/sh",
-                      .args = {"-c", "echo $BULKHEAD_TEST; env | wc -l; ls /proc/$$/fd"},
+                      .args = {"-c", "echo $BULKHEAD_TEST; env | wc -l; echo /proc/self/fd/*"},
                       .environment = {"BULKHEAD_TEST=yes", "PATH=/bin:/usr/bin"},
                       .descriptors = {}});
   ASSERT_TRUE(process.ok()) << process.status();
   ASSERT_TRUE((*process)->WaitForExit(kLong).ok());
-  // PWD and _ are the shell's own. 10 is the shell's copy of its script, if it makes one.
-  EXPECT_THAT(recorder_->output(), testing::MatchesRegex("yes\n[0-9]+\n0\n1\n2\n(10\n)?"));
+  // PWD and _ are the shell's own; 3 is the folder that it reads.
+  EXPECT_THAT(recorder_->output(),
+              testing::MatchesRegex("yes\n[0-9]+\n/proc/self/fd/0 /proc/self/fd/1 "
+                                    "/proc/self/fd/2 /proc/self/fd/3\n"));
 }
 
 TEST_F(ProcessMonitorTest, AProcessStartsWithNoSignalBlockedOrIgnored) {
@@ -145,7 +267,7 @@ TEST_F(ProcessMonitorTest, AProcessStartsWithNoSignalBlockedOrIgnored) {
   pthread_sigmask(SIG_BLOCK, &block, nullptr);
   auto process = RunScript(
       "while read name value; do case $name in SigBlk:|SigIgn:) echo $value;; "
-      "esac; done < /proc/$$/status");
+      "esac; done < /proc/self/status");
   pthread_sigmask(SIG_UNBLOCK, &block, nullptr);
   signal(SIGUSR1, SIG_DFL);
   ASSERT_TRUE(process.ok()) << process.status();

@@ -5,6 +5,7 @@
 #include <linux/close_range.h>
 #include <sched.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -14,9 +15,11 @@
 
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
 #include "base/original_limits.h"
+#include "base/status_macros.h"
 #include "base/unique_fd.h"
 
 // For code that runs in the new process while it shares the memory of this one: a sanitizer
@@ -41,11 +44,16 @@ struct Launch {
   size_t descriptor_count = 0;
   char* const* argv = nullptr;
   char* const* envp = nullptr;
+  // This process, as /proc numbers it; 0: not known.
   pid_t parent = 0;
   const OriginalLimits* limits = nullptr;
+  // Lines for /proc/self/uid_map and gid_map. Null: no user namespace.
+  const char* uid_map = nullptr;
+  const char* gid_map = nullptr;
   // Answers.
   const char* failed_call = nullptr;
   int error = 0;
+  bool isolated = false;  // the namespaces are set up; a failure is a later step's
 };
 
 // Raw system calls only: a sanitizer's interceptors would take this process for the other one.
@@ -90,9 +98,58 @@ BULKHEAD_NOT_SANITIZED bool RestoreLimits(Launch& launch) {
              syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &limits.open_files, nullptr));
 }
 
+BULKHEAD_NOT_SANITIZED bool WriteFile(Launch& launch, const char* path, const char* text) {
+  const int64_t fd = syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC);
+  if (!Try(launch, path, fd)) return false;
+  size_t size = 0;
+  while (text[size] != '\0') ++size;
+  const bool written = Try(launch, path, syscall(SYS_write, fd, text, size));
+  syscall(SYS_close, fd);
+  return written;
+}
+
+// The process keeps its user and group: what it may do with files does not change.
+BULKHEAD_NOT_SANITIZED bool MapUser(Launch& launch) {
+  return launch.uid_map == nullptr || (WriteFile(launch, "/proc/self/setgroups", "deny") &&
+                                       WriteFile(launch, "/proc/self/gid_map", launch.gid_map) &&
+                                       WriteFile(launch, "/proc/self/uid_map", launch.uid_map));
+}
+
+// The parent's id by /proc/self/stat: getppid() gives 0 in a PID namespace that the parent is not
+// in. 0: not known.
+BULKHEAD_NOT_SANITIZED pid_t ParentByProc() {
+  const int64_t fd = syscall(SYS_openat, AT_FDCWD, "/proc/self/stat", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return 0;
+  char text[128];
+  const int64_t size = syscall(SYS_read, fd, text, sizeof(text));
+  syscall(SYS_close, fd);
+  // "123 (name) S 122 ...": the name may have parentheses, what follows it has none.
+  int64_t i = size;
+  while (i > 0 && text[i - 1] != ')') --i;
+  pid_t parent = 0;
+  for (i += 3; i < size && text[i] >= '0' && text[i] <= '9'; ++i) {
+    parent = parent * 10 + (text[i] - '0');
+  }
+  return parent;
+}
+
+BULKHEAD_NOT_SANITIZED void ForbidCoreDumps() {
+  // A core file would hold guest memory, and the process is not dead before it is written. A limit
+  // of 1 byte also keeps a core_pattern that is a pipe from being run (core(5)), 0 does not. Fails
+  // if the hard limit is 0 already, which is as well as it can be then.
+  const rlimit64 limit = {.rlim_cur = 1, .rlim_max = 1};
+  syscall(SYS_prlimit64, 0, RLIMIT_CORE, &limit, nullptr);
+}
+
 BULKHEAD_NOT_SANITIZED bool Prepare(Launch& launch) {
+  if (!MapUser(launch)) return false;
+  launch.isolated = true;
   if (!Try(launch, "prctl", syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))) return false;
-  if (syscall(SYS_getppid) != launch.parent) return false;  // it died before the line above
+  if (launch.parent != 0) {
+    const pid_t parent = ParentByProc();
+    if (parent != 0 && parent != launch.parent) return false;  // it died before the prctl above
+  }
+  ForbidCoreDumps();
   if (!Try(launch, "setsid", syscall(SYS_setsid))) return false;
   if (!RestoreLimits(launch)) return false;
   for (size_t i = 0; i < launch.descriptor_count; ++i) {
@@ -131,33 +188,73 @@ std::vector<char*> Pointers(const std::vector<std::string>& strings) {
   return pointers;
 }
 
+// The id of this process in the PID namespace that /proc shows; 0: there is no /proc.
+pid_t OwnPidInProc() {
+  char text[32];
+  const ssize_t size = readlink("/proc/self", text, sizeof(text));
+  pid_t pid = 0;
+  if (size <= 0 || !absl::SimpleAtoi(absl::string_view(text, static_cast<size_t>(size)), &pid)) {
+    return 0;
+  }
+  return pid;
+}
+
+// Does the host forbid a namespace, rather than lack something for a while? ENOSPC, EUSERS: the
+// sysctls user.max_*_namespaces are 0, or used up.
+bool IsForbidden(int error) {
+  return error == EPERM || error == EACCES || error == EINVAL || error == ENOSYS ||
+         error == ENOSPC || error == EUSERS || error == ENOENT || error == EROFS;
+}
+
 }  // namespace
 
-absl::StatusOr<PidFd> SpawnProcess(const ProcessSpec& spec) {
+absl::StatusOr<PidFd> ProcessSpawner::Spawn(const ProcessSpec& spec) {
+  while (true) {
+    bool forbidden = false;
+    absl::StatusOr<PidFd> process = SpawnInside(spec, forbidden);
+    const bool try_next = !process.ok() && forbidden && !settled_;
+    if (!try_next || isolation_ == Isolation::kNone) {
+      settled_ = settled_ || process.ok();
+      return process;
+    }
+    obstacle_ = process.status();
+    isolation_ =
+        isolation_ == Isolation::kPidNamespace ? Isolation::kUserAndPidNamespace : Isolation::kNone;
+  }
+}
+
+absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, bool& forbidden) const {
   const size_t count = spec.descriptors.size();
   const UniqueFd opened(open(spec.binary.c_str(), O_PATH | O_CLOEXEC));
   if (!opened.ok()) return ErrnoToStatus(errno, absl::StrCat("open ", spec.binary));
-  absl::StatusOr<UniqueFd> binary = CopyAbove(opened.get(), count);
-  if (!binary.ok()) return binary.status();
+  ASSIGN_OR_RETURN(const UniqueFd binary, CopyAbove(opened.get(), count));
   std::vector<UniqueFd> copies;
   std::vector<int> descriptors;
   for (const int fd : spec.descriptors) {
-    absl::StatusOr<UniqueFd> copy = CopyAbove(fd, count);
-    if (!copy.ok()) return copy.status();
-    descriptors.push_back(copy->get());
-    copies.push_back(*std::move(copy));
+    ASSIGN_OR_RETURN(UniqueFd copy, CopyAbove(fd, count));
+    descriptors.push_back(copy.get());
+    copies.push_back(std::move(copy));
   }
   std::vector<std::string> arguments = {spec.binary};
   arguments.insert(arguments.end(), spec.args.begin(), spec.args.end());
   const std::vector<char*> argv = Pointers(arguments);
   const std::vector<char*> envp = Pointers(spec.environment);
-  Launch launch = {.binary = binary->get(),
+  const std::string uid_map = absl::StrCat(geteuid(), " ", geteuid(), " 1");
+  const std::string gid_map = absl::StrCat(getegid(), " ", getegid(), " 1");
+  Launch launch = {.binary = binary.get(),
                    .descriptors = descriptors.data(),
                    .descriptor_count = count,
                    .argv = argv.data(),
                    .envp = envp.data(),
-                   .parent = getpid(),
+                   .parent = OwnPidInProc(),
                    .limits = &GetOriginalLimits()};
+  int flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
+  if (isolation_ != Isolation::kNone) flags |= CLONE_NEWPID;
+  if (isolation_ == Isolation::kUserAndPidNamespace) {
+    flags |= CLONE_NEWUSER;
+    launch.uid_map = uid_map.c_str();
+    launch.gid_map = gid_map.c_str();
+  }
 
   void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
@@ -169,15 +266,19 @@ absl::StatusOr<PidFd> SpawnProcess(const ProcessSpec& spec) {
   pthread_sigmask(SIG_SETMASK, &all, &before);
   int pid_fd = -1;
   // CLONE_VFORK: this thread goes on when the new program runs or the process has ended.
-  const pid_t pid = __clone(RunChild, static_cast<char*>(stack) + kStackBytes,
-                            CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &launch, &pid_fd);
+  const pid_t pid =
+      __clone(RunChild, static_cast<char*>(stack) + kStackBytes, flags, &launch, &pid_fd);
   const int clone_error = errno;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   munmap(stack, kStackBytes);
-  if (pid < 0) return ErrnoToStatus(clone_error, "clone");
+  if (pid < 0) {
+    forbidden = IsForbidden(clone_error);
+    return ErrnoToStatus(clone_error, "clone");
+  }
   PidFd process(UniqueFd(pid_fd), pid);
   if (launch.failed_call != nullptr) {
     process.Wait(absl::Seconds(1)).status().IgnoreError();  // it has ended: no zombie stays
+    forbidden = !launch.isolated && IsForbidden(launch.error);
     return ErrnoToStatus(launch.error, absl::StrCat(launch.failed_call, " of ", spec.binary));
   }
   return process;

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/pid_fd.h"
 
@@ -18,14 +19,45 @@ struct ProcessSpec {
   std::vector<int> descriptors;
 };
 
-// Starts a process without copying this one's page tables: the vmm is large and has many
-// threads. The process begins in a session of its own (the terminal's signals are for the vmm
-// alone), with no signal blocked or ignored, and is killed when the *thread* that called this
-// ends: call it from one that lives as long as the vmm wants its devices to.
+// Starts processes, without copying this one's page tables: the vmm is large and has many threads.
 //
-// Thread-safe. Blocks until the new program runs. Errors: as open(2) and execve(2), naming the
-// binary.
-absl::StatusOr<PidFd> SpawnProcess(const ProcessSpec& spec);
+// A process begins in a session of its own (the terminal's signals are for the vmm alone), with no
+// signal blocked or ignored, and leaves no core file. It is init (pid 1) of a PID namespace of its
+// own: when it dies, the kernel kills whatever it has forked, before its pidfd says that it is
+// dead. As init it is spared signals that it has no handler for, but for SIGKILL, SIGSTOP, and
+// faults of its own. It is killed when the *thread* that started it ends, unless it renounces that
+// by prctl(2): start processes on a thread that lives as long as they shall.
+//
+// Thread-compatible.
+class ProcessSpawner {
+ public:
+  // How a process is kept together with what it forks, best first.
+  enum class Isolation {
+    kPidNamespace,         // takes CAP_SYS_ADMIN
+    kUserAndPidNamespace,  // for an ordinary user; the process keeps its user and group
+    kNone,                 // what it has forked outlives it
+  };
+
+  // Tries no better isolation than `best`.
+  explicit ProcessSpawner(Isolation best = Isolation::kPidNamespace) : isolation_(best) {}
+
+  // Blocks until the new program runs. The first process that starts settles the isolation for all:
+  // the best that this host allows. Errors: as open(2), clone(2) and execve(2), naming the binary.
+  absl::StatusOr<PidFd> Spawn(const ProcessSpec& spec);
+
+  // Once a process was started.
+  Isolation isolation() const { return isolation_; }
+  // Why it is no better; OK: it is the best.
+  const absl::Status& obstacle() const { return obstacle_; }
+
+ private:
+  // `forbidden`: the error means that this host does not allow the isolation.
+  absl::StatusOr<PidFd> SpawnInside(const ProcessSpec& spec, bool& forbidden) const;
+
+  Isolation isolation_;
+  bool settled_ = false;
+  absl::Status obstacle_;
+};
 
 }  // namespace bulkhead::vmm
 

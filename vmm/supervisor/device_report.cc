@@ -57,6 +57,18 @@ absl::string_view Name(RestartSpec::Policy policy) {
   return "";
 }
 
+absl::string_view Name(ProcessMonitor::Isolation isolation) {
+  switch (isolation) {
+    case ProcessMonitor::Isolation::kPidNamespace:
+      return "pid-namespace";
+    case ProcessMonitor::Isolation::kUserAndPidNamespace:
+      return "user-and-pid-namespace";
+    case ProcessMonitor::Isolation::kNone:
+      return "none";
+  }
+  return "";
+}
+
 std::string Describe(const ResourceSpec& resource) {
   std::string what = resource.is_console ? "console" : "made by the vmm";
   if (resource.file != nullptr) what = Printable(resource.file->path(), PATH_MAX);
@@ -162,8 +174,10 @@ void DeviceReport::Lost(absl::string_view cause) {
   }
 }
 
-void DeviceReport::Serves(pid_t pid, uint64_t generation, const std::string& binary) {
+void DeviceReport::Serves(pid_t pid, uint64_t generation, const std::string& binary,
+                          ProcessMonitor::Isolation isolation) {
   absl::MutexLock lock(&mutex_);
+  device_.set_isolation(std::string(Name(isolation)));
   device_.set_pid(pid);
   device_.set_generation(generation);
   device_.set_binary(binary);

@@ -15,6 +15,7 @@
 #include "vmm/config/vm_spec.h"
 #include "vmm/remote_device/device_description.h"
 #include "vmm/remote_device/device_process.h"
+#include "vmm/remote_device/process_monitor.h"
 #include "vmm/supervisor/event_log.h"
 
 namespace bulkhead::vmm {
@@ -42,7 +43,8 @@ class DeviceReport {
   // A process is lost or taken away: `cause` is the first half of an entry in recent_restarts.
   void Lost(absl::string_view cause);
   // A process serves.
-  void Serves(pid_t pid, uint64_t generation, const std::string& binary);
+  void Serves(pid_t pid, uint64_t generation, const std::string& binary,
+              ProcessMonitor::Isolation isolation);
   // One serves again, `downtime` after the last one was lost: the second half.
   void Recovered(absl::Duration downtime);
   // `expected`: it was told to. Else the operator hears of it.

@@ -117,7 +117,7 @@ absl::Status SupervisorThread::AttachProcess(Candidate candidate, Urgency least)
 void SupervisorThread::BeginServing() {
   const absl::Time now = SteadyNow();
   process_->PassOnOutput();
-  report_.Serves(process_->pid(), generation_, binary_);
+  report_.Serves(process_->pid(), generation_, binary_, process_->isolation());
   if (state_ != v1::Device::STARTING) report_.Recovered(now - away_since_);
   served_since_ = now;
   next_try_ = absl::InfiniteFuture();
