@@ -10,6 +10,7 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
@@ -24,6 +25,7 @@
 #include "vmm/control/control_server.h"
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/named_socket.h"
+#include "vmm/machine/end_watchdog.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/raw_terminal.h"
 #include "vmm/remote_device/control_client.h"
@@ -101,8 +103,23 @@ int Run(int argc, char** argv) {
   absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Create(*std::move(spec));
   if (!machine.ok()) return Report(machine.status());
 
+  // From here on the machine hears the signals, and the watchdog hears them if the machine does
+  // not.
+  const absl::StatusOr<EndWatchdog*> watchdog = EndWatchdog::Start(
+      {.exit_request_fd = signals.get(), .exit_request_code = ExitCode(EndReason::kStopped)});
+  if (!watchdog.ok()) return Report(watchdog.status());
+  (*machine)->SetEndWatchdog(**watchdog);
+  std::vector<EndWatchdog::LastAct> last_acts;
+  last_acts.push_back((*watchdog)->AddLastAct([&machine] { (*machine)->KillDevices(); }));
+  if (socket->has_value()) {
+    last_acts.push_back((*watchdog)->AddLastAct((*socket)->FileRemover()));
+  }
   std::optional<RawTerminal> terminal;
-  if (uses_terminal) terminal.emplace();
+  std::optional<EndWatchdog::LastAct> restore_terminal;
+  if (uses_terminal) {
+    terminal.emplace();
+    restore_terminal.emplace((*watchdog)->AddLastAct([t = &*terminal] { t->RestoreNow(); }));
+  }
   if (const absl::Status status = (*machine)->Start(); !status.ok()) return Report(status);
   LogDebug(absl::StrCat("the guest runs, ", absl::FormatDuration(SteadyNow() - started),
                         " after the start"));
@@ -117,7 +134,8 @@ int Run(int argc, char** argv) {
   ReleaseStartupPages();
   const VmEnd end = (*machine)->Run(
       {.fd = signals.get(), .take = [&signals] { return TakeSignal(signals.get()); }});
-  terminal.reset();
+  terminal.reset();  // waits for output, which nobody may read
+  restore_terminal.reset();
   control.reset();
   const std::string text = absl::StrCat("the VM ended: ", Name(end.reason),
                                         end.message.empty() ? "" : ": ", end.message);

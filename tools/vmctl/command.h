@@ -38,6 +38,7 @@ struct Invocation {
   bool verbose = false;
   bool follow = false;
   bool wait = false;
+  bool no_wait = false;
   bool discard_state = false;
   std::string vm;      // empty: the only one
   std::string socket;  // empty: by name

@@ -82,6 +82,9 @@ absl::Status Apply(const Command* command, Flag flag, const std::string& value,
     case kWaitFlag:
       invocation.wait = true;
       break;
+    case kNoWaitFlag:
+      invocation.no_wait = true;
+      break;
     case kEscapeFlag:
       return SetEscape(command, value, invocation);
   }

@@ -146,14 +146,17 @@ Example
 vmm has ended, so that the VM can be started again; exit code 5 if --timeout passes first.
 
 Example
-  vmctl shutdown --wait --timeout 2m || vmctl stop --wait
+  vmctl shutdown --wait --timeout 2m || vmctl stop
 )",
      RunShutdown},
-    {"stop", "end the VM at once, as pulling the plug", kVmFlags | kWaitFlag, Argument::kNone,
-     kLong, R"(With --wait this returns once the vmm has ended.
+    {"stop", "end the VM at once, as pulling the plug", kVmFlags | kWaitFlag | kNoWaitFlag,
+     Argument::kNone, kLong,
+     R"(Returns once the vmm has ended, so that the VM can be started again: within five seconds, whatever
+its devices do. Exit code 5 if --timeout passes first. --wait is the default; with --no-wait this
+returns at once.
 
 Example
-  vmctl stop --wait
+  vmctl stop
 )",
      RunStop},
     {"completion", "a completion script for bash", kHelpFlag, Argument::kShell, absl::Seconds(1),

@@ -33,10 +33,12 @@ bool AwaitEnd(const PidFd& process, absl::Time deadline) {
 }
 
 ExitCode NotInTime(const Invocation& invocation, const std::string& vm) {
+  const bool asks_guest = invocation.command->run == RunShutdown;
   return Fail(kTimedOut,
               absl::StrCat(vm, " has not ended within ", absl::FormatDuration(invocation.timeout),
-                           "; the guest may not listen to its power button, `vmctl stop` ends it ",
-                           "at once"));
+                           asks_guest ? "; the guest may not listen to its power button, "
+                                        "`vmctl stop` ends it at once"
+                                      : "; it may still do so"));
 }
 
 // Makes the call and follows the VM until its process is gone: only then are its disks and its
@@ -83,7 +85,7 @@ ExitCode RunStop(const Invocation& invocation) {
   ExitCode code = kOk;
   const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
   if (client == nullptr) return code;
-  if (invocation.wait) return CallAndWait(invocation, *client, &VmClient::Stop);
+  if (!invocation.no_wait) return CallAndWait(invocation, *client, &VmClient::Stop);
   const absl::Status status = client->Stop();
   // It may have ended faster than it answers.
   if (!status.ok() && !absl::IsUnavailable(status)) return FailedCall(status);

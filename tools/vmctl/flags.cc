@@ -10,6 +10,7 @@ constexpr FlagInfo kFlags[] = {
     {kBinaryFlag, "binary", 0, "PATH", "run this binary from now on: an upgrade"},
     {kDiscardStateFlag, "discard-state", 0, "", "start as after power-on"},
     {kWaitFlag, "wait", 0, "", "return once the vmm has ended"},
+    {kNoWaitFlag, "no-wait", 0, "", "return once the vmm has been told"},
     {kEscapeFlag, "escape", 0, "^X|none", "the key that leaves (default: ^])"},
     {kVmFlag, "vm", 0, "NAME", "the VM (default: the only one that runs)"},
     {kSocketFlag, "socket", 0, "PATH", "the VM behind this control socket"},

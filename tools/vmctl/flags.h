@@ -22,6 +22,7 @@ enum Flag : uint32_t {
   kVerboseFlag = 1 << 16,
   kWaitFlag = 1 << 17,
   kEscapeFlag = 1 << 18,
+  kNoWaitFlag = 1 << 19,
 };
 
 // What every command that talks to one VM takes.

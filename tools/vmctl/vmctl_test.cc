@@ -211,7 +211,7 @@ TEST_F(VmctlTest, CommandsCallWhatTheyAreNamedAfter) {
       {{"pause"}, "Pause {}", "VM \"web\" is paused\n"},
       {{"resume"}, "Resume {}", "VM \"web\" runs again\n"},
       {{"shutdown"}, "Shutdown {}", "pressed the power button of VM \"web\"\n"},
-      {{"stop"}, "Stop {}", "VM \"web\" ends\n"},
+      {{"stop", "--no-wait"}, "Stop {}", "VM \"web\" ends\n"},
       {{"device", "stop", "disk0"},
        "StopDevice {name: \"disk0\"}",
        "disk0 is RUNNING: pid 4720, generation 2\n"},
@@ -437,10 +437,22 @@ TEST_F(VmctlTest, AVmmThatSaysThatItEndsStillHasToEnd) {
   // It never will: its streams go on, and so does its process.
   Tell(*vm, kEndingEvent);
   // The call itself has to fit into the time.
-  ExpectError({"stop", "--wait", "--timeout", "5s"}, 5,
+  ExpectError({"stop", "--timeout", "5s"}, 5,
+              "VM \"web\" has not ended within 5s; it may still do so");
+  vm->WaitForOutput("call Stop {}\n");
+  ExpectError({"shutdown", "--wait", "--timeout", "5s"}, 5,
               "VM \"web\" has not ended within 5s; the guest may not listen to its power button, "
               "`vmctl stop` ends it at once");
+}
+
+TEST_F(VmctlTest, StoppingReturnsOnceTheVmmIsGone) {
+  const std::unique_ptr<ChildProcess> vm = StartVm();
+  const std::unique_ptr<ChildProcess> vmctl = StartVmctl({"stop"});
   vm->WaitForOutput("call Stop {}\n");
+  Tell(*vm, kEndingEvent);
+  End(*vm);
+  EXPECT_EQ(vmctl->WaitForEnd(), "exit code 0");
+  EXPECT_EQ(vmctl->output(), "VM \"web\" has ended: the guest powered off\n");
 }
 
 TEST_F(VmctlTest, WaitingForWhatTheVmRefusesDoesNotWait) {

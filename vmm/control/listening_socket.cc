@@ -108,10 +108,15 @@ absl::StatusOr<ListeningSocket> ListeningSocket::Open(const std::string& path) {
 }
 
 ListeningSocket::~ListeningSocket() {
-  if (!fd_.ok()) return;
-  struct stat file;
-  if (lstat(path_.c_str(), &file) != 0) return;
-  if (file.st_dev == device_ && file.st_ino == inode_) unlink(path_.c_str());
+  if (fd_.ok()) FileRemover()();
+}
+
+std::function<void()> ListeningSocket::FileRemover() const {
+  return [path = path_, device = device_, inode = inode_] {
+    struct stat file;
+    if (lstat(path.c_str(), &file) != 0) return;
+    if (file.st_dev == device && file.st_ino == inode) unlink(path.c_str());
+  };
 }
 
 absl::StatusOr<UniqueFd> ListeningSocket::Accept() const {

@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -26,6 +27,8 @@ class ListeningSocket {
   ~ListeningSocket();
 
   int fd() const { return fd_.get(); }
+  // Removes the file, as the destructor does: for a process that leaves without destructors.
+  std::function<void()> FileRemover() const;
   // The next connection, non-blocking. Errors: Unavailable (there is none), as accept(2).
   absl::StatusOr<UniqueFd> Accept() const;
 

@@ -18,12 +18,14 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/boot/boot.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/console/consoles.h"
 #include "vmm/control/vm_operations.h"
 #include "vmm/kvm/kvm.h"
+#include "vmm/machine/end_watchdog.h"
 #include "vmm/machine/guest_platform.h"
 #include "vmm/machine/vm_state.h"
 #include "vmm/machine/work_queue.h"
@@ -35,6 +37,8 @@
 #include "vmm/vcpu/vm_end.h"
 
 namespace bulkhead::vmm {
+
+class DeviceResets;
 
 // One virtual machine, put together from a configuration: what lasts for as long as the vmm (RAM,
 // device processes, events), and the platform that the guest runs on, which a reboot replaces. Its
@@ -51,6 +55,12 @@ class Machine final : public VmOperations {
   static absl::StatusOr<std::unique_ptr<Machine>> Create(VmSpec spec);
   // Ends what still runs. Nobody may use the VmOperations any more.
   ~Machine() override;
+
+  // Sees to it that the VM's end takes no longer than it may. Before Start(); must outlive this.
+  void SetEndWatchdog(EndWatchdog& watchdog);
+
+  // Kills all device processes, of a VM that does not end: what is left is beyond use. Thread-safe.
+  void KillDevices() { monitor_->KillAll(); }
 
   // Lets the vCPUs run. Errors: as pthread_create(3).
   absl::Status Start();
@@ -97,10 +107,12 @@ class Machine final : public VmOperations {
   // Plugs the devices into `platform`, loads the guest, and makes it the current one.
   absl::Status PowerOn(std::unique_ptr<GuestPlatform> platform);
   // Waits until one of `fds` is readable or the VM is to end, or for no reason at all.
-  void Await(std::initializer_list<int> fds, const OutsideEnd& outside);
+  void Await(std::initializer_list<int> fds, const OutsideEnd& outside,
+             absl::Duration limit = absl::InfiniteDuration());
   // The guest has ended by itself.
   void FollowGuest(const VmEnd& end, const OutsideEnd& outside);
   absl::Status Reboot(absl::string_view reason, const OutsideEnd& outside);
+  void AwaitResets(DeviceResets& resets, const OutsideEnd& outside);
   VmEnd EndAll();
   // The VM is paused for as long as anybody wants it to be. `who` is a device, or empty for the
   // clients; `why` is for people.
@@ -117,7 +129,9 @@ class Machine final : public VmOperations {
   GuestPlatform* platform() const;
   bool ParkWhilePaused(Requester requester);
   // The first reason counts.
-  void RequestEnd(VmEnd end) { end_->Report(std::move(end)); }
+  void RequestEnd(VmEnd end);
+  // The devices that have not ended, and what they are at.
+  std::string UnendedDevices() const;
   void PauseForDevice(absl::string_view device);
   void ResumeForDevice(absl::string_view device);
   // Errors: NotFound.
@@ -127,6 +141,7 @@ class Machine final : public VmOperations {
   v1::Device Describe(DeviceSupervisor& device) const;
 
   const Settings settings_;
+  EndWatchdog* end_watchdog_ = nullptr;
   EventLog events_;
   VmState state_;
   // In this order, so that what is used outlives its users.

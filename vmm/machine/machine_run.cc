@@ -2,6 +2,7 @@
 #include <poll.h>
 
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "base/release_startup_pages.h"
+#include "base/running_time.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
 #include "vmm/machine/machine.h"
@@ -26,42 +28,69 @@ constexpr absl::Duration kPauseTimeout = absl::Seconds(5);
 // What a slow reader of the console is given at the end.
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(500);
 
+// A reboot that waits this long for its devices says so, and one that waits this long is given up.
+// A supervisor is done with a reset in less, whatever its device does.
+constexpr absl::Duration kSlowResets = absl::Seconds(2);
+constexpr absl::Duration kResetsLimit = absl::Seconds(30);
+
+}  // namespace
+
 // The resets of all devices, which are under way at the same time. Shared with those who carry them
 // out, because the VM may end before they have. Thread-safe.
 class DeviceResets {
  public:
-  DeviceResets(size_t count, EventFd all_done) : left_(count), all_done_(std::move(all_done)) {
-    if (count == 0) all_done_.Signal();
+  DeviceResets(std::set<std::string> devices, EventFd all_done)
+      : left_(std::move(devices)), all_done_(std::move(all_done)) {
+    if (left_.empty()) all_done_.Signal();
   }
 
-  void Done(absl::string_view device, const absl::Status& status) {
+  void Done(const std::string& device, const absl::Status& status) {
     absl::MutexLock lock(&mutex_);
     if (!status.ok() && failure_.ok()) {
       failure_ = absl::Status(
           status.code(), absl::StrCat("device '", device, "' is not reset: ", status.message()));
     }
-    if (--left_ == 0) all_done_.Signal();
+    left_.erase(device);
+    if (left_.empty()) all_done_.Signal();
+  }
+  // Those that are left have had their time.
+  void GiveUp(absl::Duration limit) {
+    absl::MutexLock lock(&mutex_);
+    if (left_.empty() || !failure_.ok()) return;
+    failure_ = absl::DeadlineExceededError(absl::StrCat("device '", absl::StrJoin(left_, "', '"),
+                                                        "' is not reset within ",
+                                                        absl::FormatDuration(limit)));
   }
 
   int fd() const { return all_done_.fd(); }  // readable once all are done
   bool all_done() const {
     absl::MutexLock lock(&mutex_);
-    return left_ == 0;
+    return left_.empty();
+  }
+  std::string left() const {
+    absl::MutexLock lock(&mutex_);
+    return absl::StrJoin(left_, "', '");
   }
   absl::Status status() const {
     absl::MutexLock lock(&mutex_);
-    if (left_ != 0) return absl::CancelledError("the VM is to end");
-    return failure_;
+    if (!failure_.ok() || left_.empty()) return failure_;
+    return absl::CancelledError("the VM is to end");
   }
 
  private:
   mutable absl::Mutex mutex_;
-  size_t left_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::string> left_ ABSL_GUARDED_BY(mutex_);
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   const EventFd all_done_;
 };
 
-}  // namespace
+void Machine::SetEndWatchdog(EndWatchdog& watchdog) { end_watchdog_ = &watchdog; }
+
+void Machine::RequestEnd(VmEnd end) {
+  end_->Report(std::move(end));
+  // Any thread's: the machine's own may be held up.
+  if (end_watchdog_ != nullptr) end_watchdog_->Begin(static_cast<int>(end_->end().reason));
+}
 
 absl::Status Machine::Start() {
   VcpuThreads& vcpus = platform()->vcpus();
@@ -88,12 +117,16 @@ VmEnd Machine::Run(const OutsideEnd& outside) {
   }
 }
 
-void Machine::Await(std::initializer_list<int> fds, const OutsideEnd& outside) {
+void Machine::Await(std::initializer_list<int> fds, const OutsideEnd& outside,
+                    absl::Duration limit) {
   std::vector<pollfd> polled = {{.fd = end_->fd(), .events = POLLIN, .revents = 0},
                                 {.fd = outside.fd, .events = POLLIN, .revents = 0}};
   for (const int fd : fds) polled.push_back({.fd = fd, .events = POLLIN, .revents = 0});
-  // No limit: the guest runs for as long as it likes. May end early (EINTR): whoever waits looks.
-  (void)poll(polled.data(), polled.size(), -1);
+  const timespec timeout = absl::ToTimespec(limit);
+  // Without a limit: the guest runs for as long as it likes. May end early (EINTR): its caller
+  // looks.
+  (void)ppoll(polled.data(), polled.size(), limit == absl::InfiniteDuration() ? nullptr : &timeout,
+              nullptr);
   if (std::optional<VmEnd> end = outside.take(); end.has_value()) RequestEnd(*std::move(end));
 }
 
@@ -117,7 +150,9 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   for (const auto& device : devices_) device->device().ResumeAccesses();
   // The devices are reset while this thread sets KVM up anew.
   ASSIGN_OR_RETURN(EventFd all_done, EventFd::Create());
-  const auto resets = std::make_shared<DeviceResets>(devices_.size(), std::move(all_done));
+  std::set<std::string> names;
+  for (const auto& device : devices_) names.insert(device->device().name());
+  const auto resets = std::make_shared<DeviceResets>(std::move(names), std::move(all_done));
   for (const auto& device : devices_) {
     device->ResetForReboot([resets, name = device->device().name()](const absl::Status& status) {
       resets->Done(name, status);
@@ -130,7 +165,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   }
   old.reset();
   ASSIGN_OR_RETURN(std::unique_ptr<GuestPlatform> platform, GuestPlatform::Create(*kvm_, ram_));
-  while (!resets->all_done() && !end_->reported()) Await({resets->fd()}, outside);
+  AwaitResets(*resets, outside);
   // A device that is not at rest might write into the new guest's memory: better no guest.
   RETURN_IF_ERROR(resets->status());
 
@@ -145,19 +180,52 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   return absl::OkStatus();
 }
 
+void Machine::AwaitResets(DeviceResets& resets, const OutsideEnd& outside) {
+  RunningTime time(absl::Seconds(1), SteadyNow());
+  bool said = false;
+  while (!resets.all_done() && !end_->reported()) {
+    const absl::Duration passed = time.Advance(SteadyNow());
+    if (passed >= kResetsLimit) return resets.GiveUp(kResetsLimit);
+    if (!said && passed >= kSlowResets) {
+      said = true;
+      LogWarning(absl::StrCat("the guest's reboot waits for device '", resets.left(), "'"));
+    }
+    Await({resets.fd()}, outside, time.step());
+  }
+}
+
+std::string Machine::UnendedDevices() const {
+  std::vector<std::string> left;
+  for (const auto& device : devices_) {
+    const absl::string_view step = device->step();
+    if (step.empty()) continue;
+    left.push_back(absl::StrCat("device '", device->device().name(), "' (", step, ")"));
+  }
+  return left.empty() ? "the vmm's own threads" : absl::StrJoin(left, ", ");
+}
+
 VmEnd Machine::EndAll() {
   const VmEnd end = end_ != nullptr && end_->reported()
                         ? end_->end()
                         : VmEnd{EndReason::kVmmError, "stopped before it ended"};
   if (std::exchange(all_ended_, true)) return end;
+  // If nobody has asked for the end, this object's owner does.
+  const auto step = [this](auto what) {
+    if (end_watchdog_ != nullptr) end_watchdog_->SetStep(what);
+  };
+  if (end_watchdog_ != nullptr) end_watchdog_->Begin(static_cast<int>(end.reason));
+  step("the vCPUs");
   state_.SetEnding(end.message.empty() ? Name(end.reason) : end.message);
   if (GuestPlatform* const current = platform(); current != nullptr) {
     const absl::Status stopped = current->vcpus().Stop(kVcpuStopTimeout);
     if (!stopped.ok()) LogError(stopped.message());
   }
+  step([this] { return UnendedDevices(); });
   for (const auto& device : devices_) device->Shutdown();
   for (const auto& device : devices_) device->AwaitShutdown();
+  step("the console's last output");
   consoles_.Drain(kLastOutputTimeout);
+  step("the threads of the vmm");  // nothing that is destroyed from here on
   if (work_ != nullptr) {
     work_->Close();
     work_->Run();

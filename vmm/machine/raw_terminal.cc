@@ -12,6 +12,10 @@ RawTerminal::RawTerminal() {
   active_ = tcsetattr(STDIN_FILENO, TCSANOW, &raw) == 0;
 }
 
+void RawTerminal::RestoreNow() const {
+  if (active_) tcsetattr(STDIN_FILENO, TCSANOW, &saved_);
+}
+
 RawTerminal::~RawTerminal() {
   // Drained: what the guest printed last still belongs to its mode.
   if (active_) tcsetattr(STDIN_FILENO, TCSADRAIN, &saved_);

@@ -16,6 +16,9 @@ class RawTerminal {
   RawTerminal(const RawTerminal&) = delete;
   RawTerminal& operator=(const RawTerminal&) = delete;
 
+  // Restores the mode without waiting for output: for a process that leaves without destructors.
+  void RestoreNow() const;
+
  private:
   bool active_ = false;
   termios saved_{};

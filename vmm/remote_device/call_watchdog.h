@@ -38,6 +38,9 @@ class CallWatchdog {
     // `socket` is borrowed, of a stream socket. The call is cut once `limit` and then `grace` have
     // passed. Time in which this process did not run is not part of `grace`.
     Guard(CallWatchdog& watchdog, int socket, absl::Duration limit, absl::Duration grace);
+    // Another thread is to end the call of `call`, which lives for as long as this: it has `grace`.
+    Guard(const Guard& call, absl::Duration grace)
+        : Guard(call.watchdog_, call.socket_, absl::ZeroDuration(), grace) {}
     ~Guard();
     Guard(const Guard&) = delete;
     Guard& operator=(const Guard&) = delete;

@@ -90,9 +90,12 @@ ControlCall::~ControlCall() = default;
 
 void ControlCall::Cancel() {
   cancelled_.store(true, std::memory_order_relaxed);
-  context_->context.TryCancel();  // before the call it is remembered, after it without effect
   absl::MutexLock lock(&context_->mutex);
-  if (context_->guard != nullptr) context_->guard->Hurry(std::min(grace_, kGrace));
+  if (context_->guard == nullptr) return;  // it will not begin, or has ended
+  // The process may keep this thread busy in gRPC just as the one that called.
+  const CallWatchdog::Guard guard(*context_->guard, kGrace);
+  context_->guard->Hurry(std::min(grace_, kGrace));
+  context_->context.TryCancel();
 }
 
 class ControlClient::Impl {
@@ -121,10 +124,10 @@ class ControlClient::Impl {
                              ControlCall& call) {
     if (cut()) return absl::UnavailableError("its control connection was cut");
     CallWatchdog::Guard guard(watchdog_, own_.get(), call.timeout_, call.grace_);
-    call.BeGuarded(&guard);
+    if (!call.Begin(guard)) return absl::CancelledError("cancelled before it began");
     Reply reply;
     const grpc::Status status = (stub_.get()->*method)(&call.context_->context, Request(), &reply);
-    call.BeGuarded(nullptr);
+    call.End();
     if (guard.cut()) {
       cut_.store(true, std::memory_order_relaxed);
       return absl::DeadlineExceededError("it kept its control connection from working");
@@ -141,10 +144,16 @@ class ControlClient::Impl {
   std::unique_ptr<v1::DeviceControl::Stub> stub_;
 };
 
-void ControlCall::BeGuarded(CallWatchdog::Guard* guard) {
+bool ControlCall::Begin(CallWatchdog::Guard& guard) {
   absl::MutexLock lock(&context_->mutex);
-  context_->guard = guard;
-  if (guard != nullptr && cancelled()) guard->Hurry(std::min(grace_, kGrace));
+  if (cancelled()) return false;
+  context_->guard = &guard;
+  return true;
+}
+
+void ControlCall::End() {
+  absl::MutexLock lock(&context_->mutex);
+  context_->guard = nullptr;
 }
 
 void ControlClient::IsolateConnections() {

@@ -25,6 +25,7 @@ class ControlCall {
   explicit ControlCall(absl::Duration timeout, absl::Duration grace = kGrace);
   ~ControlCall();
 
+  // Returns within kGrace and a moment.
   void Cancel();
   // A device may answer with any error: whether it was cancelled, only this tells.
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
@@ -33,8 +34,9 @@ class ControlCall {
   friend class ControlClient;
   class Context;  // keeps gRPC's headers out of here: they compile slowly
 
-  // The call begins, or ends (nullptr).
-  void BeGuarded(CallWatchdog::Guard* guard);
+  // False: it was cancelled, and does not begin.
+  bool Begin(CallWatchdog::Guard& guard);
+  void End();
 
   const absl::Duration timeout_;
   const absl::Duration grace_;

@@ -56,12 +56,16 @@ absl::StatusOr<std::unique_ptr<ProcessMonitor>> ProcessMonitor::Create(Isolation
 }
 
 ProcessMonitor::~ProcessMonitor() {
+  KillAll();
+  thread_.join();
+}
+
+void ProcessMonitor::KillAll() {
   {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
   }
   wake_up_.Signal();
-  thread_.join();
 }
 
 absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::Start(

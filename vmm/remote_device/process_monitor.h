@@ -88,6 +88,9 @@ class ProcessMonitor {
   absl::StatusOr<std::shared_ptr<MonitoredProcess>> Start(
       const ProcessSpec& spec, UniqueFd output, std::shared_ptr<ProcessObserver> observer);
 
+  // Kills all processes, for the end of the vmm: none is started any more. Returns at once.
+  void KillAll();
+
  private:
   struct StartRequest {
     const ProcessSpec& spec;

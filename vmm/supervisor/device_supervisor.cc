@@ -51,6 +51,7 @@ void DeviceSupervisor::ResetForReboot(Done done) {
 
 void DeviceSupervisor::Shutdown() { thread_->Shutdown(); }
 void DeviceSupervisor::AwaitShutdown() { thread_->AwaitShutdown(); }
+const char* DeviceSupervisor::step() const { return thread_->step(); }
 
 absl::StatusOr<std::vector<std::unique_ptr<DeviceSupervisor>>> StartDevices(
     std::vector<DeviceSpec> specs, const GuestRam& ram, ProcessMonitor& monitor,

@@ -71,6 +71,8 @@ class DeviceSupervisor {
   // a failure, and commands answer Unavailable. Idempotent.
   void Shutdown();
   void AwaitShutdown();
+  // What it does at this moment, in a few words; "": it has ended. Never blocks.
+  const char* step() const;
 
  private:
   explicit DeviceSupervisor(std::unique_ptr<SupervisorThread> thread);

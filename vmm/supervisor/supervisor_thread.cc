@@ -130,7 +130,9 @@ void SupervisorThread::Run() {
   while (true) {
     attention_->Take();
     if (ending()) break;
-    if (!DoNext()) attention_->Wait(NextTime() - SteadyNow());
+    const bool busy = DoNext();
+    step_ = "idle";
+    if (!busy) attention_->Wait(NextTime() - SteadyNow());
   }
   End();
 }
@@ -139,18 +141,24 @@ bool SupervisorThread::DoNext() {
   const absl::Time now = SteadyNow();
   const bool running = state_ == v1::Device::RUNNING;
   if (process_ != nullptr && process_->exited()) {
+    step_ = "the replacement of its process, which has ended";
     OnLoss();
   } else if (running && absl::IsDataLoss(device_->endpoints().channel().status())) {
+    step_ = "the replacement of its process, which broke the protocol";
     process_->Kill(
         absl::StrCat("killed, because ", device_->endpoints().channel().status().message()));
     OnLoss();
   } else if (std::optional<Command> command = TakeCommand(); command.has_value()) {
+    step_ = "a command";
     command->done(Perform(*command));
   } else if (spare_.exited()) {
+    step_ = "the end of its spare";
     spare_.NoticeDeath();
   } else if (state_ == v1::Device::RESTARTING && now >= next_try_) {
+    step_ = "the start of a process";
     TryRestart(Urgency::kCommand);
   } else if (now >= heartbeats_.next()) {
+    step_ = "a heartbeat";
     const std::string hang = heartbeats_.Send(process_->control());
     if (hang.empty()) return true;
     report_.PolicyActs("kills the process, which does not answer");
@@ -160,9 +168,11 @@ bool SupervisorThread::DoNext() {
     device_->TellFunctionState();
     next_telling_ = now + kTellingInterval;
   } else if (running && device_->reset_missed()) {
+    step_ = "a reset";
     device_->TakeMissedReset();
     Reset("the guest", /*discard_requests=*/false).IgnoreError();
   } else if (running && wants_spare_ && now >= spare_.next()) {
+    step_ = "the start of its spare";
     spare_.Prepare(binary_, heartbeats_.next() - now);
   } else {
     return false;
@@ -190,6 +200,7 @@ std::optional<SupervisorThread::Command> SupervisorThread::TakeCommand() {
 }
 
 void SupervisorThread::End() {
+  step_ = "the end of its processes";
   spare_.Drop();
   if (process_ != nullptr) {
     // What the guest has sent takes effect.
@@ -205,7 +216,10 @@ void SupervisorThread::End() {
     {
       absl::MutexLock lock(&mutex_);
       ended_ = commands_.empty();
-      if (ended_) return;
+      if (ended_) {
+        step_ = "";
+        return;
+      }
       command = std::move(commands_.front());
       commands_.pop_front();
     }

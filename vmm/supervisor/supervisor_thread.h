@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include <atomic>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -62,6 +63,8 @@ class SupervisorThread {
   void Give(Command command);
   void Shutdown();
   void AwaitShutdown();
+  // What it does at this moment, for a person who wonders what takes so long. "": it has ended.
+  const char* step() const { return step_.load(std::memory_order_relaxed); }
   RemoteDevice& device() { return *device_; }
   const DeviceReport& report() const { return report_; }
 
@@ -153,6 +156,8 @@ class SupervisorThread {
   RestartPolicy policy_;
   Heartbeats heartbeats_;
   Spare spare_;
+
+  std::atomic<const char*> step_{"its start"};  // string literals
 
   mutable absl::Mutex mutex_;
   std::deque<Command> commands_ ABSL_GUARDED_BY(mutex_);

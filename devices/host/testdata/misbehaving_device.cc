@@ -29,7 +29,8 @@ ABSL_FLAG(std::string, misbehaviour, "",
           "at start: crash_at_start, exit_at_start, print_without_end, never_describe, "
           "garbage_control; in its description: bad_bar, other_device, other_state_version; at "
           "attach: never_reply, bad_reply, close_attach, refuse, refuse_state, crash_in_attach; "
-          "once it serves: crash_after_attach; when asked to rest, or reset: never_rests, "
+          "once it serves: crash_after_attach, flood_soon (pings on its control connection); when "
+          "asked to rest, or reset: never_rests, "
           "hang_in_reset, crash_in_reset; on a read of the trigger register: crash_in_read, "
           "exit_in_read, leave_in_read, hang_in_read, corrupt_head, "
           "corrupt_completion, flood_pings, flood_settings (and serves on). Default: "
@@ -68,6 +69,11 @@ uint8_t* FindResponseMemory() {
   }
   abort();
 }
+
+constexpr absl::string_view kPingFrame(
+    "\0\0\x08\x06\0\0\0\0\0"
+    "12345678",
+    17);
 
 // Takes the control connection away from gRPC, which goes on with a socket that nobody else has,
 // and sends one HTTP/2 frame over it without end, reading nothing.
@@ -115,6 +121,12 @@ class MisbehavingDevice final : public DeviceModel {
     if (Misbehaves("crash_in_attach")) Crash();
     if (Misbehaves("refuse")) return absl::InvalidArgumentError("the input is not to my taste");
     if (Misbehaves("bad_reply") || Misbehaves("close_attach")) MisuseAttachSocket();
+    if (Misbehaves("flood_soon")) {
+      std::thread([] {
+        usleep(300'000);  // it serves by then
+        FloodControlConnection(kPingFrame);
+      }).detach();
+    }
     absl::StatusOr<UniqueFd> input = services.TakeResource("input");
     if (!input.ok()) return input.status();
     input_ = *std::move(input);
@@ -223,12 +235,7 @@ class MisbehavingDevice final : public DeviceModel {
     if (Misbehaves("exit_in_read")) syscall(SYS_exit_group, 7);  // no destructor, no sanitizer
     if (Misbehaves("leave_in_read")) syscall(SYS_exit_group, 0);
     if (Misbehaves("hang_in_read")) Hang();
-    if (Misbehaves("flood_pings")) {
-      FloodControlConnection(
-          absl::string_view("\0\0\x08\x06\0\0\0\0\0"
-                            "12345678",
-                            17));
-    }
+    if (Misbehaves("flood_pings")) FloodControlConnection(kPingFrame);
     if (Misbehaves("flood_settings")) {
       FloodControlConnection(absl::string_view("\0\0\0\x04\0\0\0\0\0", 9));
     }
