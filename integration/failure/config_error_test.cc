@@ -64,6 +64,24 @@ TEST(ConfigErrorTest, AMissingKernel) {
   ExpectRefused({"--kernel=/no/such/kernel"}, {"--kernel", "\"/no/such/kernel\""});
 }
 
+TEST(ConfigErrorTest, ADiskOfLessThanASector) {
+  for (const size_t bytes : {0, 511}) {
+    const std::string path = MakeFile("small.img", std::string(bytes, 'x'));
+    ExpectRefused({"--kernel=" + Kernel(), "--console=none", "--disk=path=" + path},
+                  {"--disk", path, absl::StrCat("has ", bytes, " bytes")});
+  }
+}
+
+TEST(ConfigErrorTest, WhatIsNoFileIsNotWaitedFor) {
+  const std::string fifo = absl::StrCat(::testing::TempDir(), "/fifo");
+  ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
+  ExpectRefused({"--kernel=" + fifo}, {"--kernel", fifo, "is not a regular file"});
+  ExpectRefused({"--kernel=" + Kernel(), "--initrd=" + fifo}, {"--initrd", fifo});
+  ExpectRefused({"--kernel=" + Kernel(), "--disk=path=" + fifo}, {"--disk", fifo});
+  ExpectRefused({"--kernel=" + Kernel(), "--disk=path=/dev/null"}, {"--disk", "/dev/null"});
+  ExpectRefused({"--config=" + fifo}, {"--config", fifo});
+}
+
 TEST(ConfigErrorTest, AFileThatIsNoKernel) {
   const std::string text = MakeFile("text", std::string(5000, 'x'));
   ExpectRefused({"--kernel=" + text}, {"kernel", text});

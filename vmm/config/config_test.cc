@@ -31,7 +31,7 @@ class ConfigTest : public ::testing::Test {
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
     dir_ = pattern;
     for (const char* name : {"vmlinux", "disk.img", "virtio_blk", "uart16550", "virtio_rng"}) {
-      std::ofstream(Path(name)) << name;
+      std::ofstream(Path(name)) << name << std::string(512, ' ');
       chmod(Path(name).c_str(), 0755);
     }
     host_ = {.memory_bytes = uint64_t{1} << 30, .device_dirs = {dir_}};
@@ -105,6 +105,17 @@ TEST_F(ConfigTest, FlagsMakeTheCommonCase) {
   EXPECT_TRUE(spec->devices[2].resources[0].is_console);
   EXPECT_TRUE(spec->devices[2].resources[0].has_standard_streams);
   EXPECT_TRUE(spec->uses_standard_streams);
+}
+
+TEST_F(ConfigTest, AConfigurationMayComeThroughAPipeThatIsNotWaitedForForever) {
+  ASSERT_EQ(mkfifo(Path("fifo").c_str(), 0600), 0);
+  std::thread writer(
+      [this] { std::ofstream(Path("fifo")) << "kernel { path: \"" << Path("vmlinux") << "\" }"; });
+  const absl::StatusOr<VmSpec> spec = FromFlags({"--config=$DIR/fifo"});
+  writer.join();
+  EXPECT_TRUE(spec.ok()) << spec.status();
+  EXPECT_THAT(std::string(FromFlags({"--config=$DIR/fifo"}).status().message()),
+              HasSubstr("--config: \"" + Path("fifo") + "\" is not written to its end within 5s"));
 }
 
 TEST_F(ConfigTest, ADiskMayBeDirectOrShared) {
@@ -254,7 +265,7 @@ TEST_F(ConfigTest, AGuestsResetAndTheControlSocketAreConfigurable) {
 }
 
 TEST_F(ConfigTest, ADoubledCommaIsACommaInAPath) {
-  std::ofstream(Path("a,b.img")) << "x";
+  std::ofstream(Path("a,b.img")) << std::string(512, 'x');
   EXPECT_TRUE(
       FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/a,,b.img", "--console=none"}).ok());
 }

@@ -27,6 +27,9 @@ namespace {
 // I/O has ended, be the process dead or not.
 constexpr off_t kFirstProcessLock = off_t{1} << 62;
 
+// What all I/O on a disk is counted in.
+constexpr off_t kSectorBytes = 512;
+
 // How long the lock of a vmm may outlive its VM: the kernel closes its files after the process is
 // gone, and unmaps the guest's memory in between.
 constexpr absl::Duration kLockTimeout = absl::Seconds(1);
@@ -137,6 +140,11 @@ absl::StatusOr<std::unique_ptr<HostFile>> HostFile::Open(const std::string& path
       UniqueFd own,
       OpenHostFile(path, (options.read_only ? O_RDONLY : O_RDWR) | (exclusive ? O_EXCL : 0),
                    /*regular_only=*/false));
+  const off_t size = lseek(own.get(), 0, SEEK_END);
+  if (size < kSectorBytes) {
+    return Problem(path,
+                   absl::StrCat("has ", size, " bytes, less than one sector of ", kSectorBytes));
+  }
   std::string absolute_path = AbsolutePath(own.get(), path);
   std::unique_ptr<HostFile> file =
       absl::WrapUnique(new HostFile(std::move(own), std::move(absolute_path), options));

@@ -40,7 +40,8 @@ class HostFile {
     bool lock = true;
   };
   // Locks it: shared if read-only or `shared`, else exclusively. Waits, for a bounded time, for
-  // direct I/O of a VM that has ended. Errors: InvalidArgument (one line: path, problem, remedy).
+  // direct I/O of a VM that has ended. Errors: InvalidArgument (one line: path, problem, remedy; it
+  // has less than one sector of 512 bytes, for one), ResourceExhausted.
   static absl::StatusOr<std::unique_ptr<HostFile>> Open(const std::string& path,
                                                         const Options& options);
 

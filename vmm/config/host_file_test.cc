@@ -69,6 +69,18 @@ TEST_F(HostFileTest, WhatIsNoFileIsRefusedWithoutOpeningIt) {
               HasSubstr("cannot open \"/no/such\" for writing: No such file"));
 }
 
+TEST_F(HostFileTest, AFileBelowOneSectorIsRefused) {
+  for (const off_t size : {0, 511}) {
+    ASSERT_EQ(truncate(path_.c_str(), size), 0);
+    const auto file = HostFile::Open(path_, {});
+    EXPECT_EQ(file.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(Message(file.status()),
+                HasSubstr(absl::StrCat("has ", size, " bytes, less than one sector of 512")));
+  }
+  ASSERT_EQ(truncate(path_.c_str(), 512), 0);
+  EXPECT_TRUE(HostFile::Open(path_, {}).ok());
+}
+
 TEST_F(HostFileTest, NoDescriptionWaitsOrDoesNotWaitBeyondWhatAFileDoes) {
   const auto fd = OpenHostFile(path_, O_RDONLY, /*regular_only=*/true);
   ASSERT_TRUE(fd.ok()) << fd.status();
@@ -128,7 +140,8 @@ TEST_F(HostFileTest, ReadersShareAndSoDoThoseThatSaySo) {
   EXPECT_FALSE(HostFile::Open(path_, {}).ok());
 
   const std::string cluster = absl::StrCat(dir_, "/cluster");
-  UniqueFd made(open(cluster.c_str(), O_WRONLY | O_CREAT, 0600));
+  const UniqueFd made(open(cluster.c_str(), O_WRONLY | O_CREAT, 0600));
+  ASSERT_EQ(ftruncate(made.get(), 512), 0);
   auto c = HostFile::Open(cluster, {.shared = true});
   auto d = HostFile::Open(cluster, {.shared = true});
   EXPECT_TRUE(c.ok() && d.ok());

@@ -2,10 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/steady_time.h"
 #include "base/unique_fd.h"
 #include "google/protobuf/descriptor.h"
 #include "google/protobuf/io/tokenizer.h"
@@ -20,6 +25,8 @@ using ::google::protobuf::Message;
 using ::google::protobuf::TextFormat;
 
 constexpr size_t kMaxConfigBytes = 1 << 20;
+// A pipe's writer has to be done by then.
+constexpr absl::Duration kWriterTimeout = absl::Seconds(5);
 
 // Keeps the first error: the ones after it are mostly its consequences.
 class FirstError : public google::protobuf::io::ErrorCollector {
@@ -82,13 +89,22 @@ absl::Status ParseTextConfig(absl::string_view text, absl::string_view file_name
 }
 
 absl::Status ReadTextConfig(const std::string& path, v1::VmConfig& config, FieldPlaces& places) {
-  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  // O_NONBLOCK: a FIFO may have no writer.
+  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!fd.ok()) return FileError("open", path);
+  const absl::Time deadline = SteadyNow() + kWriterTimeout;
   std::string text(kMaxConfigBytes + 1, '\0');
   size_t size = 0;
   while (size < text.size()) {
+    pollfd readable = {.fd = fd.get(), .events = POLLIN, .revents = 0};
+    const absl::Duration left = std::max(deadline - SteadyNow(), absl::ZeroDuration());
+    if (poll(&readable, 1, static_cast<int>(absl::ToInt64Milliseconds(left))) == 0) {
+      return absl::InvalidArgumentError(absl::StrCat("--config: \"", path,
+                                                     "\" is not written to its end within ",
+                                                     absl::FormatDuration(kWriterTimeout)));
+    }
     const ssize_t n = read(fd.get(), text.data() + size, text.size() - size);
-    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (n < 0) return FileError("read", path);
     if (n == 0) break;
     size += static_cast<size_t>(n);

@@ -28,7 +28,7 @@ TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreTakenBack) {
   description.doorbells.emplace_back();
   std::vector<ResourceSpec> resources;
   const std::string path = testing::TempDir() + "/disk";
-  std::ofstream(path) << "x";
+  std::ofstream(path) << std::string(512, 'x');
   resources.push_back({.name = "disk", .file = *HostFile::Open(path, {})});
   const auto endpoints = DeviceEndpoints::Create(description, std::move(resources), ram,
                                                  {.waiters = 1, .max_poll = absl::ZeroDuration()});
