@@ -25,6 +25,7 @@
 #include "vmm/control/control_server.h"
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/named_socket.h"
+#include "vmm/machine/check_vm.h"
 #include "vmm/machine/end_watchdog.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/raw_terminal.h"
@@ -80,18 +81,23 @@ int Run(int argc, char** argv) {
   InitLog("vmm", LogLevel::kInfo);
   absl::StatusOr<CommandLine> line = ParseCommandLine(argc, argv);
   if (!line.ok()) return Report(line.status());
-  if (line->help) {
-    fputs(std::string(CommandLineHelp()).c_str(), stdout);
+  if (!line->answer.empty()) {
+    fputs(line->answer.c_str(), stdout);
     return 0;
   }
   if (line->verbose) InitLog("vmm", LogLevel::kDebug);
 
   HostLimits host = CurrentHost();
   if (!line->device_dir.empty()) host.device_dirs = {line->device_dir};
+  host.lock_files = !line->check_only;
   absl::StatusOr<VmSpec> spec = ValidateConfig(line->config, line->places, host);
   if (!spec.ok()) return Report(spec.status());
   if (line->check_only) {
-    printf("The configuration of \"%s\" is valid.\n", spec->name.c_str());
+    const std::string name = spec->name;
+    if (const absl::Status checked = CheckVm(*std::move(spec)); !checked.ok()) {
+      return Report(checked);
+    }
+    printf("The configuration of \"%s\" is valid.\n", name.c_str());
     return 0;
   }
 

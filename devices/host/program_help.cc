@@ -1,5 +1,7 @@
 #include "devices/host/program_help.h"
 
+#include <algorithm>
+#include <initializer_list>
 #include <map>
 
 #include "absl/flags/commandlineflag.h"
@@ -9,14 +11,23 @@
 
 namespace bulkhead::devices {
 
-bool AsksForHelp(int argc, char** argv) {
+namespace {
+
+// One of `flags` is given, before any "--".
+bool Has(int argc, char** argv, std::initializer_list<absl::string_view> flags) {
   for (int i = 1; i < argc; ++i) {
     const absl::string_view argument = argv[i];
     if (argument == "--") return false;
-    if (argument == "--help" || argument == "-help" || argument == "-h") return true;
+    if (std::find(flags.begin(), flags.end(), argument) != flags.end()) return true;
   }
   return false;
 }
+
+}  // namespace
+
+bool AsksForHelp(int argc, char** argv) { return Has(argc, argv, {"--help", "-help", "-h"}); }
+
+bool AsksForVersion(int argc, char** argv) { return Has(argc, argv, {"--version", "-version"}); }
 
 std::string ProgramHelp(absl::string_view program, absl::string_view introduction) {
   const absl::string_view name = program.substr(program.rfind('/') + 1);  // npos + 1 is 0

@@ -32,6 +32,7 @@
 #include "devices/host/program_help.h"
 #include "proto/attach.pb.h"
 #include "proto/contract.h"
+#include "proto/version.h"
 
 ABSL_FLAG(std::string, crash_point, "",
           "for tests of recovery: NAME[:COUNT[:GENERATION]], where the process kills itself "
@@ -161,6 +162,11 @@ std::vector<char*> ParseFlags(int argc, char** argv) {
 int RunDevice(int argc, char** argv, const DeviceProgram& program) {
   if (AsksForHelp(argc, argv)) {
     const std::string text = ProgramHelp(argv[0], program.help);
+    fwrite(text.data(), 1, text.size(), stdout);
+    return 0;
+  }
+  if (AsksForVersion(argc, argv)) {
+    const std::string text = VersionLine(program.name);
     fwrite(text.data(), 1, text.size(), stdout);
     return 0;
   }

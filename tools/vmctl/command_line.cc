@@ -24,7 +24,7 @@ absl::Status SetTimeout(const Command* command, const std::string& value, Invoca
   if (!absl::ParseDuration(value, &invocation.timeout) ||
       invocation.timeout <= absl::ZeroDuration()) {
     return Wrong(command, absl::StrCat("--timeout: \"", value,
-                                       "\" is no time to wait; give one as 500ms, 10s or inf"));
+                                       "\" is not a time; give one as 500ms, 10s or inf"));
   }
   return absl::OkStatus();
 }
@@ -41,7 +41,7 @@ absl::Status SetEscape(const Command* command, const std::string& value, Invocat
     return absl::OkStatus();
   }
   return Wrong(command, absl::StrCat("--escape: \"", value,
-                                     "\" is no control key; give one as ^] or ^A, or none"));
+                                     "\" is not a control key; give one as ^] or ^A, or none"));
 }
 
 absl::Status Apply(const Command* command, Flag flag, const std::string& value,
@@ -50,7 +50,7 @@ absl::Status Apply(const Command* command, Flag flag, const std::string& value,
     case kVmFlag:
       if (value.empty() || value.find('/') != std::string::npos) {
         return Wrong(command, absl::StrCat("--vm: \"", value,
-                                           "\" is no VM's name; a path goes with --socket"));
+                                           "\" is not a VM's name; a path goes with --socket"));
       }
       invocation.vm = value;
       break;
@@ -196,7 +196,7 @@ absl::StatusOr<const Command*> TakeCommand(const std::vector<char*>& words, size
   }
   used = 1;
   if (const Command* command = FindCommand(first)) return command;
-  return Wrong(nullptr, absl::StrCat("\"", first, "\" is no command"));
+  return Wrong(nullptr, absl::StrCat("\"", first, "\" is not a command"));
 }
 
 }  // namespace

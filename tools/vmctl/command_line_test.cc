@@ -91,7 +91,7 @@ TEST(CommandLineTest, HelpNeedsNothingElse) {
 
 TEST(CommandLineTest, MistakesAreOneLineThatSaysWhatWouldBeRight) {
   EXPECT_EQ(ErrorOf({}), "no command given; see vmctl --help");
-  EXPECT_EQ(ErrorOf({"stats"}), "\"stats\" is no command; see vmctl --help");
+  EXPECT_EQ(ErrorOf({"stats"}), "\"stats\" is not a command; see vmctl --help");
   EXPECT_EQ(ErrorOf({"--nonsense"}), "--nonsense is unknown here, or ambiguous; see vmctl --help");
   EXPECT_EQ(ErrorOf({"device"}),
             "device: say what to do: show, restart, reset, stop, start; see vmctl --help");
@@ -113,9 +113,10 @@ TEST(CommandLineTest, MistakesAreOneLineThatSaysWhatWouldBeRight) {
   EXPECT_EQ(ErrorOf({"status", "--json=yes"}),
             "status: --json=yes takes no value; see vmctl status --help");
   EXPECT_EQ(ErrorOf({"status", "--vm"}), "status: --vm needs a value; see vmctl status --help");
-  EXPECT_EQ(ErrorOf({"status", "--vm", "/run/web.sock"}),
-            "status: --vm: \"/run/web.sock\" is no VM's name; a path goes with --socket; see vmctl "
-            "status --help");
+  EXPECT_EQ(
+      ErrorOf({"status", "--vm", "/run/web.sock"}),
+      "status: --vm: \"/run/web.sock\" is not a VM's name; a path goes with --socket; see vmctl "
+      "status --help");
   EXPECT_EQ(ErrorOf({"status", "--vm=a", "--socket=/b"}),
             "status: --vm and --socket both name the VM; give one of them; see vmctl status "
             "--help");

@@ -10,6 +10,7 @@ namespace {
 
 constexpr char kIntroduction[] =
     R"(usage: vmctl [--vm NAME | --socket PATH] COMMAND [ARGUMENT] [FLAG...]
+       vmctl --version
 
 Operates a running virtual machine of Bulkhead's over its control socket.
 
@@ -99,7 +100,7 @@ ExitCode RunHelp(const Invocation& invocation) {
   if (command != nullptr) return Print(CommandHelp(*command));
   if (!Subcommands(invocation.argument).empty()) return Print(GeneralHelp());
   return Fail(kUsage,
-              absl::StrCat("\"", invocation.argument, "\" is no command; see vmctl --help"));
+              absl::StrCat("\"", invocation.argument, "\" is not a command; see vmctl --help"));
 }
 
 }  // namespace bulkhead::vmctl

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "proto/version.h"
 #include "tools/vmctl/command_line.h"
 #include "tools/vmctl/completion.h"
 #include "tools/vmctl/help.h"
@@ -12,6 +13,7 @@ namespace {
 
 int Run(int argc, char** argv) {
   if (argc > 1 && strcmp(argv[1], kCompleteCommand) == 0) return RunComplete(argc, argv);
+  if (argc == 2 && strcmp(argv[1], "--version") == 0) return Print(VersionLine("vmctl"));
   const absl::StatusOr<Invocation> invocation = ParseCommandLine(argc, argv);
   if (!invocation.ok()) return Fail(kUsage, invocation.status().message());
   const Command* command = invocation->command;

@@ -245,15 +245,22 @@ TEST_F(VmctlTest, ARelativeBinaryIsOneOfTheCallersFolder) {
       absl::StrCat("binary: \"", std::filesystem::current_path().string(), "/build/virtio_blk\""));
 }
 
+TEST_F(VmctlTest, TheVersionNamesContractAndBuild) {
+  const Result result = Run({"--version"});
+  EXPECT_EQ(result.exit, "exit code 0");
+  EXPECT_THAT(result.output,
+              ::testing::MatchesRegex("vmctl .Bulkhead. [0-9.]+, contract [0-9]+, build .*\n"));
+}
+
 // --- What goes wrong
 // ------------------------------------------------------------------------------
 
 TEST_F(VmctlTest, WrongUsageIsExitCode2) {
-  ExpectError({"stats"}, 2, "\"stats\" is no command; see vmctl --help");
+  ExpectError({"stats"}, 2, "\"stats\" is not a command; see vmctl --help");
   ExpectError({"device", "show"}, 2,
               "device show: give the device's NAME; see vmctl device show --help");
   ExpectError({"completion", "zsh"}, 2, "completion: \"zsh\" is no shell that it knows; bash is");
-  ExpectError({"help", "nonsense"}, 2, "\"nonsense\" is no command; see vmctl --help");
+  ExpectError({"help", "nonsense"}, 2, "\"nonsense\" is not a command; see vmctl --help");
 }
 
 TEST_F(VmctlTest, WithoutAVmItSaysWhereItLooked) {

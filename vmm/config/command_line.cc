@@ -12,6 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "base/status_macros.h"
+#include "proto/version.h"
+#include "vmm/config/config_reference.h"
 #include "vmm/config/text_config.h"
 
 namespace bulkhead::vmm {
@@ -23,7 +25,7 @@ constexpr absl::string_view kHelp = R"(usage: vmm --kernel PATH [flags]
 Runs a virtual machine whose every device is a process of its own.
 
 The virtual machine
-  --config FILE     configuration in protobuf text format (proto/vm_config.proto);
+  --config FILE     configuration in protobuf text format (see --help-config);
                     flags are laid over it
   --kernel PATH     Linux vmlinux (PVH) or bzImage
   --initrd PATH     initial RAM disk
@@ -57,9 +59,13 @@ Devices; each flag starts one process, and may be given several times
     spare                            keep a successor started and waiting
   --device-dir DIR  where device binaries are                       (default: beside vmm)
 
-  --check           validate the configuration, start nothing
+  --check           check what a start would need, as far as that is possible beside a running
+                    VM: fields and files, that the kernel loads, that each device binary
+                    takes its flags and has its resources. Takes no lock, needs no KVM
   --verbose         log what happens
-  --help            this text
+  -h, --help        this text
+  --help-config     all fields of a configuration file
+  --version         version, contract with device binaries, and build
 
 Exit codes
   0 the guest powered off          3 the guest asked for a reset, with --no-reboot
@@ -89,7 +95,9 @@ enum Flag : int {
   kDeviceDir,
   kCheck,
   kVerbose,
-  kHelpFlag,
+  kHelpFlag = 'h',
+  kHelpConfig = 512,
+  kVersionFlag,
 };
 
 constexpr option kOptions[] = {
@@ -110,6 +118,8 @@ constexpr option kOptions[] = {
     {"check", no_argument, nullptr, kCheck},
     {"verbose", no_argument, nullptr, kVerbose},
     {"help", no_argument, nullptr, kHelpFlag},
+    {"help-config", no_argument, nullptr, kHelpConfig},
+    {"version", no_argument, nullptr, kVersionFlag},
     {nullptr, 0, nullptr, 0},
 };
 
@@ -163,7 +173,7 @@ std::string FreeName(const CommandLine& line, absl::string_view kind) {
 absl::Status ParseSlot(absl::string_view flag, absl::string_view text, v1::DeviceConfig& device) {
   uint32_t slot = 0;
   if (!absl::SimpleAtoi(text, &slot) || slot == 0) {
-    return FlagError(flag, absl::StrCat("slot=", text, " is no slot; there are 1 to 31"));
+    return FlagError(flag, absl::StrCat("slot=", text, " is not a slot number (1 to 31)"));
   }
   device.set_pci_slot(slot);
   return absl::OkStatus();
@@ -317,14 +327,14 @@ absl::Status ApplyScalar(int flag, const std::string& value, CommandLine& line) 
       config.set_on_reset(v1::VmConfig::EXIT);
       break;
     case kControl:
-      if (value.empty()) return FlagError("--control", "\"\" is no path; or give none");
+      if (value.empty()) return FlagError("--control", "the path is empty; give a path or none");
       config.set_control_socket(value);
       line.places["control_socket"] = "--control";
       break;
     case kCpus: {
       uint32_t cpus = 0;
       if (!absl::SimpleAtoi(value, &cpus)) {
-        return FlagError("--cpus", absl::StrCat("\"", value, "\" is no number; give 1 to 32"));
+        return FlagError("--cpus", absl::StrCat("\"", value, "\" is not a whole number (1 to 32)"));
       }
       config.set_cpus(cpus);
       line.places["cpus"] = "--cpus";
@@ -346,7 +356,7 @@ absl::StatusOr<std::vector<GivenFlag>> Scan(int argc, char** argv) {
   optind = 0;  // a fresh scan, also in tests
   opterr = 0;
   int flag;
-  while ((flag = getopt_long(argc, argv, "+:", kOptions, nullptr)) != -1) {
+  while ((flag = getopt_long(argc, argv, "+:h", kOptions, nullptr)) != -1) {
     if (flag == ':') {
       return FlagError(argv[optind - 1], "needs a value; see vmm --help");
     }
@@ -364,19 +374,19 @@ absl::StatusOr<std::vector<GivenFlag>> Scan(int argc, char** argv) {
 
 }  // namespace
 
-absl::string_view CommandLineHelp() { return kHelp; }
-
 absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
   CommandLine line;
   ASSIGN_OR_RETURN(const std::vector<GivenFlag> given, Scan(argc, argv));
   bool has_file = false;
   for (const GivenFlag& flag : given) {
-    if (flag.flag == kHelpFlag) line.help = true;
+    if (flag.flag == kHelpFlag) line.answer = std::string(kHelp);
+    if (flag.flag == kHelpConfig) line.answer = std::string(ConfigReference());
+    if (flag.flag == kVersionFlag) line.answer = VersionLine("vmm");
     if (flag.flag != kConfig) continue;
     if (has_file) return FlagError("--config", "given twice; one file describes one VM");
     has_file = true;
   }
-  if (line.help) return line;
+  if (!line.answer.empty()) return line;
   // The file first, wherever its flag stands: flags are laid over it.
   for (const GivenFlag& flag : given) {
     if (flag.flag == kConfig) RETURN_IF_ERROR(ReadTextConfig(flag.value, line.config, line.places));

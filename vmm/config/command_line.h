@@ -12,8 +12,9 @@ namespace bulkhead::vmm {
 
 // What the command line of `vmm` asks for.
 struct CommandLine {
-  bool help = false;
-  bool check_only = false;  // validate the configuration and end
+  // --help, --version or --help-config: print this and end. Nothing else is filled in then.
+  std::string answer;
+  bool check_only = false;  // see vmm/machine/check_vm.h
   bool verbose = false;
   std::string device_dir;  // empty: beside the vmm
   v1::VmConfig config;     // the configuration file with the flags laid over it
@@ -23,9 +24,6 @@ struct CommandLine {
 // Reads the flags and the configuration file that they name. Errors: InvalidArgument, one line
 // that names the flag (or file and line) and says what would be right.
 absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv);
-
-// The text of `vmm --help`.
-absl::string_view CommandLineHelp();
 
 }  // namespace bulkhead::vmm
 

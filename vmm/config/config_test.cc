@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <string>
@@ -279,38 +280,39 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
        "vm.textproto:1: kernel.path: cannot open \"/no/such\""},
       {"kernel { path: \"/\" } memory: \"64M\" cpus: 1", "\"/\" is not a regular file"},
       {good + "gpus: 1", "vm.textproto:4: Message type \"bulkhead.v1.VmConfig\" has no field"},
-      {kernel + "memory: \"64M\"\ncpus: 0", "cpus: 0 virtual CPUs"},
-      {kernel + "memory: \"64M\"\ncpus: 33", "vm.textproto:3: cpus: 33 virtual CPUs"},
+      {kernel + "memory: \"64M\"\ncpus: 0", "cpus: 0 is out of range (1 to 32)"},
+      {kernel + "memory: \"64M\"\ncpus: 33", "vm.textproto:3: cpus: 33 is out of range (1 to 32)"},
       {kernel + "cpus: 1", "memory: missing"},
-      {kernel + "memory: \"64\" cpus: 1", "vm.textproto:2: memory: \"64\" is no size"},
-      {kernel + "memory: \"99999999999999G\" cpus: 1", "is no size"},
-      {kernel + "memory: \"8M\" cpus: 1", "\"8M\" is too little"},
-      {kernel + "memory: \"2G\" cpus: 1", "more than this host has; at most 1024M"},
+      {kernel + "memory: \"64\" cpus: 1", "vm.textproto:2: memory: \"64\" is not a size"},
+      {kernel + "memory: \"99999999999999G\" cpus: 1", "is not a size"},
+      {kernel + "memory: \"8M\" cpus: 1", "\"8M\" is out of range (16M to"},
+      {kernel + "memory: \"2G\" cpus: 1", "\"2G\" is out of range (16M to 1024M, which is all"},
       {good + "devices { name: \"a b\" binary: \"virtio_rng\" }",
-       "vm.textproto:4: devices[0].name: \"a b\" is no name"},
+       "vm.textproto:4: devices[0].name: \"a b\" is not a valid name"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" }\n"
               "devices { name: \"a\" binary: \"virtio_rng\" }",
        "vm.textproto:5: devices[1].name: \"a\" is taken"},
       {good + "devices { name: \"a\" binary: \"nothing\" }", "\"nothing\" is no executable file"},
       {good + "devices { name: \"a\" }", "devices[0].binary: missing"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" access_timeout: \"soon\" }",
-       "access_timeout: \"soon\" is no usable duration"},
+       "access_timeout: \"soon\" is not a duration (1ms to 10m"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\"\nrestart { max_crashes: -2 } }",
-       "vm.textproto:5: devices[0].restart.max_crashes: -2 is no number of crashes; give 1 to"},
+       "vm.textproto:5: devices[0].restart.max_crashes: -2 is out of range (1 to 1000, or -1"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" restart { min_backoff: \"-1s\" } }",
-       "restart.min_backoff: \"-1s\" is no usable duration; give 0 to 1h"},
+       "restart.min_backoff: \"-1s\" is out of range (0 to 1h)"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\"\n"
               "restart { min_backoff: \"2s\" max_backoff: \"1s\" } }",
-       "restart.max_backoff: \"1s\" is no usable duration; give 2s to 1h"},
+       "restart.max_backoff: \"1s\" is out of range (2s to 1h)"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" restart { crash_window: \"1\" } }",
-       "restart.crash_window: \"1\" is no usable duration; give 1s to 24h"},
+       "restart.crash_window: \"1\" is not a duration (1s to 24h"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" heartbeat { interval: \"1ms\" } }",
-       "heartbeat.interval: \"1ms\" is no usable duration; give 10ms to 1h, or 0"},
+       "heartbeat.interval: \"1ms\" is out of range (10ms to 1h); 0 turns"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" heartbeat { misses: 2000 } }",
-       "heartbeat.misses: 2000 are too many; give 1 to 1000"},
+       "heartbeat.misses: 2000 is out of range (1 to 1000)"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" max_poll: \"1s\" }",
-       "max_poll: \"1s\" is no usable duration"},
-      {good + "devices { name: \"a\" binary: \"virtio_rng\" pci_slot: 32 }", "32 is no slot"},
+       "max_poll: \"1s\" is out of range (0 to 10ms)"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" pci_slot: 32 }",
+       "pci_slot: 32 is out of range (1 to 31)"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" pci_slot: 3 }"
               "devices { name: \"b\" binary: \"virtio_rng\" pci_slot: 3 }",
        "devices[1].pci_slot: 3 is taken"},
@@ -343,9 +345,9 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
       {{"--kernel", "/no/such"}, "--kernel: cannot open \"/no/such\""},
       {{"--kernel"}, "--kernel: needs a value"},
       {{"--config=/no/such"}, "--config: cannot open \"/no/such\": No such file"},
-      {{"--kernel=$DIR/vmlinux", "--cpus=0"}, "--cpus: 0 virtual CPUs"},
-      {{"--kernel=$DIR/vmlinux", "--cpus=two"}, "--cpus: \"two\" is no number"},
-      {{"--kernel=$DIR/vmlinux", "--memory=4T"}, "--memory: \"4T\" is no size"},
+      {{"--kernel=$DIR/vmlinux", "--cpus=0"}, "--cpus: 0 is out of range (1 to 32)"},
+      {{"--kernel=$DIR/vmlinux", "--cpus=two"}, "--cpus: \"two\" is not a whole number (1 to 32)"},
+      {{"--kernel=$DIR/vmlinux", "--memory=4T"}, "--memory: \"4T\" is not a size"},
       {{"--kernel=$DIR/vmlinux", "--disk=$DIR/disk.img"}, "--disk: \""},
       {{"--kernel=$DIR/vmlinux", "--disk=readonly"}, "--disk: no path=FILE given"},
       {{"--kernel=$DIR/vmlinux", "--disk=path=/no/disk"}, "--disk: cannot open \"/no/disk\""},
@@ -354,7 +356,7 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
       {{"--kernel=$DIR/vmlinux", "--device=name=a,binary=virtio_rng,policy=none"},
        "--device: \"policy=none\" is unknown; wait, all-ones or pause-vm"},
       {{"--kernel=$DIR/vmlinux", "--device=name=a,binary=virtio_rng,heartbeat=often"},
-       "--device: \"often\" is no usable duration"},
+       "--device: \"often\" is not a duration"},
       {{"--kernel=$DIR/vmlinux", "--console=vga"},
        "--console: \"vga\" is unknown; stdio, detached"},
       {{"--kernel=$DIR/vmlinux", "--console=none", "--console=stdio"}, "--console: given twice"},
@@ -375,6 +377,44 @@ TEST_F(ConfigTest, ADiskThatAnotherVmWritesIsRefused) {
   ASSERT_TRUE(first.ok()) << first.status();
   EXPECT_THAT(std::string(FromFlags(flags).status().message()), HasSubstr("is in use by another"));
   EXPECT_FALSE(FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,readonly"}).ok());
+}
+
+TEST_F(ConfigTest, ACheckTakesNothingFromARunningVm) {
+  const std::vector<std::string> flags = {"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img"};
+  const absl::StatusOr<VmSpec> running = FromFlags(flags);
+  ASSERT_TRUE(running.ok()) << running.status();
+  host_.lock_files = false;
+  const absl::StatusOr<VmSpec> checked = FromFlags(flags);
+  EXPECT_TRUE(checked.ok()) << checked.status();
+  host_.lock_files = true;
+  EXPECT_FALSE(FromFlags(flags).ok()) << "the running VM has its lock still";
+}
+
+TEST_F(ConfigTest, PathsAreAbsoluteForMessages) {
+  ASSERT_EQ(chdir(dir_.c_str()), 0);
+  const absl::StatusOr<VmSpec> spec =
+      FromFlags({"--kernel=vmlinux", "--initrd=disk.img", "--device=name=a,binary=./virtio_rng"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->kernel_path, Path("vmlinux"));
+  EXPECT_EQ(spec->initrd_path, Path("disk.img"));
+  EXPECT_EQ(spec->devices[0].binary, Path("./virtio_rng"));
+}
+
+TEST_F(ConfigTest, HelpVersionAndTheConfigurationsFieldsAreAnswered) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"-h", "usage: vmm"},
+      {"--help", "usage: vmm"},
+      {"--version", "vmm (Bulkhead) 0."},
+      {"--help-config", "message DeviceConfig {"},
+  };
+  for (auto [flag, text] : cases) {
+    std::string program = "vmm";
+    std::string nonsense = "--cpus=nonsense";  // not looked at
+    char* argv[] = {program.data(), flag.data(), nonsense.data(), nullptr};
+    const absl::StatusOr<CommandLine> line = ParseCommandLine(3, argv);
+    ASSERT_TRUE(line.ok()) << line.status();
+    EXPECT_THAT(line->answer, HasSubstr(text));
+  }
 }
 
 TEST_F(ConfigTest, ADiskIsWaitedForWhileAVmThatHasEndedLetsGoOfIt) {

@@ -11,20 +11,6 @@ namespace {
 constexpr int kMaxCrashes = 1000;
 constexpr uint32_t kMaxMisses = 1000;
 
-// Takes a duration over that is given, and lies within the limits.
-std::optional<FieldProblem> Read(const std::string& field, const std::string& text,
-                                 absl::Duration min, absl::Duration max, absl::Duration& out) {
-  if (text.empty()) return std::nullopt;
-  absl::Duration duration;
-  if (absl::ParseDuration(text, &duration) && duration >= min && duration <= max) {
-    out = duration;
-    return std::nullopt;
-  }
-  return FieldProblem{
-      field, absl::StrCat("\"", text, "\" is no usable duration; give ", absl::FormatDuration(min),
-                          " to ", absl::FormatDuration(max))};
-}
-
 std::optional<FieldProblem> ReadRestart(const v1::RestartConfig& config, RestartSpec& restart) {
   switch (config.policy()) {
     case v1::RestartConfig::NEVER:
@@ -36,41 +22,59 @@ std::optional<FieldProblem> ReadRestart(const v1::RestartConfig& config, Restart
     default:
       restart.policy = RestartSpec::Policy::kOnFailure;
   }
-  if (auto problem = Read("restart.min_backoff", config.min_backoff(), absl::ZeroDuration(),
-                          absl::Hours(1), restart.min_backoff)) {
+  if (auto problem = ReadDuration("restart.min_backoff", config.min_backoff(), absl::ZeroDuration(),
+                                  absl::Hours(1), restart.min_backoff)) {
     return problem;
   }
   restart.max_backoff = std::max(restart.max_backoff, restart.min_backoff);
-  if (auto problem = Read("restart.max_backoff", config.max_backoff(), restart.min_backoff,
-                          absl::Hours(1), restart.max_backoff)) {
+  if (auto problem = ReadDuration("restart.max_backoff", config.max_backoff(), restart.min_backoff,
+                                  absl::Hours(1), restart.max_backoff)) {
     return problem;
   }
   if (config.max_crashes() != 0) restart.max_crashes = config.max_crashes();
   if (restart.max_crashes < -1 || restart.max_crashes > kMaxCrashes) {
     return FieldProblem{"restart.max_crashes",
-                        absl::StrCat(restart.max_crashes, " is no number of crashes; give 1 to ",
-                                     kMaxCrashes, ", or -1 for no limit")};
+                        absl::StrCat(restart.max_crashes, " is out of range (1 to ", kMaxCrashes,
+                                     ", or -1 for no limit)")};
   }
-  return Read("restart.crash_window", config.crash_window(), absl::Seconds(1), absl::Hours(24),
-              restart.crash_window);
+  return ReadDuration("restart.crash_window", config.crash_window(), absl::Seconds(1),
+                      absl::Hours(24), restart.crash_window);
 }
 
 std::optional<FieldProblem> ReadHeartbeat(const v1::HeartbeatConfig& config,
                                           HeartbeatSpec& heartbeat) {
   if (config.interval() == "0") {
     heartbeat.interval = absl::ZeroDuration();
-  } else if (auto problem = Read("heartbeat.interval", config.interval(), absl::Milliseconds(10),
-                                 absl::Hours(1), heartbeat.interval)) {
-    absl::StrAppend(&problem->problem, ", or 0 for no heartbeats");
+  } else if (auto problem =
+                 ReadDuration("heartbeat.interval", config.interval(), absl::Milliseconds(10),
+                              absl::Hours(1), heartbeat.interval)) {
+    absl::StrAppend(&problem->problem, "; 0 turns heartbeats off");
     return problem;
   }
   if (config.misses() != 0) heartbeat.misses = config.misses();
   if (heartbeat.misses <= kMaxMisses) return std::nullopt;
   return FieldProblem{"heartbeat.misses",
-                      absl::StrCat(heartbeat.misses, " are too many; give 1 to ", kMaxMisses)};
+                      absl::StrCat(heartbeat.misses, " is out of range (1 to ", kMaxMisses, ")")};
 }
 
 }  // namespace
+
+std::optional<FieldProblem> ReadDuration(const std::string& field, const std::string& text,
+                                         absl::Duration min, absl::Duration max,
+                                         absl::Duration& out) {
+  if (text.empty()) return std::nullopt;
+  absl::Duration duration;
+  const bool is_duration = absl::ParseDuration(text, &duration);
+  if (is_duration && duration >= min && duration <= max) {
+    out = duration;
+    return std::nullopt;
+  }
+  return FieldProblem{
+      field,
+      absl::StrCat("\"", text, is_duration ? "\" is out of range (" : "\" is not a duration (",
+                   absl::FormatDuration(min), " to ", absl::FormatDuration(max),
+                   is_duration ? ")" : ", with a unit as in \"500ms\" or \"5s\")")};
+}
 
 std::optional<FieldProblem> ReadSupervision(const v1::DeviceConfig& config, DeviceSpec& spec) {
   switch (config.access_policy()) {

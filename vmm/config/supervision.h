@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/time/time.h"
 #include "proto/vm_config.pb.h"
 #include "vmm/config/vm_spec.h"
 
@@ -14,6 +15,11 @@ struct FieldProblem {
   std::string field;
   std::string problem;
 };
+
+// Takes a duration over into `out`, unless `text` is empty.
+std::optional<FieldProblem> ReadDuration(const std::string& field, const std::string& text,
+                                         absl::Duration min, absl::Duration max,
+                                         absl::Duration& out);
 
 // Takes over how a device is to be supervised: access_policy, restart, heartbeat, spare.
 std::optional<FieldProblem> ReadSupervision(const v1::DeviceConfig& config, DeviceSpec& spec);

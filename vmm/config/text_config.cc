@@ -81,8 +81,8 @@ absl::Status ParseTextConfig(absl::string_view text, absl::string_view file_name
   parser.RecordErrorsTo(&error);
   parser.WriteLocationsTo(&tree);
   if (!parser.ParseFromString(std::string(text), &config)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        file_name, ":", error.text(), " (the fields are those of proto/vm_config.proto)"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(file_name, ":", error.text(), " (vmm --help-config shows all fields)"));
   }
   CollectPlaces(config, tree, file_name, "", places);
   return absl::OkStatus();
@@ -111,7 +111,7 @@ absl::Status ReadTextConfig(const std::string& path, v1::VmConfig& config, Field
   }
   if (size > kMaxConfigBytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--config: \"", path, "\" has more than 1 MiB: no VM configuration"));
+        absl::StrCat("--config: \"", path, "\" is larger than 1 MiB, more than any configuration"));
   }
   text.resize(size);
   return ParseTextConfig(text, path, config, places);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -34,6 +35,13 @@ constexpr absl::Duration kDefaultAccessTimeout = absl::Seconds(30);
 constexpr absl::Duration kMinAccessTimeout = absl::Milliseconds(1);
 constexpr absl::Duration kMaxAccessTimeout = absl::Minutes(10);
 constexpr absl::Duration kMaxPoll = absl::Milliseconds(10);
+
+// `path` as it reads from every folder: for people, and for messages. "" stays "".
+std::string AbsolutePath(const std::string& path) {
+  if (path.empty() || path[0] == '/') return path;
+  char folder[PATH_MAX];
+  return getcwd(folder, sizeof(folder)) == nullptr ? path : absl::StrCat(folder, "/", path);
+}
 
 // Builds errors that say where the field stands.
 class Validator {
@@ -87,7 +95,7 @@ absl::Status Validator::CheckName(const std::string& field, const std::string& n
   }
   if (good) return absl::OkStatus();
   return Error(field,
-               absl::StrCat("\"", name, "\" is no name; use 1 to ", kMaxNameLength,
+               absl::StrCat("\"", name, "\" is not a valid name: use 1 to ", kMaxNameLength,
                             " letters, digits, '-', '_' and '.', a letter, digit or '_' first"));
 }
 
@@ -114,15 +122,14 @@ absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
   uint64_t count = 0;
   if (unit == 0 || !absl::SimpleAtoi(number, &count) || count > UINT64_MAX / unit) {
     return Error("memory", absl::StrCat("\"", text,
-                                        "\" is no size; use a whole number and M or G: \"512M\""));
+                                        "\" is not a size: give a whole number with the unit M or "
+                                        "G, as \"512M\""));
   }
   const uint64_t bytes = count * unit;
-  if (bytes < kMinMemory) {
-    return Error("memory", absl::StrCat("\"", text, "\" is too little; a guest needs 16M or more"));
-  }
-  if (bytes > host_.memory_bytes) {
-    return Error("memory", absl::StrCat("\"", text, "\" is more than this host has; at most ",
-                                        host_.memory_bytes / kMebibyte, "M"));
+  if (bytes < kMinMemory || bytes > host_.memory_bytes) {
+    return Error("memory", absl::StrCat("\"", text, "\" is out of range (", kMinMemory / kMebibyte,
+                                        "M to ", host_.memory_bytes / kMebibyte,
+                                        "M, which is all that this host has)"));
   }
   return bytes;
 }
@@ -178,9 +185,11 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
                      "means nothing for a file that is only read; leave out shared or readonly");
       }
       spec.read_only = given.read_only();
-      absl::StatusOr<std::unique_ptr<HostFile>> file = HostFile::Open(
-          given.path(),
-          {.read_only = given.read_only(), .direct = given.direct(), .shared = given.shared()});
+      absl::StatusOr<std::unique_ptr<HostFile>> file =
+          HostFile::Open(given.path(), {.read_only = given.read_only(),
+                                        .direct = given.direct(),
+                                        .shared = given.shared(),
+                                        .lock = host_.lock_files});
       if (!file.ok()) return FileError(path_field, file.status());
       spec.file = *std::move(file);
       return spec;
@@ -222,34 +231,26 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
                  absl::StrCat("\"", spec.name, "\" is taken by another device; names are unique"));
   }
   ASSIGN_OR_RETURN(spec.binary, FindBinary(absl::StrCat(field, ".binary"), config.binary()));
+  spec.binary = AbsolutePath(spec.binary);
   spec.args.assign(config.arg().begin(), config.arg().end());
 
   spec.access_timeout = kDefaultAccessTimeout;
-  if (!config.access_timeout().empty() &&
-      (!absl::ParseDuration(config.access_timeout(), &spec.access_timeout) ||
-       spec.access_timeout < kMinAccessTimeout || spec.access_timeout > kMaxAccessTimeout)) {
-    return Error(absl::StrCat(field, ".access_timeout"),
-                 absl::StrCat("\"", config.access_timeout(),
-                              "\" is no usable duration; give 1ms to 10m, as \"500ms\" or \"5s\""));
+  std::optional<FieldProblem> problem =
+      ReadDuration("access_timeout", config.access_timeout(), kMinAccessTimeout, kMaxAccessTimeout,
+                   spec.access_timeout);
+  if (!problem) {
+    problem =
+        ReadDuration("max_poll", config.max_poll(), absl::ZeroDuration(), kMaxPoll, spec.max_poll);
   }
-
-  if (!config.max_poll().empty() &&
-      (!absl::ParseDuration(config.max_poll(), &spec.max_poll) ||
-       spec.max_poll < absl::ZeroDuration() || spec.max_poll > kMaxPoll)) {
-    return Error(absl::StrCat(field, ".max_poll"),
-                 absl::StrCat("\"", config.max_poll(),
-                              "\" is no usable duration; give 0 to 10ms, as \"20us\""));
-  }
-
-  if (const auto problem = ReadSupervision(config, spec)) {
-    return Error(absl::StrCat(field, ".", problem->field), problem->problem);
-  }
+  if (!problem) problem = ReadSupervision(config, spec);
+  if (problem) return Error(absl::StrCat(field, ".", problem->field), problem->problem);
 
   spec.pci_slot = config.pci_slot();
   if (spec.pci_slot != 0) {
     if (spec.pci_slot >= layout::kMaxPciSlots) {
-      return Error(absl::StrCat(field, ".pci_slot"),
-                   absl::StrCat(spec.pci_slot, " is no slot; there are 1 to 31"));
+      return Error(
+          absl::StrCat(field, ".pci_slot"),
+          absl::StrCat(spec.pci_slot, " is out of range (1 to ", layout::kMaxPciSlots - 1, ")"));
     }
     if (!pci_slots_.insert(spec.pci_slot).second) {
       return Error(absl::StrCat(field, ".pci_slot"),
@@ -281,13 +282,13 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   spec.reboot_on_reset = config.on_reset() != v1::VmConfig::EXIT;
   RETURN_IF_ERROR(ControlSocket(config.control_socket(), spec));
 
-  spec.kernel_path = config.kernel().path();
+  spec.kernel_path = AbsolutePath(config.kernel().path());
   if (spec.kernel_path.empty()) {
     return Error("kernel.path",
                  "missing; give a vmlinux or bzImage with --kernel PATH or in the configuration");
   }
   ASSIGN_OR_RETURN(spec.kernel, OpenBootFile("kernel.path", spec.kernel_path));
-  spec.initrd_path = config.kernel().initrd();
+  spec.initrd_path = AbsolutePath(config.kernel().initrd());
   if (!spec.initrd_path.empty()) {
     ASSIGN_OR_RETURN(spec.initrd, OpenBootFile("kernel.initrd", spec.initrd_path));
   }
@@ -301,12 +302,12 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   spec.cpus = config.cpus();
   if (spec.cpus < 1 || spec.cpus > layout::kMaxVcpus) {
     return Error("cpus",
-                 absl::StrCat(spec.cpus, " virtual CPUs cannot be; give 1 to ", layout::kMaxVcpus));
+                 absl::StrCat(spec.cpus, " is out of range (1 to ", layout::kMaxVcpus, ")"));
   }
 
   if (config.devices_size() >= static_cast<int>(layout::kMaxPciSlots)) {
-    return Error("devices", absl::StrCat(config.devices_size(), " devices are too many; at most ",
-                                         layout::kMaxPciSlots - 1));
+    return Error("devices", absl::StrCat(config.devices_size(), " devices are too many (at most ",
+                                         layout::kMaxPciSlots - 1, ")"));
   }
   for (int i = 0; i < config.devices_size(); ++i) {
     ASSIGN_OR_RETURN(DeviceSpec device,

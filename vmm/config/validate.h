@@ -23,6 +23,8 @@ struct HostLimits {
   uint64_t memory_bytes = 0;
   // Folders in which a device binary without a '/' is looked up, in this order.
   std::vector<std::string> device_dirs;
+  // False: a VM with this configuration may be running, and its files must not be taken from it.
+  bool lock_files = true;
 };
 
 // This host. The device folders are those beside the running vmm.

@@ -53,7 +53,7 @@ absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
   }
   if (!S_ISSOCK(file.st_mode)) {
     return absl::AlreadyExistsError(absl::StrCat(
-        "control socket '", path, "': this is no socket; remove it, or choose another path"));
+        "control socket '", path, "': this is not a socket; remove it, or choose another path"));
   }
   ASSIGN_OR_RETURN(const UniqueFd probe, NewSocket());
   const int error =

@@ -103,7 +103,7 @@ TEST(ListeningSocketTest, AFileThatIsNoSocketIsLeftAlone) {
   std::ofstream(path) << "precious";
   const absl::Status status = ListeningSocket::Open(path).status();
   EXPECT_TRUE(absl::IsAlreadyExists(status)) << status;
-  EXPECT_THAT(std::string(status.message()), HasSubstr("no socket"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("not a socket"));
   EXPECT_TRUE(S_ISREG(ModeOf(path)));
 }
 

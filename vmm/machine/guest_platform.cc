@@ -64,22 +64,9 @@ absl::Status GuestPlatform::PlugPlatformDevice(RemoteDevice& device) {
   for (size_t i = 0; i < platform.port_ranges.size(); ++i) {
     const DeviceDescription::PortRange& range = platform.port_ranges[i];
     port_regions_.push_back(std::make_unique<PortRegion>(device, static_cast<uint8_t>(i)));
-    const absl::Status inserted =
-        port_bus_.Insert(range.base, range.size, port_regions_.back().get());
-    if (!inserted.ok()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("device \"", device.name(), "\": its ports from 0x", absl::Hex(range.base),
-                       " on are taken by another device or by the vmm: ", inserted.message()));
-    }
+    RETURN_IF_ERROR(port_bus_.Insert(range.base, range.size, port_regions_.back().get()));
   }
   if (platform.irq != 0) {
-    for (const RemoteDevice* const other : platform_devices_) {
-      if (other->description().platform->irq == platform.irq) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("device \"", device.name(), "\": IRQ ", platform.irq,
-                         " is that of device \"", other->name(), "\"; an edge cannot be shared"));
-      }
-    }
     RETURN_IF_ERROR(vm_->event_routing().BindIrq(platform.irq, device.endpoints().intx_fd(),
                                                  /*resample_fd=*/-1));
   }

@@ -4,6 +4,8 @@
 
 #include "absl/memory/memory.h"
 #include "base/status_macros.h"
+#include "vmm/machine/boot_sources.h"
+#include "vmm/machine/device_places.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -14,30 +16,10 @@ absl::Status AsVmmError(const absl::Status& status) {
   return absl::InternalError(status.message());
 }
 
-// What the user configured cannot be: whatever code the layer below had for it.
-absl::Status AsConfigError(const absl::Status& status) {
-  if (status.ok() || absl::IsInternal(status)) return status;
-  return absl::InvalidArgumentError(status.message());
-}
-
-absl::StatusOr<BootSources> OpenBootSources(VmSpec& spec) {
-  absl::StatusOr<BootFile> kernel =
-      BootFile::FromFd(std::move(spec.kernel), "kernel.path", spec.kernel_path);
-  if (!kernel.ok()) return kernel.status();
-  BootSources sources{.kernel = *std::move(kernel)};
-  if (spec.initrd.ok()) {
-    ASSIGN_OR_RETURN(sources.initrd,
-                     BootFile::FromFd(std::move(spec.initrd), "kernel.initrd", spec.initrd_path));
-  }
-  sources.command_line = spec.cmdline;
-  return sources;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
-  absl::StatusOr<BootSources> sources = OpenBootSources(spec);
-  if (!sources.ok()) return AsConfigError(sources.status());
+  ASSIGN_OR_RETURN(BootSources sources, OpenBootSources(spec));
   ASSIGN_OR_RETURN(GuestRam ram, GuestRam::Create(spec.memory_bytes));
   Settings settings = {.name = spec.name,
                        .kernel_path = spec.kernel_path,
@@ -45,9 +27,13 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
                        .cpus = spec.cpus,
                        .reboot_on_reset = spec.reboot_on_reset,
                        .pci_slots = {}};
-  for (const DeviceSpec& device : spec.devices) settings.pci_slots.push_back(device.pci_slot);
+  std::vector<DevicePlace> places;
+  for (const DeviceSpec& device : spec.devices) {
+    settings.pci_slots.push_back(device.pci_slot);
+    places.push_back(DevicePlace::Of(device));
+  }
   std::unique_ptr<Machine> machine =
-      absl::WrapUnique(new Machine(std::move(settings), std::move(ram), *std::move(sources)));
+      absl::WrapUnique(new Machine(std::move(settings), std::move(ram), std::move(sources)));
   ASSIGN_OR_RETURN(machine->work_, WorkQueue::Create());
   ASSIGN_OR_RETURN(machine->end_, VmEndLatch::Create());
   ASSIGN_OR_RETURN(machine->monitor_, ProcessMonitor::Create());
@@ -69,6 +55,10 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
   RETURN_IF_ERROR(AsVmmError(platform.status()));
   RETURN_IF_ERROR(devices.status());
   machine->devices_ = *std::move(devices);
+  for (size_t i = 0; i < places.size(); ++i) {
+    places[i].description = &machine->devices_[i]->device().description();
+  }
+  RETURN_IF_ERROR(CheckPlaces(places));
   RETURN_IF_ERROR(machine->PowerOn(*std::move(platform)));
   return machine;
 }

@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "proto/channel/channel_client.h"
-#include "proto/contract.h"
+#include "proto/version.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/vm_metrics.h"
 
@@ -33,7 +33,7 @@ v1::VmStatus Machine::Status() const {
   status.set_kernel_path(settings_.kernel_path);
   status.set_initrd_path(settings_.initrd_path);
   status.set_cmdline(boot_sources_.command_line);
-  status.set_version(absl::StrCat("contract ", kContractVersion));
+  status.set_version(VersionText());
   status.set_devices(static_cast<uint32_t>(devices_.size()));
   uint32_t running = 0;
   for (const auto& device : devices_) running += device->Describe().state() == v1::Device::RUNNING;

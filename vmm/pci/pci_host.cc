@@ -61,14 +61,23 @@ absl::Status PciHost::PlaceBars() {
   std::vector<Owner> owners;
   std::vector<BarRequest> requests;
   for (const std::unique_ptr<RemoteFunction>& function : functions_) {
+    std::vector<BarRequest> own;
     for (const RemoteFunction::BarState& bar : function->bars()) {
       owners.push_back({function.get(), bar.index});
-      requests.push_back({.name = absl::StrCat("device ", function->name(), ": BAR ", bar.index),
-                          .size_bytes = bar.size_bytes,
-                          .is_64bit = bar.is_64bit});
+      own.push_back({.name = absl::StrCat("device ", function->name(), ": BAR ", bar.index),
+                     .size_bytes = bar.size_bytes,
+                     .is_64bit = bar.is_64bit});
+    }
+    requests.insert(requests.end(), own.begin(), own.end());
+    // What does not even fit alone is the device's own fault.
+    if (const absl::Status alone = vmm::PlaceBars(windows_, own); !alone.ok()) {
+      return absl::InternalError(alone.message());
     }
   }
-  RETURN_IF_ERROR(vmm::PlaceBars(windows_, requests));
+  if (const absl::Status together = vmm::PlaceBars(windows_, requests); !together.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(together.message(), " beside the other devices; configure fewer devices"));
+  }
   for (size_t i = 0; i < requests.size(); ++i) {
     owners[i].function->AssignBar(owners[i].bar, requests[i].address);
   }

@@ -19,7 +19,6 @@
 #include "proto/durable_layout.h"
 
 namespace bulkhead::vmm {
-namespace {
 
 absl::Status CheckResources(const DeviceDescription& description,
                             const std::vector<ResourceSpec>& resources) {
@@ -32,6 +31,8 @@ absl::Status CheckResources(const DeviceDescription& description,
   }
   return absl::OkStatus();
 }
+
+namespace {
 
 absl::StatusOr<std::vector<EventFd>> CreateEvents(size_t count) {
   std::vector<EventFd> events;
@@ -99,7 +100,8 @@ absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
                        description.doorbells.size() + vectors + (description.has_line() ? 1 : 0) +
                        (has_resample ? 1 : 0) + resources.size();
   if (count > kMaxMessageDescriptors) {
-    return absl::InvalidArgumentError(absl::StrCat(
+    // Its own doing: the configuration says nothing of any of these.
+    return absl::InternalError(absl::StrCat(
         "it takes ", count, " descriptors (", description.doorbells.size(), " doorbells, ", vectors,
         " MSI-X vectors), at most ", kMaxMessageDescriptors, " can be handed over"));
   }

@@ -23,6 +23,10 @@
 
 namespace bulkhead::vmm {
 
+// Whether the configuration gives a device what it needs. Errors: InvalidArgument.
+absl::Status CheckResources(const DeviceDescription& description,
+                            const std::vector<ResourceSpec>& resources);
+
 // Every memory file and eventfd of one device, and its resources: made once, owned by the vmm,
 // and handed to each process that serves the device, one after the other (files: opened anew). What
 // KVM is told about them stays true while processes come and go; a doorbell rung or an interrupt
@@ -32,8 +36,9 @@ namespace bulkhead::vmm {
 // itself.
 class DeviceEndpoints {
  public:
-  // `ram` is borrowed. Errors: InvalidArgument (a required resource is missing, or more
-  // descriptors than one message carries), else as memfd_create(2) and eventfd(2).
+  // `ram` is borrowed. Errors: InvalidArgument (a required resource is missing), Internal (the
+  // device takes more descriptors than one message carries), else as memfd_create(2) and
+  // eventfd(2).
   static absl::StatusOr<DeviceEndpoints> Create(const DeviceDescription& description,
                                                 std::vector<ResourceSpec> resources,
                                                 const GuestRam& ram,
