@@ -76,7 +76,7 @@ TEST(CommandLineTest, TheEscapeIsAControlKey) {
   EXPECT_EQ(Parsed({"console", "--escape", "^a"}).escape, 1);
   EXPECT_EQ(Parsed({"console", "--escape", "none"}).escape, -1);
   for (const char* wrong : {"", "A", "^", "^1", "^{", "^AB"}) {
-    EXPECT_THAT(ErrorOf({"console", "--escape", wrong}), HasSubstr("no control key"));
+    EXPECT_THAT(ErrorOf({"console", "--escape", wrong}), HasSubstr("not a control key"));
   }
 }
 

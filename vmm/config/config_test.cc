@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -392,12 +393,13 @@ TEST_F(ConfigTest, ACheckTakesNothingFromARunningVm) {
 
 TEST_F(ConfigTest, PathsAreAbsoluteForMessages) {
   ASSERT_EQ(chdir(dir_.c_str()), 0);
+  const std::string folder = std::filesystem::current_path();
   const absl::StatusOr<VmSpec> spec =
       FromFlags({"--kernel=vmlinux", "--initrd=disk.img", "--device=name=a,binary=./virtio_rng"});
   ASSERT_TRUE(spec.ok()) << spec.status();
-  EXPECT_EQ(spec->kernel_path, Path("vmlinux"));
-  EXPECT_EQ(spec->initrd_path, Path("disk.img"));
-  EXPECT_EQ(spec->devices[0].binary, Path("./virtio_rng"));
+  EXPECT_EQ(spec->kernel_path, folder + "/vmlinux");
+  EXPECT_EQ(spec->initrd_path, folder + "/disk.img");
+  EXPECT_EQ(spec->devices[0].binary, folder + "/./virtio_rng");
 }
 
 TEST_F(ConfigTest, HelpVersionAndTheConfigurationsFieldsAreAnswered) {

@@ -12,6 +12,7 @@
 //   depth=N           in flight at once, 1 to 21 (16)
 //   blocks=N          how many blocks of 4 KiB are used, at most 4096 (256)
 //   seed=N            of the sequence of requests (1)
+//   patience=N        how many cycles one interrupt may be awaited (30000000000, some ten seconds)
 //   indirect=1, event_index=1  negotiate these features too (0)
 
 #include <stdint.h>
@@ -59,6 +60,7 @@ uint32_t versions[kMaxBlocks];  // as last written; 0: never
 bool block_busy[kMaxBlocks];
 uint64_t longest_pause;  // in cycles
 uint32_t depth, blocks;
+uint64_t patience;  // in cycles
 bool use_indirect;
 uint64_t random_state;
 
@@ -150,7 +152,7 @@ void SubmitNext(Virtqueue& queue, uint32_t index) {
 // Waits for the queue's interrupt, and for nothing else.
 void AwaitInterrupt(uint32_t& seen) {
   const uint32_t before = seen;
-  if (!WaitFor([=] { return InterruptCount(kFirstVector) != before; })) {
+  if (!WaitFor([=] { return InterruptCount(kFirstVector) != before; }, patience)) {
     Fail("no interrupt for a long time");
   }
   seen = InterruptCount(kFirstVector);
@@ -210,6 +212,7 @@ void RunDiskStorm() {
       until_key ? ~uint64_t{0} : NumberBetween("requests", 10000, 1, ~uint64_t{0} >> 1);
   depth = static_cast<uint32_t>(NumberBetween("depth", 16, 1, kMaxDepth));
   blocks = static_cast<uint32_t>(NumberBetween("blocks", 256, kMaxDepth + 1, kMaxBlocks));
+  patience = NumberOption("patience", kLongWaitCycles);
   random_state = NumberBetween("seed", 1, 1, ~uint64_t{0} >> 1);
   use_indirect = NumberOption("indirect", 0) != 0;
   const bool event_index = NumberOption("event_index", 0) != 0;
