@@ -142,7 +142,9 @@ void BlockDevice::FillConfig() {
 
 void BlockDevice::OnFeatures(uint64_t features) {
   negotiated_ = features;
-  config_.writeback = 1;
+  // Section 5.2.5.2: a driver that can choose the mode and cannot flush starts with write-through.
+  const bool cannot_flush = (features & kBlockFlush) == 0;
+  config_.writeback = (features & kBlockConfigWce) != 0 && cannot_flush ? 0 : 1;
   limits_.discard = (features & kBlockDiscard) != 0;
   limits_.write_zeroes = (features & kBlockWriteZeroes) != 0;
   UpdateWriteThrough();

@@ -169,6 +169,19 @@ TEST(BlockDeviceTest, WriteThroughModeIsTheDriversChoice) {
   EXPECT_EQ(t.driver->ReadConfig(offsetof(BlockConfig, writeback), 1), 1u) << "reset";
 }
 
+TEST(BlockDeviceTest, ADriverThatCannotFlushButChooseStartsWithWriteThrough) {
+  TestDisk t({}, O_RDWR, kAllFeatures & ~kBlockFlush);
+  ASSERT_NE(t.driver->features() & kBlockConfigWce, 0u);
+  ASSERT_EQ(t.driver->features() & kBlockFlush, 0u);
+  EXPECT_EQ(t.driver->ReadConfig(offsetof(BlockConfig, writeback), 1), 0u);
+  t.model->Restart();
+  EXPECT_EQ(t.driver->ReadConfig(offsetof(BlockConfig, writeback), 1), 0u);
+  EXPECT_EQ(t.Do(kBlockOut, 5, Zeros(1)).status, kBlockStatusOk);
+  t.driver->WriteConfig(offsetof(BlockConfig, writeback), 1, 1);
+  t.model->Restart();
+  EXPECT_EQ(t.driver->ReadConfig(offsetof(BlockConfig, writeback), 1), 1u) << "its own choice";
+}
+
 TEST(BlockDeviceTest, AFileThatShrankGivesErrorsAndNoCrash) {
   TestDisk t;
   ASSERT_EQ(ftruncate(t.file.get(), 1024 * kSectorSize), 0);
