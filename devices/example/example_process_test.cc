@@ -235,7 +235,7 @@ TEST_F(ExampleProcessTest, ServesAndTellsHowMuch) {
     EXPECT_THAT(metric.help(), Not(IsEmpty())) << metric.name();
     EXPECT_EQ(metric.name().find_first_not_of("abcdefghijklmnopqrstuvwxyz_"), std::string::npos);
   }
-  EXPECT_THAT(names, Contains("reads_total"));
+  EXPECT_THAT(names, Contains("register_reads_total"));
   EXPECT_THAT(names, Contains("dma_bytes_total"));
 }
 

@@ -164,10 +164,10 @@ void DeviceHost::AppendMetrics(v1::DeviceMetrics& metrics) const {
   const auto requests = [this](Operation operation) {
     return counters_.requests[static_cast<size_t>(operation)];
   };
-  AddCounter(metrics, "reads_total", "Reads by the guest", requests(Operation::kRead));
-  AddCounter(metrics, "posted_writes_total", "Writes that the guest did not wait for",
+  AddCounter(metrics, "register_reads_total", "Reads of registers by the guest", requests(Operation::kRead));
+  AddCounter(metrics, "register_posted_writes_total", "Writes that the guest did not wait for",
              requests(Operation::kPostedWrite));
-  AddCounter(metrics, "writes_total", "Writes that the guest waited for",
+  AddCounter(metrics, "register_writes_total", "Writes that the guest waited for",
              requests(Operation::kWrite));
   AddCounter(metrics, "function_states_total", "Changes of what a PCI function may do",
              requests(Operation::kSetFunctionState));

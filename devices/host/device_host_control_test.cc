@@ -339,9 +339,9 @@ TEST_F(DeviceHostControlTest, MetricsCountWhatHappened) {
   Read();
   Post(0, 6);
   Read();
-  EXPECT_EQ(Metric("writes_total"), 1);
-  EXPECT_EQ(Metric("posted_writes_total"), 1);
-  EXPECT_EQ(Metric("reads_total"), 3);
+  EXPECT_EQ(Metric("register_writes_total"), 1);
+  EXPECT_EQ(Metric("register_posted_writes_total"), 1);
+  EXPECT_EQ(Metric("register_reads_total"), 3);
   EXPECT_EQ(Metric("saves_total"), 2) << "reads change nothing";
   EXPECT_GE(Metric("doorbells_total"), 1);
   EXPECT_EQ(Metric("of_the_model"), 0);

@@ -5,7 +5,9 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -287,6 +289,30 @@ TEST(VmControlTest, ADevicesProcessIsReplacedUnderARunningGuest) {
   EXPECT_EQ(stopped->pid(), 0);
   EXPECT_TRUE(vm->WaitForOutput("it reads as all ones", kTimeout).ok());
   EXPECT_EQ(EndOf(*vm), "exit code 0");
+}
+
+TEST(VmControlTest, NoMetricOfADeviceIsThereTwice) {
+  START_GUEST(vm, "idle", "idle",
+              {"--name=unique", "--rng", ExampleDevice(),
+               absl::StrCat("--disk=path=", EmptyDisk("unique"))});
+  const VmClient client(ControlSocketOf("unique"));
+  // They come with the heartbeats.
+  const absl::Time deadline = absl::Now() + kTimeout;
+  while (Metric(client, "bulkhead_device_model_flushes_total", "disk0") < 0 ||
+         Metric(client, "bulkhead_device_model_register_reads_total", "example") < 0) {
+    ASSERT_LT(absl::Now(), deadline);
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  const absl::StatusOr<v1::VmMetrics> metrics = client.GetMetrics();
+  ASSERT_TRUE(metrics.ok()) << metrics.status();
+  for (const v1::MetricFamily& family : metrics->families()) {
+    std::set<std::map<std::string, std::string>> series;
+    for (const v1::Sample& sample : family.samples()) {
+      const std::map<std::string, std::string> labels(sample.labels().begin(),
+                                                      sample.labels().end());
+      EXPECT_TRUE(series.insert(labels).second) << sample.ShortDebugString() << family.name();
+    }
+  }
 }
 
 TEST(VmControlTest, ADeviceThatIsAwayPausesTheVmIfItsPolicySaysSo) {

@@ -146,7 +146,7 @@ TEST_F(SupervisorTest, HeartbeatsFetchMetricsAndLeaveOutWhatIsNone) {
     return -1.0;
   };
   EXPECT_TRUE(WaitUntil([&] { return value("sum") >= 0; }));
-  EXPECT_GE(value("writes_total"), 1);
+  EXPECT_GE(value("register_writes_total"), 1);
   EXPECT_EQ(value("No Metric!"), -1);
 }
 
