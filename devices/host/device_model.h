@@ -98,6 +98,10 @@ class DeviceModel {
   // Nothing is in flight: what Save() gives and durable_memory() is all there is to the device.
   virtual bool at_rest() const = 0;
 
+  // Guest memory may be touched by work that is under way. Once the guest has taken bus mastering
+  // away and the model was told, it may only end; the guest waits for that, for a bounded time.
+  virtual bool dma_in_flight() const { return false; }
+
   // Counters and gauges for people; called now and then.
   virtual void AppendMetrics(v1::DeviceMetrics&) const {}
 

@@ -40,6 +40,7 @@ class PciTransport : public DeviceModel, private InterruptSink {
   void Reset() override;
   void SetServing(bool serving) override { core_.SetServing(serving); }
   bool at_rest() const override { return core_.at_rest(); }
+  bool dma_in_flight() const override { return core_.dma_in_flight(); }
   void AppendMetrics(v1::DeviceMetrics& metrics) const override { core_.AppendMetrics(metrics); }
 
  private:

@@ -139,7 +139,9 @@ void VirtioCore::SetDmaAllowed(bool allowed) {
   if (dma_allowed_ == allowed) return;
   dma_allowed_ = allowed;
   UpdateServing();
-  NotifyAll();
+  if (!allowed || (status_ & kStatusDriverOk) == 0) return;
+  // Queues that do not serve may have work that was held back, too.
+  for (uint32_t i = 0; i < queue_count(); ++i) device_->OnQueue(i);
 }
 
 void VirtioCore::SetServing(bool serving) {

@@ -80,6 +80,7 @@ class VirtioCore : public VirtioServices {
   // The host's wish; initially true.
   void SetServing(bool serving);
   bool at_rest() const { return !resetting_ && device_->at_rest(); }
+  bool dma_in_flight() const { return device_->dma_in_flight(); }
   void AppendMetrics(v1::DeviceMetrics& metrics) const;
 
   // VirtioServices.

@@ -94,6 +94,8 @@ class VirtioDevice {
 
   // Nothing that was popped is being worked on: a successor would find all of it in the queues.
   virtual bool at_rest() const = 0;
+  // As DeviceModel::dma_in_flight().
+  virtual bool dma_in_flight() const { return false; }
   virtual void AppendMetrics(v1::DeviceMetrics& metrics) const = 0;
 };
 

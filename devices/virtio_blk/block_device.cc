@@ -1,17 +1,23 @@
 #include "devices/virtio_blk/block_device.h"
 
+#include <errno.h>
 #include <string.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/crash_point.h"
+#include "base/errno_status.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "devices/virtio/append_metric.h"
 #include "devices/virtio/virtio_layout.h"
+#include "devices/virtio_blk/io_threads.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -19,14 +25,25 @@ namespace {
 constexpr uint32_t kPciClassScsi = 0x010000;  // mass storage: what virtio disks say since ever
 
 constexpr uint32_t kMaxQueues = 32;
-constexpr uint32_t kMinQueueSize = 4;        // header, data, status, and one to spare
-constexpr uint32_t kMaxQueueEntries = 1024;  // the kernel takes no more buffers (UIO_MAXIOV)
+constexpr uint32_t kMinQueueSize = 4;  // header, data, status, and one to spare
+constexpr uint32_t kMaxQueueEntries = 1024;
 constexpr uint32_t kMaxInFlight = 8192;
 
 constexpr uint32_t kMaxSegmentBytes = 1 << 20;
 constexpr uint32_t kMaxRanges = 32;
-constexpr uint32_t kMaxDiscardSectors = 1 << 21;      // 1 GiB: one fallocate
+constexpr uint32_t kMaxDiscardSectors = 1 << 21;      // 1 GiB
 constexpr uint32_t kMaxWriteZeroesSectors = 1 << 17;  // 64 MiB: may become writes
+
+// What one submission starts, at most, though always one operation: reads that the page cache has
+// are done within it, at about 0.1 ms a MiB.
+constexpr uint32_t kBatchOperations = 16;
+constexpr int64_t kBatchBytes = 1 << 20;
+constexpr int64_t kMinOperationBytes = 4096;  // what any operation counts as
+// What one turn of the loop starts, at most. Registers wait for its end.
+constexpr int64_t kTurnBytes = 8 << 20;
+
+// How long to wait for a host that is short of something.
+constexpr absl::Duration kRetryInterval = absl::Milliseconds(5);
 
 // A device process ends within a second.
 constexpr absl::Duration kDrainTimeout = absl::Milliseconds(500);
@@ -61,9 +78,12 @@ absl::StatusOr<std::unique_ptr<BlockDevice>> BlockDevice::Create(const BlockOpti
 BlockDevice::BlockDevice(const BlockOptions& options) : options_(options) {}
 
 BlockDevice::~BlockDevice() {
-  if (ring_ == nullptr) return;
-  host_->Unwatch(ring_->fd());
-  if (!ring_->Drain(kDrainTimeout)) LogWarning("disk: left with I/O that does not end");
+  if (retry_timer_.ok()) host_->Unwatch(retry_timer_.get());
+  for (DiskEngine* engine : {engine_.get(), discard_engine_.get()}) {
+    if (engine == nullptr) continue;
+    host_->Unwatch(engine->fd());
+    if (!engine->Drain(kDrainTimeout)) LogWarning("disk: exits with I/O still in flight");
+  }
 }
 
 VirtioIdentity BlockDevice::Identify() const {
@@ -100,6 +120,9 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   limits_.max_discard_sectors = kMaxDiscardSectors;
   limits_.max_write_zeroes_sectors = kMaxWriteZeroesSectors;
   limits_.id = options_.serial;
+  limits_.is_block_device = disk_.is_block_device;
+  dirty_.emplace(disk_.sectors * kSectorSize);
+  limits_.dirty = &*dirty_;
 
   // One slot more than chains can be in flight: Pop() is always given storage.
   const uint32_t in_flight = options_.queues * options_.queue_size;
@@ -111,13 +134,26 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   completed_.resize(options_.queues);
   held_.reserve(in_flight);
 
-  ASSIGN_OR_RETURN(std::unique_ptr<IoRing> ring, IoRing::Create(disk_.fd.get(), in_flight));
-  RETURN_IF_ERROR(host_->Watch(ring->fd(), [this] {
-    ReapResults();
-    Submit();
-    PublishCompleted();
-  }));
-  ring_ = std::move(ring);
+  return StartEngine(in_flight);
+}
+
+absl::Status BlockDevice::StartEngine(uint32_t max_operations) {
+  ASSIGN_OR_RETURN(ChosenEngine chosen, engine_factory_
+                                            ? engine_factory_(disk_, max_operations)
+                                            : CreateEngine(options_.engine, disk_, max_operations));
+  is_io_uring_ = chosen.is_io_uring;
+  RETURN_IF_ERROR(host_->Watch(chosen.engine->fd(), [this] { OnEngine(); }));
+  engine_ = std::move(chosen.engine);
+  if (is_io_uring_ && disk_.is_block_device && !disk_.read_only) {
+    // BLKDISCARD is an ioctl; io_uring has its like since Linux 6.12 only.
+    ASSIGN_OR_RETURN(auto threads, IoThreads::Create(disk_, max_operations, /*max_threads=*/1));
+    RETURN_IF_ERROR(host_->Watch(threads->fd(), [this] { OnEngine(); }));
+    discard_engine_ = std::move(threads);
+  }
+  UniqueFd timer(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!timer.ok()) return ErrnoToStatus(errno, "timerfd_create");
+  RETURN_IF_ERROR(host_->Watch(timer.get(), [this] { OnRetryTimer(); }));
+  retry_timer_ = std::move(timer);
   return absl::OkStatus();
 }
 
@@ -174,6 +210,8 @@ void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   counters_.AppendMetrics(metrics);
   AppendMetric(metrics, "in_flight", "Requests taken and not answered",
                slots_.size() - free_slots_.size(), MetricKind::kGauge);
+  AppendMetric(metrics, "io_uring", "1: I/O goes through io_uring; 0: through threads",
+               is_io_uring_ ? 1 : 0, MetricKind::kGauge);
 }
 
 absl::Span<iovec> BlockDevice::Storage(uint32_t slot) {
@@ -183,38 +221,45 @@ absl::Span<iovec> BlockDevice::Storage(uint32_t slot) {
 void BlockDevice::OnQueue(uint32_t index) {
   ReleaseHeld();
   Virtqueue& queue = services_->queue(index);
-  uint32_t budget = options_.queue_size;
+  Turn turn = NewTurn();
+  RunReady(turn);
   do {
     queue.SuppressDoorbells();
-    DescriptorChain chain;
-    while (budget > 0 && queue.Pop(Storage(free_slots_.back()), chain)) {
-      --budget;
-      const uint32_t slot = free_slots_.back();
-      free_slots_.pop_back();
-      slots_[slot].queue = index;
-      Begin(slot, chain);
-    }
-    if (budget == 0) {
+    while (!turn.over() && Pop(index, turn)) RunReady(turn);
+    if (turn.over()) {
       services_->ServeLater(index);
       break;
     }
   } while (queue.RearmDoorbell());
-  Submit();
-  ReapResults();  // what the page cache has answered at once
-  Submit();
   PublishCompleted();
 }
 
-void BlockDevice::Begin(uint32_t slot, const DescriptorChain& chain) {
-  slots_[slot].head = chain.head;
-  Continue(slot, slots_[slot].request.Begin(chain, limits_));
+BlockDevice::Turn BlockDevice::NewTurn() const {
+  return {.requests = options_.queue_size, .bytes = kTurnBytes};
+}
+
+bool BlockDevice::Pop(uint32_t index, Turn& turn) {
+  Virtqueue& queue = services_->queue(index);
+  uint32_t popped = 0;
+  DescriptorChain chain;
+  while (popped < kBatchOperations && turn.requests > 0 &&
+         queue.Pop(Storage(free_slots_.back()), chain)) {
+    const uint32_t slot = free_slots_.back();
+    free_slots_.pop_back();
+    slots_[slot].queue = index;
+    slots_[slot].head = chain.head;
+    Continue(slot, slots_[slot].request.Begin(chain, limits_));
+    ++popped;
+    --turn.requests;
+  }
+  return popped != 0;
 }
 
 // Only while guest memory may be touched.
 void BlockDevice::Continue(uint32_t index, BlockRequest::Step step) {
   Slot& slot = slots_[index];
   if (step == BlockRequest::Step::kOperate) {
-    ring_->Prepare(slot.request.operation(), index);
+    PushReady(index);
     return;
   }
   uint32_t written = 0;
@@ -223,36 +268,95 @@ void BlockDevice::Continue(uint32_t index, BlockRequest::Step step) {
     written = slot.request.Finish();
     counters_.Count(slot.request);
   }
-  services_->queue(slot.queue).Complete(slot.head, written);
-  completed_[slot.queue] = 1;
-  free_slots_.push_back(index);
+  GiveBack(index, written);
   if (step == BlockRequest::Step::kMalformed) {
     services_->Fail("disk: a request without room for its header or its status");
   }
 }
 
-void BlockDevice::Submit() {
+void BlockDevice::GiveBack(uint32_t index, uint32_t written_bytes) {
+  const Slot& slot = slots_[index];
+  services_->queue(slot.queue).Complete(slot.head, written_bytes);
+  completed_[slot.queue] = 1;
+  free_slots_.push_back(index);
+}
+
+void BlockDevice::PushReady(uint32_t index) {
+  slots_[index].next_ready = kNoSlot;
+  (first_ready_ == kNoSlot ? first_ready_ : slots_[last_ready_].next_ready) = index;
+  last_ready_ = index;
+}
+
+void BlockDevice::RunReady(Turn& turn) {
+  while (first_ready_ != kNoSlot && turn.bytes > 0 && services_->dma_allowed()) {
+    turn.bytes -= PrepareBatch();
+    const bool submitted = Submit();
+    ReapResults();  // what the page cache has answered at once
+    PublishCompleted();
+    host_->KeepAlive();
+    if (!submitted) return;
+  }
+  // A turn that is over ends with ServeLater().
+}
+
+int64_t BlockDevice::PrepareBatch() {
+  int64_t bytes = 0;
+  for (uint32_t i = 0; i < kBatchOperations && bytes < kBatchBytes; ++i) {
+    const uint32_t index = first_ready_;
+    if (index == kNoSlot) break;
+    first_ready_ = slots_[index].next_ready;
+    const FileOperation& operation = slots_[index].request.operation();
+    const bool discards = operation.kind == FileOperation::Kind::kDiscard;
+    DiskEngine& engine = discards && discard_engine_ != nullptr ? *discard_engine_ : *engine_;
+    engine.Prepare(operation, index);
+    const bool transfers = !operation.buffers.empty();
+    bytes += std::max(transfers ? static_cast<int64_t>(operation.length) : 0, kMinOperationBytes);
+  }
+  return bytes;
+}
+
+bool BlockDevice::Submit() {
   CRASH_POINT("disk_before_submit");
-  // What the kernel cannot take now is in the ring already: the next turn offers it again.
-  if (!ring_->Submit()) services_->ServeLater(0);
+  bool submitted = engine_->Submit();
+  if (discard_engine_ != nullptr && !discard_engine_->Submit()) submitted = false;
   CRASH_POINT("disk_after_submit");
+  if (!submitted) {
+    // The engine has it already: the next Submit() offers it again.
+    itimerspec once{};
+    once.it_value = absl::ToTimespec(kRetryInterval);
+    timerfd_settime(retry_timer_.get(), 0, &once, nullptr);
+  }
+  return submitted;
+}
+
+void BlockDevice::OnRetryTimer() {
+  uint64_t expirations;
+  if (read(retry_timer_.get(), &expirations, sizeof(expirations)) < 0) return;
+  Submit();
+  OnEngine();
+}
+
+void BlockDevice::OnEngine() {
+  ReapResults();
+  Turn turn = NewTurn();
+  RunReady(turn);
+  PublishCompleted();
+  if (first_ready_ != kNoSlot && turn.over()) services_->ServeLater(0);
 }
 
 void BlockDevice::ReapResults() {
-  IoRing::Result result;
+  DiskEngine::Result result;
   // Bounded: what is finished is less than what is in flight, and nothing is added meanwhile.
-  while (ring_->Reap(result)) OnResult(result);
+  while (engine_->Reap(result)) OnResult(result);
+  while (discard_engine_ != nullptr && discard_engine_->Reap(result)) OnResult(result);
 }
 
-void BlockDevice::OnResult(const IoRing::Result& result) {
+void BlockDevice::OnResult(const DiskEngine::Result& result) {
   CRASH_POINT("disk_after_result");
   const uint32_t index = static_cast<uint32_t>(result.id);
   Slot& slot = slots_[index];
-  Virtqueue& queue = services_->queue(slot.queue);
-  if (queue.stopping()) {
-    queue.Complete(slot.head, 0);
-    completed_[slot.queue] = 1;
-    free_slots_.push_back(index);
+  if (services_->queue(slot.queue).stopping()) {
+    GiveBack(index, 0);
     return;
   }
   if (!services_->dma_allowed()) {
@@ -267,7 +371,7 @@ void BlockDevice::ReleaseHeld() {
   // OnResult() may hold some of them back again.
   const size_t count = held_.size();
   for (size_t i = 0; i < count; ++i) {
-    const IoRing::Result result = held_[i];
+    const DiskEngine::Result result = held_[i];
     OnResult(result);
   }
   held_.erase(held_.begin(), held_.begin() + count);
@@ -275,8 +379,29 @@ void BlockDevice::ReleaseHeld() {
 
 void BlockDevice::OnQueueStopping(uint32_t) {
   ReleaseHeld();
-  Submit();
+  DropReadyOfStoppingQueues();
   PublishCompleted();
+}
+
+void BlockDevice::DropReadyOfStoppingQueues() {
+  uint32_t index = std::exchange(first_ready_, kNoSlot);
+  while (index != kNoSlot) {
+    const uint32_t next = slots_[index].next_ready;
+    if (services_->queue(slots_[index].queue).stopping()) {
+      GiveBack(index, 0);
+    } else {
+      PushReady(index);
+    }
+    index = next;
+  }
+}
+
+uint32_t BlockDevice::in_flight() const {
+  return engine_->in_flight() + (discard_engine_ != nullptr ? discard_engine_->in_flight() : 0);
+}
+
+bool BlockDevice::at_rest() const {
+  return in_flight() == 0 && (first_ready_ == kNoSlot || !services_->dma_allowed());
 }
 
 void BlockDevice::PublishCompleted() {

@@ -4,19 +4,24 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "base/unique_fd.h"
 #include "devices/virtio/virtio_device.h"
 #include "devices/virtio_blk/block_counters.h"
 #include "devices/virtio_blk/block_layout.h"
 #include "devices/virtio_blk/block_request.h"
+#include "devices/virtio_blk/dirty_map.h"
+#include "devices/virtio_blk/disk_engine.h"
 #include "devices/virtio_blk/disk_file.h"
-#include "devices/virtio_blk/io_ring.h"
 
 namespace bulkhead::devices::virtio {
 
@@ -25,21 +30,27 @@ struct BlockOptions {
   uint32_t queue_size = 256;
   std::string serial = {};  // answer to get-id
   bool read_only = false;
+  EngineKind engine = EngineKind::kAuto;
 };
 
 // The block device (virtio 1.2, section 5.2) over the resource "disk", a file or block device.
-// A doorbell's requests go to the kernel in one batch; results come back through the event loop,
-// or at once where the page cache has the data. Requests are pooled: serving one allocates
-// nothing.
+// Operations go to the engine in batches, in the order in which they become ready; results come
+// back through the event loop, or at once where the page cache has the data. A batch and a turn of
+// the loop are bounded, whatever the driver asks for: registers, heartbeats and other queues come
+// in between. Requests are pooled: serving one allocates nothing.
 class BlockDevice : public VirtioDevice {
  public:
   // Errors: InvalidArgument, naming the option.
   static absl::StatusOr<std::unique_ptr<BlockDevice>> Create(const BlockOptions& options);
+  // Tests give an engine of their own.
+  using EngineFactory =
+      std::function<absl::StatusOr<ChosenEngine>(const DiskFile& disk, uint32_t max_operations)>;
+  void set_engine_factory(EngineFactory factory) { engine_factory_ = std::move(factory); }
   // Waits, for a bounded time, for what the kernel still has in hand.
   ~BlockDevice() override;
 
   VirtioIdentity Identify() const override;
-  // Errors: the resource is missing or no disk; io_uring is not permitted.
+  // Errors: the resource is missing or no disk; the engine's.
   absl::Status Start(VirtioServices& services) override;
   uint64_t features() const override { return features_; }
   void OnFeatures(uint64_t features) override;
@@ -52,15 +63,24 @@ class BlockDevice : public VirtioDevice {
   size_t SaveState(absl::Span<uint8_t> out) const override;
   absl::Status RestoreState(absl::Span<const uint8_t> state) override;
   // What is held back is in the queue: a successor does it again.
-  bool at_rest() const override { return ring_->in_flight() == 0; }
+  bool at_rest() const override;
+  bool dma_in_flight() const override { return in_flight() != 0; }
   void AppendMetrics(v1::DeviceMetrics& metrics) const override;
 
  private:
+  static constexpr uint32_t kNoSlot = ~uint32_t{0};
   // A chain in flight.
   struct Slot {
     uint32_t queue = 0;
     uint16_t head = 0;
+    uint32_t next_ready = kNoSlot;
     BlockRequest request;
+  };
+  // What is left of a turn of the loop.
+  struct Turn {
+    uint32_t requests;
+    int64_t bytes;
+    bool over() const { return requests == 0 || bytes <= 0; }
   };
 
   static constexpr uint32_t kSavedBytes = 16;
@@ -70,22 +90,39 @@ class BlockDevice : public VirtioDevice {
   void FillConfig();
   void UpdateWriteThrough();
   absl::Span<iovec> Storage(uint32_t slot);
-  void Begin(uint32_t slot, const DescriptorChain& chain);
+  absl::Status StartEngine(uint32_t max_operations);
+  Turn NewTurn() const;
+  // Takes up to a batch of chains. False: there was none.
+  bool Pop(uint32_t queue, Turn& turn);
   void Continue(uint32_t slot, BlockRequest::Step step);
-  void Submit();
+  void GiveBack(uint32_t slot, uint32_t written_bytes);
+  void PushReady(uint32_t slot);
+  // Starts what is ready, in batches, and deals with what ends at once.
+  void RunReady(Turn& turn);
+  int64_t PrepareBatch();
+  void DropReadyOfStoppingQueues();
+  bool Submit();
   void ReapResults();
-  void OnResult(const IoRing::Result& result);
+  void OnResult(const DiskEngine::Result& result);
   // The result to go by: while a writeback failure is to be told, that of a flush is an error.
   int32_t WithWritebackFailure(const FileOperation& operation, int32_t result);
   void ReleaseHeld();
   void PublishCompleted();
+  void OnEngine();
+  void OnRetryTimer();
+  uint32_t in_flight() const;
   void LogFailure(const BlockRequest& request);
 
   const BlockOptions options_;
   VirtioServices* services_ = nullptr;
   DeviceServices* host_ = nullptr;
   DiskFile disk_;
-  std::unique_ptr<IoRing> ring_;
+  EngineFactory engine_factory_;
+  std::unique_ptr<DiskEngine> engine_;
+  std::unique_ptr<DiskEngine> discard_engine_;  // of a block device, where engine_ cannot do it
+  bool is_io_uring_ = false;
+  UniqueFd retry_timer_;  // the host was short of something: Submit() again
+  std::optional<DirtyMap> dirty_;
   uint64_t features_ = 0;  // offered
   uint64_t negotiated_ = 0;
   BlockConfig config_ = {};
@@ -97,7 +134,10 @@ class BlockDevice : public VirtioDevice {
   size_t storage_size_ = 0;
   std::vector<uint8_t> completed_;  // by queue: 1 if chains wait to be published
   // Results that came while guest memory must not be touched.
-  std::vector<IoRing::Result> held_;
+  std::vector<DiskEngine::Result> held_;
+  // Slots whose next operation waits for a batch, in order.
+  uint32_t first_ready_ = kNoSlot;
+  uint32_t last_ready_ = kNoSlot;
   // Data that an earlier process wrote may be lost: the next flush, or durable write, has to fail.
   bool writeback_failed_ = false;
   uint32_t failures_logged_ = 0;

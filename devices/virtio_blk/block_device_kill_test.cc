@@ -159,7 +159,8 @@ class Guest {
   [[noreturn]] void BeTheDisk() {
     RestartableDevice device(disk_.services, [] {
       return std::make_unique<PciTransport>(
-          BlockDevice::Create({.queues = kQueues, .queue_size = 64}).value());
+          BlockDevice::Create({.queues = kQueues, .queue_size = 64, .engine = EngineOfThisTest()})
+              .value());
     });
     const absl::Status watched = disk_.services.Watch(doorbell_.fd(), [&] {
       doorbell_.Drain();

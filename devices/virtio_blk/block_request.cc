@@ -13,6 +13,9 @@ namespace {
 // Without progress in between: more is an error of the file system.
 constexpr uint8_t kMaxRetries = 16;
 
+// Of a flush, while writes go on: what they leave is the fsync's to write.
+constexpr int kMaxSweeps = 3;
+
 // What write-zeroes writes where the file system cannot do it. Only ever read, so it takes no
 // memory: all its pages are the kernel's zero page.
 constexpr size_t kZerosSize = 1 << 20;
@@ -86,8 +89,10 @@ BlockRequest::Step BlockRequest::Begin(const DescriptorChain& chain, const Block
     case kBlockOut:
       return BeginTransfer(limits);
     case kBlockFlushCommand:
-      Sync();
-      return Step::kOperate;
+      sweeps_left_ = kMaxSweeps;
+      if (limits.dirty != nullptr) failures_before_ = limits.dirty->failures();
+      region_ = {};
+      return Flush(limits);
     case kBlockGetId:
       return AnswerId(limits);
     case kBlockDiscardCommand:
@@ -113,8 +118,19 @@ BlockRequest::Step BlockRequest::BeginTransfer(const BlockLimits& limits) {
   if (sectors == 0) return Done(kBlockStatusOk);
   operation_ = {.kind = is_write() ? FileOperation::Kind::kWrite : FileOperation::Kind::kRead,
                 .durable = limits.write_through,
-                .offset = header_.sector * kSectorSize,
-                .buffers = remaining_};
+                .offset = header_.sector * kSectorSize};
+  return Transfer();
+}
+
+BlockRequest::Step BlockRequest::Transfer() {
+  const size_t most = std::min(remaining_.size(), kMaxTransferBuffers);
+  size_t count = 0;
+  uint64_t bytes = 0;
+  while (count < most && bytes < kMaxTransferBytes) bytes += remaining_[count++].iov_len;
+  cut_bytes_ = bytes > kMaxTransferBytes ? bytes - kMaxTransferBytes : 0;
+  remaining_[count - 1].iov_len -= cut_bytes_;
+  operation_.buffers = remaining_.first(count);
+  operation_.length = bytes - cut_bytes_;
   return Step::kOperate;
 }
 
@@ -170,70 +186,139 @@ BlockRequest::Step BlockRequest::NextRange(const BlockLimits& limits) {
       return Done(status);
     }
     if (range.sectors == 0) continue;
-    const bool unmap =
-        header_.type == kBlockDiscardCommand || (range.flags & kBlockRangeUnmap) != 0;
-    operation_ = {
-        .kind = FileOperation::Kind::kAllocate,
-        .mode = FALLOC_FL_KEEP_SIZE | (unmap ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
-        .offset = range.sector * kSectorSize,
-        .length = range.sectors * kSectorSize};
-    remaining_bytes_ = operation_.length;
-    return Step::kOperate;
+    unmap_ = header_.type == kBlockDiscardCommand || (range.flags & kBlockRangeUnmap) != 0;
+    operation_.offset = range.sector * kSectorSize;
+    remaining_bytes_ = uint64_t{range.sectors} * kSectorSize;
+    return NextPieceOfRange(limits);
   }
-  if (!limits.write_through) return Done(kBlockStatusOk);
-  Sync();
+  return limits.write_through ? Sync(limits) : Done(kBlockStatusOk);
+}
+
+BlockRequest::Step BlockRequest::NextPieceOfRange(const BlockLimits& limits) {
+  if (remaining_bytes_ == 0) return NextRange(limits);
+  const bool discard = header_.type == kBlockDiscardCommand && limits.is_block_device;
+  operation_ = {
+      .kind = discard ? FileOperation::Kind::kDiscard : FileOperation::Kind::kAllocate,
+      .mode = FALLOC_FL_KEEP_SIZE | (unmap_ ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
+      .offset = operation_.offset,
+      .length = std::min(remaining_bytes_, kMaxRangeBytes)};
   return Step::kOperate;
 }
 
-void BlockRequest::Sync() { operation_ = {.kind = FileOperation::Kind::kSync}; }
-
-void BlockRequest::WriteZeros() {
+BlockRequest::Step BlockRequest::WriteZeros() {
   zeros_ = {zeros, std::min<uint64_t>(remaining_bytes_, kZerosSize)};
   operation_.kind = FileOperation::Kind::kWrite;
+  operation_.length = zeros_.iov_len;
   operation_.buffers = absl::MakeConstSpan(&zeros_, 1);
+  return Step::kOperate;
+}
+
+BlockRequest::Step BlockRequest::Flush(const BlockLimits& limits) {
+  if (limits.dirty == nullptr || !limits.dirty->is_heavy()) return Sync(limits);
+  if (!limits.dirty->Find(region_.offset + region_.length, region_)) {
+    region_ = {};
+    if (--sweeps_left_ == 0 || !limits.dirty->Find(0, region_)) return Sync(limits);
+  }
+  operation_ = {
+      .kind = FileOperation::Kind::kSyncRange, .offset = region_.offset, .length = region_.length};
+  return Step::kOperate;
+}
+
+BlockRequest::Step BlockRequest::Sync(const BlockLimits& limits) {
+  if (limits.dirty != nullptr) limits.dirty->SyncBegins();
+  operation_ = {.kind = FileOperation::Kind::kSync};
+  return Step::kOperate;
 }
 
 BlockRequest::Step BlockRequest::OnResult(int32_t result, const BlockLimits& limits) {
-  if ((result == -EINTR || result == -EAGAIN) && ++retries_ <= kMaxRetries) {
+  if (result == -EINTR && ++retries_ <= kMaxRetries) return Step::kOperate;
+  // The file cannot do it without waiting. A worker can wait: its EAGAIN is an error.
+  if (result == -EAGAIN && !operation_.blocking) {
+    operation_.blocking = true;
     return Step::kOperate;
   }
-  const bool allocates = operation_.kind == FileOperation::Kind::kAllocate;
-  if (allocates && (result == -EOPNOTSUPP || result == -EINVAL)) {
-    // The file system cannot, or not at this alignment. A discard is a hint: it may do nothing.
-    // Zeros can be written.
-    if (header_.type == kBlockDiscardCommand) return NextRange(limits);
-    WriteZeros();
-    return Step::kOperate;
+  switch (operation_.kind) {
+    case FileOperation::Kind::kAllocate:
+    case FileOperation::Kind::kDiscard:
+      return OnRangeResult(result, limits);
+    case FileOperation::Kind::kSyncRange:
+    case FileOperation::Kind::kSync:
+      return OnSyncResult(result, limits);
+    case FileOperation::Kind::kRead:
+    case FileOperation::Kind::kWrite:
+      return OnTransferResult(result, limits);
+  }
+  return Done(kBlockStatusIoError);
+}
+
+BlockRequest::Step BlockRequest::OnSyncResult(int32_t result, const BlockLimits& limits) {
+  if (operation_.kind == FileOperation::Kind::kSyncRange) {
+    if (result == 0) {
+      limits.dirty->Synced(region_);
+      return Flush(limits);
+    }
+    // A file that does not know it is synced as a whole.
+    if (result == -EINVAL || result == -ESPIPE || result == -EOPNOTSUPP || result == -ENOSYS) {
+      return Sync(limits);
+    }
+  }
+  if (limits.dirty != nullptr) {
+    if (result < 0) limits.dirty->Failed();
+    // Another flush was told of a failure, and the kernel tells only once.
+    const bool is_flush = header_.type == kBlockFlushCommand;
+    if (is_flush && result == 0 && limits.dirty->failures() != failures_before_) result = -EIO;
+  }
+  if (result == 0) return Done(kBlockStatusOk);
+  error_number_ = -result;
+  return Done(kBlockStatusIoError);
+}
+
+BlockRequest::Step BlockRequest::OnRangeResult(int32_t result, const BlockLimits& limits) {
+  if (result == -EOPNOTSUPP || result == -EINVAL) {
+    // The file system or device cannot, or not at this alignment. A discard is a hint: it may do
+    // nothing. Zeros can be written.
+    return header_.type == kBlockDiscardCommand ? NextRange(limits) : WriteZeros();
   }
   if (result < 0) {
     error_number_ = -result;
     return Done(kBlockStatusIoError);
   }
-  if (operation_.kind == FileOperation::Kind::kSync) return Done(kBlockStatusOk);
-  if (allocates) return NextRange(limits);
+  retries_ = 0;
+  remaining_bytes_ -= operation_.length;
+  operation_.offset += operation_.length;
+  return NextPieceOfRange(limits);
+}
 
-  // A transfer of data or of zeros, perhaps a part of it only. Nothing at all: the file is
-  // shorter than it was.
+// A transfer of data or of zeros, perhaps a part of it only.
+BlockRequest::Step BlockRequest::OnTransferResult(int32_t result, const BlockLimits& limits) {
+  if (result < 0) {
+    error_number_ = -result;
+    return Done(kBlockStatusIoError);
+  }
+  // Nothing at all: the file is shorter than it was.
   const uint64_t moved = static_cast<uint32_t>(result);
-  if (moved == 0 || moved > remaining_bytes_) {
+  if (moved == 0 || moved > operation_.length) {
     error_number_ = EIO;
     return Done(kBlockStatusIoError);
+  }
+  if (operation_.kind == FileOperation::Kind::kWrite && !operation_.durable &&
+      limits.dirty != nullptr) {
+    limits.dirty->Wrote(operation_.offset, moved);
   }
   retries_ = 0;
   remaining_bytes_ -= moved;
   operation_.offset += moved;
+  operation_.blocking = false;
   if (header_.type == kBlockWriteZeroesCommand) {
-    if (remaining_bytes_ == 0) return NextRange(limits);
-    WriteZeros();
-    return Step::kOperate;
+    return remaining_bytes_ == 0 ? NextRange(limits) : WriteZeros();
   }
   if (remaining_bytes_ == 0) {
     if (!is_write()) filled_ = in_bytes_;
     return Done(kBlockStatusOk);
   }
+  remaining_[operation_.buffers.size() - 1].iov_len += cut_bytes_;
   remaining_ = Advance(remaining_, moved);
-  operation_.buffers = remaining_;
-  return Step::kOperate;
+  return Transfer();
 }
 
 uint32_t BlockRequest::Finish() {

@@ -8,6 +8,8 @@
 #include "absl/types/span.h"
 #include "devices/virtio/virtqueue.h"
 #include "devices/virtio_blk/block_layout.h"
+#include "devices/virtio_blk/dirty_map.h"
+#include "devices/virtio_blk/file_operation.h"
 
 namespace bulkhead::devices::virtio {
 
@@ -22,30 +24,24 @@ struct BlockLimits {
   uint32_t max_ranges = 0;  // of one discard or write-zeroes command
   uint32_t max_discard_sectors = 0;
   uint32_t max_write_zeroes_sectors = 0;
-  absl::string_view id;  // answer to get-id: at most kBlockIdSize bytes
+  bool is_block_device = false;
+  DirtyMap* dirty = nullptr;  // of the file; told of writes, asked by flushes
+  absl::string_view id;       // answer to get-id: at most kBlockIdSize bytes
 };
 
-// One operation on the disk's file.
-struct FileOperation {
-  enum class Kind : uint8_t {
-    kRead,
-    kWrite,
-    kSync,      // fdatasync(2)
-    kAllocate,  // fallocate(2) with `mode`
-  };
-  Kind kind = Kind::kSync;
-  bool durable = false;  // kWrite: data is on the medium when it completes
-  int mode = 0;
-  uint64_t offset = 0;
-  uint64_t length = 0;                   // kAllocate only
-  absl::Span<const iovec> buffers = {};  // kRead and kWrite; stay valid until its end
-};
-
-// One request of the driver, as a sequence of file operations. Pure: tells what to do next, is
-// told the result, and at the end leaves the answer in guest memory. Guest memory may change
-// under it at any time. Thread-compatible; allocates nothing.
+// One request of the driver, as a sequence of file operations of bounded size: neither does one
+// keep the thread that submits it, nor does the death of the process wait for long until the kernel
+// is done with it. Pure: tells what to do next, is told the result, and at the end leaves the
+// answer in guest memory. Guest memory may change under it at any time. Thread-compatible;
+// allocates nothing.
 class BlockRequest {
  public:
+  // Of one read or write. Linux's drivers ask for 1280 KiB at most by default.
+  static constexpr uint64_t kMaxTransferBytes = 2 << 20;
+  static constexpr size_t kMaxTransferBuffers = 1024;  // the kernel takes no more (UIO_MAXIOV)
+  // Of one discard, or of zeroes that the file system may have to write.
+  static constexpr uint64_t kMaxRangeBytes = 64 << 20;
+
   enum class Step {
     kOperate,    // carry out operation(), then call OnResult()
     kDone,       // call Finish()
@@ -77,8 +73,14 @@ class BlockRequest {
   // Reads and checks range number `index`. Returns a status.
   uint8_t LoadRange(uint64_t index, const BlockLimits& limits, BlockRange& range) const;
   Step NextRange(const BlockLimits& limits);
-  void WriteZeros();
-  void Sync();
+  Step NextPieceOfRange(const BlockLimits& limits);
+  Step OnRangeResult(int32_t result, const BlockLimits& limits);
+  Step OnTransferResult(int32_t result, const BlockLimits& limits);
+  Step Transfer();
+  Step WriteZeros();
+  Step Flush(const BlockLimits& limits);
+  Step Sync(const BlockLimits& limits);
+  Step OnSyncResult(int32_t result, const BlockLimits& limits);
   bool is_write() const { return header_.type == kBlockOut; }
 
   BlockHeader header_;
@@ -93,10 +95,15 @@ class BlockRequest {
   int error_number_ = 0;
 
   FileOperation operation_;
-  absl::Span<iovec> remaining_;  // of a transfer
-  uint64_t remaining_bytes_ = 0;
-  uint64_t next_range_ = 0;  // of a discard or write-zeroes command
+  absl::Span<iovec> remaining_;   // of a transfer
+  uint64_t remaining_bytes_ = 0;  // of a transfer or a range
+  uint64_t cut_bytes_ = 0;        // taken off the last buffer of operation_
+  uint64_t next_range_ = 0;       // of a discard or write-zeroes command
+  bool unmap_ = false;            // the current range: give its space back
   iovec zeros_;
+  DirtyMap::Region region_;  // of a flush
+  int sweeps_left_ = 0;
+  uint64_t failures_before_ = 0;  // of flushes
 };
 
 }  // namespace bulkhead::devices::virtio

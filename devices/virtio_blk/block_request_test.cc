@@ -4,7 +4,9 @@
 #include <linux/falloc.h>
 #include <string.h>
 
+#include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -122,13 +124,188 @@ TEST(BlockRequestTest, InterruptedOperationsAreRepeatedButNotForEver) {
   TestRequest t({kBlockIn, 0, 0}, {}, 512);
   BlockRequest request;
   ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
-  ASSERT_EQ(request.OnResult(-EINTR, Limits()), Step::kOperate);
-  int repeated = 1;
-  while (request.OnResult(-EAGAIN, Limits()) == Step::kOperate) ASSERT_LT(++repeated, 100);
-  EXPECT_EQ(request.error_number(), EAGAIN);
+  int repeated = 0;
+  while (request.OnResult(-EINTR, Limits()) == Step::kOperate) ASSERT_LT(++repeated, 100);
+  EXPECT_GT(repeated, 1);
+  EXPECT_EQ(request.error_number(), EINTR);
   EXPECT_EQ(request.Finish(), 0u);
   EXPECT_EQ(t.status(), kBlockStatusIoError);
 }
+
+TEST(BlockRequestTest, WhatCannotBeDoneWithoutWaitingIsGivenToAWorkerOnce) {
+  TestRequest t({kBlockIn, 0, 0}, {}, 1024);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  EXPECT_FALSE(request.operation().blocking);
+  ASSERT_EQ(request.OnResult(-EAGAIN, Limits()), Step::kOperate);
+  EXPECT_TRUE(request.operation().blocking);
+  ASSERT_EQ(request.OnResult(512, Limits()), Step::kOperate);
+  EXPECT_FALSE(request.operation().blocking) << "the rest may be there already";
+  ASSERT_EQ(request.OnResult(-EAGAIN, Limits()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(-EAGAIN, Limits()), Step::kDone) << "a worker's EAGAIN is an error";
+  EXPECT_EQ(request.error_number(), EAGAIN);
+}
+
+// --- Bounded operations --------------------------------------------------------------------------
+
+TEST(BlockRequestTest, ALargeTransferIsManyOperations) {
+  constexpr uint64_t kMost = BlockRequest::kMaxTransferBytes;
+  BlockLimits limits = Limits();
+  limits.sectors = 3 * kMost / kSectorSize;
+  limits.max_request_bytes = 3 * kMost;
+  std::vector<uint8_t> data(2 * kMost + 512);
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<uint8_t>(i * 7 + i / 512);
+  for (const size_t cut : {size_t{0}, size_t{300'000}, size_t{kMost}, size_t{1000}}) {
+    TestRequest t({kBlockOut, 0, 1}, data, 0);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(cut), limits), Step::kOperate);
+    std::vector<uint8_t> seen;
+    bool first = true;
+    while (true) {
+      const FileOperation& operation = request.operation();
+      ASSERT_LE(operation.length, kMost);
+      ASSERT_LE(operation.buffers.size(), BlockRequest::kMaxTransferBuffers);
+      ASSERT_EQ(operation.offset, kSectorSize + seen.size());
+      uint64_t left = operation.length;
+      if (std::exchange(first, false)) {
+        ASSERT_EQ(request.OnResult(-EINTR, limits), Step::kOperate);
+        ASSERT_EQ(request.operation().length, left) << "the same again";
+        left = 1000;  // a short one
+      }
+      const int32_t moved = static_cast<int32_t>(left);
+      for (const iovec& buffer : operation.buffers) {
+        const uint8_t* bytes = static_cast<const uint8_t*>(buffer.iov_base);
+        const uint64_t part = std::min<uint64_t>(buffer.iov_len, left);
+        seen.insert(seen.end(), bytes, bytes + part);
+        left -= part;
+      }
+      ASSERT_EQ(left, 0u);
+      if (request.OnResult(moved, limits) == Step::kDone) break;
+    }
+    EXPECT_EQ(seen, data) << cut;
+    EXPECT_EQ(request.status(), kBlockStatusOk);
+  }
+}
+
+TEST(BlockRequestTest, MoreBytesThanWereAskedForAreAnError) {
+  TestRequest t({kBlockIn, 0, 0}, {}, 1024);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(1025, Limits()), Step::kDone);
+  EXPECT_EQ(request.status(), kBlockStatusIoError);
+}
+
+TEST(BlockRequestTest, LargeRangesAreDoneInPieces) {
+  constexpr uint64_t kMost = BlockRequest::kMaxRangeBytes;
+  BlockLimits limits = Limits();
+  limits.sectors = limits.max_discard_sectors = 1 << 21;
+  for (const bool block_device : {false, true}) {
+    limits.is_block_device = block_device;
+    TestRequest t({kBlockDiscardCommand, 0, 0}, RangeBytes({{8, (1 << 21) - 8, 0}}), 0);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
+    uint64_t at = 8 * kSectorSize;
+    do {
+      EXPECT_EQ(request.operation().kind, block_device ? Kind::kDiscard : Kind::kAllocate);
+      EXPECT_EQ(request.operation().offset, at);
+      ASSERT_LE(request.operation().length, kMost);
+      at += request.operation().length;
+    } while (request.OnResult(0, limits) == Step::kOperate);
+    EXPECT_EQ(at, limits.sectors * kSectorSize);
+    EXPECT_EQ(request.status(), kBlockStatusOk);
+  }
+}
+
+TEST(BlockRequestTest, AFlushOfMuchGoesByRegionsAndEndsWithASync) {
+  BlockLimits limits = Limits();
+  DirtyMap dirty(uint64_t{1} << 30);
+  dirty.SyncBegins();
+  dirty.Wrote(0, 33 << 20);
+  dirty.Wrote(512 << 20, 40 << 20);
+  limits.dirty = &dirty;
+  TestRequest t({kBlockFlushCommand, 0, 0}, {}, 0);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
+  EXPECT_EQ(request.operation().kind, Kind::kSyncRange);
+  EXPECT_EQ(request.operation().offset, 0u);
+  EXPECT_EQ(request.operation().length, DirtyMap::kMinRegionBytes);
+  // 73 MiB are dirty; after the first region there is little enough for one sync.
+  ASSERT_EQ(request.OnResult(0, limits), Step::kOperate);
+  EXPECT_EQ(request.operation().kind, Kind::kSync);
+  EXPECT_EQ(request.OnResult(0, limits), Step::kDone);
+  EXPECT_EQ(request.status(), kBlockStatusOk);
+  EXPECT_FALSE(dirty.is_heavy());
+}
+
+TEST(BlockRequestTest, AFlushEndsThoughWritesGoOn) {
+  BlockLimits limits = Limits();
+  DirtyMap dirty(uint64_t{1} << 30);
+  limits.dirty = &dirty;
+  TestRequest t({kBlockFlushCommand, 0, 0}, {}, 0);
+  BlockRequest request;
+  Step step = request.Begin(t.Chain(), limits);
+  int operations = 0;
+  for (; step == Step::kOperate; ++operations) {
+    ASSERT_LT(operations, 1000);
+    dirty.Wrote(0, uint64_t{1} << 30);
+    step = request.OnResult(0, limits);
+  }
+  EXPECT_GT(operations, 64);
+  EXPECT_EQ(request.status(), kBlockStatusOk);
+}
+
+TEST(BlockRequestTest, AFileThatKnowsNoRangesIsSyncedAsAWhole) {
+  BlockLimits limits = Limits();
+  DirtyMap dirty(uint64_t{1} << 30);
+  limits.dirty = &dirty;
+  TestRequest t({kBlockFlushCommand, 0, 0}, {}, 0);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
+  ASSERT_EQ(request.operation().kind, Kind::kSyncRange);
+  ASSERT_EQ(request.OnResult(-ESPIPE, limits), Step::kOperate);
+  EXPECT_EQ(request.operation().kind, Kind::kSync);
+  EXPECT_EQ(request.OnResult(0, limits), Step::kDone);
+  EXPECT_EQ(request.status(), kBlockStatusOk);
+}
+
+TEST(BlockRequestTest, WritesAreCountedUntilTheyAreDurable) {
+  BlockLimits limits = Limits();
+  DirtyMap dirty(uint64_t{1} << 30);
+  limits.dirty = &dirty;
+  dirty.SyncBegins();
+  DirtyMap::Region region;
+  for (const bool durable : {true, false}) {
+    limits.write_through = durable;
+    TestRequest t({kBlockOut, 0, 4}, std::vector<uint8_t>(1024), 0);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
+    ASSERT_EQ(request.OnResult(1024, limits), Step::kDone);
+    EXPECT_EQ(dirty.Find(0, region), !durable);
+  }
+  EXPECT_EQ(region.dirty_sectors, 2u);
+}
+
+// The kernel tells one of them only.
+TEST(BlockRequestTest, AFailedFlushFailsAllThatWereInFlight) {
+  BlockLimits limits = Limits();
+  DirtyMap dirty(1 << 20);
+  limits.dirty = &dirty;
+  TestRequest t({kBlockFlushCommand, 0, 0}, {}, 0), u({kBlockFlushCommand, 0, 0}, {}, 0),
+      v({kBlockFlushCommand, 0, 0}, {}, 0);
+  BlockRequest told, other, later;
+  ASSERT_EQ(told.Begin(t.Chain(), limits), Step::kOperate);
+  ASSERT_EQ(other.Begin(u.Chain(), limits), Step::kOperate);
+  ASSERT_EQ(told.OnResult(-EIO, limits), Step::kDone);
+  ASSERT_EQ(other.OnResult(0, limits), Step::kDone);
+  EXPECT_EQ(told.status(), kBlockStatusIoError);
+  EXPECT_EQ(other.status(), kBlockStatusIoError);
+  EXPECT_EQ(other.error_number(), EIO);
+  ASSERT_EQ(later.Begin(v.Chain(), limits), Step::kOperate);
+  ASSERT_EQ(later.OnResult(0, limits), Step::kDone);
+  EXPECT_EQ(later.status(), kBlockStatusOk);
+}
+
+// -------------------------------------------------------------------------------------------------
 
 TEST(BlockRequestTest, AnErrorOrTheEndOfTheFileFailsTheRequest) {
   for (const int32_t result : {-EIO, -ENOSPC, 0}) {

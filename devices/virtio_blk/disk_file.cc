@@ -5,6 +5,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 
 #include <bit>
 #include <utility>
@@ -22,6 +23,12 @@ constexpr uint32_t kMaxPhysicalBlock = 64 * 1024;
 
 bool PlausibleBlock(uint64_t size) {
   return std::has_single_bit(size) && size >= kSectorSize && size <= kMaxPhysicalBlock;
+}
+
+bool KnowsNowait(int fd) {
+  uint8_t byte;
+  const iovec buffer{&byte, 1};
+  return preadv2(fd, &buffer, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN;
 }
 
 }  // namespace
@@ -48,6 +55,7 @@ absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only) {
     const uint64_t block = static_cast<uint64_t>(info.st_blksize);
     if (PlausibleBlock(block)) disk.physical_block_size = static_cast<uint32_t>(block);
   } else if (S_ISBLK(info.st_mode)) {
+    disk.is_block_device = true;
     if (ioctl(fd.get(), BLKGETSIZE64, &size_bytes) != 0) {
       return ErrnoToStatus(errno, "disk: BLKGETSIZE64");
     }
@@ -71,6 +79,7 @@ absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only) {
     LogWarning(absl::StrCat("disk: the last ", rest, " of its ", size_bytes,
                             " bytes fill no sector: the guest does not see them"));
   }
+  disk.knows_nowait = KnowsNowait(fd.get());
   disk.fd = std::move(fd);
   return disk;
 }

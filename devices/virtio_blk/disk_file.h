@@ -13,12 +13,15 @@ struct DiskFile {
   UniqueFd fd;
   uint64_t sectors = 0;  // whole ones; what the file has beyond is not shown
   bool read_only = false;
+  bool is_block_device = false;
+  // It can tell (RWF_NOWAIT) whether a read would have to wait. FUSE cannot, for one.
+  bool knows_nowait = false;
   uint32_t physical_block_size = 0;  // bytes, a power of two from 512 to 64 KiB
 };
 
 // Takes over an open descriptor. Read-only if it was opened so, if the block device is, or if
 // `read_only`. Errors: InvalidArgument (neither file nor block device, not readable, smaller than
-// a sector, open for direct I/O: see IoRing), and as fstat(2).
+// a sector, open for direct I/O), and as fstat(2).
 absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only);
 
 }  // namespace bulkhead::devices::virtio

@@ -1,6 +1,6 @@
 // A driver that does what a good one does, in any order, with mostly valid chains, and with what
 // no driver may do strewn in: against the whole disk, transport and io_uring included. Whatever
-// happened, a reset ends and the disk works again.
+// happened, a reset ends and the disk works again. Inputs take turns with the two engines.
 #include <fcntl.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -17,6 +17,7 @@
 #include "devices/virtio/testing/fake_driver.h"
 #include "devices/virtio/virtio_layout.h"
 #include "devices/virtio_blk/block_device.h"
+#include "devices/virtio_blk/disk_engine.h"
 #include "proto/contract.h"
 
 namespace bulkhead::devices::virtio {
@@ -41,7 +42,11 @@ class HostileDriver {
         services_({{0, kMemorySize}}) {
     services_.AddResource("disk", UniqueFd(fcntl(file_.get(), F_DUPFD_CLOEXEC, 0)));
     model_ = std::make_unique<PciTransport>(
-        BlockDevice::Create({.queues = kQueues, .queue_size = kQueueSize}).value());
+        BlockDevice::Create(
+            {.queues = kQueues,
+             .queue_size = kQueueSize,
+             .engine = input_.Take(1) % 4 == 1 ? EngineKind::kThreads : EngineKind::kIoUring})
+            .value());
     Require(model_->Start(services_).ok(), "the device starts");
     driver_ = std::make_unique<FakeDriver>(*model_, services_);
     Require(driver_->Initialize(kFeatures), "the device initializes");

@@ -1,6 +1,7 @@
 #include "devices/virtio_blk/io_ring.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,6 +13,10 @@
 
 namespace bulkhead::devices::virtio {
 namespace {
+
+// Of each kind that the kernel has: its default is four for each CPU, too few for a network file
+// system on a small machine, and without any limit for some files.
+constexpr unsigned kMaxWorkers = 16;
 
 absl::Status SetupError(int error_number) {
   switch (error_number) {
@@ -45,10 +50,20 @@ void PrepareTransfer(io_uring_sqe* entry, const FileOperation& operation, bool w
   }
 }
 
+void PrepareSyncRange(io_uring_sqe* entry, const FileOperation& operation) {
+  // 0: up to the end of the file, which includes the range.
+  const uint32_t length =
+      operation.length <= UINT32_MAX ? static_cast<uint32_t>(operation.length) : 0;
+  io_uring_prep_sync_file_range(
+      entry, 0, length, operation.offset,
+      SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+}
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(int file, uint32_t max_operations) {
-  std::unique_ptr<IoRing> ring(new IoRing());
+absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(const DiskFile& disk,
+                                                       uint32_t max_operations) {
+  std::unique_ptr<IoRing> ring(new IoRing(disk.knows_nowait));
   io_uring_params parameters;
   memset(&parameters, 0, sizeof(parameters));
   // The kernel takes a whole batch even when one of its operations fails at once. Since 5.18.
@@ -66,9 +81,13 @@ absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(int file, uint32_t max_op
     return absl::UnimplementedError(
         "this kernel's io_uring outlives a process: Linux 5.12 or newer is needed");
   }
+  const int file = disk.fd.get();
   if (const int result = io_uring_register_files(&ring->ring_, &file, 1); result < 0) {
     return ErrnoToStatus(-result, "io_uring_register_files");
   }
+  // Since Linux 5.15. Before, the default holds.
+  unsigned workers[] = {kMaxWorkers, kMaxWorkers};
+  io_uring_register_iowq_max_workers(&ring->ring_, workers);
   return ring;
 }
 
@@ -94,8 +113,17 @@ void IoRing::Prepare(const FileOperation& operation, uint64_t id) {
       io_uring_prep_fallocate(entry, 0, operation.mode, static_cast<off_t>(operation.offset),
                               static_cast<off_t>(operation.length));
       break;
+    case FileOperation::Kind::kSyncRange:
+      PrepareSyncRange(entry, operation);
+      break;
+    case FileOperation::Kind::kDiscard:
+      abort();  // the caller's error
   }
   entry->flags |= IOSQE_FIXED_FILE;
+  // The kernel itself gives the other kinds to a worker.
+  const bool transfers =
+      operation.kind == FileOperation::Kind::kRead || operation.kind == FileOperation::Kind::kWrite;
+  if (operation.blocking || (transfers && !knows_nowait_)) entry->flags |= IOSQE_ASYNC;
   io_uring_sqe_set_data64(entry, id);
   ++in_flight_;
 }

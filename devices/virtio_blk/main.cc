@@ -12,6 +12,7 @@
 #include "devices/host/run_device.h"
 #include "devices/virtio/pci_transport.h"
 #include "devices/virtio_blk/block_device.h"
+#include "devices/virtio_blk/disk_engine.h"
 
 ABSL_FLAG(
     uint32_t, queues, 1,
@@ -25,16 +26,21 @@ ABSL_FLAG(std::string, serial, "",
 ABSL_FLAG(bool, readonly, false,
           "Refuse writes, even if the disk could be written. A disk that was opened for reading "
           "only is read-only anyway.");
+ABSL_FLAG(std::string, io_engine, "auto",
+          "What carries out I/O: io_uring, threads, or auto: io_uring, or threads where the host "
+          "does not permit it.");
 
 namespace bulkhead::devices::virtio {
 namespace {
 
 absl::StatusOr<std::unique_ptr<DeviceModel>> CreateDisk() {
+  ASSIGN_OR_RETURN(const EngineKind engine, ParseEngineKind(absl::GetFlag(FLAGS_io_engine)));
   ASSIGN_OR_RETURN(std::unique_ptr<BlockDevice> device,
                    BlockDevice::Create({.queues = absl::GetFlag(FLAGS_queues),
                                         .queue_size = absl::GetFlag(FLAGS_queue_size),
                                         .serial = absl::GetFlag(FLAGS_serial),
-                                        .read_only = absl::GetFlag(FLAGS_readonly)}));
+                                        .read_only = absl::GetFlag(FLAGS_readonly),
+                                        .engine = engine}));
   return std::make_unique<PciTransport>(std::move(device));
 }
 

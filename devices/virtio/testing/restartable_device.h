@@ -85,6 +85,7 @@ class RestartableDevice : public DeviceModel {
   void Reset() override;
   void SetServing(bool serving) override;
   bool at_rest() const override { return model_->at_rest(); }
+  bool dma_in_flight() const override { return model_->dma_in_flight(); }
   void AppendMetrics(v1::DeviceMetrics& metrics) const override { model_->AppendMetrics(metrics); }
 
  private:

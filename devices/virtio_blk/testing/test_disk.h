@@ -19,6 +19,7 @@
 #include "devices/virtio/testing/restartable_device.h"
 #include "devices/virtio_blk/block_device.h"
 #include "devices/virtio_blk/block_layout.h"
+#include "devices/virtio_blk/disk_engine.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::devices::virtio {
@@ -34,6 +35,12 @@ inline std::vector<uint8_t> RandomBytes(size_t size, uint32_t seed) {
   return bytes;
 }
 
+// The engine that tests of a whole disk run over: each of them runs over each engine.
+inline EngineKind EngineOfThisTest() {
+  const char* const name = getenv("BULKHEAD_TEST_IO_ENGINE");
+  return ParseEngineKind(name == nullptr ? "io_uring" : name).value();
+}
+
 // A disk over a real file, and a driver of it. Its process may be restarted at any time.
 class TestDisk {
  public:
@@ -46,6 +53,7 @@ class TestDisk {
               static_cast<ssize_t>(contents.size()));
     services.AddResource("disk", UniqueFd(open(path.c_str(), open_flags | O_CLOEXEC)));
     unlink(path.c_str());
+    options.engine = EngineOfThisTest();
     model = std::make_unique<RestartableDevice>(services, [options] {
       return std::make_unique<PciTransport>(BlockDevice::Create(options).value());
     });

@@ -1,0 +1,60 @@
+#ifndef BULKHEAD_DEVICES_VIRTIO_BLK_DIRTY_MAP_H_
+#define BULKHEAD_DEVICES_VIRTIO_BLK_DIRTY_MAP_H_
+
+#include <stdint.h>
+
+#include <vector>
+
+namespace bulkhead::devices::virtio {
+
+// About how much of a file is written and may not be on the medium yet, by regions. With it a flush
+// of gigabytes becomes many operations of a region each. The kernel lets no process end in the
+// midst of an fsync(2): a death would wait for all of it, and the successor with it.
+//
+// Knows nothing of what was written before it was made, so all counts as dirty at first. Also
+// counts failures: the kernel reports a failed writeback to one of several flushes at a time only,
+// and none of them may succeed. Thread-compatible.
+class DirtyMap {
+ public:
+  static constexpr uint64_t kMinRegionBytes = 16 << 20;
+  static constexpr uint64_t kMaxRegions = 16384;
+  // What one fsync may have to write.
+  static constexpr uint64_t kMaxSyncBytes = 64 << 20;
+
+  // Of a file of that size.
+  explicit DirtyMap(uint64_t size_bytes);
+
+  void Wrote(uint64_t offset, uint64_t length);
+
+  // Whether a flush is to go by regions.
+  bool is_heavy() const { return dirty_sectors_ * 512 > kMaxSyncBytes; }
+
+  struct Region {
+    uint64_t offset = 0;
+    uint64_t length = 0;
+    uint32_t dirty_sectors = 0;
+  };
+  // The first dirty region at `offset` or behind. False: there is none.
+  bool Find(uint64_t offset, Region& region) const;
+  // All that was dirty there when Find() gave `region` is on the medium.
+  void Synced(const Region& region);
+  // An fsync begins: it takes care of all that was written so far.
+  void SyncBegins();
+
+  // A flush, or a part of it, failed.
+  void Failed() { ++failures_; }
+  uint64_t failures() const { return failures_; }
+
+ private:
+  const uint64_t size_bytes_;
+  const uint64_t region_bytes_;
+  std::vector<uint32_t> regions_;  // sectors written, at most UINT32_MAX
+  uint64_t dirty_sectors_ = 0;     // their sum
+  uint64_t begin_ = 0;             // of the regions that are not 0
+  uint64_t end_ = 0;
+  uint64_t failures_ = 0;
+};
+
+}  // namespace bulkhead::devices::virtio
+
+#endif  // BULKHEAD_DEVICES_VIRTIO_BLK_DIRTY_MAP_H_

@@ -1,0 +1,39 @@
+#include "devices/virtio_blk/disk_engine.h"
+
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "devices/virtio_blk/io_ring.h"
+#include "devices/virtio_blk/io_threads.h"
+
+namespace bulkhead::devices::virtio {
+
+absl::StatusOr<EngineKind> ParseEngineKind(absl::string_view name) {
+  if (name == "auto") return EngineKind::kAuto;
+  if (name == "io_uring") return EngineKind::kIoUring;
+  if (name == "threads") return EngineKind::kThreads;
+  return absl::InvalidArgumentError(
+      absl::StrCat("--io_engine=", name, ": must be auto, io_uring or threads"));
+}
+
+absl::StatusOr<ChosenEngine> CreateEngine(EngineKind kind, const DiskFile& disk,
+                                          uint32_t max_operations) {
+  ChosenEngine chosen;
+  if (kind != EngineKind::kThreads) {
+    auto ring = IoRing::Create(disk, max_operations);
+    if (ring.ok()) {
+      chosen.engine = *std::move(ring);
+      chosen.is_io_uring = true;
+      return chosen;
+    }
+    if (kind == EngineKind::kIoUring) return ring.status();
+    LogInfo(absl::StrCat("disk: uses threads, without io_uring: ", ring.status().message()));
+  }
+  ASSIGN_OR_RETURN(chosen.engine, IoThreads::Create(disk, max_operations));
+  return chosen;
+}
+
+}  // namespace bulkhead::devices::virtio

@@ -1,0 +1,74 @@
+#ifndef BULKHEAD_DEVICES_VIRTIO_BLK_DISK_ENGINE_H_
+#define BULKHEAD_DEVICES_VIRTIO_BLK_DISK_ENGINE_H_
+
+#include <stdint.h>
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "devices/virtio_blk/disk_file.h"
+#include "devices/virtio_blk/file_operation.h"
+
+namespace bulkhead::devices::virtio {
+
+// Carries out operations on the disk's file. No call waits for the file. All calls come from one
+// thread.
+//
+// What an engine relies on, and gives to recovery:
+// - No operation outlives the process. This thread or a worker carries it out, and workers are
+//   threads of this process: its pidfd tells of its death when the last of them has ended. A
+//   successor starts after that, so what it writes again is never overwritten by its predecessor's
+//   late write, and no late read reaches guest memory.
+// - To do an operation again is harmless: the driver has not been told of its end, so it cannot
+//   have built anything upon it, and there is no order among operations in flight.
+class DiskEngine {
+ public:
+  struct Result {
+    uint64_t id = 0;
+    int32_t result = 0;  // bytes moved, or -errno
+  };
+
+  virtual ~DiskEngine() = default;
+
+  // Adds an operation to the next batch. No more than the engine's maximum may be unfinished.
+  virtual void Prepare(const FileOperation& operation, uint64_t id) = 0;
+  // Starts the batch. Results may be there at once: Reap() them. False: the host is short of
+  // something, and a part of the batch has not been started; try again later.
+  virtual bool Submit() = 0;
+  // Takes the result of a finished operation, in any order. False: none.
+  virtual bool Reap(Result& result) = 0;
+
+  // Waits until nothing is in flight, and drops the results. False: not in this time.
+  virtual bool Drain(absl::Duration timeout) = 0;
+
+  // Prepared and not reaped.
+  virtual uint32_t in_flight() const = 0;
+
+  // Readable when an operation has ended that Submit() did not end: Reap().
+  virtual int fd() const = 0;
+};
+
+enum class EngineKind {
+  kAuto,  // io_uring, or threads where it is refused, as the seccomp filters of containers do
+  kIoUring,
+  kThreads,
+};
+
+// "auto", "io_uring", "threads". Errors: InvalidArgument.
+absl::StatusOr<EngineKind> ParseEngineKind(absl::string_view name);
+
+struct ChosenEngine {
+  std::unique_ptr<DiskEngine> engine;
+  bool is_io_uring = false;
+};
+
+// For up to `max_operations` at a time on `disk`, which must outlive the engine. Logs it if kAuto
+// falls back. Errors: as io_uring_setup(2) and eventfd(2).
+absl::StatusOr<ChosenEngine> CreateEngine(EngineKind kind, const DiskFile& disk,
+                                          uint32_t max_operations);
+
+}  // namespace bulkhead::devices::virtio
+
+#endif  // BULKHEAD_DEVICES_VIRTIO_BLK_DISK_ENGINE_H_

@@ -1,0 +1,238 @@
+#include "devices/virtio_blk/io_threads.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <deque>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "base/event_fd.h"
+#include "base/status_macros.h"
+#include "base/steady_time.h"
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+using Kind = FileOperation::Kind;
+
+constexpr size_t kStackBytes = 128 << 10;  // the threads make system calls and little else
+
+// The kernel takes no more buffers in one call (UIO_MAXIOV).
+int BufferCount(const FileOperation& operation) {
+  return static_cast<int>(std::min<size_t>(operation.buffers.size(), 1024));
+}
+
+// As the system call: -1 and errno, or what it returned.
+ssize_t Call(int file, const FileOperation& operation) {
+  const off_t offset = static_cast<off_t>(operation.offset);
+  const off_t length = static_cast<off_t>(operation.length);
+  const iovec* buffers = operation.buffers.data();
+  switch (operation.kind) {
+    case Kind::kRead:
+      return preadv2(file, buffers, BufferCount(operation), offset, 0);
+    case Kind::kWrite:
+      return pwritev2(file, buffers, BufferCount(operation), offset,
+                      operation.durable ? RWF_DSYNC : 0);
+    case Kind::kSync:
+      return fdatasync(file);
+    case Kind::kSyncRange:
+      return sync_file_range(
+          file, offset, length,
+          SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    case Kind::kAllocate:
+      return fallocate(file, operation.mode, offset, length);
+    case Kind::kDiscard: {
+      uint64_t range[] = {operation.offset, operation.length};
+      return ioctl(file, BLKDISCARD, range);
+    }
+  }
+  errno = EINVAL;
+  return -1;
+}
+
+int32_t CarryOut(int file, const FileOperation& operation) {
+  const ssize_t result = Call(file, operation);
+  return static_cast<int32_t>(result < 0 ? -errno : result);
+}
+
+}  // namespace
+
+// What threads work on, and what they have done.
+class IoThreads::Shared {
+ public:
+  Shared(int file, EventFd event) : file_(file), event_(std::move(event)) {}
+
+  // Gives work to the threads. How many of the works wait for lack of an idle thread.
+  size_t Give(std::vector<Work>& works) {
+    absl::MutexLock lock(&mutex_);
+    for (const Work& work : works) waiting_.push_back(work);
+    works.clear();
+    const size_t busy = waiting_.size() > idle_ ? waiting_.size() - idle_ : 0;
+    if (waiting_.size() > 1) {
+      work_given_.SignalAll();
+    } else {
+      work_given_.Signal();
+    }
+    return busy;
+  }
+
+  // Appends all results.
+  void Take(std::vector<Result>& results) {
+    absl::MutexLock lock(&mutex_);
+    if (done_.empty()) return;
+    results.insert(results.end(), done_.begin(), done_.end());
+    done_.clear();
+    event_.Drain();
+  }
+
+  void Stop() {
+    absl::MutexLock lock(&mutex_);
+    stopped_ = true;
+    work_given_.SignalAll();
+  }
+
+  int event_fd() const { return event_.fd(); }
+
+  // False: the host does not let us.
+  static bool StartThread(const std::shared_ptr<Shared>& shared) {
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, kStackBytes);
+    auto* argument = new std::shared_ptr<Shared>(shared);
+    pthread_t thread;
+    const int error = pthread_create(&thread, &attributes, &Shared::Main, argument);
+    pthread_attr_destroy(&attributes);
+    if (error != 0) delete argument;
+    return error == 0;
+  }
+
+ private:
+  static void* Main(void* argument) {
+    const std::unique_ptr<std::shared_ptr<Shared>> shared(
+        static_cast<std::shared_ptr<Shared>*>(argument));
+    pthread_setname_np(pthread_self(), "disk-io");
+    (*shared)->Serve();
+    return nullptr;
+  }
+
+  void Serve() {
+    mutex_.Lock();
+    while (true) {
+      ++idle_;
+      while (waiting_.empty() && !stopped_) work_given_.Wait(&mutex_);
+      --idle_;
+      if (stopped_) break;
+      const Work work = waiting_.front();
+      waiting_.pop_front();
+      mutex_.Unlock();
+      const int32_t result = CarryOut(file_, work.operation);
+      mutex_.Lock();
+      if (done_.empty()) event_.Signal();
+      done_.push_back({work.id, result});
+    }
+    mutex_.Unlock();
+  }
+
+  const int file_;
+  const EventFd event_;  // readable while done_ is not empty
+
+  absl::Mutex mutex_;
+  absl::CondVar work_given_;
+  std::deque<Work> waiting_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Result> done_ ABSL_GUARDED_BY(mutex_);
+  size_t idle_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+absl::StatusOr<std::unique_ptr<IoThreads>> IoThreads::Create(const DiskFile& disk,
+                                                             uint32_t max_operations,
+                                                             uint32_t max_threads) {
+  ASSIGN_OR_RETURN(EventFd event, EventFd::Create());
+  return std::unique_ptr<IoThreads>(
+      new IoThreads(disk, max_operations, max_threads,
+                    std::make_shared<Shared>(disk.fd.get(), std::move(event))));
+}
+
+IoThreads::IoThreads(const DiskFile& disk, uint32_t max_operations, uint32_t max_threads,
+                     std::shared_ptr<Shared> shared)
+    : file_(disk.fd.get()),
+      knows_nowait_(disk.knows_nowait),
+      max_threads_(max_threads),
+      shared_(std::move(shared)) {
+  prepared_.reserve(max_operations);
+  reaped_.reserve(max_operations);
+}
+
+IoThreads::~IoThreads() { shared_->Stop(); }
+
+int IoThreads::fd() const { return shared_->event_fd(); }
+
+void IoThreads::Prepare(const FileOperation& operation, uint64_t id) {
+  prepared_.push_back({operation, id});
+  ++in_flight_;
+}
+
+bool IoThreads::Submit() {
+  if (knows_nowait_) {
+    const auto done_at_once = [this](const Work& work) {
+      const FileOperation& operation = work.operation;
+      if (operation.kind != Kind::kRead || operation.blocking) return false;
+      const ssize_t result = preadv2(file_, operation.buffers.data(), BufferCount(operation),
+                                     static_cast<off_t>(operation.offset), RWF_NOWAIT);
+      // Anything else, the end of the file and errors too, is a thread's to find out.
+      if (result <= 0) return false;
+      reaped_.push_back({work.id, static_cast<int32_t>(result)});
+      return true;
+    };
+    prepared_.erase(std::remove_if(prepared_.begin(), prepared_.end(), done_at_once),
+                    prepared_.end());
+  }
+  size_t wanted = 0;
+  if (!prepared_.empty()) {
+    wanted = shared_->Give(prepared_);
+  } else if (threads_ == 0) {
+    wanted = in_flight_ - reaped_.size();  // given before, when no thread could be started
+  }
+  while (wanted > 0 && threads_ < max_threads_ && Shared::StartThread(shared_)) {
+    ++threads_;
+    --wanted;
+  }
+  return threads_ != 0 || in_flight_ == reaped_.size();
+}
+
+bool IoThreads::Reap(Result& result) {
+  if (in_flight_ == 0) return false;
+  if (reaped_.empty()) shared_->Take(reaped_);
+  if (reaped_.empty()) return false;
+  result = reaped_.back();
+  reaped_.pop_back();
+  --in_flight_;
+  return true;
+}
+
+bool IoThreads::Drain(absl::Duration timeout) {
+  const absl::Time deadline = SteadyNow() + timeout;
+  while (in_flight_ != 0) {
+    Submit();
+    Result result;
+    if (Reap(result)) continue;
+    const absl::Duration left = deadline - SteadyNow();
+    if (left <= absl::ZeroDuration()) return false;
+    pollfd event{.fd = fd(), .events = POLLIN, .revents = 0};
+    const timespec limit = absl::ToTimespec(left);
+    ppoll(&event, 1, &limit, nullptr);
+  }
+  return true;
+}
+
+}  // namespace bulkhead::devices::virtio
