@@ -26,6 +26,13 @@ constexpr uint64_t kAllOnes = ~uint64_t{0};
 // While requests come without a pause, descriptors are looked at after this many of them: often
 // enough that a doorbell does not wait long, rarely enough that the system call costs little.
 constexpr uint32_t kRequestsPerCheck = 64;
+// A request that is missing is being sent: usually a moment's matter. But its sender may have been
+// stopped, as the whole vmm is in a debugger: then the processor is left to others.
+constexpr uint32_t kMaxYields = 1000;
+constexpr absl::Duration kSenderNap = absl::Milliseconds(1);
+// How long the guest waits for DMA that the kernel has in hand when it takes bus mastering away. A
+// disk that does not answer cannot be made to end it.
+constexpr absl::Duration kDmaTimeout = absl::Milliseconds(500);
 // When the pages of the start-up go at the latest, though the device is never idle for long.
 constexpr absl::Duration kReleaseTime = absl::Seconds(10);
 
@@ -85,6 +92,7 @@ DeviceHost::DeviceHost(const v1::PciInfo& info, Attachment attachment, GuestMemo
       poller_(std::move(poller)),
       control_(control),
       function_state_(attachment.function_state),
+      attached_function_state_(attachment.function_state),
       rung_(doorbells_.size()),
       release_latest_(SteadyNow() + kReleaseTime) {}
 
@@ -129,12 +137,13 @@ absl::Status DeviceHost::Start(DeviceModel& model) {
 
 absl::Status DeviceHost::GoOnFrom(const std::optional<DurableState::Loaded>& left) {
   if (left.has_value()) {
-    // What was saved held when the requests that are still in the ring were sent. But a guest that
-    // has forbidden DMA meanwhile, without anybody there to hear it, must be obeyed at once.
-    const uint64_t state =
-        left->record.function_state & (function_state_ | ~kFunctionStateBusMaster);
-    state_changed_ |= state != left->record.function_state;
-    function_state_ = state;
+    // The vmm's word holds, not that of a process that may have been compromised: a wrong one would
+    // lose every interrupt. But what was saved held when the requests were sent that are still in
+    // the ring: bus mastering is allowed once they are applied, see ReleaseModel(). What the guest
+    // has forbidden meanwhile, without anybody there to hear it, is obeyed at once.
+    const uint64_t master = function_state_ & left->record.function_state & kFunctionStateBusMaster;
+    function_state_ = master | (function_state_ & ~kFunctionStateBusMaster);
+    state_changed_ |= function_state_ != left->record.function_state;
     model_is_held_ = true;
     model_->SetServing(false);
   }
@@ -156,6 +165,8 @@ absl::Status DeviceHost::GoOnFrom(const std::optional<DurableState::Loaded>& lef
   }
   if (left.has_value() && left->reset_ordered) state_changed_ = true;  // done by now
   SaveIfChanged();
+  // A reset, or the end of bus mastering: what they waited for has ended with the predecessor.
+  for (const Request& request : channel_->Deferred()) channel_->AnswerDeferred(request, 0);
   return absl::OkStatus();
 }
 
@@ -171,6 +182,7 @@ absl::Status DeviceHost::Run(int attach_socket) {
                                [=, this] { OnAttachSocket(attach_socket); }));
   RingAllDoorbells();
   while (!end_.has_value()) {
+    AnswerWhenDmaHasEnded();
     if (has_mail_) {
       ReadMail();
     } else if (mode_ == Mode::kServing) {
@@ -192,6 +204,11 @@ absl::Status DeviceHost::Run(int attach_socket) {
 void DeviceHost::ReleaseModel() {
   if (!ServeRequestsSentSoFar()) return;
   model_is_held_ = false;
+  if (is_pci_ && attached_function_state_.value_or(function_state_) != function_state_) {
+    function_state_ = *attached_function_state_;
+    state_changed_ = true;
+    TellFunctionState();
+  }
   model_->SetServing(true);
   AfterCallback();
 }
@@ -204,10 +221,15 @@ void DeviceHost::ServeOnce() {
   if (mode_ != Mode::kServing || has_mail_) return;
   if (any_rung_ || letter_ != nullptr || model_is_held_) {
     // A request is missing that another vCPU's thread is just sending: let it run.
-    CheckEvents();
-    sched_yield();
+    if (++yields_ > kMaxYields) {
+      poller_->Wait(kSenderNap, [this] { AfterCallback(); });
+    } else {
+      CheckEvents();
+      sched_yield();
+    }
     return;
   }
+  yields_ = 0;
   bool had_events = requests_since_check_ >= kRequestsPerCheck && CheckEvents();
   const auto other_work = [&] { return had_events = CheckEvents(); };
   if (had_events || channel_->PollForRequest(other_work) || had_events) return;
@@ -230,11 +252,35 @@ uint32_t DeviceHost::ServeRequests(uint32_t limit) {
     CRASH_POINT("after_apply");
     if (state_changed_) Save(request.ticket, answer);
     CRASH_POINT("after_save_before_complete");
-    Complete(request, answer);
+    if (WaitsForDma(request)) {
+      if (waiting_for_dma_.empty()) dma_deadline_ = SteadyNow() + kDmaTimeout;
+      channel_->Defer(request);
+      waiting_for_dma_.push_back(request);
+    } else {
+      Complete(request, answer);
+    }
     KeepAlive();
   }
   requests_since_check_ += served;
   return served;
+}
+
+bool DeviceHost::WaitsForDma(const Request& request) const {
+  return request.operation == Operation::kSetFunctionState && is_pci_ &&
+         (request.data & kFunctionStateBusMaster) == 0 && model_->dma_in_flight();
+}
+
+void DeviceHost::AnswerWhenDmaHasEnded() {
+  if (waiting_for_dma_.empty()) return;
+  const bool is_master = (function_state_ & kFunctionStateBusMaster) != 0;
+  if (!is_master && model_->dma_in_flight() && SteadyNow() < dma_deadline_) return;
+  for (const Request& request : waiting_for_dma_) channel_->AnswerDeferred(request, 0);
+  waiting_for_dma_.clear();
+}
+
+absl::Duration DeviceHost::SleepLimit(absl::Duration otherwise) const {
+  if (waiting_for_dma_.empty()) return otherwise;
+  return std::min(otherwise, std::max(dma_deadline_ - SteadyNow(), absl::ZeroDuration()));
 }
 
 uint64_t DeviceHost::Apply(const Request& request) {
@@ -252,6 +298,7 @@ uint64_t DeviceHost::Apply(const Request& request) {
       return 0;
     case Operation::kSetFunctionState:
       if (!is_pci_) return 0;
+      attached_function_state_.reset();
       if (request.data != function_state_) state_changed_ = true;
       function_state_ = request.data;
       TellFunctionState();
@@ -317,7 +364,7 @@ void DeviceHost::Sleep() {
   if (!channel_->PrepareToSleep()) return;
   asleep_ = true;
   requests_since_check_ = 0;
-  const absl::Duration limit = released_ ? absl::InfiniteDuration() : kIdleTime;
+  const absl::Duration limit = SleepLimit(released_ ? absl::InfiniteDuration() : kIdleTime);
   const bool had_events = poller_->Wait(limit, [this] { AfterCallback(); });
   asleep_ = false;
   channel_->AfterSleep();

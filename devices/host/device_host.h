@@ -80,7 +80,7 @@ class DeviceHost final : public DeviceServices {
 
   enum class Mode {
     kServing,
-    kResetting,  // until the model is at rest; nothing else is served
+    kResetting,  // until the model is at rest; reads give all ones, writes are dropped
     kQuiescing,  // until the model is at rest; neither requests nor doorbells are served
     kQuiesced,   // until Resume
   };
@@ -103,6 +103,11 @@ class DeviceHost final : public DeviceServices {
   void ReleaseModel();
   // Applies the requests that are in the ring, `limit` at most. How many.
   uint32_t ServeRequests(uint32_t limit);
+  // Bus mastering was taken away, and the model has DMA in flight: the answer waits for its end.
+  bool WaitsForDma(const Request& request) const;
+  void AnswerWhenDmaHasEnded();
+  // How long to sleep at most: `otherwise`, unless such an answer is due earlier.
+  absl::Duration SleepLimit(absl::Duration otherwise) const;
   // The effect of one request on the model: what it is answered with.
   uint64_t Apply(const Request& request);
   void Complete(const Request& request, uint64_t answer);
@@ -133,6 +138,8 @@ class DeviceHost final : public DeviceServices {
   void Rest();
   // `request`: the one that asks for it, or nullptr.
   void BeginReset(const Request* request);
+  void OrderReset(uint64_t ticket);
+  void ServeWhileResetting();
   void FinishReset();
   void FinishQuiesce();
   void Resume();
@@ -152,14 +159,19 @@ class DeviceHost final : public DeviceServices {
   ControlMailbox& control_;
 
   DeviceModel* model_ = nullptr;
-  uint64_t function_state_;     // kFunctionState...
-  bool state_changed_ = false;  // since the last save
-  std::vector<bool> rung_;      // by doorbell: to be served
+  uint64_t function_state_;  // kFunctionState...
+  // What the vmm said at the attach, until a request tells a newer one.
+  std::optional<uint64_t> attached_function_state_;
+  bool state_changed_ = false;            // since the last save
+  std::vector<Request> waiting_for_dma_;  // answered late: see WaitsForDma()
+  absl::Time dma_deadline_;               // of the first of them
+  std::vector<bool> rung_;                // by doorbell: to be served
   bool any_rung_ = false;
   // Not SetServing() yet, lest it overtake requests that wait in the ring since nobody served.
   bool model_is_held_ = false;
   bool asleep_ = false;
   uint32_t requests_since_check_ = 0;  // since descriptors were last looked at
+  uint32_t yields_ = 0;                // for the request that is missing now
 
   const absl::Time release_latest_;
   bool released_ = false;  // the pages of the start-up
@@ -167,7 +179,9 @@ class DeviceHost final : public DeviceServices {
   Mode mode_ = Mode::kServing;
   bool has_mail_ = false;
   std::shared_ptr<Letter> letter_;        // under way; one at a time
-  std::optional<Request> reset_request_;  // that kResetting is about; nullopt: it is letter_
+  bool reset_by_letter_ = false;          // what kResetting is about is letter_
+  std::optional<Request> reset_request_;  // or this one, the next in the ring
+  std::vector<Request> deferred_resets_;  // to be answered when the reset is complete
   std::optional<absl::Status> end_;
   uint64_t progress_ = 0;
   Counters counters_;

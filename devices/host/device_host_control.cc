@@ -109,7 +109,14 @@ void DeviceHost::Rest() {
     if (mode_ == Mode::kResetting) return FinishReset();
     return FinishQuiesce();
   }
-  poller_->Wait(absl::InfiniteDuration(), [this] { AfterCallback(); });
+  if (mode_ == Mode::kResetting) {
+    // The model's work in flight may take for ever, on a disk that does not answer. vCPUs must not
+    // wait for it: they see a function that is being reset.
+    ServeWhileResetting();
+    Sleep();
+    return;
+  }
+  poller_->Wait(SleepLimit(absl::InfiniteDuration()), [this] { AfterCallback(); });
 }
 
 void DeviceHost::FinishQuiesce() {
@@ -128,17 +135,48 @@ void DeviceHost::Resume() {
 }
 
 void DeviceHost::BeginReset(const Request* request) {
+  reset_by_letter_ = request == nullptr;
   reset_request_.reset();
   if (request != nullptr) reset_request_ = *request;
   mode_ = Mode::kResetting;
-  const uint64_t ticket = request != nullptr ? request->ticket : channel_->processed();
   // First of all: whoever dies in the middle leaves a successor that starts anew.
-  if (durable_ != nullptr) {
-    durable_->SaveResetOrder({.ticket = ticket, .answer = 0, .function_state = function_state_});
-  }
+  OrderReset(request != nullptr ? request->ticket : channel_->processed());
   CRASH_POINT("reset_ordered");
   model_->Reset();
-  if (model_->at_rest()) FinishReset();
+  if (model_->at_rest()) return FinishReset();
+  // The ring goes on, and this request is answered late.
+  if (!reset_request_.has_value()) return;
+  channel_->Defer(*reset_request_);
+  deferred_resets_.push_back(*std::exchange(reset_request_, std::nullopt));
+}
+
+void DeviceHost::OrderReset(uint64_t ticket) {
+  if (durable_ == nullptr) return;
+  durable_->SaveResetOrder({.ticket = ticket, .answer = 0, .function_state = function_state_});
+}
+
+void DeviceHost::ServeWhileResetting() {
+  Request request;
+  for (uint32_t i = 0; i < ring_slots_ && channel_->TryPeek(request); ++i) {
+    ++counters_.requests[static_cast<size_t>(request.operation)];
+    switch (request.operation) {
+      case Operation::kReset:  // the one that is under way will do
+        channel_->Defer(request);
+        deferred_resets_.push_back(request);
+        break;
+      case Operation::kSetFunctionState:
+        if (is_pci_) {
+          attached_function_state_.reset();
+          function_state_ = request.data;  // the model is told when it has been reset
+          OrderReset(request.ticket);
+        }
+        Complete(request, 0);
+        break;
+      default:
+        Complete(request, request.operation == Operation::kRead ? ~uint64_t{0} : 0);
+    }
+    KeepAlive();
+  }
 }
 
 void DeviceHost::FinishReset() {
@@ -153,18 +191,18 @@ void DeviceHost::FinishReset() {
   has_mail_ = true;  // some may have waited
   Save(reset_request_.has_value() ? reset_request_->ticket : channel_->processed(), /*answer=*/0);
   CRASH_POINT("reset_saved");
-  if (reset_request_.has_value()) {
-    Complete(*reset_request_, 0);
-  } else {
-    CloseLetter(absl::OkStatus());
-  }
+  if (reset_request_.has_value()) Complete(*std::exchange(reset_request_, std::nullopt), 0);
+  for (const Request& request : deferred_resets_) channel_->AnswerDeferred(request, 0);
+  deferred_resets_.clear();
+  if (reset_by_letter_) CloseLetter(absl::OkStatus());
 }
 
 void DeviceHost::AppendMetrics(v1::DeviceMetrics& metrics) const {
   const auto requests = [this](Operation operation) {
     return counters_.requests[static_cast<size_t>(operation)];
   };
-  AddCounter(metrics, "register_reads_total", "Reads of registers by the guest", requests(Operation::kRead));
+  AddCounter(metrics, "register_reads_total", "Reads of registers by the guest",
+             requests(Operation::kRead));
   AddCounter(metrics, "register_posted_writes_total", "Writes that the guest did not wait for",
              requests(Operation::kPostedWrite));
   AddCounter(metrics, "register_writes_total", "Writes that the guest waited for",

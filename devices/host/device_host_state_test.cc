@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -72,8 +73,8 @@ class FakeModel : public DeviceModel {
     if (offset == 0) services->StateChanged();  // any other place: nothing worth saving
   }
   void OnDoorbell(uint32_t) override {}
-  void Reset() override {}
-  bool at_rest() const override { return true; }
+  void Reset() override { value = 0; }
+  bool at_rest() const override { return !in_flight; }
   void SetServing(bool serving) override {
     calls.push_back(serving ? absl::StrCat("serve with ", value) : "do not serve");
     on_serving();
@@ -86,6 +87,7 @@ class FakeModel : public DeviceModel {
   std::function<absl::Status()> on_restore = [] { return absl::OkStatus(); };
   std::function<void()> on_serving = [] {};
   DeviceServices* services = nullptr;
+  std::atomic<bool> in_flight{false};
   uint64_t value = 0;
   std::vector<std::string> calls;
 };
@@ -277,14 +279,48 @@ TEST_F(DeviceHostStateTest, AStateThatTheModelRefusesIsNotServed) {
   EXPECT_EQ(Attach().message(), "no such status");
 }
 
-TEST_F(DeviceHostStateTest, WhatIsRaisedInRestoreGoesByTheSavedFunctionState) {
-  SaveState({.function_state = kMaster | kMsix});
+// A predecessor that was compromised could say that MSI-X is off: each interrupt would be lost.
+TEST_F(DeviceHostStateTest, WhatIsRaisedInRestoreGoesByTheFunctionStateThatTheVmmTells) {
+  SaveState({.function_state = kMaster});
   model().on_restore = [this] {
     model().services->SignalMsix(0);
     return absl::OkStatus();
   };
-  ASSERT_TRUE(Attach(kMaster).ok());
+  ASSERT_TRUE(Attach(kMaster | kMsix).ok());
   EXPECT_TRUE(vmm_.vectors[0].IsPending());
+  EXPECT_EQ(Saved()->record.function_state, kMaster | kMsix);
+}
+
+TEST_F(DeviceHostStateTest, ABusMasterThatThePredecessorDeniedIsOneOnceAllRequestsAreApplied) {
+  SaveState({.function_state = 0});
+  model().on_restore = [this] {
+    model().services->SignalMsix(0);
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(vmm_.client->Post(0, 0, 0, 8, 6, kLong).ok());
+  ASSERT_TRUE(Attach(kMaster | kMsix).ok());
+  EXPECT_FALSE(vmm_.vectors[0].IsPending()) << "held back";
+  Run();
+  Read();
+  while (!vmm_.vectors[0].IsPending()) std::this_thread::yield();
+  Read();
+  Stop();
+  EXPECT_THAT(calls_of_last_, ElementsAre("start", "do not serve", "restore", "state",
+                                          "state with bus master", "serve with 6"));
+  EXPECT_EQ(Saved()->record.function_state, kMaster | kMsix);
+}
+
+TEST_F(DeviceHostStateTest, ANewerFunctionStateThatWaitsInTheRingHolds) {
+  SaveState({.function_state = kMaster});
+  EXPECT_TRUE(absl::IsDeadlineExceeded(
+      vmm_.client->Call(Operation::kSetFunctionState, 0, 0, 0, 8, kIntxOff, absl::ZeroDuration())
+          .status()));
+  ASSERT_TRUE(Attach(kMaster).ok());  // what it was when the vmm made its offer
+  Run();
+  EXPECT_TRUE(vmm_.client->AwaitAnswer(0, kLong).ok());
+  Read();
+  Stop();
+  EXPECT_EQ(Saved()->record.function_state, kIntxOff);
 }
 
 TEST_F(DeviceHostStateTest, AVectorThatWasHeldBackIsHeldBackAgain) {
@@ -293,7 +329,7 @@ TEST_F(DeviceHostStateTest, AVectorThatWasHeldBackIsHeldBackAgain) {
     model().services->SignalMsix(0);
     return absl::OkStatus();
   };
-  ASSERT_TRUE(Attach().ok());
+  ASSERT_TRUE(Attach(kMsix).ok());
   EXPECT_FALSE(vmm_.vectors[0].IsPending());
   Run();
   SetFunctionState(kMaster | kMsix);
@@ -316,8 +352,31 @@ TEST_F(DeviceHostStateTest, ALevelThatIsTrueAssertsTheLineAgain) {
 TEST_F(DeviceHostStateTest, AnInterruptOfWhichTheStateKnowsNothingIsNoInterruptStatus) {
   SaveState({.function_state = kIntxOff});
   vmm_.line.Signal();  // by the process before, which died then
-  ASSERT_TRUE(Attach().ok());
+  ASSERT_TRUE(Attach(kIntxOff).ok());
   EXPECT_FALSE(vmm_.line.IsPending());
+}
+
+TEST_F(DeviceHostStateTest, ADeathInAResetThatWaitsLeavesADeviceAsAfterPowerOnAndTheAnswerToIt) {
+  ASSERT_TRUE(Attach().ok());
+  Run();
+  Write(0, 5);
+  model().services->durable_memory()[3] = 9;
+  model().in_flight = true;
+  EXPECT_TRUE(absl::IsDeadlineExceeded(
+      vmm_.client->Call(Operation::kReset, 0, 0, 0, 8, 0, absl::Milliseconds(20)).status()));
+  const auto read = vmm_.client->Call(Operation::kRead, 1, 0, 0, 8, 0, kLong);
+  EXPECT_EQ(read.value_or(0), ~uint64_t{0});
+  Stop();
+  const auto plan = vmm_.client->PrepareSuccessor(/*discard_requests=*/false);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_TRUE(plan->violation.ok()) << plan->violation;
+  EXPECT_TRUE(absl::IsDeadlineExceeded(vmm_.client->AwaitAnswer(0, absl::ZeroDuration()).status()))
+      << "not given up";
+  ASSERT_TRUE(Attach().ok());
+  EXPECT_TRUE(vmm_.client->AwaitAnswer(0, kLong).ok());
+  EXPECT_EQ(model().services->durable_memory()[3], 0);
+  Run();
+  EXPECT_EQ(Read(), 0u);
 }
 
 TEST_F(DeviceHostStateTest, ADeathInTheMiddleOfAResetLeavesADeviceAsAfterPowerOn) {

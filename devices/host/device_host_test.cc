@@ -1,6 +1,8 @@
 #include "devices/host/device_host.h"
 
+#include <pthread.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include <functional>
 #include <memory>
@@ -11,6 +13,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/event_fd.h"
 #include "base/memory_mapping.h"
@@ -23,6 +26,7 @@
 #include "gtest/gtest.h"
 #include "proto/channel/channel_client.h"
 #include "proto/channel/channel_memory.h"
+#include "proto/channel/channel_peer.h"
 #include "proto/channel/connect_server.h"
 #include "proto/contract.h"
 #include "proto/device_control.pb.h"
@@ -184,6 +188,28 @@ TEST_F(DeviceHostTest, APostedWriteIsNeverOvertakenByALaterDoorbell) {
     absl::MutexLock lock(&model_.mutex);
     ASSERT_EQ(model_.writes_at_doorbell, n);
   }
+}
+
+// The whole vmm may be stopped there, in a debugger for one.
+TEST_F(DeviceHostTest, ASenderThatIsStoppedInTheMiddleOfARequestCostsNoProcessor) {
+  StartHost(vmm_.MakeAttachment());
+  ASSERT_TRUE(WaitForDoorbells(2));
+  const uint64_t ticket = channel::ChannelPeer::Reserve(*vmm_.client, 1);
+  ASSERT_TRUE(vmm_.client->Post(0, 0, 0, 4, 1, kLong).ok());
+  vmm_.doorbells[0].Signal();
+  clockid_t clock;
+  ASSERT_EQ(pthread_getcpuclockid(thread_.native_handle(), &clock), 0);
+  const auto cpu_time = [&] {
+    timespec now;
+    EXPECT_EQ(clock_gettime(clock, &now), 0);
+    return absl::DurationFromTimespec(now);
+  };
+  absl::SleepFor(absl::Milliseconds(200));  // it may hope for a moment
+  const absl::Duration before = cpu_time();
+  absl::SleepFor(absl::Milliseconds(500));
+  EXPECT_LT(cpu_time() - before, absl::Milliseconds(100));
+  channel::ChannelPeer::Publish(*vmm_.client, ticket);
+  ASSERT_TRUE(WaitForDoorbells(3));
 }
 
 TEST_F(DeviceHostTest, TheFunctionStateReachesInterruptsAndModel) {

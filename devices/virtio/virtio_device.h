@@ -47,9 +47,10 @@ class VirtioServices {
   // follows when it is on again.
   virtual bool dma_allowed() const = 0;
 
-  // What ReadConfig() gives has changed, and not by the driver's doing: tells the driver (virtio 1.2,
-  // section 2.5), as soon as it may be interrupted, and however many processes end until then. The
-  // change itself must be in the state that is saved. May be called from RestoreState() on.
+  // What ReadConfig() gives has changed, and not by the driver's doing: tells the driver
+  // (virtio 1.2, section 2.5), as soon as it may be interrupted, and however many processes end
+  // until then. The change itself must be in the state that is saved. May be called from
+  // RestoreState() on.
   virtual void ConfigChanged() = 0;
 
   // The driver broke the device type's rules in a way that no request can report: asks it to

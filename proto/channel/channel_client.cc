@@ -290,7 +290,11 @@ absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadl
         // seq_cst: the sleeper's re-check, see the top of this file. Partner: the store of the
         // ticket in ChannelServer::Answer().
         answer = LookForAnswer(waiter, std::memory_order_seq_cst);
-        if (answer == Answer::kNone && settled) answer = Answer::kLost;
+        // acquire: pairs with the store in ChannelServer::Defer(), which comes before the head that
+        // was settled. A successor answers what was deferred.
+        const bool deferred = responses_.completion(waiter).deferred.load(
+                                  std::memory_order_acquire) == waiters_[waiter].awaited_ticket;
+        if (answer == Answer::kNone && settled && !deferred) answer = Answer::kLost;
         return answer != Answer::kNone;
       }));
     }

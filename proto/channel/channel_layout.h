@@ -44,6 +44,8 @@
 //           +0          ticket         vmm: ChannelClient::LookForAnswer()
 //           +8          data           vmm; masked to the size of the access
 //           +16         status         vmm: ChannelClient::TakeAnswer()
+//           +24         deferred       vmm: ChannelClient::WaitForAnswer(); a successor:
+//                                      ChannelServer::Deferred()
 //
 // Tickets count requests from 1 in the one order in which the device sees them; 64 bits never
 // wrap. `head` is the ticket of the last request that the device has wholly processed, 0 at
@@ -53,7 +55,7 @@
 namespace bulkhead::channel {
 
 inline constexpr uint64_t kRequestMagic = 0x74736575716572bb;  // "\xbbrequest"
-inline constexpr uint32_t kLayoutVersion = 1;
+inline constexpr uint32_t kLayoutVersion = 2;
 
 inline constexpr uint32_t kMinSlots = 4;
 inline constexpr uint32_t kMaxSlots = 1 << 16;
@@ -62,10 +64,12 @@ inline constexpr size_t kCacheLineBytes = 64;
 
 enum class Operation : uint8_t {
   kRead = 1,
-  kPostedWrite = 2,       // the only one that nobody waits for
-  kWrite = 3,             // answered once it has taken effect
-  kSetFunctionState = 4,  // answered once the device obeys; data: see proto/contract.h
-  kReset = 5,             // answered once the device is as after power-on
+  kPostedWrite = 2,  // the only one that nobody waits for
+  kWrite = 3,        // answered once it has taken effect
+  // Answered once the device obeys, its DMA in flight included, or half a second later: see
+  // proto/contract.h for the data.
+  kSetFunctionState = 4,
+  kReset = 5,  // answered once the device is as after power-on
 };
 
 enum class CompletionStatus : uint64_t {
@@ -158,6 +162,9 @@ struct alignas(kCacheLineBytes) CompletionSlot {
   std::atomic<uint64_t> ticket;  // of the request that is answered; publishes the rest
   PublishedWord data;
   PublishedWord status;  // CompletionStatus
+  // The ticket of the last request that the head has passed and whose answer comes later, from this
+  // process or a successor. The answer's ticket is not older once it has come.
+  std::atomic<uint64_t> deferred;
 };
 
 // The table above.
@@ -172,6 +179,7 @@ static_assert(sizeof(ResponseHeader) == 0x100 && offsetof(ResponseHeader, head) 
 static_assert(offsetof(ResponseHeader, sleeping) == 0x80);
 static_assert(offsetof(ResponseHeader, sleeps) == 0xc0 && sizeof(CompletionSlot) == 64);
 static_assert(offsetof(CompletionSlot, data) == 8 && offsetof(CompletionSlot, status) == 16);
+static_assert(offsetof(CompletionSlot, deferred) == 24);
 
 }  // namespace bulkhead::channel
 

@@ -12,7 +12,7 @@
 
 namespace bulkhead::channel {
 
-// For this folder's tests: what lies behind the public face of both ends.
+// For tests: what lies behind the public face of both ends.
 class ChannelPeer {
  public:
   struct Pair {

@@ -213,6 +213,40 @@ void ChannelServer::Retire(const Request& request) {
   AdvanceHead();
 }
 
+void ChannelServer::Defer(const Request& request) {
+  if (request.ticket != head_ + 1 || request.operation == Operation::kPostedWrite ||
+      request.waiter >= parameters_.waiters) {
+    Misused("Defer() of a request that TryPeek() did not give last, or of a posted write");
+  }
+  // release: before the head passes it, or PrepareSuccessor() would have it given up.
+  responses_.completion(request.waiter).deferred.store(request.ticket, std::memory_order_release);
+  AdvanceHead();
+}
+
+void ChannelServer::AnswerDeferred(const Request& request, uint64_t data) {
+  if (request.ticket > head_ || request.waiter >= parameters_.waiters) {
+    Misused("AnswerDeferred() of a request that was not deferred");
+  }
+  // relaxed: nobody else writes it. A waiter's tickets rise.
+  const CompletionSlot& completion = responses_.completion(request.waiter);
+  if (completion.ticket.load(std::memory_order_relaxed) >= request.ticket) return;
+  Answer(request.waiter, request.ticket, data, CompletionStatus::kDone);
+}
+
+std::vector<ChannelServer::Request> ChannelServer::Deferred() const {
+  std::vector<Request> requests;
+  for (uint16_t i = 0; i < parameters_.waiters; ++i) {
+    const CompletionSlot& completion = responses_.completion(i);
+    // relaxed: written by a process that is dead.
+    const uint64_t ticket = completion.deferred.load(std::memory_order_relaxed);
+    if (ticket > head_ || ticket <= completion.ticket.load(std::memory_order_relaxed)) continue;
+    Request& request = requests.emplace_back();
+    request.waiter = i;
+    request.ticket = ticket;
+  }
+  return requests;
+}
+
 void ChannelServer::Answer(uint32_t waiter, uint64_t ticket, uint64_t data,
                            CompletionStatus status) {
   CompletionSlot& completion = responses_.completion(waiter);

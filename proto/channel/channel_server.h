@@ -90,6 +90,14 @@ class ChannelServer {
   // Done with the request that TryPeek() gave last. For kPostedWrite only.
   void Retire(const Request& request);
 
+  // The request that TryPeek() gave last takes its time: those after it need not wait. It counts as
+  // processed, and AnswerDeferred() is due, from this process or from a successor.
+  void Defer(const Request& request);
+  // Answers it. Nothing happens if its waiter has given it up and been answered another one since.
+  void AnswerDeferred(const Request& request, uint64_t data);
+  // What a predecessor has deferred and not answered: waiter and ticket only.
+  std::vector<Request> Deferred() const;
+
   // Polls for the next request for as long as that has paid lately, at most
   // `max_poll`. True: there is one. `other_work` is asked now and then; true ends polling.
   bool PollForRequest(absl::FunctionRef<bool()> other_work);

@@ -267,6 +267,34 @@ TEST(ChannelWaitTest, AnAnswerCanBeAwaitedAgainAfterATimeout) {
       << "an answer is taken once";
 }
 
+TEST(ChannelWaitTest, ADeferredAnswerComesAfterThoseOfLaterRequests) {
+  const auto client = MakeClient(2);
+  const auto server = ConnectServer(*client).value();
+  PendingCall slow(*client, 0, 1);
+  const Request request = Next(*server);
+  server->Defer(request);
+  EXPECT_EQ(server->processed(), 1u);
+  PendingCall quick(*client, 1, 2);
+  server->Complete(Next(*server), 22);
+  EXPECT_EQ(quick.Result().value(), 22u);
+  server->AnswerDeferred(request, 11);
+  EXPECT_EQ(slow.Result().value(), 11u);
+}
+
+TEST(ChannelWaitTest, ADeferredAnswerThatWasGivenUpDoesNotReplaceALaterOne) {
+  const auto client = MakeClient(1);
+  const auto server = ConnectServer(*client).value();
+  EXPECT_EQ(client->Call(Operation::kRead, 0, 0, 1, 8, 0, kAtOnce).status().code(),
+            StatusCode::kDeadlineExceeded);
+  const Request deferred = Next(*server);
+  server->Defer(deferred);
+  EXPECT_EQ(client->Call(Operation::kRead, 0, 0, 2, 8, 0, kAtOnce).status().code(),
+            StatusCode::kDeadlineExceeded);
+  server->Complete(Next(*server), 22);
+  server->AnswerDeferred(deferred, 11);
+  EXPECT_EQ(client->AwaitAnswer(0, kLong).value(), 22u);
+}
+
 TEST(ChannelWaitTest, AwaitingIsAboutTheLastCallEvenIfThatWasNeverSent) {
   auto client = MakeClient(1);
   auto server = *ConnectServer(*client);

@@ -60,6 +60,7 @@ class HostileSession {
           CompletionSlot& completion = response_->completion(input_.Byte() % kWaiters);
           completion.data.Write(input_.Take(8));
           completion.status.Write(input_.Byte() % 4);
+          if (input_.Byte() % 4 == 1) completion.deferred.store(input_.Near(tail_ + 1));
           completion.ticket.store(input_.Near(tail_ + 1));
           break;
         }
@@ -144,7 +145,8 @@ class HostileSession {
   StatusCode Answered(uint32_t waiter) {
     const uint64_t answered = response_->completion(waiter).ticket.load();
     if (answered < awaited_[waiter]) {
-      if (awaited_[waiter] > settled_) return StatusCode::kDeadlineExceeded;
+      const bool deferred = response_->completion(waiter).deferred.load() == awaited_[waiter];
+      if (awaited_[waiter] > settled_ || deferred) return StatusCode::kDeadlineExceeded;
       awaited_[waiter] = 0;
       return StatusCode::kUnavailable;
     }
