@@ -2,6 +2,8 @@
 
 #include <poll.h>
 #include <string.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <optional>
@@ -11,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/crash_point.h"
+#include "base/errno_status.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
@@ -20,7 +23,7 @@ namespace bulkhead::devices::uart16550 {
 namespace {
 
 constexpr char kConsoleResource[] = "console";
-constexpr uint32_t kStateVersion = 1;
+constexpr uint32_t kStateVersion = 2;
 // At the end of the device. Well below what the vmm waits for it.
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(200);
 
@@ -66,6 +69,8 @@ absl::Status UartDevice::Start(DeviceServices& services) {
   services_ = &services;
   ASSIGN_OR_RETURN(UniqueFd socket, services.TakeResource(kConsoleResource));
   ASSIGN_OR_RETURN(console_, ConsoleSocket::Create(std::move(socket)));
+  timer_.reset(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC));  // as SteadyNow()
+  if (!timer_.ok()) return ErrnoToStatus(errno, "timerfd_create");
   return absl::OkStatus();
 }
 
@@ -89,6 +94,7 @@ absl::Status UartDevice::Restore(absl::Span<const uint8_t> state) {
   Greet();
   // Output that waits goes out in an event of its own.
   output_is_blocked_ = !registers_.Transmitted().empty() && console_->AwaitRoom();
+  UpdatePace();
   UpdateWatches();
   UpdateInterrupt();
   return absl::OkStatus();
@@ -97,6 +103,7 @@ absl::Status UartDevice::Restore(absl::Span<const uint8_t> state) {
 void UartDevice::Reset() {
   BeginEvent();
   registers_.Reset();
+  pace_ = LinePace();
   FinishEvent();
 }
 
@@ -113,6 +120,7 @@ uint64_t UartDevice::Read(uint8_t, uint64_t offset, uint8_t size_bytes) {
   for (uint8_t i = 0; i < size_bytes; ++i) {
     value |= uint64_t{registers_.Read(static_cast<uint8_t>(offset + i))} << 8 * i;
   }
+  UpdatePace();
   FinishEvent();
   return value;
 }
@@ -122,6 +130,7 @@ void UartDevice::Write(uint8_t, uint64_t offset, uint8_t size_bytes, uint64_t va
   for (uint8_t i = 0; i < size_bytes; ++i) {
     registers_.Write(static_cast<uint8_t>(offset + i), static_cast<uint8_t>(value >> 8 * i));
   }
+  UpdatePace();
   FinishEvent();
 }
 
@@ -230,12 +239,36 @@ void UartDevice::OnRoom() {
   output_is_blocked_ = false;
 }
 
+void UartDevice::UpdatePace() {
+  if (pace_.IsNeeded(registers_)) pace_.OnAccess(registers_, SteadyNow());
+  SetTimer();
+}
+
+void UartDevice::SetTimer() {
+  // A timer that goes off too early is set anew: one system call a wait, not one an access.
+  if (pace_.due() >= timer_due_) return;
+  timer_due_ = pace_.due();
+  const itimerspec due = {.it_interval = {}, .it_value = absl::ToTimespec(timer_due_)};
+  timerfd_settime(timer_.get(), TFD_TIMER_ABSTIME, &due, nullptr);
+}
+
+void UartDevice::OnTimer() {
+  uint64_t expirations;
+  if (read(timer_.get(), &expirations, sizeof(expirations)) < 0) return;  // set anew meanwhile
+  timer_due_ = absl::InfiniteFuture();
+  const bool was_quiet = registers_.is_quiet();
+  pace_.OnTime(registers_, SteadyNow());
+  quiet_phases_ += was_quiet && !registers_.is_quiet();
+  SetTimer();
+}
+
 void UartDevice::UpdateWatches() {
   const bool wants_packet = !positions_known_ || packet_is_taken_ || registers_.ReceiveRoom() != 0;
   SetWatch(console_->fd(), serving_ && greeted_ && wants_packet && !console_->has_ended(),
            socket_is_watched_, &UartDevice::OnPacket);
   SetWatch(console_->writable_fd(), serving_ && output_is_blocked_, room_is_watched_,
            &UartDevice::OnRoom);
+  SetWatch(timer_.get(), serving_, timer_is_watched_, &UartDevice::OnTimer);
 }
 
 void UartDevice::SetWatch(int fd, bool wanted, bool& watched, void (UartDevice::*on_ready)()) {
@@ -275,6 +308,8 @@ void UartDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
       transmitted_bytes_);
   add("received_bytes_total", "What was typed and the guest can read.", received_bytes_);
   add("output_waits_total", "How often the console took no more output.", output_waits_);
+  add("quiet_phases_total", "Bursts of an interrupt handler that were cut off, so that it ends.",
+      quiet_phases_);
   add("interrupts_total", "Edges of the interrupt line.", interrupts_);
 }
 

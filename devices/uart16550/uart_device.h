@@ -7,9 +7,12 @@
 #include <memory>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "base/unique_fd.h"
 #include "devices/host/device_model.h"
 #include "devices/uart16550/console_socket.h"
+#include "devices/uart16550/line_pace.h"
 #include "devices/uart16550/uart_registers.h"
 
 namespace bulkhead::devices::uart16550 {
@@ -63,6 +66,10 @@ class UartDevice : public DeviceModel {
   // There is a packet, and there is room.
   void OnPacket();
   void OnRoom();
+  void OnTimer();
+  // After an access of the guest.
+  void UpdatePace();
+  void SetTimer();
   void TakePositions(const ConsolePacketHeader& header);
   void TakeInput(const ConsoleSocket::Packet& packet);
   void UpdateWatches();
@@ -72,6 +79,7 @@ class UartDevice : public DeviceModel {
   const UartOptions options_;
   DeviceServices* services_ = nullptr;
   std::unique_ptr<ConsoleSocket> console_;
+  UniqueFd timer_;
   bool serving_ = true;
 
   // Saved:
@@ -88,13 +96,17 @@ class UartDevice : public DeviceModel {
   bool greeted_ = false;
   bool packet_is_taken_ = false;    // the oldest packet, wholly; to be dropped once that is saved
   bool output_is_blocked_ = false;  // until there is room
+  LinePace pace_;
+  absl::Time timer_due_ = absl::InfiniteFuture();  // never later than pace_ has it
   bool socket_is_watched_ = false;
   bool room_is_watched_ = false;
+  bool timer_is_watched_ = false;
   bool line_ = false;  // as last told to the services
 
   uint64_t transmitted_bytes_ = 0;
   uint64_t received_bytes_ = 0;
   uint64_t output_waits_ = 0;
+  uint64_t quiet_phases_ = 0;
   uint64_t interrupts_ = 0;
 };
 

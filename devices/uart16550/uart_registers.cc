@@ -75,6 +75,9 @@ uint8_t UartRegisters::Read(uint8_t offset) {
       if (receive_.size() != 0) {
         value = receive_.Pop();
         changed_ = true;
+        if (interrupt_enable_ != 0) CountBurst();
+      } else {
+        CountInputPoll();
       }
       break;
     case kInterruptEnable:
@@ -89,6 +92,8 @@ uint8_t UartRegisters::Read(uint8_t offset) {
     case kLineStatus:
       value = LineStatus();
       changed_ |= std::exchange(overrun_, false);
+      // While the transmitter is not ready, it may be that which is waited for.
+      if (value == (kTransmitHoldingEmpty | kTransmitterIdle)) CountInputPoll();
       break;
     case kModemStatus:
       value = ModemLines() | modem_deltas_;
@@ -184,18 +189,65 @@ uint8_t UartRegisters::ReadInterruptIdentification() {
     transmitter_empty_pending_ = false;
     changed_ = true;
   }
+  if (identification == kIdNone) burst_bytes_ = 0;  // the handler ends
   return identification | (fifos_enabled_ ? kIdFifosEnabled : 0);
 }
 
 void UartRegisters::WriteTransmit(uint8_t value) {
   transmitter_empty_pending_ = false;
   UpdateInterrupt();
+  input_polls_ = 0;
   if (loopback()) {
     LoopBack(value);
   } else if (transmit_.room() != 0) {
     transmit_.Push(value);
   }  // else the guest has not waited for THRE: lost, as on the wire
-  if (transmitter_ready()) transmitter_empty_pending_ = true;
+  if ((interrupt_enable_ & kTransmitterEmpty) != 0) CountBurst();
+  if (transmitter_ready()) SetTransmitterEmpty();
+}
+
+void UartRegisters::SetTransmitterEmpty() {
+  if (quiet_) {
+    transmitter_empty_held_ = true;
+  } else {
+    transmitter_empty_pending_ = true;
+  }
+}
+
+void UartRegisters::CountBurst() {
+  if (++burst_bytes_ >= kMaxBurstBytes) BeginQuiet();
+}
+
+void UartRegisters::BeginQuiet() {
+  quiet_ = true;
+  if (std::exchange(transmitter_empty_pending_, false)) transmitter_empty_held_ = true;
+  UpdateInterrupt();
+}
+
+void UartRegisters::EndQuiet() {
+  quiet_ = false;
+  burst_bytes_ = 0;
+  if (std::exchange(transmitter_empty_held_, false) && transmitter_ready()) {
+    transmitter_empty_pending_ = true;
+    changed_ = true;
+  }
+  UpdateInterrupt();
+}
+
+void UartRegisters::CountInputPoll() {
+  if (loopback() || ++input_polls_ < kInputPolls) return;
+  input_polls_ = 0;
+  AssumeRts();
+}
+
+bool UartRegisters::may_want_input_without_rts() const {
+  return (interrupt_enable_ & kReceivedData) != 0 && !rts_asserted_once_ && !rts_assumed_;
+}
+
+void UartRegisters::AssumeRts() {
+  if (rts_asserted_once_ || rts_assumed_) return;
+  rts_assumed_ = true;
+  changed_ = true;
 }
 
 void UartRegisters::LoopBack(uint8_t byte) {
@@ -215,13 +267,14 @@ void UartRegisters::WriteInterruptEnable(uint8_t value) {
   const uint8_t newly_enabled = value & static_cast<uint8_t>(~interrupt_enable_);
   interrupt_enable_ = value;
   // Enabling it while the transmitter is empty is an interrupt: drivers start sending by it.
-  if ((newly_enabled & kTransmitterEmpty) != 0 && transmitter_ready()) {
-    transmitter_empty_pending_ = true;
-  }
+  if ((newly_enabled & kTransmitterEmpty) != 0 && transmitter_ready()) SetTransmitterEmpty();
 }
 
 void UartRegisters::WriteFifoControl(uint8_t value) {
   const bool enable = (value & kFifoEnable) != 0;
+  input_polls_ = 0;
+  // A driver that starts anew, perhaps with a test of the transmitter's interrupt.
+  if ((value & kFifoClearReceive) != 0) EndQuiet();
   // The transmit FIFO is always empty: what is in transmit_ is on the wire.
   if (enable != fifos_enabled_ || (enable && (value & kFifoClearReceive) != 0)) receive_.Clear();
   fifos_enabled_ = enable;
@@ -231,6 +284,7 @@ void UartRegisters::WriteFifoControl(uint8_t value) {
 void UartRegisters::WriteModemControl(uint8_t value) {
   const uint8_t before = ModemLines();
   modem_control_ = value & kModemControlBits;
+  if ((modem_control_ & (kRts | kLoopback)) == kRts) rts_asserted_once_ = true;
   const uint8_t after = ModemLines();
   const uint8_t changed = before ^ after;
   // The ring indicator only tells that it has ended.
@@ -239,7 +293,8 @@ void UartRegisters::WriteModemControl(uint8_t value) {
 }
 
 size_t UartRegisters::ReceiveRoom() const {
-  if (loopback() || (modem_control_ & kRts) == 0) return 0;
+  const bool ready = rts_asserted_once_ ? (modem_control_ & kRts) != 0 : rts_assumed_;
+  if (quiet_ || loopback() || !ready) return 0;
   return receive_capacity() - std::min(receive_capacity(), receive_.size());
 }
 
@@ -259,7 +314,7 @@ void UartRegisters::ConsumeTransmitted(size_t count) {
   const bool was_ready = transmitter_ready();
   changed_ |= count != 0;
   transmit_.Drop(std::min(count, transmit_.size()));
-  if (!was_ready && transmitter_ready()) transmitter_empty_pending_ = true;
+  if (!was_ready && transmitter_ready()) SetTransmitterEmpty();
   UpdateInterrupt();
 }
 
@@ -276,6 +331,8 @@ struct UartRegisters::Saved {
   uint8_t receive_trigger;
   uint8_t overrun;
   uint8_t transmitter_empty_pending;
+  uint8_t rts_asserted_once;
+  uint8_t rts_assumed;
   uint8_t receive_count;
   uint8_t receive[kFifoBytes];
 };
@@ -292,7 +349,10 @@ size_t UartRegisters::Save(absl::Span<uint8_t> bytes) const {
                  .fifos_enabled = fifos_enabled_,
                  .receive_trigger = receive_trigger_,
                  .overrun = overrun_,
-                 .transmitter_empty_pending = transmitter_empty_pending_,
+                 .transmitter_empty_pending =
+                     transmitter_empty_pending_ || (transmitter_empty_held_ && transmitter_ready()),
+                 .rts_asserted_once = rts_asserted_once_,
+                 .rts_assumed = rts_assumed_,
                  .receive_count = static_cast<uint8_t>(receive_.size()),
                  .receive = {}};
   receive_.CopyTo(saved.receive);
@@ -310,6 +370,7 @@ bool UartRegisters::Restore(absl::Span<const uint8_t> bytes) {
       (saved.interrupt_enable & ~kAllCauses) == 0 &&
       (saved.modem_control & ~kModemControlBits) == 0 && saved.modem_deltas <= 0x0f &&
       saved.fifos_enabled <= 1 && saved.overrun <= 1 && saved.transmitter_empty_pending <= 1 &&
+      saved.rts_asserted_once <= 1 && saved.rts_assumed <= 1 &&
       std::count(kTriggerLevels.begin(), kTriggerLevels.end(), saved.receive_trigger) == 1 &&
       saved.receive_count <= (saved.fifos_enabled != 0 ? kFifoBytes : 1) &&
       bytes.size() <= kTransmitBytes;
@@ -326,6 +387,8 @@ bool UartRegisters::Restore(absl::Span<const uint8_t> bytes) {
   receive_trigger_ = saved.receive_trigger;
   overrun_ = saved.overrun != 0;
   transmitter_empty_pending_ = saved.transmitter_empty_pending != 0;
+  rts_asserted_once_ = saved.rts_asserted_once != 0;
+  rts_assumed_ = saved.rts_assumed != 0;
   for (size_t i = 0; i < saved.receive_count; ++i) receive_.Push(saved.receive[i]);
   for (const uint8_t byte : bytes) transmit_.Push(byte);
   UpdateInterrupt();

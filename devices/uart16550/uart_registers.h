@@ -19,12 +19,25 @@ inline constexpr uint8_t kRegisterCount = 8;
 // write returns (as long as the other end takes it), and a received byte below the trigger
 // level is a character timeout. Baud rate, parity and word length are stored and mean nothing.
 //
+// Interrupt handlers rely on time all the same: they work until nothing is pending, and on a wire
+// they get there, since each byte takes its time. Here a handler whose data does not run out would
+// never end. So the line falls quiet once a handler has moved kMaxBurstBytes, or at BeginQuiet():
+// nothing more is received, and the transmitter's interrupt is held back. LSR says at any time that
+// the transmitter is ready: a driver that polls loses nothing. EndQuiet() is up to the owner.
+//
 // The other end keeps to hardware flow control: it sends only while the guest asserts RTS.
 // Drivers assert it once they are ready, so what is typed ahead is not lost when a driver
-// probes the chip and clears its FIFOs.
+// probes the chip and clears its FIFOs. To a driver that has never asserted it the other end sends
+// all the same, once that driver plainly waits for input: it polls for it, or it has enabled the
+// interrupt (AssumeRts()).
 class UartRegisters {
  public:
   static constexpr size_t kFifoBytes = 16;
+  // What one run of an interrupt handler may move, beside what is received already.
+  static constexpr uint32_t kMaxBurstBytes = 16 * kFifoBytes;
+  // So many looks for input one after the other, and nothing sent in between, are a driver that
+  // polls. Drivers that probe the chip look a few times.
+  static constexpr uint32_t kInputPolls = 32;
   // What the other end has not taken yet. The guest is told to wait (LSR) when less than a
   // FIFO's worth is free, so that a driver's burst always fits.
   static constexpr size_t kTransmitBytes = 4096;
@@ -34,7 +47,7 @@ class UartRegisters {
   void Write(uint8_t offset, uint8_t value);
 
   // --- The other end of the line --------------------------------------------------------------
-  // How many bytes can be received now: 0 while the guest is not ready.
+  // How many bytes can be received now: 0 while the guest is not ready, or the line is quiet.
   size_t ReceiveRoom() const;
   // At most ReceiveRoom() bytes.
   void Receive(absl::Span<const uint8_t> bytes);
@@ -42,9 +55,20 @@ class UartRegisters {
   absl::Span<const uint8_t> Transmitted() const;
   // The first `count` bytes of Transmitted() are gone.
   void ConsumeTransmitted(size_t count);
+  // Bytes that the guest's interrupt handler has moved since it last found nothing pending.
+  uint32_t burst_bytes() const { return burst_bytes_; }
+  bool is_quiet() const { return quiet_; }
+  void BeginQuiet();
+  void EndQuiet();
+  // The guest has enabled the interrupt for received data and has never asserted RTS. It may be
+  // about to: drivers write RTS a few accesses later, and clear the FIFOs in between.
+  bool may_want_input_without_rts() const;
+  // From now on the guest receives without RTS, until it first asserts it.
+  void AssumeRts();
 
   // --- What outlives the process ---------------------------------------------------------------
-  // All of it as bytes, at most kMaxSavedBytes. How many were written.
+  // All of it as bytes, at most kMaxSavedBytes. How many were written. A burst ends with the
+  // process: what is held back is saved as pending.
   static constexpr size_t kMaxSavedBytes = 32 + kTransmitBytes;
   size_t Save(absl::Span<uint8_t> bytes) const;
   // Becomes what was saved; what is pending is an edge of the line. False: `bytes` cannot be, and
@@ -103,6 +127,9 @@ class UartRegisters {
   void WriteInterruptEnable(uint8_t value);
   void WriteFifoControl(uint8_t value);
   void WriteModemControl(uint8_t value);
+  void SetTransmitterEmpty();
+  void CountBurst();
+  void CountInputPoll();
   void LoopBack(uint8_t byte);
   void UpdateInterrupt();
 
@@ -122,7 +149,14 @@ class UartRegisters {
   uint8_t receive_trigger_ = 1;
   bool overrun_ = false;
   bool transmitter_empty_pending_ = false;  // the THRE interrupt's latch
+  bool rts_asserted_once_ = false;
+  bool rts_assumed_ = false;
 
+  // Not saved: of one run of a handler, or of a driver's loop.
+  uint32_t burst_bytes_ = 0;
+  bool quiet_ = false;
+  bool transmitter_empty_held_ = false;  // until EndQuiet()
+  uint32_t input_polls_ = 0;
   // Not saved: they follow from the rest.
   uint8_t pending_ = 0;  // causes, as of the last UpdateInterrupt()
   bool edge_ = false;

@@ -1,6 +1,7 @@
 // Any sequence of register accesses and line events. The first byte of each step chooses:
 // bit 7 clear: a guest access (bits 0-2 offset, bit 3 write, the next byte is the value);
-// bit 7 set: the other end sends (bit 6) or takes (else) up to 63 bytes.
+// bit 7 set: the other end sends (bit 6) or takes (else) up to 63 bytes; if it takes none, time
+// passes.
 
 #include <stddef.h>
 #include <stdint.h>
@@ -55,9 +56,13 @@ UartRegisters Successor(const UartRegisters& uart) {
   Require(size <= bytes.size());
   UartRegisters successor;
   Require(successor.Restore(absl::MakeConstSpan(bytes).first(size)));
-  Require(successor.interrupt() == uart.interrupt());
   Require(successor.Transmitted().size() <= UartRegisters::kTransmitBytes);
-  Require(successor.ReceiveRoom() == uart.ReceiveRoom());
+  if (uart.is_quiet()) {  // what is held back is not, in a successor
+    Require(successor.interrupt() || !uart.interrupt());
+  } else {
+    Require(successor.interrupt() == uart.interrupt());
+    Require(successor.ReceiveRoom() == uart.ReceiveRoom());
+  }
   return successor;
 }
 
@@ -82,9 +87,13 @@ class Session {
     } else if ((what & 0x40) != 0) {
       const std::vector<uint8_t> bytes(std::min<size_t>(what & 0x3f, uart_.ReceiveRoom()), value);
       uart_.Receive(bytes);
+    } else if ((what & 0x3f) == 0) {
+      if ((value & 1) != 0) uart_.EndQuiet();
+      if (uart_.may_want_input_without_rts()) uart_.AssumeRts();
     } else {
       uart_.ConsumeTransmitted(std::min<size_t>(what & 0x3f, uart_.Transmitted().size()));
     }
+    Require(!uart_.is_quiet() || uart_.ReceiveRoom() == 0);
     Require(uart_.ReceiveRoom() <= UartRegisters::kFifoBytes);
     Require(uart_.Transmitted().size() <= UartRegisters::kTransmitBytes);
     const bool edge = uart_.TakeInterruptEdge();

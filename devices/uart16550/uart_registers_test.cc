@@ -1,5 +1,7 @@
 #include "devices/uart16550/uart_registers.h"
 
+#include <array>
+#include <functional>
 #include <initializer_list>
 #include <string>
 #include <vector>
@@ -206,6 +208,149 @@ TEST_F(UartRegistersTest, WithoutRtsNothingIsReceived) {
   EXPECT_EQ(uart_.ReceiveRoom(), 0u) << "the line is cut";
 }
 
+TEST_F(UartRegistersTest, ADriverThatPollsWithoutRtsReceives) {
+  uart_.Write(kMcr, 0);
+  for (const uint8_t offset : {kLsr, kRbr}) {
+    uart_.Reset();
+    for (uint32_t i = 1; i < UartRegisters::kInputPolls; ++i) uart_.Read(offset);
+    EXPECT_EQ(uart_.ReceiveRoom(), 0u) << "a driver that probes does as much";
+    uart_.Read(offset);
+    EXPECT_EQ(uart_.ReceiveRoom(), 1u);
+  }
+  uart_.Write(kMcr, kRts);
+  EXPECT_EQ(uart_.ReceiveRoom(), 1u);
+  uart_.Write(kMcr, 0);
+  EXPECT_EQ(uart_.ReceiveRoom(), 0u) << "it knows of RTS";
+}
+
+TEST_F(UartRegistersTest, ADriverThatPollsForTheTransmitterDoesNotReceive) {
+  for (uint32_t i = 0; i < 2 * UartRegisters::kInputPolls; ++i) {
+    uart_.Read(kLsr);
+    Transmit("x");
+  }
+  FillTransmitter();
+  for (uint32_t i = 0; i < 2 * UartRegisters::kInputPolls; ++i) uart_.Read(kLsr);
+  EXPECT_EQ(uart_.ReceiveRoom(), 0u);
+}
+
+TEST_F(UartRegistersTest, InLoopbackPollsAndRtsMeanNothing) {
+  uart_.Write(kMcr, kLoopback | kRts);
+  for (uint32_t i = 0; i < 2 * UartRegisters::kInputPolls; ++i) uart_.Read(kLsr);
+  uart_.Write(kMcr, 0);
+  EXPECT_EQ(uart_.ReceiveRoom(), 0u);
+  EXPECT_FALSE(uart_.may_want_input_without_rts());
+  uart_.Write(kIer, kIerReceive);
+  EXPECT_TRUE(uart_.may_want_input_without_rts()) << "RTS was never on the wire";
+}
+
+TEST_F(UartRegistersTest, ADriverOfInterruptsWithoutRtsReceivesOnceRtsIsAssumed) {
+  uart_.Write(kMcr, 0);
+  EXPECT_FALSE(uart_.may_want_input_without_rts());
+  uart_.Write(kIer, kIerReceive);
+  EXPECT_TRUE(uart_.may_want_input_without_rts());
+  EXPECT_EQ(uart_.ReceiveRoom(), 0u) << "it may be about to assert it";
+  uart_.AssumeRts();
+  EXPECT_FALSE(uart_.may_want_input_without_rts());
+  Receive("x");
+  EXPECT_TRUE(uart_.interrupt());
+}
+
+// As Linux's serial8250_interrupt: works until nothing is pending. How many bytes it has moved.
+int RunHandler(UartRegisters& uart, const std::function<void()>& line) {
+  int moved = 0;
+  for (int pass = 0; pass < 1000; ++pass) {
+    line();
+    if ((uart.Read(kIir) & 1) != 0) return moved;
+    while ((uart.Read(kLsr) & 1) != 0) {
+      uart.Read(kRbr);
+      ++moved;
+      line();
+    }
+    uart.Read(kMsr);
+    if ((uart.Read(kLsr) & 0x20) == 0 || (uart.Read(kIer) & kIerTransmit) == 0) continue;
+    for (int i = 0; i < 16; ++i) {
+      uart.Write(kThr, 'x');
+      ++moved;
+      line();
+    }
+  }
+  return moved;
+}
+
+TEST_F(UartRegistersTest, AHandlerWhoseDataDoesNotRunOutEndsAllTheSame) {
+  constexpr int kMost = UartRegisters::kMaxBurstBytes + 2 * UartRegisters::kFifoBytes;
+  uart_.Write(kFcr, 7);
+  uart_.Write(kMcr, kRts);
+  const auto line = [&] {
+    uart_.ConsumeTransmitted(uart_.Transmitted().size());
+    if (uart_.ReceiveRoom() != 0) Receive("y");
+  };
+  for (const uint8_t causes : {kIerTransmit, kIerReceive}) {
+    uart_.Write(kIer, 0);
+    uart_.Write(kIer, causes);
+    for (int run = 0; run < 5; ++run) {
+      const int moved = RunHandler(uart_, line);
+      EXPECT_GE(moved, UartRegisters::kFifoBytes) << int{causes};
+      EXPECT_LE(moved, kMost) << int{causes} << " in run " << run;
+      EXPECT_TRUE(uart_.is_quiet());
+      EXPECT_FALSE(uart_.interrupt());
+      EXPECT_FALSE(uart_.TakeInterruptEdge());
+      uart_.EndQuiet();
+      line();
+      EXPECT_TRUE(uart_.TakeInterruptEdge()) << "and goes on";
+    }
+  }
+}
+
+TEST_F(UartRegistersTest, ADriverThatPollsIsNeverQuiet) {
+  uart_.Write(kMcr, kRts);
+  for (uint32_t i = 0; i < 3 * UartRegisters::kMaxBurstBytes; ++i) {
+    Receive("x");
+    ASSERT_EQ(uart_.Read(kLsr), 0x61);
+    uart_.Read(kRbr);
+    Transmit("y");
+    TakeTransmitted();
+  }
+  EXPECT_FALSE(uart_.is_quiet());
+}
+
+TEST_F(UartRegistersTest, AHandlerThatFindsNothingPendingBeginsAnew) {
+  uart_.Write(kIer, kIerTransmit);
+  for (uint32_t i = 0; i < 3 * UartRegisters::kMaxBurstBytes; ++i) {
+    uart_.Read(kIir);
+    uart_.Read(kIir);
+    Transmit("y");
+    TakeTransmitted();
+  }
+  EXPECT_FALSE(uart_.is_quiet());
+}
+
+TEST_F(UartRegistersTest, WhileTheLineIsQuietTheTransmitterIsReady) {
+  uart_.Write(kIer, kIerTransmit);
+  for (uint32_t i = 0; i < UartRegisters::kMaxBurstBytes; ++i) Transmit("y");
+  ASSERT_TRUE(uart_.is_quiet());
+  EXPECT_EQ(uart_.Read(kLsr), 0x60);
+  uart_.Write(kIer, 0);
+  uart_.Write(kIer, kIerTransmit);
+  EXPECT_FALSE(uart_.interrupt()) << "held back as well: else the handler would not end";
+  // A driver that starts clears the FIFOs and tests this interrupt.
+  uart_.Write(kFcr, 7);
+  uart_.Write(kIer, 0);
+  uart_.Write(kIer, kIerTransmit);
+  EXPECT_TRUE(uart_.interrupt());
+}
+
+TEST_F(UartRegistersTest, WhatIsHeldBackIsPendingInASuccessor) {
+  uart_.Write(kIer, kIerTransmit);
+  for (uint32_t i = 0; i < UartRegisters::kMaxBurstBytes; ++i) Transmit("y");
+  ASSERT_FALSE(uart_.interrupt());
+  std::array<uint8_t, UartRegisters::kMaxSavedBytes> bytes;
+  const size_t size = uart_.Save(absl::MakeSpan(bytes));
+  UartRegisters successor;
+  ASSERT_TRUE(successor.Restore(absl::MakeConstSpan(bytes).first(size)));
+  EXPECT_TRUE(successor.interrupt());
+}
+
 TEST_F(UartRegistersTest, ClearingTheReceiveFifoOrSwitchingFifosDropsWhatWasReceived) {
   uart_.Write(kMcr, kRts);
   for (const uint8_t control : {0x03, 0x00, 0x01}) {
@@ -325,6 +470,8 @@ TEST_F(UartRegistersTest, WhenTheOtherEndDoesNotTakeBytesTheTransmitterIsNotEmpt
   EXPECT_FALSE(uart_.interrupt());
   const size_t waiting = UartRegisters::kTransmitBytes - UartRegisters::kFifoBytes + 1;
   EXPECT_EQ(uart_.Transmitted().size(), waiting);
+  uart_.EndQuiet();
+  EXPECT_FALSE(uart_.interrupt());
 
   uart_.ConsumeTransmitted(1);
   EXPECT_EQ(uart_.Read(kLsr), 0x60) << "a FIFO's worth is free";

@@ -31,6 +31,7 @@ constexpr Program kPrograms[] = {
     {"use_devices", RunUseDevices},
     {"bench_mmio", RunBenchMmio},
     {"bench_block", RunBenchBlock},
+    {"bench_console", RunBenchConsole},
 };
 
 bool Equal(const char* a, const char* b) {

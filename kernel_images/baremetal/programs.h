@@ -26,6 +26,7 @@ void RunTicker();
 void RunUseDevices();
 void RunBenchMmio();
 void RunBenchBlock();
+void RunBenchConsole();
 
 }  // namespace bulkhead::guest
 

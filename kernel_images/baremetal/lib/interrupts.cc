@@ -52,6 +52,12 @@ void WriteIoApic(uint32_t index, uint32_t value) {
   MmioWrite<uint32_t>(kIoApicWindow, value);
 }
 
+void RouteInterrupt(uint32_t gsi, uint32_t cpu, uint32_t entry) {
+  WriteIoApic(kRedirectionBase + 2 * gsi, kRedirectionMasked);
+  WriteIoApic(kRedirectionBase + 2 * gsi + 1, ApicId(cpu) << 24);
+  WriteIoApic(kRedirectionBase + 2 * gsi, entry);
+}
+
 [[noreturn]] void FailFromException(const InterruptFrame& frame) {
   uint64_t address;
   asm volatile("mov %%cr2, %0" : "=r"(address));
@@ -74,9 +80,11 @@ void SetInterruptHandler(uint8_t vector, void (*handler)()) {
 }
 
 void RouteLevelInterrupt(uint32_t gsi, uint32_t cpu, uint8_t vector) {
-  WriteIoApic(kRedirectionBase + 2 * gsi, kRedirectionMasked);
-  WriteIoApic(kRedirectionBase + 2 * gsi + 1, ApicId(cpu) << 24);
-  WriteIoApic(kRedirectionBase + 2 * gsi, kRedirectionLevel | vector);
+  RouteInterrupt(gsi, cpu, kRedirectionLevel | vector);
+}
+
+void RouteEdgeInterrupt(uint32_t gsi, uint32_t cpu, uint8_t vector) {
+  RouteInterrupt(gsi, cpu, vector);
 }
 
 void MaskInterrupt(uint32_t gsi) { WriteIoApic(kRedirectionBase + 2 * gsi, kRedirectionMasked); }

@@ -20,6 +20,8 @@ void SetInterruptHandler(uint8_t vector, void (*handler)());
 
 // Connects an I/O APIC input with `vector` of `cpu`, level-triggered, active high, unmasked.
 void RouteLevelInterrupt(uint32_t gsi, uint32_t cpu, uint8_t vector);
+// The same, edge-triggered.
+void RouteEdgeInterrupt(uint32_t gsi, uint32_t cpu, uint8_t vector);
 void MaskInterrupt(uint32_t gsi);
 
 // ---- Start-up, by cpu.cc
