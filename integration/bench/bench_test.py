@@ -6,7 +6,7 @@ import unittest
 sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
-from integration.bench import block, mmio, processes, startup, storm, table  # noqa: E402
+from integration.bench import block, console, mmio, processes, startup, storm, table  # noqa: E402
 
 OUTPUT = """
 BENCH name=none phase=hot level=0 samples=10 min=90 p50=100 p90=110 p99=120 max=130
@@ -89,6 +89,30 @@ class BlockTest(unittest.TestCase):
         self.assertEqual(block.judge_aims(block.summarize([{"vmm": {"read": 1.0}}])), [])
 
 
+class ConsoleTest(unittest.TestCase):
+    OUTPUT = ("BENCH name=poll bytes=1000 cycles=2000000\n"
+              "BENCH name=interrupt bytes=1000 cycles=4000000 interrupts=5 most_bytes=256 "
+              "longest_cycles=11000 handler_cycles=3000000\n")
+
+    def test_cycles_become_bytes_a_second_and_milliseconds(self):
+        parsed = console.parse(self.OUTPUT, tsc_khz=1000)
+        self.assertEqual(parsed["poll"]["bytes_a_second"], 500.0)
+        self.assertEqual(parsed["interrupt"]["bytes_a_second"], 250.0)
+        self.assertEqual(parsed["interrupt"]["longest_ms"], 11.0)
+        self.assertEqual(parsed["interrupt"]["handler_share"], 0.75)
+
+    def test_missing_figures_are_an_error_that_shows_the_output(self):
+        with self.assertRaisesRegex(processes.BenchError, "BULKHEAD-FAIL"):
+            console.parse("BULKHEAD-FAIL\n", tsc_khz=1000)
+
+    def test_a_handler_that_goes_on_for_long_misses_the_aim(self):
+        def judge(tsc_khz):
+            rounds = [{"vmm": console.parse(self.OUTPUT, tsc_khz)}]
+            return [aim["met"] for aim in console.judge_aims(console.summarize(rounds))]
+        self.assertEqual(judge(1000), [False])
+        self.assertEqual(judge(1100), [True])
+
+
 class StormTest(unittest.TestCase):
     def test_percentiles_are_values_that_were_measured(self):
         self.assertEqual(storm.percentile([5, 1, 3], 50), 3)
@@ -156,7 +180,7 @@ class CommandLineTest(unittest.TestCase):
     def test_bad_usage_ends_with_2(self):
         for args in ([], ["nonsense"], ["mmio", "--rounds=0"], ["mmio", "--samples=20001"],
                      ["mmio", "--targets=toaster"], ["mmio", "--level=1"],
-                     ["block", "--rounds=0"], ["block", "--targets=toaster"],
+                     ["console", "--bytes=0"], ["block", "--rounds=0"], ["block", "--targets=toaster"],
                      ["storm", "--way=talk"]):
             result = self.bench(*args)
             self.assertEqual(result.returncode, 2, args)
