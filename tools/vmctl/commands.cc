@@ -112,12 +112,14 @@ Example, for node_exporter's textfile collector
   vmctl metrics > web.prom.new && mv web.prom.new /var/lib/node_exporter/web.prom
 )",
      RunMetrics},
-    {"console", "the guest's serial console", kVmFlags | kEscapeFlag, Argument::kOptionalDevice,
-     absl::Seconds(10),
-     R"(Shows what the guest prints from now on. On a terminal every key goes to the guest, Ctrl-C too;
-Ctrl-] leaves, or the key that --escape gives, and the VM goes on. Several may watch and type.
+    {"console", "the guest's serial console", kVmFlags | kEscapeFlag | kFollowFlag,
+     Argument::kOptionalDevice, absl::Seconds(10),
+     R"(Shows the last 64 KiB that the guest has printed, and what it prints from now on. On a terminal
+every key goes to the guest, Ctrl-C too; Ctrl-] leaves, or the key that --escape gives, and the VM
+goes on. Several may watch and type.
 
-Standard input and output may be pipes or files: then no key leaves. At the end of input it goes
+Standard input and output may be pipes or files: then no key leaves. At the end of input it ends,
+once the guest has printed nothing for half a second, or after three seconds; with --follow it goes
 on to print, until the VM ends or a signal comes. What this program takes too slowly is lost;
 standard error says how much.
 
@@ -126,8 +128,9 @@ NAME is the console's device, for a VM with several. --timeout is for the first 
 Examples
   vmctl console
   vmctl console --escape ^A
-  vmctl console </dev/null >boot.log
-  echo reboot | timeout 60 vmctl console
+  vmctl console </dev/null            what was printed lately
+  vmctl console --follow </dev/null >boot.log
+  echo reboot | vmctl console
 )",
      RunConsole},
     {"pause", "stop the vCPUs", kVmFlags, Argument::kNone, kLong,

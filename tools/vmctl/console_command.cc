@@ -14,7 +14,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/steady_time.h"
 #include "base/unique_fd.h"
 #include "tools/vmctl/commands.h"
 #include "tools/vmctl/console_stream.h"
@@ -42,17 +43,25 @@ UniqueFd TakeSignals() {
   return UniqueFd(signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
+// After the end of input: for the guest's answer to what was typed last. It ends once nothing has
+// been printed for the first, or after the second.
+constexpr absl::Duration kAnswerPause = absl::Milliseconds(500);
+constexpr absl::Duration kAnswer = absl::Seconds(3);
+
 // Joins standard input and output with the stream until something ends it.
 class ConsoleLoop {
  public:
-  ConsoleLoop(ConsoleStream& stream, RawTerminal& terminal, int signals, int escape)
+  // `follows`: the end of input does not end it.
+  ConsoleLoop(ConsoleStream& stream, RawTerminal& terminal, int signals, int escape, bool follows)
       : stream_(stream),
         terminal_(terminal),
         signals_(signals),
+        follows_(follows),
         // In a pipe or file every byte is the guest's.
         escape_(terminal.is_terminal() ? escape : -1) {}
 
-  // Returns when the stream has ended, the operator leaves, or this program is to end.
+  // Returns when the stream has ended, the operator leaves, the input has ended, or this program is
+  // to end.
   void Run() {
     while (!over_) {
       Advance();
@@ -72,12 +81,20 @@ class ConsoleLoop {
     if (output_.empty()) TakeOutput();
     if (stream_.can_send()) SendInput();
     if (output_.empty()) ended_ = stream_.ended();
-    over_ = over_ || ended_.has_value() || absl::Now() >= leave_at_;
+    const absl::Time now = SteadyNow();
+    if (input_ended_ && !follows_ && !leaving() && input_.empty() && stream_.can_send()) {
+      leave_at_ = now + kAnswer;
+      quiet_at_ = now + kAnswerPause;
+    }
+    over_ =
+        over_ || ended_.has_value() || now >= leave_at_ || (output_.empty() && now >= quiet_at_);
   }
 
   void TakeOutput() {
     uint64_t lost = 0;
-    if (!stream_.Take(output_, lost) || lost == 0) return;
+    if (!stream_.Take(output_, lost)) return;
+    if (quiet_at_ != absl::InfiniteFuture()) quiet_at_ = SteadyNow() + kAnswerPause;
+    if (lost == 0) return;
     Say(absl::StrCat(lost, " bytes of output were lost here"));
   }
 
@@ -98,8 +115,9 @@ class ConsoleLoop {
                        {.fd = STDOUT_FILENO,
                         .events = static_cast<short>(output_.empty() ? 0 : POLLOUT),
                         .revents = 0}};
-    const timespec limit =
-        absl::ToTimespec(std::max(leave_at_ - absl::Now(), absl::ZeroDuration()));
+    const timespec limit = absl::ToTimespec(std::max(std::min(leave_at_, quiet_at_) - SteadyNow(),
+                                                     // Quiet, but output waits for standard output.
+                                                     absl::Milliseconds(1)));
     // No limit but while leaving: a console may be silent for days, and a signal ends the wait.
     if (ppoll(polled, 4, leaving() ? &limit : nullptr, nullptr) < 0) return;
     if (polled[1].revents != 0) ServeSignal();
@@ -159,7 +177,7 @@ class ConsoleLoop {
       over_ = true;
       return;
     }
-    leave_at_ = absl::Now() + kFarewell;
+    leave_at_ = SteadyNow() + kFarewell;
     Type(after.substr(1));
   }
 
@@ -185,6 +203,7 @@ class ConsoleLoop {
   ConsoleStream& stream_;
   RawTerminal& terminal_;
   const int signals_;
+  const bool follows_;
   const int escape_;
   std::string input_;   // not yet sent
   std::string output_;  // not yet written
@@ -192,6 +211,7 @@ class ConsoleLoop {
   bool farewell_sent_ = false;
   bool over_ = false;
   absl::Time leave_at_ = absl::InfiniteFuture();  // at the latest
+  absl::Time quiet_at_ = absl::InfiniteFuture();  // unless something is printed until then
   std::optional<absl::Status> ended_;
 };
 
@@ -225,7 +245,7 @@ ExitCode RunConsole(const Invocation& invocation) {
     absl::StatusOr<std::unique_ptr<ConsoleStream>> stream =
         client->AttachConsole(invocation.argument);
     if (!stream.ok()) return FailedCall(stream.status());
-    ConsoleLoop loop(**stream, terminal, signals.get(), invocation.escape);
+    ConsoleLoop loop(**stream, terminal, signals.get(), invocation.escape, invocation.follow);
     loop.Run();
     left = loop.left();
     if (!left) ended = *loop.ended();

@@ -473,7 +473,7 @@ TEST_F(VmctlTest, WaitingForWhatTheVmRefusesDoesNotWait) {
 
 TEST_F(VmctlTest, AConsoleOverPipesCarriesEveryByteBothWays) {
   const std::unique_ptr<ChildProcess> vm = StartVm();
-  const std::unique_ptr<ChildProcess> vmctl = StartVmctl({"console", "console"});
+  const std::unique_ptr<ChildProcess> vmctl = StartVmctl({"console", "--follow", "console"});
   vm->WaitForOutput("attached console\n");
   Tell(*vm, "output login: \\033[1m\\000\\r\\n");
   vmctl->WaitForOutput(absl::string_view("login: \x1b[1m\0\r\n", 14));
@@ -488,6 +488,20 @@ TEST_F(VmctlTest, AConsoleOverPipesCarriesEveryByteBothWays) {
   End(*vm);
   EXPECT_EQ(vmctl->WaitForEnd(), "exit code 0");
   EXPECT_EQ(vmctl->error(), "vmctl: VM \"web\" has ended\n");
+}
+
+TEST_F(VmctlTest, AConsoleEndsAtTheEndOfItsInputAndSendsItAll) {
+  const std::unique_ptr<ChildProcess> vm = StartVm();
+  const std::unique_ptr<ChildProcess> vmctl = StartVmctl({"console"});
+  vm->WaitForOutput("attached \n");
+  Tell(*vm, "output shown");
+  vmctl->WaitForOutput("shown");
+  vmctl->Write("reboot\n");
+  vmctl->CloseInput();
+  vm->WaitForOutput("typed reboot\\n\n");
+  EXPECT_EQ(vmctl->WaitForEnd(), "exit code 0");
+  EXPECT_EQ(vmctl->error(), "");
+  vm->WaitForOutput("detached\n");
 }
 
 TEST_F(VmctlTest, AConsoleTellsWhatWasLostAndWhere) {

@@ -38,8 +38,14 @@ void ConsoleExchange::Listener::Silence() {
 }
 
 void ConsoleExchange::Add(const std::shared_ptr<Listener>& listener) {
-  absl::MutexLock lock(&mutex_);
-  listeners_.push_back(listener);
+  {
+    absl::MutexLock lock(&mutex_);
+    listener->output_.Append(recent_.Replay());
+    listeners_.push_back(listener);
+    if (listener->output_.empty()) return;
+    AddChanged(listener);
+  }
+  wake_.Signal();
 }
 
 void ConsoleExchange::Remove(const std::shared_ptr<Listener>& listener) {
@@ -68,6 +74,7 @@ void ConsoleExchange::Receive(absl::string_view packet, std::string& output) {
   absl::MutexLock lock(&mutex_);
   const absl::string_view bytes = stream_.Receive(packet);
   output.append(bytes.data(), bytes.size());
+  recent_.Append(bytes);
   for (const std::shared_ptr<Listener>& listener : listeners_) {
     bool changed = listener->output_.empty() && !bytes.empty();
     listener->output_.Append(bytes);

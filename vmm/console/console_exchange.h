@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/event_fd.h"
 #include "vmm/console/device_stream.h"
+#include "vmm/console/recent_output.h"
 
 namespace bulkhead::vmm {
 
@@ -63,6 +64,7 @@ class ConsoleExchange {
   const EventFd& wake() const { return wake_; }
 
   // --- Clients' threads ------------------------------------------------------------------------
+  // Gives it what was printed lately, and calls it.
   void Add(const std::shared_ptr<Listener>& listener);
   void Remove(const std::shared_ptr<Listener>& listener);
   size_t Type(Listener& listener, absl::string_view bytes);
@@ -89,6 +91,7 @@ class ConsoleExchange {
   const EventFd wake_;
   absl::Mutex mutex_;
   DeviceStream stream_ ABSL_GUARDED_BY(mutex_);
+  RecentOutput recent_ ABSL_GUARDED_BY(mutex_);
   Listeners listeners_ ABSL_GUARDED_BY(mutex_);
   Listeners changed_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;

@@ -61,6 +61,8 @@ class ConsoleHub {
   // the end of the VM.
   virtual void Drain(absl::Duration limit) = 0;
 
+  // A client first gets what was printed lately (RecentOutput), then all that comes.
+  //
   // `on_change` is called, on the hub's thread, when there is output to Take() after there was
   // none, and when there is room to Type() after a Type() did not take all. It must return at
   // once; it may call the client.

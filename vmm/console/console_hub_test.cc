@@ -200,12 +200,13 @@ TEST_F(ConsoleHubTest, OutputGoesToTheOutputAndToEveryClient) {
   EXPECT_EQ(second.Take(7), "login: ");
 }
 
-TEST_F(ConsoleHubTest, AClientSeesWhatComesAfterItsAttachment) {
+TEST_F(ConsoleHubTest, AClientSeesWhatWasPrintedBeforeItsAttachmentAndAfter) {
   FakeProcess device(*hub_);
   device.Greet();
   device.Print("before ");
   EXPECT_EQ(ReadOutput(7), "before ");
   TestClient client(*hub_);
+  EXPECT_EQ(client.Take(7), "before ");
   device.Print("after");
   EXPECT_EQ(client.Take(5), "after");
 }
@@ -484,8 +485,11 @@ TEST(ConsoleHubStreamsTest, ADetachedConsoleLosesNoInputAndWaitsForNobody) {
       ASSERT_EQ(poll(&entry, 1, 20'000), 1);
     }
   }
-  TestClient client(*hub);
   hub->Drain(kPatience);
+  TestClient client(*hub);
+  std::string last;
+  for (int i = 0; i < 16; ++i) last += Letters(4096);
+  EXPECT_EQ(client.Take(64 * 1024), last) << "the last of it is kept";
   client.Type("keys");
   EXPECT_EQ(device.TakeInput(4), "keys");
 }
