@@ -51,12 +51,14 @@ constexpr absl::Duration kAnswer = absl::Seconds(3);
 // Joins standard input and output with the stream until something ends it.
 class ConsoleLoop {
  public:
-  // `follows`: the end of input does not end it.
-  ConsoleLoop(ConsoleStream& stream, RawTerminal& terminal, int signals, int escape, bool follows)
+  // `follows`: the end of input does not end it. Else the VM must have answered within `timeout`.
+  ConsoleLoop(ConsoleStream& stream, RawTerminal& terminal, int signals, int escape, bool follows,
+              absl::Duration timeout)
       : stream_(stream),
         terminal_(terminal),
         signals_(signals),
         follows_(follows),
+        attach_by_(SteadyNow() + timeout),
         // In a pipe or file every byte is the guest's.
         escape_(terminal.is_terminal() ? escape : -1) {}
 
@@ -82,9 +84,13 @@ class ConsoleLoop {
     if (stream_.can_send()) SendInput();
     if (output_.empty()) ended_ = stream_.ended();
     const absl::Time now = SteadyNow();
-    if (input_ended_ && !follows_ && !leaving() && input_.empty() && stream_.can_send()) {
+    if (input_ended_ && !follows_ && !leaving() && input_.empty() && stream_.can_send() &&
+        stream_.attached()) {
       leave_at_ = now + kAnswer;
       quiet_at_ = now + kAnswerPause;
+    }
+    if (AwaitsAttachment() && now >= attach_by_ && !ended_.has_value()) {
+      ended_ = absl::DeadlineExceededError("the VM does not answer");
     }
     over_ =
         over_ || ended_.has_value() || now >= leave_at_ || (output_.empty() && now >= quiet_at_);
@@ -115,16 +121,20 @@ class ConsoleLoop {
                        {.fd = STDOUT_FILENO,
                         .events = static_cast<short>(output_.empty() ? 0 : POLLOUT),
                         .revents = 0}};
-    const timespec limit = absl::ToTimespec(std::max(std::min(leave_at_, quiet_at_) - SteadyNow(),
-                                                     // Quiet, but output waits for standard output.
-                                                     absl::Milliseconds(1)));
-    // No limit but while leaving: a console may be silent for days, and a signal ends the wait.
-    if (ppoll(polled, 4, leaving() ? &limit : nullptr, nullptr) < 0) return;
+    const absl::Time next = AwaitsAttachment() ? attach_by_ : std::min(leave_at_, quiet_at_);
+    // At least that: all is quiet, but output waits for standard output.
+    const timespec limit = absl::ToTimespec(std::max(next - SteadyNow(), absl::Milliseconds(1)));
+    // No limit but at the end: a console may be silent for days, and a signal ends the wait.
+    if (ppoll(polled, 4, next != absl::InfiniteFuture() ? &limit : nullptr, nullptr) < 0) return;
     if (polled[1].revents != 0) ServeSignal();
     if (polled[2].revents != 0) ReadInput();
     if (polled[3].revents != 0) WriteOutput(polled[3].revents);
   }
 
+  // The input has ended, and the VM has not said yet whether it takes this client.
+  bool AwaitsAttachment() const {
+    return input_ended_ && !follows_ && !leaving() && !stream_.attached();
+  }
   bool leaving() const { return leave_at_ != absl::InfiniteFuture(); }
 
   bool WantsInput() const {
@@ -204,6 +214,7 @@ class ConsoleLoop {
   RawTerminal& terminal_;
   const int signals_;
   const bool follows_;
+  const absl::Time attach_by_;
   const int escape_;
   std::string input_;   // not yet sent
   std::string output_;  // not yet written
@@ -245,7 +256,8 @@ ExitCode RunConsole(const Invocation& invocation) {
     absl::StatusOr<std::unique_ptr<ConsoleStream>> stream =
         client->AttachConsole(invocation.argument);
     if (!stream.ok()) return FailedCall(stream.status());
-    ConsoleLoop loop(**stream, terminal, signals.get(), invocation.escape, invocation.follow);
+    ConsoleLoop loop(**stream, terminal, signals.get(), invocation.escape, invocation.follow,
+                     invocation.timeout);
     loop.Run();
     left = loop.left();
     if (!left) ended = *loop.ended();

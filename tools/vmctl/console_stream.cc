@@ -50,6 +50,11 @@ class GrpcConsoleStream : public ConsoleStream, private Reactor {
   int fd() const override { return changed_.fd(); }
   void Drain() override { changed_.Drain(); }
 
+  bool attached() const override {
+    absl::MutexLock lock(&mutex_);
+    return attached_;
+  }
+
   bool can_send() const override {
     absl::MutexLock lock(&mutex_);
     return !sending_ && !broken_;
@@ -90,9 +95,16 @@ class GrpcConsoleStream : public ConsoleStream, private Reactor {
   }
 
  private:
+  void OnReadInitialMetadataDone(bool ok) override {
+    absl::MutexLock lock(&mutex_);
+    attached_ = ok;
+    changed_.Signal();
+  }
+
   void OnReadDone(bool ok) override {
     absl::MutexLock lock(&mutex_);
     if (ok) {
+      attached_ = true;
       received_ = true;
     } else {
       // The stream is over. OnDone() follows once nobody may start an operation any more.
@@ -134,6 +146,7 @@ class GrpcConsoleStream : public ConsoleStream, private Reactor {
   bool held_ ABSL_GUARDED_BY(mutex_) = true;
   v1::ConsoleInput input_;    // gRPC's while sending_
   v1::ConsoleOutput output_;  // gRPC's unless received_
+  bool attached_ ABSL_GUARDED_BY(mutex_) = false;
   bool sending_ ABSL_GUARDED_BY(mutex_) = false;
   bool received_ ABSL_GUARDED_BY(mutex_) = false;
   bool broken_ ABSL_GUARDED_BY(mutex_) = false;

@@ -20,6 +20,9 @@ class ConsoleStream {
   virtual int fd() const = 0;
   virtual void Drain() = 0;
 
+  // Whether the VM has taken the client in; if it refuses it, the stream ends instead.
+  virtual bool attached() const = 0;
+
   // Whether the former input has gone out.
   virtual bool can_send() const = 0;
   // Only if can_send().
