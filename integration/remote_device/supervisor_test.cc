@@ -1,13 +1,19 @@
 // What a supervisor makes of device processes that die, hang, and are commanded about.
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -18,10 +24,12 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/unique_fd.h"
 #include "devices/host/testdata/misbehaving_device.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/remote_device/supervised_test.h"
+#include "vmm/config/host_file.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/supervisor/device_supervisor.h"
 
@@ -88,6 +96,46 @@ TEST_F(SupervisorTest, AKilledProcessIsReplacedAndItsSuccessorGoesOnFromItsState
                      event.device_ended().generation() == 1 && !event.device_ended().expected();
             }),
             1);
+}
+
+// A descriptor of `path` that process `pid` has, for this process, too.
+UniqueFd DescriptorOf(pid_t pid, const std::string& path) {
+  const UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  std::error_code ignored;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(absl::StrCat("/proc/", pid, "/fd"), ignored)) {
+    if (std::filesystem::read_symlink(entry.path(), ignored) != path) continue;
+    const int number = std::stoi(entry.path().filename().string());
+    return UniqueFd(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), number, 0)));
+  }
+  return UniqueFd();
+}
+
+TEST_F(SupervisorTest, ASuccessorWaitsUntilTheDirectIoOfItsPredecessorHasEnded) {
+  const std::string path = std::filesystem::canonical(testing::TempDir()) / "direct.img";
+  std::ofstream(path) << std::string(4096, 'x');
+  DeviceSpec spec = Spec("");
+  auto file = HostFile::Open(path, {.direct = true});
+  ASSERT_TRUE(file.ok()) << file.status();
+  spec.resources[0].file = *std::move(file);
+  spec.restart.max_crashes = 2;  // to wait is no crash
+  const auto device = Device(std::move(spec));
+  const pid_t old = Pid(*device);
+  // What the kernel keeps open while it reads or writes for that process.
+  UniqueFd in_flight = DescriptorOf(old, path);
+  ASSERT_TRUE(in_flight.ok()) << strerror(errno);
+  kill(old, SIGKILL);
+  std::thread vcpu([&] { EXPECT_EQ(Read(*device), 42u); });
+  EXPECT_TRUE(WaitUntil([&] {
+    return device->Describe().state_reason().find("waits for the I/O of its dead process") == 0;
+  }));
+  absl::SleepFor(absl::Milliseconds(300));  // several tries
+  EXPECT_EQ(device->Describe().generation(), 1u);
+  in_flight.reset();
+  vcpu.join();
+  ASSERT_TRUE(WaitForSuccessor(*device, old));
+  EXPECT_EQ(device->Describe().generation(), 2u);
+  EXPECT_EQ(Read(*device), 42u);
 }
 
 TEST_F(SupervisorTest, AnAccessThatWaitsForADeadProcessGetsTheSuccessorsAnswer) {
