@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
@@ -22,9 +23,9 @@
 namespace bulkhead::vmm {
 namespace {
 
-// Locks below this position are about the file's contents. Above it, each process with direct I/O
-// has a position of its own, whose lock is there for as long as its description is: until its last
-// I/O has ended, be the process dead or not.
+// Locks below this position are about the file's contents. Above it, each process has a position of
+// its own, whose lock is there for as long as its description is: until its last I/O has ended, be
+// the process or its vmm dead or not.
 constexpr off_t kFirstProcessLock = off_t{1} << 62;
 
 // What all I/O on a disk is counted in.
@@ -33,7 +34,8 @@ constexpr off_t kSectorBytes = 512;
 // How long the lock of a vmm may outlive its VM: the kernel closes its files after the process is
 // gone, and unmaps the guest's memory in between.
 constexpr absl::Duration kLockTimeout = absl::Seconds(1);
-// How long direct I/O of an ended VM is waited for.
+// How long I/O of an ended VM is waited for: of processes that the kernel has yet to end, and
+// direct I/O.
 constexpr absl::Duration kEarlierIoTimeout = absl::Seconds(10);
 constexpr absl::Duration kLockRetryInterval = absl::Milliseconds(5);
 
@@ -155,8 +157,8 @@ absl::StatusOr<std::unique_ptr<HostFile>> HostFile::Open(const std::string& path
 
 absl::Status HostFile::Lock() {
   const short type = options_.read_only || options_.shared ? F_RDLCK : F_WRLCK;
-  // All of it first: the direct I/O of an ended VM must have ended, too. Those that share the file
-  // have their locks there at any time.
+  // All of it first: the processes of a VM that has ended must have stopped writing, too. Those
+  // that share the file have their locks there at any time.
   const struct flock wanted = LockRange(type, 0, options_.shared ? kFirstProcessLock : 0);
   const absl::Time start = SteadyNow();
   while (const int error = SetLock(own_.get(), wanted)) {
@@ -179,7 +181,7 @@ absl::StatusOr<HostFile::Opened> HostFile::OpenForProcess() const {
   const int flags = (options_.read_only ? O_RDONLY : O_RDWR) | (options_.direct ? O_DIRECT : 0);
   Opened opened{.fd = UniqueFd(OpenAgain(own_.get(), path_, flags))};
   if (!opened.fd.ok()) return OpenError(path_, flags, errno);
-  if (!options_.direct || !options_.lock) return opened;
+  if (!options_.lock) return opened;
   // Random: other VMs that read the same file must not happen upon it.
   uint64_t position = 0;
   if (getrandom(&position, sizeof(position), 0) != sizeof(position)) {
@@ -198,7 +200,7 @@ absl::StatusOr<UniqueFd> HostFile::TakeForProcess() {
     ASSIGN_OR_RETURN(next_, OpenForProcess());
   }
   Opened taken = std::exchange(next_, {});
-  if (taken.lock_position != 0) earlier_.push_back(taken.lock_position);
+  if (options_.direct && options_.lock) earlier_.push_back(taken.lock_position);
   absl::StatusOr<Opened> next = OpenForProcess();
   if (next.ok()) {
     next_ = *std::move(next);
@@ -222,9 +224,11 @@ bool HostFile::EarlierIoHasEnded() {
 bool HostFile::HasWritebackFailure() {
   if (options_.read_only) return false;  // not this VM's
   // No file has pages there, so there is none to wait for, and what remains of the call is its look
-  // at whether a writeback has failed since the last one. EINVAL and the like: it cannot tell.
-  const int result = sync_file_range(own_.get(), off_t{1} << 62, 1, SYNC_FILE_RANGE_WAIT_BEFORE);
-  if (result != 0 && (errno == EIO || errno == ENOSPC || errno == EDQUOT)) {
+  // at whether a writeback has failed since the last one. It gives the error of that one, whatever
+  // it was, or one of those below, if this kernel, file or seccomp filter does not let it look.
+  constexpr int kCannotTell[] = {EBADF, EINVAL, ESPIPE, ENOSYS, EPERM, EACCES};
+  if (sync_file_range(own_.get(), off_t{1} << 62, 1, SYNC_FILE_RANGE_WAIT_BEFORE) != 0 &&
+      std::find(std::begin(kCannotTell), std::end(kCannotTell), errno) == std::end(kCannotTell)) {
     writeback_failure_ = true;
   }
   return writeback_failure_;

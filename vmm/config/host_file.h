@@ -25,7 +25,7 @@ absl::StatusOr<UniqueFd> OpenHostFile(const std::string& path, int flags, bool r
 // A file or block device of a device, whose processes use it one after the other. Each process gets
 // an open file description of its own, so that what one does to it (F_SETFL, locks, errors taken
 // note of) is not its successor's. The vmm keeps one that no process ever gets. It
-//  - holds the lock, which a process thus cannot release, and which ends with the vmm;
+//  - holds the lock, which a process thus cannot release;
 //  - holds a block device exclusively (O_EXCL);
 //  - hears of every failed writeback once more. The kernel reports one once for each description,
 //    and a process may die between hearing of it and telling the guest.
@@ -39,8 +39,8 @@ class HostFile {
     bool shared = false;  // other programs may write it at the same time
     bool lock = true;
   };
-  // Locks it: shared if read-only or `shared`, else exclusively. Waits, for a bounded time, for
-  // direct I/O of a VM that has ended. Errors: InvalidArgument (one line: path, problem, remedy; it
+  // Locks it: shared if read-only or `shared`, else exclusively. Waits, for a bounded time, for I/O
+  // of a VM that has ended. Errors: InvalidArgument (one line: path, problem, remedy; it
   // has less than one sector of 512 bytes, for one), ResourceExhausted.
   static absl::StatusOr<std::unique_ptr<HostFile>> Open(const std::string& path,
                                                         const Options& options);
@@ -52,8 +52,8 @@ class HostFile {
   // that one began to serve, where that was possible. Errors: as open(2).
   absl::StatusOr<UniqueFd> TakeForProcess();
 
-  // False: the kernel still reads or writes for an earlier process, though that is dead. Can only
-  // happen with direct I/O. Does not block.
+  // False: the kernel still reads or writes for an earlier process, though that is dead. Only
+  // direct I/O outlives its process. Does not block.
   bool EarlierIoHasEnded();
 
   // A writeback has failed that no process has been told of by this since
@@ -64,7 +64,7 @@ class HostFile {
  private:
   struct Opened {
     UniqueFd fd;
-    off_t lock_position = 0;  // with direct I/O
+    off_t lock_position = 0;
   };
 
   HostFile(UniqueFd own, std::string path, const Options& options)
@@ -77,7 +77,7 @@ class HostFile {
   const std::string path_;
   const Options options_;
   Opened next_;                 // fd not ok(): could not be opened ahead
-  std::vector<off_t> earlier_;  // lock positions of processes that may have I/O in the kernel
+  std::vector<off_t> earlier_;  // lock positions of processes that may have direct I/O in flight
   bool writeback_failure_ = false;
 };
 

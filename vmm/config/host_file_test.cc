@@ -11,6 +11,7 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "base/unique_fd.h"
@@ -130,7 +131,7 @@ TEST_F(HostFileTest, AProcessCannotReleaseTheLock) {
   const auto reader = HostFile::Open(path_, {.read_only = true});
   EXPECT_THAT(Message(reader.status()), HasSubstr("in use by another VM or device that writes it"));
   file->reset();
-  EXPECT_TRUE(HostFile::Open(path_, {}).ok()) << "a process that outlives the vmm holds no lock";
+  EXPECT_TRUE(HostFile::Open(path_, {}).ok()) << "it released its own, too";
 }
 
 TEST_F(HostFileTest, ReadersShareAndSoDoThoseThatSaySo) {
@@ -213,21 +214,34 @@ TEST_F(HostFileTest, DirectIoOfADeadProcessIsWaitedFor) {
   EXPECT_FALSE((*file)->EarlierIoHasEnded());
   in_flight.reset();
   EXPECT_TRUE((*file)->EarlierIoHasEnded());
+}
 
-  // The same for the next VM, once this one has ended.
-  process = (*file)->TakeForProcess();
-  ASSERT_TRUE(process.ok());
-  file->reset();
-  EXPECT_EQ(SetLock(process->get(), F_WRLCK, 0, 1), 0) << "the vmm's own lock has gone";
-  ASSERT_EQ(SetLock(process->get(), F_UNLCK, 0, 1), 0);
-  const pid_t releases = fork();
-  if (releases == 0) {
-    usleep(100'000);
-    _exit(0);
+TEST_F(HostFileTest, ProcessesThatOutliveTheirVmmAreWaitedForByTheNextVm) {
+  for (const bool direct : {false, true}) {
+    auto file = HostFile::Open(path_, {.direct = direct});
+    ASSERT_TRUE(file.ok()) << file.status();
+    auto process = (*file)->TakeForProcess();
+    ASSERT_TRUE(process.ok());
+    EXPECT_EQ((*file)->EarlierIoHasEnded(), !direct) << "buffered I/O ends before its process";
+    file->reset();
+    EXPECT_EQ(SetLock(process->get(), F_WRLCK, 0, 1), 0) << "the vmm's own lock has gone";
+    ASSERT_EQ(SetLock(process->get(), F_UNLCK, 0, 1), 0);
+    int release[2];
+    ASSERT_EQ(pipe(release), 0);
+    const pid_t survivor = fork();
+    if (survivor == 0) {
+      char byte;
+      _exit(read(release[0], &byte, 1) == 1 ? 0 : 1);
+    }
+    process->reset();
+    const UniqueFd other(open(path_.c_str(), O_RDWR | O_CLOEXEC));
+    EXPECT_NE(SetLock(other.get(), F_WRLCK, 0, 0), 0) << "of the survivor";
+    std::thread next([this] { EXPECT_TRUE(HostFile::Open(path_, {}).ok()); });
+    EXPECT_EQ(write(release[1], "x", 1), 1);
+    ASSERT_EQ(waitpid(survivor, nullptr, 0), survivor);
+    next.join();
+    for (const int end : release) close(end);
   }
-  process->reset();
-  EXPECT_TRUE(HostFile::Open(path_, {}).ok());
-  ASSERT_EQ(waitpid(releases, nullptr, 0), releases);
 }
 
 TEST_F(HostFileTest, TwoReadersWithDirectIoDoNotWaitForEachOther) {
