@@ -123,6 +123,8 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   limits_.is_block_device = disk_.is_block_device;
   dirty_.emplace(disk_.sectors * kSectorSize);
   limits_.dirty = &*dirty_;
+  limits_.is_direct = disk_.is_direct();
+  if (disk_.is_direct()) dirty_->SyncBegins();  // a predecessor left no dirty pages either
 
   // One slot more than chains can be in flight: Pop() is always given storage.
   const uint32_t in_flight = options_.queues * options_.queue_size;
@@ -161,7 +163,7 @@ void BlockDevice::FillConfig() {
   config_.capacity = disk_.sectors;
   config_.size_max = kMaxSegmentBytes;
   config_.seg_max = options_.queue_size - 2;  // with header and status it fills the queue
-  config_.blk_size = kSectorSize;
+  config_.blk_size = std::max<uint32_t>(kSectorSize, disk_.direct_alignment);
   const uint32_t physical_sectors = disk_.physical_block_size / kSectorSize;
   config_.physical_block_exp = static_cast<uint8_t>(std::countr_zero(physical_sectors));
   config_.min_io_size = static_cast<uint16_t>(physical_sectors);
@@ -338,6 +340,10 @@ void BlockDevice::OnRetryTimer() {
 
 void BlockDevice::OnEngine() {
   ReapResults();
+  if (disk_.is_direct() && engine_->in_flight() != 0) {
+    Submit();  // what waited for an aligned buffer
+    ReapResults();
+  }
   Turn turn = NewTurn();
   RunReady(turn);
   PublishCompleted();

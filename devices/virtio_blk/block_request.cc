@@ -19,7 +19,7 @@ constexpr int kMaxSweeps = 3;
 // What write-zeroes writes where the file system cannot do it. Only ever read, so it takes no
 // memory: all its pages are the kernel's zero page.
 constexpr size_t kZerosSize = 1 << 20;
-uint8_t zeros[kZerosSize];
+alignas(4096) uint8_t zeros[kZerosSize];
 
 uint64_t TotalBytes(absl::Span<const iovec> buffers) {
   uint64_t total = 0;
@@ -301,7 +301,7 @@ BlockRequest::Step BlockRequest::OnTransferResult(int32_t result, const BlockLim
     error_number_ = EIO;
     return Done(kBlockStatusIoError);
   }
-  if (operation_.kind == FileOperation::Kind::kWrite && !operation_.durable &&
+  if (operation_.kind == FileOperation::Kind::kWrite && !operation_.durable && !limits.is_direct &&
       limits.dirty != nullptr) {
     limits.dirty->Wrote(operation_.offset, moved);
   }

@@ -25,6 +25,7 @@ struct BlockLimits {
   uint32_t max_discard_sectors = 0;
   uint32_t max_write_zeroes_sectors = 0;
   bool is_block_device = false;
+  bool is_direct = false;     // writes leave no dirty pages
   DirtyMap* dirty = nullptr;  // of the file; told of writes, asked by flushes
   absl::string_view id;       // answer to get-id: at most kBlockIdSize bytes
 };

@@ -1,11 +1,13 @@
 #include "devices/virtio_blk/disk_engine.h"
 
+#include <memory>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "devices/virtio_blk/direct_engine.h"
 #include "devices/virtio_blk/io_ring.h"
 #include "devices/virtio_blk/io_threads.h"
 
@@ -19,8 +21,10 @@ absl::StatusOr<EngineKind> ParseEngineKind(absl::string_view name) {
       absl::StrCat("--io_engine=", name, ": must be auto, io_uring or threads"));
 }
 
-absl::StatusOr<ChosenEngine> CreateEngine(EngineKind kind, const DiskFile& disk,
-                                          uint32_t max_operations) {
+namespace {
+
+absl::StatusOr<ChosenEngine> CreatePlainEngine(EngineKind kind, const DiskFile& disk,
+                                               uint32_t max_operations) {
   ChosenEngine chosen;
   if (kind != EngineKind::kThreads) {
     auto ring = IoRing::Create(disk, max_operations);
@@ -33,6 +37,17 @@ absl::StatusOr<ChosenEngine> CreateEngine(EngineKind kind, const DiskFile& disk,
     LogInfo(absl::StrCat("disk: uses threads, without io_uring: ", ring.status().message()));
   }
   ASSIGN_OR_RETURN(chosen.engine, IoThreads::Create(disk, max_operations));
+  return chosen;
+}
+
+}  // namespace
+
+absl::StatusOr<ChosenEngine> CreateEngine(EngineKind kind, const DiskFile& disk,
+                                          uint32_t max_operations) {
+  ASSIGN_OR_RETURN(ChosenEngine chosen, CreatePlainEngine(kind, disk, max_operations));
+  if (disk.is_direct()) {
+    chosen.engine = std::make_unique<DirectEngine>(std::move(chosen.engine), disk, max_operations);
+  }
   return chosen;
 }
 

@@ -17,10 +17,13 @@ namespace bulkhead::devices::virtio {
 // thread.
 //
 // What an engine relies on, and gives to recovery:
-// - No operation outlives the process. This thread or a worker carries it out, and workers are
+// - No operation through the page cache outlives the process. This thread or a worker carries it
+// out, and workers are
 //   threads of this process: its pidfd tells of its death when the last of them has ended. A
 //   successor starts after that, so what it writes again is never overwritten by its predecessor's
-//   late write, and no late read reaches guest memory.
+//   late write, and no late read reaches guest memory. Direct I/O may outlive it, and holds a lock
+//   for which the vmm waits before it attaches a successor (vmm/config/host_file.h). A network file
+//   system that goes past the page cache by itself is as direct I/O, and cannot be told here.
 // - To do an operation again is harmless: the driver has not been told of its end, so it cannot
 //   have built anything upon it, and there is no order among operations in flight.
 class DiskEngine {

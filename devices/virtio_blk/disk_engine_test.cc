@@ -24,6 +24,7 @@
 
 #include "absl/time/time.h"
 #include "base/unique_fd.h"
+#include "devices/virtio_blk/direct_engine.h"
 #include "devices/virtio_blk/disk_file.h"
 #include "devices/virtio_blk/file_operation.h"
 #include "gtest/gtest.h"
@@ -187,6 +188,67 @@ INSTANTIATE_TEST_SUITE_P(All, DiskEngineTest,
                          [](const auto& test) {
                            return test.param == EngineKind::kThreads ? "Threads" : "IoUring";
                          });
+
+// --- Direct I/O ----------------------------------------------------------------------------------
+
+TEST(DirectEngineTest, BuffersOfAnyAlignmentComeOutRight) {
+  std::string path = testing::TempDir() + "/directXXXXXX";
+  close(mkstemp(path.data()));
+  UniqueFd file(open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC));
+  unlink(path.c_str());
+  ASSERT_TRUE(file.ok()) << "the file system of the tests knows no direct I/O";
+  constexpr size_t kFileBytes = 8 << 20;
+  ASSERT_EQ(ftruncate(file.get(), kFileBytes), 0);
+  const DiskFile disk = AdoptDisk(std::move(file), false).value();
+  ASSERT_TRUE(disk.is_direct());
+  for (const EngineKind kind : {EngineKind::kIoUring, EngineKind::kThreads}) {
+    constexpr uint32_t kMany = 40;  // more than there are buffers of the engine's own
+    constexpr size_t kBytes = 160 << 10;
+    const auto engine = Engine(kind, disk, kMany);
+    std::vector<std::vector<uint8_t>> data(kMany, std::vector<uint8_t>(kBytes + 8192));
+    std::vector<std::vector<iovec>> buffers(kMany);
+    for (const bool write : {true, false}) {
+      uint32_t turns = 0;
+      for (uint32_t i = 0; i < kMany; ++i) {
+        uint8_t* const begin = data[i].data();
+        uint8_t* const aligned = begin + 4096 - reinterpret_cast<uintptr_t>(begin) % 4096;
+        uint8_t* const start = i % 4 == 0 ? aligned : aligned + i * 3;
+        for (size_t k = 0; k < kBytes; ++k) {
+          start[k] = write ? static_cast<uint8_t>(k * 7 + k / 512 + i) : 0;
+        }
+        buffers[i] = i % 2 == 0 ? std::vector<iovec>{{start, kBytes}}
+                                : std::vector<iovec>{{start, 1000}, {start + 1000, kBytes - 1000}};
+        engine->Prepare({.kind = write ? Kind::kWrite : Kind::kRead,
+                         .offset = i * kBytes,
+                         .length = kBytes,
+                         .buffers = buffers[i]},
+                        i);
+      }
+      std::vector<int32_t> moved(kMany);
+      for (uint32_t reaped = 0; reaped < kMany;) {
+        ASSERT_TRUE(engine->Submit());
+        DiskEngine::Result result;
+        while (engine->Reap(result)) {
+          moved.at(result.id) = result.result;
+          ++reaped;
+        }
+        pollfd entry{.fd = engine->fd(), .events = POLLIN, .revents = 0};
+        if (reaped < kMany && engine->in_flight() != 0) poll(&entry, 1, 1000);
+        ASSERT_LT(++turns, 100'000u);
+      }
+      for (uint32_t i = 0; i < kMany; ++i) {
+        const bool whole = i % 4 == 0;
+        ASSERT_EQ(moved[i], whole ? kBytes : size_t{DirectEngine::kBounceBytes}) << i;
+        if (write) continue;
+        const uint8_t* const start = static_cast<const uint8_t*>(buffers[i][0].iov_base);
+        for (size_t k = 0; k < static_cast<size_t>(moved[i]); ++k) {
+          ASSERT_EQ(start[k], static_cast<uint8_t>(k * 7 + k / 512 + i)) << i << " " << k;
+        }
+      }
+      EXPECT_EQ(engine->in_flight(), 0u);
+    }
+  }
+}
 
 // Makes io_uring_setup fail with `error_number` in this process, for good.
 void ForbidIoUring(int error_number) {

@@ -7,12 +7,14 @@
 #include <sys/stat.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <bit>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
 #include "base/log.h"
+#include "base/status_macros.h"
 #include "devices/virtio_blk/block_layout.h"
 
 namespace bulkhead::devices::virtio {
@@ -25,10 +27,37 @@ bool PlausibleBlock(uint64_t size) {
   return std::has_single_bit(size) && size >= kSectorSize && size <= kMaxPhysicalBlock;
 }
 
-bool KnowsNowait(int fd) {
-  uint8_t byte;
-  const iovec buffer{&byte, 1};
-  return preadv2(fd, &buffer, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN;
+// Asks at the end of the file: no file system reads anything for that.
+bool KnowsNowait(int fd, uint64_t size_bytes) {
+  // As direct I/O wants it.
+  alignas(4096) static uint8_t block[kMaxPhysicalBlock];
+  const iovec buffer{block, sizeof(block)};
+  const uint64_t end = (size_bytes + sizeof(block) - 1) / sizeof(block) * sizeof(block);
+  const off_t position = end <= INT64_MAX / 2 ? static_cast<off_t>(end) : 0;
+  return preadv2(fd, &buffer, 1, position, RWF_NOWAIT) >= 0 || errno == EAGAIN;
+}
+
+// What direct I/O on the file wants.
+absl::Status FindAlignment(bool is_block_device, DiskFile& disk, int fd) {
+  // Where the kernel does not tell (before Linux 6.1): the largest block that disks have.
+  disk.direct_alignment = disk.memory_alignment = kDefaultPhysicalBlock;
+  struct statx info = {};
+  unsigned block = 0;
+  if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
+      (info.stx_mask & STATX_DIOALIGN) != 0) {
+    disk.direct_alignment = info.stx_dio_offset_align;
+    disk.memory_alignment = info.stx_dio_mem_align;
+  } else if (is_block_device && ioctl(fd, BLKSSZGET, &block) == 0) {
+    disk.direct_alignment = disk.memory_alignment = block;
+  }
+  disk.direct_alignment = std::max<uint32_t>(disk.direct_alignment, kSectorSize);
+  if (!PlausibleBlock(disk.direct_alignment) || !std::has_single_bit(disk.memory_alignment) ||
+      disk.memory_alignment > kDefaultPhysicalBlock) {
+    return absl::InvalidArgumentError(absl::StrCat("disk: direct I/O wants positions aligned to ",
+                                                   disk.direct_alignment, " and memory to ",
+                                                   disk.memory_alignment, " bytes: not supported"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -39,9 +68,9 @@ absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only) {
   if ((flags & O_ACCMODE) == O_WRONLY) {
     return absl::InvalidArgumentError("disk: was opened for writing only");
   }
-  if ((flags & O_DIRECT) != 0) {
-    return absl::InvalidArgumentError(
-        "disk: was opened with O_DIRECT; what it writes could outlive this process");
+  // Linux before 6.10 then answers EAGAIN for ever on some devices (dm-crypt).
+  if ((flags & O_NONBLOCK) != 0) {
+    return absl::InvalidArgumentError("disk: was opened with O_NONBLOCK");
   }
   struct stat info;
   if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, "disk: fstat");
@@ -70,16 +99,21 @@ absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only) {
   } else {
     return absl::InvalidArgumentError("disk: is neither a regular file nor a block device");
   }
-  disk.sectors = size_bytes / kSectorSize;
+  if ((flags & O_DIRECT) != 0) {
+    RETURN_IF_ERROR(FindAlignment(disk.is_block_device, disk, fd.get()));
+    disk.physical_block_size = std::max(disk.physical_block_size, disk.direct_alignment);
+  }
+  const uint64_t unit = std::max<uint64_t>(kSectorSize, disk.direct_alignment);
+  disk.sectors = size_bytes / unit * (unit / kSectorSize);
   if (disk.sectors == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("disk: has ", size_bytes, " bytes, less than one sector"));
   }
-  if (const uint64_t rest = size_bytes % kSectorSize; rest != 0) {
+  if (const uint64_t rest = size_bytes % unit; rest != 0) {
     LogWarning(absl::StrCat("disk: the last ", rest, " of its ", size_bytes,
                             " bytes fill no sector: the guest does not see them"));
   }
-  disk.knows_nowait = KnowsNowait(fd.get());
+  disk.knows_nowait = KnowsNowait(fd.get(), size_bytes);
   disk.fd = std::move(fd);
   return disk;
 }

@@ -17,11 +17,18 @@ struct DiskFile {
   // It can tell (RWF_NOWAIT) whether a read would have to wait. FUSE cannot, for one.
   bool knows_nowait = false;
   uint32_t physical_block_size = 0;  // bytes, a power of two from 512 to 64 KiB
+  // With direct I/O (O_DIRECT), what the kernel wants: of positions and lengths in the file, a
+  // power of two from 512 to 64 KiB, and of buffers' addresses. 0: without.
+  uint32_t direct_alignment = 0;
+  uint32_t memory_alignment = 0;
+  bool is_direct() const { return direct_alignment != 0; }
 };
 
 // Takes over an open descriptor. Read-only if it was opened so, if the block device is, or if
-// `read_only`. Errors: InvalidArgument (neither file nor block device, not readable, smaller than
-// a sector, open for direct I/O), and as fstat(2).
+// `read_only`. With direct I/O the hardware may finish what a process started after that is gone:
+// whoever starts a successor has to wait for it (vmm/config/host_file.h). Errors: InvalidArgument
+// (neither file nor block device, not readable, smaller than a sector, O_NONBLOCK is set, its file
+// system does not know direct I/O), and as fstat(2).
 absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only);
 
 }  // namespace bulkhead::devices::virtio

@@ -51,13 +51,23 @@ TEST(DiskFileTest, WhatIsNoDiskIsRefused) {
   EXPECT_FALSE(AdoptDisk(UniqueFd(), false).ok());
 }
 
-TEST(DiskFileTest, DirectIoIsRefusedForItOutlivesTheProcess) {
-  UniqueFd fd = TemporaryFile(8192, O_RDWR);
-  // A file system that knows no direct I/O cannot give such a descriptor either.
-  if (fcntl(fd.get(), F_SETFL, O_DIRECT) != 0) return;
-  const absl::Status status = AdoptDisk(std::move(fd), false).status();
+// Every request would fail with EAGAIN on dm-crypt and its like, on Linux before 6.10.
+TEST(DiskFileTest, AFileThatIsOpenWithoutBlockingIsRefused) {
+  const absl::Status status = AdoptDisk(TemporaryFile(8192, O_RDWR | O_NONBLOCK), false).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(std::string(status.message()).find("O_DIRECT"), std::string::npos) << status;
+  EXPECT_NE(std::string(status.message()).find("O_NONBLOCK"), std::string::npos) << status;
+}
+
+TEST(DiskFileTest, DirectIoHasItsAlignment) {
+  const DiskFile buffered = AdoptDisk(TemporaryFile(8192, O_RDWR), false).value();
+  EXPECT_FALSE(buffered.is_direct());
+  EXPECT_TRUE(buffered.knows_nowait);
+  const DiskFile direct =
+      AdoptDisk(TemporaryFile(8192 + 512 + 5, O_RDWR | O_DIRECT), false).value();
+  EXPECT_TRUE(direct.is_direct());
+  EXPECT_GE(direct.direct_alignment, 512u);
+  EXPECT_GE(direct.memory_alignment, 1u);
+  EXPECT_EQ(direct.sectors, direct.direct_alignment == 512 ? 17u : 16u);
 }
 
 }  // namespace

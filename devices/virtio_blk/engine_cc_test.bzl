@@ -2,8 +2,12 @@
 
 load("@rules_cc//cc:defs.bzl", "cc_test")
 
-def engine_cc_test(name, **kwargs):
-    """NAME runs over io_uring, NAME_over_threads over the pool of threads."""
+def engine_cc_test(name, direct_io = True, **kwargs):
+    """NAME runs over io_uring, NAME_over_threads over the pool of threads.
+
+    NAME_with_direct_io runs over io_uring on files with O_DIRECT, if direct_io: not where processes
+    are killed and nobody waits for the direct I/O that they leave behind.
+    """
     cc_test(
         name = name,
         env = {"BULKHEAD_TEST_IO_ENGINE": "io_uring"},
@@ -14,3 +18,12 @@ def engine_cc_test(name, **kwargs):
         env = {"BULKHEAD_TEST_IO_ENGINE": "threads"},
         **kwargs
     )
+    if direct_io:
+        cc_test(
+            name = name + "_with_direct_io",
+            env = {
+                "BULKHEAD_TEST_IO_ENGINE": "io_uring",
+                "BULKHEAD_TEST_OPEN_FLAGS": "direct",
+            },
+            **kwargs
+        )

@@ -166,7 +166,8 @@ absl::StatusOr<std::unique_ptr<IoThreads>> IoThreads::Create(const DiskFile& dis
 IoThreads::IoThreads(const DiskFile& disk, uint32_t max_operations, uint32_t max_threads,
                      std::shared_ptr<Shared> shared)
     : file_(disk.fd.get()),
-      knows_nowait_(disk.knows_nowait),
+      // With direct I/O the call waits for the medium, however it is asked.
+      knows_nowait_(disk.knows_nowait && !disk.is_direct()),
       max_threads_(max_threads),
       shared_(std::move(shared)) {
   prepared_.reserve(max_operations);

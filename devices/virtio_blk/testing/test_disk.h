@@ -41,6 +41,12 @@ inline EngineKind EngineOfThisTest() {
   return ParseEngineKind(name == nullptr ? "io_uring" : name).value();
 }
 
+// And with direct I/O, on a file system that knows it.
+inline int DirectFlagOfThisTest() {
+  const char* const flags = getenv("BULKHEAD_TEST_OPEN_FLAGS");
+  return flags != nullptr && std::string(flags) == "direct" ? O_DIRECT : 0;
+}
+
 // A disk over a real file, and a driver of it. Its process may be restarted at any time.
 class TestDisk {
  public:
@@ -51,7 +57,8 @@ class TestDisk {
     file.reset(mkstemp(path.data()));
     EXPECT_EQ(pwrite(file.get(), contents.data(), contents.size(), 0),
               static_cast<ssize_t>(contents.size()));
-    services.AddResource("disk", UniqueFd(open(path.c_str(), open_flags | O_CLOEXEC)));
+    services.AddResource(
+        "disk", UniqueFd(open(path.c_str(), open_flags | DirectFlagOfThisTest() | O_CLOEXEC)));
     unlink(path.c_str());
     options.engine = EngineOfThisTest();
     model = std::make_unique<RestartableDevice>(services, [options] {

@@ -1,0 +1,75 @@
+#ifndef BULKHEAD_DEVICES_VIRTIO_BLK_DIRECT_ENGINE_H_
+#define BULKHEAD_DEVICES_VIRTIO_BLK_DIRECT_ENGINE_H_
+
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/uio.h>
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "devices/virtio_blk/disk_engine.h"
+#include "devices/virtio_blk/disk_file.h"
+#include "devices/virtio_blk/file_operation.h"
+
+namespace bulkhead::devices::virtio {
+
+// An engine for a file with direct I/O, over another one. The kernel wants buffers that are
+// aligned, and most of a guest's are; what is not goes through a few buffers of our own, a part at
+// a time: the result is a short transfer. Positions in the file are the driver's to align, as
+// blk_size tells it: the kernel refuses others. Thread-compatible.
+class DirectEngine : public DiskEngine {
+ public:
+  static constexpr size_t kBounceBytes = 128 << 10;
+  static constexpr uint32_t kBounceBuffers = 16;
+
+  // For up to `max_operations` at a time, as `inner`.
+  DirectEngine(std::unique_ptr<DiskEngine> inner, const DiskFile& disk, uint32_t max_operations);
+
+  void Prepare(const FileOperation& operation, uint64_t id) override;
+  bool Submit() override;
+  bool Reap(Result& result) override;
+  bool Drain(absl::Duration timeout) override;
+  uint32_t in_flight() const override {
+    return inner_->in_flight() + static_cast<uint32_t>(waiting_.size());
+  }
+  int fd() const override { return inner_->fd(); }
+
+  // Operations that went through a buffer of our own.
+  uint64_t bounced() const { return bounced_; }
+
+ private:
+  static constexpr uint32_t kNone = ~uint32_t{0};
+  struct Waiting {
+    FileOperation operation;
+    uint64_t id;
+  };
+  struct Free {
+    void operator()(uint8_t* memory) const { free(memory); }
+  };
+  struct Bounce {
+    std::unique_ptr<uint8_t, Free> memory;  // once it was needed
+    iovec buffer;
+    FileOperation operation;  // the driver's
+  };
+
+  bool IsAligned(const FileOperation& operation) const;
+  // False: no buffer is free.
+  bool PrepareBounced(const FileOperation& operation, uint64_t id);
+
+  const std::unique_ptr<DiskEngine> inner_;
+  const uint32_t file_alignment_;
+  const uint32_t memory_alignment_;
+  std::vector<Bounce> bounces_;
+  std::vector<uint32_t> free_bounces_;
+  std::vector<uint32_t> bounce_of_;  // by operation id: which buffer, or kNone
+  std::deque<Waiting> waiting_;      // for a buffer
+  uint64_t bounced_ = 0;
+};
+
+}  // namespace bulkhead::devices::virtio
+
+#endif  // BULKHEAD_DEVICES_VIRTIO_BLK_DIRECT_ENGINE_H_
