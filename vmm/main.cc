@@ -3,21 +3,28 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <exception>
 #include <memory>
+#include <new>
 #include <optional>
+#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/log.h"
+#include "base/original_limits.h"
 #include "base/release_startup_pages.h"
+#include "base/standard_descriptors.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
+#include "base/taken_signals.h"
 #include "base/unique_fd.h"
 #include "proto/control_socket.h"
 #include "vmm/config/command_line.h"
@@ -25,32 +32,46 @@
 #include "vmm/control/control_server.h"
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/named_socket.h"
+#include "vmm/library_logs.h"
 #include "vmm/machine/check_vm.h"
 #include "vmm/machine/end_watchdog.h"
+#include "vmm/machine/host_budget.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/raw_terminal.h"
+#include "vmm/machine/start_guard.h"
 #include "vmm/remote_device/control_client.h"
 #include "vmm/vcpu/vm_end.h"
 
 namespace bulkhead::vmm {
 namespace {
 
+// What a device process needs, whatever soft limit the vmm was started with.
+constexpr rlim_t kMinimumFilesOfDevice = 512;
+// For the last lines of the log, where nobody reads them.
+constexpr absl::Duration kLastLinesTimeout = absl::Milliseconds(500);
+
 int ExitCode(EndReason reason) { return static_cast<int>(reason); }
+
+// How an end is told: one that somebody asked for is no error.
+LogLevel LevelOf(EndReason reason) {
+  switch (reason) {
+    case EndReason::kPowerOff:
+    case EndReason::kReset:
+      return LogLevel::kDebug;
+    case EndReason::kStopped:
+      return LogLevel::kInfo;
+    case EndReason::kVmmError:
+    case EndReason::kConfigError:
+    case EndReason::kTripleFault:
+    case EndReason::kGuestNotRunnable:
+      break;
+  }
+  return LogLevel::kError;
+}
 
 int Report(const absl::Status& status) {
   LogError(status.message());
   return ExitCode(absl::IsInvalidArgument(status) ? EndReason::kConfigError : EndReason::kVmmError);
-}
-
-// The signals that end the VM, as a descriptor; from now on they do nothing else. Call before
-// threads start: they inherit the mask.
-UniqueFd TakeSignals() {
-  signal(SIGPIPE, SIG_IGN);
-  sigset_t ending;
-  sigemptyset(&ending);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT}) sigaddset(&ending, number);
-  sigprocmask(SIG_BLOCK, &ending, nullptr);
-  return UniqueFd(signalfd(-1, &ending, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
 // Opens the control socket, if there is to be one, and gives the VM the name that goes with it.
@@ -75,10 +96,36 @@ std::optional<VmEnd> TakeSignal(int signals) {
                absl::StrCat("ended by ", strsignal(static_cast<int>(info.ssi_signo)))};
 }
 
+// An exception that nobody caught. Ours throw none: the standard library does, for want of a thread
+// or of memory.
+void OnUncaughtException() {
+  std::string text = "an uncaught exception";
+  if (const std::exception_ptr exception = std::current_exception(); exception != nullptr) {
+    try {
+      std::rethrow_exception(exception);
+    } catch (const std::system_error& error) {
+      text = absl::StrCat("the host is short of threads: ", error.what(), "; ",
+                          kHowToRaiseThreadLimit);
+    } catch (const std::bad_alloc&) {
+      text = "the host is short of memory";
+    } catch (const std::exception& error) {
+      text = error.what();
+    } catch (...) {
+    }
+  }
+  LogError(text);
+  FlushLog(kLastLinesTimeout);
+  _exit(ExitCode(EndReason::kVmmError));
+}
+
 int Run(int argc, char** argv) {
   const absl::Time started = SteadyNow();
-  umask(0077);  // what it makes is its user's alone
+  umask(0077);  // Files that the vmm creates are private to its user.
+  ResetInheritedSignals();
   InitLog("vmm", LogLevel::kInfo);
+  QueueLog();
+  RouteLibraryLogs();
+  std::set_terminate(OnUncaughtException);
   absl::StatusOr<CommandLine> line = ParseCommandLine(argc, argv);
   if (!line.ok()) return Report(line.status());
   if (!line->answer.empty()) {
@@ -86,6 +133,17 @@ int Run(int argc, char** argv) {
     return 0;
   }
   if (line->verbose) InitLog("vmm", LogLevel::kDebug);
+  RaiseOpenFileLimit(kMinimumFilesOfDevice);
+
+  absl::StatusOr<UniqueFd> signals = TakeSignals({SIGINT, SIGTERM, SIGHUP, SIGQUIT});
+  if (!signals.ok()) return Report(signals.status());
+  const auto take_signal = [fd = signals->get()] { return TakeSignal(fd); };
+  absl::StatusOr<std::unique_ptr<StartGuard>> guard =
+      StartGuard::Begin(signals->get(), take_signal);
+  if (!guard.ok()) {
+    return Report(
+        absl::InternalError(absl::StrCat(guard.status().message(), "; ", kHowToRaiseThreadLimit)));
+  }
 
   HostLimits host = CurrentHost();
   if (!line->device_dir.empty()) host.device_dirs = {line->device_dir};
@@ -101,18 +159,26 @@ int Run(int argc, char** argv) {
     return 0;
   }
 
-  const UniqueFd signals = TakeSignals();
   const bool uses_terminal = spec->uses_standard_streams;
+  for (const absl::Status& status : {CheckOpenFileBudget(spec->cpus, spec->devices.size()),
+                                     CheckThreadBudget(spec->cpus, spec->devices.size())}) {
+    if (!status.ok()) return Report(status);
+  }
+  BecomePreferredByOomKiller();
   // Before anything that takes time: whoever connects waits until the VM runs.
   absl::StatusOr<std::optional<ListeningSocket>> socket = OpenControlSocket(*spec);
   if (!socket.ok()) return Report(socket.status());
+  if (socket->has_value()) {
+    (*guard)->SetLastAct((*socket)->FileRemover());
+  }
+  const std::string name = spec->name;
   absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Create(*std::move(spec));
   if (!machine.ok()) return Report(machine.status());
 
   // From here on the machine hears the signals, and the watchdog hears them if the machine does
   // not.
   const absl::StatusOr<EndWatchdog*> watchdog = EndWatchdog::Start(
-      {.exit_request_fd = signals.get(), .exit_request_code = ExitCode(EndReason::kStopped)});
+      {.exit_request_fd = signals->get(), .exit_request_code = ExitCode(EndReason::kStopped)});
   if (!watchdog.ok()) return Report(watchdog.status());
   (*machine)->SetEndWatchdog(**watchdog);
   std::vector<EndWatchdog::LastAct> last_acts;
@@ -120,6 +186,8 @@ int Run(int argc, char** argv) {
   if (socket->has_value()) {
     last_acts.push_back((*watchdog)->AddLastAct((*socket)->FileRemover()));
   }
+  guard->reset();
+  DateLog(name);
   std::optional<RawTerminal> terminal;
   std::optional<EndWatchdog::LastAct> restore_terminal;
   if (uses_terminal) {
@@ -138,15 +206,13 @@ int Run(int argc, char** argv) {
     control = *std::move(server);
   }
   ReleaseStartupPages();
-  const VmEnd end = (*machine)->Run(
-      {.fd = signals.get(), .take = [&signals] { return TakeSignal(signals.get()); }});
-  terminal.reset();  // waits for output, which nobody may read
+  const VmEnd end = (*machine)->Run({.fd = signals->get(), .take = take_signal});
   restore_terminal.reset();
+  terminal.reset();
   control.reset();
   const std::string text = absl::StrCat("the VM ended: ", Name(end.reason),
                                         end.message.empty() ? "" : ": ", end.message);
-  const bool expected = end.reason == EndReason::kPowerOff || end.reason == EndReason::kReset;
-  Log(expected ? LogLevel::kDebug : LogLevel::kError, text);
+  Log(LevelOf(end.reason), text);
   return ExitCode(end.reason);
 }
 
@@ -154,6 +220,9 @@ int Run(int argc, char** argv) {
 }  // namespace bulkhead::vmm
 
 int main(int argc, char** argv) {
+  bulkhead::OpenStandardDescriptors();
   bulkhead::vmm::ControlClient::IsolateConnections();
-  return bulkhead::vmm::Run(argc, argv);
+  const int exit_code = bulkhead::vmm::Run(argc, argv);
+  bulkhead::FlushLog(bulkhead::vmm::kLastLinesTimeout);
+  return exit_code;
 }

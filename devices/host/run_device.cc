@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <string>
 #include <utility>
@@ -22,7 +24,9 @@
 #include "base/log.h"
 #include "base/message_socket.h"
 #include "base/release_startup_pages.h"
+#include "base/standard_descriptors.h"
 #include "base/status_macros.h"
+#include "base/taken_signals.h"
 #include "base/unique_fd.h"
 #include "devices/host/attachment.h"
 #include "devices/host/control_mailbox.h"
@@ -56,8 +60,14 @@ void PrepareProcess(const DeviceProgram& program) {
   // attach socket tells.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   prctl(PR_SET_NAME, program.name);  // started by descriptor, we would be called by its number
-  signal(SIGPIPE, SIG_IGN);
+  ResetInheritedSignals();
   EndByFatalSignalsAsInit();
+  // The pipe to the vmm, which is this process's alone: what the vmm does not read in time is
+  // dropped, rather than waited for in the middle of a request.
+  struct stat info;
+  if (fstat(STDERR_FILENO, &info) == 0 && S_ISFIFO(info.st_mode)) {
+    fcntl(STDERR_FILENO, F_SETFL, O_WRONLY | O_NONBLOCK);
+  }
   // One arena: the data plane is one thread, and gRPC's threads allocate little. Each further
   // arena costs private memory.
   mallopt(M_ARENA_MAX, 1);
@@ -160,6 +170,7 @@ std::vector<char*> ParseFlags(int argc, char** argv) {
 }  // namespace
 
 int RunDevice(int argc, char** argv, const DeviceProgram& program) {
+  OpenStandardDescriptors();
   if (AsksForHelp(argc, argv)) {
     const std::string text = ProgramHelp(argv[0], program.help);
     fwrite(text.data(), 1, text.size(), stdout);

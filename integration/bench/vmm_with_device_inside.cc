@@ -21,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "base/errno_status.h"
 #include "base/log.h"
+#include "base/standard_descriptors.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 #include "devices/example/registers.h"
@@ -141,6 +142,7 @@ absl::StatusOr<VmEnd> Run() {
 }  // namespace bulkhead::vmm
 
 int main(int argc, char** argv) {
+  bulkhead::OpenStandardDescriptors();
   absl::ParseCommandLine(argc, argv);
   bulkhead::InitLog("vmm_with_device_inside", bulkhead::LogLevel::kInfo);
   const absl::StatusOr<bulkhead::vmm::VmEnd> end = bulkhead::vmm::Run();

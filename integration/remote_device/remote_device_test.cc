@@ -346,10 +346,11 @@ INSTANTIATE_TEST_SUITE_P(
         StartFailure{
             "crash_at_start",
             "it ended during its start: exit code 134 (as by signal 6, Aborted); its last lines:\n"
-            "line one\nline two"},
+            "disk0| line one\ndisk0| line two"},
         StartFailure{"exit_at_start", "its flags are wrong: misbehaving: error: --flag=x makes"},
         StartFailure{"never_describe", "asked what it is: no answer came in time", true},
-        StartFailure{"print_without_end", "no answer came in time; its last lines:\nagain", true},
+        StartFailure{"print_without_end", "no answer came in time; its last lines:\ndisk0| again",
+                     true},
         StartFailure{"garbage_control", "asked what it is: "},
         StartFailure{"bad_bar", "BAR 0: size_bytes is 3000"},
         StartFailure{"never_reply", "attached: no answer came in time", true},

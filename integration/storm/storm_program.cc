@@ -16,6 +16,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/standard_descriptors.h"
 #include "integration/storm/storm.h"
 
 ABSL_FLAG(std::string, guest, "bare-metal", "bare-metal or linux");
@@ -132,6 +133,7 @@ int Main() {
 }  // namespace bulkhead::integration
 
 int main(int argc, char** argv) {
+  bulkhead::OpenStandardDescriptors();
   absl::SetProgramUsageMessage("Kills device processes under a guest that checks every byte.");
   absl::ParseCommandLine(argc, argv);
   return bulkhead::integration::Main();

@@ -32,6 +32,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/errno_status.h"
+#include "base/standard_descriptors.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 
@@ -285,4 +286,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace bulkhead::testbed
 
-int main(int argc, char** argv) { return bulkhead::testbed::Main(argc, argv); }
+int main(int argc, char** argv) {
+  bulkhead::OpenStandardDescriptors();
+  return bulkhead::testbed::Main(argc, argv);
+}

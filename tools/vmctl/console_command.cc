@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/steady_time.h"
+#include "base/taken_signals.h"
 #include "base/unique_fd.h"
 #include "tools/vmctl/commands.h"
 #include "tools/vmctl/console_stream.h"
@@ -30,18 +31,6 @@ constexpr size_t kPieceBytes = 4096;
 constexpr size_t kMaxTypedBytes = 64 * 1024;
 // For what was typed right before the leaving key to arrive. The key again leaves at once.
 constexpr absl::Duration kFarewell = absl::Seconds(1);
-
-// The signals that end or stop this program, as a descriptor. Blocked before gRPC starts threads.
-UniqueFd TakeSignals() {
-  signal(SIGPIPE, SIG_IGN);
-  sigset_t taken;
-  sigemptyset(&taken);
-  for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT}) {
-    sigaddset(&taken, number);
-  }
-  sigprocmask(SIG_BLOCK, &taken, nullptr);
-  return UniqueFd(signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK));
-}
 
 // After the end of input: for the guest's answer to what was typed last. It ends once nothing has
 // been printed for the first, or after the second.
@@ -233,7 +222,11 @@ std::string KeyName(int key) {
 }  // namespace
 
 ExitCode RunConsole(const Invocation& invocation) {
-  const UniqueFd signals = TakeSignals();
+  signal(SIGPIPE, SIG_IGN);
+  // The signals that end or stop this program. Blocked before gRPC starts threads.
+  const absl::StatusOr<UniqueFd> signals =
+      TakeSignals({SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT});
+  if (!signals.ok()) return Fail(kRefused, signals.status().message());
   ExitCode code = kOk;
   const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
   if (client == nullptr) return code;
@@ -256,7 +249,7 @@ ExitCode RunConsole(const Invocation& invocation) {
     absl::StatusOr<std::unique_ptr<ConsoleStream>> stream =
         client->AttachConsole(invocation.argument);
     if (!stream.ok()) return FailedCall(stream.status());
-    ConsoleLoop loop(**stream, terminal, signals.get(), invocation.escape, invocation.follow,
+    ConsoleLoop loop(**stream, terminal, signals->get(), invocation.escape, invocation.follow,
                      invocation.timeout);
     loop.Run();
     left = loop.left();

@@ -63,7 +63,8 @@ Line DeviceEndedLine(const v1::DeviceProcessEnded& ended, bool color) {
   const absl::string_view last_lines = absl::StripTrailingAsciiWhitespace(ended.last_lines());
   if (!last_lines.empty()) {
     for (const absl::string_view last_line : absl::StrSplit(last_lines, '\n')) {
-      absl::StrAppend(&line.more, kIndent, "| ", Printable(last_line), "\n");
+      absl::StrAppend(&line.more, kIndent, Printable(ended.device()), "| ", Printable(last_line),
+                      "\n");
     }
   }
   return line;

@@ -54,8 +54,8 @@ TEST(EventTextTest, TheLastLinesOfADeadProcessFollowAndCannotSteerTheTerminal) {
   EXPECT_EQ(TextOf(R"(device_ended { device: "d" pid: 1 reason: "exit code 1"
                                      last_lines: "one\n\033[2Jtwo\n" })"),
             "  d          process 1 (generation 0) ended: exit code 1\n"
-            "    | one\n"
-            "    | \\x1b[2Jtwo\n");
+            "    d| one\n"
+            "    d| \\x1b[2Jtwo\n");
 }
 
 TEST(EventTextTest, AColouredLineShowsWhatMatters) {

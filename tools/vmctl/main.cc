@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "base/standard_descriptors.h"
 #include "proto/version.h"
 #include "tools/vmctl/command_line.h"
 #include "tools/vmctl/completion.h"
@@ -24,4 +25,7 @@ int Run(int argc, char** argv) {
 }  // namespace
 }  // namespace bulkhead::vmctl
 
-int main(int argc, char** argv) { return bulkhead::vmctl::Run(argc, argv); }
+int main(int argc, char** argv) {
+  bulkhead::OpenStandardDescriptors();
+  return bulkhead::vmctl::Run(argc, argv);
+}

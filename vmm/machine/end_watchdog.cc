@@ -146,6 +146,7 @@ void EndWatchdog::Leave(int exit_code) {
                           ", because of ", Step(), ": killing what is left"));
   });
   CallForAMoment([this] { DoLastActs(); });
+  FlushLog(absl::Milliseconds(kMomentMilliseconds));
   _exit(exit_code);
 }
 

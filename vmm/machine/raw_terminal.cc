@@ -1,5 +1,6 @@
 #include "vmm/machine/raw_terminal.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 namespace bulkhead::vmm {
@@ -13,12 +14,19 @@ RawTerminal::RawTerminal() {
 }
 
 void RawTerminal::RestoreNow() const {
-  if (active_) tcsetattr(STDIN_FILENO, TCSANOW, &saved_);
+  if (!active_) return;
+  // In the background by now (SIGSTOP and "bg"), it is restored all the same, rather than stopped
+  // by SIGTTOU at the end of the VM. Not drained (TCSADRAIN): output is processed as before in
+  // either mode, and a line whose flow is stopped would take for ever.
+  sigset_t ttou;
+  sigset_t before;
+  sigemptyset(&ttou);
+  sigaddset(&ttou, SIGTTOU);
+  pthread_sigmask(SIG_BLOCK, &ttou, &before);
+  tcsetattr(STDIN_FILENO, TCSANOW, &saved_);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-RawTerminal::~RawTerminal() {
-  // Drained: what the guest printed last still belongs to its mode.
-  if (active_) tcsetattr(STDIN_FILENO, TCSADRAIN, &saved_);
-}
+RawTerminal::~RawTerminal() { RestoreNow(); }
 
 }  // namespace bulkhead::vmm

@@ -2,7 +2,10 @@
 
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -124,6 +127,31 @@ TEST_F(RawTerminalTest, WithoutATerminalOnStandardInputNothingIsTouched) {
     EXPECT_TRUE(Same(mode, former));
   }
   EXPECT_EQ(Read(STDIN_FILENO, 4), "text");
+}
+
+// A job that was stopped and goes on in the background ends, and the shell has its terminal back.
+TEST_F(RawTerminalTest, InTheBackgroundTheFormerModeComesBackAndNothingStops) {
+  ASSERT_NO_FATAL_FAILURE(PutTerminalOnStdin());
+  const termios former = Mode();
+  const pid_t session = fork();
+  if (session == 0) {
+    // The terminal's session, with this process in the foreground.
+    if (setsid() < 0 || ioctl(STDIN_FILENO, TIOCSCTTY, 0) != 0) _exit(2);
+    std::optional<RawTerminal> raw(std::in_place);
+    const pid_t job = fork();
+    if (job == 0) {
+      setpgid(0, 0);
+      raw.reset();  // in the background
+      _exit(0);
+    }
+    int status = -1;
+    waitpid(job, &status, WUNTRACED);
+    if (WIFSTOPPED(status)) kill(job, SIGKILL);
+    _exit(WIFEXITED(status) && Same(Mode(), former) ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(session, &status, 0), session);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
 }
 
 // What it did not change it must not "restore".

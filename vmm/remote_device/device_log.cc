@@ -1,20 +1,18 @@
 #include "vmm/remote_device/device_log.h"
 
-#include <limits.h>
-
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/steady_time.h"
-#include "base/write_now.h"
 #include "vmm/remote_device/printable.h"
 
 namespace bulkhead::vmm {
 
-DeviceLog::DeviceLog(absl::string_view device_name, int output)
-    : prefix_(absl::StrCat(device_name, "| ")), output_(output), allowance_time_(SteadyNow()) {
-  static_assert(kMaxLineBytes + 512 <= PIPE_BUF);  // with prefix and a note of lost lines
-}
+DeviceLog::DeviceLog(absl::string_view device_name, Sink sink)
+    : prefix_(absl::StrCat(device_name, "| ")),
+      sink_(std::move(sink)),
+      allowance_time_(SteadyNow()) {}
 
 void DeviceLog::HoldBack() {
   absl::MutexLock lock(&mutex_);
@@ -66,16 +64,10 @@ void DeviceLog::PassOn(absl::string_view line) {
     ++lost_lines_;
     return;
   }
-  std::string text;
   if (lost_lines_ != 0) {
-    text = absl::StrCat(prefix_, "(", lost_lines_, " lines were lost here)\n");
+    sink_(absl::StrCat(prefix_, "(", std::exchange(lost_lines_, 0), " lines were dropped here)"));
   }
-  absl::StrAppend(&text, prefix_, line, "\n");
-  if (WriteNow(output_, text)) {
-    lost_lines_ = 0;
-  } else {
-    ++lost_lines_;
-  }
+  sink_(absl::StrCat(prefix_, line));
 }
 
 std::string DeviceLog::LastLines() const {

@@ -4,6 +4,7 @@
 #include <stddef.h>
 
 #include <deque>
+#include <functional>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -13,12 +14,10 @@
 
 namespace bulkhead::vmm {
 
-// What a device process writes to standard output and error: passed on to this process's
-// standard error, line by line, each named after the device; the last lines are kept for the
-// report of its failure. The process is hostile: lines are cut, control characters escaped, and
-// more lines than kBurstLines at once or kLinesPerSecond in the long run are not passed on. A
-// reader of our standard error who does not keep up loses lines rather than hold up the vmm.
-// Thread-safe.
+// What a device process writes to standard output and error: passed on to the log, line by line,
+// each named after the device; the last lines are kept for the report of its failure. The process
+// is hostile: lines are cut, control characters escaped, and more lines than kBurstLines at once or
+// kLinesPerSecond in the long run are not passed on. Thread-safe.
 class DeviceLog {
  public:
   static constexpr size_t kKeptLines = 20;
@@ -26,8 +25,9 @@ class DeviceLog {
   static constexpr double kBurstLines = 500;
   static constexpr double kLinesPerSecond = 50;
 
-  // Lines go to descriptor `output`, which stays the caller's.
-  DeviceLog(absl::string_view device_name, int output);
+  // Takes one line, without its end. Must not block: it is called under a lock.
+  using Sink = std::function<void(absl::string_view line)>;
+  DeviceLog(absl::string_view device_name, Sink sink);
 
   // Lines are kept, not passed on, until PassOnAll(), which also passes on those that are kept.
   // For a process that may fail to start: the report of that has its lines.
@@ -47,7 +47,7 @@ class DeviceLog {
   bool TakeAllowance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::string prefix_;
-  const int output_;
+  const Sink sink_;
   mutable absl::Mutex mutex_;
   bool holding_back_ ABSL_GUARDED_BY(mutex_) = false;
   std::string line_ ABSL_GUARDED_BY(mutex_);  // the one that is not complete yet

@@ -16,6 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "base/errno_status.h"
+#include "base/log.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
@@ -56,7 +57,7 @@ absl::Status AsDeviceError(const absl::Status& status) {
 class DeviceProcess::Watcher final : public ProcessObserver {
  public:
   Watcher(absl::string_view device_name, std::function<void()> on_exit)
-      : log_(device_name, STDERR_FILENO), on_exit_(std::move(on_exit)) {
+      : log_(device_name, LogInfo), on_exit_(std::move(on_exit)) {
     log_.HoldBack();
   }
 
@@ -192,7 +193,8 @@ absl::Status DeviceProcess::ExplainFailure(const absl::Status& why) {
   const std::string what = ended_by_itself
                                ? absl::StrCat("it ended during its start: ", end->reason)
                                : std::string(why.message());
-  return absl::Status(why.code(), WithLastLines(absl::StrCat(title_, ": ", what), last_lines));
+  return absl::Status(why.code(), WithLastLines(absl::StrCat(title_, ": ", what),
+                                                program_.device_name, last_lines));
 }
 
 void DeviceProcess::Kill(absl::string_view reason) const {
@@ -207,10 +209,14 @@ absl::StatusOr<DeviceProcessEnd> DeviceProcess::WaitForEnd(absl::Duration timeou
   return watcher_->End(exit);
 }
 
-std::string WithLastLines(std::string text, absl::string_view last_lines) {
+std::string WithLastLines(std::string text, absl::string_view device_name,
+                          absl::string_view last_lines) {
   if (last_lines.empty()) return absl::StrCat(text, kPrintedNothing);
   absl::StrAppend(&text, kLastLines);
-  absl::StrAppend(&text, "\n", absl::StripTrailingAsciiWhitespace(last_lines));
+  for (const absl::string_view line :
+       absl::StrSplit(absl::StripTrailingAsciiWhitespace(last_lines), '\n')) {
+    absl::StrAppend(&text, "\n", device_name, "| ", line);
+  }
   return text;
 }
 

@@ -38,8 +38,10 @@ struct DeviceProcessEnd {
   std::string last_lines;  // of what it printed, each with a newline
 };
 
-// `text` and what a process printed last: several lines, without a newline at the end.
-std::string WithLastLines(std::string text, absl::string_view last_lines);
+// `text` and what a process printed last: several lines, without a newline at the end. Those of the
+// process begin with the device's name, so that they cannot pass for the vmm's.
+std::string WithLastLines(std::string text, absl::string_view device_name,
+                          absl::string_view last_lines);
 // The first half of that.
 std::string WithoutLastLines(absl::string_view text);
 

@@ -209,7 +209,7 @@ void DeviceReport::Ended(pid_t pid, uint64_t generation, const DeviceProcessEnd&
   events_.Append(std::move(event));
   if (expected) return;
   LogError(WithLastLines(absl::StrCat("device '", name_, "' (process ", pid, "): ", end.reason),
-                         end.last_lines));
+                         name_, end.last_lines));
 }
 
 void DeviceReport::HeartbeatAnswered(absl::Duration round_trip) {

@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/standard_descriptors.h"
 #include "base/status_macros.h"
 #include "integration/testbed/agent/command.h"
 #include "integration/testbed/agent/port.h"
@@ -74,6 +75,7 @@ absl::Status Run() {
 }  // namespace bulkhead::testbed
 
 int main() {
+  bulkhead::OpenStandardDescriptors();
   if (absl::Status status = bulkhead::testbed::Run(); !status.ok()) {
     std::fprintf(stderr, "agent: %s\n", status.ToString().c_str());
   }

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/standard_descriptors.h"
 #include "base/status_macros.h"
 #include "integration/testbed/launcher/options.h"
 #include "integration/testbed/launcher/session.h"
@@ -67,4 +68,7 @@ int Main(int argc, char** argv) {
 }  // namespace
 }  // namespace bulkhead::testbed
 
-int main(int argc, char** argv) { return bulkhead::testbed::Main(argc, argv); }
+int main(int argc, char** argv) {
+  bulkhead::OpenStandardDescriptors();
+  return bulkhead::testbed::Main(argc, argv);
+}

@@ -7,9 +7,10 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/standard_descriptors.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "integration/testbed/launcher/snapshot.h"
 #include "integration/testbed/launcher/virtual_machine.h"
 
@@ -25,7 +26,7 @@ absl::Status Run(const char* kernel, const char* initramfs, const char* output) 
   config.cpus = kSnapshotCpus;
   config.memory_mib = kSnapshotMemoryMib;
   ASSIGN_OR_RETURN(VirtualMachine machine, VirtualMachine::Start(config));
-  const absl::Status status = SaveSnapshot(machine, output, absl::Now() + kTimeout);
+  const absl::Status status = SaveSnapshot(machine, output, SteadyNow() + kTimeout);
   if (!status.ok()) {
     char console[16 << 10];
     const ssize_t count = read(machine.console_fd(), console, sizeof(console));
@@ -38,6 +39,7 @@ absl::Status Run(const char* kernel, const char* initramfs, const char* output) 
 }  // namespace bulkhead::testbed
 
 int main(int argc, char** argv) {
+  bulkhead::OpenStandardDescriptors();
   if (argc != 4) {
     std::fprintf(stderr, "usage: make_snapshot KERNEL INITRAMFS OUTPUT\n");
     return 2;

@@ -21,6 +21,8 @@
 #include "absl/time/clock.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
+#include "base/taken_signals.h"
 #include "base/unique_fd.h"
 
 namespace bulkhead::testbed {
@@ -38,10 +40,11 @@ class RawTerminal {
     if (!saved_) return;
     termios raw = *saved_;
     cfmakeraw(&raw);
-    tcsetattr(STDIN_FILENO, TCSADRAIN, &raw);
+    tcsetattr(STDIN_FILENO, TCSANOW, &raw);
   }
   ~RawTerminal() {
-    if (saved_) tcsetattr(STDIN_FILENO, TCSADRAIN, &*saved_);
+    // Not drained: a terminal that takes nothing would take for ever.
+    if (saved_) tcsetattr(STDIN_FILENO, TCSANOW, &*saved_);
   }
   RawTerminal(const RawTerminal&) = delete;
   RawTerminal& operator=(const RawTerminal&) = delete;
@@ -56,23 +59,13 @@ WindowSize TerminalSize() {
   return {size.ws_row, size.ws_col};
 }
 
-absl::StatusOr<UniqueFd> BlockSignals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (int signal : {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH}) sigaddset(&signals, signal);
-  sigprocmask(SIG_BLOCK, &signals, nullptr);
-  UniqueFd fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!fd.ok()) return ErrnoToStatus(errno, "signalfd");
-  return fd;
-}
-
 std::string WorkingDirectory() {
   char path[PATH_MAX];
   return getcwd(path, sizeof(path)) != nullptr ? path : "/";
 }
 
 int PollTimeoutMs(absl::Time deadline) {
-  const absl::Duration left = deadline - absl::Now();
+  const absl::Duration left = deadline - SteadyNow();
   return left > absl::Hours(1) ? 3600 * 1000
                                : std::max<int>(0, absl::ToInt64Milliseconds(left) + 1);
 }
@@ -82,11 +75,11 @@ int PollTimeoutMs(absl::Time deadline) {
 Session::Session(const Options& options, VirtualMachine& machine)
     : options_(options),
       machine_(machine),
-      start_(absl::Now()),
+      start_(SteadyNow()),
       terminal_(isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0) {}
 
 absl::StatusOr<int> Session::Run() {
-  ASSIGN_OR_RETURN(UniqueFd signals, BlockSignals());
+  ASSIGN_OR_RETURN(UniqueFd signals, TakeSignals({SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH}));
   signal(SIGPIPE, SIG_IGN);
   RETURN_IF_ERROR(SendStart());
   std::optional<RawTerminal> raw;
@@ -117,12 +110,12 @@ absl::StatusOr<int> Session::Loop(int signals) {
     const absl::Time deadline = started_ ? time_limit : std::min(time_limit, start_limit);
     const int ready = poll(events.data(), events.size(), PollTimeoutMs(deadline));
     if (ready < 0 && errno != EINTR) return ErrnoToStatus(errno, "poll");
-    if (absl::Now() >= time_limit) {
+    if (SteadyNow() >= time_limit) {
       std::fprintf(stderr, "testbed: killed after the time limit of %s\n",
                    absl::FormatDuration(options_.timeout).c_str());
       return kTimedOut;
     }
-    if (!started_ && absl::Now() >= start_limit) {
+    if (!started_ && SteadyNow() >= start_limit) {
       return absl::DeadlineExceededError(
           absl::StrCat("not up after ", absl::FormatDuration(kStartTimeout)));
     }
@@ -199,7 +192,7 @@ absl::Status Session::HandleFrame(const Frame& frame) {
       if (options_.verbose) {
         absl::StrAppend(
             &to_stderr_, "testbed: up after ",
-            absl::FormatDuration(absl::Trunc(absl::Now() - start_, absl::Milliseconds(10))), " (",
+            absl::FormatDuration(absl::Trunc(SteadyNow() - start_, absl::Milliseconds(10))), " (",
             frame.payload, ")\n");
       }
       return absl::OkStatus();
