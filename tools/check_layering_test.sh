@@ -29,4 +29,7 @@ expect vmm/BUILD 'deps = ["//devices/virtio"]' 'vmm may not depend on //devices/
 expect proto/BUILD 'deps = ["//vmm:all"]' 'proto may not depend on //vmm:all'
 expect kernel_images/x.cc '#include "devices/example/example_device.h"' 'may not include devices'
 expect kernel_images/BUILD 'deps = ["//devices/example"]' 'may not depend on //devices/example'
+expect vmm/x.cc 'x = absl::Now() + limit;' 'vmm/x.cc:1: goes by the wall clock'
+expect devices/x.cc 'changed_.WaitWithTimeout(&mutex_, limit);' 'goes by the wall clock'
+expect base/x.h 'mutex.AwaitWithDeadline(condition, when);' 'goes by the wall clock'
 echo "check_layering sees every kind of breach"

@@ -57,7 +57,7 @@ absl::Status ControlMailbox::Await(absl::FunctionRef<bool()> done, absl::Duratio
     if (left <= absl::ZeroDuration()) {
       return absl::DeadlineExceededError("the device did not get to it in time");
     }
-    if (!changed_.WaitWithTimeout(&mutex_, std::min(left, kCancellationInterval))) continue;
+    if (changed_.WaitFor(&mutex_, std::min(left, kCancellationInterval))) continue;
     mutex_.Unlock();  // no call-out under a lock
     const bool cancelled = is_cancelled();
     mutex_.Lock();

@@ -15,6 +15,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/event_fd.h"
+#include "base/steady_cond_var.h"
 #include "proto/device_control.pb.h"
 
 namespace bulkhead::devices {
@@ -96,7 +97,7 @@ class ControlMailbox {
   std::atomic<bool> heartbeat_wanted_{false};  // written under mutex_
 
   absl::Mutex mutex_;
-  absl::CondVar changed_;
+  SteadyCondVar changed_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t beats_ ABSL_GUARDED_BY(mutex_) = 0;
   Heartbeat heartbeat_ ABSL_GUARDED_BY(mutex_);

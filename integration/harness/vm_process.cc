@@ -16,9 +16,9 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 
 extern char** environ;
 
@@ -59,7 +59,8 @@ std::string DataFile(absl::string_view path) {
   return absl::StrCat(root, "/bulkhead/", path);
 }
 
-absl::StatusOr<std::unique_ptr<VmProcess>> VmProcess::Start(const std::vector<std::string>& flags) {
+absl::StatusOr<std::unique_ptr<VmProcess>> VmProcess::Start(const std::vector<std::string>& flags,
+                                                            const std::string& shell) {
   // A guest that is gone must not end the test by SIGPIPE.
   signal(SIGPIPE, SIG_IGN);
   // For control sockets: a test's sandbox has no writable /run.
@@ -70,9 +71,13 @@ absl::StatusOr<std::unique_ptr<VmProcess>> VmProcess::Start(const std::vector<st
   ASSIGN_OR_RETURN(Pipe output, MakePipe());
   ASSIGN_OR_RETURN(Pipe log, MakePipe());
 
-  std::string binary = DataFile("vmm/vmm");
-  std::vector<std::string> args = flags;
-  std::vector<char*> argv = {binary.data()};
+  std::vector<std::string> args = {DataFile("vmm/vmm")};
+  if (!shell.empty()) {
+    args.insert(args.begin(), {"/bin/sh", "-c", absl::StrCat(shell, "; exec \"$0\" \"$@\"")});
+  }
+  const std::string binary = args[0];
+  args.insert(args.end(), flags.begin(), flags.end());
+  std::vector<char*> argv;
   for (std::string& arg : args) argv.push_back(arg.data());
   argv.push_back(nullptr);
 
@@ -104,7 +109,7 @@ bool VmProcess::ReadSome(absl::Time deadline) {
   pollfd polled[2] = {{.fd = output_.fd.get(), .events = POLLIN, .revents = 0},
                       {.fd = log_.fd.get(), .events = POLLIN, .revents = 0}};
   if (!output_.fd.ok() && !log_.fd.ok()) return false;
-  const timespec limit = absl::ToTimespec(std::max(deadline - absl::Now(), absl::ZeroDuration()));
+  const timespec limit = absl::ToTimespec(std::max(deadline - SteadyNow(), absl::ZeroDuration()));
   if (ppoll(polled, 2, &limit, nullptr) <= 0) return true;
   Stream* const streams[2] = {&output_, &log_};
   for (int i = 0; i < 2; ++i) {
@@ -122,7 +127,7 @@ bool VmProcess::ReadSome(absl::Time deadline) {
 
 absl::StatusOr<std::string> VmProcess::WaitFor(Stream& stream, absl::string_view text,
                                                absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   while (true) {
     const size_t found = stream.text.find(std::string(text), stream.consumed);
     if (found != std::string::npos) {
@@ -131,7 +136,7 @@ absl::StatusOr<std::string> VmProcess::WaitFor(Stream& stream, absl::string_view
       return before;
     }
     const bool open = ReadSome(deadline);
-    const bool late = absl::Now() >= deadline;
+    const bool late = SteadyNow() >= deadline;
     if (open && !late) continue;
     const std::string what = absl::StrCat(
         "waiting for \"", text, "\": ", open ? "time is up" : "the vmm ended",
@@ -160,11 +165,11 @@ absl::Status VmProcess::Type(absl::string_view text) {
 }
 
 absl::StatusOr<ExitInfo> VmProcess::WaitForExit(absl::Duration timeout) {
-  const absl::Time deadline = absl::Now() + timeout;
+  const absl::Time deadline = SteadyNow() + timeout;
   // Keep reading: a full pipe would keep the vmm from ending.
-  while (ReadSome(deadline) && absl::Now() < deadline) {
+  while (ReadSome(deadline) && SteadyNow() < deadline) {
   }
-  absl::StatusOr<ExitInfo> info = process_.Wait(std::max(deadline - absl::Now(), absl::Seconds(1)));
+  absl::StatusOr<ExitInfo> info = process_.Wait(std::max(deadline - SteadyNow(), absl::Seconds(1)));
   if (!info.ok()) {
     return absl::DeadlineExceededError(absl::StrCat(info.status().message(),
                                                     "\n--- end of output\n", Tail(output_.text),

@@ -23,8 +23,10 @@ std::string DataFile(absl::string_view path);
 // Every wait has a deadline. Single-threaded. The destructor kills what still runs.
 class VmProcess {
  public:
-  // Starts `vmm` with these flags. Errors: as pipe(2) and posix_spawn(3).
-  static absl::StatusOr<std::unique_ptr<VmProcess>> Start(const std::vector<std::string>& flags);
+  // Starts `vmm` with these flags. Errors: as pipe(2) and posix_spawn(3). With `shell`, a shell
+  // executes these commands before it becomes the vmm: "ulimit -n 100", "exec 2>&-".
+  static absl::StatusOr<std::unique_ptr<VmProcess>> Start(const std::vector<std::string>& flags,
+                                                          const std::string& shell = "");
   ~VmProcess();
 
   // Waits until the guest's output, beyond what earlier calls have consumed, holds `text`;

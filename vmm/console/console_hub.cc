@@ -23,6 +23,8 @@
 #include "base/log.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
+#include "base/steady_cond_var.h"
+#include "base/steady_time.h"
 #include "base/unique_fd.h"
 #include "vmm/console/console_exchange.h"
 #include "vmm/console/standard_streams.h"
@@ -151,6 +153,7 @@ class Hub final : public ConsoleHub {
   const std::shared_ptr<ConsoleExchange> exchange_;
 
   absl::Mutex mutex_;
+  SteadyCondVar changed_;                        // what Connect() and Drain() wait for
   UniqueFd device_end_ ABSL_GUARDED_BY(mutex_);  // of the newest socket
   std::deque<UniqueFd> next_sockets_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
@@ -203,11 +206,11 @@ int Hub::Connect() {
     LogError(absl::StrCat("console: ", sockets.status().message()));
     return -1;
   }
+  const absl::Time deadline = SteadyNow() + kConnectTimeout;
   absl::MutexLock lock(&mutex_);
-  const auto has_place = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-    return next_sockets_.size() < kMaxWaitingSockets;
-  };
-  if (!mutex_.AwaitWithTimeout(absl::Condition(&has_place), kConnectTimeout)) {
+  while (next_sockets_.size() >= kMaxWaitingSockets && changed_.WaitUntil(&mutex_, deadline)) {
+  }
+  if (next_sockets_.size() >= kMaxWaitingSockets) {
     LogWarning("console output is lost: its device died too often while nobody took any");
     next_sockets_.pop_front();
   }
@@ -218,11 +221,12 @@ int Hub::Connect() {
 }
 
 void Hub::Drain(absl::Duration limit) {
+  const absl::Time deadline = SteadyNow() + limit;
   absl::MutexLock lock(&mutex_);
   const uint64_t mine = ++drains_wanted_;
   exchange_->wake().Signal();
-  const auto done = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return drains_done_ >= mine; };
-  mutex_.AwaitWithTimeout(absl::Condition(&done), limit);
+  while (drains_done_ < mine && changed_.WaitUntil(&mutex_, deadline)) {
+  }
 }
 
 void Hub::Run() {
@@ -304,6 +308,7 @@ void Hub::TakeNextSocket() {
     if (next_sockets_.empty()) return;  // Connect() has dropped it
     next = std::move(next_sockets_.front());
     next_sockets_.pop_front();
+    changed_.SignalAll();
   }
   if (socket_.ok()) Watch(socket_.get(), socket_watched_, 0);
   socket_ = std::move(next);
@@ -364,6 +369,7 @@ void Hub::SendInput() {
 void Hub::FinishDrains() {
   absl::MutexLock lock(&mutex_);
   drains_done_ = drains_seen_;
+  changed_.SignalAll();
   draining_ = false;
 }
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "base/steady_time.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -21,11 +22,12 @@ void SetTimestamp(absl::Time time, google::protobuf::Timestamp& out) {
 
 }  // namespace
 
-VmState::VmState(EventLog& events) : events_(events), start_(absl::Now()) {}
+VmState::VmState(EventLog& events)
+    : events_(events), start_time_(absl::Now()), start_(SteadyNow()) {}
 
 void VmState::NoteBoot() {
   absl::MutexLock lock(&mutex_);
-  boot_ = absl::Now();
+  boot_ = SteadyNow();
 }
 
 void VmState::SetRunning() { Set(v1::VmStatus::RUNNING, ""); }
@@ -61,12 +63,12 @@ void VmState::Set(v1::VmStatus::State state, absl::string_view reason) {
 }
 
 void VmState::Describe(v1::VmStatus& status) const {
-  const absl::Time now = absl::Now();
+  const absl::Time now = SteadyNow();
   absl::MutexLock lock(&mutex_);
   status.set_state(state_);
   if (state_ == v1::VmStatus::PAUSED) status.set_pause_reason(reason_);
   if (state_ == v1::VmStatus::ENDING) status.set_exit_reason(reason_);
-  SetTimestamp(start_, *status.mutable_start_time());
+  SetTimestamp(start_time_, *status.mutable_start_time());
   SetDuration(now - start_, *status.mutable_uptime());
   if (boot_ != absl::InfinitePast()) SetDuration(now - boot_, *status.mutable_guest_uptime());
   status.set_reboots(reboots_);

@@ -37,6 +37,8 @@ class VmState {
   void Set(v1::VmStatus::State state, absl::string_view reason);
 
   EventLog& events_;
+  const absl::Time start_time_;  // by the clock on the wall
+  // By the steady clock: setting the other one changes no uptime.
   const absl::Time start_;
   mutable absl::Mutex mutex_;
   v1::VmStatus::State state_ ABSL_GUARDED_BY(mutex_) = v1::VmStatus::STARTING;

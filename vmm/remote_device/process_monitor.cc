@@ -36,10 +36,13 @@ absl::Status Register(int epoll, int fd, uint64_t key) {
 }  // namespace
 
 absl::StatusOr<ExitInfo> MonitoredProcess::WaitForExit(absl::Duration timeout) const {
+  const absl::Time deadline = SteadyNow() + timeout;
   absl::MutexLock lock(&mutex_);
-  const auto ended = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return exit_.has_value(); };
-  if (!mutex_.AwaitWithTimeout(absl::Condition(&ended), timeout)) {
-    return absl::DeadlineExceededError("the process still lives");
+  while (!exit_.has_value()) {
+    if (!ended_.WaitUntil(&mutex_, deadline)) {
+      if (exit_.has_value()) break;
+      return absl::DeadlineExceededError("the process still lives");
+    }
   }
   return *exit_;
 }
@@ -197,6 +200,7 @@ void ProcessMonitor::Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process
   processes_.erase(id);
   absl::MutexLock lock(&process->mutex_);
   process->exit_ = info;
+  process->ended_.SignalAll();
 }
 
 }  // namespace bulkhead::vmm

@@ -21,6 +21,7 @@
 #include "absl/time/time.h"
 #include "base/event_fd.h"
 #include "base/pid_fd.h"
+#include "base/steady_cond_var.h"
 #include "base/unique_fd.h"
 #include "vmm/remote_device/spawn_process.h"
 
@@ -66,6 +67,7 @@ class MonitoredProcess {
   std::shared_ptr<ProcessObserver> observer_;
 
   mutable absl::Mutex mutex_;
+  mutable SteadyCondVar ended_;
   std::optional<ExitInfo> exit_ ABSL_GUARDED_BY(mutex_);
 };
 

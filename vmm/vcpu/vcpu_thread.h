@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/steady_cond_var.h"
 #include "vmm/kvm/vcpu.h"
 #include "vmm/vcpu/exit_handler.h"
 #include "vmm/vcpu/vm_end.h"
@@ -79,7 +80,7 @@ class VcpuThread {
   VmEndLatch& end_;
 
   absl::Mutex mutex_;
-  absl::CondVar changed_;                          // `state_` or `wanted_`
+  SteadyCondVar changed_;                          // `state_` or `wanted_`
   pthread_t thread_ ABSL_GUARDED_BY(mutex_){};     // valid while `joinable_`
   bool joinable_ ABSL_GUARDED_BY(mutex_) = false;  // from Start() to Join()
   State state_ ABSL_GUARDED_BY(mutex_) = State::kNotStarted;

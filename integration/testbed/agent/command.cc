@@ -19,10 +19,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "base/unique_fd.h"
 
 namespace bulkhead::testbed {
@@ -135,7 +135,7 @@ class Relay {
     RETURN_IF_ERROR(TakeFrames());
     absl::Time drain_deadline = absl::InfiniteFuture();
     while (!ended_ || streams_.output.ok() || streams_.error.ok()) {
-      const absl::Duration left = drain_deadline - absl::Now();
+      const absl::Duration left = drain_deadline - SteadyNow();
       if (left <= absl::ZeroDuration()) break;
       std::array<pollfd, 5> events = {
           pollfd{port_.fd(), POLLIN, 0},
@@ -152,7 +152,7 @@ class Relay {
       if (events[3].revents != 0) RETURN_IF_ERROR(Forward(streams_.error, FrameType::kStderr));
       if (events[4].revents != 0) RETURN_IF_ERROR(FeedInput());
       if (events[0].revents != 0) RETURN_IF_ERROR(ReadPort());
-      if (events[1].revents != 0 && Reap()) drain_deadline = absl::Now() + kDrainTimeout;
+      if (events[1].revents != 0 && Reap()) drain_deadline = SteadyNow() + kDrainTimeout;
     }
     return exit_code_;
   }

@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/errno_status.h"
+#include "base/steady_time.h"
 
 namespace bulkhead::testbed {
 namespace {
@@ -37,8 +38,8 @@ std::string FindPort() {
 }  // namespace
 
 absl::StatusOr<Port> Port::Open() {
-  const absl::Time deadline = absl::Now() + kOpenTimeout;
-  while (absl::Now() < deadline) {
+  const absl::Time deadline = SteadyNow() + kOpenTimeout;
+  while (SteadyNow() < deadline) {
     if (std::string path = FindPort(); !path.empty()) {
       UniqueFd fd(open(path.c_str(), O_RDWR | O_CLOEXEC));
       if (fd.ok()) return Port(std::move(fd));

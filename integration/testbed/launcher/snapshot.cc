@@ -14,6 +14,7 @@
 #include "absl/time/clock.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "integration/testbed/wire.h"
 
 namespace bulkhead::testbed {
@@ -23,7 +24,7 @@ constexpr absl::Duration kProgressInterval = absl::Milliseconds(20);
 
 // One read of a non-blocking descriptor, after waiting for data.
 absl::StatusOr<std::string> ReadSome(int fd, absl::Time deadline) {
-  const absl::Duration left = std::max(deadline - absl::Now(), absl::ZeroDuration());
+  const absl::Duration left = std::max(deadline - SteadyNow(), absl::ZeroDuration());
   pollfd event = {fd, POLLIN, 0};
   const int ready = poll(&event, 1, static_cast<int>(absl::ToInt64Milliseconds(left)));
   if (ready < 0) return ErrnoToStatus(errno, "poll");
@@ -104,7 +105,7 @@ absl::Status SaveSnapshot(VirtualMachine& machine, const std::string& path, absl
     ASSIGN_OR_RETURN(const std::string state, control.Execute(R"({"execute": "query-migrate"})"));
     if (absl::StrContains(state, R"("status": "completed")")) return absl::OkStatus();
     if (absl::StrContains(state, R"("status": "failed")")) return absl::InternalError(state);
-    if (absl::Now() >= deadline) return absl::DeadlineExceededError(state);
+    if (SteadyNow() >= deadline) return absl::DeadlineExceededError(state);
     absl::SleepFor(kProgressInterval);
   }
 }
