@@ -266,7 +266,10 @@ void BlockDevice::Continue(uint32_t index, BlockRequest::Step step) {
   }
   uint32_t written = 0;
   if (step == BlockRequest::Step::kDone) {
-    if (slot.request.error_number() != 0) LogFailure(slot.request);
+    if (slot.request.error_number() != 0) {
+      LogFailure(slot.request);
+      OnFailureTold(slot.request.operation());
+    }
     written = slot.request.Finish();
     counters_.Count(slot.request);
   }
@@ -362,6 +365,7 @@ void BlockDevice::OnResult(const DiskEngine::Result& result) {
   const uint32_t index = static_cast<uint32_t>(result.id);
   Slot& slot = slots_[index];
   if (services_->queue(slot.queue).stopping()) {
+    if (result.result < 0) OnFailureNotTold(slot.request.operation());
     GiveBack(index, 0);
     return;
   }

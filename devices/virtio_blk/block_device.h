@@ -105,7 +105,11 @@ class BlockDevice : public VirtioDevice {
   void ReapResults();
   void OnResult(const DiskEngine::Result& result);
   // The result to go by: while a writeback failure is to be told, that of a flush is an error.
-  int32_t WithWritebackFailure(const FileOperation& operation, int32_t result);
+  int32_t WithWritebackFailure(const FileOperation& operation, int32_t result) const;
+  // A request has failed by this operation, and the driver hears of it; or does not, for its queue
+  // is being reset.
+  void OnFailureTold(const FileOperation& operation);
+  void OnFailureNotTold(const FileOperation& operation);
   void ReleaseHeld();
   void PublishCompleted();
   void OnEngine();

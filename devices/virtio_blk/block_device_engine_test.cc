@@ -1,4 +1,5 @@
 // What a disk asks of its engine: bounded batches, whatever the driver asks for, and patience.
+#include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -117,6 +118,16 @@ class BlockDeviceEngineTest : public testing::Test {
     ASSERT_TRUE(driver_->queue(0).AddIndirect(buffers, table_).has_value());
   }
 
+  void AddFlush() {
+    ASSERT_TRUE(services_.memory().WriteObject(header_, BlockHeader{kBlockFlushCommand, 0, 0}));
+    ASSERT_TRUE(driver_->queue(0).Add({{header_, 16, false}, {status_, 1, true}}).has_value());
+  }
+  uint8_t Status() {
+    uint8_t status = 0xff;
+    EXPECT_TRUE(services_.memory().ReadObject(status_, status));
+    return status;
+  }
+
   FakeServices services_{{{0, kMemoryBytes}}};
   FakeEngine* engine_ = nullptr;
   std::unique_ptr<PciTransport> model_;
@@ -203,6 +214,35 @@ TEST_F(BlockDeviceEngineTest, AResetDropsWhatWaitsForItsTurn) {
   engine_->at_once = true;
   AddRead(1, 512);
   EXPECT_TRUE(driver_->KickAndWait(0).has_value());
+}
+
+TEST_F(BlockDeviceEngineTest, AFailedFlushThatAResetCutOffIsToldByTheNextOnce) {
+  for (const bool next_fails_too : {false, true}) {
+    engine_->at_once = false;
+    AddFlush();
+    driver_->Kick(0);
+    ASSERT_EQ(engine_->in_kernel.size(), 1u);
+    driver_->Set(kDeviceStatus, 1, 0);
+    engine_->in_kernel.front().result = -EIO;
+    engine_->Finish(1);
+    ASSERT_TRUE(services_.RunUntil([&] { return driver_->status() == 0; }));
+    ASSERT_TRUE(driver_->Initialize(~uint64_t{0}));
+
+    AddFlush();
+    driver_->Kick(0);
+    // A disk of that size is flushed by parts.
+    ASSERT_EQ(engine_->in_kernel.size(), 1u);
+    if (next_fails_too) engine_->in_kernel.front().result = -EIO;
+    engine_->at_once = true;
+    engine_->Finish(1);
+    ASSERT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() == 1; }));
+    EXPECT_EQ(Status(), kBlockStatusIoError);
+
+    AddFlush();
+    ASSERT_TRUE(driver_->KickAndWait(0).has_value());
+    ASSERT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() == 2; }));
+    EXPECT_EQ(Status(), kBlockStatusOk);
+  }
 }
 
 TEST_F(BlockDeviceEngineTest, WithoutBusMasteringNothingIsStartedAndNothingForgotten) {

@@ -19,6 +19,19 @@ struct Saved {
 };
 static_assert(std::has_unique_object_representations_v<Saved>);
 
+// Its result tells of failed writeback.
+bool PromisesDurability(const FileOperation& operation) {
+  switch (operation.kind) {
+    case FileOperation::Kind::kSync:
+    case FileOperation::Kind::kSyncRange:
+      return true;
+    case FileOperation::Kind::kWrite:
+      return operation.durable;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 size_t BlockDevice::SaveState(absl::Span<uint8_t> out) const {
@@ -53,16 +66,23 @@ absl::Status BlockDevice::RestoreState(absl::Span<const uint8_t> state) {
   return absl::OkStatus();
 }
 
-int32_t BlockDevice::WithWritebackFailure(const FileOperation& operation, int32_t result) {
-  const bool promises_durability =
-      operation.kind == FileOperation::Kind::kSync ||
-      (operation.kind == FileOperation::Kind::kWrite && operation.durable);
-  if (!writeback_failed_ || !promises_durability) return result;
-  if (result == -EAGAIN || result == -EINTR) return result;  // is tried again
+int32_t BlockDevice::WithWritebackFailure(const FileOperation& operation, int32_t result) const {
+  // A part of a flush (kSyncRange) that went well is not its end.
+  if (!writeback_failed_ || !PromisesDurability(operation) || result < 0) return result;
+  return operation.kind == FileOperation::Kind::kSyncRange ? result : -EIO;
+}
+
+void BlockDevice::OnFailureTold(const FileOperation& operation) {
+  if (!writeback_failed_ || !PromisesDurability(operation)) return;
   writeback_failed_ = false;
-  // Saved once the driver has been told: a death in between tells it twice.
+  // Saved after the driver was told: a death in between tells it twice.
   host_->StateChanged();
-  return result < 0 ? result : -EIO;
+}
+
+void BlockDevice::OnFailureNotTold(const FileOperation& operation) {
+  if (writeback_failed_ || !PromisesDurability(operation)) return;
+  writeback_failed_ = true;
+  host_->StateChanged();
 }
 
 }  // namespace bulkhead::devices::virtio
