@@ -250,6 +250,39 @@ TEST(DirectEngineTest, BuffersOfAnyAlignmentComeOutRight) {
   }
 }
 
+// A registered file outlives its ring by 20 ms and more, and the vmm waits for that.
+TEST(DirectEngineTest, TheFileIsReleasedWithTheEngine) {
+  std::string path = testing::TempDir() + "/releasedXXXXXX";
+  const UniqueFd witness(mkstemp(path.data()));
+  ASSERT_EQ(ftruncate(witness.get(), 4096), 0);
+  const auto lock = [](const UniqueFd& fd) {
+    struct flock range = {};
+    range.l_type = F_WRLCK;
+    range.l_whence = SEEK_SET;
+    return fcntl(fd.get(), F_OFD_SETLK, &range);
+  };
+  for (const EngineKind kind : {EngineKind::kIoUring, EngineKind::kThreads}) {
+    UniqueFd file(open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC));
+    ASSERT_EQ(lock(file), 0);
+    {
+      const DiskFile disk = AdoptDisk(std::move(file), false).value();
+      const auto engine = Engine(kind, disk, 4);
+      alignas(4096) static uint8_t bytes[4096];
+      const iovec buffer{bytes, sizeof(bytes)};
+      engine->Prepare({.kind = Kind::kRead, .length = 4096, .buffers = {&buffer, 1}}, 0);
+      ASSERT_TRUE(engine->Submit());
+      ASSERT_NE(lock(witness), 0);
+      ASSERT_TRUE(engine->Drain(absl::Seconds(60)));
+    }
+    EXPECT_EQ(lock(witness), 0) << strerror(errno);
+    struct flock range = {};
+    range.l_type = F_UNLCK;
+    range.l_whence = SEEK_SET;
+    ASSERT_EQ(fcntl(witness.get(), F_OFD_SETLK, &range), 0);
+  }
+  unlink(path.c_str());
+}
+
 // Makes io_uring_setup fail with `error_number` in this process, for good.
 void ForbidIoUring(int error_number) {
   sock_filter program[] = {

@@ -63,7 +63,7 @@ void PrepareSyncRange(io_uring_sqe* entry, const FileOperation& operation) {
 
 absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(const DiskFile& disk,
                                                        uint32_t max_operations) {
-  std::unique_ptr<IoRing> ring(new IoRing(disk.knows_nowait));
+  std::unique_ptr<IoRing> ring(new IoRing(disk));
   io_uring_params parameters;
   memset(&parameters, 0, sizeof(parameters));
   // The kernel takes a whole batch even when one of its operations fails at once. Since 5.18.
@@ -81,9 +81,9 @@ absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(const DiskFile& disk,
     return absl::UnimplementedError(
         "this kernel's io_uring outlives a process: Linux 5.12 or newer is needed");
   }
-  const int file = disk.fd.get();
-  if (const int result = io_uring_register_files(&ring->ring_, &file, 1); result < 0) {
-    return ErrnoToStatus(-result, "io_uring_register_files");
+  if (ring->is_registered_) {
+    const int result = io_uring_register_files(&ring->ring_, &ring->file_, 1);
+    if (result < 0) return ErrnoToStatus(-result, "io_uring_register_files");
   }
   // Since Linux 5.15. Before, the default holds.
   unsigned workers[] = {kMaxWorkers, kMaxWorkers};
@@ -119,7 +119,11 @@ void IoRing::Prepare(const FileOperation& operation, uint64_t id) {
     case FileOperation::Kind::kDiscard:
       abort();  // the caller's error
   }
-  entry->flags |= IOSQE_FIXED_FILE;
+  if (is_registered_) {
+    entry->flags |= IOSQE_FIXED_FILE;
+  } else {
+    entry->fd = file_;
+  }
   // The kernel itself gives the other kinds to a worker.
   const bool transfers =
       operation.kind == FileOperation::Kind::kRead || operation.kind == FileOperation::Kind::kWrite;
