@@ -7,18 +7,26 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "grpc/compression.h"
 #include "grpc/support/time.h"
 #include "grpcpp/client_context.h"
+#include "grpcpp/completion_queue.h"
 #include "grpcpp/create_channel_posix.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/resource_quota.h"
+#include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/channel_arguments.h"
+#include "grpcpp/support/proto_buffer_reader.h"
 #include "proto/device_control.grpc.pb.h"
 #include "vmm/remote_device/call_watchdog.h"
 #include "vmm/remote_device/printable.h"
@@ -32,8 +40,8 @@ constexpr int kMaxAnswerBytes = 256 * 1024;
 constexpr size_t kMaxBufferedBytes = 4 << 20;
 constexpr int kMaxHeaderBytes = 16 * 1024;
 
-// gRPC's own word for an answer that it cannot parse, with the code of a call that is not there.
-constexpr absl::string_view kNoMessage = "No message returned for unary request";
+// While gRPC has no descriptor to wait with.
+constexpr absl::Duration kRetryInterval = absl::Milliseconds(10);
 
 absl::Status ToStatus(const grpc::Status& status) {
   switch (status.error_code()) {
@@ -41,14 +49,28 @@ absl::Status ToStatus(const grpc::Status& status) {
       return absl::OkStatus();
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       return absl::DeadlineExceededError("no answer came in time");
-    case grpc::StatusCode::UNIMPLEMENTED:
-      if (status.error_message() == kNoMessage) {
-        return absl::DataLossError("its answer is none of this call");
-      }
-      [[fallthrough]];
     default:
       return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
                           Printable(status.error_message()));
+  }
+}
+
+// Makes the queue take the descriptor that it waits with, which it then keeps.
+void Warm(grpc::CompletionQueue& queue) {
+  void* tag = nullptr;
+  bool ok = false;
+  queue.AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC));
+}
+
+// Waits for the one call that uses the queue. If gRPC cannot wait (EMFILE), a deadline or a
+// cancellation still ends the call: gRPC's own wait for a unary call would then return before the
+// call is over, which goes on to write into memory that is freed.
+void AwaitCall(grpc::CompletionQueue& queue) {
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue.AsyncNext(&tag, &ok, gpr_inf_future(GPR_CLOCK_MONOTONIC)) !=
+         grpc::CompletionQueue::GOT_EVENT) {
+    absl::SleepFor(kRetryInterval);
   }
 }
 
@@ -105,7 +127,9 @@ class ControlClient::Impl {
       : watchdog_(watchdog),
         own_(std::move(own)),
         channel_(grpc::CreateCustomInsecureChannelFromFd("device", socket.release(), Limits())),
-        stub_(v1::DeviceControl::NewStub(channel_)) {}
+        stub_(std::make_unique<grpc::GenericStub>(channel_)) {
+    ReturnQueue(TakeQueue());
+  }
   ~Impl() {
     const CallWatchdog::Guard guard(watchdog_, own_.get(), absl::ZeroDuration(),
                                     ControlCall::kGrace);
@@ -117,31 +141,73 @@ class ControlClient::Impl {
 
   bool cut() const { return cut_.load(std::memory_order_relaxed); }
 
-  template <typename Request, typename Reply>
-  absl::StatusOr<Reply> Call(grpc::Status (v1::DeviceControl::Stub::*method)(grpc::ClientContext*,
-                                                                             const Request&,
-                                                                             Reply*),
-                             ControlCall& call) {
+  // `method`: of the service DeviceControl. Its request is empty.
+  template <typename Reply>
+  absl::StatusOr<Reply> Call(absl::string_view method, ControlCall& call) {
     if (cut()) return absl::UnavailableError("its control connection was cut");
     CallWatchdog::Guard guard(watchdog_, own_.get(), call.timeout_, call.grace_);
     if (!call.Begin(guard)) return absl::CancelledError("cancelled before it began");
-    Reply reply;
-    const grpc::Status status = (stub_.get()->*method)(&call.context_->context, Request(), &reply);
+    grpc::ByteBuffer answer;
+    const grpc::Status status = Run(method, call.context_->context, answer);
     call.End();
     if (guard.cut()) {
       cut_.store(true, std::memory_order_relaxed);
       return absl::DeadlineExceededError("it kept its control connection from working");
     }
     if (!status.ok()) return ToStatus(status);
+    Reply reply;
+    if (!answer.Valid() ||
+        !grpc::GenericDeserialize<grpc::ProtoBufferReader, Reply>(&answer, &reply).ok()) {
+      return absl::DataLossError("its answer is none of this call");
+    }
     return reply;
   }
 
  private:
+  grpc::Status Run(absl::string_view method, grpc::ClientContext& context,
+                   grpc::ByteBuffer& answer) {
+    std::unique_ptr<grpc::CompletionQueue> queue = TakeQueue();
+    const grpc::Slice empty;
+    const grpc::ByteBuffer request(&empty, 1);
+    grpc::Status status;
+    const auto reader = stub_->PrepareUnaryCall(
+        &context, absl::StrCat("/", v1::DeviceControl::service_full_name(), "/", method), request,
+        queue.get());
+    reader->StartCall();
+    reader->Finish(&answer, &status, nullptr);
+    AwaitCall(*queue);
+    ReturnQueue(std::move(queue));
+    return status;
+  }
+
+  // A queue for each call under way. They are kept, each with its descriptor, so that a shortage of
+  // descriptors does not keep a device that serves from being asked whether it lives.
+  std::unique_ptr<grpc::CompletionQueue> TakeQueue() {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!queues_.empty()) {
+        std::unique_ptr<grpc::CompletionQueue> queue = std::move(queues_.back());
+        queues_.pop_back();
+        return queue;
+      }
+    }
+    auto queue = std::make_unique<grpc::CompletionQueue>();
+    Warm(*queue);
+    return queue;
+  }
+
+  void ReturnQueue(std::unique_ptr<grpc::CompletionQueue> queue) {
+    absl::MutexLock lock(&mutex_);
+    queues_.push_back(std::move(queue));
+  }
+
   CallWatchdog& watchdog_;
   const UniqueFd own_;  // to shut the socket down
   std::atomic<bool> cut_{false};
   std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<v1::DeviceControl::Stub> stub_;
+  std::unique_ptr<grpc::GenericStub> stub_;
+  absl::Mutex mutex_;
+  std::vector<std::unique_ptr<grpc::CompletionQueue>> queues_ ABSL_GUARDED_BY(mutex_);
 };
 
 bool ControlCall::Begin(CallWatchdog::Guard& guard) {
@@ -179,31 +245,31 @@ ControlClient::~ControlClient() = default;
 bool ControlClient::cut() const { return impl_->cut(); }
 
 absl::StatusOr<v1::PciInfo> ControlClient::GetPciInfo(ControlCall& call) {
-  return impl_->Call(&v1::DeviceControl::Stub::GetPciInfo, call);
+  return impl_->Call<v1::PciInfo>("GetPciInfo", call);
 }
 
 absl::StatusOr<v1::HeartbeatReply> ControlClient::Heartbeat(ControlCall& call) {
-  return impl_->Call(&v1::DeviceControl::Stub::Heartbeat, call);
+  return impl_->Call<v1::HeartbeatReply>("Heartbeat", call);
 }
 
 absl::Status ControlClient::Reset(ControlCall& call) {
-  return impl_->Call(&v1::DeviceControl::Stub::Reset, call).status();
+  return impl_->Call<v1::ResetReply>("Reset", call).status();
 }
 
 absl::Status ControlClient::Quiesce(ControlCall& call) {
-  return impl_->Call(&v1::DeviceControl::Stub::Quiesce, call).status();
+  return impl_->Call<v1::QuiesceReply>("Quiesce", call).status();
 }
 
 absl::Status ControlClient::Resume(ControlCall& call) {
-  return impl_->Call(&v1::DeviceControl::Stub::Resume, call).status();
+  return impl_->Call<v1::ResumeDeviceReply>("Resume", call).status();
 }
 
 absl::StatusOr<v1::DeviceMetrics> ControlClient::GetMetrics(ControlCall& call) {
-  return impl_->Call(&v1::DeviceControl::Stub::GetMetrics, call);
+  return impl_->Call<v1::DeviceMetrics>("GetMetrics", call);
 }
 
 absl::Status ControlClient::Shutdown(ControlCall& call) {
-  return impl_->Call(&v1::DeviceControl::Stub::Shutdown, call).status();
+  return impl_->Call<v1::ShutdownDeviceReply>("Shutdown", call).status();
 }
 
 }  // namespace bulkhead::vmm

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <zlib.h>
@@ -346,6 +347,25 @@ TEST(ControlClientTest, AMessageAnnouncedAsHugeIsNotBuffered) {
   ControlCall call(absl::Seconds(3));
   EXPECT_FALSE(peer.client().Heartbeat(call).ok());
   EXPECT_LT(ResidentBytes(), before + (24u << 20));
+}
+
+TEST(ControlClientTest, ACallNeedsNoFreeDescriptor) {
+  Peer peer([](Peer& peer) {
+    for (int i = 0; i < 3; ++i) peer.Send(Answer(peer.AwaitCall(), Message("")));
+    peer.AwaitCall();
+  });
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none = {.rlim_cur = 3, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  for (int i = 0; i < 3; ++i) {
+    ControlCall call(kBounded);
+    const absl::Status status = peer.client().Heartbeat(call).status();
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  ControlCall silence(kSoon);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(peer.client().Heartbeat(silence).status()));
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
 TEST(ControlClientTest, AnAnswerThatDoesNotParseIsNotTakenForACallThatIsUnknown) {
