@@ -17,6 +17,7 @@ inline constexpr uint32_t kRequestFlush = 4;
 
 // The last byte of each request, which the device writes; kNotYet is never written.
 inline constexpr uint8_t kOk = 0;
+inline constexpr uint8_t kIoError = 1;
 inline constexpr uint8_t kNotYet = 0xaa;
 
 // The first part of each request.

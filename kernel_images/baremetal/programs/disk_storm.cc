@@ -12,6 +12,7 @@
 //   depth=N           in flight at once, 1 to 21 (16)
 //   blocks=N          how many blocks of 4 KiB are used, at most 4096 (256)
 //   seed=N            of the sequence of requests (1)
+//   retry=1           submit a request again, as it is, for as long as it ends with an I/O error (0)
 //   patience=N        how many cycles one interrupt may be awaited (30000000000, some ten seconds)
 //   indirect=1, event_index=1  negotiate these features too (0)
 
@@ -61,6 +62,8 @@ bool block_busy[kMaxBlocks];
 uint64_t longest_pause;  // in cycles
 uint32_t depth, blocks;
 uint64_t patience;  // in cycles
+bool retry;
+uint64_t errors;  // requests that were submitted again
 bool use_indirect;
 uint64_t random_state;
 
@@ -123,20 +126,28 @@ void Submit(Virtqueue& queue, uint32_t index, uint32_t type, uint32_t block) {
   queue.Submit(first);
 }
 
-// Takes one completion: it must be of a request in flight, and right.
-void Complete(Virtqueue& queue) {
+// Takes one completion: it must be of a request in flight, and right. False: the request is
+// submitted again.
+bool Complete(Virtqueue& queue) {
   const Virtqueue::Used used = queue.TakeUsed();
   const uint32_t index = used.head / kDescriptorsPerSlot;
   if (used.head % kDescriptorsPerSlot != 0 || index >= depth || !slots[index].busy) {
     Fail("completion of descriptor ", used.head, ", which is not in flight");
   }
   Slot& slot = slots[index];
+  if (retry && slot.result == kIoError) {
+    ++errors;
+    slot.result = kNotYet;
+    queue.Submit(static_cast<uint16_t>(used.head));  // the descriptors are as they were
+    return false;
+  }
   slot.busy = false;
   EXPECT_EQ(slot.result, kOk);
   EXPECT_EQ(used.length, slot.type == kRequestRead ? kBlockBytes + 1 : 1);
-  if (slot.block == kNoBlock) return;
+  if (slot.block == kNoBlock) return true;
   block_busy[slot.block] = false;
   if (slot.type == kRequestRead) CheckBlock(buffers[index], slot.block, slot.version);
+  return true;
 }
 
 // Puts the next request into a free slot. Most are writes; blocks are read once written.
@@ -185,14 +196,19 @@ uint64_t Run(Virtqueue& queue, bool event_index, Next next) {
       if (queue.HasUsed()) break;
       AwaitInterrupt(seen);
     }
+    bool again = false;
     while (queue.HasUsed()) {
-      Complete(queue);
-      ++done;
-      --in_flight;
+      if (Complete(queue)) {
+        ++done;
+        --in_flight;
+      } else {
+        again = true;
+      }
       const uint64_t now = ReadTsc();
       if (now - last > longest_pause) longest_pause = now - last;
       last = now;
     }
+    if (again) queue.Notify();
   }
   return done;
 }
@@ -212,6 +228,7 @@ void RunDiskStorm() {
       until_key ? ~uint64_t{0} : NumberBetween("requests", 10000, 1, ~uint64_t{0} >> 1);
   depth = static_cast<uint32_t>(NumberBetween("depth", 16, 1, kMaxDepth));
   blocks = static_cast<uint32_t>(NumberBetween("blocks", 256, kMaxDepth + 1, kMaxBlocks));
+  retry = NumberOption("retry", 0) != 0;
   patience = NumberOption("patience", kLongWaitCycles);
   random_state = NumberBetween("seed", 1, 1, ~uint64_t{0} >> 1);
   use_indirect = NumberOption("indirect", 0) != 0;
@@ -264,7 +281,7 @@ void RunDiskStorm() {
     if (versions[i] > newest) newest = versions[i];
   }
   Print("storm ends: requests ", done, " cycles ", cycles, " longest ", longest, " newest ", newest,
-        " versions ", sum, "\n");
+        " versions ", sum, " errors ", errors, "\n");
   device.Reset();
 }
 

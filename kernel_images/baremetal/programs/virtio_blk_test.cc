@@ -24,7 +24,6 @@ namespace {
 constexpr uint64_t kFeatureReadOnly = uint64_t{1} << 5;
 
 constexpr uint32_t kRequestGetId = 8;
-constexpr uint8_t kIoError = 1;
 constexpr uint8_t kUnsupported = 2;
 
 constexpr uint32_t kSectors = 16;  // of one request, at most
