@@ -195,11 +195,9 @@ bool Virtqueue::PopAgain(absl::Span<iovec> storage, DescriptorChain& chain) {
   return true;
 }
 
-Descriptor Virtqueue::Entry(const Table& table, uint32_t index) const {
-  const uint64_t offset = uint64_t{index} * sizeof(Descriptor);
-  if (table.entries != nullptr) return Snapshot(table.entries + offset);
+Descriptor Virtqueue::EntryAcrossRanges(const Table& table, uint32_t index) const {
   Descriptor descriptor = {};
-  memory_->ReadObject(table.address + offset, descriptor);
+  memory_->ReadObject(table.address + uint64_t{index} * sizeof(Descriptor), descriptor);
   return Snapshot(reinterpret_cast<const uint8_t*>(&descriptor));
 }
 
@@ -212,7 +210,9 @@ bool Virtqueue::Walk(uint16_t head, absl::Span<iovec> storage, DescriptorChain& 
   // A legal chain has no more entries than the queue (2.7.5.3.1), so this ends loops, too. One step
   // more: the descriptor of an indirect table is none of them.
   for (size_t step = 0; step <= max_size_; ++step) {
-    const Descriptor descriptor = Entry(table, index);
+    const Descriptor descriptor = table.entries != nullptr
+                                      ? Snapshot(table.entries + index * sizeof(Descriptor))
+                                      : EntryAcrossRanges(table, index);
     if ((descriptor.flags & kDescriptorIndirect) != 0) {
       if (!indirect_descriptors_) return Violation("indirect descriptor was not negotiated");
       if (in_indirect) return Violation("indirect descriptor in an indirect table");

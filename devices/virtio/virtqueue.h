@@ -116,7 +116,7 @@ class Virtqueue {
   void Recover();
   bool PopAgain(absl::Span<iovec> storage, DescriptorChain& chain);
   bool RefreshAvailable();
-  Descriptor Entry(const Table& table, uint32_t index) const;
+  Descriptor EntryAcrossRanges(const Table& table, uint32_t index) const;
   bool Walk(uint16_t head, absl::Span<iovec> storage, DescriptorChain& chain);
   bool Violation(absl::string_view what);
 

@@ -227,7 +227,10 @@ void BlockDevice::OnQueue(uint32_t index) {
   RunReady(turn);
   do {
     queue.SuppressDoorbells();
-    while (!turn.over() && Pop(index, turn)) RunReady(turn);
+    for (bool more = true; more && !turn.over();) {
+      more = Pop(index, turn);
+      RunReady(turn);
+    }
     if (turn.over()) {
       services_->ServeLater(index);
       break;
@@ -254,7 +257,7 @@ bool BlockDevice::Pop(uint32_t index, Turn& turn) {
     ++popped;
     --turn.requests;
   }
-  return popped != 0;
+  return popped == kBatchOperations;
 }
 
 // Only while guest memory may be touched.

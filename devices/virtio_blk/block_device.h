@@ -92,7 +92,7 @@ class BlockDevice : public VirtioDevice {
   absl::Span<iovec> Storage(uint32_t slot);
   absl::Status StartEngine(uint32_t max_operations);
   Turn NewTurn() const;
-  // Takes up to a batch of chains. False: there was none.
+  // Takes up to a batch of chains. False: there were no more.
   bool Pop(uint32_t queue, Turn& turn);
   void Continue(uint32_t slot, BlockRequest::Step step);
   void GiveBack(uint32_t slot, uint32_t written_bytes);
