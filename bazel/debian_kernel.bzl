@@ -36,7 +36,10 @@ filegroup(
 
 def _debian_kernel_impl(ctx):
     # Not whatever python3 comes first in PATH: the one that Debian's packages bring.
-    command = ["/usr/bin/python3", ctx.path(ctx.attr._fetch), "--package", ctx.attr.package]
+    command = ["/usr/bin/python3", "-B", ctx.path(ctx.attr._fetch), "--package", ctx.attr.package]
+    ctx.path(ctx.attr._apt)  # imported by it
+    if ctx.attr.suite:
+        command += ["--suite", ctx.attr.suite]
     for module in ctx.attr.modules:
         command += ["--module", module]
     for module in ctx.attr.available_modules:
@@ -55,6 +58,8 @@ debian_kernel = repository_rule(
             doc = "modules to keep and to list in modules.load; what they depend on, too",
         ),
         "available_modules": attr.string_list(doc = "modules to keep, for modprobe"),
+        "suite": attr.string(doc = "of Debian; default: what the host's package sources offer"),
+        "_apt": attr.label(default = "//bazel:debian_apt.py", allow_single_file = True),
         "_fetch": attr.label(default = "//bazel:fetch_debian_kernel.py", allow_single_file = True),
     },
 )

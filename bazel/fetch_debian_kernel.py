@@ -2,8 +2,8 @@
 """Fetches a Debian kernel package and lays out what a virtual machine needs of it.
 
 Run by the debian_kernel repository rule. Nothing is installed: the package is
-downloaded with `apt-get download` (apt checks its signed hash; it is checked here
-once more), unpacked beside the caller, and reduced to
+downloaded with apt (which checks its signed hash; it is checked here once more),
+unpacked beside the caller, and reduced to
 
   bzImage                   the kernel as Debian ships it
   vmlinux                   the ELF file inside it (has the PVH entry note)
@@ -23,6 +23,8 @@ import struct
 import subprocess
 import sys
 
+from debian_apt import Apt, FetchError, run
+
 # Setup header of a bzImage (Linux: Documentation/x86/boot.rst).
 SETUP_SECTS = 0x1F1
 BOOT_FLAG = 0x1FE
@@ -30,76 +32,51 @@ HEADER_MAGIC = 0x202
 PAYLOAD_OFFSET = 0x248
 PAYLOAD_LENGTH = 0x24C
 
-NETWORK_TIMEOUT_S = 600
+PACKAGE_PREFIXES = ("linux-image-", "linux-base-", "linux-binary-", "linux-modules-")
 
 
-class FetchError(Exception):
-    """One line for the user."""
+def packages_of(apt, meta_package):
+    """What a meta package such as linux-image-amd64 stands for: the versioned kernel, which newer
+    suites split into several packages."""
+    found = {}
+
+    def visit(name):
+        for dependency in apt.fields(name).get("Depends", "").split(","):
+            words = dependency.split()
+            if words and words[0] not in found and words[0].startswith(PACKAGE_PREFIXES):
+                found[words[0]] = apt.fields(words[0])
+                visit(words[0])
+
+    visit(meta_package)
+    versioned = [fields for name, fields in found.items() if name.split("-")[2][:1].isdigit()]
+    if not versioned:
+        raise FetchError(f"{meta_package} depends on no versioned linux-image package")
+    return versioned
 
 
-def run(*command, timeout=60):
+def download(apt, meta_package):
+    debs = []
+    for package in packages_of(apt, meta_package):
+        name, version = package["Package"], package["Version"]
+        print(f"{meta_package}: downloading {name} {version}", file=sys.stderr, flush=True)
+        apt.get("download", f"{name}={version}")
+        files = list(pathlib.Path(".").glob(f"{name}_*.deb"))
+        if len(files) != 1:
+            raise FetchError(f"apt-get download {name} left {len(files)} files")
+        digest = hashlib.sha256(files[0].read_bytes()).hexdigest()
+        if digest != package["SHA256"]:
+            raise FetchError(f"{files[0]}: SHA256 is {digest}, apt lists {package['SHA256']}")
+        debs.append(files[0])
+    return debs
+
+
+def filter_through(program, data):
     try:
         return subprocess.run(
-            command, check=True, timeout=timeout, capture_output=True, text=True
+            [program, "-dc"], input=data, check=True, capture_output=True, timeout=60
         ).stdout
-    except FileNotFoundError as error:
-        raise FetchError(f"{command[0]}: not found; tools/setup installs it") from error
-    except subprocess.TimeoutExpired as error:
-        raise FetchError(f"{' '.join(command)}: no end after {timeout} s") from error
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip() or error.stdout.strip()).splitlines()[-1:]
-        raise FetchError(f"{' '.join(command)}: {''.join(last) or error}") from error
-
-
-def package_fields(package):
-    """The fields of the version that apt would install."""
-    fields = {}
-    for line in run("apt-cache", "show", "--no-all-versions", package).splitlines():
-        if line[:1].isspace() or ": " not in line:
-            continue
-        name, value = line.split(": ", 1)
-        fields.setdefault(name, value)
-    if "SHA256" not in fields:
-        raise FetchError(f"apt knows no package {package}")
-    return fields
-
-
-def resolve(meta_package):
-    """The versioned package that a meta package such as linux-image-amd64 stands for."""
-    depends = package_fields(meta_package).get("Depends", "")
-    for dependency in depends.split(","):
-        name = dependency.split()[0] if dependency.split() else ""
-        if name.startswith("linux-image-"):
-            return package_fields(name)
-    raise FetchError(f"{meta_package} depends on no linux-image package: {depends!r}")
-
-
-def download(meta_package):
-    package = resolve(meta_package)
-    name, version = package["Package"], package["Version"]
-    print(f"{meta_package}: downloading {name} {version}", file=sys.stderr, flush=True)
-    # Root downloads into a folder that the user _apt need not be able to write.
-    run(
-        "apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", f"{name}={version}",
-        timeout=NETWORK_TIMEOUT_S,
-    )
-    debs = list(pathlib.Path(".").glob(f"{name}_*.deb"))
-    if len(debs) != 1:
-        raise FetchError(f"apt-get download {name} left {len(debs)} files")
-    digest = hashlib.sha256(debs[0].read_bytes()).hexdigest()
-    if digest != package["SHA256"]:
-        raise FetchError(f"{debs[0]}: SHA256 is {digest}, apt lists {package['SHA256']}")
-    return debs[0]
-
-
-def download_updating_once(meta_package):
-    """Stale or missing package lists are refreshed once."""
-    try:
-        return download(meta_package)
-    except FetchError as error:
-        print(f"{error}; apt-get update", file=sys.stderr, flush=True)
-    run("apt-get", "-qq", "update", timeout=NETWORK_TIMEOUT_S)
-    return download(meta_package)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise FetchError(f"{program} -dc of the kernel: {error}") from error
 
 
 def extract_vmlinux(bzimage):
@@ -116,17 +93,13 @@ def extract_vmlinux(bzimage):
     payload = bzimage[start : start + length]
     if len(payload) != length:
         raise FetchError("the kernel image is shorter than its header says")
+    # The kernel's build appends the uncompressed size, which is no part of the stream.
     if payload.startswith(b"\xfd7zXZ\0"):
         vmlinux = lzma.LZMADecompressor().decompress(payload)
     elif payload.startswith(b"\x02\x21\x4c\x18"):
-        # The legacy LZ4 stream has no end mark, and the kernel's build appends the
-        # uncompressed size, which lz4 would take for another block.
-        try:
-            vmlinux = subprocess.run(
-                ["lz4", "-dc"], input=payload[:-4], check=True, capture_output=True, timeout=60
-            ).stdout
-        except (OSError, subprocess.SubprocessError) as error:
-            raise FetchError(f"lz4 -dc of the kernel: {error}") from error
+        vmlinux = filter_through("lz4", payload[:-4])
+    elif payload.startswith(b"\x28\xb5\x2f\xfd"):
+        vmlinux = filter_through("zstd", payload[:-4])
     else:
         raise FetchError(f"kernel compressed in an unknown way: {payload[:4].hex()}")
     (size,) = struct.unpack("<I", payload[-4:])
@@ -167,15 +140,30 @@ def load_order(modules, wanted):
     return order
 
 
-def lay_out(deb, loaded, available):
+def unpack(debs):
+    """Returns the kernel's image and the folder of its modules, which are not compressed."""
     unpacked = pathlib.Path("unpacked")
-    run("dpkg-deb", "-x", str(deb), str(unpacked), timeout=300)
-    images = list(unpacked.glob("boot/vmlinuz-*"))
-    if len(images) != 1:
-        raise FetchError(f"{deb} has {len(images)} kernels")
-    release = images[0].name[len("vmlinuz-") :]
-    modules = unpacked / "lib/modules" / release
-    run("depmod", "-b", str(unpacked), release, timeout=300)
+    for deb in debs:
+        run("dpkg-deb", "-x", str(deb), str(unpacked), timeout=300)
+        deb.unlink()
+    if not (unpacked / "lib").exists():  # newer packages know /usr/lib only
+        (unpacked / "lib").symlink_to("usr/lib")
+    # The newest have the image beside its modules.
+    images = [*unpacked.glob("boot/vmlinuz-*"), *unpacked.glob("lib/modules/*/vmlinuz")]
+    folders = list(unpacked.glob("lib/modules/*"))
+    if len(images) != 1 or len(folders) != 1:
+        raise FetchError(f"{debs} have {len(images)} kernels and modules for {len(folders)}")
+    modules = folders[0]
+    for module in modules.rglob("*.ko.xz"):
+        module.with_suffix("").write_bytes(lzma.decompress(module.read_bytes()))
+        module.unlink()
+    run("depmod", "-b", str(unpacked), modules.name, timeout=300)
+    return images[0], modules
+
+
+def lay_out(debs, loaded, available):
+    image, modules = unpack(debs)
+    release = modules.name
     order = load_order(modules, loaded)
 
     kept = pathlib.Path("lib/modules") / release
@@ -187,10 +175,9 @@ def lay_out(deb, loaded, available):
     run("depmod", "-b", ".", release)
     pathlib.Path("modules.load").write_text("".join(path + "\n" for path in order))
     pathlib.Path("release").write_text(release + "\n")
-    shutil.move(images[0], "bzImage")
+    shutil.move(image, "bzImage")
     pathlib.Path("vmlinux").write_bytes(extract_vmlinux(pathlib.Path("bzImage").read_bytes()))
-    shutil.rmtree(unpacked)
-    deb.unlink()
+    shutil.rmtree("unpacked")
 
 
 def main():
@@ -202,9 +189,12 @@ def main():
     parser.add_argument(
         "--available", action="append", default=[], help="as --module, but left out of modules.load"
     )
+    parser.add_argument("--suite", default="", help="of Debian; default: the host's sources")
     arguments = parser.parse_args()
     try:
-        lay_out(download_updating_once(arguments.package), arguments.module, arguments.available)
+        apt = Apt(arguments.suite)
+        debs = apt.updating_once(lambda: download(apt, arguments.package))
+        lay_out(debs, arguments.module, arguments.available)
     except FetchError as error:
         sys.exit(f"cannot fetch {arguments.package}: {error}")
 
