@@ -42,6 +42,12 @@ absl::StatusOr<std::unique_ptr<GuestShell>> GuestShell::Boot(const std::vector<s
   return shell;
 }
 
+absl::Status GuestShell::LogIn(absl::Duration timeout) {
+  RETURN_IF_ERROR(vm_->WaitForOutput("root@debian:~# ", timeout).status());
+  RETURN_IF_ERROR(vm_->Type("exec sh\n"));  // bash would edit lines
+  return SetUpShell();
+}
+
 absl::Status GuestShell::SetUpShell() {
   // Without echo and prompt, all that comes back is what commands print. Typed ahead of the
   // shell's start it might be flushed by it: wait for its prompt.

@@ -25,6 +25,14 @@ class GuestShell {
                                                           absl::string_view cmdline = "",
                                                           bool reboots = false);
 
+  // A VM whose guest is a Debian system that logs root in on its console by itself (//kernel_images
+  // :debian_root); LogIn() comes next.
+  explicit GuestShell(std::unique_ptr<VmProcess> vm) : vm_(std::move(vm)) {}
+
+  // Waits for the prompt of such a system, at the first boot and after each reboot, and makes the
+  // shell quiet.
+  absl::Status LogIn(absl::Duration timeout);
+
   // Runs one command line and returns what it printed, without the last newline. Errors:
   // Internal (exit code other than 0, with the output), and those of the VmProcess.
   absl::StatusOr<std::string> Run(absl::string_view command,
@@ -43,8 +51,6 @@ class GuestShell {
   VmProcess& vm() { return *vm_; }
 
  private:
-  explicit GuestShell(std::unique_ptr<VmProcess> vm) : vm_(std::move(vm)) {}
-
   absl::Status SetUpShell();
 
   std::unique_ptr<VmProcess> vm_;

@@ -128,13 +128,17 @@ bool VmProcess::ReadSome(absl::Time deadline) {
 absl::StatusOr<std::string> VmProcess::WaitFor(Stream& stream, absl::string_view text,
                                                absl::Duration timeout) {
   const absl::Time deadline = SteadyNow() + timeout;
+  const std::string wanted(text);
+  size_t from = stream.consumed;
   while (true) {
-    const size_t found = stream.text.find(std::string(text), stream.consumed);
+    const size_t found = stream.text.find(wanted, from);
     if (found != std::string::npos) {
       std::string before = stream.text.substr(stream.consumed, found - stream.consumed);
       stream.consumed = found + text.size();
       return before;
     }
+    // What came so far is not searched again: a guest may write megabytes, some bytes at a time.
+    if (stream.text.size() >= from + wanted.size()) from = stream.text.size() - wanted.size() + 1;
     const bool open = ReadSome(deadline);
     const bool late = SteadyNow() >= deadline;
     if (open && !late) continue;

@@ -296,7 +296,7 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
       {good + "devices { name: \"a\" binary: \"nothing\" }", "\"nothing\" is no executable file"},
       {good + "devices { name: \"a\" }", "devices[0].binary: missing"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" access_timeout: \"soon\" }",
-       "access_timeout: \"soon\" is not a duration (1ms to 10m"},
+       "access_timeout: \"soon\" is not a duration (1ms to 1h"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\"\nrestart { max_crashes: -2 } }",
        "vm.textproto:5: devices[0].restart.max_crashes: -2 is out of range (1 to 1000, or -1"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" restart { min_backoff: \"-1s\" } }",

@@ -33,7 +33,7 @@ constexpr uint64_t kMinMemory = 16 * kMebibyte;
 constexpr size_t kMaxNameLength = 64;
 constexpr absl::Duration kDefaultAccessTimeout = absl::Seconds(30);
 constexpr absl::Duration kMinAccessTimeout = absl::Milliseconds(1);
-constexpr absl::Duration kMaxAccessTimeout = absl::Minutes(10);
+constexpr absl::Duration kMaxAccessTimeout = absl::Hours(1);
 constexpr absl::Duration kMaxPoll = absl::Milliseconds(10);
 
 // `path` as it reads from every folder: for people, and for messages. "" stays "".
