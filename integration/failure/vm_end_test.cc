@@ -53,7 +53,7 @@ bool Exists(const std::string& path) {
 TEST(VmEndTest, ADeviceThatFloodsItsControlConnectionDoesNotKeepTheVm) {
   std::vector<std::string> flags = BusyGuest();
   const std::string input = absl::StrCat(testing::TempDir(), "/vm_end.input");
-  std::ofstream(input) << "x";
+  std::ofstream(input) << std::string(512, 'x');  // one sector
   flags.push_back(absl::StrCat(
       "--device=name=liar,binary=", DataFile("devices/host/testdata/misbehaving_device"),
       ",arg=--misbehaviour=flood_soon,rofile:input=", input));
