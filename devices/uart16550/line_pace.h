@@ -30,7 +30,7 @@ class LinePace {
 
   // False: neither OnAccess() nor OnTime() has anything to do.
   bool IsNeeded(const UartRegisters& registers) const {
-    return waiting_ || registers.burst_bytes() != 0 || registers.is_quiet() ||
+    return in_burst_ || waiting_ || registers.burst_bytes() != 0 || registers.is_quiet() ||
            registers.may_want_input_without_rts();
   }
 

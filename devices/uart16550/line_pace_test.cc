@@ -12,13 +12,14 @@ constexpr uint8_t kIerReceive = 1, kIerTransmit = 2, kRts = 2;
 class LinePaceTest : public ::testing::Test {
  protected:
   void After(absl::Duration duration) { now_ += duration; }
+  // As the device does.
   void Write(uint8_t offset, uint8_t value) {
     uart_.Write(offset, value);
-    pace_.OnAccess(uart_, now_);
+    if (pace_.IsNeeded(uart_)) pace_.OnAccess(uart_, now_);
   }
   uint8_t Read(uint8_t offset) {
     const uint8_t value = uart_.Read(offset);
-    pace_.OnAccess(uart_, now_);
+    if (pace_.IsNeeded(uart_)) pace_.OnAccess(uart_, now_);
     return value;
   }
   // A handler's, each byte taking that long. How many bytes it has sent when the line falls quiet.
@@ -63,6 +64,16 @@ TEST_F(LinePaceTest, ABurstTakesTwoMillisecondsOrFourFifos) {
   EXPECT_EQ(Burst(absl::Microseconds(500)), 64u);
   TimeToEndOfQuiet();
   EXPECT_EQ(Burst(absl::Nanoseconds(1)), UartRegisters::kMaxBurstBytes);
+}
+
+TEST_F(LinePaceTest, ABurstBeginsWithItsHandler) {
+  Write(kIer, kIerTransmit);
+  Write(kThr, 'x');
+  EXPECT_EQ(Read(kIir), 2);
+  EXPECT_EQ(Read(kIir), 1) << "the handler ends";
+  After(absl::Hours(1));
+  EXPECT_EQ(Burst(absl::Microseconds(10)), 201u);
+  EXPECT_EQ(TimeToEndOfQuiet(), absl::Microseconds(250));
 }
 
 TEST_F(LinePaceTest, QuietTakesAnEighthOfTheBurst) {
