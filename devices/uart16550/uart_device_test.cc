@@ -146,7 +146,8 @@ TEST_F(UartDeviceTest, ASlowReaderMakesTheTransmitterFullAndNotTheDeviceBlocked)
       << " of " << sent.size();
   EXPECT_TRUE(console_.output() == sent) << "in order, without loss";
   EXPECT_TRUE(TransmitterReady());
-  EXPECT_TRUE(services_.intx()) << "the driver is told to go on";
+  EXPECT_TRUE(services_.RunUntil([&] { return services_.intx(); }))
+      << "the driver is told to go on, once its burst has been followed by a pause";
   EXPECT_EQ(services_.RunWatches(0), 0) << "the wait has ended";
 }
 
@@ -219,6 +220,39 @@ TEST_F(UartDeviceTest, InputWaitsUntilTheGuestIsReadyAndIsNotLostWhenItProbes) {
   EXPECT_TRUE(services_.intx());
   EXPECT_EQ(ReceiveAll(), "typed ahead");
   EXPECT_FALSE(services_.intx());
+}
+
+TEST_F(UartDeviceTest, InputComesToADriverOfInterruptsThatNeverAssertsRts) {
+  console_.Type("keys");
+  Write(kFcr, 7);
+  Write(kMcr, 0);
+  Write(kIer, 1);
+  Exchange();
+  std::string received;
+  EXPECT_TRUE(services_.RunUntil([&] {
+    console_.Receive();
+    console_.Send();
+    if (services_.intx()) received += ReceiveAll();
+    return received.size() == 4;
+  }));
+  EXPECT_EQ(received, "keys");
+  Write(kMcr, kRts);
+  Write(kMcr, 0);
+  console_.Type("more");
+  Exchange();
+  EXPECT_EQ(ReceiveAll(), "") << "RTS was dropped";
+}
+
+TEST_F(UartDeviceTest, InputComesToADriverThatPollsAndNeverAssertsRts) {
+  console_.Type("keys");
+  std::string received;
+  EXPECT_TRUE(services_.RunUntil([&] {
+    console_.Receive();
+    console_.Send();
+    for (uint32_t i = 0; i < UartRegisters::kInputPolls; ++i) received += ReceiveAll();
+    return received.size() == 4;
+  }));
+  EXPECT_EQ(received, "keys");
 }
 
 TEST_F(UartDeviceTest, InputWaitsWhileTheFifoIsFull) {
