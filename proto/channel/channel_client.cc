@@ -27,7 +27,8 @@
 //   ring full  space_waiters, sleeping  head              head (each quarter)  space_waiters
 //
 // Here are the waker's half of the first line and the sleeper's half of the other two; the rest
-// is in channel_server.cc. What comes between two device processes is in prepare_successor.cc.
+// is in channel_server.cc. What comes between two device processes is in prepare_successor.cc,
+// which wakes sleepers of the other two lines likewise, but by an event that no device has.
 
 namespace bulkhead::channel {
 namespace {
@@ -283,10 +284,11 @@ absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadl
     if (answer == Answer::kNone) {
       slept = true;
       RETURN_IF_ERROR(SleepUntil(waiter, deadline, [&] {
-        // acquire: pairs with the store in PrepareSuccessor(). Before the look for the answer,
-        // which the store comes after: if that finds none, there is none.
+        // Before the look for the answer, which the store in PrepareSuccessor() comes after: if
+        // that finds none, there is none. seq_cst: the sleeper's re-check. Partner: that store,
+        // before AskSleepersToLook() reads who sleeps.
         const bool settled =
-            settled_.load(std::memory_order_acquire) >= waiters_[waiter].awaited_ticket;
+            settled_.load(std::memory_order_seq_cst) >= waiters_[waiter].awaited_ticket;
         // seq_cst: the sleeper's re-check, see the top of this file. Partner: the store of the
         // ticket in ChannelServer::Answer().
         answer = LookForAnswer(waiter, std::memory_order_seq_cst);
@@ -341,6 +343,7 @@ absl::StatusOr<uint64_t> ChannelClient::TakeAnswer(uint32_t waiter) {
 template <typename Ready>
 absl::Status ChannelClient::SleepUntil(uint32_t waiter, LazyDeadline& deadline, Ready ready) {
   std::atomic<uint32_t>& sleeping = requests_.waiter(waiter).sleeping;
+  const std::atomic<uint32_t>& must_look = waiters_[waiter].must_look;
   const EventFd& completion_event = memory_.completion_events[waiter];
   // seq_cst: the announcement, see the top of this file. It stands over all rounds below: in
   // each the event is emptied before `ready()` looks, so a later signal is not lost.
@@ -362,9 +365,24 @@ absl::Status ChannelClient::SleepUntil(uint32_t waiter, LazyDeadline& deadline, 
     if (ppoll(events, 2, &limit, nullptr) > 0 && events[0].revents != 0) {
       completion_event.Drain();
     }
+    // Until others who were asked have looked too, interrupt_ stays readable, and this loop turns:
+    // they run already.
+    if (must_look.load(std::memory_order_relaxed) != 0) LookAgain(waiter);
   }
-  sleeping.store(0, std::memory_order_relaxed);  // late is harmless: a needless wake
+  // seq_cst, both: whoever is asked to look either sees it here, or is seen to have left. Partner:
+  // AskSleepersToLook(). (For the device late is harmless: a needless wake.)
+  sleeping.store(0, std::memory_order_seq_cst);
+  if (must_look.load(std::memory_order_seq_cst) != 0) LookAgain(waiter);
   return status;
+}
+
+void ChannelClient::LookAgain(uint32_t waiter) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::atomic<uint32_t>& must_look = waiters_[waiter].must_look;
+  // relaxed: under the mutex. 0: it was taken back.
+  if (must_look.load(std::memory_order_relaxed) == 0) return;
+  must_look.store(0, std::memory_order_relaxed);
+  if (--looks_due_ == 0 && state_.load(std::memory_order_relaxed) == 0) interrupt_.Drain();
 }
 
 absl::Status ChannelClient::Interruption() const {
@@ -427,7 +445,8 @@ void ChannelClient::SetState(uint32_t bit) {
 }
 
 void ChannelClient::ClearState(uint32_t bit) {
-  if ((state_.fetch_and(~bit, std::memory_order_acq_rel) & ~bit) == 0) interrupt_.Drain();
+  const uint32_t left = state_.fetch_and(~bit, std::memory_order_acq_rel) & ~bit;
+  if (left == 0 && looks_due_ == 0) interrupt_.Drain();
 }
 
 ChannelClient::DeviceReport ChannelClient::device_report() const {

@@ -170,6 +170,10 @@ class ChannelClient {
   // a waiter.
   template <typename Ready>
   absl::Status SleepUntil(uint32_t waiter, LazyDeadline& deadline, Ready ready);
+  // Has every waiter that sleeps look whether it still has to. Under mutex_.
+  void AskSleepersToLook();
+  // The waiter is about to: it was asked.
+  void LookAgain(uint32_t waiter);
   // Why waiting is not allowed now: failed or cancelled. OK: it is.
   absl::Status Interruption() const;
   // Fails the channel because the device broke the protocol, and returns the error. OK if that
@@ -197,8 +201,9 @@ class ChannelClient {
   const ChannelMemory memory_;
   const RequestView requests_;
   const ResponseView responses_;
-  // Readable while waiting is not allowed. The vmm's alone: a device could empty the completion
-  // events in the moment when a waiter is to be released.
+  // Readable while waiting is not allowed, and while a waiter that slept has not looked again after
+  // PrepareSuccessor(). The vmm's alone: a device could empty the completion events in the moment
+  // when a waiter is to be released, and have a write to one block.
   const EventFd interrupt_;
   const std::unique_ptr<WaiterState[]> waiters_;
   const TickClock clock_;
@@ -206,8 +211,9 @@ class ChannelClient {
   // Orders all that interrupts, fails or repairs; never taken on the way of an access that
   // works. Not absl::Mutex: ThreadSanitizer must see it in stress_test.
   mutable std::mutex mutex_;
-  absl::Status why_;     // guarded by mutex_
-  absl::Status broken_;  // guarded by mutex_: how the device broke the protocol
+  absl::Status why_;        // guarded by mutex_
+  absl::Status broken_;     // guarded by mutex_: how the device broke the protocol
+  uint32_t looks_due_ = 0;  // guarded by mutex_: waiters whose must_look is set
 
   alignas(kCacheLineBytes) std::atomic<uint32_t> state_{0};  // written under mutex_
   std::atomic<uint64_t> preparations_{0};  // how often PrepareSuccessor() has changed things

@@ -43,12 +43,16 @@ class ChannelPeer {
   static void SetReadsHead(ChannelClient& client, uint32_t waiter, bool reads) {
     client.waiters_[waiter].reads_head.store(reads ? 1 : 0);
   }
+  static bool Interrupted(const ChannelClient& client) { return client.interrupt_.IsPending(); }
   static uint64_t tail(const ChannelClient& client) { return client.tail_.load(); }
 
   static bool DeviceSleeps(const ChannelClient& client) {
     return client.responses_.header().sleeping.load() != 0;
   }
 
+  static bool Sleeps(const ChannelClient& client, uint32_t waiter) {
+    return client.requests_.waiter(waiter).sleeping.load() != 0;
+  }
   // Returns once the waiter has announced that it sleeps.
   static void AwaitSleep(const ChannelClient& client, uint32_t waiter) {
     while (client.requests_.waiter(waiter).sleeping.load() == 0) std::this_thread::yield();

@@ -77,20 +77,45 @@ absl::StatusOr<SuccessorPlan> ChannelClient::PrepareSuccessor(bool discard_reque
     // release: as in HeadMovedPast(). Before the head, lest that looks as if it had moved back.
     seen_head_.store(plan.head, std::memory_order_release);
     shared_head.store(plan.head, std::memory_order_seq_cst);
-    // release: pairs with the load in WaitForAnswer(): answers of the dead process come first.
-    settled_.store(plan.head, std::memory_order_release);
+    // seq_cst: as a release it pairs with the load in WaitForAnswer(): answers of the dead process
+    // come first. Beyond that, with the head above, the waker's write for AskSleepersToLook().
+    settled_.store(plan.head, std::memory_order_seq_cst);
     // release: pairs with the loads before a look: what is found then is not the dead one's.
     preparations_.fetch_add(1, std::memory_order_release);
+    AskSleepersToLook();
   }
 
-  // Now that all is in place: whoever sleeps, for an answer or for space, looks again.
+  // The dead process may have left them blocking and full, and its successor's signals must not
+  // block. Never written to here: a process that it has forked could make them block again.
   for (const EventFd& event : memory_.completion_events) {
-    // The dead process may have left it blocking and full.
     const int flags = fcntl(event.fd(), F_GETFL);
     fcntl(event.fd(), F_SETFL, flags | O_NONBLOCK);
-    event.Signal();
   }
   return plan;
+}
+
+// By the scheme at the top of channel_client.cc: a waiter that is not seen to sleep here finds,
+// when it looks before it sleeps, what was written before this. A waiter that is seen to sleep is
+// counted, and interrupt_ stays readable until all that are counted have looked: emptied by the
+// first of them, it would leave the others asleep. A waiter may be just leaving: it is counted only
+// if it has not left after it was asked, as it then sees that it was. model/look_again.pml checks
+// this.
+void ChannelClient::AskSleepersToLook() {
+  for (uint32_t i = 0; i < options_.waiters; ++i) {
+    const std::atomic<uint32_t>& sleeping = requests_.waiter(i).sleeping;
+    std::atomic<uint32_t>& must_look = waiters_[i].must_look;
+    // Asked before and has not looked yet: then it will find this, too. relaxed: under the mutex.
+    if (must_look.load(std::memory_order_relaxed) != 0) continue;
+    // seq_cst, all three. Partners: the announcement and the end of SleepUntil().
+    if (sleeping.load(std::memory_order_seq_cst) == 0) continue;
+    must_look.store(1, std::memory_order_seq_cst);
+    if (sleeping.load(std::memory_order_seq_cst) == 0) {
+      must_look.store(0, std::memory_order_relaxed);
+    } else {
+      ++looks_due_;
+    }
+  }
+  if (looks_due_ > 0) interrupt_.Signal();
 }
 
 uint64_t ChannelClient::EraseForgedAnswers(const ResponseView& responses,

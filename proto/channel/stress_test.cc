@@ -268,6 +268,46 @@ TEST_P(StressTest, RestartsMixUpNothing) {
   EXPECT_EQ(metrics.polled_answers + metrics.slept_answers, answered.load());
 }
 
+// While no process serves, each preparation that gives requests up releases every waiter that
+// slept when it began, and leaves nothing that keeps sleepers running.
+TEST_P(StressTest, EachPreparationReleasesEverySleeper) {
+  constexpr int kRounds = 100;
+  ChannelClient& client = *pair_.client;
+  pair_.server.reset();
+  std::atomic<bool> stop{false};
+  std::array<std::atomic<int>, kProducers> released = {};
+  std::vector<std::thread> producers;
+  for (uint32_t i = 0; i < kProducers; ++i) {
+    producers.emplace_back([&, i] {
+      while (!stop.load()) {
+        const auto answer = client.Call(Operation::kRead, i, 0, 0, 8, 0, kLong);
+        ASSERT_TRUE(absl::IsUnavailable(answer.status())) << answer.status();
+        released[i].fetch_add(1);
+      }
+    });
+  }
+  for (int round = 0; round < kRounds; ++round) {
+    // One in four rounds finds the waiters anywhere.
+    const bool asleep = round % 4 != 0;
+    std::array<int, kProducers> before = {};
+    for (uint32_t i = 0; asleep && i < kProducers; ++i) {
+      ChannelPeer::AwaitSleep(client, i);
+      before[i] = released[i].load();
+      // Awake again: it was released by the round before, and had not noticed.
+      if (!ChannelPeer::Sleeps(client, i)) --i;
+    }
+    ASSERT_TRUE(client.PrepareSuccessor(/*discard_requests=*/true).ok());
+    for (uint32_t i = 0; asleep && i < kProducers; ++i) {
+      while (released[i].load() == before[i]) std::this_thread::yield();
+    }
+  }
+  stop.store(true);
+  client.Fail(absl::UnavailableError("the end"));
+  for (std::thread& producer : producers) producer.join();
+  client.Reopen();
+  EXPECT_FALSE(ChannelPeer::Interrupted(client));
+}
+
 INSTANTIATE_TEST_SUITE_P(Shapes, StressTest,
                          testing::Values(Shape{"PollingInALargeRing", 256, absl::Microseconds(50)},
                                          Shape{"SleepingInALargeRing", 256, absl::ZeroDuration()},

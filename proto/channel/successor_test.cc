@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <sys/mman.h>
 
 #include <memory>
@@ -7,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/event_fd.h"
 #include "gtest/gtest.h"
 #include "proto/channel/channel_client.h"
 #include "proto/channel/channel_peer.h"
@@ -327,6 +329,25 @@ TEST_F(SuccessorTest, DiscardingMakesRoomForWhoWaitsForIt) {
   vcpu.join();
   auto server = *ConnectServer(*client_, 2);
   EXPECT_EQ(Next(*server).data, 9u);
+}
+
+// A process that the dead one has forked may have the events, and could make a write to one block.
+TEST_F(SuccessorTest, NothingIsWrittenToAnEventThatADeviceShares) {
+  std::thread vcpu([&] { EXPECT_TRUE(absl::IsUnavailable(Read(1, kLong).status())); });
+  ChannelPeer::AwaitSleep(*client_, 1);
+  for (const uint32_t waiter : {0, 1}) {
+    const int event = client_->completion_event_fd(waiter);
+    ASSERT_EQ(fcntl(event, F_SETFL, 0), 0);  // blocking, which is mended
+    EXPECT_FALSE(IsEventFdPending(event));
+  }
+  ASSERT_TRUE(client_->PrepareSuccessor(true).ok());
+  vcpu.join();
+  for (const uint32_t waiter : {0, 1}) {
+    const int event = client_->completion_event_fd(waiter);
+    EXPECT_FALSE(IsEventFdPending(event));
+    EXPECT_EQ(fcntl(event, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
+  }
+  EXPECT_FALSE(ChannelPeer::Interrupted(*client_)) << "sleepers would not sleep";
 }
 
 TEST_F(SuccessorTest, DiscardingWaitsForWhoIsJustSending) {

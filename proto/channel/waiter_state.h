@@ -73,6 +73,8 @@ struct alignas(kCacheLineBytes) WaiterState {
 
   // 1: in HeadMovedPast(), between reading the head and taking it in.
   std::atomic<uint32_t> reads_head{0};
+  // 1: PrepareSuccessor() asks it to look again, see LookAgain(). Written under the client's mutex.
+  std::atomic<uint32_t> must_look{0};
   // For PrepareSuccessor(). Of requests that are answered, the last one sent (set before the
   // device can see it), and the last one whose answer was taken.
   std::atomic<uint64_t> sent_ticket{0};

@@ -8,7 +8,8 @@
  * System calls that signal or block empty the store buffer, as the kernel's locks do.
  *
  * Not here: polling (a re-check that announces nothing), Fail() and CancelWaits() (the vmm's own
- * level-triggered event), and hostile devices (fuzz tests).
+ * level-triggered event), how PrepareSuccessor() wakes sleepers by that event (look_again.pml), and
+ * hostile devices (fuzz tests).
  *
  * Checked:
  *   - no wake-up is lost: nothing is left undone when no process can go on

@@ -1,20 +1,21 @@
 #!/bin/bash
-# Checks the channel's protocol with spin: the model holds in several sizes, and every
-# precaution that it was built with is needed (without it the model must fail).
+# Checks the channel's protocol with spin: the models hold in several sizes, and every
+# precaution that they were built with is needed (without it the model must fail).
 set -u
 
-model=$1
+models=$TEST_SRCDIR/$TEST_WORKSPACE/$1
 cd "$TEST_TMPDIR" || exit 1
-cp "$TEST_SRCDIR/$TEST_WORKSPACE/$model" channel.pml || exit 1
+cp "$models/channel.pml" "$models/look_again.pml" . || exit 1
 bad=0
+model=channel.pml
 
 optimize=-O2  # of the search
 
-# search NAME MACROS...: all reachable states of the model; the report is in the file `report`.
+# search NAME MACROS...: all reachable states of $model; the report is in the file `report`.
 search() {
   local name=$1
   shift
-  if ! spin -a "$@" channel.pml >spin.log 2>&1 ||
+  if ! spin -a "$@" $model >spin.log 2>&1 ||
      ! gcc -w $optimize -DSAFETY -DCOLLAPSE -DMEMLIM=3000 -o pan pan.c >gcc.log 2>&1; then
     cat spin.log gcc.log
     echo "FAILED   $name: the model does not build"
@@ -76,5 +77,18 @@ breaks "no fence in AdvanceHead()"         "$lost" -DPRODUCERS=1 -DNO_FENCE_HEAD
 breaks "two successors wake nobody"        "$lost" -DPRODUCERS=1 -DCRASHES=2 -DNO_WAKE_ON_ATTACH
 breaks "tickets without space"             '((finished==2)&&' -DTICKET_WITHOUT_SPACE -DTIMEOUTS=1
 breaks "any answer taken"                  '(answered==ticket)' -DANY_ANSWER -DTIMEOUTS=1
+
+# How PrepareSuccessor() wakes sleepers.
+model=look_again.pml
+optimize=-O2
+holds "one sleeper, three preparations"    -DWAITERS=1 -DROUNDS=3
+holds "two sleepers, two preparations"     -DWAITERS=2 -DROUNDS=2
+optimize=-O0
+asleep='(((finished==1)&&'
+breaks "no fence before the re-check"      "$asleep" -DWAITERS=1 -DNO_FENCE_SLEEP
+breaks "no fence when leaving"             "$asleep" -DWAITERS=1 -DNO_FENCE_LEAVE
+breaks "no fence before who sleeps"        "$asleep" -DWAITERS=1 -DNO_FENCE_SETTLE
+breaks "no fence after asking"             "$asleep" -DWAITERS=1 -DNO_FENCE_ASK
+breaks "no second look at who sleeps"      "$asleep" -DWAITERS=1 -DNO_SECOND_LOOK
 
 exit $bad
