@@ -1,6 +1,8 @@
 // Device processes that die or hang, and a vmm that dies.
 
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -38,6 +40,14 @@ pid_t PidOf(const VmProcess& vm, const std::string& name) {
     if (child.name == name) return child.pid;
   }
   return -1;
+}
+
+// One that it forked; 0: there is none.
+pid_t ChildOf(pid_t parent) {
+  std::ifstream children(absl::StrCat("/proc/", parent, "/task/", parent, "/children"));
+  pid_t child = 0;
+  children >> child;
+  return child;
 }
 
 bool IsAlive(pid_t pid) {
@@ -129,6 +139,57 @@ TEST(DeviceFailureTest, AWrongFlagOfADeviceIsAConfigurationErrorInOneLine) {
   EXPECT_THAT(log, HasSubstr("device 'example': its flags are wrong"));
   EXPECT_THAT(log, HasSubstr("no_such_flag"));
   EXPECT_EQ(log.find('\n'), log.size() - 1) << "not one line: " << log;
+}
+
+// At its limit of descriptors the vmm can start nothing, which is no crash of the device.
+TEST(DeviceFailureTest, AShortageOfDescriptorsIsWaitedFor) {
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      StartBusyGuest("watch_device", ",heartbeat=100ms");
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
+  rlimit before = {};
+  ASSERT_EQ(prlimit((*vm)->pid(), RLIMIT_NOFILE, nullptr, &before), 0);
+  rlimit short_limit = before;
+  short_limit.rlim_cur = 16;
+  ASSERT_EQ(prlimit((*vm)->pid(), RLIMIT_NOFILE, &short_limit, nullptr), 0);
+  ASSERT_EQ(kill(PidOf(**vm, "example"), SIGKILL), 0);
+  ASSERT_TRUE((*vm)->WaitForLog("the host cannot start a process", kTimeout).ok()) << (*vm)->log();
+  // For longer than five crashes in a row would take.
+  absl::SleepFor(absl::Seconds(2));
+  ASSERT_EQ(prlimit((*vm)->pid(), RLIMIT_NOFILE, &before, nullptr), 0);
+  ASSERT_TRUE((*vm)->WaitForLog("serves again", kTimeout).ok()) << (*vm)->log();
+  ASSERT_TRUE((*vm)->Signal(SIGTERM).ok());
+  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 6");
+  EXPECT_THAT((*vm)->output(), testing::Not(HasSubstr("all ones")));
+  EXPECT_THAT((*vm)->log(), HasSubstr("Too many open files"));
+}
+
+// A device that forks: an ordinary program starts a child that would outlive it, and becomes the
+// device.
+TEST(DeviceFailureTest, WhatADeviceHasForkedEndsWithItAndWithTheVm) {
+  const std::string script = absl::StrCat(testing::TempDir(), "/forks");
+  std::ofstream(script) << "#!/bin/sh\nsetsid sleep 98765 &\nexec "
+                        << DataFile("devices/example/example") << " \"$@\"\n";
+  ASSERT_EQ(chmod(script.c_str(), 0700), 0);
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(
+      {"--no-reboot", absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
+       "--cmdline=run=watch_device", absl::StrCat("--device=name=example,binary=", script)});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
+  for (const int how : {SIGKILL, SIGTERM}) {
+    const pid_t device = PidOf(**vm, "example");
+    ASSERT_GT(device, 0);
+    const pid_t forked = ChildOf(device);
+    ASSERT_GT(forked, 0);
+    if (how == SIGKILL) {
+      ASSERT_EQ(kill(device, SIGKILL), 0);
+      ASSERT_TRUE((*vm)->WaitForLog("serves again", kTimeout).ok()) << (*vm)->log();
+    } else {
+      ASSERT_TRUE((*vm)->Signal(SIGTERM).ok());
+      EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 6");
+    }
+    EXPECT_FALSE(IsAlive(forked));
+  }
 }
 
 TEST(DeviceFailureTest, AProgramThatIsNoDeviceIsRefused) {

@@ -359,19 +359,12 @@ INSTANTIATE_TEST_SUITE_P(
         StartFailure{"refuse", "the input is not to my taste"}),
     [](const auto& info) { return std::string(info.param.misbehaviour); });
 
-TEST_F(RemoteDeviceTest, AMissingBinaryIsExplained) {
-  DeviceSpec spec = Spec("");
-  spec.binary = "/nowhere/disk";
-  const auto device = Start(std::move(spec));
-  EXPECT_THAT(std::string(device.status().message()),
-              HasSubstr("device 'disk0' (/nowhere/disk): open /nowhere/disk: No such file"));
-}
-
 TEST_F(RemoteDeviceTest, AFileThatIsNoProgramIsExplained) {
   DeviceSpec spec = Spec("");
-  spec.binary = absl::StrCat(getenv("TEST_TMPDIR"), "/text");
-  std::ofstream(spec.binary) << "not a program\n";
-  std::filesystem::permissions(spec.binary, std::filesystem::perms::owner_all);
+  const std::string text = absl::StrCat(getenv("TEST_TMPDIR"), "/text");
+  std::ofstream(text) << "not a program\n";
+  std::filesystem::permissions(text, std::filesystem::perms::owner_all);
+  spec.binary = Program(text);
   const auto device = Start(std::move(spec));
   EXPECT_THAT(std::string(device.status().message()), HasSubstr("Exec format error"));
   EXPECT_TRUE(Children().empty());
@@ -433,7 +426,7 @@ TEST_F(RemoteDeviceTest, StartDevicesStartsSeveral) {
   auto monitor = *ProcessMonitor::Create(isolation);
   DeviceSpec spec;
   spec.name = "orphan";
-  spec.binary = DeviceBinary();
+  spec.binary = *ProgramFile::Open(DeviceBinary());
   spec.args = {absl::StrCat("--misbehaviour=", misbehaviour)};
   spec.resources.push_back(
       {.name = "input", .file = *HostFile::Open(DeviceBinary(), {.read_only = true})});

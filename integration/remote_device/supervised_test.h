@@ -1,7 +1,9 @@
 #ifndef BULKHEAD_INTEGRATION_REMOTE_DEVICE_SUPERVISED_TEST_H_
 #define BULKHEAD_INTEGRATION_REMOTE_DEVICE_SUPERVISED_TEST_H_
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -25,6 +27,7 @@
 #include "gtest/gtest.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/config/host_file.h"
+#include "vmm/config/program_file.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/remote_device/process_monitor.h"
@@ -58,15 +61,45 @@ inline std::set<pid_t> Children() {
   return children;
 }
 
+// While this lives, this process can open nothing: it is at its limit of descriptors. (It could
+// not poll(2) with a limit below what it has open, so the numbers below the limit are taken.)
+class ShortageOfDescriptors {
+ public:
+  ShortageOfDescriptors() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    rlimit lower = before_;
+    lower.rlim_cur = 256;
+    setrlimit(RLIMIT_NOFILE, &lower);
+    for (int fd; (fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 0)) >= 0;) taken_.emplace_back(fd);
+  }
+  ~ShortageOfDescriptors() {
+    taken_.clear();
+    setrlimit(RLIMIT_NOFILE, &before_);
+  }
+  ShortageOfDescriptors(const ShortageOfDescriptors&) = delete;
+  ShortageOfDescriptors& operator=(const ShortageOfDescriptors&) = delete;
+
+ private:
+  rlimit before_ = {};
+  std::vector<UniqueFd> taken_;
+};
+
 // Starts misbehaving_device under supervision, and hears what happens to it.
 class SupervisedTest : public testing::Test {
  protected:
   ~SupervisedTest() override { events_.Unlisten(listener_); }
 
+  // For binaries that are there.
+  static ProgramFile Program(const std::string& path) {
+    absl::StatusOr<ProgramFile> program = ProgramFile::Open(path);
+    EXPECT_TRUE(program.ok()) << program.status();
+    return *std::move(program);
+  }
+
   DeviceSpec Spec(const std::string& misbehaviour) {
     DeviceSpec spec;
     spec.name = "disk0";
-    spec.binary = DeviceBinary();
+    spec.binary = Program(DeviceBinary());
     if (!misbehaviour.empty()) spec.args = {absl::StrCat("--misbehaviour=", misbehaviour)};
     spec.resources.push_back(
         {.name = "input", .file = *HostFile::Open(DeviceBinary(), {.read_only = true})});

@@ -3,7 +3,10 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -59,14 +62,6 @@ class SupervisorTest : public SupervisedTest {
   static pid_t Pid(const DeviceSupervisor& device) { return device.Describe().pid(); }
   static DeviceSpec WithHeartbeats(DeviceSpec spec) {
     spec.heartbeat = {.interval = absl::Milliseconds(100), .misses = 3};
-    return spec;
-  }
-  // Its binary can be taken away, which keeps it from starting.
-  DeviceSpec Removable() {
-    DeviceSpec spec = Spec("");
-    spec.binary = BinaryThat("");
-    spec.restart.max_crashes = -1;
-    spec.restart.max_backoff = absl::Milliseconds(100);
     return spec;
   }
   std::string LastCause(const DeviceSupervisor& device) {
@@ -172,7 +167,7 @@ TEST_F(SupervisorTest, AStoppedProcessMissesItsHeartbeatsAndIsReplaced) {
 
 TEST_F(SupervisorTest, AHungDeviceIsReplacedAlthoughItsProcessAnswersCalls) {
   DeviceSpec spec = WithHeartbeats(Spec(""));
-  spec.binary = BinaryThat("hang_in_read");
+  spec.binary = Program(BinaryThat("hang_in_read"));
   const auto device = Device(std::move(spec));
   const pid_t old = Pid(*device);
   std::thread vcpu([&] { Read(*device, regs::kTrigger); });
@@ -203,7 +198,7 @@ TEST_F(SupervisorTest, HeartbeatsFetchMetricsAndLeaveOutWhatIsNone) {
 
 TEST_F(SupervisorTest, ACrashLoopEndsAsFailedAndAManualRestartWithAGoodBinaryMendsIt) {
   DeviceSpec spec = Spec("");
-  spec.binary = BinaryThat("crash_after_attach");
+  spec.binary = Program(BinaryThat("crash_after_attach"));
   spec.restart = {.min_backoff = absl::Milliseconds(1), .max_crashes = 3};
   absl::StatusOr<std::unique_ptr<DeviceSupervisor>> created = Supervise(std::move(spec));
   ASSERT_TRUE(created.ok()) << created.status();
@@ -236,7 +231,7 @@ TEST_F(SupervisorTest, ARequestThatKillsEveryProcessIsGivenUpWithTheDevice) {
 
 TEST_F(SupervisorTest, AProcessThatBreaksTheProtocolIsReplaced) {
   DeviceSpec spec = Spec("");
-  spec.binary = BinaryThat("corrupt_completion");
+  spec.binary = Program(BinaryThat("corrupt_completion"));
   spec.restart.max_crashes = -1;
   spec.access_timeout = absl::Milliseconds(100);  // then at the latest the answer is looked at
   const auto device = Device(std::move(spec));
@@ -258,15 +253,122 @@ TEST_F(SupervisorTest, WithThePolicyNeverADeathIsFinalUntilSomebodyRestarts) {
   EXPECT_EQ(Read(*device), 42u);
 }
 
-TEST_F(SupervisorTest, AProcessThatLeavesByItselfIsStoppedUnlessThePolicyIsAlways) {
+TEST_F(SupervisorTest, AProcessThatLeavesByItselfHasCrashedUnlessThePolicyIsOnFailure) {
   const auto device = Device(Spec("leave_in_read"));
   EXPECT_EQ(Read(*device, regs::kTrigger), kAllOnes);
-  ASSERT_TRUE(WaitForState(*device, v1::Device::STOPPED));
-  DeviceSpec always = Spec("leave_in_read");
-  always.restart.policy = RestartSpec::Policy::kAlways;
-  const auto other = Device(std::move(always));
+  EXPECT_TRUE(WaitForState(*device, v1::Device::FAILED));
+  EXPECT_EQ(device->Describe().generation(), 5u);
+  DeviceSpec on_failure = Spec("leave_in_read");
+  on_failure.restart.policy = RestartSpec::Policy::kOnFailure;
+  const auto other = Device(std::move(on_failure));
   EXPECT_EQ(Read(*other, regs::kTrigger), kAllOnes);
-  EXPECT_TRUE(WaitForState(*other, v1::Device::FAILED));
+  ASSERT_TRUE(WaitForState(*other, v1::Device::STOPPED));
+}
+
+// --- A host that is short of something, and binaries that change
+// ----------------------------------
+
+TEST_F(SupervisorTest, AShortageOfTheHostIsNoCrashAndIsWaitedForAsLongAsItTakes) {
+  DeviceSpec spec = Spec("");
+  spec.restart.max_crashes = 2;  // the process that dies is one
+  const auto device = Device(std::move(spec));
+  auto shortage = std::make_unique<ShortageOfDescriptors>();
+  kill(Pid(*device), SIGKILL);
+  // The fifth try and later.
+  ASSERT_TRUE(WaitUntil([&] {
+    const std::string reason = device->Describe().state_reason();
+    return reason.find("next try in 1.") != reason.npos ||
+           reason.find("next try in 2") != reason.npos;
+  }));
+  EXPECT_EQ(device->Describe().state(), v1::Device::RESTARTING);
+  EXPECT_THAT(device->Describe().state_reason(), HasSubstr("Too many open files"));
+  shortage.reset();
+  ASSERT_TRUE(WaitForState(*device, v1::Device::RUNNING));
+  EXPECT_EQ(Read(*device), 42u);
+  EXPECT_EQ(States(), "RUNNING RESTARTING RUNNING");
+  EXPECT_EQ(LastCause(*device), "killed by signal 9 (Killed)");
+  EXPECT_EQ(CountEvents([](const v1::Event& event) { return event.has_policy(); }), 1);
+}
+
+TEST_F(SupervisorTest, ACommandToStartSaysWhatTheHostLacksAndIsObeyedLater) {
+  const auto device = Device();
+  ASSERT_TRUE(StopDevice(*device).ok());
+  auto shortage = std::make_unique<ShortageOfDescriptors>();
+  const absl::Status started = StartDevice(*device);
+  EXPECT_THAT(std::string(started.message()), HasSubstr("Too many open files"));
+  EXPECT_EQ(device->Describe().state(), v1::Device::RESTARTING);
+  shortage.reset();
+  EXPECT_TRUE(WaitForState(*device, v1::Device::RUNNING));
+}
+
+TEST_F(SupervisorTest, WhatServesIsWhatWasStartedWhateverBecomesOfItsFile) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/device");
+  std::filesystem::copy_file(DeviceBinary(), path,
+                             std::filesystem::copy_options::overwrite_existing);
+  DeviceSpec spec = Spec("");
+  spec.binary = Program(path);
+  spec.restart.max_crashes = -1;
+  const auto device = Device(std::move(spec));
+  const auto die_and_come_back = [&] {
+    const pid_t old = Pid(*device);
+    kill(old, SIGKILL);
+    return WaitForSuccessor(*device, old);
+  };
+  unlink(path.c_str());
+  ASSERT_TRUE(die_and_come_back());
+  ASSERT_EQ(symlink("/bin/true", path.c_str()), 0);
+  ASSERT_TRUE(die_and_come_back());
+  EXPECT_TRUE(Restart(*device).ok());
+  EXPECT_EQ(Read(*device), 42u);
+  // Only a restart with a binary looks at the name, and is remembered.
+  EXPECT_THAT(std::string(Restart(*device, path).message()), HasSubstr("exit code 0"));
+  unlink(path.c_str());
+  const std::string other = BinaryThat("");
+  ASSERT_TRUE(Restart(*device, other).ok());
+  unlink(other.c_str());
+  ASSERT_TRUE(die_and_come_back());
+  EXPECT_EQ(device->Describe().binary(), other);
+  EXPECT_EQ(Read(*device), 42u);
+}
+
+// A process that traces another, which cannot be reaped then: a debugger, or strace.
+class Debugger {
+ public:
+  explicit Debugger(pid_t traced) {
+    int attached[2];
+    if (pipe2(attached, O_CLOEXEC) != 0) abort();
+    pid_ = fork();
+    if (pid_ == 0) {
+      const char result = ptrace(PTRACE_SEIZE, traced, nullptr, nullptr) == 0 ? 'y' : 'n';
+      if (write(attached[1], &result, 1) != 1) _exit(1);
+      while (true) pause();
+    }
+    char result = 0;
+    EXPECT_EQ(read(attached[0], &result, 1), 1);
+    EXPECT_EQ(result, 'y') << "ptrace is not permitted here";
+    close(attached[0]);
+    close(attached[1]);
+  }
+  ~Debugger() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+  }
+
+ private:
+  pid_t pid_ = -1;
+};
+
+TEST_F(SupervisorTest, WhatARestartWasAskedForHoldsAlthoughTheOldProcessDoesNotEndInTime) {
+  const auto device = Device();
+  auto debugger = std::make_unique<Debugger>(Pid(*device));
+  const std::string other = BinaryThat("");
+  const absl::Status restarted = Restart(*device, other, /*discard_state=*/true);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(restarted)) << restarted;
+  EXPECT_EQ(device->Describe().state(), v1::Device::RESTARTING);
+  debugger.reset();
+  ASSERT_TRUE(WaitForState(*device, v1::Device::RUNNING));
+  EXPECT_EQ(device->Describe().binary(), other);
+  EXPECT_EQ(Read(*device), 0u) << "the state was to be discarded";
 }
 
 // --- Commands
@@ -368,7 +470,7 @@ INSTANTIATE_TEST_SUITE_P(Binaries, FailedTakeoverTest,
 
 TEST_F(SupervisorTest, AnOldProcessThatDoesNotComeToRestIsKilledAndNothingIsLost) {
   DeviceSpec spec = Spec("");
-  spec.binary = BinaryThat("never_rests");
+  spec.binary = Program(BinaryThat("never_rests"));
   const auto device = Device(std::move(spec));
   ASSERT_TRUE(Restart(*device, DeviceBinary()).ok());
   EXPECT_EQ(Read(*device), 42u);
@@ -473,15 +575,13 @@ TEST_F(SupervisorTest, ARebootResetsADeviceThatRunsAndOneThatDoesNot) {
 }
 
 TEST_F(SupervisorTest, ARebootWhileTheDeviceIsAwayEmptiesItsChannel) {
-  DeviceSpec spec = Removable();
-  const std::string binary = spec.binary;
-  const auto device = Device(std::move(spec));
-  unlink(binary.c_str());
+  const auto device = Device();
+  auto shortage = std::make_unique<ShortageOfDescriptors>();
   kill(Pid(*device), SIGKILL);
   ASSERT_TRUE(WaitForState(*device, v1::Device::RESTARTING));
   device->device().PostWrite(0, 0, kRegister, 8, 43);  // waits in the channel
   ASSERT_TRUE(ResetForReboot(*device).ok());
-  BinaryThat("");
+  shortage.reset();
   ASSERT_TRUE(WaitForState(*device, v1::Device::RUNNING));
   EXPECT_EQ(Read(*device), 0u);
 }
@@ -490,11 +590,10 @@ TEST_F(SupervisorTest, ARebootWhileTheDeviceIsAwayEmptiesItsChannel) {
 // ------------------------------------------------------------------------------
 
 TEST_F(SupervisorTest, WithThePolicyAllOnesNobodyWaitsForADeviceThatIsAway) {
-  DeviceSpec spec = Removable();
-  const std::string binary = spec.binary;
+  DeviceSpec spec = Spec("");
   spec.access_policy = AccessPolicy::kAllOnes;
   const auto device = Device(std::move(spec));
-  unlink(binary.c_str());
+  auto shortage = std::make_unique<ShortageOfDescriptors>();
   const pid_t old = Pid(*device);
   kill(old, SIGSTOP);
   std::thread vcpu([&] { EXPECT_EQ(Read(*device), kAllOnes); });
@@ -504,7 +603,7 @@ TEST_F(SupervisorTest, WithThePolicyAllOnesNobodyWaitsForADeviceThatIsAway) {
   EXPECT_EQ(Read(*device), kAllOnes);
   device->device().WriteAndWait(0, 0, kRegister, 8, 43);
   EXPECT_EQ(device->device().dropped_accesses(), 3u);
-  BinaryThat("");
+  shortage.reset();
   ASSERT_TRUE(WaitForState(*device, v1::Device::RUNNING));
   EXPECT_EQ(Read(*device), 42u);
 }
@@ -566,16 +665,14 @@ class PauseVmTest : public SupervisorTest {
 };
 
 TEST_F(PauseVmTest, TheVmIsPausedUntilTheDeviceIsBackAndTheAccessGoesOn) {
-  DeviceSpec spec = Removable();
-  const std::string binary = spec.binary;
-  const auto device = PausingDevice(std::move(spec));
-  unlink(binary.c_str());
+  const auto device = PausingDevice(Spec(""));
+  auto shortage = std::make_unique<ShortageOfDescriptors>();
   const pid_t old = Pid(*device);
   kill(old, SIGSTOP);
   std::thread vcpu([&] { EXPECT_EQ(Read(*device), 42u); });
   kill(old, SIGKILL);
   ASSERT_TRUE(WaitUntil([&] { return !vm_.running(); }));
-  BinaryThat("");
+  shortage.reset();
   vcpu.join();
   EXPECT_TRUE(vm_.running());
   EXPECT_EQ(vm_.pauses(), 1);
@@ -665,21 +762,34 @@ TEST_F(SpareTest, ThatDiesTogetherWithTheProcessIsNoLoss) {
   EXPECT_EQ(Read(*device), 42u);
 }
 
-TEST_F(SpareTest, ThatIsStoppedIsReplacedWhenItDoesNotTakeOver) {
+TEST_F(SpareTest, ThatHangsIsNotWaitedForWhenItIsNeeded) {
   DeviceSpec spec = Spec("");
   spec.spare = true;
+  spec.restart.max_crashes = 2;  // the process that dies is one: the spare is none
   SupervisorOptions options = Options();
-  options.start_timeout = absl::Seconds(2);
+  options.start_timeout = absl::Seconds(100);
   absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device =
       DeviceSupervisor::Create(std::move(spec), ram_, *monitor_, options);
   ASSERT_TRUE(device.ok()) << device.status();
   (*device)->device().WriteAndWait(0, 0, kRegister, 8, 42);
   ASSERT_TRUE(WaitForSpare(**device));
   const pid_t old = Pid(**device);
-  kill(SparePid(**device), SIGSTOP);
+  const pid_t spare = SparePid(**device);
+  kill(spare, SIGSTOP);
   kill(old, SIGKILL);
-  ASSERT_TRUE(WaitForSuccessor(**device, old));
+  ASSERT_TRUE(WaitForSuccessor(**device, old));  // within kTestTimeout
+  EXPECT_NE(Pid(**device), spare);
   EXPECT_EQ(Read(**device), 42u);
+  EXPECT_FALSE(Children().count(spare));
+}
+
+TEST_F(SpareTest, ThatHangsIsNoticedAndReplaced) {
+  const auto device = DeviceWithSpare();
+  const pid_t spare = SparePid(*device);
+  kill(spare, SIGSTOP);
+  ASSERT_TRUE(WaitUntil([&] { return !Children().count(spare); }));
+  ASSERT_TRUE(WaitForSpare(*device));
+  EXPECT_EQ(States(), "RUNNING");
 }
 
 TEST_F(SpareTest, IsNotUsedForACommandedRestartAndFollowsItsBinary) {
@@ -722,8 +832,16 @@ TEST_F(SupervisorTest, ADeathIsNoticedWhileTheSuccessorOfACommandHangs) {
 }
 
 TEST_F(SupervisorTest, ACommandInterruptsARestartThatHangs) {
-  DeviceSpec spec = Removable();
-  const std::string binary = spec.binary;
+  // A program that is the device, as long as a certain file is there; else it runs, and does not
+  // say what device it is.
+  const std::string honest = absl::StrCat(testing::TempDir(), "/honest");
+  std::ofstream(honest) << "yes";
+  const std::string script = absl::StrCat(testing::TempDir(), "/script");
+  std::ofstream(script) << "#!/bin/sh\n[ -e " << honest << " ] || exec sleep 1000\nexec "
+                        << DeviceBinary() << "\n";
+  ASSERT_EQ(chmod(script.c_str(), 0700), 0);
+  DeviceSpec spec = Spec("");
+  spec.binary = Program(script);
   SupervisorOptions options = Options();
   options.start_timeout = absl::Seconds(100);
   absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device =
@@ -731,9 +849,7 @@ TEST_F(SupervisorTest, ACommandInterruptsARestartThatHangs) {
   ASSERT_TRUE(device.ok()) << device.status();
   (*device)->device().WriteAndWait(0, 0, kRegister, 8, 42);
   const pid_t old = Pid(**device);
-  // From now on that binary is a program that runs and does not say what device it is.
-  unlink(binary.c_str());
-  ASSERT_EQ(symlink("/usr/bin/yes", binary.c_str()), 0);
+  unlink(honest.c_str());
   kill(old, SIGKILL);
   ASSERT_TRUE(WaitUntil([&] { return Children().size() == 1 && !Children().count(old); }));
   const absl::Status restarted = Restart(**device, DeviceBinary());

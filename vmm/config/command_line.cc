@@ -52,7 +52,8 @@ Devices; each flag starts one process, and may be given several times
                     Also timeout=30s, how long an access may wait, and poll=50us, how long
                     both sides poll before they sleep
   With --disk and --device, how a process that dies or hangs is replaced:
-    restart=on-failure|always|never  when it has ended              (default: on-failure)
+    restart=always|on-failure|never  when it has ended; on-failure: not if it ended by itself,
+                                     with exit code 0               (default: always)
     policy=wait|all-ones|pause-vm    what accesses meet meanwhile   (default: wait)
     heartbeat=TIME                   how often it must show progress, 0 for never; five
                                      misses in a row are a hang     (default: 1s)
@@ -193,7 +194,7 @@ absl::StatusOr<bool> ParseSupervision(absl::string_view flag, absl::string_view 
                                                          : Restart::POLICY_UNSPECIFIED;
     device.mutable_restart()->set_policy(policy);
     if (policy != Restart::POLICY_UNSPECIFIED) return true;
-    return FlagError(flag, absl::StrCat("\"", part, "\" is unknown; on-failure, always or never"));
+    return FlagError(flag, absl::StrCat("\"", part, "\" is unknown; always, on-failure or never"));
   }
   if (absl::ConsumePrefix(&value, "policy=")) {
     const Device::AccessPolicy policy = value == "wait"       ? Device::WAIT

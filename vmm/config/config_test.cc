@@ -85,7 +85,7 @@ TEST_F(ConfigTest, ACompleteTextIsTakenOver) {
   EXPECT_EQ(spec->cpus, 2u);
   ASSERT_EQ(spec->devices.size(), 1u);
   const DeviceSpec& device = spec->devices[0];
-  EXPECT_EQ(device.binary, Path("virtio_blk"));
+  EXPECT_EQ(device.binary.path(), Path("virtio_blk"));
   EXPECT_EQ(device.args, std::vector<std::string>{"--queues=2"});
   EXPECT_EQ(device.access_timeout, absl::Milliseconds(250));
   EXPECT_EQ(device.pci_slot, 7u);
@@ -174,7 +174,7 @@ TEST_F(ConfigTest, SupervisionHasDefaults) {
   const DeviceSpec& device = spec->devices[0];
   EXPECT_EQ(device.access_timeout, absl::Seconds(30));
   EXPECT_EQ(device.access_policy, AccessPolicy::kWait);
-  EXPECT_EQ(device.restart.policy, RestartSpec::Policy::kOnFailure);
+  EXPECT_EQ(device.restart.policy, RestartSpec::Policy::kAlways);
   EXPECT_EQ(device.restart.min_backoff, absl::Milliseconds(100));
   EXPECT_EQ(device.restart.max_backoff, absl::Seconds(10));
   EXPECT_EQ(device.restart.max_crashes, 5);
@@ -353,7 +353,7 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
       {{"--kernel=$DIR/vmlinux", "--disk=readonly"}, "--disk: no path=FILE given"},
       {{"--kernel=$DIR/vmlinux", "--disk=path=/no/disk"}, "--disk: cannot open \"/no/disk\""},
       {{"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,restart=maybe"},
-       "--disk: \"restart=maybe\" is unknown; on-failure, always or never"},
+       "--disk: \"restart=maybe\" is unknown; always, on-failure or never"},
       {{"--kernel=$DIR/vmlinux", "--device=name=a,binary=virtio_rng,policy=none"},
        "--device: \"policy=none\" is unknown; wait, all-ones or pause-vm"},
       {{"--kernel=$DIR/vmlinux", "--device=name=a,binary=virtio_rng,heartbeat=often"},
@@ -399,7 +399,7 @@ TEST_F(ConfigTest, PathsAreAbsoluteForMessages) {
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_EQ(spec->kernel_path, folder + "/vmlinux");
   EXPECT_EQ(spec->initrd_path, folder + "/disk.img");
-  EXPECT_EQ(spec->devices[0].binary, folder + "/./virtio_rng");
+  EXPECT_EQ(spec->devices[0].binary.path(), folder + "/./virtio_rng");
 }
 
 TEST_F(ConfigTest, HelpVersionAndTheConfigurationsFieldsAreAnswered) {

@@ -16,11 +16,11 @@ std::optional<FieldProblem> ReadRestart(const v1::RestartConfig& config, Restart
     case v1::RestartConfig::NEVER:
       restart.policy = RestartSpec::Policy::kNever;
       break;
-    case v1::RestartConfig::ALWAYS:
-      restart.policy = RestartSpec::Policy::kAlways;
+    case v1::RestartConfig::ON_FAILURE:
+      restart.policy = RestartSpec::Policy::kOnFailure;
       break;
     default:
-      restart.policy = RestartSpec::Policy::kOnFailure;
+      restart.policy = RestartSpec::Policy::kAlways;
   }
   if (auto problem = ReadDuration("restart.min_backoff", config.min_backoff(), absl::ZeroDuration(),
                                   absl::Hours(1), restart.min_backoff)) {

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -22,6 +21,7 @@
 #include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "vmm/config/host_file.h"
+#include "vmm/config/program_file.h"
 #include "vmm/config/supervision.h"
 #include "vmm/memory/guest_layout.h"
 
@@ -59,7 +59,7 @@ class Validator {
   absl::StatusOr<uint64_t> Memory(const std::string& text) const;
   absl::StatusOr<UniqueFd> OpenBootFile(const std::string& field, const std::string& path) const;
   absl::Status FileError(const std::string& field, const absl::Status& status) const;
-  absl::StatusOr<std::string> FindBinary(const std::string& field, const std::string& name) const;
+  absl::StatusOr<ProgramFile> FindBinary(const std::string& field, const std::string& name) const;
   absl::StatusOr<DeviceSpec> Device(const std::string& field, const v1::DeviceConfig& config);
   absl::StatusOr<ResourceSpec> Resource(const std::string& field, const v1::ResourceConfig& config);
   absl::Status StandardStreams(const std::string& field);
@@ -146,7 +146,7 @@ absl::Status Validator::FileError(const std::string& field, const absl::Status& 
   return absl::Status(status.code(), Error(field, status.message()).message());
 }
 
-absl::StatusOr<std::string> Validator::FindBinary(const std::string& field,
+absl::StatusOr<ProgramFile> Validator::FindBinary(const std::string& field,
                                                   const std::string& name) const {
   if (name.empty()) return Error(field, "missing; name the device's binary, as \"virtio_blk\"");
   std::vector<std::string> candidates;
@@ -160,11 +160,10 @@ absl::StatusOr<std::string> Validator::FindBinary(const std::string& field,
     }
   }
   for (const std::string& path : candidates) {
-    struct stat info = {};
-    if (stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode) &&
-        access(path.c_str(), X_OK) == 0) {
-      return path;
-    }
+    absl::StatusOr<ProgramFile> file = ProgramFile::Open(AbsolutePath(path));
+    if (file.ok()) return file;
+    // Not its fault: another candidate would hide that.
+    if (absl::IsResourceExhausted(file.status())) return file.status();
   }
   return Error(field, absl::StrCat("\"", name, "\" is no executable file; looked for ",
                                    absl::StrJoin(candidates, ", ")));
@@ -231,7 +230,6 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
                  absl::StrCat("\"", spec.name, "\" is taken by another device; names are unique"));
   }
   ASSIGN_OR_RETURN(spec.binary, FindBinary(absl::StrCat(field, ".binary"), config.binary()));
-  spec.binary = AbsolutePath(spec.binary);
   spec.args.assign(config.arg().begin(), config.arg().end());
 
   spec.access_timeout = kDefaultAccessTimeout;

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "base/unique_fd.h"
 #include "vmm/config/host_file.h"
+#include "vmm/config/program_file.h"
 
 namespace bulkhead::vmm {
 
@@ -34,7 +35,7 @@ enum class AccessPolicy { kWait, kAllOnes, kPauseVm };
 // What follows when a device's process ends unasked.
 struct RestartSpec {
   enum class Policy { kNever, kOnFailure, kAlways };
-  Policy policy = Policy::kOnFailure;
+  Policy policy = Policy::kAlways;
   absl::Duration min_backoff = absl::Milliseconds(100);
   absl::Duration max_backoff = absl::Seconds(10);
   int max_crashes = 5;  // within crash_window; -1: any number
@@ -49,7 +50,7 @@ struct HeartbeatSpec {
 // One device process to run.
 struct DeviceSpec {
   std::string name;
-  std::string binary;  // a path; exists and is executable
+  ProgramFile binary;
   std::vector<std::string> args;
   std::vector<ResourceSpec> resources;
   absl::Duration access_timeout;

@@ -39,8 +39,8 @@ absl::Status CheckBoot(VmSpec& spec) {
 // What the device's process says it is. It is dead when this returns.
 absl::StatusOr<DeviceDescription> AskDevice(const DeviceSpec& spec, ProcessMonitor& monitor) {
   const auto in_words = [&spec](const absl::Status& status) {
-    return absl::Status(status.code(), absl::StrCat("device '", spec.name, "' (", spec.binary,
-                                                    "): ", status.message()));
+    return absl::Status(status.code(), absl::StrCat("device '", spec.name, "' (",
+                                                    spec.binary.path(), "): ", status.message()));
   };
   absl::StatusOr<std::unique_ptr<DeviceProcess>> process = DeviceProcess::Start(
       monitor, {.device_name = spec.name, .binary = spec.binary, .args = spec.args}, [] {});

@@ -39,7 +39,7 @@ absl::Status CheckPorts(const DevicePlace& place, std::vector<TakenPorts>& taken
 }  // namespace
 
 DevicePlace DevicePlace::Of(const DeviceSpec& spec) {
-  return {.name = spec.name, .binary = spec.binary, .pci_slot = spec.pci_slot};
+  return {.name = spec.name, .binary = spec.binary.path(), .pci_slot = spec.pci_slot};
 }
 
 absl::Status CheckPlaces(absl::Span<const DevicePlace> places) {

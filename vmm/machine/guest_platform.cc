@@ -13,6 +13,15 @@
 #include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {
+namespace {
+
+// What a device says of itself cannot be. No mistake in the configuration, which InvalidArgument
+// stands for.
+absl::Status DeviceError(const RemoteDevice& device, const absl::Status& why) {
+  return absl::InternalError(absl::StrCat(device.title(), ": ", why.message()));
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<GuestPlatform>> GuestPlatform::Create(const Kvm& kvm,
                                                                      const GuestRam& ram) {
@@ -46,15 +55,16 @@ absl::Status GuestPlatform::Plug(absl::Span<RemoteDevice* const> devices,
   for (RemoteDevice* const device : devices) {
     const DeviceDescription& description = device->description();
     if (!description.pci.has_value()) {
-      RETURN_IF_ERROR(PlugPlatformDevice(*device));
+      if (const absl::Status plugged = PlugPlatformDevice(*device); !plugged.ok()) {
+        return DeviceError(*device, plugged);
+      }
       continue;
     }
     const uint32_t slot = slots[functions_.size()];
-    ASSIGN_OR_RETURN(
-        const RemoteFunction* const function,
-        pci_->AddFunction(
-            slot, MakeFunctionConfig(device->name(), description, device->endpoints()), *device));
-    functions_.push_back({.device = device, .slot = slot, .function = function});
+    const absl::StatusOr<const RemoteFunction*> function = pci_->AddFunction(
+        slot, MakeFunctionConfig(device->name(), description, device->endpoints()), *device);
+    if (!function.ok()) return DeviceError(*device, function.status());
+    functions_.push_back({.device = device, .slot = slot, .function = *function});
   }
   return pci_->PlaceBars();
 }

@@ -21,9 +21,11 @@
 #include "grpc/support/time.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/completion_queue.h"
+#include "grpcpp/create_channel.h"
 #include "grpcpp/create_channel_posix.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/resource_quota.h"
+#include "grpcpp/security/credentials.h"
 #include "grpcpp/support/byte_buffer.h"
 #include "grpcpp/support/channel_arguments.h"
 #include "grpcpp/support/proto_buffer_reader.h"
@@ -228,7 +230,17 @@ void ControlClient::IsolateConnections() {
   setenv("GRPC_POLL_STRATEGY", "poll", /*overwrite=*/1);
 }
 
+// gRPC sets itself up with the first channel and ends with the last one, and where it then cannot
+// open a descriptor to set itself up again it aborts the process. So there is always one, which is
+// never connected.
+static void KeepGrpcSetUp() {
+  static const auto* const channel = new std::shared_ptr<grpc::Channel>(
+      grpc::CreateChannel("unix:/nowhere", grpc::InsecureChannelCredentials()));
+  static_cast<void>(channel);
+}
+
 absl::StatusOr<std::unique_ptr<ControlClient>> ControlClient::Create(UniqueFd socket) {
+  KeepGrpcSetUp();
   // gRPC waits for the socket itself; none of its calls may block in it.
   if (fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) {
     return ErrnoToStatus(errno, "O_NONBLOCK on the control socket");

@@ -104,8 +104,6 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(ProcessMonit
                                                                     const DeviceProgram& program,
                                                                     std::function<void()> on_exit) {
   static_assert(kAttachSocketFd == 3 && kControlSocketFd == 4);
-  const UniqueFd standard_input(open("/dev/null", O_RDONLY | O_CLOEXEC));
-  if (!standard_input.ok()) return ErrnoToStatus(errno, "open /dev/null");
   int output[2];
   if (pipe2(output, O_CLOEXEC) != 0) return ErrnoToStatus(errno, "pipe2");
   UniqueFd output_read(output[0]);
@@ -119,7 +117,7 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(ProcessMonit
       .binary = program.binary,
       .args = program.args,
       .environment = DeviceEnvironment(),
-      .descriptors = {standard_input.get(), output_write.get(), output_write.get(),
+      .descriptors = {monitor.null_device(), output_write.get(), output_write.get(),
                       attach.second.get(), control.second.get()}};
   ASSIGN_OR_RETURN(auto client, ControlClient::Create(std::move(control.first)));
   auto watcher = std::make_shared<Watcher>(program.device_name, std::move(on_exit));
@@ -131,7 +129,7 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(ProcessMonit
 DeviceProcess::DeviceProcess(const DeviceProgram& program, std::shared_ptr<Watcher> watcher,
                              std::shared_ptr<MonitoredProcess> process, UniqueFd attach_socket,
                              std::unique_ptr<ControlClient> control)
-    : title_(absl::StrCat("device '", program.device_name, "' (", program.binary, ")")),
+    : title_(absl::StrCat("device '", program.device_name, "' (", program.binary.path(), ")")),
       program_(program),
       watcher_(std::move(watcher)),
       process_(std::move(process)),
@@ -151,8 +149,14 @@ absl::StatusOr<DeviceDescription> DeviceProcess::Describe(ControlCall& call) {
 }
 
 absl::Status DeviceProcess::Attach(const DeviceEndpoints::Offer& offer, absl::Duration timeout) {
-  RETURN_IF_ERROR(SendSocketMessage(attach_socket_.get(), offer.request.SerializeAsString(),
-                                    offer.descriptors));
+  const absl::Status sent =
+      SendSocketMessage(attach_socket_.get(), offer.request.SerializeAsString(), offer.descriptors);
+  if (absl::IsUnavailable(sent)) return sent;
+  if (!sent.ok()) return absl::ResourceExhaustedError(sent.message());
+  return AwaitAttached(offer.request.generation(), timeout);
+}
+
+absl::Status DeviceProcess::AwaitAttached(uint64_t generation, absl::Duration timeout) {
   const absl::StatusOr<SocketMessage> message =
       ReceiveSocketMessage(attach_socket_.get(), kMaxReplyBytes, timeout);
   if (!message.ok()) return AsDeviceError(message.status());
@@ -163,9 +167,9 @@ absl::Status DeviceProcess::Attach(const DeviceEndpoints::Offer& offer, absl::Du
   if (!reply.error().empty()) {
     return absl::FailedPreconditionError(Printable(reply.error()));
   }
-  if (reply.generation() != offer.request.generation()) {
-    return absl::InternalError(absl::StrCat("it replied for generation ", reply.generation(),
-                                            " instead of ", offer.request.generation()));
+  if (reply.generation() != generation) {
+    return absl::InternalError(
+        absl::StrCat("it replied for generation ", reply.generation(), " instead of ", generation));
   }
   return absl::OkStatus();
 }
@@ -188,7 +192,7 @@ absl::Status DeviceProcess::ExplainFailure(const absl::Status& why) {
     return absl::InvalidArgumentError(absl::StrCat(
         "device '", program_.device_name,
         "': its flags are wrong: ", lines.empty() ? "it does not say how" : lines.back(), "; see ",
-        program_.binary, " --help"));
+        program_.binary.path(), " --help"));
   }
   const std::string what = ended_by_itself
                                ? absl::StrCat("it ended during its start: ", end->reason)

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "base/pid_fd.h"
 #include "base/unique_fd.h"
+#include "vmm/config/program_file.h"
 #include "vmm/remote_device/control_client.h"
 #include "vmm/remote_device/device_description.h"
 #include "vmm/remote_device/device_endpoints.h"
@@ -26,7 +27,7 @@ namespace bulkhead::vmm {
 // What to run for a device.
 struct DeviceProgram {
   std::string device_name;
-  std::string binary;  // a path
+  ProgramFile binary;
   std::vector<std::string> args;
 };
 
@@ -65,9 +66,12 @@ class DeviceProcess {
   // What the device says it is, validated. Errors: Cancelled (the call was), DeadlineExceeded,
   // Unavailable (it died), Internal (it may not be so, or it answered with an error).
   absl::StatusOr<DeviceDescription> Describe(ControlCall& call);
-  // Hands the offer over and waits until the process serves. Errors: DeadlineExceeded,
-  // Unavailable (it died), FailedPrecondition (why it refused), Internal (a wrong answer).
+  // Hands the offer over and waits until the process serves. Errors: DeadlineExceeded (it may still
+  // come to serve: AwaitAttached()), Unavailable (it died), FailedPrecondition (why it refused),
+  // Internal (a wrong answer), ResourceExhausted (the host could not hand it over).
   absl::Status Attach(const DeviceEndpoints::Offer& offer, absl::Duration timeout);
+  // Waits on for that. Errors: as above.
+  absl::Status AwaitAttached(uint64_t generation, absl::Duration timeout);
   // Further calls, before AskToEnd().
   ControlClient& control() { return *control_; }
 

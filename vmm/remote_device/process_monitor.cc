@@ -1,6 +1,7 @@
 #include "vmm/remote_device/process_monitor.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <unistd.h>
@@ -48,12 +49,14 @@ absl::StatusOr<ExitInfo> MonitoredProcess::WaitForExit(absl::Duration timeout) c
 }
 
 absl::StatusOr<std::unique_ptr<ProcessMonitor>> ProcessMonitor::Create(Isolation best) {
+  UniqueFd null_device(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (!null_device.ok()) return ErrnoToStatus(errno, "open /dev/null");
   UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll.ok()) return ErrnoToStatus(errno, "epoll_create1");
   ASSIGN_OR_RETURN(EventFd wake_up, EventFd::Create());
   RETURN_IF_ERROR(Register(epoll.get(), wake_up.fd(), kWakeUpKey));
   std::unique_ptr<ProcessMonitor> monitor(
-      new ProcessMonitor(std::move(epoll), std::move(wake_up), best));
+      new ProcessMonitor(std::move(null_device), std::move(epoll), std::move(wake_up), best));
   monitor->thread_ = std::thread([m = monitor.get()] { m->Run(); });
   return monitor;
 }

@@ -79,11 +79,14 @@ class ProcessMonitor {
   using Isolation = ProcessSpawner::Isolation;
 
   // Processes are isolated as well as the host allows, but no better than `best`. Errors: as
-  // epoll_create1(2), eventfd(2).
+  // open(2) of /dev/null, epoll_create1(2), eventfd(2).
   static absl::StatusOr<std::unique_ptr<ProcessMonitor>> Create(
       Isolation best = Isolation::kPidNamespace);
   // Kills what still runs, and waits for it, for two seconds at most.
   ~ProcessMonitor();
+
+  // /dev/null, opened once: for the standard input of processes.
+  int null_device() const { return null_device_.get(); }
 
   // Starts a process. `output` is the read end of the pipe that it writes to; non-blocking.
   // Errors: as ProcessSpawner::Spawn(); then the observer is never called.
@@ -101,8 +104,11 @@ class ProcessMonitor {
     std::optional<absl::StatusOr<std::shared_ptr<MonitoredProcess>>> result;
   };
 
-  ProcessMonitor(UniqueFd epoll, EventFd wake_up, Isolation best)
-      : epoll_(std::move(epoll)), wake_up_(std::move(wake_up)), spawner_(best) {}
+  ProcessMonitor(UniqueFd null_device, UniqueFd epoll, EventFd wake_up, Isolation best)
+      : null_device_(std::move(null_device)),
+        epoll_(std::move(epoll)),
+        wake_up_(std::move(wake_up)),
+        spawner_(best) {}
 
   void Run();
   // Waits until something happens, for `limit_ms` at most (-1: no limit), and sees to it.
@@ -116,6 +122,7 @@ class ProcessMonitor {
   void Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process);
   void ReportIsolation();
 
+  const UniqueFd null_device_;
   const UniqueFd epoll_;
   const EventFd wake_up_;
 

@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -76,7 +77,10 @@ class ProcessMonitorTest : public testing::Test {
  protected:
   // Runs a shell script with standard output in a pipe to the recorder.
   absl::StatusOr<std::shared_ptr<MonitoredProcess>> RunScript(const std::string& script) {
-    return Run({.binary = "/bin/sh", .args = {"-c", script}, .environment = {}, .descriptors = {}});
+    return Run({.binary = *ProgramFile::Open("/bin/sh"),
+                .args = {"-c", script},
+                .environment = {},
+                .descriptors = {}});
   }
   absl::StatusOr<std::shared_ptr<MonitoredProcess>> Run(ProcessSpec spec) {
     int fds[2];
@@ -220,7 +224,7 @@ TEST_F(ProcessMonitorTest, AnOrdinaryUserGetsAPidNamespaceToo) {
     const UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
     int output[2];
     if (pipe2(output, O_CLOEXEC | O_NONBLOCK) != 0) _exit(11);
-    auto process = monitor->Start({.binary = "/bin/sh",
+    auto process = monitor->Start({.binary = *ProgramFile::Open("/bin/sh"),
                                    .args = {"-c", "test $$ = 1 && test $(id -u) = 65534"},
                                    .environment = {"PATH=/bin:/usr/bin"},
                                    .descriptors = {null.get(), null.get(), null.get()}},
@@ -247,7 +251,7 @@ TEST_F(ProcessMonitorTest, AProcessLeavesNoCoreFile) {
 TEST_F(ProcessMonitorTest, AProcessHasTheGivenDescriptorsAndEnvironmentOnly) {
   const UniqueFd zero(open("/dev/zero", O_RDONLY | O_CLOEXEC));
   const UniqueFd leak(fcntl(zero.get(), F_DUPFD, 50));  // not close-on-exec
-  auto process = Run({.binary = "/bin/sh",
+  auto process = Run({.binary = *ProgramFile::Open("/bin/sh"),
                       .args = {"-c", "echo $BULKHEAD_TEST; env | wc -l; echo /proc/self/fd/*"},
                       .environment = {"BULKHEAD_TEST=yes", "PATH=/bin:/usr/bin"},
                       .descriptors = {}});
@@ -286,17 +290,52 @@ TEST_F(ProcessMonitorTest, AProcessOutlivesTheThreadThatAskedForIt) {
   EXPECT_TRUE(process->WaitForExit(kLong).ok());
 }
 
-TEST_F(ProcessMonitorTest, ABinaryThatIsNotThereIsAnError) {
-  const auto process =
-      Run({.binary = "/nowhere/x", .args = {}, .environment = {}, .descriptors = {}});
-  EXPECT_EQ(process.status().code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(process.status().message()), HasSubstr("/nowhere/x"));
-  EXPECT_EQ(recorder_->order(), "");
+class ScriptTest : public ProcessMonitorTest {
+ protected:
+  ProgramFile WriteProgram(const std::string& text) {
+    unlink(path_.c_str());
+    std::ofstream(path_) << text;
+    chmod(path_.c_str(), 0700);
+    return *ProgramFile::Open(path_);
+  }
+  std::string OutputOf(const ProgramFile& program) {
+    recorder_ = std::make_shared<Recorder>();
+    auto process = Run(
+        {.binary = program, .args = {"a", "b"}, .environment = {"PATH=/bin"}, .descriptors = {}});
+    if (!process.ok()) return process.status().ToString();
+    if (!(*process)->WaitForExit(kLong).ok()) return "it does not end";
+    return recorder_->output();
+  }
+
+  const std::string path_ = absl::StrCat(testing::TempDir(), "/script");
+};
+
+TEST_F(ScriptTest, RunsAsOftenAsIsWantedWhateverBecomesOfItsName) {
+  const ProgramFile script = WriteProgram("#!/bin/sh\necho one $*\n");
+  EXPECT_EQ(OutputOf(script), "one a b\n");
+  const ProgramFile other = WriteProgram("#!/bin/sh\necho two $*\n");
+  EXPECT_EQ(OutputOf(script), "one a b\n");
+  EXPECT_EQ(OutputOf(other), "two a b\n");
+  unlink(path_.c_str());
+  EXPECT_EQ(OutputOf(script), "one a b\n");
+  EXPECT_EQ(OutputOf(other), "two a b\n");
+}
+
+TEST_F(ScriptTest, HasItselfAsOneMoreDescriptorThanAProgram) {
+  const std::string descriptors = OutputOf(WriteProgram("#!/bin/sh\necho /proc/self/fd/*\n"));
+  EXPECT_THAT(descriptors, HasSubstr("/fd/2 /proc/self/fd/3"));
+}
+
+TEST_F(ScriptTest, WithoutItsInterpreterIsAnErrorThatNamesIt) {
+  EXPECT_THAT(OutputOf(WriteProgram("#!/no/such/interpreter\n")), HasSubstr(path_));
 }
 
 TEST_F(ProcessMonitorTest, AFileThatIsNoProgramIsAnErrorAndLeavesNoZombie) {
+  const std::string text = absl::StrCat(testing::TempDir(), "/text");
+  std::ofstream(text) << "no program\n";
+  chmod(text.c_str(), 0700);
   const auto process =
-      Run({.binary = "/etc/passwd", .args = {}, .environment = {}, .descriptors = {}});
+      Run({.binary = *ProgramFile::Open(text), .args = {}, .environment = {}, .descriptors = {}});
   EXPECT_FALSE(process.ok());
   EXPECT_EQ(waitpid(-1, nullptr, WNOHANG), -1);
   EXPECT_EQ(errno, ECHILD);

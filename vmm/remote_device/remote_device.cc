@@ -34,6 +34,7 @@ absl::StatusOr<std::unique_ptr<RemoteDevice>> RemoteDevice::Create(DeviceSpec& s
 RemoteDevice::RemoteDevice(const DeviceSpec& spec, DeviceDescription description,
                            DeviceEndpoints endpoints, RemoteDeviceOptions options)
     : name_(spec.name),
+      title_(absl::StrCat("device '", spec.name, "' (", spec.binary.path(), ")")),
       access_timeout_(spec.access_timeout),
       description_(std::move(description)),
       endpoints_(std::move(endpoints)),
@@ -142,9 +143,17 @@ void RemoteDevice::OnAccessError(const absl::Status& status) {
 
 absl::Status RemoteDevice::Attach(DeviceProcess& process, uint64_t generation,
                                   absl::Duration timeout) {
-  ASSIGN_OR_RETURN(const DeviceEndpoints::Offer offer,
-                   endpoints_.MakeOffer(name_, generation, function_state_.load()));
-  RETURN_IF_ERROR(process.Attach(offer, timeout));
+  const absl::StatusOr<DeviceEndpoints::Offer> offer =
+      endpoints_.MakeOffer(name_, generation, function_state_.load());
+  if (!offer.ok()) return absl::ResourceExhaustedError(offer.status().message());
+  RETURN_IF_ERROR(process.Attach(*offer, timeout));
+  endpoints_.OnAttached();
+  return absl::OkStatus();
+}
+
+absl::Status RemoteDevice::AwaitAttached(DeviceProcess& process, uint64_t generation,
+                                         absl::Duration timeout) {
+  RETURN_IF_ERROR(process.AwaitAttached(generation, timeout));
   endpoints_.OnAttached();
   return absl::OkStatus();
 }

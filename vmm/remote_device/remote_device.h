@@ -53,6 +53,8 @@ class RemoteDevice final : public DeviceAccess {
                                                               RemoteDeviceOptions options);
 
   const std::string& name() const { return name_; }
+  // For errors: "device 'disk0' (path/to/binary)".
+  const std::string& title() const { return title_; }
   const DeviceDescription& description() const { return description_; }
   // The eventfds of doorbells, vectors and line. They live as long as the device.
   const DeviceEndpoints& endpoints() const { return endpoints_; }
@@ -77,8 +79,11 @@ class RemoteDevice final : public DeviceAccess {
   // --- The supervisor's -------------------------------------------------------------------------
 
   // Hands everything to `process`, which serves when this returns OK. Its predecessor is dead, and
-  // the channel prepared. Errors: as DeviceProcess::Attach() and DeviceEndpoints::MakeOffer().
+  // the channel prepared. Errors: as DeviceProcess::Attach(); ResourceExhausted also where an offer
+  // could not be made.
   absl::Status Attach(DeviceProcess& process, uint64_t generation, absl::Duration timeout);
+  // Waits on after DeadlineExceeded. Errors: as DeviceProcess::AwaitAttached().
+  absl::Status AwaitAttached(DeviceProcess& process, uint64_t generation, absl::Duration timeout);
 
   // What the guest did while the channel had failed, and must hold for the next process: a reset
   // (true once for each), and the function state. TellFunctionState() tells it to the process that
@@ -112,6 +117,7 @@ class RemoteDevice final : public DeviceAccess {
   void TellTrouble();
 
   const std::string name_;
+  const std::string title_;
   const absl::Duration access_timeout_;
   const DeviceDescription description_;
   const DeviceEndpoints endpoints_;

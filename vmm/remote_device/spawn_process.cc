@@ -224,24 +224,26 @@ absl::StatusOr<PidFd> ProcessSpawner::Spawn(const ProcessSpec& spec) {
 }
 
 absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, bool& forbidden) const {
-  const size_t count = spec.descriptors.size();
-  const UniqueFd opened(open(spec.binary.c_str(), O_PATH | O_CLOEXEC));
-  if (!opened.ok()) return ErrnoToStatus(errno, absl::StrCat("open ", spec.binary));
-  ASSIGN_OR_RETURN(const UniqueFd binary, CopyAbove(opened.get(), count));
+  std::vector<int> wanted = spec.descriptors;
+  // Its interpreter opens it by this number.
+  if (spec.binary.is_script()) wanted.push_back(spec.binary.fd());
+  const size_t count = wanted.size();
+  ASSIGN_OR_RETURN(const UniqueFd binary, CopyAbove(spec.binary.fd(), count));
   std::vector<UniqueFd> copies;
   std::vector<int> descriptors;
-  for (const int fd : spec.descriptors) {
+  for (const int fd : wanted) {
     ASSIGN_OR_RETURN(UniqueFd copy, CopyAbove(fd, count));
     descriptors.push_back(copy.get());
     copies.push_back(std::move(copy));
   }
-  std::vector<std::string> arguments = {spec.binary};
+  std::vector<std::string> arguments = {spec.binary.path()};
   arguments.insert(arguments.end(), spec.args.begin(), spec.args.end());
   const std::vector<char*> argv = Pointers(arguments);
   const std::vector<char*> envp = Pointers(spec.environment);
   const std::string uid_map = absl::StrCat(geteuid(), " ", geteuid(), " 1");
   const std::string gid_map = absl::StrCat(getegid(), " ", getegid(), " 1");
-  Launch launch = {.binary = binary.get(),
+  const bool is_script = spec.binary.is_script();
+  Launch launch = {.binary = is_script ? static_cast<int>(count) - 1 : binary.get(),
                    .descriptors = descriptors.data(),
                    .descriptor_count = count,
                    .argv = argv.data(),
@@ -279,7 +281,8 @@ absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, bool&
   if (launch.failed_call != nullptr) {
     process.Wait(absl::Seconds(1)).status().IgnoreError();  // it has ended: no zombie stays
     forbidden = !launch.isolated && IsForbidden(launch.error);
-    return ErrnoToStatus(launch.error, absl::StrCat(launch.failed_call, " of ", spec.binary));
+    return ErrnoToStatus(launch.error,
+                         absl::StrCat(launch.failed_call, " of ", spec.binary.path()));
   }
   return process;
 }

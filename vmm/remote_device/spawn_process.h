@@ -7,15 +7,17 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/pid_fd.h"
+#include "vmm/config/program_file.h"
 
 namespace bulkhead::vmm {
 
 // A process to start.
 struct ProcessSpec {
-  std::string binary;                    // a path
-  std::vector<std::string> args;         // after argv[0], which is `binary`
+  ProgramFile binary;
+  std::vector<std::string> args;         // after argv[0], which is the path of `binary`
   std::vector<std::string> environment;  // "NAME=value", and nothing else
-  // Become descriptors 0, 1, 2, ... of the process, which has no others. Borrowed.
+  // Become descriptors 0, 1, 2, ... of the process, which has no others; but a script has itself
+  // as one more. Borrowed.
   std::vector<int> descriptors;
 };
 
@@ -42,7 +44,7 @@ class ProcessSpawner {
   explicit ProcessSpawner(Isolation best = Isolation::kPidNamespace) : isolation_(best) {}
 
   // Blocks until the new program runs. The first process that starts settles the isolation for all:
-  // the best that this host allows. Errors: as open(2), clone(2) and execve(2), naming the binary.
+  // the best that this host allows. Errors: as clone(2) and execve(2), naming the binary.
   absl::StatusOr<PidFd> Spawn(const ProcessSpec& spec);
 
   // Once a process was started.

@@ -20,7 +20,7 @@ absl::Status Ending() { return absl::UnavailableError("the VM ends"); }
 absl::Status SupervisorThread::Perform(const Command& command) {
   switch (command.kind) {
     case Command::Kind::kRestart:
-      return Restart(command.binary.empty() ? binary_ : command.binary, command.discard_state);
+      return Restart(command.binary, command.discard_state);
     case Command::Kind::kReset:
       return Reset("a client", /*discard_requests=*/false);
     case Command::Kind::kResetForReboot:
@@ -34,14 +34,28 @@ absl::Status SupervisorThread::Perform(const Command& command) {
   return absl::InternalError("no such command");
 }
 
-absl::Status SupervisorThread::Restart(const std::string& binary, bool discard_state) {
+absl::Status SupervisorThread::Restart(const std::string& path, bool discard_state) {
+  ProgramFile binary = binary_;
+  if (!path.empty()) {
+    absl::StatusOr<ProgramFile> opened = ProgramFile::Open(path);
+    if (!opened.ok()) return Unfit(opened.status());
+    binary = *std::move(opened);
+  }
   absl::StatusOr<Candidate> next = StartSuccessor(binary);
   if (!next.ok()) return Unfit(next.status());
   if (const absl::Status fit = CheckFit(*next, discard_state); !fit.ok()) {
     return Unfit(next->process->ExplainFailure(fit));
   }
 
-  // From here on the old process goes.
+  // From here on the old process goes. What was asked for holds whenever it is dead.
+  const ProgramFile previous = std::exchange(binary_, std::move(binary));
+  spare_.Drop();  // it may be of another binary, or of what that was before
+  if (discard_state) {
+    discard_state_ = true;
+    // Nobody waits for what is still in the channel of a device that is away for good, and it may
+    // be what it died of.
+    discard_requests_ |= !device_->endpoints().channel().status().ok();
+  }
   const std::string cause = "asked by a client";
   policy_.Forget();
   if (state_ == v1::Device::RUNNING) {
@@ -53,28 +67,21 @@ absl::Status SupervisorThread::Restart(const std::string& binary, bool discard_s
   if (process_ != nullptr && !Retire("ended, to be replaced")) {
     GoAway("its process does not die");
     return absl::DeadlineExceededError(
-        "its process does not die; the device is restarted as soon as it is dead");
-  }
-  if (discard_state) {
-    discard_state_ = true;
-    // Nobody waits for what is still in the channel of a device that is away for good, and it may
-    // be what it died of.
-    discard_requests_ |= !device_->endpoints().channel().status().ok();
+        "its process does not die; the device is restarted as was asked as soon as it is dead");
   }
   absl::Status status = Attach(*std::move(next), Urgency::kEnd);
   if (status.ok()) {
-    binary_ = binary;
-    spare_.Drop();  // it may be of another binary, or of what that was before
     BeginServing();
     return absl::OkStatus();
   }
   if (ending()) return Ending();
+  binary_ = previous;
   GoAway("its new process does not serve");
   TryRestart(Urgency::kEnd);  // as it was before
   return Unfit(status);
 }
 
-absl::StatusOr<Candidate> SupervisorThread::StartSuccessor(const std::string& binary) {
+absl::StatusOr<Candidate> SupervisorThread::StartSuccessor(const ProgramFile& binary) {
   Candidate candidate;
   ASSIGN_OR_RETURN(candidate.process, starter_.Start(binary));
   const absl::Time deadline = SteadyNow() + starter_.timeout();
@@ -99,7 +106,7 @@ absl::Status SupervisorThread::Unfit(const absl::Status& why) const {
   if (ending()) return Ending();
   std::string what = absl::StrCat("it is ", v1::Device::State_Name(state_), ": ", state_reason_);
   if (state_ == v1::Device::RUNNING) {
-    what = absl::StrCat("process ", process_->pid(), " of ", binary_, " serves");
+    what = absl::StrCat("process ", process_->pid(), " of ", binary_.path(), " serves");
   }
   LogError(why.message());
   return absl::FailedPreconditionError(absl::StrCat(WithoutLastLines(why.message()), "; ", what));

@@ -91,7 +91,7 @@ DeviceReport::DeviceReport(const DeviceSpec& spec, EventLog& events)
   device_.set_name(spec.name);
   device_.set_state(v1::Device::STARTING);
   *device_.mutable_state_since() = Now();
-  device_.set_binary(spec.binary);
+  device_.set_binary(spec.binary.path());
   for (const std::string& arg : spec.args) device_.add_arg(arg);
   for (const ResourceSpec& resource : spec.resources) device_.add_resources(Describe(resource));
   device_.set_access_policy(std::string(Name(spec.access_policy)));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
@@ -23,6 +24,8 @@ constexpr absl::Duration kQuiesceTimeout = absl::Seconds(2);
 constexpr absl::Duration kLastRequestsTimeout = absl::Milliseconds(500);
 constexpr absl::Duration kChannelRetryInterval = absl::Milliseconds(100);
 constexpr int kMaxQuickTries = 4;
+// A spare that lives attaches within a millisecond.
+constexpr absl::Duration kSpareAttachTimeout = absl::Milliseconds(100);
 
 // Direct I/O outlives its process, by milliseconds as a rule. A successor that does it again must
 // come after it. False: it takes longer.
@@ -56,7 +59,7 @@ absl::Status SupervisorThread::PrepareForSuccessor() {
     const absl::StatusOr<channel::SuccessorPlan> plan =
         device_->endpoints().channel().PrepareSuccessor(discard_requests_);
     if (absl::IsDeadlineExceeded(plan.status())) return absl::AbortedError(plan.status().message());
-    RETURN_IF_ERROR(plan.status());
+    if (!plan.ok()) return absl::ResourceExhaustedError(plan.status().message());
     if (!plan->violation.ok()) {
       LogWarning(absl::StrCat("device '", name_, "': ", plan->violation.message(), "; repaired"));
     }
@@ -67,13 +70,15 @@ absl::Status SupervisorThread::PrepareForSuccessor() {
   device_->ReopenAccesses();
   if (device_->reset_missed()) return absl::AbortedError("the guest has just reset it");
   if (discard_state_) {
-    RETURN_IF_ERROR(device_->endpoints().DiscardDurableState());
+    const absl::Status discarded = device_->endpoints().DiscardDurableState();
+    if (!discarded.ok()) return absl::ResourceExhaustedError(discarded.message());
     discard_state_ = false;
   }
   return absl::OkStatus();
 }
 
-absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least) {
+absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least,
+                                      absl::StatusOr<Candidate>* beside) {
   channel::ChannelClient& channel = device_->endpoints().channel();
   const absl::Status before = channel.status();
   absl::Status prepared;
@@ -83,7 +88,7 @@ absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least) {
     prepared = PrepareForSuccessor();
   } while (absl::IsAborted(prepared) && device_->reset_missed() && ++tries < kMaxQuickTries);
   const absl::Status attached =
-      prepared.ok() ? AttachProcess(std::move(candidate), least) : prepared;
+      prepared.ok() ? AttachProcess(std::move(candidate), least, beside) : prepared;
   // Accesses that did not wait before do not wait now either. (A breach of the protocol was the
   // last process's.)
   const bool failed =
@@ -92,18 +97,29 @@ absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least) {
   return attached;
 }
 
-absl::Status SupervisorThread::AttachProcess(Candidate candidate, Urgency least) {
+absl::Status SupervisorThread::AttachProcess(Candidate candidate, Urgency least,
+                                             absl::StatusOr<Candidate>* beside) {
   ++generation_;
+  process_ = std::move(candidate.process);
   absl::Status attached;
   bool interrupted = false;
-  {
-    DeviceProcess& process = *candidate.process;
+  const auto wait_for = [&](absl::FunctionRef<absl::Status()> step) {
     const Attention::Interruptible wait(
-        *attention_, least, [&process] { process.Kill("killed, because it came too late"); });
-    attached = device_->Attach(process, generation_, options_.start_timeout);
+        *attention_, least, [this] { process_->Kill("killed, because it came too late"); });
+    attached = step();
     interrupted = wait.interrupted();
+  };
+  wait_for([&] {
+    return device_->Attach(*process_, generation_,
+                           beside == nullptr ? options_.start_timeout : kSpareAttachTimeout);
+  });
+  if (beside != nullptr && absl::IsDeadlineExceeded(attached) && !interrupted) {
+    // It hangs, or the host is slow: then it is there before another process is.
+    *beside = starter_.StartCandidate(binary_, least);
+    const absl::Duration longer =
+        absl::IsResourceExhausted(beside->status()) ? options_.start_timeout : absl::ZeroDuration();
+    wait_for([&] { return device_->AwaitAttached(*process_, generation_, longer); });
   }
-  process_ = std::move(candidate.process);
   if (attached.ok() && !interrupted) {
     state_version_ = candidate.description.state_version;
     return absl::OkStatus();
@@ -117,10 +133,14 @@ absl::Status SupervisorThread::AttachProcess(Candidate candidate, Urgency least)
 void SupervisorThread::BeginServing() {
   const absl::Time now = SteadyNow();
   process_->PassOnOutput();
-  report_.Serves(process_->pid(), generation_, binary_, process_->isolation());
+  report_.Serves(process_->pid(), generation_, binary_.path(), process_->isolation());
   if (state_ != v1::Device::STARTING) report_.Recovered(now - away_since_);
   served_since_ = now;
   next_try_ = absl::InfiniteFuture();
+  if (const absl::Duration shortage = shortage_.End(now); shortage > absl::ZeroDuration()) {
+    LogInfo(absl::StrCat("device '", name_, "': the host could start a process again after ",
+                         absl::FormatDuration(absl::Trunc(shortage, absl::Milliseconds(1)))));
+  }
   heartbeats_.Begin(generation_);
   ComeBack();
   SetState(v1::Device::RUNNING, "");
@@ -176,6 +196,21 @@ void SupervisorThread::OnFailedStart(const absl::Status& why) {
   FollowPolicy(absl::ZeroDuration(), /*clean=*/false, WithoutLastLines(why.message()));
 }
 
+void SupervisorThread::OnShortage(const absl::Status& why) {
+  if (!shortage_.lasts()) {
+    LogError(absl::StrCat("the host cannot start a process: ", why.message(),
+                          "; it is tried until that works"));
+    report_.PolicyActs("waits until the host can start a process");
+  }
+  const absl::Time now = SteadyNow();
+  const absl::Duration delay = shortage_.OnFailedTry(now);
+  next_try_ = now + delay;
+  SetState(v1::Device::RESTARTING,
+           absl::StrCat("the host cannot start a process: ", WithoutLastLines(why.message()),
+                        "; next try in ",
+                        absl::FormatDuration(absl::Trunc(delay, absl::Milliseconds(1)))));
+}
+
 void SupervisorThread::FollowPolicy(absl::Duration served, bool clean, const std::string& what) {
   const absl::Time now = SteadyNow();
   const RestartPolicy::Decision decision = policy_.OnEnd(now, served, clean);
@@ -215,11 +250,16 @@ void SupervisorThread::TryRestart(Urgency least) {
     return;
   }
   absl::StatusOr<Candidate> next = absl::UnknownError("");
-  if (std::optional<Candidate> spare = spare_.Take(); spare.has_value()) {
-    next = *std::move(spare);
-  } else {
-    next = starter_.StartCandidate(binary_, least);
+  if (std::optional<Candidate> spare = spare_.Take(); spare.has_value() && FitsNow(*spare)) {
+    const absl::Status attached = Attach(*std::move(spare), least, &next);
+    if (attached.ok()) return BeginServing();
+    // Undone by what would undo a fresh process as well, or it is not dead.
+    if (absl::IsCancelled(attached) || absl::IsAborted(attached) || process_ != nullptr) {
+      return AfterFailedTry(attached);
+    }
+    LogWarning(absl::StrCat(attached.message(), "; it was a spare, and another process follows"));
   }
+  if (absl::IsUnknown(next.status())) next = starter_.StartCandidate(binary_, least);
   absl::Status status = next.status();
   if (status.ok()) {
     status = CheckFit(*next, discard_state_);
@@ -228,12 +268,26 @@ void SupervisorThread::TryRestart(Urgency least) {
   if (status.ok()) status = Attach(*std::move(next), least);
   if (status.ok()) {
     BeginServing();
-  } else if (absl::IsCancelled(status)) {
-    next_try_ = SteadyNow();
-  } else if (absl::IsAborted(status)) {
-    next_try_ = SteadyNow() + kChannelRetryInterval;
   } else {
-    OnFailedStart(status);
+    AfterFailedTry(status);
+  }
+}
+
+bool SupervisorThread::FitsNow(const Candidate& spare) const {
+  const absl::Status fit = CheckFit(spare, discard_state_);
+  if (!fit.ok()) LogWarning(absl::StrCat("device '", name_, "': its spare: ", fit.message()));
+  return fit.ok();
+}
+
+void SupervisorThread::AfterFailedTry(const absl::Status& why) {
+  if (absl::IsCancelled(why)) {
+    next_try_ = SteadyNow();
+  } else if (absl::IsAborted(why)) {
+    next_try_ = SteadyNow() + kChannelRetryInterval;
+  } else if (absl::IsResourceExhausted(why)) {
+    OnShortage(why);
+  } else {
+    OnFailedStart(why);
   }
 }
 

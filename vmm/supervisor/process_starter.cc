@@ -6,13 +6,13 @@
 namespace bulkhead::vmm {
 
 absl::StatusOr<std::unique_ptr<DeviceProcess>> ProcessStarter::Start(
-    const std::string& binary) const {
+    const ProgramFile& binary) const {
   absl::StatusOr<std::unique_ptr<DeviceProcess>> process = DeviceProcess::Start(
       monitor_, {.device_name = device_name_, .binary = binary, .args = args_},
       [attention = attention_] { attention->Demand(Attention::Urgency::kNews); });
   if (process.ok()) return process;
-  return absl::Status(process.status().code(), absl::StrCat("device '", device_name_, "' (", binary,
-                                                            "): ", process.status().message()));
+  return absl::ResourceExhaustedError(absl::StrCat("device '", device_name_, "' (", binary.path(),
+                                                   "): ", process.status().message()));
 }
 
 absl::StatusOr<DeviceDescription> ProcessStarter::Ask(DeviceProcess& process, absl::Duration limit,
@@ -22,7 +22,16 @@ absl::StatusOr<DeviceDescription> ProcessStarter::Ask(DeviceProcess& process, ab
   return process.Describe(call);
 }
 
-absl::StatusOr<Candidate> ProcessStarter::StartCandidate(const std::string& binary,
+absl::Status ProcessStarter::AskWhetherItLives(DeviceProcess& process, absl::Duration limit) const {
+  ControlCall call(limit);
+  const Attention::Interruptible wait(*attention_, Attention::Urgency::kNews,
+                                      [&call] { call.Cancel(); });
+  const absl::Status status = process.control().Heartbeat(call).status();
+  if (!status.ok() && call.cancelled()) return absl::CancelledError("something else came first");
+  return status;
+}
+
+absl::StatusOr<Candidate> ProcessStarter::StartCandidate(const ProgramFile& binary,
                                                          Attention::Urgency least) const {
   Candidate candidate;
   ASSIGN_OR_RETURN(candidate.process, Start(binary));

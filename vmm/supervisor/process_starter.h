@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "vmm/config/program_file.h"
 #include "vmm/remote_device/control_client.h"
 #include "vmm/remote_device/device_description.h"
 #include "vmm/remote_device/device_process.h"
@@ -40,16 +41,21 @@ class ProcessStarter {
   // How long each step of a start may take.
   absl::Duration timeout() const { return timeout_; }
 
-  // Errors of all: for the operator, naming device and binary.
-  absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(const std::string& binary) const;
+  // Errors of all: for the operator, naming device and binary. ResourceExhausted: the host could
+  // not start a process; nothing ran, and the device has done nothing wrong.
+  absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(const ProgramFile& binary) const;
 
   // What it is, if it says so within `limit`. Cancelled: a demand of at least `least` came first;
   // it may be asked again. Else as DeviceProcess::Describe().
   absl::StatusOr<DeviceDescription> Ask(DeviceProcess& process, absl::Duration limit,
                                         Attention::Urgency least) const;
 
-  // Both. Cancelled: as above, and the process is not wanted any more.
-  absl::StatusOr<Candidate> StartCandidate(const std::string& binary,
+  // Whether it answers a heartbeat within `limit`. Cancelled: any demand came first. Else as
+  // ControlClient::Heartbeat().
+  absl::Status AskWhetherItLives(DeviceProcess& process, absl::Duration limit) const;
+
+  // Start() and Ask(). Cancelled: as above, and the process is not wanted any more.
+  absl::StatusOr<Candidate> StartCandidate(const ProgramFile& binary,
                                            Attention::Urgency least) const;
 
  private:

@@ -20,6 +20,14 @@ constexpr RestartSpec kSpareRestarts = {.policy = RestartSpec::Policy::kAlways,
 // While the one that was taken begins to serve it needs the processors more than the next one does.
 constexpr absl::Duration kPauseAfterUse = absl::Milliseconds(200);
 
+// How often it is asked whether it lives, and how long it may be silent in all before it counts as
+// hung: a supervisor that waits for it has other things to do, so it waits in pieces.
+constexpr absl::Duration kHeartbeatInterval = absl::Seconds(5);
+constexpr absl::Duration kHeartbeatRetryInterval = absl::Milliseconds(200);
+constexpr absl::Duration kMinWait = absl::Milliseconds(10);
+constexpr absl::Duration kMaxWait = absl::Milliseconds(500);
+constexpr absl::Duration kMaxSilence = absl::Seconds(2);
+
 }  // namespace
 
 Spare::Spare(const ProcessStarter& starter, DeviceReport& report,
@@ -27,13 +35,23 @@ Spare::Spare(const ProcessStarter& starter, DeviceReport& report,
     : starter_(starter),
       report_(report),
       check_(std::move(check)),
-      policy_(kSpareRestarts, std::move(random)) {}
+      policy_(kSpareRestarts, random),
+      shortage_(std::move(random)) {}
 
-void Spare::Prepare(const std::string& binary, absl::Duration limit) {
+void Spare::Tend(const ProgramFile& binary, absl::Duration limit) {
+  if (ready()) {
+    AskWhetherItLives(limit);
+  } else {
+    Prepare(binary, limit);
+  }
+}
+
+void Spare::Prepare(const ProgramFile& binary, absl::Duration limit) {
   if (process_ == nullptr) {
     started_ = SteadyNow();
     absl::StatusOr<std::unique_ptr<DeviceProcess>> process = starter_.Start(binary);
-    if (!process.ok()) return Fail(process.status());
+    if (!process.ok()) return OnShortage(process.status());
+    shortage_.End(started_);
     process_ = *std::move(process);
   }
   const absl::Duration left = started_ + starter_.timeout() - SteadyNow();
@@ -49,7 +67,38 @@ void Spare::Prepare(const std::string& binary, absl::Duration limit) {
   process_ = std::move(candidate.process);
   if (!fit.ok()) return Fail(fit);
   description_ = std::move(candidate.description);
+  silence_ = absl::ZeroDuration();
+  next_ = SteadyNow() + kHeartbeatInterval;
   report_.SetSpare(true);
+}
+
+void Spare::AskWhetherItLives(absl::Duration limit) {
+  const absl::Time asked = SteadyNow();
+  const absl::Status answer =
+      starter_.AskWhetherItLives(*process_, std::min(kMaxWait, std::max(limit, kMinWait)));
+  const absl::Time now = SteadyNow();
+  if (answer.ok() || absl::IsUnimplemented(answer)) {  // it answers, at any rate
+    silence_ = absl::ZeroDuration();
+    next_ = now + kHeartbeatInterval;
+    return;
+  }
+  next_ = now + kHeartbeatRetryInterval;
+  if (absl::IsCancelled(answer)) return;
+  silence_ += now - asked;
+  if (!absl::IsDeadlineExceeded(answer) || silence_ >= kMaxSilence) {
+    Fail(absl::DeadlineExceededError(absl::StrCat(
+        "process ", process_->pid(), ": it did not answer its heartbeats: ", answer.message())));
+  }
+}
+
+void Spare::OnShortage(const absl::Status& why) {
+  if (!shortage_.lasts()) {
+    LogWarning(absl::StrCat("the host cannot start a spare: ", why.message(),
+                            "; it is tried until that works"));
+  }
+  const absl::Time now = SteadyNow();
+  // Nobody waits for it.
+  next_ = now + std::max(shortage_.OnFailedTry(now), kSpareRestarts.min_backoff);
 }
 
 void Spare::NoticeDeath() {

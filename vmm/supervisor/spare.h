@@ -9,27 +9,30 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "vmm/config/program_file.h"
 #include "vmm/supervisor/attention.h"
 #include "vmm/supervisor/device_report.h"
+#include "vmm/supervisor/host_shortage.h"
 #include "vmm/supervisor/process_starter.h"
 #include "vmm/supervisor/restart_policy.h"
 
 namespace bulkhead::vmm {
 
 // A successor that is started ahead of time, has said what it is, and waits. It has none of the
-// device's descriptors. Its failures are of no consequence but a later try. All times are
-// SteadyNow()'s. Used by the supervisor's thread.
+// device's descriptors. It is asked now and then whether it lives. Its failures are of no
+// consequence but a later try. All times are SteadyNow()'s. Used by the supervisor's thread.
 class Spare {
  public:
   // `check`: is a candidate fit to go on from the device's state? All must outlive this.
   Spare(const ProcessStarter& starter, DeviceReport& report,
         std::function<absl::Status(const Candidate&)> check, std::function<double()> random);
 
-  // When Prepare() is to be called again; InfiniteFuture: there is one.
-  absl::Time next() const { return ready() ? absl::InfiniteFuture() : next_; }
-  // Starts one, and waits until it has said what it is: for `limit` at most, or until any demand;
-  // then it goes on in the next call.
-  void Prepare(const std::string& binary, absl::Duration limit);
+  // When Tend() is to be called again.
+  absl::Time next() const { return next_; }
+  // Where there is none, starts one, and waits until it has said what it is; where there is one,
+  // asks it whether it lives. Waits for `limit` at most, or until any demand; then it goes on in
+  // the next call.
+  void Tend(const ProgramFile& binary, absl::Duration limit);
 
   // It has died: to be noticed by Fail().
   bool exited() const { return process_ != nullptr && process_->exited(); }
@@ -42,16 +45,21 @@ class Spare {
   void Drop();
 
  private:
+  void Prepare(const ProgramFile& binary, absl::Duration limit);
+  void AskWhetherItLives(absl::Duration limit);
   void Fail(const absl::Status& why);
+  void OnShortage(const absl::Status& why);
 
   const ProcessStarter& starter_;
   DeviceReport& report_;
   const std::function<absl::Status(const Candidate&)> check_;
   RestartPolicy policy_;
+  HostShortage shortage_;
 
   std::unique_ptr<DeviceProcess> process_;
   std::optional<DeviceDescription> description_;  // it waits
   absl::Time started_;
+  absl::Duration silence_;  // how long we have waited in vain for its heartbeat
   absl::Time next_ = absl::InfinitePast();
 };
 

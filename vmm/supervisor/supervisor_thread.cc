@@ -63,6 +63,7 @@ SupervisorThread::SupervisorThread(const DeviceSpec& spec, ProcessMonitor& monit
       binary_(spec.binary),
       random_(static_cast<unsigned>(absl::ToUnixNanos(SteadyNow()) ^ getpid())),
       policy_(spec.restart, [this] { return std::generate_canonical<double, 32>(random_); }),
+      shortage_([this] { return std::generate_canonical<double, 32>(random_); }),
       heartbeats_(spec.heartbeat, spec.name, attention_, report_),
       spare_(
           starter_, report_,
@@ -172,8 +173,8 @@ bool SupervisorThread::DoNext() {
     device_->TakeMissedReset();
     Reset("the guest", /*discard_requests=*/false).IgnoreError();
   } else if (running && wants_spare_ && now >= spare_.next()) {
-    step_ = "the start of its spare";
-    spare_.Prepare(binary_, heartbeats_.next() - now);
+    step_ = "its spare";
+    spare_.Tend(binary_, heartbeats_.next() - now);
   } else {
     return false;
   }

@@ -19,6 +19,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "proto/vm_control.pb.h"
+#include "vmm/config/program_file.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/remote_device/control_client.h"
@@ -28,6 +29,7 @@
 #include "vmm/supervisor/attention.h"
 #include "vmm/supervisor/device_report.h"
 #include "vmm/supervisor/heartbeats.h"
+#include "vmm/supervisor/host_shortage.h"
 #include "vmm/supervisor/process_starter.h"
 #include "vmm/supervisor/restart_policy.h"
 #include "vmm/supervisor/spare.h"
@@ -47,7 +49,7 @@ class SupervisorThread {
   struct Command {
     enum class Kind { kRestart, kReset, kStop, kStart, kResetForReboot };
     Kind kind;
-    std::string binary = "";
+    std::string binary = "";  // a path; empty: the one that the device has
     bool discard_state = false;
     std::function<void(absl::Status)> done;
   };
@@ -90,8 +92,11 @@ class SupervisorThread {
   absl::Status CheckFit(const Candidate& candidate, bool discard_state) const;
   // Hands the device over: there is no process, and if this returns OK there is. Cancelled: a
   // demand of at least `least` came first. Aborted: the channel is in use, try again in a moment.
-  absl::Status Attach(Candidate candidate, Urgency least);
-  absl::Status AttachProcess(Candidate candidate, Urgency least);
+  // With `beside`, the candidate is a spare, which may hang: where it does not serve at once, a
+  // fresh process is started into `beside`, and the spare is given up if that is there first.
+  absl::Status Attach(Candidate candidate, Urgency least,
+                      absl::StatusOr<Candidate>* beside = nullptr);
+  absl::Status AttachProcess(Candidate candidate, Urgency least, absl::StatusOr<Candidate>* beside);
   // Makes the channel and the saved state fit for the next process, and has accesses wait for it.
   // Aborted: as Attach().
   absl::Status PrepareForSuccessor();
@@ -104,10 +109,14 @@ class SupervisorThread {
   bool Retire(absl::string_view reason);
   // `process_` has ended, or was killed for a fault of its own.
   void OnLoss();
-  // No process could be brought to serve.
+  // A process ran and could not be brought to serve.
   void OnFailedStart(const absl::Status& why);
+  // The host could not start or attach one: no fault of the device.
+  void OnShortage(const absl::Status& why);
   void FollowPolicy(absl::Duration served, bool clean, const std::string& what);
   void TryRestart(Urgency least);
+  bool FitsNow(const Candidate& spare) const;
+  void AfterFailedTry(const absl::Status& why);
 
   // What the guest's accesses meet from now on: the policy, all ones, the device.
   void GoAway(const std::string& why);
@@ -116,8 +125,8 @@ class SupervisorThread {
 
   // --- commands.cc
   absl::Status Perform(const Command& command);
-  absl::Status Restart(const std::string& binary, bool discard_state);
-  absl::StatusOr<Candidate> StartSuccessor(const std::string& binary);
+  absl::Status Restart(const std::string& path, bool discard_state);
+  absl::StatusOr<Candidate> StartSuccessor(const ProgramFile& binary);
   absl::Status Unfit(const absl::Status& why) const;
   absl::Status Reset(absl::string_view by, bool discard_requests);
   absl::Status Stop();
@@ -141,7 +150,7 @@ class SupervisorThread {
   // The thread's alone.
   State state_ = v1::Device::STARTING;
   std::string state_reason_;
-  std::string binary_;
+  ProgramFile binary_;          // of the next process
   uint32_t state_version_ = 0;  // PciInfo.state_version of who served last
   uint64_t generation_ = 0;
   std::unique_ptr<DeviceProcess> process_;
@@ -154,6 +163,7 @@ class SupervisorThread {
   bool vm_paused_ = false;  // by us
   std::minstd_rand random_;
   RestartPolicy policy_;
+  HostShortage shortage_;
   Heartbeats heartbeats_;
   Spare spare_;
 

@@ -1,0 +1,39 @@
+#ifndef BULKHEAD_VMM_CONFIG_PROGRAM_FILE_H_
+#define BULKHEAD_VMM_CONFIG_PROGRAM_FILE_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/unique_fd.h"
+
+namespace bulkhead::vmm {
+
+// An executable file, opened once: what is run later is this file, whatever becomes of its name
+// meanwhile. Only a file that is overwritten in place (the kernel allows that while no process runs
+// it) is another program from then on. Copies share one descriptor. Thread-compatible.
+class ProgramFile {
+ public:
+  // Errors: as open(2) and access(2), and InvalidArgument (no regular file), naming the path.
+  static absl::StatusOr<ProgramFile> Open(const std::string& path);
+
+  // None.
+  ProgramFile() = default;
+
+  // By which it was opened.
+  const std::string& path() const { return path_; }
+  // For execveat(2) with AT_EMPTY_PATH. -1: none.
+  int fd() const { return fd_ == nullptr ? -1 : fd_->get(); }
+  // It begins with "#!". Its interpreter opens it by the descriptor, as /dev/fd/N, so that must
+  // stay open in the new process.
+  bool is_script() const { return is_script_; }
+
+ private:
+  std::string path_;
+  std::shared_ptr<const UniqueFd> fd_;
+  bool is_script_ = false;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_CONFIG_PROGRAM_FILE_H_
