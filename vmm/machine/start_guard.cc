@@ -64,7 +64,6 @@ struct StartGuard::Shared {
       : fd(fd_in), take(std::move(take_in)), over(std::move(over_in)) {}
 
   void Run();
-  [[noreturn]] void Leave(const VmEnd& end);
 
   const int fd;
   const std::function<std::optional<VmEnd>()> take;
@@ -72,6 +71,8 @@ struct StartGuard::Shared {
   absl::Mutex mutex;
   bool is_over ABSL_GUARDED_BY(mutex) = false;
   std::function<void()> last_act ABSL_GUARDED_BY(mutex);
+
+  [[noreturn]] void Leave(const VmEnd& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 };
 
 absl::StatusOr<std::unique_ptr<StartGuard>> StartGuard::Begin(
