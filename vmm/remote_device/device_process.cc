@@ -2,8 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -172,6 +174,11 @@ absl::Status DeviceProcess::AwaitAttached(uint64_t generation, absl::Duration ti
         absl::StrCat("it replied for generation ", reply.generation(), " instead of ", generation));
   }
   return absl::OkStatus();
+}
+
+bool DeviceProcess::has_taken_offer() const {
+  int unread_bytes = 0;
+  return ioctl(attach_socket_.get(), SIOCOUTQ, &unread_bytes) != 0 || unread_bytes == 0;
 }
 
 void DeviceProcess::PassOnOutput() { watcher_->log().PassOnAll(); }

@@ -72,6 +72,8 @@ class DeviceProcess {
   absl::Status Attach(const DeviceEndpoints::Offer& offer, absl::Duration timeout);
   // Waits on for that. Errors: as above.
   absl::Status AwaitAttached(uint64_t generation, absl::Duration timeout);
+  // After Attach(): whether the process has read the offer, and so has the descriptors.
+  bool has_taken_offer() const;
   // Further calls, before AskToEnd().
   ControlClient& control() { return *control_; }
 

@@ -124,6 +124,16 @@ absl::Status SupervisorThread::AttachProcess(Candidate candidate, Urgency least,
     state_version_ = candidate.description.state_version;
     return absl::OkStatus();
   }
+  if (beside != nullptr) process_->Kill("killed, because it did not attach in time");
+  if (beside != nullptr && !process_->has_taken_offer()) {  // asked when it is killed
+    // A spare that hangs. It has none of the descriptors, and once killed executes nothing that
+    // could take them: so it need not be waited for, which may be in vain (a freezer's cgroup).
+    const pid_t pid = process_->pid();
+    process_.reset();
+    if (interrupted) return absl::CancelledError("something else came first");
+    return absl::DeadlineExceededError(
+        absl::StrCat("device '", name_, "': process ", pid, " did not attach in time"));
+  }
   const absl::Status why = process_->ExplainFailure(AtStep("attached", attached));
   // If it does not die, it keeps the descriptors, and nobody else gets them.
   if (process_->exited()) process_.reset();
