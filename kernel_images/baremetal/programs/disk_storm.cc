@@ -12,9 +12,9 @@
 //   depth=N           in flight at once, 1 to 21 (16)
 //   blocks=N          how many blocks of 4 KiB are used, at most 4096 (256)
 //   seed=N            of the sequence of requests (1)
-//   retry=1           submit a request again, as it is, for as long as it ends with an I/O error (0)
-//   patience=N        how many cycles one interrupt may be awaited (30000000000, some ten seconds)
-//   indirect=1, event_index=1  negotiate these features too (0)
+//   retry=1           submit a request again, as it is, for as long as it ends with an I/O error
+//   (0) patience=N        how many cycles one interrupt may be awaited (30000000000, some ten
+//   seconds) indirect=1, event_index=1  negotiate these features too (0)
 
 #include <stdint.h>
 
