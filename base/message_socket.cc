@@ -15,6 +15,12 @@
 namespace bulkhead {
 namespace {
 
+#ifdef SO_PASSRIGHTS
+constexpr int kPassRights = SO_PASSRIGHTS;
+#else
+constexpr int kPassRights = 83;  // Debian 12's headers are older
+#endif
+
 constexpr size_t kControlBytes = CMSG_SPACE(sizeof(int) * kMaxMessageDescriptors);
 
 absl::Status PeerGone() { return absl::UnavailableError("the other end of the socket is closed"); }
@@ -54,6 +60,11 @@ absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateSocketPair(int type) {
     return ErrnoToStatus(errno, "socketpair");
   }
   return std::make_pair(UniqueFd(fds[0]), UniqueFd(fds[1]));
+}
+
+void RefuseDescriptors(int socket) {
+  constexpr int kRefuse = 0;
+  (void)setsockopt(socket, SOL_SOCKET, kPassRights, &kRefuse, sizeof(kRefuse));
 }
 
 absl::Status SendSocketMessage(int socket, absl::string_view bytes,

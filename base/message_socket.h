@@ -29,6 +29,13 @@ inline constexpr size_t kMaxMessageDescriptors = 253;
 // Errors: as socketpair(2).
 absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateSocketPair(int type);
 
+// From now on the peer of this unix socket cannot send descriptors over it: its sendmsg(2) fails
+// with EPERM. For sockets where none is expected of a peer that is not trusted: the kernel closes a
+// descriptor that nobody takes in the thread that reads, and closing one can block for ever (a
+// socket with SO_LINGER, a file of a FUSE server that hangs). Without effect before Linux 6.16
+// (SO_PASSRIGHTS).
+void RefuseDescriptors(int socket);
+
 // Sends one packet; `descriptors` stay the caller's. Never blocks and never raises SIGPIPE.
 // Errors: Unavailable (the peer is gone), else as sendmsg(2).
 absl::Status SendSocketMessage(int socket, absl::string_view bytes,

@@ -16,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/errno_status.h"
+#include "base/message_socket.h"
 #include "base/status_macros.h"
 #include "grpc/compression.h"
 #include "grpc/support/time.h"
@@ -245,6 +246,7 @@ absl::StatusOr<std::unique_ptr<ControlClient>> ControlClient::Create(UniqueFd so
   if (fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) {
     return ErrnoToStatus(errno, "O_NONBLOCK on the control socket");
   }
+  RefuseDescriptors(socket.get());
   UniqueFd own(fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
   if (!own.ok()) return ErrnoToStatus(errno, "F_DUPFD_CLOEXEC of the control socket");
   ASSIGN_OR_RETURN(CallWatchdog* const watchdog, CallWatchdog::Get());

@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
+#include "base/close_elsewhere.h"
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/message_socket.h"
@@ -113,6 +114,7 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(ProcessMonit
   // Not of the write end: a device's write waits for the vmm to read.
   if (fcntl(output_read.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoToStatus(errno, "fcntl");
   ASSIGN_OR_RETURN(auto attach, CreateSocketPair(SOCK_SEQPACKET));
+  RefuseDescriptors(attach.first.get());
   ASSIGN_OR_RETURN(auto control, CreateSocketPair(SOCK_STREAM));
 
   const ProcessSpec spec = {
@@ -159,9 +161,10 @@ absl::Status DeviceProcess::Attach(const DeviceEndpoints::Offer& offer, absl::Du
 }
 
 absl::Status DeviceProcess::AwaitAttached(uint64_t generation, absl::Duration timeout) {
-  const absl::StatusOr<SocketMessage> message =
+  absl::StatusOr<SocketMessage> message =
       ReceiveSocketMessage(attach_socket_.get(), kMaxReplyBytes, timeout);
   if (!message.ok()) return AsDeviceError(message.status());
+  CloseElsewhere(std::move(message->descriptors));  // none was asked for
   v1::AttachReply reply;
   if (!reply.ParseFromString(message->bytes)) {
     return absl::InternalError("its reply to the attach request is not one");
