@@ -138,6 +138,8 @@ absl::StatusOr<uint64_t> ChannelClient::Send(const RequestShape& shape, uint64_t
     ASSIGN_OR_RETURN(ticket, ReserveWhenFull(shape.waiter, deadline));
   }
   if (shape.operation != static_cast<uint8_t>(Operation::kPostedWrite)) {
+    // relaxed: read after the ticket, which comes after it.
+    waiters_[shape.waiter].sent_operation.store(shape.operation, std::memory_order_relaxed);
     // release: whoever finds this also finds the taken_ticket before it. The publication below
     // orders it before any answer, so PrepareSuccessor() finds no honest answer past it.
     waiters_[shape.waiter].sent_ticket.store(ticket, std::memory_order_release);
@@ -205,6 +207,24 @@ bool ChannelClient::HeadMovedPast(uint32_t waiter, uint64_t known) {
   const uint64_t requests = tail_.load(std::memory_order_relaxed) - head;
   waiters_[waiter].counters.RaiseOccupancy(std::min<uint64_t>(requests, options_.slots));
   return head > known;
+}
+
+uint64_t ChannelClient::OldestPending(uint32_t waiter) {
+  HeadMovedPast(waiter, 0);
+  // acquire: pairs with the store in PrepareSuccessor(). What is settled is not waited for.
+  const uint64_t settled = settled_.load(std::memory_order_acquire);
+  const uint64_t head = seen_head_.load(std::memory_order_acquire);
+  // relaxed: not older than `head`, which never passes it.
+  uint64_t oldest = head < tail_.load(std::memory_order_relaxed) ? head + 1 : 0;
+  for (uint32_t i = 0; i < options_.waiters; ++i) {
+    // acquire: pairs with the release in Send().
+    const uint64_t sent = waiters_[i].sent_ticket.load(std::memory_order_acquire);
+    const uint8_t operation = waiters_[i].sent_operation.load(std::memory_order_relaxed);
+    if (operation == static_cast<uint8_t>(Operation::kReset) || sent <= settled) continue;
+    if (sent <= responses_.completion(i).ticket.load(std::memory_order_acquire)) continue;
+    if (oldest == 0 || sent < oldest) oldest = sent;
+  }
+  return oldest;
 }
 
 std::string ChannelClient::HeadFault(uint64_t seen, uint64_t head) const {
@@ -349,6 +369,7 @@ absl::Status ChannelClient::SleepUntil(uint32_t waiter, LazyDeadline& deadline, 
   // each the event is emptied before `ready()` looks, so a later signal is not lost.
   sleeping.store(1, std::memory_order_seq_cst);
   absl::Status status;
+  bool slow = false;
   while (!ready()) {
     // After Fail() or CancelWaits() set the state it made interrupt_ readable, and that stays:
     // either we see the state here, or ppoll() returns at once.
@@ -359,12 +380,24 @@ absl::Status ChannelClient::SleepUntil(uint32_t waiter, LazyDeadline& deadline, 
       status = absl::DeadlineExceededError("the device did not answer in time");
       break;
     }
+    absl::Duration sleep = remaining;
+    if (!slow && options_.slow_after != absl::InfiniteDuration()) {
+      const absl::Duration until_slow = options_.slow_after - deadline.Elapsed();
+      slow = until_slow <= absl::ZeroDuration();
+      if (slow) {
+        options_.on_slow(waiter, true);
+      } else {
+        sleep = std::min(sleep, until_slow);
+      }
+    }
     pollfd events[] = {{.fd = completion_event.fd(), .events = POLLIN, .revents = 0},
                        {.fd = interrupt_.fd(), .events = POLLIN, .revents = 0}};
-    const timespec limit = absl::ToTimespec(remaining);
+    const timespec limit = absl::ToTimespec(sleep);
+    const absl::Duration before = deadline.Elapsed();
     if (ppoll(events, 2, &limit, nullptr) > 0 && events[0].revents != 0) {
       completion_event.Drain();
     }
+    deadline.AfterSleep(before, sleep);
     // Until others who were asked have looked too, interrupt_ stays readable, and this loop turns:
     // they run already.
     if (must_look.load(std::memory_order_relaxed) != 0) LookAgain(waiter);
@@ -373,6 +406,7 @@ absl::Status ChannelClient::SleepUntil(uint32_t waiter, LazyDeadline& deadline, 
   // AskSleepersToLook(). (For the device late is harmless: a needless wake.)
   sleeping.store(0, std::memory_order_seq_cst);
   if (must_look.load(std::memory_order_seq_cst) != 0) LookAgain(waiter);
+  if (slow) options_.on_slow(waiter, false);
   return status;
 }
 

@@ -98,6 +98,12 @@ class ChannelClient {
   void CancelWaits();
   void ResumeWaits();
 
+  // The ticket of the oldest request that the device owes something: it is not processed, or
+  // was sent for an answer and is not answered. 0: none. A reset that was processed owes nothing:
+  // its answer may wait for I/O. Looks at the head, too: an impossible one fails the channel. On
+  // the thread of `waiter`.
+  uint64_t OldestPending(uint32_t waiter);
+
   // Makes what a device process left fit for its successor. Call it before each attachment but
   // the first, while no process is attached: the last one is dead and waited for. The channel
   // may be in use, and stays failed if it has failed. Can be repeated.

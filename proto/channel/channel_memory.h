@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <functional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -21,6 +22,11 @@ struct ChannelOptions {
   uint32_t waiters = 0;  // who may wait for answers: one a vCPU, then one for the vmm itself
   // How long a waiter polls before it sleeps, at most. Zero wherever this process has one CPU.
   absl::Duration max_poll = absl::Microseconds(50);
+  // A call that sleeps for longer than this, for room in the ring or for its answer, tells by
+  // `on_slow(waiter, true)`, and by `on_slow(waiter, false)` when it wakes up for good. Both on the
+  // call's thread; they must return at once.
+  absl::Duration slow_after = absl::InfiniteDuration();
+  std::function<void(uint32_t waiter, bool slow)> on_slow = {};
 };
 
 // How many CPUs this process may run on. Needs no file system. At least 1.

@@ -13,14 +13,25 @@ class LazyDeadline {
  public:
   explicit LazyDeadline(absl::Duration timeout) : timeout_(timeout) {}
 
-  // What is left; never below zero.
-  absl::Duration Remaining() {
+  // What has passed since it was first asked for.
+  absl::Duration Elapsed() {
     const auto now = std::chrono::steady_clock::now();
     if (!running_) {
       running_ = true;
       start_ = now;
     }
-    const absl::Duration left = timeout_ - absl::FromChrono(now - start_);
+    return absl::FromChrono(now - start_);
+  }
+  // A sleep of `asked` that began at Elapsed() == `before` has just ended. If it ended much later,
+  // this process could not run (stopped, suspended): that time is not part of the limit.
+  void AfterSleep(absl::Duration before, absl::Duration asked) {
+    constexpr absl::Duration kTolerance = absl::Seconds(1);
+    const absl::Duration late = Elapsed() - before - asked;
+    if (late > kTolerance) start_ += absl::ToChronoNanoseconds(late);
+  }
+  // What is left; never below zero.
+  absl::Duration Remaining() {
+    const absl::Duration left = timeout_ - Elapsed();
     return left > absl::ZeroDuration() ? left : absl::ZeroDuration();
   }
 

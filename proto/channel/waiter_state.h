@@ -79,6 +79,7 @@ struct alignas(kCacheLineBytes) WaiterState {
   // device can see it), and the last one whose answer was taken.
   std::atomic<uint64_t> sent_ticket{0};
   std::atomic<uint64_t> taken_ticket{0};
+  std::atomic<uint8_t> sent_operation{0};  // of sent_ticket
 
   alignas(kCacheLineBytes) WaiterCounters counters;
 };

@@ -34,6 +34,9 @@ The virtual machine
   --cpus N          virtual CPUs, 1 to 32                           (default: 1)
   --name NAME       name of the VM                (default: vm, or vm-2, ... if that runs)
   --no-reboot       end with exit code 3 when the guest asks for a reset
+  --on-crash=exit|reboot
+                    when its processor shuts down (triple fault): end with exit code 4,
+                    or boot again, as a PC does                     (default: exit)
   --control PATH|none
                     control socket        (default: NAME.sock in /run/bulkhead for root,
                     for others in $XDG_RUNTIME_DIR/bulkhead or /tmp/bulkhead-UID)
@@ -88,6 +91,7 @@ enum Flag : int {
   kCpus,
   kName,
   kNoReboot,
+  kOnCrash,
   kControl,
   kDisk,
   kRng,
@@ -110,6 +114,7 @@ constexpr option kOptions[] = {
     {"cpus", required_argument, nullptr, kCpus},
     {"name", required_argument, nullptr, kName},
     {"no-reboot", no_argument, nullptr, kNoReboot},
+    {"on-crash", required_argument, nullptr, kOnCrash},
     {"control", required_argument, nullptr, kControl},
     {"disk", required_argument, nullptr, kDisk},
     {"rng", optional_argument, nullptr, kRng},
@@ -326,6 +331,13 @@ absl::Status ApplyScalar(int flag, const std::string& value, CommandLine& line) 
       break;
     case kNoReboot:
       config.set_on_reset(v1::VmConfig::EXIT);
+      break;
+    case kOnCrash:
+      if (value != "exit" && value != "reboot") {
+        return FlagError("--on-crash", absl::StrCat("\"", value, "\" is neither exit nor reboot"));
+      }
+      config.set_on_crash(value == "reboot" ? v1::VmConfig::CRASH_REBOOT
+                                            : v1::VmConfig::CRASH_EXIT);
       break;
     case kControl:
       if (value.empty()) return FlagError("--control", "the path is empty; give a path or none");

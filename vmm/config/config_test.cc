@@ -238,14 +238,17 @@ TEST_F(ConfigTest, AGuestsResetAndTheControlSocketHaveDefaults) {
   EXPECT_EQ(spec->name, "vm");
   EXPECT_FALSE(spec->name_given);
   EXPECT_TRUE(spec->reboot_on_reset);
+  EXPECT_FALSE(spec->reboot_on_crash);
   EXPECT_TRUE(spec->has_control);
   EXPECT_EQ(spec->control_socket, "");
 }
 
 TEST_F(ConfigTest, AGuestsResetAndTheControlSocketAreConfigurable) {
   absl::StatusOr<VmSpec> spec = FromFlags({"--kernel=$DIR/vmlinux", "--console=none", "--no-reboot",
-                                           "--name=vm", "--control=/run/a.sock"});
+                                           "--name=vm", "--control=/run/a.sock",
+                                           "--on-crash=reboot"});
   ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_TRUE(spec->reboot_on_crash);
   EXPECT_TRUE(spec->name_given);
   EXPECT_FALSE(spec->reboot_on_reset);
   EXPECT_TRUE(spec->has_control);
@@ -257,6 +260,8 @@ TEST_F(ConfigTest, AGuestsResetAndTheControlSocketAreConfigurable) {
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_FALSE(spec->reboot_on_reset);
   EXPECT_FALSE(spec->has_control);
+  EXPECT_EQ(FromFlags({"--kernel=$DIR/vmlinux", "--on-crash=halt"}).status().message(),
+            "--on-crash: \"halt\" is neither exit nor reboot");
 
   const std::string error(
       FromFlags({"--kernel=$DIR/vmlinux", "--console=none", "--control", std::string(108, 'x')})

@@ -51,6 +51,14 @@ std::optional<FieldProblem> ReadHeartbeat(const v1::HeartbeatConfig& config,
     absl::StrAppend(&problem->problem, "; 0 turns heartbeats off");
     return problem;
   }
+  if (config.stall_timeout() == "0") {
+    heartbeat.stall_timeout = absl::ZeroDuration();
+  } else if (auto problem =
+                 ReadDuration("heartbeat.stall_timeout", config.stall_timeout(),
+                              absl::Milliseconds(10), absl::Hours(1), heartbeat.stall_timeout)) {
+    absl::StrAppend(&problem->problem, "; 0 is no limit");
+    return problem;
+  }
   if (config.misses() != 0) heartbeat.misses = config.misses();
   if (heartbeat.misses <= kMaxMisses) return std::nullopt;
   return FieldProblem{"heartbeat.misses",

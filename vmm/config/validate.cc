@@ -278,6 +278,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   spec.name = spec.name_given ? config.name() : "vm";
   RETURN_IF_ERROR(CheckName("name", spec.name));
   spec.reboot_on_reset = config.on_reset() != v1::VmConfig::EXIT;
+  spec.reboot_on_crash = config.on_crash() == v1::VmConfig::CRASH_REBOOT;
   RETURN_IF_ERROR(ControlSocket(config.control_socket(), spec));
 
   spec.kernel_path = AbsolutePath(config.kernel().path());

@@ -43,8 +43,9 @@ struct RestartSpec {
 };
 
 struct HeartbeatSpec {
-  absl::Duration interval = absl::Seconds(1);  // zero: no heartbeats
-  uint32_t misses = 5;                         // in a row: a hang
+  absl::Duration interval = absl::Seconds(1);       // zero: no heartbeats
+  uint32_t misses = 5;                              // in a row: a hang
+  absl::Duration stall_timeout = absl::Seconds(5);  // of an access, meanwhile; zero: for ever
 };
 
 // One device process to run.
@@ -76,6 +77,7 @@ struct VmSpec {
   std::vector<DeviceSpec> devices;
   bool uses_standard_streams = false;  // a console does
   bool reboot_on_reset = true;         // else the VM ends when the guest asks for a reset
+  bool reboot_on_crash = false;        // else the VM ends when its processor shuts down
   bool has_control = true;             // a control plane
   std::string control_socket;          // its path; empty: the default place of `name`
 };

@@ -31,6 +31,8 @@ class KvmVcpu final : public Vcpu {
   // Before the first Run(). Errors: InvalidArgument (no legal processor state).
   absl::Status SetInitialState(const InitialCpuState& state);
 
+  int fd() const { return fd_.get(); }
+
   VcpuExit Run() override;
   void RequestInterrupt() override;
   void ClearInterrupt() override;

@@ -19,7 +19,8 @@ namespace bulkhead::vmm {
 KvmVm::KvmVm(const Kvm& kvm, UniqueFd fd)
     : kvm_(kvm),
       fd_(std::move(fd)),
-      event_routing_(std::make_unique<KvmEventRouting>(fd_.get(), kvm.max_gsi_routes())) {}
+      event_routing_(std::make_unique<KvmEventRouting>(fd_.get(), kvm.max_gsi_routes())),
+      clock_(fd_.get()) {}
 
 absl::StatusOr<std::unique_ptr<KvmVm>> KvmVm::Create(const Kvm& kvm) {
   constexpr unsigned long kDefaultMachineType = 0;
@@ -72,6 +73,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> KvmVm::CreateVcpus(
                              .tsc_deadline_timer = kvm_.has_tsc_deadline_timer()});
     ASSIGN_OR_RETURN(std::unique_ptr<KvmVcpu> vcpu, KvmVcpu::Create(kvm_, fd_.get(), index, cpuid));
     if (index == 0) RETURN_IF_ERROR(vcpu->SetInitialState(first));
+    clock_.AddVcpu(vcpu->fd());
     vcpus.push_back(std::move(vcpu));
   }
   return vcpus;

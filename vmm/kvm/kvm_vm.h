@@ -12,6 +12,7 @@
 #include "vmm/boot/initial_cpu_state.h"
 #include "vmm/kvm/event_routing.h"
 #include "vmm/kvm/kvm.h"
+#include "vmm/kvm/kvm_clock.h"
 #include "vmm/kvm/vcpu.h"
 #include "vmm/memory/guest_ram.h"
 
@@ -41,6 +42,8 @@ class KvmVm {
                                                                  const InitialCpuState& first);
 
   EventRouting& event_routing() { return *event_routing_; }
+  // While the vCPUs that CreateVcpus() returned exist.
+  KvmClock& clock() { return clock_; }
 
  private:
   KvmVm(const Kvm& kvm, UniqueFd fd);
@@ -48,6 +51,7 @@ class KvmVm {
   const Kvm& kvm_;
   UniqueFd fd_;
   std::unique_ptr<EventRouting> event_routing_;
+  KvmClock clock_;
 };
 
 }  // namespace bulkhead::vmm

@@ -125,6 +125,9 @@ absl::Status GuestPlatform::Load(const BootSources& sources, uint32_t vcpus, Acc
   return absl::OkStatus();
 }
 
+void GuestPlatform::StopClock() { vm_->clock().Stop(); }
+void GuestPlatform::ContinueClock() { vm_->clock().Continue(); }
+
 void GuestPlatform::Describe(const RemoteDevice& device, v1::Device& description) const {
   const DeviceDescription& own = device.description();
   const auto plugged = std::find_if(functions_.begin(), functions_.end(),

@@ -58,6 +58,10 @@ class GuestPlatform {
   // them, or its ports.
   void Describe(const RemoteDevice& device, v1::Device& description) const;
 
+  // The guest's clock stands still from here on, and goes on. While no vCPU executes guest code.
+  void StopClock();
+  void ContinueClock();
+
   // Guest accesses that nobody answered.
   uint64_t unclaimed_accesses() const {
     return memory_bus_.unclaimed_accesses() + port_bus_.unclaimed_accesses();

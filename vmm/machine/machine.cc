@@ -26,6 +26,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
                        .initrd_path = spec.initrd_path,
                        .cpus = spec.cpus,
                        .reboot_on_reset = spec.reboot_on_reset,
+                       .reboot_on_crash = spec.reboot_on_crash,
                        .pci_slots = {}};
   std::vector<DevicePlace> places;
   for (const DeviceSpec& device : spec.devices) {
@@ -47,6 +48,9 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
     options.events = &machine->events_;
     options.park = [m = machine.get()](Requester vcpu) { return m->ParkWhilePaused(vcpu); };
     options.pause_vm = [m = machine.get()](absl::string_view name) { m->PauseForDevice(name); };
+    options.hold_vm = [m = machine.get()](absl::string_view name, bool hold) {
+      m->HoldForDevice(name, hold);
+    };
     options.resume_vm = [m = machine.get()](absl::string_view name) { m->ResumeForDevice(name); };
     devices = StartDevices(std::move(spec.devices), machine->ram_, *machine->monitor_, options);
   });

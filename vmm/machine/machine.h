@@ -97,6 +97,7 @@ class Machine final : public VmOperations {
     std::string initrd_path;
     uint32_t cpus = 1;
     bool reboot_on_reset = true;
+    bool reboot_on_crash = false;
     std::vector<uint32_t> pci_slots;  // wanted, by device
   };
 
@@ -115,9 +116,14 @@ class Machine final : public VmOperations {
   void AwaitResets(DeviceResets& resets, const OutsideEnd& outside);
   VmEnd EndAll();
   // The VM is paused for as long as anybody wants it to be. `who` is a device, or empty for the
-  // clients; `why` is for people.
+  // clients; `why` is for people. While it is only held, accesses go on waiting: for an answer that
+  // ends the hold. Each AddHold() has its RemoveHold().
   absl::Status AddPause(const std::string& who, std::string why);
   absl::Status RemovePause(const std::string& who);
+  void AddHold(const std::string& device);
+  void RemoveHold(const std::string& device);
+  // Pauses, holds or lets run, as pauses_ and holds_ have it. Errors: as VcpuThreads::Pause().
+  absl::Status FollowPauses();
   std::string PauseReason() const;
 
   // --- Any thread
@@ -134,6 +140,7 @@ class Machine final : public VmOperations {
   std::string UnendedDevices() const;
   void PauseForDevice(absl::string_view device);
   void ResumeForDevice(absl::string_view device);
+  void HoldForDevice(absl::string_view device, bool hold);
   // Errors: NotFound.
   absl::StatusOr<DeviceSupervisor*> FindDevice(absl::string_view name) const;
   void CommandDevice(absl::string_view name, Done done,
@@ -154,7 +161,11 @@ class Machine final : public VmOperations {
   std::unique_ptr<ProcessMonitor> monitor_;
   std::vector<std::unique_ptr<DeviceSupervisor>> devices_;  // does not change after Create()
 
-  std::map<std::string, std::string> pauses_;  // who to why; the machine's thread only
+  // The machine's thread only.
+  enum class Motion { kRuns, kHeld, kPaused };
+  Motion motion_ = Motion::kRuns;              // of the vCPUs
+  std::map<std::string, std::string> pauses_;  // who to why
+  std::map<std::string, int> holds_;           // by device: how many wait for it
   bool all_ended_ = false;                     // likewise
 
   mutable absl::Mutex platform_mutex_;

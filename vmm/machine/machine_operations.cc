@@ -149,6 +149,12 @@ void Machine::ResumeForDevice(absl::string_view device) {
   work_->Add([this, name = std::string(device)] { RemovePause(name).IgnoreError(); });
 }
 
+// As above. The machine's thread may be waiting for this very vCPU, if only until it is outside the
+// guest, which it is.
+void Machine::HoldForDevice(absl::string_view device, bool hold) {
+  work_->Add([this, name = std::string(device), hold] { hold ? AddHold(name) : RemoveHold(name); });
+}
+
 absl::StatusOr<ConsoleHub*> Machine::Console(absl::string_view device) {
   return consoles_.Find(device);
 }

@@ -95,14 +95,11 @@ void Machine::RequestEnd(VmEnd end) {
 absl::Status Machine::Start() {
   VcpuThreads& vcpus = platform()->vcpus();
   // Before they start: not one instruction runs.
-  if (!pauses_.empty()) RETURN_IF_ERROR(vcpus.Pause(kPauseTimeout));
+  motion_ = Motion::kRuns;
+  if (!pauses_.empty() || !holds_.empty()) RETURN_IF_ERROR(FollowPauses());
   RETURN_IF_ERROR(vcpus.Start());
   state_.NoteBoot();
-  if (pauses_.empty()) {
-    state_.SetRunning();
-  } else {
-    state_.SetPaused(PauseReason());
-  }
+  if (motion_ == Motion::kRuns) state_.SetRunning();
   return absl::OkStatus();
 }
 
@@ -131,9 +128,14 @@ void Machine::Await(std::initializer_list<int> fds, const OutsideEnd& outside,
 }
 
 void Machine::FollowGuest(const VmEnd& end, const OutsideEnd& outside) {
-  if (end.reason != EndReason::kReset || !settings_.reboot_on_reset) {
+  const bool reboots = (end.reason == EndReason::kReset && settings_.reboot_on_reset) ||
+                       (end.reason == EndReason::kTripleFault && settings_.reboot_on_crash);
+  if (!reboots) {
     RequestEnd(end);
     return;
+  }
+  if (end.reason == EndReason::kTripleFault) {
+    LogWarning(absl::StrCat("the guest crashed and boots again: ", end.message));
   }
   const absl::Status rebooted = Reboot(end.message, outside);
   if (rebooted.ok()) return;
@@ -235,31 +237,72 @@ VmEnd Machine::EndAll() {
 
 absl::Status Machine::AddPause(const std::string& who, std::string why) {
   if (end_->reported()) return absl::UnavailableError("the VM is ending");
-  if (pauses_.empty()) {
-    const absl::Status paused = platform()->vcpus().Pause(kPauseTimeout);
-    if (!paused.ok()) return paused;
-  }
   pauses_[who] = std::move(why);
-  state_.SetPaused(PauseReason());
-  return absl::OkStatus();
+  const absl::Status paused = FollowPauses();
+  if (!paused.ok()) pauses_.erase(who);
+  return paused;
 }
 
 absl::Status Machine::RemovePause(const std::string& who) {
   if (end_->reported()) return absl::UnavailableError("the VM is ending");
-  if (pauses_.erase(who) == 0 && pauses_.empty()) return absl::OkStatus();
+  pauses_.erase(who);
+  RETURN_IF_ERROR(FollowPauses());
   if (!pauses_.empty()) {
-    state_.SetPaused(PauseReason());
     return absl::FailedPreconditionError(absl::StrCat("the VM stays paused: ", PauseReason()));
   }
-  platform()->vcpus().Resume();
-  state_.SetRunning();
+  return absl::OkStatus();
+}
+
+void Machine::AddHold(const std::string& device) {
+  ++holds_[device];
+  if (end_->reported()) return;
+  if (const absl::Status held = FollowPauses(); !held.ok()) LogWarning(held.message());
+}
+
+void Machine::RemoveHold(const std::string& device) {
+  if (--holds_[device] <= 0) holds_.erase(device);
+  if (end_->reported()) return;
+  if (const absl::Status held = FollowPauses(); !held.ok()) LogWarning(held.message());
+}
+
+absl::Status Machine::FollowPauses() {
+  const Motion wanted = !pauses_.empty()  ? Motion::kPaused
+                        : !holds_.empty() ? Motion::kHeld
+                                          : Motion::kRuns;
+  if (wanted != motion_) {
+    VcpuThreads& vcpus = platform()->vcpus();
+    // A vCPU that is parked in an access can wait for it only if it is resumed.
+    if (wanted == Motion::kRuns || motion_ == Motion::kPaused) {
+      platform()->ContinueClock();
+      vcpus.Resume();
+      motion_ = Motion::kRuns;
+      state_.SetRunning();
+    }
+    absl::Status stopped;
+    if (wanted == Motion::kPaused) stopped = vcpus.Pause(kPauseTimeout);
+    if (wanted == Motion::kHeld) stopped = vcpus.Hold(kPauseTimeout);
+    if (!stopped.ok()) {  // they run
+      platform()->ContinueClock();
+      motion_ = Motion::kRuns;
+      state_.SetRunning();
+      return stopped;
+    }
+    // After all have left the guest: none sees the time go back.
+    if (wanted != Motion::kRuns && motion_ == Motion::kRuns) platform()->StopClock();
+    motion_ = wanted;
+  }
+  if (motion_ != Motion::kRuns) state_.SetPaused(PauseReason());
   return absl::OkStatus();
 }
 
 std::string Machine::PauseReason() const {
-  return absl::StrJoin(pauses_, ", ", [](std::string* out, const auto& pause) {
-    absl::StrAppend(out, pause.second);
-  });
+  std::vector<std::string> reasons;
+  for (const auto& [who, why] : pauses_) reasons.push_back(why);
+  for (const auto& [device, waits] : holds_) {
+    if (pauses_.count(device) > 0) continue;
+    reasons.push_back(absl::StrCat("the guest waits for device '", device, "'"));
+  }
+  return absl::StrJoin(reasons, ", ");
 }
 
 }  // namespace bulkhead::vmm

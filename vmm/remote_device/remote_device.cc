@@ -16,6 +16,8 @@ using channel::Operation;
 
 // TellFunctionState() sends, and does not wait to be obeyed: the supervisor has a process to watch.
 constexpr absl::Duration kTellTimeout = absl::Milliseconds(1);
+// An access that waits for longer holds the whole VM: see SupervisorOptions::hold_vm.
+constexpr absl::Duration kSlowAccess = absl::Seconds(1);
 
 }  // namespace
 
@@ -26,7 +28,13 @@ absl::StatusOr<std::unique_ptr<RemoteDevice>> RemoteDevice::Create(DeviceSpec& s
   ASSIGN_OR_RETURN(
       DeviceEndpoints endpoints,
       DeviceEndpoints::Create(description, std::move(spec.resources), ram,
-                              {.waiters = options.vcpus + 1, .max_poll = spec.max_poll}));
+                              {.waiters = options.vcpus + 1,
+                               .max_poll = spec.max_poll,
+                               .slow_after = kSlowAccess,
+                               .on_slow = [vcpus = options.vcpus, tell = options.on_slow_access](
+                                              Requester requester, bool slow) {
+                                 if (requester < vcpus) tell(slow);
+                               }}));
   return absl::WrapUnique(
       new RemoteDevice(spec, std::move(description), std::move(endpoints), std::move(options)));
 }
@@ -156,6 +164,10 @@ absl::Status RemoteDevice::AwaitAttached(DeviceProcess& process, uint64_t genera
   RETURN_IF_ERROR(process.AwaitAttached(generation, timeout));
   endpoints_.OnAttached();
   return absl::OkStatus();
+}
+
+bool RemoteDevice::masters_bus() const {
+  return (function_state_.load() & kFunctionStateBusMaster) != 0;
 }
 
 void RemoteDevice::TellTrouble() {

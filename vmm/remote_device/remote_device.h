@@ -24,6 +24,9 @@ namespace bulkhead::vmm {
 
 struct RemoteDeviceOptions {
   uint32_t vcpus = 1;
+  // An access of a vCPU has waited for longer than a second (true), and waits no more (false). On
+  // the vCPU's thread; must return at once.
+  std::function<void(bool slow)> on_slow_access = [](bool) {};
   // CancelAccesses() ended an access of this requester before its answer came. Blocks for as long
   // as nobody may wait. True: wait again; false: give it up. On the requester's thread.
   std::function<bool(Requester)> park = [](Requester) { return false; };
@@ -95,6 +98,11 @@ class RemoteDevice final : public DeviceAccess {
   }
   bool function_state_missed() const { return function_state_missed_.load(); }
   bool TellFunctionState();
+
+  // What the process owes: see ChannelClient::OldestPending().
+  uint64_t OldestPending() const { return endpoints_.channel().OldestPending(options_.vcpus); }
+  // The guest lets the function do DMA: its driver uses it.
+  bool masters_bus() const;
 
   // Ends the failure of the channel, if it has failed: a process serves, or will soon.
   void ReopenAccesses();

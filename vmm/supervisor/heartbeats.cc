@@ -17,6 +17,7 @@ constexpr absl::Duration kMetricsInterval = absl::Seconds(5);
 
 void Heartbeats::Begin(uint64_t generation) {
   generation_ = generation;
+  stall_.Begin();
   answered_ = false;
   missed_ = 0;
   silent_since_ = absl::InfiniteFuture();
@@ -25,7 +26,7 @@ void Heartbeats::Begin(uint64_t generation) {
   next_metrics_ = SteadyNow();
 }
 
-std::string Heartbeats::Send(ControlClient& process) {
+std::string Heartbeats::Send(ControlClient& process, absl::FunctionRef<uint64_t()> oldest_pending) {
   const absl::Time sent = SteadyNow();
   // A call that gRPC does not end, because of what the process does, is as bad as heartbeats that
   // are missed, and not worse: the host may be slow.
@@ -56,6 +57,12 @@ std::string Heartbeats::Send(ControlClient& process) {
   missed_ = 0;
   silent_since_ = absl::InfiniteFuture();
   report_.HeartbeatAnswered(SteadyNow() - sent);
+  if (stall_.OnHeartbeat(oldest_pending())) {
+    silent_since_ = sent - spec_.stall_timeout;
+    return absl::StrCat("it left an access unanswered for ",
+                        absl::FormatDuration(spec_.stall_timeout),
+                        " while it answered its heartbeats");
+  }
   if (SteadyNow() >= next_metrics_) FetchMetrics(process);
   return "";
 }

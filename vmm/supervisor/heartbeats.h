@@ -7,11 +7,13 @@
 #include <string>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/remote_device/control_client.h"
 #include "vmm/supervisor/attention.h"
 #include "vmm/supervisor/device_report.h"
+#include "vmm/supervisor/stall_detector.h"
 
 namespace bulkhead::vmm {
 
@@ -24,7 +26,8 @@ class Heartbeats {
       : spec_(spec),
         device_name_(std::move(device_name)),
         attention_(std::move(attention)),
-        report_(report) {}
+        report_(report),
+        stall_(StallDetector::ForTimeout(spec.stall_timeout, spec.interval)) {}
 
   // A process serves from now on, or does not any more.
   void Begin(uint64_t generation);
@@ -35,7 +38,9 @@ class Heartbeats {
 
   // Waits for an answer, for an interval at most; any demand ends it early, and then it is due at
   // once. Empty: all is well, or not yet bad enough. Else the process hangs, and this is how.
-  std::string Send(ControlClient& process);
+  // `oldest_pending` is asked when the process has answered: the ticket of the oldest access that
+  // it owes an answer, or 0. A process that answers heartbeats and not that access hangs, too.
+  std::string Send(ControlClient& process, absl::FunctionRef<uint64_t()> oldest_pending);
   // Since when the process has not answered; InfiniteFuture: it has, the last time.
   absl::Time silent_since() const { return silent_since_; }
 
@@ -51,6 +56,7 @@ class Heartbeats {
   uint64_t generation_ = 0;
   absl::Time next_ = absl::InfiniteFuture();
   absl::Time next_metrics_ = absl::InfiniteFuture();
+  StallDetector stall_;
   bool answered_ = false;  // by this process, ever
   uint32_t missed_ = 0;    // in a row
   absl::Time silent_since_ = absl::InfiniteFuture();

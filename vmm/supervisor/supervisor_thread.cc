@@ -21,6 +21,8 @@ using Kind = SupervisorThread::Command::Kind;
 // How long a process may take to end once it was asked to, and once it was killed.
 constexpr absl::Duration kEndTimeout = absl::Milliseconds(500);
 constexpr absl::Duration kTellingInterval = absl::Milliseconds(50);
+// As an access that waits.
+constexpr absl::Duration kAbsenceBeforeHold = absl::Seconds(1);
 
 // Stop and restart decide what becomes of the device, so what is being tried is pointless. A reset
 // or a start is served by what is being tried.
@@ -55,6 +57,7 @@ SupervisorThread::SupervisorThread(const DeviceSpec& spec, ProcessMonitor& monit
                                    std::shared_ptr<Attention> attention)
     : name_(spec.name),
       access_policy_(spec.access_policy),
+      access_timeout_(spec.access_timeout),
       wants_spare_(spec.spare),
       options_(options),
       attention_(std::move(attention)),
@@ -80,6 +83,7 @@ absl::Status SupervisorThread::StartFirst(DeviceSpec& spec, const GuestRam& ram)
   RemoteDeviceOptions options;
   options.vcpus = options_.vcpus;
   options.park = options_.park;
+  options.on_slow_access = [name = name_, hold = options_.hold_vm](bool slow) { hold(name, slow); };
   options.on_trouble = [attention = attention_] { attention->Demand(Urgency::kNews); };
   absl::StatusOr<std::unique_ptr<RemoteDevice>> device =
       RemoteDevice::Create(spec, first.description, ram, std::move(options));
@@ -140,6 +144,7 @@ void SupervisorThread::Run() {
 
 bool SupervisorThread::DoNext() {
   const absl::Time now = SteadyNow();
+  FollowAbsence();
   const bool running = state_ == v1::Device::RUNNING;
   if (process_ != nullptr && process_->exited()) {
     step_ = "the replacement of its process, which has ended";
@@ -160,7 +165,8 @@ bool SupervisorThread::DoNext() {
     TryRestart(Urgency::kCommand);
   } else if (now >= heartbeats_.next()) {
     step_ = "a heartbeat";
-    const std::string hang = heartbeats_.Send(process_->control());
+    const std::string hang =
+        heartbeats_.Send(process_->control(), [this] { return device_->OldestPending(); });
     if (hang.empty()) return true;
     report_.PolicyActs("kills the process, which does not answer");
     process_->Kill(absl::StrCat("killed, because ", hang));
@@ -183,7 +189,13 @@ bool SupervisorThread::DoNext() {
 
 absl::Time SupervisorThread::NextTime() const {
   absl::Time next = heartbeats_.next();
-  if (state_ == v1::Device::RESTARTING) next = std::min(next, next_try_);
+  if (state_ == v1::Device::RESTARTING) {
+    next = std::min(next, next_try_);
+    const absl::Time limit = away_since_ + access_timeout_;
+    if (HoldsAccesses() && SteadyNow() < limit) {
+      next = std::min(next, vm_held_ ? limit : away_since_ + kAbsenceBeforeHold);
+    }
+  }
   if (state_ == v1::Device::RUNNING) {
     if (device_->function_state_missed()) next = std::min(next, next_telling_);
     if (device_->reset_missed()) next = absl::InfinitePast();
@@ -232,6 +244,21 @@ void SupervisorThread::SetState(State state, const std::string& reason) {
   state_ = state;
   state_reason_ = reason;
   report_.SetState(state, reason);
+  FollowAbsence();
+}
+
+bool SupervisorThread::HoldsAccesses() const {
+  return state_ == v1::Device::RESTARTING && access_policy_ == AccessPolicy::kWait &&
+         device_->masters_bus();
+}
+
+// What the guest waits for need not be an access: a request in a queue is one to the guest alone.
+void SupervisorThread::FollowAbsence() {
+  const absl::Duration absence = SteadyNow() - away_since_;
+  const bool hold = HoldsAccesses() && absence >= kAbsenceBeforeHold && absence < access_timeout_;
+  if (hold == vm_held_) return;
+  vm_held_ = hold;
+  options_.hold_vm(name_, hold);
 }
 
 absl::Status SupervisorThread::CallProcess(absl::Status (ControlClient::*method)(ControlCall&),

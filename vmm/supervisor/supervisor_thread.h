@@ -137,9 +137,13 @@ class SupervisorThread {
   absl::Status CallProcess(absl::Status (ControlClient::*method)(ControlCall&),
                            absl::Duration timeout);
   void SetState(State state, const std::string& reason);
+  // Has the VM held, or not any more, while a device that the guest uses is away.
+  void FollowAbsence();
+  bool HoldsAccesses() const;
 
   const std::string name_;
   const AccessPolicy access_policy_;
+  const absl::Duration access_timeout_;
   const bool wants_spare_;
   const SupervisorOptions options_;
   const std::shared_ptr<Attention> attention_;
@@ -161,6 +165,7 @@ class SupervisorThread {
   bool discard_state_ = false;                    // before the next attachment
   bool discard_requests_ = false;
   bool vm_paused_ = false;  // by us
+  bool vm_held_ = false;    // by us, for the device's absence
   std::minstd_rand random_;
   RestartPolicy policy_;
   HostShortage shortage_;

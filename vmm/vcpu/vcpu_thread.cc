@@ -17,6 +17,8 @@ namespace {
 // turns a signal that got lost for whatever reason into a short delay.
 constexpr absl::Duration kKickInterval = absl::Milliseconds(20);
 
+constexpr absl::Duration kHoldInterval = absl::Milliseconds(1);
+
 int KickSignal() { return SIGRTMIN; }
 
 // The signal's only purpose is to interrupt system calls, so none is to be restarted.
@@ -70,7 +72,7 @@ void VcpuThread::RunUntilInterruptedOrEnded() {
   VmEnd end;
   // Asked after each exit: the vCPU whose write ended the VM executes nothing more.
   while (!end_.reported()) {
-    switch (handler_.Handle(vcpu_->Run(), end)) {
+    switch (handler_.Handle(RunGuest(), end)) {
       case ExitHandler::Next::kRun:
         break;
       case ExitHandler::Next::kCheckRequests:
@@ -87,6 +89,15 @@ void VcpuThread::RunUntilInterruptedOrEnded() {
   }
 }
 
+VcpuExit VcpuThread::RunGuest() {
+  // seq_cst: before the look at the interrupt request in Run(). Partner: AwaitOutsideGuest(), which
+  // looks here after the request; else both would miss each other, and guest code would run on.
+  in_guest_.store(true, std::memory_order_seq_cst);
+  const VcpuExit exit = vcpu_->Run();
+  in_guest_.store(false, std::memory_order_release);  // what the guest did comes before
+  return exit;
+}
+
 // Blocks while paused. False: the thread is to end.
 bool VcpuThread::AwaitPermissionToRun() {
   bool paused = false;
@@ -95,6 +106,7 @@ bool VcpuThread::AwaitPermissionToRun() {
     absl::MutexLock lock(&mutex_);
     vcpu_->ClearInterrupt();
     paused = WaitWhilePaused();
+    paused |= std::exchange(note_pause_, false);
     run = wanted_ == Wanted::kRun && !end_.reported();
     state_ = run ? State::kRunning : State::kFinished;
     changed_.SignalAll();
@@ -110,6 +122,7 @@ bool VcpuThread::ParkWhilePaused() {
     absl::MutexLock lock(&mutex_);
     // The interrupt stays requested: the next Run() takes the access's result and finds it.
     paused = WaitWhilePaused();
+    note_pause_ = false;
     go_on = wanted_ != Wanted::kStop;
     state_ = State::kRunning;  // also if it is to stop: it has yet to leave the access
   }
@@ -137,6 +150,7 @@ void VcpuThread::Want(Wanted wanted) {
   absl::MutexLock lock(&mutex_);
   if (wanted_ == Wanted::kStop) return;
   wanted_ = wanted;
+  note_pause_ |= wanted == Wanted::kPause;
   if (wanted != Wanted::kRun) Kick();
   changed_.SignalAll();
 }
@@ -160,6 +174,18 @@ bool VcpuThread::KickUntil(bool (*reached)(State), absl::Time deadline) {
 bool VcpuThread::AwaitPaused(absl::Time deadline) {
   absl::MutexLock lock(&mutex_);
   return KickUntil([](State state) { return state != State::kRunning; }, deadline);
+}
+
+bool VcpuThread::AwaitOutsideGuest(absl::Time deadline) {
+  absl::MutexLock lock(&mutex_);
+  while (state_ == State::kRunning && in_guest_.load(std::memory_order_seq_cst)) {
+    const absl::Duration left = deadline - SteadyNow();
+    if (left <= absl::ZeroDuration()) return false;
+    Kick();
+    // Who comes out of the guest into an access does not signal.
+    changed_.WaitFor(&mutex_, std::min(left, kHoldInterval));
+  }
+  return true;
 }
 
 bool VcpuThread::Join(absl::Time deadline) {

@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <stdint.h>
 
+#include <atomic>
 #include <memory>
 
 #include "absl/base/thread_annotations.h"
@@ -34,6 +35,11 @@ namespace bulkhead::vmm {
 // resumed before it parks, it does not park; if it is paused again meanwhile, it stays. `wanted_`
 // alone decides, under `mutex_`.
 //
+// A VM that is held for a slow device (VcpuThreads::Hold()) is paused likewise, but accesses are
+// not cancelled: a vCPU in one goes on waiting for its answer, and finds the request afterwards.
+// That no vCPU executes guest code is then seen by `in_guest_`, which the thread sets before it
+// enters Vcpu::Run(): either whoever asks finds it set, or the thread finds the request there.
+//
 // The signal is SIGRTMIN, for every VcpuThread of the process; the thread blocks all others.
 class VcpuThread {
  public:
@@ -53,6 +59,9 @@ class VcpuThread {
   // Waits until the thread is paused, or finished. False: it still runs at `deadline`, of
   // SteadyNow()'s.
   bool AwaitPaused(absl::Time deadline);
+  // After RequestPause(): waits until the thread executes no guest code, and will not until it is
+  // resumed; it may be in an access. False: it still does at `deadline`.
+  bool AwaitOutsideGuest(absl::Time deadline);
   // Waits until the thread is finished, and joins it. False: it still runs at `deadline`.
   bool Join(absl::Time deadline);
 
@@ -74,6 +83,8 @@ class VcpuThread {
   void Kick() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool KickUntil(bool (*reached)(State), absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  VcpuExit RunGuest();
+
   const uint32_t index_;
   const std::unique_ptr<Vcpu> vcpu_;
   ExitHandler handler_;  // used by the thread alone
@@ -85,6 +96,8 @@ class VcpuThread {
   bool joinable_ ABSL_GUARDED_BY(mutex_) = false;  // from Start() to Join()
   State state_ ABSL_GUARDED_BY(mutex_) = State::kNotStarted;
   Wanted wanted_ ABSL_GUARDED_BY(mutex_) = Wanted::kRun;
+  bool note_pause_ ABSL_GUARDED_BY(mutex_) = false;  // a pause was wanted since it last ran
+  std::atomic<bool> in_guest_{false};                // written by the thread
 };
 
 }  // namespace bulkhead::vmm

@@ -63,6 +63,18 @@ absl::Status VcpuThreads::Pause(absl::Duration timeout) {
   return absl::OkStatus();
 }
 
+absl::Status VcpuThreads::Hold(absl::Duration timeout) {
+  const absl::Time deadline = SteadyNow() + timeout;
+  for (const auto& thread : threads_) thread->RequestPause();
+  for (const auto& thread : threads_) {
+    if (!thread->AwaitOutsideGuest(deadline)) {
+      Resume();
+      return StuckError(thread->index(), "leave the guest", timeout);
+    }
+  }
+  return absl::OkStatus();
+}
+
 void VcpuThreads::Resume() {
   // In this order: whoever is told to go on with its access can wait for it.
   waits_.resume();

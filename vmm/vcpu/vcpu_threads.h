@@ -45,6 +45,9 @@ class VcpuThreads {
   // Returns once no vCPU executes guest code or deals with an access, except that it may be parked
   // in one. Does not wait for devices. Errors: DeadlineExceeded (names a vCPU; all run on).
   absl::Status Pause(absl::Duration timeout);
+  // Returns once no vCPU executes guest code, as Pause(), but lets accesses wait on: the VM stands
+  // still until one of them is answered. Pause() may follow, or Resume(). Errors: as Pause().
+  absl::Status Hold(absl::Duration timeout);
   void Resume();
 
   // On the thread of a vCPU whose access was cancelled: blocks while the vCPUs are paused. True:

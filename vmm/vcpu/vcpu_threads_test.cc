@@ -450,6 +450,51 @@ TEST_F(VcpuThreadsTest, AVcpuIsToldOfEachPauseOnce) {
   EXPECT_TRUE(threads.Stop(kLong).ok());
 }
 
+TEST_F(VcpuThreadsTest, AHoldLeavesAccessesWaitingAndTheirVcpusOutsideTheGuest) {
+  SlowDevice device;
+  ASSERT_TRUE(memory_.Insert(kDevice, 0x1000, &device).ok());
+  FakeVcpu* const spinning = Add(Spin);
+  FakeVcpu* const reading = Add([](FakeVcpu& vcpu) -> VcpuExit {
+    return MmioExit{.address = kDevice, .data = vcpu.data, .size_bytes = 1, .is_write = false};
+  });
+  VcpuThreads& threads = Start();
+  device.entered.WaitForNotification();
+  ASSERT_TRUE(threads.Hold(kLong).ok());
+  const int runs = spinning->runs;
+  EXPECT_EQ(reading->runs, 1);
+  device.released.Notify();
+  // It takes the answer, and finds the request at the next entry.
+  ASSERT_TRUE(AwaitAtLeast(reading->runs, 2));
+  ASSERT_TRUE(threads.Pause(kLong).ok());
+  EXPECT_EQ(reading->runs, 2);
+  EXPECT_EQ(reading->data[0], 0x5a);
+  EXPECT_LE(spinning->runs, runs + 1);
+  threads.Resume();
+  EXPECT_TRUE(AwaitAtLeast(reading->runs, 3));
+  EXPECT_TRUE(AwaitAtLeast(spinning->pauses, 1));
+  EXPECT_EQ(reading->pauses, 1) << "its guest's watchdog is told, too";
+  EXPECT_TRUE(threads.Stop(kLong).ok());
+}
+
+TEST_F(VcpuThreadsTest, HoldsThatFallAnywhereStopAllGuestCode) {
+  std::atomic<int> steps{0};
+  for (int i = 0; i < 3; ++i) {
+    Add([&](FakeVcpu&) -> VcpuExit {
+      ++steps;
+      return MmioExit{.address = kDevice, .data = nullptr, .size_bytes = 0, .is_write = false};
+    });
+  }
+  VcpuThreads& threads = Start();
+  for (int round = 0; round < 300; ++round) {
+    ASSERT_TRUE(threads.Hold(kLong).ok()) << round;
+    const int before = steps;
+    absl::SleepFor(absl::Microseconds(20));
+    EXPECT_EQ(steps, before);
+    threads.Resume();
+  }
+  EXPECT_TRUE(threads.Stop(kLong).ok());
+}
+
 TEST_F(VcpuThreadsTest, ThreadsTakeNoSignalsMeantForTheProcess) {
   std::atomic<bool> term_blocked{false}, kick_blocked{true};
   Add([&](FakeVcpu& vcpu) {

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
@@ -33,7 +35,8 @@ ABSL_FLAG(std::string, misbehaviour, "",
           "asked to rest, or reset: never_rests, "
           "hang_in_reset, crash_in_reset; on a read of the trigger register: crash_in_read, "
           "exit_in_read, leave_in_read, hang_in_read, corrupt_head, "
-          "corrupt_completion, flood_pings, flood_settings (and serves on). Default: "
+          "corrupt_completion, flood_pings, flood_settings (and serves on); on a write of it: "
+          "lose_answers, lose_answers_forge_head. Default: "
           "the suffix of the name that this was started by, after the last dot");
 ABSL_FLAG(int, msix_vectors, 2, "MSI-X vectors of the function");
 
@@ -68,6 +71,25 @@ uint8_t* FindResponseMemory() {
     }
   }
   abort();
+}
+
+// In the response memory, as proto/channel/channel_layout.h has it.
+constexpr size_t kHeadOffset = 0x40;
+
+void ForgeHead() {
+  *reinterpret_cast<uint64_t*>(FindResponseMemory() + kHeadOffset) = uint64_t{1} << 40;
+}
+
+// From now on whatever the host answers goes into memory that nobody else sees.
+void LoseAnswers() {
+  uint8_t* const memory = FindResponseMemory();
+  const size_t size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const std::vector<uint8_t> copy(memory, memory + size);
+  if (mmap(memory, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
+      memory) {
+    abort();
+  }
+  memcpy(memory, copy.data(), size);
 }
 
 constexpr absl::string_view kPingFrame(
@@ -181,6 +203,11 @@ class MisbehavingDevice final : public DeviceModel {
   void Write(uint8_t, uint64_t offset, uint8_t, uint64_t value) override {
     ++state_.writes;
     services_->StateChanged();
+    if (offset == testdata::kTrigger && Misbehaves("lose_answers")) return LoseAnswers();
+    if (offset == testdata::kTrigger && Misbehaves("lose_answers_forge_head")) {
+      ForgeHead();
+      return LoseAnswers();
+    }
     switch (offset) {
       case testdata::kSignalMsix:
         services_->SignalMsix(static_cast<uint32_t>(value));
@@ -240,7 +267,7 @@ class MisbehavingDevice final : public DeviceModel {
       FloodControlConnection(absl::string_view("\0\0\0\x04\0\0\0\0\0", 9));
     }
     if (Misbehaves("corrupt_head")) {
-      *reinterpret_cast<uint64_t*>(FindResponseMemory() + 0x40) = uint64_t{1} << 40;
+      ForgeHead();
       Hang();
     }
     if (Misbehaves("corrupt_completion")) {
