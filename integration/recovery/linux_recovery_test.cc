@@ -185,19 +185,22 @@ TEST_F(LinuxRecoveryTest, EachServiceIsKilledStoppedAndRestarted) {
 }
 
 TEST_F(LinuxRecoveryTest, AServiceThatCrashesAtEveryStartFailsAndIsMended) {
-  const std::string binary = TempPath("replaceable");
-  std::filesystem::copy_file(DataFile("devices/virtio_rng/virtio_rng"), binary,
-                             std::filesystem::copy_options::overwrite_existing);
+  // A script that fails at once while `broken` exists. Replacing the binary would change nothing: the
+  // vmm starts successors from the file that it has open.
+  const std::string service = DataFile("devices/virtio_rng/virtio_rng");
+  const std::string broken = TempPath("broken");
+  const std::string binary = TempPath("breakable");
+  std::ofstream(binary) << "#!/bin/sh\n[ ! -e " << broken << " ] || exit 1\nexec " << service
+                        << " \"$@\"\n";
+  std::filesystem::permissions(binary, std::filesystem::perms::owner_all);
   supervision_ =
       "  restart { max_crashes: 3 crash_window: \"60s\" min_backoff: \"10ms\" max_backoff: "
       "\"20ms\" }\n";
   Boot(Device("disk0", "virtio_blk", Disk()) + Device("rng0", binary, ""), supervision_);
   ASSERT_NE(guest_, nullptr);
   checksum_ = InGuest("sha256sum < /dev/vda | cut -c1-64");
-  // From now on every start of it ends at once.
-  std::filesystem::remove(binary);
-  std::filesystem::copy_file("/bin/false", binary);
-  ASSERT_EQ(kill(PidOf("replaceable"), SIGKILL), 0);
+  std::ofstream(broken) << "yes";
+  ASSERT_EQ(kill(PidOf("virtio_rng"), SIGKILL), 0);
   AwaitLine("rng0", {"FAILED"});
   // The guest is as responsive as ever; the device's accesses read all ones at once.
   EXPECT_EQ(InGuest("sha256sum < /dev/vda | cut -c1-64"), checksum_);
@@ -205,8 +208,7 @@ TEST_F(LinuxRecoveryTest, AServiceThatCrashesAtEveryStartFailsAndIsMended) {
 
   const Output hopeless = Vmctl("device restart rng0");
   EXPECT_NE(hopeless.code, 0);
-  const Output mended = Vmctl(
-      absl::StrCat("device restart rng0 --binary ", DataFile("devices/virtio_rng/virtio_rng")));
+  const Output mended = Vmctl(absl::StrCat("device restart rng0 --binary ", service));
   EXPECT_EQ(mended.code, 0) << mended.text;
   AwaitLine("rng0", {"RUNNING"});
   ExpectAllWork();
