@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
@@ -331,8 +332,9 @@ TEST(LimitsTest, TooFewOpenFilesAreToldBeforeAnythingStarts) {
 // RLIMIT_NPROC does not bind root, so the vmm runs as another user, from a folder that this one can
 // read. Whatever the limit is, it ends by itself.
 TEST(LimitsTest, TooFewThreadsAreToldAndNothingHangs) {
-  const std::string folder = TestFile("readable");
-  std::filesystem::create_directories(folder);
+  std::string folder = "/tmp/bulkhead-readable-XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const absl::Cleanup remove = [&folder] { std::filesystem::remove_all(folder); };
   for (const char* file :
        {"vmm/vmm", "kernel_images/baremetal/guest.elf", "devices/virtio_rng/virtio_rng"}) {
     std::filesystem::copy_file(
