@@ -145,15 +145,22 @@ int Run(int argc, char** argv) {
         absl::InternalError(absl::StrCat(guard.status().message(), "; ", kHowToRaiseThreadLimit)));
   }
 
+  // A start that fails while a signal ends it fails because of the signal: the guard tells that, and
+  // reset() does not return.
+  const auto fail = [&guard](const absl::Status& status) {
+    guard->reset();
+    return Report(status);
+  };
+
   HostLimits host = CurrentHost();
   if (!line->device_dir.empty()) host.device_dirs = {line->device_dir};
   host.lock_files = !line->check_only;
   absl::StatusOr<VmSpec> spec = ValidateConfig(line->config, line->places, host);
-  if (!spec.ok()) return Report(spec.status());
+  if (!spec.ok()) return fail(spec.status());
   if (line->check_only) {
     const std::string name = spec->name;
     if (const absl::Status checked = CheckVm(*std::move(spec)); !checked.ok()) {
-      return Report(checked);
+      return fail(checked);
     }
     printf("The configuration of \"%s\" is valid.\n", name.c_str());
     return 0;
@@ -162,24 +169,24 @@ int Run(int argc, char** argv) {
   const bool uses_terminal = spec->uses_standard_streams;
   for (const absl::Status& status : {CheckOpenFileBudget(spec->cpus, spec->devices.size()),
                                      CheckThreadBudget(spec->cpus, spec->devices.size())}) {
-    if (!status.ok()) return Report(status);
+    if (!status.ok()) return fail(status);
   }
   BecomePreferredByOomKiller();
   // Before anything that takes time: whoever connects waits until the VM runs.
   absl::StatusOr<std::optional<ListeningSocket>> socket = OpenControlSocket(*spec);
-  if (!socket.ok()) return Report(socket.status());
+  if (!socket.ok()) return fail(socket.status());
   if (socket->has_value()) {
     (*guard)->SetLastAct((*socket)->FileRemover());
   }
   const std::string name = spec->name;
   absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Create(*std::move(spec));
-  if (!machine.ok()) return Report(machine.status());
+  if (!machine.ok()) return fail(machine.status());
 
   // From here on the machine hears the signals, and the watchdog hears them if the machine does
   // not.
   const absl::StatusOr<EndWatchdog*> watchdog = EndWatchdog::Start(
       {.exit_request_fd = signals->get(), .exit_request_code = ExitCode(EndReason::kStopped)});
-  if (!watchdog.ok()) return Report(watchdog.status());
+  if (!watchdog.ok()) return fail(watchdog.status());
   (*machine)->SetEndWatchdog(**watchdog);
   std::vector<EndWatchdog::LastAct> last_acts;
   last_acts.push_back((*watchdog)->AddLastAct([&machine] { (*machine)->KillDevices(); }));
