@@ -206,6 +206,7 @@ int Hub::Connect() {
     LogError(absl::StrCat("console: ", sockets.status().message()));
     return -1;
   }
+  RefuseDescriptors(sockets->first.get());
   const absl::Time deadline = SteadyNow() + kConnectTimeout;
   absl::MutexLock lock(&mutex_);
   while (next_sockets_.size() >= kMaxWaitingSockets && changed_.WaitUntil(&mutex_, deadline)) {

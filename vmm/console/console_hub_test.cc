@@ -18,6 +18,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/memory_mapping.h"
+#include "base/message_socket.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 #include "proto/console_stream.h"
@@ -188,6 +189,16 @@ class ConsoleHubTest : public testing::Test {
   Pipe out_;
   std::unique_ptr<ConsoleHub> hub_;
 };
+
+// Closing what a device sends may block for ever: the hub's thread would stand still.
+TEST_F(ConsoleHubTest, AProcessCannotSendDescriptors) {
+  FakeProcess device(*hub_);
+  auto probe = *CreateSocketPair(SOCK_SEQPACKET);
+  RefuseDescriptors(probe.first.get());
+  const bool kernel_refuses =
+      !SendSocketMessage(probe.second.get(), "x", {STDERR_FILENO}).ok();  // from Linux 6.16 on
+  EXPECT_EQ(SendSocketMessage(device.socket(), "x", {STDERR_FILENO}).ok(), !kernel_refuses);
+}
 
 TEST_F(ConsoleHubTest, OutputGoesToTheOutputAndToEveryClient) {
   FakeProcess device(*hub_);
