@@ -56,6 +56,10 @@ VmClient::VmClient(const std::string& socket_path) {
 absl::StatusOr<v1::VmStatus> VmClient::GetStatus() const {
   return Call(*stub_, &Stub::GetStatus, v1::GetStatusRequest());
 }
+absl::Status VmClient::Wake() const {
+  return Call(*stub_, &Stub::Wake, v1::WakeRequest()).status();
+}
+
 absl::Status VmClient::Shutdown() const {
   return Call(*stub_, &Stub::Shutdown, v1::ShutdownRequest()).status();
 }

@@ -23,6 +23,7 @@ class VmClient {
 
   absl::StatusOr<v1::VmStatus> GetStatus() const;
   absl::Status Shutdown() const;
+  absl::Status Wake() const;
   absl::Status Stop() const;
   absl::Status Pause() const;
   absl::Status Resume() const;

@@ -144,9 +144,22 @@ Example
   vmctl resume
 )",
      RunResume},
+    {"wake", "wake a guest that is suspended", kVmFlags, Argument::kNone, absl::Seconds(10),
+     R"(Wakes a guest that has suspended itself to idle (`systemctl suspend`). Nothing happens to one that
+is awake. The power button wakes it too, and is no more than that to a guest that sleeps.
+
+A key on its serial console wakes a Linux guest only if the guest says so beforehand:
+  echo enabled > /sys/class/tty/ttyS0/power/wakeup
+
+Example
+  vmctl wake
+)",
+     RunWake},
     {"shutdown", "press the guest's power button", kVmFlags | kWaitFlag, Argument::kNone, kLong,
-     R"(A guest that listens to its ACPI power button powers off soon. With --wait this returns once the
-vmm has ended, so that the VM can be started again; exit code 5 if --timeout passes first.
+     R"(A guest that listens to its ACPI power button powers off soon. If it has not enabled the button
+yet, as while it starts, the press is kept until it does; vmctl says so. A suspended guest is woken,
+no more: press again. With --wait this returns once the vmm has ended, so that the VM can be started
+again; exit code 5 if --timeout passes first.
 
 Example
   vmctl shutdown --wait --timeout 2m || vmctl stop

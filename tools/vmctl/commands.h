@@ -14,6 +14,7 @@ ExitCode RunResume(const Invocation& invocation);
 ExitCode RunMetrics(const Invocation& invocation);
 
 // end_commands.cc
+ExitCode RunWake(const Invocation& invocation);
 ExitCode RunShutdown(const Invocation& invocation);
 ExitCode RunStop(const Invocation& invocation);
 

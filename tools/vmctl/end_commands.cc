@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/pid_fd.h"
@@ -18,7 +19,7 @@
 namespace bulkhead::vmctl {
 namespace {
 
-using Call = absl::Status (VmClient::*)();
+using Call = absl::FunctionRef<absl::Status(VmClient&)>;
 
 // Waits for the process's end; false: it lives at `deadline`.
 bool AwaitEnd(const PidFd& process, absl::Time deadline) {
@@ -54,7 +55,7 @@ ExitCode CallAndWait(const Invocation& invocation, VmClient& client, Call call) 
       client.WatchEvents(/*only_past=*/false, deadline, [&](const v1::Event& event) {
         if (event.vm_state().state() == v1::VmStatus::ENDING) reason = event.vm_state().reason();
         if (called.has_value()) return true;
-        called = (client.*call)();
+        called = call(client);
         return called->ok() || absl::IsUnavailable(*called);
       });
   if (called.has_value() && !called->ok() && !absl::IsUnavailable(*called)) {
@@ -76,16 +77,30 @@ ExitCode RunShutdown(const Invocation& invocation) {
   ExitCode code = kOk;
   const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
   if (client == nullptr) return code;
-  if (invocation.wait) return CallAndWait(invocation, *client, &VmClient::Shutdown);
-  if (const absl::Status status = client->Shutdown(); !status.ok()) return FailedCall(status);
-  return Print(absl::StrCat("pressed the power button of VM \"", client->address().name, "\"\n"));
+  const std::string vm = absl::StrCat("VM \"", client->address().name, "\"");
+  const std::string kept =
+      absl::StrCat("the guest of ", vm, " has not enabled its power button yet; ",
+                   "the press is kept until it does");
+  if (invocation.wait) {
+    return CallAndWait(invocation, *client, [&](VmClient& client) {
+      const absl::StatusOr<bool> listens = client.Shutdown();
+      if (listens.ok() && !*listens) Note(kept);
+      return listens.status();
+    });
+  }
+  const absl::StatusOr<bool> listens = client->Shutdown();
+  if (!listens.ok()) return FailedCall(listens.status());
+  return Print(*listens ? absl::StrCat("pressed the power button of ", vm, "\n")
+                        : absl::StrCat(kept, "\n"));
 }
 
 ExitCode RunStop(const Invocation& invocation) {
   ExitCode code = kOk;
   const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
   if (client == nullptr) return code;
-  if (!invocation.no_wait) return CallAndWait(invocation, *client, &VmClient::Stop);
+  if (!invocation.no_wait) {
+    return CallAndWait(invocation, *client, [](VmClient& client) { return client.Stop(); });
+  }
   const absl::Status status = client->Stop();
   // It may have ended faster than it answers.
   if (!status.ok() && !absl::IsUnavailable(status)) return FailedCall(status);

@@ -99,9 +99,15 @@ absl::StatusOr<v1::VmStatus> VmClient::GetStatus() {
   return reply;
 }
 
-absl::Status VmClient::Shutdown() {
+absl::StatusOr<bool> VmClient::Shutdown() {
   v1::ShutdownReply reply;
-  return impl_->Call(&v1::VmControl::Stub::Shutdown, v1::ShutdownRequest(), reply);
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::Shutdown, v1::ShutdownRequest(), reply));
+  return !reply.kept();
+}
+
+absl::Status VmClient::Wake() {
+  v1::WakeReply reply;
+  return impl_->Call(&v1::VmControl::Stub::Wake, v1::WakeRequest(), reply);
 }
 
 absl::Status VmClient::Stop() {

@@ -33,7 +33,9 @@ class VmClient {
   const VmAddress& address() const;
 
   absl::StatusOr<v1::VmStatus> GetStatus();
-  absl::Status Shutdown();
+  // False: the guest has not enabled its power button yet; the press is kept until it does.
+  absl::StatusOr<bool> Shutdown();
+  absl::Status Wake();
   absl::Status Stop();
   absl::Status Pause();
   absl::Status Resume();

@@ -77,6 +77,14 @@ ExitCode RunResume(const Invocation& invocation) {
   return Print(absl::StrCat("VM \"", client->address().name, "\" runs again\n"));
 }
 
+ExitCode RunWake(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  if (const absl::Status status = client->Wake(); !status.ok()) return FailedCall(status);
+  return Print(absl::StrCat("woke VM \"", client->address().name, "\"\n"));
+}
+
 ExitCode RunMetrics(const Invocation& invocation) {
   ExitCode code = kOk;
   const std::unique_ptr<VmClient> client = OpenVm(invocation, code);

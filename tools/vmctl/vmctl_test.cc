@@ -211,6 +211,7 @@ TEST_F(VmctlTest, CommandsCallWhatTheyAreNamedAfter) {
       {{"pause"}, "Pause {}", "VM \"web\" is paused\n"},
       {{"resume"}, "Resume {}", "VM \"web\" runs again\n"},
       {{"shutdown"}, "Shutdown {}", "pressed the power button of VM \"web\"\n"},
+      {{"wake"}, "Wake {}", "woke VM \"web\"\n"},
       {{"stop", "--no-wait"}, "Stop {}", "VM \"web\" ends\n"},
       {{"device", "stop", "disk0"},
        "StopDevice {name: \"disk0\"}",
@@ -428,6 +429,16 @@ TEST_F(VmctlTest, CtrlCEndsFollowingCleanly) {
 
 // --- shutdown --wait, stop --wait
 // -------------------------------------------------------------------
+
+TEST_F(VmctlTest, APressThatTheGuestDoesNotListenToYetIsSaidToBeKept) {
+  const std::unique_ptr<ChildProcess> vm = StartVm();
+  Tell(*vm, "button off");
+  const Result result = Run({"shutdown"});
+  EXPECT_EQ(result.exit, "exit code 0");
+  EXPECT_EQ(result.output,
+            "the guest of VM \"web\" has not enabled its power button yet; the press is kept until it "
+            "does\n");
+}
 
 TEST_F(VmctlTest, WaitingForTheShutdownReturnsOnceTheVmmIsGone) {
   const std::unique_ptr<ChildProcess> vm = StartVm();

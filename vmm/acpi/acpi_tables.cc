@@ -55,11 +55,38 @@ struct __attribute__((packed)) GenericAddress {
   uint8_t access_size = 0;
   uint64_t address = 0;
 };
-constexpr GenericAddress kAcpiPortAddress = {/*system I/O*/ 1, 8, 0, /*byte*/ 1, layout::kAcpiPort};
+constexpr GenericAddress IoPort(uint16_t port, uint8_t bits, uint8_t access_bytes) {
+  return {/*system I/O*/ 1, bits, 0, access_bytes, port};
+}
 
-// The FADT, section 5.2.9, after the header; hardware-reduced ACPI leaves most of it zero.
+// The FADT, section 5.2.9, after the header. Addresses of registers are there twice.
 struct __attribute__((packed)) Fadt {
-  uint8_t zero1[73] = {};
+  uint32_t firmware_control = 0;
+  uint32_t dsdt = 0;  // the 64-bit one is used
+  uint8_t reserved = 0;
+  uint8_t preferred_pm_profile = 0;
+  uint16_t sci_interrupt = layout::kAcpiGsi;
+  uint32_t smi_command = 0;  // none: always in ACPI mode
+  uint8_t zero0[4] = {};
+  uint32_t pm1a_event_block = layout::kPm1Event;
+  uint32_t pm1b_event_block = 0;
+  uint32_t pm1a_control_block = layout::kPm1Control;
+  uint32_t pm1b_control_block = 0;
+  uint32_t pm2_control_block = 0;
+  uint32_t pm_timer_block = 0;
+  uint32_t gpe0_block = layout::kGpe0;
+  uint32_t gpe1_block = 0;
+  uint8_t pm1_event_length = 4;
+  uint8_t pm1_control_length = 2;
+  uint8_t pm2_control_length = 0;
+  uint8_t pm_timer_length = 0;
+  uint8_t gpe0_length = 2;
+  uint8_t gpe1_length = 0;
+  uint8_t gpe1_base = 0;
+  uint8_t cst_control = 0;
+  uint16_t c2_latency = 0xffff;  // more than 100: there is no C2 by this table
+  uint16_t c3_latency = 0xffff;
+  uint8_t zero1[9] = {};
   uint16_t iapc_boot_architecture = 0;
   uint8_t zero2 = 0;
   uint32_t flags = 0;
@@ -69,11 +96,21 @@ struct __attribute__((packed)) Fadt {
   uint8_t minor_version = 0;
   uint64_t x_firmware_control = 0;
   uint64_t x_dsdt = 0;
-  uint8_t zero3[96] = {};
-  GenericAddress sleep_control;
+  GenericAddress x_pm1a_event_block = IoPort(layout::kPm1Event, 32, 2);
+  GenericAddress x_pm1b_event_block;
+  GenericAddress x_pm1a_control_block = IoPort(layout::kPm1Control, 16, 2);
+  GenericAddress x_pm1b_control_block;
+  GenericAddress x_pm2_control_block;
+  GenericAddress x_pm_timer_block;
+  GenericAddress x_gpe0_block = IoPort(layout::kGpe0, 16, 1);
+  GenericAddress x_gpe1_block;
+  GenericAddress sleep_control;  // of hardware-reduced machines
   GenericAddress sleep_status;
   char hypervisor_vendor[8] = {'B', 'U', 'L', 'K', 'H', 'E', 'A', 'D'};
 };
+static_assert(sizeof(TableHeader) + offsetof(Fadt, sci_interrupt) == 46);
+static_assert(sizeof(TableHeader) + offsetof(Fadt, pm1a_event_block) == 56);
+static_assert(sizeof(TableHeader) + offsetof(Fadt, pm1_event_length) == 88);
 static_assert(sizeof(TableHeader) + offsetof(Fadt, iapc_boot_architecture) == 109);
 static_assert(sizeof(TableHeader) + offsetof(Fadt, flags) == 112);
 static_assert(sizeof(TableHeader) + offsetof(Fadt, reset_register) == 116);
@@ -87,10 +124,19 @@ constexpr uint8_t kFadtMinorVersion = 5;
 constexpr uint16_t kNoVga = 1 << 2;
 constexpr uint16_t kNoCmosClock = 1 << 5;
 constexpr uint32_t kWbinvdWorks = 1 << 0;
-constexpr uint32_t kNoFixedPowerButton = 1 << 4;
 constexpr uint32_t kNoFixedSleepButton = 1 << 5;
+constexpr uint32_t kNoFixedClockWake = 1 << 6;
 constexpr uint32_t kResetRegisterSupported = 1 << 10;
-constexpr uint32_t kHardwareReduced = 1 << 20;
+
+// Section 5.2.10. It has no checksum.
+struct __attribute__((packed)) Facs {
+  char signature[4] = {'F', 'A', 'C', 'S'};
+  uint32_t length = 64;
+  uint8_t zero1[24] = {};
+  uint8_t version = 2;
+  uint8_t zero2[31] = {};
+};
+static_assert(sizeof(Facs) == 64);
 
 // The MADT's entries, section 5.2.12.
 struct __attribute__((packed)) MadtStart {
@@ -111,6 +157,15 @@ struct __attribute__((packed)) MadtIoApic {
   uint8_t reserved = 0;
   uint32_t address = static_cast<uint32_t>(layout::kIoApic);
   uint32_t gsi_base = 0;
+};
+// The SCI as it is wired: not level-triggered, as it is without this entry.
+struct __attribute__((packed)) MadtInterruptOverride {
+  uint8_t type = 2;
+  uint8_t length = 10;
+  uint8_t bus = 0;  // ISA
+  uint8_t source = layout::kAcpiGsi;
+  uint32_t gsi = layout::kAcpiGsi;
+  uint16_t flags = 1 << 0 | 1 << 2;  // active high, edge-triggered
 };
 struct __attribute__((packed)) MadtLocalApicNmi {
   uint8_t type = 4;
@@ -159,17 +214,15 @@ Bytes Table(absl::string_view signature, uint8_t revision, const Bytes& body) {
   return out;
 }
 
-Bytes FadtBody(GuestAddress dsdt) {
+Bytes FadtBody(GuestAddress dsdt, GuestAddress facs) {
   Fadt fadt;
   fadt.iapc_boot_architecture = kNoVga | kNoCmosClock;
-  fadt.flags = kWbinvdWorks | kNoFixedPowerButton | kNoFixedSleepButton | kResetRegisterSupported |
-               kHardwareReduced;
-  fadt.reset_register = kAcpiPortAddress;
+  fadt.flags = kWbinvdWorks | kNoFixedSleepButton | kNoFixedClockWake | kResetRegisterSupported;
+  fadt.reset_register = IoPort(layout::kAcpiResetPort, 8, 1);
   fadt.reset_value = layout::kAcpiResetValue;
   fadt.minor_version = kFadtMinorVersion;
+  fadt.firmware_control = static_cast<uint32_t>(facs);
   fadt.x_dsdt = dsdt;
-  fadt.sleep_control = kAcpiPortAddress;
-  fadt.sleep_status = kAcpiPortAddress;
   Bytes out;
   Append(out, fadt);
   return out;
@@ -185,6 +238,7 @@ Bytes MadtBody(uint32_t vcpus) {
     Append(out, entry);
   }
   Append(out, MadtIoApic());
+  Append(out, MadtInterruptOverride());
   Append(out, MadtLocalApicNmi());
   return out;
 }
@@ -213,7 +267,7 @@ class TableArea {
   explicit TableArea(GuestAddress start) : start_(start), bytes_(sizeof(Rsdp)) {}
 
   GuestAddress Add(const Bytes& table) {
-    constexpr size_t kAlignment = 16;
+    constexpr size_t kAlignment = 64;  // the FACS needs it
     bytes_.resize((bytes_.size() + kAlignment - 1) / kAlignment * kAlignment);
     const GuestAddress address = start_ + bytes_.size();
     bytes_.insert(bytes_.end(), table.begin(), table.end());
@@ -250,9 +304,12 @@ absl::StatusOr<std::vector<uint8_t>> BuildAcpiTables(const AcpiDescription& desc
   const GuestAddress dsdt = area.Add(Table(
       "DSDT", kDsdtRevision,
       DsdtTerms(description.vcpus, description.high_window_start, description.platform_devices)));
+  Bytes facs;
+  Append(facs, Facs());
+  const GuestAddress facs_address = area.Add(facs);
   Bytes xsdt;
   for (const GuestAddress table :
-       {area.Add(Table("FACP", kFadtRevision, FadtBody(dsdt))),
+       {area.Add(Table("FACP", kFadtRevision, FadtBody(dsdt, facs_address))),
         area.Add(Table("APIC", kMadtRevision, MadtBody(description.vcpus))),
         area.Add(Table("MCFG", 1, McfgBody()))}) {
     Append(xsdt, table);

@@ -9,10 +9,10 @@
 #include "base/guest_memory.h"
 #include "vmm/acpi/dsdt.h"
 
-// The guest's ACPI tables, hardware-reduced (ACPI 6.5, section 4.1): what the guest cannot find
-// out by itself, and nothing that would have to be emulated.
+// The guest's ACPI tables: what the guest cannot find out by itself. Of ACPI's fixed hardware there
+// is what wakes a guest and powers it off (vcpu/acpi_registers.h), and no more.
 //
-//   RSDP -> XSDT -> FADT (power off and reset by one port) -> DSDT (dsdt.h)
+//   RSDP -> XSDT -> FADT (ACPI registers) -> DSDT (dsdt.h), FACS
 //                -> MADT (processors, IOAPIC)
 //                -> MCFG (ECAM)
 

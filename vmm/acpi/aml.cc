@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/strip.h"
 
 namespace bulkhead::vmm::aml {
 namespace {
@@ -21,8 +22,16 @@ void AppendLittleEndian(Bytes& out, T value) {
 
 void Append(Bytes& out, const Bytes& bytes) { out.insert(out.end(), bytes.begin(), bytes.end()); }
 
+// "WAKE", or "\\_SB_.WAKE".
 Bytes NameString(absl::string_view name) {
   Bytes out;
+  if (absl::ConsumePrefix(&name, "\\")) {
+    constexpr uint8_t kTwoSegments = 0x2e;
+    Check(name.size() == 9 && name[4] == '.');
+    out = {'\\', kTwoSegments};
+    Append(out, NameString(name.substr(0, 4)));
+    name.remove_prefix(5);
+  }
   Check(name.size() == 4 && !absl::ascii_isdigit(static_cast<unsigned char>(name[0])));
   for (const char c : name) {
     Check(absl::ascii_isupper(static_cast<unsigned char>(c)) ||

@@ -11,8 +11,9 @@
 // ACPI Machine Language (ACPI 6.5, chapter 20), as far as the vmm's own tables need it: each
 // function gives the bytes of one term, so that a nest of calls reads like ASL.
 //
-// A name is one segment of four characters, padded with '_': "_SB_". A wrong name or value is
-// a programmer's mistake and CHECKed; what comes from a device is validated before.
+// A name is one segment of four characters, padded with '_': "_SB_"; or two from the root:
+// "\_SB_.WAKE". A wrong name or value is a programmer's mistake and CHECKed; what comes from a
+// device is validated before.
 
 namespace bulkhead::vmm::aml {
 
@@ -40,7 +41,7 @@ Bytes Argument(uint8_t index);
 Bytes Equal(const Bytes& left, const Bytes& right);
 Bytes If(const Bytes& condition, std::initializer_list<Bytes> terms);
 Bytes Return(const Bytes& value);
-// Tells drivers of the object of that name, found from the method outwards.
+// Tells drivers of the object of that name; a single segment is found from the method outwards.
 Bytes Notify(absl::string_view name, uint8_t value);
 
 // --- Resource descriptors (section 6.4), for a ResourceTemplate

@@ -99,24 +99,24 @@ Bytes ReservedRanges() {
                aml::Name("_CRS", aml::ResourceTemplate(
                                      {aml::Memory32Fixed(static_cast<uint32_t>(layout::kEcamStart),
                                                          static_cast<uint32_t>(layout::kEcamSize)),
-                                      aml::IoPorts(layout::kAcpiPort, 1)}))});
+                                      aml::IoPorts(layout::kAcpiPort, layout::kAcpiPortCount)}))});
 }
 
-// A control method power button (ACPI 6.5, section 4.8.2.2.1.2), pressed by an interrupt of the
-// generic event device (5.6.9): a hardware-reduced machine has no fixed event for it. No register
-// needs to be asked, so nothing needs to be emulated.
-Bytes PowerButton() {
-  constexpr uint8_t kPressed = 0x80;
-  return aml::Concat(
-      {aml::Device("PWRB", {HardwareId("PNP0C0C"), aml::Name("_UID", aml::Integer(0))}),
-       aml::Device(
-           "GED_",
-           {HardwareId("ACPI0013"), aml::Name("_UID", aml::Integer(0)),
-            aml::Name("_CRS", aml::ResourceTemplate({aml::EdgeInterrupt(layout::kPowerButtonGsi)})),
-            aml::Method(
-                "_EVT", 1,
-                {aml::If(aml::Equal(aml::Argument(0), aml::Integer(layout::kPowerButtonGsi)),
-                         {aml::Notify("PWRB", kPressed)})})})});
+// What wakes the guest without a button being pressed. It is a control method power button (ACPI
+// 6.5, section 4.8.2.2.1.2) that is never pressed: of devices that may wake a machine, buttons are
+// the ones that Linux arms by itself.
+Bytes WakeDevice() {
+  constexpr uint64_t kDeepestSleepState = 4;
+  return aml::Device("WAKE", {HardwareId("PNP0C0C"), aml::Name("_UID", aml::Integer(0)),
+                              aml::Name("_PRW", aml::Package({aml::Integer(layout::kWakeGpe),
+                                                              aml::Integer(kDeepestSleepState)}))});
+}
+
+// Called for the general-purpose event layout::kWakeGpe.
+Bytes WakeEvent() {
+  constexpr uint8_t kWoken = 0x02;
+  static_assert(layout::kWakeGpe == 0);
+  return aml::Method("_E00", 0, {aml::Notify("\\_SB_.WAKE", kWoken)});
 }
 
 Bytes PlatformDevice(uint32_t index, const AcpiPlatformDevice& device) {
@@ -163,8 +163,8 @@ absl::Status ValidatePlatformDevice(const AcpiPlatformDevice& device) {
   if (device.irq > kLastIsaIrq) {
     return error(absl::StrFormat("interrupt %d; 1 to %d are possible", device.irq, kLastIsaIrq));
   }
-  if (device.irq == layout::kPowerButtonGsi) {
-    return error(absl::StrFormat("interrupt %d is the power button's", device.irq));
+  if (device.irq == layout::kAcpiGsi) {
+    return error(absl::StrFormat("interrupt %d is ACPI's", device.irq));
   }
   return absl::OkStatus();
 }
@@ -175,10 +175,11 @@ Bytes DsdtTerms(uint32_t vcpus, GuestAddress high_window_start,
   for (uint32_t i = 0; i < platform_devices.size(); ++i) {
     devices = aml::Concat({devices, PlatformDevice(i, platform_devices[i])});
   }
-  // The first number is the SLP_TYP of layout::kAcpiS5Value. Hardware-reduced: no PM1b.
+  // The first number is the SLP_TYP of layout::kAcpiS5Value. There is no PM1b.
   constexpr uint64_t kS5SleepType = layout::kAcpiS5Value >> 2 & 0x7;
   return aml::Concat({aml::Scope("_SB_", {Processors(vcpus), PciRoot(high_window_start),
-                                          ReservedRanges(), PowerButton(), devices}),
+                                          ReservedRanges(), WakeDevice(), devices}),
+                      aml::Scope("_GPE", {WakeEvent()}),
                       aml::Name("_S5_", aml::Package({aml::Integer(kS5SleepType), aml::Integer(0),
                                                       aml::Integer(0), aml::Integer(0)}))});
 }

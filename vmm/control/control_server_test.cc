@@ -86,6 +86,9 @@ TEST(ControlServerTest, OrdersReachTheVm) {
   v1::StopReply stop;
   v1::Device device;
   EXPECT_TRUE(Call(*stub, &Stub::Shutdown, v1::ShutdownRequest(), shutdown).ok());
+  EXPECT_TRUE(shutdown.kept());
+  v1::WakeReply wake;
+  EXPECT_TRUE(Call(*stub, &Stub::Wake, v1::WakeRequest(), wake).ok());
   EXPECT_TRUE(Call(*stub, &Stub::Pause, v1::PauseRequest(), pause).ok());
   EXPECT_TRUE(Call(*stub, &Stub::Resume, v1::ResumeRequest(), resume).ok());
   EXPECT_TRUE(Call(*stub, &Stub::ResetDevice, Named<v1::ResetDeviceRequest>("disk0"), device).ok());
@@ -100,8 +103,8 @@ TEST(ControlServerTest, OrdersReachTheVm) {
   EXPECT_TRUE(Call(*stub, &Stub::Stop, v1::StopRequest(), stop).ok());
   EXPECT_THAT(
       server.vm.calls(),
-      ElementsAre("power button", "pause", "resume", "reset disk0", "stop disk0", "start disk0",
-                  "restart afresh as /new disk0", "stop: stopped by a client"));
+      ElementsAre("power button", "wake", "pause", "resume", "reset disk0", "stop disk0",
+                  "start disk0", "restart afresh as /new disk0", "stop: stopped by a client"));
 }
 
 TEST(ControlServerTest, ErrorsKeepTheirCodeAndTheirAdvice) {

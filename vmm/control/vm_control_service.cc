@@ -43,8 +43,15 @@ grpc::ServerUnaryReactor* VmControlService::GetStatus(Context* context, const v1
 }
 
 grpc::ServerUnaryReactor* VmControlService::Shutdown(Context* context, const v1::ShutdownRequest*,
-                                                     v1::ShutdownReply*) {
-  return Answer(context, vm_.PressPowerButton());
+                                                     v1::ShutdownReply* reply) {
+  const absl::StatusOr<bool> listens = vm_.PressPowerButton();
+  if (listens.ok()) reply->set_kept(!*listens);
+  return Answer(context, listens.status());
+}
+
+grpc::ServerUnaryReactor* VmControlService::Wake(Context* context, const v1::WakeRequest*,
+                                                 v1::WakeReply*) {
+  return Answer(context, vm_.Wake());
 }
 
 grpc::ServerUnaryReactor* VmControlService::Stop(Context* context, const v1::StopRequest*,

@@ -30,6 +30,7 @@ class VmControlService final : public v1::VmControl::CallbackService {
                      v1::VmStatus* reply) override;
   Reactor* Shutdown(Context* context, const v1::ShutdownRequest* request,
                     v1::ShutdownReply* reply) override;
+  Reactor* Wake(Context* context, const v1::WakeRequest* request, v1::WakeReply* reply) override;
   Reactor* Stop(Context* context, const v1::StopRequest* request, v1::StopReply* reply) override;
   Reactor* Pause(Context* context, const v1::PauseRequest* request, v1::PauseReply* reply) override;
   Reactor* Resume(Context* context, const v1::ResumeRequest* request,

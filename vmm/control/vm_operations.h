@@ -30,7 +30,10 @@ class VmOperations {
   virtual absl::StatusOr<v1::Device> Device(absl::string_view name) const = 0;
   virtual v1::VmMetrics Metrics() const = 0;
 
-  virtual absl::Status PressPowerButton() = 0;
+  // False: the guest has not enabled it yet; the press is kept until it does.
+  virtual absl::StatusOr<bool> PressPowerButton() = 0;
+  // Wakes a guest that is suspended.
+  virtual absl::Status Wake() = 0;
   virtual absl::Status Stop(absl::string_view reason) = 0;
   virtual void Pause(Done done) = 0;
   virtual void Resume(Done done) = 0;

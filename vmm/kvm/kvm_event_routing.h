@@ -17,7 +17,7 @@ namespace bulkhead::vmm {
 // EventRouting by KVM's GSI routing table, irqfds and ioeventfds. Thread-safe.
 //
 // GSIs 0 to 23 lead to the pins of the I/O APIC and nowhere else. KVM's default table leads 0 to
-// 15 to its 8259s as well; but the machine is ACPI hardware-reduced, so Linux neither programs
+// 15 to its 8259s as well; but not every guest looks for them, and one that does not neither programs
 // nor masks an 8259, while LINT0 stays in ExtINT mode: the pair would deliver each ISA interrupt
 // a second time, as vector 0 to 15, which are exceptions. So the 8259s get no input.
 //

@@ -21,8 +21,8 @@ namespace bulkhead::vmm {
 // One virtual machine of KVM: its memory, its interrupt controllers (local APICs and I/O APIC, in
 // the kernel) and its vCPUs.
 //
-// It has no PIT: the machine is ACPI hardware-reduced, where Linux looks for none and takes the
-// time from kvmclock and the local APIC's TSC-deadline timer. KVM's PIT would also leave its
+// It has no PIT: Linux looks for none where it knows the rate of the TSC, and takes the time from
+// kvmclock and the local APIC's TSC-deadline timer. KVM's PIT would also leave its
 // speaker port to the vmm.
 //
 // Create it, add memory, create the vCPUs, in this order and on one thread; event_routing() is

@@ -30,10 +30,11 @@ absl::StatusOr<std::unique_ptr<GuestPlatform>> GuestPlatform::Create(const Kvm& 
   ASSIGN_OR_RETURN(platform->vm_, KvmVm::Create(kvm));
   RETURN_IF_ERROR(platform->vm_->AddMemory(ram));
   EventRouting& routing = platform->vm_->event_routing();
-  platform->acpi_registers_ = std::make_unique<AcpiRegisters>(*platform->end_);
+  ASSIGN_OR_RETURN(platform->sci_, SciLine::Create(routing));
+  platform->acpi_registers_ = std::make_unique<AcpiRegisters>(
+      *platform->end_, [sci = platform->sci_.get()] { sci->Raise(); });
   RETURN_IF_ERROR(platform->port_bus_.Insert(layout::kAcpiPort, AcpiRegisters::kPortCount,
                                              platform->acpi_registers_.get()));
-  ASSIGN_OR_RETURN(platform->power_button_, PowerButton::Create(routing));
   ASSIGN_OR_RETURN(platform->pci_,
                    PciHost::Create(platform->memory_bus_, platform->port_bus_, routing,
                                    MmioWindows::ForHighStart(platform->HighWindowStart())));

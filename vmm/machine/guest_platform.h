@@ -11,7 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "proto/vm_control.pb.h"
-#include "vmm/acpi/power_button.h"
+#include "vmm/acpi/sci_line.h"
 #include "vmm/boot/boot.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/kvm/kvm_vm.h"
@@ -52,7 +52,9 @@ class GuestPlatform {
   // The guest's own end of this boot: power-off, reset, triple fault, ...
   const VmEndLatch& end() const { return *end_; }
 
-  void PressPowerButton() { power_button_->Press(); }
+  // As AcpiRegisters.
+  bool PressPowerButton() { return acpi_registers_->PressPowerButton(); }
+  void Wake() { acpi_registers_->Wake(); }
 
   // Adds where the guest finds a device: the PCI function with its BARs as the guest has placed
   // them, or its ports.
@@ -87,8 +89,8 @@ class GuestPlatform {
   std::unique_ptr<KvmVm> vm_;
   AddressSpace memory_bus_;
   AddressSpace port_bus_;
+  std::unique_ptr<SciLine> sci_;
   std::unique_ptr<AcpiRegisters> acpi_registers_;
-  std::unique_ptr<PowerButton> power_button_;
   std::vector<std::unique_ptr<PortRegion>> port_regions_;
   std::unique_ptr<PciHost> pci_;
   std::vector<const RemoteDevice*> platform_devices_;

@@ -78,7 +78,8 @@ class Machine final : public VmOperations {
   std::vector<v1::Device> Devices() const override;
   absl::StatusOr<v1::Device> Device(absl::string_view name) const override;
   v1::VmMetrics Metrics() const override;
-  absl::Status PressPowerButton() override;
+  absl::StatusOr<bool> PressPowerButton() override;
+  absl::Status Wake() override;
   absl::Status Stop(absl::string_view reason) override;
   void Pause(Done done) override;
   void Resume(Done done) override;

@@ -66,13 +66,20 @@ v1::Device Machine::Describe(DeviceSupervisor& device) const {
   return description;
 }
 
-absl::Status Machine::PressPowerButton() {
+absl::StatusOr<bool> Machine::PressPowerButton() {
   if (end_->reported()) return Ending();
   absl::MutexLock lock(&platform_mutex_);
   if (platform_ == nullptr) {
     return absl::FailedPreconditionError("the guest is rebooting; try again");
   }
-  platform_->PressPowerButton();
+  return platform_->PressPowerButton();
+}
+
+absl::Status Machine::Wake() {
+  if (end_->reported()) return Ending();
+  absl::MutexLock lock(&platform_mutex_);
+  // A guest that reboots is awake.
+  if (platform_ != nullptr) platform_->Wake();
   return absl::OkStatus();
 }
 

@@ -46,15 +46,23 @@ inline constexpr GuestAddress kMmio64MinStart = 0x1000000000;
 inline constexpr uint64_t kMmio64Size = 0x1000000000;  // 64 GiB
 
 // --- Ports ---------------------------------------------------------------------------------
-inline constexpr uint16_t kAcpiPort = 0x600;  // sleep control/status and reset, one byte
+// ACPI registers: vmm/vcpu/acpi_registers.h.
+inline constexpr uint16_t kAcpiPort = 0x600;
+inline constexpr uint8_t kAcpiPortCount = 16;
+inline constexpr uint16_t kAcpiResetPort = kAcpiPort;
+inline constexpr uint16_t kPm1Event = kAcpiPort + 4;  // status, then enable; 16 bits each
+inline constexpr uint16_t kPm1Control = kAcpiPort + 8;
+inline constexpr uint16_t kGpe0 = kAcpiPort + 12;  // status, then enable; 8 bits each
+inline constexpr uint8_t kWakeGpe = 0;
 inline constexpr uint8_t kAcpiResetValue = 0x01;
-inline constexpr uint8_t kAcpiS5Value = 0x34;  // SLP_EN (bit 5) | SLP_TYP 5 (bits 4:2)
+// SLP_EN | SLP_TYP 5, in the upper byte of PM1 control.
+inline constexpr uint8_t kAcpiS5Value = 0x34;
 inline constexpr uint16_t kPciConfigAddress = 0xcf8;
 
 // --- Interrupts (global system interrupts) ----------------------------------------------------
-// 0-15: edge-triggered, for platform devices, but for the power button's; 16-23: PCI INTx,
+// 0-15: edge-triggered, for platform devices, but for ACPI's; 16-23: PCI INTx,
 // level-triggered, slot n uses 16 + n % 8.
-inline constexpr uint32_t kPowerButtonGsi = 9;  // where a PC has its ACPI interrupt
+inline constexpr uint32_t kAcpiGsi = 9;  // SCI, where a PC has it
 inline constexpr uint32_t kIntxGsiBase = 16;
 inline constexpr uint32_t kIntxGsiCount = 8;
 inline constexpr uint32_t kMsiGsiBase = 24;  // KVM's IOAPIC has 24 pins

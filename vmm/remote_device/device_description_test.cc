@@ -317,7 +317,7 @@ INSTANTIATE_TEST_SUITE_P(
            i = GoodPlatform();
            i.mutable_platform()->set_irq(9);
          },
-         "irq is 9, which is the power button's"},
+         "irq is 9, which is ACPI's"},
         {"PortBeyond",
          [](auto& i) {
            i = GoodPlatform();

@@ -4,6 +4,7 @@
 //   output BYTES        the guest prints (C escapes)
 //   lost N BYTES        the same, after N bytes that were lost
 //   refuse CODE TEXT    from now on plain calls fail with that status code (a number)
+//   button off          the guest does not listen to its power button
 //   hang                from now on plain calls are not answered
 //   end                 ends every stream with UNAVAILABLE, and this process
 // Standard output tells, a line each: ready, obeyed (a command), and what clients do: call METHOD
@@ -67,6 +68,10 @@ class FakeVm : public Service {
     absl::MutexLock lock(&mutex_);
     answer_ = grpc::Status(code, text);
   }
+  void TurnPowerButtonOff() {
+    absl::MutexLock lock(&mutex_);
+    power_button_is_off_ = true;
+  }
   void Hang() {
     absl::MutexLock lock(&mutex_);
     hangs_ = true;
@@ -85,11 +90,20 @@ class FakeVm : public Service {
                       v1::method##Reply*) override {                            \
     return Called(#method, *request);                                           \
   }
-  PLAIN_CALL(Shutdown)
+  PLAIN_CALL(Wake)
   PLAIN_CALL(Stop)
   PLAIN_CALL(Pause)
   PLAIN_CALL(Resume)
 #undef PLAIN_CALL
+
+  grpc::Status Shutdown(grpc::ServerContext*, const v1::ShutdownRequest* request,
+                        v1::ShutdownReply* reply) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      reply->set_kept(power_button_is_off_);
+    }
+    return Called("Shutdown", *request);
+  }
 
 #define DEVICE_CALL(method)                                                                        \
   grpc::Status method(grpc::ServerContext*, const v1::method##Request* request, v1::Device* reply) \
@@ -170,6 +184,7 @@ class FakeVm : public Service {
   FakeConsole console_;
   absl::Mutex mutex_;
   grpc::Status answer_ ABSL_GUARDED_BY(mutex_);
+  bool power_button_is_off_ ABSL_GUARDED_BY(mutex_) = false;
   bool hangs_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
@@ -204,6 +219,8 @@ bool Obey(const std::string& line, FakeVm& vm) {
     int code = 0;
     if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &code)) return false;
     vm.Refuse(static_cast<grpc::StatusCode>(code), parts[1]);
+  } else if (words[0] == "button") {
+    vm.TurnPowerButtonOff();
   } else if (words[0] == "hang") {
     vm.Hang();
   } else {

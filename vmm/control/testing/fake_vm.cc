@@ -124,9 +124,16 @@ v1::VmMetrics FakeVm::Metrics() const {
   return metrics;
 }
 
-absl::Status FakeVm::PressPowerButton() {
+absl::StatusOr<bool> FakeVm::PressPowerButton() {
   absl::MutexLock lock(&mutex_);
   calls_.push_back("power button");
+  if (!failure_.ok()) return failure_;
+  return false;
+}
+
+absl::Status FakeVm::Wake() {
+  absl::MutexLock lock(&mutex_);
+  calls_.push_back("wake");
   return failure_;
 }
 
