@@ -28,6 +28,7 @@ class LinuxPowerTest : public ::testing::Test {
         GuestShell::Boot({"--name=power", "--cpus=2", "--memory=256M", "--rng"});
     ASSERT_TRUE(guest.ok()) << guest.status();
     guest_ = *std::move(guest);
+    client_ = std::make_unique<VmClient>(ControlSocketOf("power"));
   }
   // Returns once the guest sleeps, as far as can be seen: it does not answer.
   void Suspend() {
@@ -51,20 +52,21 @@ class LinuxPowerTest : public ::testing::Test {
   }
 
   std::unique_ptr<GuestShell> guest_;
-  const VmClient client_{ControlSocketOf("power")};
+  std::unique_ptr<VmClient> client_;
   int sleeps_ = 0;
 };
 
 TEST_F(LinuxPowerTest, ASuspendedGuestIsWoken) {
   ASSERT_NO_FATAL_FAILURE(Boot());
-  ASSERT_TRUE(client_.Wake().ok()) << "nothing to an awake guest";
+  const absl::Status idle = client_->Wake();
+  ASSERT_TRUE(idle.ok()) << "an awake guest is woken: " << idle;
   for (int i = 0; i < 2; ++i) {
     ASSERT_NO_FATAL_FAILURE(Suspend());
-    ASSERT_TRUE(client_.Wake().ok());
+    ASSERT_TRUE(client_->Wake().ok());
     ASSERT_NO_FATAL_FAILURE(ExpectAwake()) << "vmctl wake";
   }
   ASSERT_NO_FATAL_FAILURE(Suspend());
-  ASSERT_TRUE(client_.Shutdown().ok());
+  ASSERT_TRUE(client_->Shutdown().ok());
   ASSERT_NO_FATAL_FAILURE(ExpectAwake()) << "the power button";
 
   const absl::StatusOr<std::string> enabled =
@@ -80,7 +82,7 @@ TEST_F(LinuxPowerTest, ASuspendedGuestIsWoken) {
   EXPECT_EQ(*devices, "16\n[s2idle]");
   EXPECT_EQ(guest_->KernelErrors().value_or("unknown"), "");
   // Awake, the button is what it is otherwise.
-  ASSERT_TRUE(client_.Shutdown().ok());
+  ASSERT_TRUE(client_->Shutdown().ok());
   ASSERT_TRUE(guest_->vm().WaitForOutput("BULKHEAD-POWER-BUTTON", kPatience).ok());
   const absl::StatusOr<ExitInfo> exit = guest_->vm().WaitForExit(kPatience);
   ASSERT_TRUE(exit.ok()) << exit.status();
