@@ -9,9 +9,8 @@ namespace bulkhead::vmm {
 // Writes real-mode code at layout::kResetVector, where a PC has its BIOS's entry, that resets the
 // machine by its ACPI register.
 //
-// Without it a stock Linux does not reboot: on a hardware-reduced machine it prefers an EFI reset
-// to the ACPI register, finds no EFI, and then jumps here in real mode (x86's
-// efi_reboot_required() and native_machine_emergency_restart()).
+// For guests that reset a PC by jumping there, as a last resort or because they trust nothing else
+// (Linux: native_machine_emergency_restart()). Without it such a guest hangs.
 // Errors: Internal (no RAM there).
 absl::Status WriteResetVector(const GuestMemory& memory);
 
