@@ -145,8 +145,8 @@ int Run(int argc, char** argv) {
         absl::InternalError(absl::StrCat(guard.status().message(), "; ", kHowToRaiseThreadLimit)));
   }
 
-  // A start that fails while a signal ends it fails because of the signal: the guard tells that, and
-  // reset() does not return.
+  // A start that fails while a signal ends it fails because of the signal: the guard tells that,
+  // and reset() does not return.
   const auto fail = [&guard](const absl::Status& status) {
     guard->reset();
     return Report(status);

@@ -375,8 +375,8 @@ void PciTransport::InterruptConfig() {
   RaiseOwedConfigInterrupt();
 }
 
-// A change is saved with its interrupt: as owed, or as the ISR's bit, or after the message was sent.
-// So a death in the middle makes it one too many, never one too few.
+// A change is saved with its interrupt: as owed, or as the ISR's bit, or after the message was
+// sent. So a death in the middle makes it one too many, never one too few.
 void PciTransport::OnConfigChanged() {
   ++config_generation_;
   services_->StateChanged();

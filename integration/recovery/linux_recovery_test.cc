@@ -185,8 +185,8 @@ TEST_F(LinuxRecoveryTest, EachServiceIsKilledStoppedAndRestarted) {
 }
 
 TEST_F(LinuxRecoveryTest, AServiceThatCrashesAtEveryStartFailsAndIsMended) {
-  // A script that fails at once while `broken` exists. Replacing the binary would change nothing: the
-  // vmm starts successors from the file that it has open.
+  // A script that fails at once while `broken` exists. Replacing the binary would change nothing:
+  // the vmm starts successors from the file that it has open.
   const std::string service = DataFile("devices/virtio_rng/virtio_rng");
   const std::string broken = TempPath("broken");
   const std::string binary = TempPath("breakable");

@@ -435,9 +435,10 @@ TEST_F(VmctlTest, APressThatTheGuestDoesNotListenToYetIsSaidToBeKept) {
   Tell(*vm, "button off");
   const Result result = Run({"shutdown"});
   EXPECT_EQ(result.exit, "exit code 0");
-  EXPECT_EQ(result.output,
-            "the guest of VM \"web\" has not enabled its power button yet; the press is kept until it "
-            "does\n");
+  EXPECT_EQ(
+      result.output,
+      "the guest of VM \"web\" has not enabled its power button yet; the press is kept until it "
+      "does\n");
 }
 
 TEST_F(VmctlTest, WaitingForTheShutdownReturnsOnceTheVmmIsGone) {

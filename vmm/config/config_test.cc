@@ -244,9 +244,9 @@ TEST_F(ConfigTest, AGuestsResetAndTheControlSocketHaveDefaults) {
 }
 
 TEST_F(ConfigTest, AGuestsResetAndTheControlSocketAreConfigurable) {
-  absl::StatusOr<VmSpec> spec = FromFlags({"--kernel=$DIR/vmlinux", "--console=none", "--no-reboot",
-                                           "--name=vm", "--control=/run/a.sock",
-                                           "--on-crash=reboot"});
+  absl::StatusOr<VmSpec> spec =
+      FromFlags({"--kernel=$DIR/vmlinux", "--console=none", "--no-reboot", "--name=vm",
+                 "--control=/run/a.sock", "--on-crash=reboot"});
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_TRUE(spec->reboot_on_crash);
   EXPECT_TRUE(spec->name_given);

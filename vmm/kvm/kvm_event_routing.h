@@ -17,9 +17,9 @@ namespace bulkhead::vmm {
 // EventRouting by KVM's GSI routing table, irqfds and ioeventfds. Thread-safe.
 //
 // GSIs 0 to 23 lead to the pins of the I/O APIC and nowhere else. KVM's default table leads 0 to
-// 15 to its 8259s as well; but not every guest looks for them, and one that does not neither programs
-// nor masks an 8259, while LINT0 stays in ExtINT mode: the pair would deliver each ISA interrupt
-// a second time, as vector 0 to 15, which are exceptions. So the 8259s get no input.
+// 15 to its 8259s as well; but not every guest looks for them, and one that does not neither
+// programs nor masks an 8259, while LINT0 stays in ExtINT mode: the pair would deliver each ISA
+// interrupt a second time, as vector 0 to 15, which are exceptions. So the 8259s get no input.
 //
 // A change of the table waits for readers of the old one, so it is slow (up to milliseconds):
 // a route that is set to what it is costs nothing.

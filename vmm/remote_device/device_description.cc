@@ -150,8 +150,7 @@ absl::StatusOr<DeviceDescription::PlatformDevice> ValidatePlatform(
     return Refuse(platform.port_ranges_size(), " port ranges: 1 to ", kMaxPortRanges);
   }
   RETURN_IF_ERROR(CheckMax("irq", platform.irq(), kLastIsaIrq));
-  if (platform.irq() == layout::kAcpiGsi)
-    return Refuse("irq is 9, which is ACPI's");
+  if (platform.irq() == layout::kAcpiGsi) return Refuse("irq is 9, which is ACPI's");
   DeviceDescription::PlatformDevice out = {.acpi_hid = platform.acpi_hid(),
                                            .port_ranges = {},
                                            .irq = static_cast<uint8_t>(platform.irq())};
