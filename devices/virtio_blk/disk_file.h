@@ -26,9 +26,9 @@ struct DiskFile {
 
 // Takes over an open descriptor. Read-only if it was opened so, if the block device is, or if
 // `read_only`. With direct I/O the hardware may finish what a process started after that is gone:
-// whoever starts a successor has to wait for it (vmm/config/host_file.h). Errors: InvalidArgument
-// (neither file nor block device, not readable, smaller than a sector, O_NONBLOCK is set, its file
-// system does not know direct I/O), and as fstat(2).
+// the vmm has to wait for it before a successor attaches (vmm/config/host_file.h). Errors:
+// InvalidArgument (neither file nor block device, not readable, smaller than a sector, O_NONBLOCK
+// is set, its file system does not know direct I/O), and as fstat(2).
 absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only);
 
 }  // namespace bulkhead::devices::virtio

@@ -402,7 +402,7 @@ absl::Status ChannelClient::SleepUntil(uint32_t waiter, LazyDeadline& deadline, 
     // they run already.
     if (must_look.load(std::memory_order_relaxed) != 0) LookAgain(waiter);
   }
-  // seq_cst, both: whoever is asked to look either sees it here, or is seen to have left. Partner:
+  // seq_cst, both: a sleeper that is asked to look sees it here, or is seen to have left. Partner:
   // AskSleepersToLook(). (For the device late is harmless: a needless wake.)
   sleeping.store(0, std::memory_order_seq_cst);
   if (must_look.load(std::memory_order_seq_cst) != 0) LookAgain(waiter);

@@ -187,7 +187,7 @@ TEST_F(HostFileKernelTest, DirectIoIsWaitedForThatOutlivesItsProcess) {
     ASSERT_TRUE(file.ok()) << file.status();
     auto process = (*file)->TakeForProcess();
     ASSERT_TRUE(process.ok());
-    // Whoever writes to the file system has to wait, the kernel's thread of the disk too.
+    // Every writer to the file system has to wait, the kernel's thread of the disk too.
     ASSERT_EQ(ioctl(file_system.get(), FIFREEZE, 0), 0) << strerror(errno);
     int submitted[2];
     ASSERT_EQ(pipe(submitted), 0);

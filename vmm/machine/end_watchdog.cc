@@ -108,7 +108,7 @@ int EndWatchdog::AwaitBegin() {
     pollfd polled[] = {{.fd = begun_.fd(), .events = POLLIN, .revents = 0},
                        {.fd = limits_.exit_request_fd, .events = POLLIN, .revents = 0}};
     if (poll(polled, 2, -1) < 0) continue;
-    // Whoever reads the request may be the thread that is stuck.
+    // The thread that reads the request may be the one that is stuck.
     if (polled[1].revents != 0) Begin(limits_.exit_request_code);
     absl::MutexLock lock(&code_mutex_);
     if (exit_code_.has_value()) return *exit_code_;

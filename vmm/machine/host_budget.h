@@ -9,13 +9,12 @@
 namespace bulkhead::vmm {
 
 // Whether the host lets this process have what a VM of so many vCPUs and devices takes, asked
-// before anything is started: what runs out in the middle of a start or at a restart is told by
-// whoever happened to ask next, if at all. Estimates, on the low side for a device with many
+// before anything is started: what runs out in the middle of a start or at a restart is reported
+// by the next caller that needs it, if at all. Estimates, on the low side for a device with many
 // queues. Errors: ResourceExhausted, which names the limit and how to raise it.
 absl::Status CheckOpenFileBudget(size_t cpus, size_t devices);
 // Starts as many threads as the vmm and its device processes have, and ends them again: the limits
-// on a user's processes and those of cgroups cannot be known in another way. Takes 10 to 20 µs a
-// thread.
+// on a user's processes and those of cgroups cannot be known in another way.
 absl::Status CheckThreadBudget(size_t cpus, size_t devices);
 
 // The end of a message about a thread that could not be started.

@@ -41,7 +41,7 @@ absl::Status VcpuThread::Start() {
   // The thread inherits the mask: process-wide signals (SIGTERM, SIGCHLD, ...) go to others.
   sigset_t all, before;
   sigfillset(&all);
-  // Faults of this code are to be told by whoever handles them (a sanitizer, a crash logger).
+  // Leave faults to their handlers (a sanitizer, a crash logger).
   for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS}) {
     sigdelset(&all, fault);
   }

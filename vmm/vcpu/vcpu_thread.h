@@ -38,7 +38,7 @@ namespace bulkhead::vmm {
 // A VM that is held for a slow device (VcpuThreads::Hold()) is paused likewise, but accesses are
 // not cancelled: a vCPU in one goes on waiting for its answer, and finds the request afterwards.
 // That no vCPU executes guest code is then seen by `in_guest_`, which the thread sets before it
-// enters Vcpu::Run(): either whoever asks finds it set, or the thread finds the request there.
+// enters Vcpu::Run(): either the requester finds it set, or the thread finds the request.
 //
 // The signal is SIGRTMIN, for every VcpuThread of the process; the thread blocks all others.
 class VcpuThread {

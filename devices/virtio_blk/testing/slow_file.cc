@@ -36,7 +36,7 @@ void Reply(int device, uint64_t unique, const void* data, size_t size, int error
       .len = static_cast<uint32_t>(message.size()), .error = -error, .unique = unique};
   memcpy(message.data(), &header, sizeof(header));
   if (size != 0) memcpy(message.data() + sizeof(header), data, size);
-  // ENOENT: whoever asked has gone.
+  // ENOENT: the process that asked has gone.
   if (write(device, message.data(), message.size()) < 0 && errno != ENOENT) _exit(1);
 }
 
