@@ -1,12 +1,10 @@
 #include "base/close_elsewhere.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "base/detached_thread.h"
 
 namespace bulkhead {
 namespace {
@@ -17,24 +15,10 @@ class Closer {
   void Add(std::vector<UniqueFd> descriptors) {
     absl::MutexLock lock(&mutex_);
     for (UniqueFd& fd : descriptors) waiting_.push_back(std::move(fd));
-    if (!started_) started_ = Start();
+    if (!started_) started_ = StartDetachedThread("closer", [this] { Run(); }) == 0;
   }
 
  private:
-  bool Start() {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    pthread_t thread;
-    const int error = pthread_create(
-        &thread, nullptr, [](void* self) -> void* { static_cast<Closer*>(self)->Run(); }, this);
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (error != 0) return false;
-    pthread_setname_np(thread, "closer");
-    pthread_detach(thread);
-    return true;
-  }
-
   [[noreturn]] void Run() {
     while (true) {
       std::vector<UniqueFd> closed;  // when it goes out of scope, without the mutex

@@ -1,8 +1,6 @@
 #include "vmm/machine/end_watchdog.h"
 
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/detached_thread.h"
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/running_time.h"
@@ -23,39 +22,13 @@ constexpr absl::Duration kTick = absl::Milliseconds(100);
 // What writing a line and the last acts may take.
 constexpr int kMomentMilliseconds = 500;
 
-// Starts a thread that nobody joins and that no signal of the process is delivered to.
-int StartThread(const char* name, std::function<void()> run) {
-  auto* const argument = new std::function<void()>(std::move(run));
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  const int error = pthread_create(
-      &thread, nullptr,
-      [](void* run) -> void* {
-        const std::unique_ptr<std::function<void()>> owned(
-            static_cast<std::function<void()>*>(run));
-        (*owned)();
-        return nullptr;
-      },
-      argument);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (error != 0) {
-    delete argument;
-    return error;
-  }
-  pthread_setname_np(thread, name);
-  pthread_detach(thread);
-  return 0;
-}
-
 // Calls `act`, and goes on after a moment whether it has returned or not: it may stand at a
 // terminal that nobody reads, or at a lock.
 void CallForAMoment(std::function<void()> act) {
   absl::StatusOr<EventFd> created = EventFd::Create();
   if (!created.ok()) return;
   const auto done = std::make_shared<EventFd>(*std::move(created));
-  if (StartThread("last-words", [done, act = std::move(act)] {
+  if (StartDetachedThread("last-words", [done, act = std::move(act)] {
         act();
         done->Signal();
       }) != 0) {
@@ -70,7 +43,8 @@ void CallForAMoment(std::function<void()> act) {
 absl::StatusOr<EndWatchdog*> EndWatchdog::Start(const Limits& limits) {
   ASSIGN_OR_RETURN(EventFd begun, EventFd::Create());
   auto* const watchdog = new EndWatchdog(limits, std::move(begun));
-  if (const int error = StartThread("end-watchdog", [watchdog] { watchdog->Run(); }); error != 0) {
+  if (const int error = StartDetachedThread("end-watchdog", [watchdog] { watchdog->Run(); });
+      error != 0) {
     delete watchdog;
     return ErrnoToStatus(error, "starting the thread of the end's watchdog");
   }

@@ -1,0 +1,36 @@
+#include "base/detached_thread.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <memory>
+#include <utility>
+
+namespace bulkhead {
+
+int StartDetachedThread(const char* name, std::function<void()> run) {
+  auto argument = std::make_unique<std::function<void()>>(std::move(run));
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) sigdelset(&all, fault);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  pthread_t thread;
+  const int error = pthread_create(
+      &thread, nullptr,
+      [](void* given) -> void* {
+        const std::unique_ptr<std::function<void()>> owned(
+            static_cast<std::function<void()>*>(given));
+        (*owned)();
+        return nullptr;
+      },
+      argument.get());
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (error != 0) return error;
+  (void)argument.release();  // the thread's now
+  pthread_setname_np(thread, name);
+  pthread_detach(thread);
+  return 0;
+}
+
+}  // namespace bulkhead
