@@ -1,5 +1,5 @@
-// What an administrator sees of a stock Debian system in a VM: it comes up complete, reboots and
-// powers off.
+// What an administrator sees of a stock Debian system in a VM: it comes up complete, knows the
+// time, suspends, wakes, reboots and powers off.
 //
 // usage: debian_guest_test [reboot]    (without: one boot)
 
@@ -8,10 +8,14 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/debian_guest/debian_vm.h"
+#include "integration/harness/vm_client.h"
 
 namespace bulkhead::integration {
 namespace {
@@ -38,12 +42,41 @@ void ExpectCompleteSystem(GuestShell& guest) {
             "");
 }
 
+// There is no real-time clock: nothing asks for one, since kvmclock tells the time of day.
+void ExpectTimeOfDay(GuestShell& guest) {
+  int64_t seconds = 0;
+  const absl::Time before = absl::Now() - absl::Seconds(1);
+  EXPECT_TRUE(absl::SimpleAtoi(InGuest(guest, "date +%s"), &seconds));
+  EXPECT_GE(absl::FromUnixSeconds(seconds), before);
+  EXPECT_LE(absl::FromUnixSeconds(seconds), absl::Now() + absl::Seconds(1));
+  EXPECT_EQ(InGuest(guest, "ls /dev/rtc* 2>/dev/null || true"), "");
+  EXPECT_EQ(InGuest(guest, "journalctl --boot --no-pager --quiet | grep -i hwclock || true"), "");
+}
+
+void SuspendAndWake(GuestShell& guest, const VmClient& client) {
+  const std::string count = "cat /sys/power/suspend_stats/success";
+  EXPECT_EQ(InGuest(guest, count), "0");
+  // This command ends once the system is awake again.
+  ASSERT_TRUE(guest.vm().Type("systemctl start systemd-suspend.service; echo AWA''KE\n").ok());
+  const absl::Status asleep = guest.vm().WaitForOutput("AWAKE", absl::Seconds(20)).status();
+  ASSERT_TRUE(absl::IsDeadlineExceeded(asleep)) << "it does not sleep";
+  // A guest that is not asleep yet does not hear it.
+  absl::Status awake;
+  const absl::Time deadline = absl::Now() + kSlowly;
+  do {
+    ASSERT_TRUE(client.Wake().ok());
+    awake = guest.vm().WaitForOutput("AWAKE", absl::Seconds(20)).status();
+  } while (absl::IsDeadlineExceeded(awake) && absl::Now() < deadline);
+  ASSERT_TRUE(awake.ok()) << awake;
+  EXPECT_EQ(InGuest(guest, count), "1");
+}
+
 bool reboots = false;
 
-TEST(DebianGuestTest, BootsToRunningRebootsAndPowersOff) {
+TEST(DebianGuestTest, BootsToRunningSuspendsWakesRebootsAndPowersOff) {
   const std::string disk = absl::StrCat(::testing::TempDir(), "/debian.img");
   absl::StatusOr<std::unique_ptr<GuestShell>> booted =
-      BootDebian(disk, {"--cpus=2", "--memory=512M", "--rng"});
+      BootDebian(disk, {"--name=debian", "--cpus=2", "--memory=512M", "--rng"});
   ASSERT_TRUE(booted.ok()) << booted.status();
   GuestShell& guest = **booted;
   ExpectCompleteSystem(guest);
@@ -58,6 +91,10 @@ TEST(DebianGuestTest, BootsToRunningRebootsAndPowersOff) {
                     "modprobe aesni_intel && grep -c '^name.*aes' /proc/crypto > /dev/null; "
                     "echo $?"),
             "0");
+  ExpectTimeOfDay(guest);
+  ASSERT_NO_FATAL_FAILURE(SuspendAndWake(guest, VmClient(ControlSocketOf("debian"))));
+  ExpectTimeOfDay(guest);
+  ExpectCompleteSystem(guest);
   const std::string boot_id = InGuest(guest, "cat /proc/sys/kernel/random/boot_id");
   InGuest(guest, "echo kept > /root/file");
 

@@ -87,6 +87,29 @@ class FullLogDisk(Fault):
         self.files.free()
 
 
+class FullImageDisk(Fault):
+    """The file system of the disk's image, a sparse file, is full: the guest is told, and tries
+    again."""
+    name = "full_image_disk"
+    disk_fails = True
+
+    def prepare(self, vm):
+        self.files = host.SmallFileSystem(os.path.join(vm.folder, "image"), mib=2)
+        self.stack.callback(self.files.close)
+        size = os.path.getsize(vm.disk)
+        vm.disk = os.path.join(self.files.path, "disk.img")
+        with open(vm.disk, "wb") as stream:
+            stream.truncate(size)
+        self.files.fill()
+
+    def inject(self, vm):
+        vm.kill("disk0")
+        vm.await_progress()
+
+    def heal(self, vm):
+        self.files.free()
+
+
 class FullRuntimeFolder(Fault):
     """No file can be made in the folder of control sockets: another VM does not start there, and
     says so; this one is operated as ever."""
@@ -323,7 +346,7 @@ class FewBytesOfMemory(Fault):
 
 
 FAULTS = [
-    UnreadLog, UnreadConsole, FullLogDisk, FullRuntimeFolder, FewDescriptors, FewProcesses,
-    RemovedBinaries, ReplacedBinaries, FrozenBystander, FrozenDisk, FrozenSpare, FrozenVmm,
+    UnreadLog, UnreadConsole, FullLogDisk, FullImageDisk, FullRuntimeFolder, FewDescriptors,
+    FewProcesses, RemovedBinaries, ReplacedBinaries, FrozenBystander, FrozenDisk, FrozenSpare, FrozenVmm,
     StoppedVmm, StoppedDisk, FewBytesOfMemory,
 ]

@@ -30,12 +30,12 @@ def enter_namespace():
 
 
 class SmallFileSystem:
-    """A tmpfs of one MiB that can be filled to the last byte and the last file."""
+    """A tmpfs that can be filled to the last byte and the last file."""
 
-    def __init__(self, path):
+    def __init__(self, path, mib=1):
         self.path = path
         os.makedirs(path, exist_ok=True)
-        run("mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=64,mode=0700", "tmpfs", path)
+        run("mount", "-t", "tmpfs", "-o", "size=%dm,nr_inodes=64,mode=0700" % mib, "tmpfs", path)
         self._fillers = []
 
     def fill(self):

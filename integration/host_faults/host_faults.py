@@ -121,6 +121,7 @@ def main():
                   _data("kernel_images/baremetal/guest.elf"),
                   [_data("devices/%s/%s" % (name, name))
                    for name in ("uart16550", "virtio_blk", "virtio_rng", "example")])
+    os.environ["PATH"] += ":/usr/sbin:/sbin"  # losetup, dmsetup, modprobe
     host.enter_namespace()
     problems = []
     for kind in wanted:

@@ -1,7 +1,7 @@
 // A Linux guest whose disk has no process for a while, from seconds to minutes: a vCPU waits in an
-// access of the device's registers and requests are in flight. Once the process is back, the
-// guest's kernel has noticed nothing: no watchdog has spoken, the clock has not gone on without it,
-// and each byte of the disk is right.
+// access of the device's registers and requests are in flight. Or the guest is paused as long. Once
+// it goes on, its kernel has noticed nothing: no watchdog has spoken, the clock has not gone on
+// without it, and each byte of the disk is right.
 //
 // usage: outage_table_test [DURATION...]    (1s 10s 30s 120s 600s, if none is given)
 
@@ -148,6 +148,17 @@ TEST_P(OutageTest, AProcessThatIsStoppedAndGoesOn) {
   ASSERT_EQ(kill(process, SIGSTOP), 0);
   absl::SleepFor(GetParam());
   ASSERT_EQ(kill(process, SIGCONT), 0);
+  ExpectUnnoticed(uptime, start, GetParam());
+}
+
+TEST_P(OutageTest, APausedVm) {
+  Boot(/*backoff=*/absl::ZeroDuration());
+  if (HasFatalFailure()) return;
+  const absl::Duration uptime = GuestUptime();
+  const absl::Time start = absl::Now();
+  ASSERT_TRUE(client_->Pause().ok());
+  absl::SleepFor(GetParam());
+  ASSERT_TRUE(client_->Resume().ok());
   ExpectUnnoticed(uptime, start, GetParam());
 }
 
