@@ -44,11 +44,12 @@ void ExpectCompleteSystem(GuestShell& guest) {
 
 // There is no real-time clock: nothing asks for one, since kvmclock tells the time of day.
 void ExpectTimeOfDay(GuestShell& guest) {
-  int64_t seconds = 0;
-  const absl::Time before = absl::Now() - absl::Seconds(1);
-  EXPECT_TRUE(absl::SimpleAtoi(InGuest(guest, "date +%s"), &seconds));
-  EXPECT_GE(absl::FromUnixSeconds(seconds), before);
-  EXPECT_LE(absl::FromUnixSeconds(seconds), absl::Now() + absl::Seconds(1));
+  double seconds = 0;
+  const absl::Time before = absl::Now();
+  EXPECT_TRUE(absl::SimpleAtod(InGuest(guest, "date +%s.%N"), &seconds));
+  const absl::Time told = absl::UnixEpoch() + absl::Seconds(seconds);
+  EXPECT_GE(told, before - absl::Seconds(1));
+  EXPECT_LE(told, absl::Now() + absl::Seconds(1));
   EXPECT_EQ(InGuest(guest, "ls /dev/rtc* 2>/dev/null || true"), "");
   EXPECT_EQ(InGuest(guest, "journalctl --boot --no-pager --quiet | grep -i hwclock || true"), "");
 }
