@@ -38,6 +38,7 @@ class ControlMailbox {
   struct Heartbeat {
     uint64_t generation = 0;  // 0: not attached
     uint64_t progress = 0;
+    bool in_long_call = false;  // as in proto/device_control.proto
   };
   // Waits for a sign of life, and no longer than `is_cancelled()` is false, which is asked now and
   // then. Errors: DeadlineExceeded, Cancelled, Unavailable (Close()).

@@ -53,6 +53,7 @@ class DeviceControlService final : public v1::DeviceControl::Service {
     if (!heartbeat.ok()) return ToGrpc(heartbeat.status());
     reply->set_generation(heartbeat->generation);
     reply->set_progress(heartbeat->progress);
+    reply->set_in_long_call(heartbeat->in_long_call);
     return grpc::Status::OK;
   }
   grpc::Status Reset(grpc::ServerContext* context, const v1::ResetRequest*,

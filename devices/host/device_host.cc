@@ -259,8 +259,10 @@ uint32_t DeviceHost::ServeRequests(uint32_t limit) {
     } else {
       Complete(request, answer);
     }
+    looked_for_requests_ = true;
     KeepAlive();
   }
+  looked_for_requests_ = true;
   requests_since_check_ += served;
   return served;
 }
@@ -426,7 +428,9 @@ absl::Span<uint8_t> DeviceHost::durable_memory() {
 void DeviceHost::KeepAlive() {
   ++progress_;
   if (control_.heartbeat_wanted()) {
-    control_.Beat({.generation = generation_, .progress = progress_});
+    control_.Beat(
+        {.generation = generation_, .progress = progress_, .in_long_call = !looked_for_requests_});
+    looked_for_requests_ = false;
   }
 }
 

@@ -184,6 +184,7 @@ class DeviceHost final : public DeviceServices {
   std::vector<Request> deferred_resets_;  // to be answered when the reset is complete
   std::optional<absl::Status> end_;
   uint64_t progress_ = 0;
+  bool looked_for_requests_ = false;  // since the last heartbeat was answered
   Counters counters_;
 };
 

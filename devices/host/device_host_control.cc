@@ -175,8 +175,10 @@ void DeviceHost::ServeWhileResetting() {
       default:
         Complete(request, request.operation == Operation::kRead ? ~uint64_t{0} : 0);
     }
+    looked_for_requests_ = true;
     KeepAlive();
   }
+  looked_for_requests_ = true;
 }
 
 void DeviceHost::FinishReset() {

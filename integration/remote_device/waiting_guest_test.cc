@@ -96,6 +96,23 @@ TEST_F(WaitingGuestTest, ADeviceThatServesAndOwesNothingIsNotReplaced) {
   EXPECT_EQ(device->Describe().pid(), old);
 }
 
+TEST_F(WaitingGuestTest, ADeviceThatWorksForLongInOneAccessIsNotReplaced) {
+  const auto device = Device(Stalling("work_long"));
+  const pid_t old = device->Describe().pid();
+  device->device().WriteAndWait(0, 0, regs::kTrigger, 8, 43);
+  EXPECT_EQ(Read(*device, kRegister), 43u);
+  EXPECT_EQ(device->Describe().pid(), old);
+}
+
+TEST_F(WaitingGuestTest, ADeviceThatWorksForLongerThanAnAccessMayWaitIsReplaced) {
+  DeviceSpec spec = Stalling("work_for_ever");
+  spec.access_timeout = absl::Seconds(1);
+  const auto device = Device(std::move(spec));
+  const pid_t old = device->Describe().pid();
+  device->device().WriteAndWait(0, 0, regs::kTrigger, 8, 43);
+  EXPECT_TRUE(WaitForSuccessor(*device, old));
+}
+
 TEST_F(WaitingGuestTest, AnAccessThatWaitsForASecondHoldsTheVmUntilItIsAnswered) {
   DeviceSpec spec = Spec("");
   spec.heartbeat = kNoHeartbeats;

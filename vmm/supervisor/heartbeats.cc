@@ -57,7 +57,7 @@ std::string Heartbeats::Send(ControlClient& process, absl::FunctionRef<uint64_t(
   missed_ = 0;
   silent_since_ = absl::InfiniteFuture();
   report_.HeartbeatAnswered(SteadyNow() - sent);
-  if (stall_.OnHeartbeat(oldest_pending())) {
+  if (stall_.OnHeartbeat(oldest_pending(), reply->in_long_call())) {
     silent_since_ = sent - spec_.stall_timeout;
     return absl::StrCat("it left an access unanswered for ",
                         absl::FormatDuration(spec_.stall_timeout),

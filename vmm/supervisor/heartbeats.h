@@ -21,13 +21,14 @@ namespace bulkhead::vmm {
 // times are SteadyNow()'s. Used by the supervisor's thread.
 class Heartbeats {
  public:
-  Heartbeats(const HeartbeatSpec& spec, std::string device_name,
+  // `access_timeout`: of the device.
+  Heartbeats(const HeartbeatSpec& spec, absl::Duration access_timeout, std::string device_name,
              std::shared_ptr<Attention> attention, DeviceReport& report)
       : spec_(spec),
         device_name_(std::move(device_name)),
         attention_(std::move(attention)),
         report_(report),
-        stall_(StallDetector::ForTimeout(spec.stall_timeout, spec.interval)) {}
+        stall_(StallDetector::ForTimeout(spec.stall_timeout, access_timeout, spec.interval)) {}
 
   // A process serves from now on, or does not any more.
   void Begin(uint64_t generation);

@@ -12,38 +12,50 @@ namespace bulkhead::vmm {
 // Finds a process that answers its heartbeats and does not serve an access. It counts answered
 // heartbeats during which one access stays the oldest that is owed an answer, and no time: where
 // the host is slow, suspended or stopped, heartbeats are not answered, and nothing is held against
-// the process. An honest one serves its ring each time before it answers a heartbeat.
+// the process. An honest one looks for requests between two answers, or says that it did not
+// (HeartbeatReply.in_long_call): a model works for long, and calls KeepAlive(). Such answers have
+// a limit of their own, or a liar could hold an access for ever.
 // Thread-compatible.
 class StallDetector {
  public:
-  // `heartbeats`: so many are a stall; 0: none ever is.
-  explicit StallDetector(int64_t heartbeats) : limit_(heartbeats) {}
-  // As many as there are in `timeout`; zero: never.
-  static StallDetector ForTimeout(absl::Duration timeout, absl::Duration interval) {
+  // `heartbeats`: so many are a stall; 0: none ever is. `long_call_heartbeats`: so many are one
+  // although the process says that it is in a long call.
+  StallDetector(int64_t heartbeats, int64_t long_call_heartbeats)
+      : limit_(heartbeats), long_call_limit_(long_call_heartbeats) {}
+  // As many as there are in `timeout`, zero: never; and in `access_timeout`, after which the guest
+  // has given up the access anyway.
+  static StallDetector ForTimeout(absl::Duration timeout, absl::Duration access_timeout,
+                                  absl::Duration interval) {
     if (timeout <= absl::ZeroDuration() || interval <= absl::ZeroDuration())
-      return StallDetector(0);
-    return StallDetector(std::max<int64_t>(
-        1, static_cast<int64_t>(absl::FDivDuration(timeout + interval, interval))));
+      return StallDetector(0, 0);
+    const auto count = [interval](absl::Duration time) {
+      return std::max<int64_t>(1,
+                               static_cast<int64_t>(absl::FDivDuration(time + interval, interval)));
+    };
+    return StallDetector(count(timeout), count(std::max(timeout, access_timeout)));
   }
 
   // A process begins to serve: what is pending is its predecessor's legacy, and it has all the
   // time.
-  void Begin() {
-    pending_ = 0;
-    count_ = 0;
-  }
+  void Begin() { *this = StallDetector(limit_, long_call_limit_); }
   // A heartbeat was answered. `pending`: the ticket of the oldest access that is owed an answer, or
   // 0. True: it has been that for too long.
-  bool OnHeartbeat(uint64_t pending) {
-    count_ = pending != 0 && pending == pending_ ? count_ + 1 : 0;
-    pending_ = pending;
-    return limit_ != 0 && count_ >= limit_;
+  bool OnHeartbeat(uint64_t pending, bool in_long_call) {
+    if (pending == 0 || pending != pending_) {
+      pending_ = pending;
+      count_ = long_call_count_ = 0;
+      return false;
+    }
+    ++(in_long_call ? long_call_count_ : count_);
+    return limit_ != 0 && (count_ >= limit_ || long_call_count_ >= long_call_limit_);
   }
 
  private:
   int64_t limit_;
+  int64_t long_call_limit_;
   uint64_t pending_ = 0;
   int64_t count_ = 0;
+  int64_t long_call_count_ = 0;
 };
 
 }  // namespace bulkhead::vmm

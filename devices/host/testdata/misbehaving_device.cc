@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <memory>
 #include <string>
 #include <thread>
@@ -36,7 +37,8 @@ ABSL_FLAG(std::string, misbehaviour, "",
           "hang_in_reset, crash_in_reset; on a read of the trigger register: crash_in_read, "
           "exit_in_read, leave_in_read, hang_in_read, corrupt_head, "
           "corrupt_completion, flood_pings, flood_settings (and serves on); on a write of it: "
-          "lose_answers, lose_answers_forge_head. Default: "
+          "lose_answers, lose_answers_forge_head, work_long (2 s, and says so), work_for_ever. "
+          "Default: "
           "the suffix of the name that this was started by, after the last dot");
 ABSL_FLAG(int, msix_vectors, 2, "MSI-X vectors of the function");
 
@@ -208,6 +210,8 @@ class MisbehavingDevice final : public DeviceModel {
       ForgeHead();
       return LoseAnswers();
     }
+    if (offset == testdata::kTrigger && Misbehaves("work_long")) Work(std::chrono::seconds(2));
+    if (offset == testdata::kTrigger && Misbehaves("work_for_ever")) Work(std::chrono::hours(1));
     switch (offset) {
       case testdata::kSignalMsix:
         services_->SignalMsix(static_cast<uint32_t>(value));
@@ -255,6 +259,14 @@ class MisbehavingDevice final : public DeviceModel {
       close(kAttachSocketFd);
     }
     Hang();
+  }
+
+  void Work(std::chrono::seconds time) {
+    const auto end = std::chrono::steady_clock::now() + time;
+    while (std::chrono::steady_clock::now() < end) {
+      usleep(10'000);
+      services_->KeepAlive();
+    }
   }
 
   static void Trigger() {
