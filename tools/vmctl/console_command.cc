@@ -1,7 +1,7 @@
 // console.
 
 #include <errno.h>
-#include <limits.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/signalfd.h>
@@ -15,13 +15,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/shared_stream.h"
 #include "base/steady_time.h"
 #include "base/taken_signals.h"
 #include "base/unique_fd.h"
+#include "base/write_now.h"
 #include "tools/vmctl/commands.h"
 #include "tools/vmctl/console_stream.h"
 #include "tools/vmctl/open_vm.h"
 #include "tools/vmctl/raw_terminal.h"
+#include "tools/vmctl/text.h"
 
 namespace bulkhead::vmctl {
 namespace {
@@ -37,14 +40,21 @@ constexpr absl::Duration kFarewell = absl::Seconds(1);
 constexpr absl::Duration kAnswerPause = absl::Milliseconds(500);
 constexpr absl::Duration kAnswer = absl::Seconds(3);
 
+// As Note(), but on a terminal that takes nothing the text is lost: the signals that would end this
+// program wait in a descriptor.
+void NoteNow(absl::string_view text) {
+  WriteNow(STDERR_FILENO, absl::StrCat("vmctl: ", Printable(text), "\n"));
+}
+
 // Joins standard input and output with the stream until something ends it.
 class ConsoleLoop {
  public:
   // `follows`: the end of input does not end it. Else the VM must have answered within `timeout`.
-  ConsoleLoop(ConsoleStream& stream, RawTerminal& terminal, int signals, int escape, bool follows,
-              absl::Duration timeout)
+  ConsoleLoop(ConsoleStream& stream, RawTerminal& terminal, const SharedStream& output, int signals,
+              int escape, bool follows, absl::Duration timeout)
       : stream_(stream),
         terminal_(terminal),
+        standard_output_(output),
         signals_(signals),
         follows_(follows),
         attach_by_(SteadyNow() + timeout),
@@ -107,7 +117,7 @@ class ConsoleLoop {
                        {.fd = signals_, .events = POLLIN, .revents = 0},
                        {.fd = WantsInput() ? STDIN_FILENO : -1, .events = POLLIN, .revents = 0},
                        // Without output too: that nobody reads it any more is seen at once.
-                       {.fd = STDOUT_FILENO,
+                       {.fd = standard_output_.fd(),
                         .events = static_cast<short>(output_.empty() ? 0 : POLLOUT),
                         .revents = 0}};
     const absl::Time next = AwaitsAttachment() ? attach_by_ : std::min(leave_at_, quiet_at_);
@@ -180,14 +190,12 @@ class ConsoleLoop {
     Type(after.substr(1));
   }
 
-  // poll() promises room for PIPE_BUF bytes of a pipe, and for some of a terminal.
   void WriteOutput(short state) {
     if ((state & POLLOUT) == 0) {
       over_ = true;  // nobody reads any more
       return;
     }
-    const ssize_t count =
-        write(STDOUT_FILENO, output_.data(), std::min<size_t>(output_.size(), PIPE_BUF));
+    const ssize_t count = standard_output_.Write(output_);
     if (count > 0) output_.erase(0, static_cast<size_t>(count));
     if (count < 0 && errno != EINTR && errno != EAGAIN) over_ = true;
   }
@@ -195,12 +203,13 @@ class ConsoleLoop {
   // A line of vmctl's own, also amid a raw terminal.
   void Say(absl::string_view text) {
     terminal_.Leave();
-    Note(text);
+    NoteNow(text);
     terminal_.Enter();
   }
 
   ConsoleStream& stream_;
   RawTerminal& terminal_;
+  const SharedStream& standard_output_;
   const int signals_;
   const bool follows_;
   const absl::Time attach_by_;
@@ -227,6 +236,8 @@ ExitCode RunConsole(const Invocation& invocation) {
   const absl::StatusOr<UniqueFd> signals =
       TakeSignals({SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGTSTP, SIGCONT});
   if (!signals.ok()) return Fail(kRefused, signals.status().message());
+  const absl::StatusOr<SharedStream> output = SharedStream::Create(STDOUT_FILENO, O_WRONLY);
+  if (!output.ok()) return Fail(kRefused, output.status().message());
   ExitCode code = kOk;
   const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
   if (client == nullptr) return code;
@@ -236,9 +247,10 @@ ExitCode RunConsole(const Invocation& invocation) {
   if (!status.ok()) return FailedCall(status.status());
   const bool is_terminal = isatty(STDIN_FILENO) == 1;
   if (is_terminal) {
-    Note(absl::StrCat("console of ", vm, "; ",
-                      invocation.escape < 0 ? "no key leaves it"
-                                            : absl::StrCat(KeyName(invocation.escape), " leaves")));
+    NoteNow(absl::StrCat("console of ", vm, "; ",
+                         invocation.escape < 0
+                             ? "no key leaves it"
+                             : absl::StrCat(KeyName(invocation.escape), " leaves")));
   }
 
   bool left = false;
@@ -249,20 +261,20 @@ ExitCode RunConsole(const Invocation& invocation) {
     absl::StatusOr<std::unique_ptr<ConsoleStream>> stream =
         client->AttachConsole(invocation.argument);
     if (!stream.ok()) return FailedCall(stream.status());
-    ConsoleLoop loop(**stream, terminal, signals->get(), invocation.escape, invocation.follow,
-                     invocation.timeout);
+    ConsoleLoop loop(**stream, terminal, *output, signals->get(), invocation.escape,
+                     invocation.follow, invocation.timeout);
     loop.Run();
     left = loop.left();
     if (!left) ended = *loop.ended();
   }
   // Where the guest left the cursor nobody knows.
-  if (is_terminal) fputs("\n", stderr);
+  if (is_terminal) WriteNow(STDERR_FILENO, "\n");
   if (left) {
-    if (is_terminal) Note(absl::StrCat("left the console; ", vm, " goes on"));
+    if (is_terminal) NoteNow(absl::StrCat("left the console; ", vm, " goes on"));
     return kOk;
   }
   if (!ended.ok() && !absl::IsUnavailable(ended)) return FailedCall(ended);
-  Note(absl::StrCat(vm, " has ended"));
+  NoteNow(absl::StrCat(vm, " has ended"));
   return kOk;
 }
 

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/pid_fd.h"
+#include "base/steady_time.h"
 #include "tools/vmctl/commands.h"
 #include "tools/vmctl/open_vm.h"
 #include "tools/vmctl/standard_output.h"
@@ -21,11 +22,11 @@ namespace {
 
 using Call = absl::FunctionRef<absl::Status(VmClient&)>;
 
-// Waits for the process's end; false: it lives at `deadline`.
+// Waits for the process's end; false: it lives at `deadline`, of SteadyNow().
 bool AwaitEnd(const PidFd& process, absl::Time deadline) {
   while (true) {
     pollfd polled = {.fd = process.fd(), .events = POLLIN, .revents = 0};
-    const timespec limit = absl::ToTimespec(std::max(deadline - absl::Now(), absl::ZeroDuration()));
+    const timespec limit = absl::ToTimespec(std::max(deadline - SteadyNow(), absl::ZeroDuration()));
     const int ready =
         ppoll(&polled, 1, deadline == absl::InfiniteFuture() ? nullptr : &limit, nullptr);
     if (ready > 0) return true;
@@ -46,13 +47,13 @@ ExitCode NotInTime(const Invocation& invocation, const std::string& vm) {
 // socket free for another.
 ExitCode CallAndWait(const Invocation& invocation, VmClient& client, Call call) {
   const std::string vm = absl::StrCat("VM \"", client.address().name, "\"");
-  const absl::Time deadline = absl::Now() + invocation.timeout;
+  const absl::Time end_by = SteadyNow() + invocation.timeout;
   const absl::StatusOr<PidFd>& process = client.vmm_process();
   std::optional<absl::Status> called;
   std::string reason;
   // The call is made once the events flow, so that none is missed.
-  const absl::Status watched =
-      client.WatchEvents(/*only_past=*/false, deadline, [&](const v1::Event& event) {
+  const absl::Status watched = client.WatchEvents(
+      /*only_past=*/false, absl::Now() + invocation.timeout, [&](const v1::Event& event) {
         if (event.vm_state().state() == v1::VmStatus::ENDING) reason = event.vm_state().reason();
         if (called.has_value()) return true;
         called = call(client);
@@ -67,7 +68,7 @@ ExitCode CallAndWait(const Invocation& invocation, VmClient& client, Call call) 
   }
   if (absl::IsDeadlineExceeded(watched)) return NotInTime(invocation, vm);
   if (!watched.ok() && !absl::IsUnavailable(watched)) return FailedCall(watched);
-  if (process.ok() && !AwaitEnd(*process, deadline)) return NotInTime(invocation, vm);
+  if (process.ok() && !AwaitEnd(*process, end_by)) return NotInTime(invocation, vm);
   return Print(absl::StrCat(vm, " has ended", reason.empty() ? "" : ": ", Printable(reason), "\n"));
 }
 

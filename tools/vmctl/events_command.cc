@@ -19,9 +19,11 @@ namespace bulkhead::vmctl {
 namespace {
 
 // Ctrl-C is how following ends, so it is no failure. Each event is written as a whole before the
-// next one is waited for: there is nothing to finish.
+// next one is waited for: there is nothing to finish. A job in the background of a script ignores
+// SIGINT, and goes on doing so.
 void EndOnInterrupt() {
   struct sigaction action = {};
+  if (sigaction(SIGINT, nullptr, &action) != 0 || action.sa_handler == SIG_IGN) return;
   action.sa_handler = [](int) { _exit(kOk); };
   sigaction(SIGINT, &action, nullptr);
 }

@@ -1,5 +1,6 @@
 #include "tools/vmctl/raw_terminal.h"
 
+#include <signal.h>
 #include <unistd.h>
 
 namespace bulkhead::vmctl {
@@ -12,9 +13,15 @@ RawTerminal::RawTerminal() {
 void RawTerminal::Leave() {
   if (!raw_) return;
   raw_ = false;
-  // Drained: what the guest printed last still belongs to its mode. A terminal that takes nothing
-  // would block that; then the mode still matters more.
+  // Not drained (TCSADRAIN): a terminal whose output is stopped would take for ever. In the
+  // background by now (SIGSTOP and "bg"), it is restored all the same, rather than stopped here.
+  sigset_t ttou;
+  sigset_t before;
+  sigemptyset(&ttou);
+  sigaddset(&ttou, SIGTTOU);
+  pthread_sigmask(SIG_BLOCK, &ttou, &before);
   tcsetattr(STDIN_FILENO, TCSANOW, &saved_);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void RawTerminal::Enter() {

@@ -24,6 +24,7 @@
 #include "gtest/gtest.h"
 #include "tools/vmctl/testing/child_process.h"
 #include "tools/vmctl/testing/exposition_format.h"
+#include "tools/vmctl/testing/vmctl_fixture.h"
 
 namespace bulkhead::vmctl {
 namespace {
@@ -31,118 +32,9 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-constexpr char kVmctl[] = "tools/vmctl/vmctl";
-constexpr char kFakeVm[] = "tools/vmctl/testing/fake_vm";
-constexpr char kScenario[] = "tools/vmctl/testdata/web.textproto";
 constexpr char kEndingEvent[] =
     "event time { seconds: 1767268902 } vm_state { state: ENDING reason: \"the guest powered off\" "
     "}";
-
-std::string Contents(const std::string& path) {
-  std::stringstream text;
-  text << std::ifstream(path).rdbuf();
-  return text.str();
-}
-
-// Tells a fake VM (testing/fake_vm.cc), and waits until it has obeyed.
-void Tell(ChildProcess& vm, const std::string& command) {
-  vm.Write(command + "\n");
-  vm.WaitForOutput("obeyed\n");
-}
-
-// It ends every stream with UNAVAILABLE, removes its socket and is gone.
-void End(ChildProcess& vm) {
-  vm.Write("end\n");
-  EXPECT_EQ(vm.WaitForEnd(), "exit code 0");
-}
-
-struct Result {
-  std::string exit;  // "exit code 0"
-  std::string output;
-  std::string error;
-};
-
-// One runtime directory with as many fake VMs as the test starts.
-class VmctlTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    // Sockets in it must fit into 107 bytes.
-    std::string pattern = absl::StrCat(::testing::TempDir(), "/vXXXXXX");
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    runtime_ = pattern;
-    ASSERT_EQ(mkdir(Directory().c_str(), 0700), 0);
-  }
-  void TearDown() override { std::filesystem::remove_all(runtime_); }
-
-  std::string Directory() const { return absl::StrCat(runtime_, "/bulkhead"); }
-  std::string SocketPath(const std::string& name) const {
-    return absl::StrCat(Directory(), "/", name, ".sock");
-  }
-
-  std::unique_ptr<ChildProcess> StartVm(const std::string& name = "web") {
-    std::unique_ptr<ChildProcess> vm =
-        ChildProcess::Start({kFakeVm, SocketPath(name), kScenario}, {});
-    vm->WaitForOutput("ready\n");
-    return vm;
-  }
-
-  // A vmm that was killed leaves its socket.
-  void LeaveStaleSocket(const std::string& name) {
-    const std::unique_ptr<ChildProcess> vm = StartVm(name);
-    vm->Signal(SIGKILL);
-    vm->WaitForEnd();
-    ASSERT_TRUE(std::filesystem::exists(SocketPath(name)));
-  }
-
-  std::vector<std::string> Environment() const {
-    return {absl::StrCat("BULKHEAD_RUNTIME_DIR=", Directory()), "TZ=UTC", "TERM=xterm",
-            "PATH=/usr/bin:/bin"};
-  }
-
-  std::unique_ptr<ChildProcess> StartVmctl(
-      std::vector<std::string> arguments,
-      ChildProcess::Streams streams = ChildProcess::Streams::kPipes) {
-    arguments.insert(arguments.begin(), kVmctl);
-    return ChildProcess::Start(arguments, Environment(), streams);
-  }
-
-  Result Run(const std::vector<std::string>& arguments) {
-    const std::unique_ptr<ChildProcess> vmctl = StartVmctl(arguments);
-    vmctl->CloseInput();
-    Result result;
-    result.exit = vmctl->WaitForEnd();
-    const std::vector<std::pair<std::string, std::string>> names = {{Directory(), "$DIRECTORY"}};
-    result.output = absl::StrReplaceAll(vmctl->output(), names);
-    result.error = absl::StrReplaceAll(vmctl->error(), names);
-    return result;
-  }
-
-  // It succeeds, prints what testdata/`golden` has, and has nothing else to say.
-  void ExpectGolden(const std::vector<std::string>& arguments, const std::string& golden) {
-    const Result result = Run(arguments);
-    EXPECT_EQ(result.exit, "exit code 0") << result.error;
-    EXPECT_EQ(result.error, "");
-    ExpectText(result.output, golden);
-  }
-
-  void ExpectText(const std::string& text, const std::string& golden) {
-    if (const char* directory = getenv("UPDATE_GOLDENS")) {
-      std::ofstream(absl::StrCat(directory, "/", golden)) << text;
-      return;
-    }
-    EXPECT_EQ(text, Contents(absl::StrCat("tools/vmctl/testdata/", golden))) << golden;
-  }
-
-  // It ends with that code, prints nothing, and says one line of why.
-  void ExpectError(const std::vector<std::string>& arguments, int code, const std::string& line) {
-    const Result result = Run(arguments);
-    EXPECT_EQ(result.exit, absl::StrCat("exit code ", code));
-    EXPECT_EQ(result.output, "");
-    EXPECT_EQ(result.error, absl::StrCat("vmctl: error: ", line, "\n"));
-  }
-
-  std::string runtime_;
-};
 
 // --- What commands print ---------------------------------------------------------------------
 
@@ -427,6 +319,19 @@ TEST_F(VmctlTest, CtrlCEndsFollowingCleanly) {
   EXPECT_THAT(vmctl->output(), ::testing::EndsWith("}\r\n^C"));
 }
 
+TEST_F(VmctlTest, FollowingInTheBackgroundOfAScriptHearsNoCtrlC) {
+  const std::unique_ptr<ChildProcess> vm = StartVm();
+  const std::unique_ptr<ChildProcess> vmctl = ChildProcess::Start(
+      {"/bin/sh", "-c", absl::StrCat("trap '' INT; exec ", kVmctl, " events --follow")},
+      Environment());
+  vmctl->WaitForOutput("\n");
+  vmctl->Signal(SIGINT);
+  Tell(*vm, kEndingEvent);
+  vmctl->WaitForOutput("powered off");
+  End(*vm);
+  vmctl->WaitForEnd();
+}
+
 // --- shutdown --wait, stop --wait
 // -------------------------------------------------------------------
 
@@ -478,178 +383,6 @@ TEST_F(VmctlTest, WaitingForWhatTheVmRefusesDoesNotWait) {
   const std::unique_ptr<ChildProcess> vm = StartVm();
   Tell(*vm, "refuse 9 the VM is paused");
   ExpectError({"shutdown", "--wait"}, 1, "VM \"web\": the VM is paused");
-}
-
-// --- console
-// ----------------------------------------------------------------------------------------
-
-TEST_F(VmctlTest, AConsoleOverPipesCarriesEveryByteBothWays) {
-  const std::unique_ptr<ChildProcess> vm = StartVm();
-  const std::unique_ptr<ChildProcess> vmctl = StartVmctl({"console", "--follow", "console"});
-  vm->WaitForOutput("attached console\n");
-  Tell(*vm, "output login: \\033[1m\\000\\r\\n");
-  vmctl->WaitForOutput(absl::string_view("login: \x1b[1m\0\r\n", 14));
-  // No key leaves where there is no terminal.
-  vmctl->Write("root\n\x1d");
-  EXPECT_THAT(vm->WaitForOutput("\\035\n"), HasSubstr("typed root\\n"));
-  // Nor does the end of input.
-  vmctl->CloseInput();
-  const std::string much(300'000, 'x');
-  Tell(*vm, absl::StrCat("output ", much, "!"));
-  EXPECT_EQ(vmctl->WaitForOutput("!"), much);
-  End(*vm);
-  EXPECT_EQ(vmctl->WaitForEnd(), "exit code 0");
-  EXPECT_EQ(vmctl->error(), "vmctl: VM \"web\" has ended\n");
-}
-
-TEST_F(VmctlTest, AConsoleEndsAtTheEndOfItsInputAndSendsItAll) {
-  const std::unique_ptr<ChildProcess> vm = StartVm();
-  const std::unique_ptr<ChildProcess> vmctl = StartVmctl({"console"});
-  vm->WaitForOutput("attached \n");
-  Tell(*vm, "output shown");
-  vmctl->WaitForOutput("shown");
-  vmctl->Write("reboot\n");
-  vmctl->CloseInput();
-  vm->WaitForOutput("typed reboot\\n\n");
-  EXPECT_EQ(vmctl->WaitForEnd(), "exit code 0");
-  EXPECT_EQ(vmctl->error(), "");
-  vm->WaitForOutput("detached\n");
-}
-
-TEST_F(VmctlTest, AConsoleTellsWhatWasLostAndWhere) {
-  const std::unique_ptr<ChildProcess> vm = StartVm();
-  const std::unique_ptr<ChildProcess> vmctl = StartVmctl({"console"});
-  vm->WaitForOutput("attached \n");
-  Tell(*vm, "output before");
-  vmctl->WaitForOutput("before");
-  Tell(*vm, "lost 4097 after");
-  vmctl->WaitForError("vmctl: 4097 bytes of output were lost here\n");
-  vmctl->WaitForOutput("after");
-}
-
-TEST_F(VmctlTest, AConsoleEndsOnSignalsAndWhenNobodyReads) {
-  const std::unique_ptr<ChildProcess> vm = StartVm();
-  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-    const std::unique_ptr<ChildProcess> vmctl = StartVmctl({"console"});
-    vm->WaitForOutput("attached \n");
-    vmctl->Signal(signal);
-    EXPECT_EQ(vmctl->WaitForEnd(), "exit code 0");
-    EXPECT_EQ(vmctl->error(), "");
-    vm->WaitForOutput("detached\n");
-  }
-  const std::unique_ptr<ChildProcess> shell = ChildProcess::Start(
-      {"/bin/bash", "-c", absl::StrCat(kVmctl, " console | head -c 5; exit ${PIPESTATUS[0]}")},
-      Environment());
-  vm->WaitForOutput("attached \n");
-  Tell(*vm, "output hello, world");
-  EXPECT_EQ(shell->WaitForEnd(), "exit code 0");
-  EXPECT_EQ(shell->output(), "hello");
-  EXPECT_EQ(shell->error(), "");
-}
-
-// A user's shell around `vmctl console`: what the terminal's mode is before and after.
-class ConsoleTerminalTest : public VmctlTest {
- protected:
-  void SetUp() override {
-    VmctlTest::SetUp();
-    vm_ = StartVm();
-    // A mode that is not the default: it must be this one that comes back.
-    shell_ = ChildProcess::Start(
-        {"/bin/bash", "-c",
-         absl::StrCat("stty -echoke intr ^P; stty -g; sh -c 'echo \"pid $$.\"; exec ", kVmctl,
-                      " console'; echo \"code $?.\"; stty -g; echo end.")},
-        Environment(), ChildProcess::Streams::kTerminal);
-    former_ = shell_->WaitForOutput("\r\npid ");
-    vmctl_ = std::stoi(shell_->WaitForOutput("."));
-    shell_->WaitForOutput("vmctl: console of VM \"web\"; Ctrl-] leaves\r\n");
-    vm_->WaitForOutput("attached \n");
-  }
-
-  // vmctl has said `farewell` and ended with code 0; the terminal is as it was.
-  void ExpectLeft(const std::string& farewell) {
-    shell_->WaitForOutput(farewell + "\r\n");
-    EXPECT_EQ(shell_->WaitForOutput("."), "code 0");
-    EXPECT_EQ(shell_->WaitForOutput("end."), "\r\n" + former_ + "\r\n");
-    EXPECT_EQ(shell_->WaitForEnd(), "exit code 0");
-  }
-
-  termios Mode() {
-    termios mode = {};
-    EXPECT_EQ(tcgetattr(shell_->terminal(), &mode), 0);
-    return mode;
-  }
-
-  std::unique_ptr<ChildProcess> vm_;
-  std::unique_ptr<ChildProcess> shell_;
-  std::string former_;  // stty -g
-  pid_t vmctl_ = 0;
-};
-
-TEST_F(ConsoleTerminalTest, EveryKeyGoesToTheGuestUntilCtrlBracketLeaves) {
-  // Ctrl-C, Ctrl-D, Ctrl-Z, Ctrl-P and Return; no end of line follows.
-  shell_->Write("a\x03\x04\x1a\x10\r");
-  vm_->WaitForOutput("typed a\\003\\004\\032\\020\\r\n");
-  // Nothing was echoed, and nothing is translated.
-  Tell(*vm_, "output x\\ny\\r\\n");
-  EXPECT_EQ(shell_->WaitForOutput("x\ny\r\n"), "");
-  shell_->Write("\x1d");
-  ExpectLeft("\nvmctl: left the console; VM \"web\" goes on");
-  vm_->WaitForOutput("detached\n");
-}
-
-TEST_F(ConsoleTerminalTest, TheEndOfTheVmLeaves) {
-  Tell(*vm_, "output last words");
-  End(*vm_);
-  ExpectLeft("last words\r\nvmctl: VM \"web\" has ended");
-}
-
-TEST_F(ConsoleTerminalTest, AKilledVmmLeaves) {
-  vm_->Signal(SIGKILL);
-  ExpectLeft("vmctl: VM \"web\" has ended");
-}
-
-TEST_F(ConsoleTerminalTest, ASignalLeaves) {
-  ASSERT_EQ(kill(vmctl_, SIGTERM), 0);
-  ExpectLeft("vmctl: left the console; VM \"web\" goes on");
-}
-
-TEST_F(ConsoleTerminalTest, PressedTwiceTheKeyLeavesAVmThatHangs) {
-  vm_->Signal(SIGSTOP);
-  shell_->Write("text\x1d\x1d");
-  ExpectLeft("vmctl: left the console; VM \"web\" goes on");
-}
-
-TEST_F(ConsoleTerminalTest, LostOutputIsSaidOnALineOfItsOwn) {
-  Tell(*vm_, "lost 12 after");
-  shell_->WaitForOutput("vmctl: 12 bytes of output were lost here\r\nafter");
-  shell_->Write("\x1d");
-  ExpectLeft("vmctl: left the console; VM \"web\" goes on");
-}
-
-TEST_F(VmctlTest, AStoppedConsoleGivesTheTerminalBackMeanwhile) {
-  const std::unique_ptr<ChildProcess> vm = StartVm();
-  const std::unique_ptr<ChildProcess> vmctl =
-      StartVmctl({"console", "--escape=^A"}, ChildProcess::Streams::kTerminal);
-  vmctl->WaitForOutput("Ctrl-A leaves\r\n");
-  vm->WaitForOutput("attached \n");
-  vmctl->Write("1");
-  vm->WaitForOutput("typed 1\n");
-  vmctl->Signal(SIGTSTP);
-  siginfo_t info = {};
-  ASSERT_EQ(waitid(P_PID, static_cast<id_t>(vmctl->pid()), &info, WSTOPPED), 0);
-  ASSERT_EQ(info.si_code, CLD_STOPPED);
-  termios mode = {};
-  ASSERT_EQ(tcgetattr(vmctl->terminal(), &mode), 0);
-  EXPECT_EQ(mode.c_lflag & (ICANON | ECHO | ISIG), tcflag_t{ICANON | ECHO | ISIG});
-  vmctl->Signal(SIGCONT);
-  Tell(*vm, "output again");
-  vmctl->WaitForOutput("again");
-  // Raw again: this is neither an interrupt nor does it wait for the end of a line.
-  vmctl->Write("\x03");
-  vm->WaitForOutput("typed \\003\n");
-  vmctl->Write("\x1d\x01");
-  vm->WaitForOutput("typed \\035\n");
-  EXPECT_EQ(vmctl->WaitForEnd(), "exit code 0");
 }
 
 // --- completion

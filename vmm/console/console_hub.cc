@@ -22,6 +22,7 @@
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "base/message_socket.h"
+#include "base/shared_stream.h"
 #include "base/status_macros.h"
 #include "base/steady_cond_var.h"
 #include "base/steady_time.h"

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/memory_mapping.h"
+#include "base/shared_stream.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::vmm {

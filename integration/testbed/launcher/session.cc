@@ -29,7 +29,10 @@ namespace bulkhead::testbed {
 namespace {
 
 constexpr absl::Duration kStartTimeout = absl::Minutes(2);  // 3 s where nothing else runs
-constexpr size_t kConsoleKept = 16 << 10;
+// Of the kernel's console: its begin and its end. A kernel that dies says why first, and may then
+// go on for ever.
+constexpr size_t kConsoleBegin = 16 << 10;
+constexpr size_t kConsoleEnd = 16 << 10;
 constexpr size_t kOutputKept = 256 << 10;  // beyond it the command waits for our reader
 
 // Raw mode of the terminal while this lives: keys, Ctrl-C included, belong to the command.
@@ -254,7 +257,9 @@ void Session::ReadConsole() {
   while ((count = read(machine_.console_fd(), buffer, sizeof(buffer))) > 0) {
     const absl::string_view text(buffer, count);
     console_.append(text.data(), text.size());
-    if (console_.size() > kConsoleKept) console_.erase(0, console_.size() - kConsoleKept);
+    if (console_.size() > kConsoleBegin + kConsoleEnd) {
+      console_.replace(kConsoleBegin, console_.size() - kConsoleBegin - kConsoleEnd, "");
+    }
     if (options_.show_console) to_stderr_.append(text.data(), text.size());
   }
 }
