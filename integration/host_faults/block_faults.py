@@ -13,8 +13,9 @@ _SECTOR = 512
 
 
 class StalledFuse(Fault):
-    """The disk is a file on FUSE whose server does not answer for a while."""
+    """The disk is a file on FUSE whose server does not answer for a while, in which devices die."""
     name = "stalled_fuse"
+    server_options = ()
     disk_serves = False
     # close(2) of a file on FUSE waits for the server, and so does the end of a process that has one
     # open, SIGKILL or not (fuse_flush()): the vmm says so after 2 s, and is gone when that ends.
@@ -25,7 +26,7 @@ class StalledFuse(Fault):
         os.mkdir(mountpoint)
         self.server = subprocess.Popen(
             [sys.executable, os.path.join(os.path.dirname(__file__), "fuse_server.py"), mountpoint,
-             vm.disk], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+             vm.disk, *self.server_options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self.stack.callback(self._end, mountpoint)
         if self.server.stdout.readline() != b"mounted\n":
             raise OSError("FUSE cannot be mounted here")
@@ -46,10 +47,22 @@ class StalledFuse(Fault):
 
     def inject(self, vm):
         self._tell(b"stall\n")
+        time.sleep(1)
+        vm.kill("disk0")
+        for _ in range(3):
+            vm.kill("rng0")
+            vm.await_running("rng0")
         time.sleep(30 if self.long_form else 10)
 
     def heal(self, vm):
         self._tell(b"go\n")
+
+
+class StalledFuseWithoutFlush(StalledFuse):
+    """The same, but the disk's process can end, and its successor cannot open the file."""
+    name = "stalled_fuse_no_flush"
+    server_options = ("no-flush",)
+    vmm_hears = True
 
 
 class DeviceMapper(Fault):
@@ -205,5 +218,5 @@ class SteppedClock(Fault):
         self._set(0)
 
 
-FAULTS = [StalledFuse, SuspendedDisk, SlowDisk, EncryptedDisk, FailingDisk, FlakyDisk, CorePattern,
-          SteppedClock]
+FAULTS = [StalledFuse, StalledFuseWithoutFlush, SuspendedDisk, SlowDisk, EncryptedDisk, FailingDisk,
+          FlakyDisk, CorePattern, SteppedClock]

@@ -1,8 +1,9 @@
 """A FUSE file system of one file, "disk.img", over a real one, that stops answering on request.
 
-usage: fuse_server.py MOUNTPOINT FILE. Commands on standard input: "stall", "go", each answered by a
+usage: fuse_server.py MOUNTPOINT FILE [no-flush]. Commands on standard input: "stall", "go", each answered by a
 line; it ends at the end of its input. A stalled server is what a network file system is whose server
-does not answer: who uses the file waits in the kernel, and cannot be killed until it goes on."""
+does not answer: who uses the file waits in the kernel, and cannot be killed until it goes on. With "no-flush" close(2) asks the
+server nothing, so that a process that has the file open can end."""
 import ctypes
 import errno
 import os
@@ -17,7 +18,8 @@ _ROOT, _FILE = 1, 2
 
 
 class Server:
-    def __init__(self, mountpoint, path):
+    def __init__(self, mountpoint, path, flushes):
+        self._flushes = flushes
         self._file = os.open(path, os.O_RDWR)
         self._fuse = os.open("/dev/fuse", os.O_RDWR)
         options = b"fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other" % self._fuse
@@ -52,7 +54,9 @@ class Server:
         if opcode == 16:  # WRITE
             _, offset, size = struct.unpack_from("<2QI", body)
             return struct.pack("<2I", os.pwrite(self._file, body[40:40 + size], offset), 0)
-        if opcode in (18, 20, 25, 29):  # RELEASE, FSYNC, FLUSH, RELEASEDIR
+        if opcode == 25:  # FLUSH
+            return b"" if self._flushes else errno.ENOSYS
+        if opcode in (18, 20, 29):  # RELEASE, FSYNC, RELEASEDIR
             return b""
         return errno.ENOSYS
 
@@ -88,6 +92,6 @@ class Server:
 
 
 if __name__ == "__main__":
-    server = Server(sys.argv[1], sys.argv[2])
+    server = Server(sys.argv[1], sys.argv[2], "no-flush" not in sys.argv[3:])
     os.write(1, b"mounted\n")
     server.serve()

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <set>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
@@ -17,6 +18,7 @@
 #include "absl/time/time.h"
 #include "base/errno_status.h"
 #include "base/log.h"
+#include "base/sheltered_fd.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
 
@@ -142,6 +144,7 @@ absl::StatusOr<std::unique_ptr<HostFile>> HostFile::Open(const std::string& path
       UniqueFd own,
       OpenHostFile(path, (options.read_only ? O_RDONLY : O_RDWR) | (exclusive ? O_EXCL : 0),
                    /*regular_only=*/false));
+  own = Shelter(std::move(own));
   const off_t size = lseek(own.get(), 0, SEEK_END);
   if (size < kSectorBytes) {
     return Problem(path,
@@ -151,19 +154,22 @@ absl::StatusOr<std::unique_ptr<HostFile>> HostFile::Open(const std::string& path
   std::unique_ptr<HostFile> file =
       absl::WrapUnique(new HostFile(std::move(own), std::move(absolute_path), options));
   if (options.lock) RETURN_IF_ERROR(file->Lock());
-  ASSIGN_OR_RETURN(file->next_, file->OpenForProcess());
+  ASSIGN_OR_RETURN(Opened first, OpenForProcess(file->own_->get(), file->path_, options));
+  absl::MutexLock lock(&file->answers_->mutex);
+  file->answers_->next = std::move(first);
   return file;
 }
 
 absl::Status HostFile::Lock() {
+  const int own = own_->get();
   const short type = options_.read_only || options_.shared ? F_RDLCK : F_WRLCK;
   // All of it first: the processes of a VM that has ended must have stopped writing, too. Those
   // that share the file have their locks there at any time.
   const struct flock wanted = LockRange(type, 0, options_.shared ? kFirstProcessLock : 0);
   const absl::Time start = SteadyNow();
-  while (const int error = SetLock(own_.get(), wanted)) {
+  while (const int error = SetLock(own, wanted)) {
     if (error != EAGAIN) return Problem(path_, absl::StrCat("cannot be locked: ", strerror(error)));
-    const bool contents = IsLockedByOthers(own_.get(), LockRange(type, 0, kFirstProcessLock));
+    const bool contents = IsLockedByOthers(own, LockRange(type, 0, kFirstProcessLock));
     if (SteadyNow() - start < (contents ? kLockTimeout : kEarlierIoTimeout)) {
       absl::SleepFor(kLockRetryInterval);
     } else if (contents) {
@@ -173,52 +179,113 @@ absl::Status HostFile::Lock() {
       return Problem(path_, "is still read or written for a VM that has ended; try again later");
     }
   }
-  SetLock(own_.get(), LockRange(F_UNLCK, kFirstProcessLock, 0));
+  SetLock(own, LockRange(F_UNLCK, kFirstProcessLock, 0));
   return absl::OkStatus();
 }
 
-absl::StatusOr<HostFile::Opened> HostFile::OpenForProcess() const {
-  const int flags = (options_.read_only ? O_RDONLY : O_RDWR) | (options_.direct ? O_DIRECT : 0);
-  Opened opened{.fd = UniqueFd(OpenAgain(own_.get(), path_, flags))};
-  if (!opened.fd.ok()) return OpenError(path_, flags, errno);
-  if (!options_.lock) return opened;
+absl::StatusOr<HostFile::Opened> HostFile::OpenForProcess(int own, const std::string& path,
+                                                          const Options& options) {
+  const int flags = (options.read_only ? O_RDONLY : O_RDWR) | (options.direct ? O_DIRECT : 0);
+  Opened opened{.fd = UniqueFd(OpenAgain(own, path, flags))};
+  if (!opened.fd.ok()) return OpenError(path, flags, errno);
+  opened.fd = Shelter(std::move(opened.fd));
+  if (!options.lock) return opened;
   // Random: other VMs that read the same file must not happen upon it.
   uint64_t position = 0;
   if (getrandom(&position, sizeof(position), 0) != sizeof(position)) {
     return ErrnoToStatus(errno, "getrandom");
   }
   opened.lock_position = kFirstProcessLock + static_cast<off_t>(position >> 3);
-  const short type = options_.read_only ? F_RDLCK : F_WRLCK;
+  const short type = options.read_only ? F_RDLCK : F_WRLCK;
   if (const int error = SetLock(opened.fd.get(), LockRange(type, opened.lock_position, 1))) {
-    return Problem(path_, absl::StrCat("cannot be locked: ", strerror(error)));
+    return Problem(path, absl::StrCat("cannot be locked: ", strerror(error)));
   }
   return opened;
 }
 
+bool HostFile::AwaitEnd(const bool& under_way) {
+  const absl::Time deadline = SteadyNow() + kPatience;
+  while (under_way && answers_->changed.WaitUntil(&answers_->mutex, deadline)) {
+  }
+  return !under_way;
+}
+
+bool HostFile::OpenNext() {
+  side_.Retry();
+  absl::MutexLock lock(&answers_->mutex);
+  if (!answers_->opening && !answers_->next.ok()) {
+    answers_->opening = true;
+    side_.Add([own = own_, answers = answers_, path = path_, options = options_]() mutable {
+      absl::StatusOr<Opened> next = OpenForProcess(own->get(), path, options);
+      own.reset();  // before the answer, so that it closes with its HostFile
+      absl::MutexLock lock(&answers->mutex);
+      answers->next = std::move(next);
+      answers->opening = false;
+      answers->changed.SignalAll();
+    });
+  }
+  return AwaitEnd(answers_->opening);
+}
+
 absl::StatusOr<UniqueFd> HostFile::TakeForProcess() {
-  if (!next_.fd.ok()) {
-    ASSIGN_OR_RETURN(next_, OpenForProcess());
+  const absl::Status late = absl::DeadlineExceededError(
+      absl::StrCat("\"", path_, "\" cannot be opened now: its file system does not answer"));
+  if (!OpenNext()) return late;
+  UniqueFd taken;
+  {
+    absl::MutexLock lock(&answers_->mutex);
+    RETURN_IF_ERROR(answers_->next.status());
+    taken = std::move(answers_->next->fd);
+    if (options_.direct && options_.lock) {
+      answers_->earlier.push_back(answers_->next->lock_position);
+    }
+    answers_->next = absl::UnknownError("");
   }
-  Opened taken = std::exchange(next_, {});
-  if (options_.direct && options_.lock) earlier_.push_back(taken.lock_position);
-  absl::StatusOr<Opened> next = OpenForProcess();
-  if (next.ok()) {
-    next_ = *std::move(next);
-  } else {
-    LogWarning(absl::StrCat(next.status().message(),
-                            "; this will be tried again when a successor needs it"));
+  absl::Status ahead = late;
+  if (OpenNext()) {
+    absl::MutexLock lock(&answers_->mutex);
+    ahead = answers_->next.status();
   }
-  return std::move(taken.fd);
+  if (!ahead.ok()) {
+    LogWarning(
+        absl::StrCat(ahead.message(), "; this will be tried again when a successor needs it"));
+  }
+  return taken;
+}
+
+void HostFile::Close(UniqueFd fd) {
+  // A std::function can be copied, a UniqueFd cannot.
+  side_.Add([fd = std::make_shared<UniqueFd>(std::move(fd))] { fd->reset(); });
 }
 
 bool HostFile::EarlierIoHasEnded() {
-  earlier_.erase(std::remove_if(earlier_.begin(), earlier_.end(),
-                                [this](off_t position) {
-                                  return !IsLockedByOthers(own_.get(),
-                                                           LockRange(F_WRLCK, position, 1));
-                                }),
-                 earlier_.end());
-  return earlier_.empty();
+  side_.Retry();
+  absl::MutexLock lock(&answers_->mutex);
+  if (answers_->earlier.empty()) return true;
+  if (!answers_->asking) {
+    answers_->asking = true;
+    side_.Add([own = own_, answers = answers_]() mutable {
+      std::vector<off_t> earlier;
+      {
+        absl::MutexLock lock(&answers->mutex);
+        earlier = answers->earlier;
+      }
+      std::set<off_t> ended;
+      for (const off_t position : earlier) {
+        if (!IsLockedByOthers(own->get(), LockRange(F_WRLCK, position, 1))) ended.insert(position);
+      }
+      own.reset();
+      absl::MutexLock lock(&answers->mutex);
+      // Others may have come meanwhile.
+      std::vector<off_t>& all = answers->earlier;
+      all.erase(std::remove_if(all.begin(), all.end(),
+                               [&ended](off_t position) { return ended.count(position) != 0; }),
+                all.end());
+      answers->asking = false;
+      answers->changed.SignalAll();
+    });
+  }
+  return AwaitEnd(answers_->asking) && answers_->earlier.empty();
 }
 
 bool HostFile::HasWritebackFailure() {
@@ -227,7 +294,7 @@ bool HostFile::HasWritebackFailure() {
   // at whether a writeback has failed since the last one. It gives the error of that one, whatever
   // it was, or one of those below, if this kernel, file or seccomp filter does not let it look.
   constexpr int kCannotTell[] = {EBADF, EINVAL, ESPIPE, ENOSYS, EPERM, EACCES};
-  if (sync_file_range(own_.get(), off_t{1} << 62, 1, SYNC_FILE_RANGE_WAIT_BEFORE) != 0 &&
+  if (sync_file_range(own_->get(), off_t{1} << 62, 1, SYNC_FILE_RANGE_WAIT_BEFORE) != 0 &&
       std::find(std::begin(kCannotTell), std::end(kCannotTell), errno) == std::end(kCannotTell)) {
     writeback_failure_ = true;
   }

@@ -9,8 +9,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/side_thread.h"
+#include "base/steady_cond_var.h"
 #include "base/unique_fd.h"
 
 namespace bulkhead::vmm {
@@ -30,6 +35,9 @@ absl::StatusOr<UniqueFd> OpenHostFile(const std::string& path, int flags, bool r
 //  - hears of every failed writeback once more. The kernel reports one once for each description,
 //    and a process may die between hearing of it and telling the guest.
 //
+// File systems may not answer for as long as a server is away. After Open() nothing waits for one
+// for longer than kPatience: what takes longer goes on elsewhere, and is there for a later call.
+//
 // Thread-compatible.
 class HostFile {
  public:
@@ -48,12 +56,18 @@ class HostFile {
   // For people: absolute where that can be known.
   const std::string& path() const { return path_; }
 
-  // An open file description for the next process. Its predecessor is dead. It was opened before
-  // that one began to serve, where that was possible. Errors: as open(2).
-  absl::StatusOr<UniqueFd> TakeForProcess();
+  // How long a call waits for the file system.
+  static constexpr absl::Duration kPatience = absl::Milliseconds(200);
 
-  // False: the kernel still reads or writes for an earlier process, though that is dead. Only
-  // direct I/O outlives its process. Does not block.
+  // An open file description for the next process. Its predecessor is dead. It was opened before
+  // that one began to serve, where that was possible. Errors: as open(2); DeadlineExceeded (call
+  // again).
+  absl::StatusOr<UniqueFd> TakeForProcess();
+  // Closes what TakeForProcess() gave, which the process has by now. Does not wait.
+  void Close(UniqueFd fd);
+
+  // False: the kernel still reads or writes for an earlier process, though that is dead, or does
+  // not tell yet. Only direct I/O outlives its process.
   bool EarlierIoHasEnded();
 
   // A writeback has failed that no process has been told of by this since
@@ -66,18 +80,36 @@ class HostFile {
     UniqueFd fd;
     off_t lock_position = 0;
   };
+  // What jobs of side_ answer.
+  struct Answers {
+    absl::Mutex mutex;
+    SteadyCondVar changed;
+    bool opening ABSL_GUARDED_BY(mutex) = false;
+    absl::StatusOr<Opened> next ABSL_GUARDED_BY(mutex) = absl::UnknownError("");
+    bool asking ABSL_GUARDED_BY(mutex) = false;
+    // Lock positions of processes that may have direct I/O in flight.
+    std::vector<off_t> earlier ABSL_GUARDED_BY(mutex);
+  };
 
   HostFile(UniqueFd own, std::string path, const Options& options)
-      : own_(std::move(own)), path_(std::move(path)), options_(options) {}
+      : own_(std::make_shared<const UniqueFd>(std::move(own))),
+        path_(std::move(path)),
+        options_(options) {}
 
   absl::Status Lock();
-  absl::StatusOr<Opened> OpenForProcess() const;
+  static absl::StatusOr<Opened> OpenForProcess(int own, const std::string& path,
+                                               const Options& options);
+  // Opens a description ahead, if there is none. False: that is not finished yet.
+  bool OpenNext();
+  // False: after kPatience it is still so.
+  bool AwaitEnd(const bool& under_way) ABSL_EXCLUSIVE_LOCKS_REQUIRED(answers_->mutex);
 
-  const UniqueFd own_;
+  // Shared with jobs of side_, which may outlive this.
+  const std::shared_ptr<const UniqueFd> own_;
+  const std::shared_ptr<Answers> answers_ = std::make_shared<Answers>();
   const std::string path_;
   const Options options_;
-  Opened next_;                 // fd not ok(): could not be opened ahead
-  std::vector<off_t> earlier_;  // lock positions of processes that may have direct I/O in flight
+  SideThread side_;
   bool writeback_failure_ = false;
 };
 

@@ -58,7 +58,7 @@ absl::Status AddResource(absl::string_view device_name, const ResourceSpec& reso
   if (resource.file != nullptr) {
     ASSIGN_OR_RETURN(UniqueFd file, resource.file->TakeForProcess());
     fd = file.get();
-    offer.own_files.push_back(std::move(file));
+    offer.own_files.emplace_back(*resource.file, std::move(file));
     // Only now: what fails later, this process hears of by its own description.
     writeback_failed = resource.file->HasWritebackFailure();
     if (writeback_failed) {

@@ -60,13 +60,28 @@ class DeviceEndpoints {
   // the file. No successor may be attached yet. Not thread-safe. Does not block.
   bool EarlierIoHasEnded() const;
 
+  // A file that was opened for one process. It is closed by its HostFile, which the thread here
+  // does not wait for.
+  class OwnFile {
+   public:
+    OwnFile(HostFile& file, UniqueFd fd) : file_(&file), fd_(std::move(fd)) {}
+    OwnFile(OwnFile&&) = default;
+    ~OwnFile() {
+      if (fd_.ok()) file_->Close(std::move(fd_));
+    }
+
+   private:
+    HostFile* file_;
+    UniqueFd fd_;
+  };
+
   // What a process is attached by.
   struct Offer {
     v1::AttachRequest request;
     std::vector<int> descriptors;
     // Those of them that are this process's alone: they close here once it has them. The others
     // stay the endpoints'.
-    std::vector<UniqueFd> own_files;
+    std::vector<OwnFile> own_files;
   };
   // For the next process, the `generation`-th; the one before it is dead. `function_state`: as in
   // proto/contract.h. Modes that the dead one has given to an event that it shares with its

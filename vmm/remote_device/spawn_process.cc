@@ -13,12 +13,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
 #include "base/original_limits.h"
+#include "base/sheltered_fd.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 
@@ -40,6 +42,7 @@ constexpr size_t kStackBytes = 64 * 1024;
 // both share their memory, so the new one must not allocate.
 struct Launch {
   int binary = -1;
+  bool shares_descriptors = false;  // at first
   const int* descriptors = nullptr;
   size_t descriptor_count = 0;
   char* const* argv = nullptr;
@@ -142,6 +145,12 @@ BULKHEAD_NOT_SANITIZED void ForbidCoreDumps() {
 }
 
 BULKHEAD_NOT_SANITIZED bool Prepare(Launch& launch) {
+  // A table of its own, into which sheltered descriptors are not even copied.
+  if (launch.shares_descriptors &&
+      !Try(launch, "close_range",
+           syscall(SYS_close_range, kFirstShelteredFd, ~0u, CLOSE_RANGE_UNSHARE))) {
+    return false;
+  }
   if (!MapUser(launch)) return false;
   launch.isolated = true;
   if (!Try(launch, "prctl", syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0))) return false;
@@ -238,12 +247,17 @@ absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, bool&
   }
   std::vector<std::string> arguments = {spec.binary.path()};
   arguments.insert(arguments.end(), spec.args.begin(), spec.args.end());
+  const bool none_sheltered =
+      binary.get() < kFirstShelteredFd &&
+      std::all_of(
+          descriptors.begin(), descriptors.end(), [](int fd) { return fd < kFirstShelteredFd; });
   const std::vector<char*> argv = Pointers(arguments);
   const std::vector<char*> envp = Pointers(spec.environment);
   const std::string uid_map = absl::StrCat(geteuid(), " ", geteuid(), " 1");
   const std::string gid_map = absl::StrCat(getegid(), " ", getegid(), " 1");
   const bool is_script = spec.binary.is_script();
   Launch launch = {.binary = is_script ? static_cast<int>(count) - 1 : binary.get(),
+                   .shares_descriptors = none_sheltered,
                    .descriptors = descriptors.data(),
                    .descriptor_count = count,
                    .argv = argv.data(),
@@ -251,6 +265,7 @@ absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, bool&
                    .parent = OwnPidInProc(),
                    .limits = &GetOriginalLimits()};
   int flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
+  if (launch.shares_descriptors) flags |= CLONE_FILES;
   if (isolation_ != Isolation::kNone) flags |= CLONE_NEWPID;
   if (isolation_ == Isolation::kUserAndPidNamespace) {
     flags |= CLONE_NEWUSER;

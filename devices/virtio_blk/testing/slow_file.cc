@@ -115,6 +115,14 @@ void SlowFile::Serve(int device, uint64_t size_bytes, Shared& shared) {
       Reply(device, unique, answer.data(), answer.size());
     }).detach();
   };
+  // Answers once the stall is over, while others are served.
+  const auto after = [device](const std::atomic<bool>& stall, uint64_t unique,
+                              std::vector<uint8_t> answer) {
+    std::thread([&stall, device, unique, answer = std::move(answer)] {
+      while (stall.load()) usleep(1000);
+      Reply(device, unique, answer.data(), answer.size());
+    }).detach();
+  };
   while (true) {
     const ssize_t size = read(device, buffer.data(), buffer.size());
     if (size < 0 && (errno == EINTR || errno == ENOENT)) continue;
@@ -149,7 +157,7 @@ void SlowFile::Serve(int device, uint64_t size_bytes, Shared& shared) {
         break;
       }
       case FUSE_OPEN:
-        ReplyObject(device, header.unique, fuse_open_out{});
+        after(shared.opens_stall, header.unique, std::vector<uint8_t>(sizeof(fuse_open_out)));
         break;
       case FUSE_READ: {
         fuse_read_in in;
@@ -181,6 +189,8 @@ void SlowFile::Serve(int device, uint64_t size_bytes, Shared& shared) {
       case FUSE_INTERRUPT:
         break;  // without an answer
       case FUSE_FLUSH:
+        after(shared.closes_stall, header.unique, {});
+        break;
       case FUSE_RELEASE:
         Reply(device, header.unique, nullptr, 0);
         break;

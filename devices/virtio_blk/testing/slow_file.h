@@ -33,6 +33,9 @@ class SlowFile {
 
   // How long each read, write and fsync takes that arrives from now on.
   void set_delay_ms(int delay_ms) { shared().delay_ms.store(delay_ms); }
+  // While this is so, no open(2), or no close(2), is answered.
+  void set_opens_stall(bool stall) { shared().opens_stall.store(stall); }
+  void set_closes_stall(bool stall) { shared().closes_stall.store(stall); }
   // Reads and writes that have arrived.
   int requests() const { return shared().requests.load(); }
 
@@ -40,6 +43,8 @@ class SlowFile {
   struct Shared {
     std::atomic<int> delay_ms;
     std::atomic<int> requests;
+    std::atomic<bool> opens_stall;
+    std::atomic<bool> closes_stall;
   };
 
   SlowFile() = default;
