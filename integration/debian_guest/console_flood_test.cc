@@ -1,7 +1,7 @@
 // A Linux guest writes a long text on its console while the UART's process is killed again and
 // again: each byte arrives once and in order, and no watchdog of the guest's kernel speaks.
 //
-// usage: console_flood_test [BYTES KILLS]    (200000 10, if not given)
+// usage: console_flood_test [BYTES KILLS]    (20000 5, if not given)
 
 #include <signal.h>
 
@@ -27,8 +27,8 @@ constexpr absl::Duration kSlowly = absl::Minutes(10);
 constexpr int kFirstLine = 10'000'000;
 constexpr int kBytesPerLine = 10;
 
-int bytes = 200'000;
-int kills = 10;
+int bytes = 20'000;
+int kills = 5;
 
 std::string TempPath(const std::string& name) {
   return absl::StrCat(::testing::TempDir(), "/", name);
