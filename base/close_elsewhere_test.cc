@@ -1,8 +1,6 @@
 #include "base/close_elsewhere.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -10,37 +8,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/time/time.h"
+#include "base/lingering_socket.h"
 #include "base/message_socket.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead {
 namespace {
-
-// A TCP connection whose close(2) waits for an hour: it has unsent data, and SO_LINGER.
-struct LingeringSocket {
-  LingeringSocket() {
-    const UniqueFd listening(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t size = sizeof(address);
-    auto* const generic = reinterpret_cast<sockaddr*>(&address);
-    EXPECT_EQ(bind(listening.get(), generic, size), 0);
-    EXPECT_EQ(listen(listening.get(), 1), 0);
-    EXPECT_EQ(getsockname(listening.get(), generic, &size), 0);
-    sender = UniqueFd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    EXPECT_EQ(connect(sender.get(), generic, size), 0);
-    receiver = UniqueFd(accept4(listening.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    const linger hour = {.l_onoff = 1, .l_linger = 3600};
-    EXPECT_EQ(setsockopt(sender.get(), SOL_SOCKET, SO_LINGER, &hour, sizeof(hour)), 0);
-    const std::string data(1 << 16, 'x');
-    while (send(sender.get(), data.data(), data.size(), MSG_DONTWAIT) > 0) {
-    }
-  }
-
-  UniqueFd sender;
-  UniqueFd receiver;  // reads nothing
-};
 
 // The test's own time limit judges.
 TEST(CloseElsewhereTest, TheCallerDoesNotWaitForAnEnd) {
@@ -48,8 +22,42 @@ TEST(CloseElsewhereTest, TheCallerDoesNotWaitForAnEnd) {
   std::vector<UniqueFd> descriptors;
   descriptors.push_back(std::move(lingering.sender));
   CloseElsewhere(std::move(descriptors));
-  CloseElsewhere({});
+  CloseElsewhere(std::vector<UniqueFd>());
   lingering.receiver.reset();  // resets the connection, which ends the close
+}
+
+bool ComesTo(const PendingCloses& owner, size_t count) {
+  return owner.WaitForFewerThan(count + 1, absl::Seconds(20)) && owner.count() == count;
+}
+
+TEST(CloseElsewhereTest, OneThatCannotBeClosedIsInTheWayOfNoOther) {
+  LingeringSocket lingering;
+  const auto stuck = std::make_shared<PendingCloses>();
+  const auto other = std::make_shared<PendingCloses>();
+  std::vector<UniqueFd> descriptors;
+  descriptors.push_back(std::move(lingering.sender));
+  for (int i = 0; i < 20; ++i) descriptors.emplace_back(dup(STDERR_FILENO));
+  CloseElsewhere(std::move(descriptors), stuck);
+  CloseElsewhere(UniqueFd(dup(STDERR_FILENO)), other);
+  EXPECT_TRUE(ComesTo(*stuck, 1));
+  EXPECT_TRUE(ComesTo(*other, 0));
+  lingering.receiver.reset();
+  EXPECT_TRUE(ComesTo(*stuck, 0));
+}
+
+TEST(CloseElsewhereTest, BeyondTheMostThatMayBlockTheOthersWaitAndAreCounted) {
+  std::vector<LingeringSocket> lingering(kMaxClosers);
+  const auto stuck = std::make_shared<PendingCloses>();
+  const auto other = std::make_shared<PendingCloses>();
+  for (LingeringSocket& one : lingering) CloseElsewhere(std::move(one.sender), stuck);
+  CloseElsewhere(UniqueFd(dup(STDERR_FILENO)), other);
+  EXPECT_EQ(stuck->count(), kMaxClosers);
+  EXPECT_EQ(other->count(), 1);
+  lingering[3].receiver.reset();
+  EXPECT_TRUE(ComesTo(*other, 0));
+  EXPECT_EQ(stuck->count(), kMaxClosers - 1);
+  lingering.clear();
+  EXPECT_TRUE(ComesTo(*stuck, 0));
 }
 
 TEST(RefuseDescriptorsTest, APeerCannotSendADescriptorThatWouldHoldTheReader) {

@@ -25,6 +25,10 @@ constexpr size_t kControlBytes = CMSG_SPACE(sizeof(int) * kMaxMessageDescriptors
 
 absl::Status PeerGone() { return absl::UnavailableError("the other end of the socket is closed"); }
 
+absl::Status TooLong(size_t max_bytes) {
+  return absl::InvalidArgumentError(absl::StrCat("a message has more than ", max_bytes, " bytes"));
+}
+
 absl::Status WaitReadable(int socket, absl::Time deadline) {
   while (true) {
     const timespec limit = absl::ToTimespec(std::max(deadline - SteadyNow(), absl::ZeroDuration()));
@@ -118,15 +122,44 @@ absl::StatusOr<SocketMessage> ReceiveSocketMessage(int socket, size_t max_bytes,
     }
     message.descriptors = TakeDescriptors(header);
     if (n == 0) return PeerGone();
-    if ((header.msg_flags & MSG_TRUNC) != 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("a message has more than ", max_bytes, " bytes"));
-    }
+    if ((header.msg_flags & MSG_TRUNC) != 0) return TooLong(max_bytes);
     if ((header.msg_flags & MSG_CTRUNC) != 0) {
       return absl::InvalidArgumentError("not all descriptors of a message could be received");
     }
     message.bytes.resize(static_cast<size_t>(n));
     return message;
+  }
+}
+
+ssize_t ReceivePlainPacket(int socket, absl::Span<char> buffer) {
+  // A look at a packet takes its descriptors for a moment, and they stay the packet's.
+  msghdr header = {};
+  const ssize_t size = recvmsg(socket, &header, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+  if (size < 0) return size;
+  if ((header.msg_flags & MSG_CTRUNC) != 0) {
+    errno = EBADMSG;
+    return -1;
+  }
+  return recv(socket, buffer.data(), buffer.size(), MSG_TRUNC | MSG_DONTWAIT);
+}
+
+absl::StatusOr<std::string> ReceivePlainMessage(int socket, size_t max_bytes,
+                                                absl::Duration timeout) {
+  const absl::Time deadline = SteadyNow() + timeout;
+  std::string bytes(max_bytes, '\0');
+  while (true) {
+    if (absl::Status status = WaitReadable(socket, deadline); !status.ok()) return status;
+    const ssize_t n = ReceivePlainPacket(socket, absl::MakeSpan(bytes));
+    if (n < 0) {
+      if (errno == EINTR || errno == EAGAIN) continue;
+      if (errno == ECONNRESET) return PeerGone();
+      if (errno == EBADMSG) return absl::InvalidArgumentError("a message carries descriptors");
+      return ErrnoToStatus(errno, "recvmsg");
+    }
+    if (n == 0) return PeerGone();
+    if (static_cast<size_t>(n) > max_bytes) return TooLong(max_bytes);
+    bytes.resize(static_cast<size_t>(n));
+    return bytes;
   }
 }
 

@@ -2,6 +2,7 @@
 #define BULKHEAD_BASE_MESSAGE_SOCKET_H_
 
 #include <stddef.h>
+#include <sys/types.h>
 
 #include <string>
 #include <utility>
@@ -41,11 +42,24 @@ void RefuseDescriptors(int socket);
 absl::Status SendSocketMessage(int socket, absl::string_view bytes,
                                absl::Span<const int> descriptors);
 
-// Receives one packet, waiting for `timeout` at most. An empty packet cannot be told from
-// the end and counts as such. Errors: DeadlineExceeded, Unavailable (the peer is gone),
-// InvalidArgument (more than `max_bytes`, or not all descriptors fit into this process).
+// Receives one packet of a peer that is trusted, waiting for `timeout` at most. An empty packet
+// cannot be told from the end and counts as such. Errors: DeadlineExceeded, Unavailable (the peer
+// is gone), InvalidArgument (more than `max_bytes`, or not all descriptors fit into this process).
 absl::StatusOr<SocketMessage> ReceiveSocketMessage(int socket, size_t max_bytes,
                                                    absl::Duration timeout);
+
+// For a peer that is not trusted, also where it can send descriptors: none gets into this process.
+// A packet that carries some stays in the socket, and is in the way of those behind it; then the
+// close of the socket may block (base/close_elsewhere.h). Used by one thread at a time.
+//
+// Receives one packet without waiting. As recv(2) with MSG_DONTWAIT | MSG_TRUNC: returns the
+// packet's size, which may be more than that of the buffer; 0 at the end. Fails with EBADMSG if it
+// carries descriptors.
+ssize_t ReceivePlainPacket(int socket, absl::Span<char> buffer);
+// Receives one packet, waiting for `timeout` at most. Errors: as ReceiveSocketMessage(), and
+// InvalidArgument if it carries descriptors.
+absl::StatusOr<std::string> ReceivePlainMessage(int socket, size_t max_bytes,
+                                                absl::Duration timeout);
 
 }  // namespace bulkhead
 

@@ -4,10 +4,14 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 
+#include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "base/close_elsewhere.h"
 #include "base/event_fd.h"
+#include "base/lingering_socket.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead {
@@ -59,6 +63,42 @@ TEST_F(MessageSocketTest, RefusesAMessageWhoseDescriptorsDoNotFitIntoTheProcess)
   const absl::StatusOr<SocketMessage> message = Receive(5);
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
   EXPECT_EQ(message.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+// Here the kernel lets the peer send descriptors, as those before Linux 6.16 do always. A reader
+// that took and closed the last reference to such a socket would not come back within the test's
+// time.
+TEST_F(MessageSocketTest, DescriptorsOfAPeerThatIsNotTrustedStayInTheSocket) {
+  const std::string too_long = "123456";
+  const std::string fits = "1";
+  for (const std::string& bytes : {too_long, fits, std::string()}) {
+    auto ends = *CreateSocketPair(SOCK_SEQPACKET);
+    LingeringSocket lingering;
+    ASSERT_TRUE(SendSocketMessage(ends.first.get(), "first", {}).ok());
+    ASSERT_TRUE(SendSocketMessage(ends.first.get(), bytes, {lingering.sender.get()}).ok());
+    lingering.sender.reset();
+    EXPECT_EQ(*ReceivePlainMessage(ends.second.get(), 5, absl::Seconds(5)), "first");
+    for (int i = 0; i < 2; ++i) {
+      EXPECT_EQ(ReceivePlainMessage(ends.second.get(), 5, absl::Seconds(5)).status().code(),
+                absl::StatusCode::kInvalidArgument);
+    }
+    const auto owner = std::make_shared<PendingCloses>();
+    ends.first.reset();
+    CloseElsewhere(std::move(ends.second), owner);
+    EXPECT_EQ(owner->count(), 1);
+    lingering.receiver.reset();
+  }
+}
+
+TEST_F(MessageSocketTest, APlainMessageHasTheErrorsOfAnyOther) {
+  const auto receive = [this] {
+    return ReceivePlainMessage(ends_.second.get(), 5, absl::Milliseconds(1)).status().code();
+  };
+  EXPECT_EQ(receive(), absl::StatusCode::kDeadlineExceeded);
+  ASSERT_TRUE(SendSocketMessage(ends_.first.get(), "123456", {}).ok());
+  EXPECT_EQ(receive(), absl::StatusCode::kInvalidArgument);
+  ends_.first.reset();
+  EXPECT_EQ(receive(), absl::StatusCode::kUnavailable);
 }
 
 TEST_F(MessageSocketTest, TellsThatThePeerIsGone) {

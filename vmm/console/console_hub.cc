@@ -18,6 +18,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "base/close_elsewhere.h"
 #include "base/errno_status.h"
 #include "base/event_fd.h"
 #include "base/log.h"
@@ -42,6 +43,8 @@ constexpr size_t kReadBytes = 4096;
 // until the output of one of them has gone.
 constexpr size_t kMaxWaitingSockets = 16;
 constexpr absl::Duration kConnectTimeout = absl::Seconds(1);
+// A device that keeps its sockets from being closed is not given new ones without end.
+constexpr size_t kMaxPendingCloses = 4;
 constexpr uint32_t kReadable = EPOLLIN;
 constexpr uint32_t kWritable = EPOLLOUT;
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(200);
@@ -49,36 +52,36 @@ constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(200);
 // each would cost more than all the rest.
 constexpr int kGatherMs = 1;
 
-// The packets of one recvmmsg(2).
+// Packets that are received together.
 class PacketBatch {
  public:
-  PacketBatch() {
-    for (size_t i = 0; i < kPackets; ++i) {
-      parts_[i] = {.iov_base = bytes_[i].data(), .iov_len = bytes_[i].size()};
-      headers_[i].msg_hdr.msg_iov = &parts_[i];
-      headers_[i].msg_hdr.msg_iovlen = 1;
+  // Without blocking. How many there were; at the stream's end all are empty. `is_foul`: the next
+  // one carries descriptors, and stays in the socket.
+  int Receive(int socket, bool& is_foul) {
+    is_foul = false;
+    int count = 0;
+    while (count < kPackets) {
+      std::array<char, DeviceStream::kMaxPacketBytes + 1>& bytes = bytes_[count];
+      const ssize_t size = ReceivePlainPacket(socket, absl::MakeSpan(bytes));
+      if (size >= 0) {
+        sizes_[count++] = std::min(static_cast<size_t>(size), bytes.size());
+      } else if (errno != ECONNRESET && errno != EINTR) {
+        // ECONNRESET: a process has died with input unread, which is told once, before the packets
+        // that it has sent.
+        is_foul = errno == EBADMSG;
+        break;
+      }
     }
-  }
-
-  // Without blocking. How many there were. Descriptors in them are dropped by the kernel. At the
-  // stream's end all are empty.
-  int Receive(int socket) {
-    int count;
-    do {
-      count = recvmmsg(socket, headers_.data(), kPackets, MSG_DONTWAIT, nullptr);
-      // A process has died with input unread, which is told once, before the packets it has sent.
-    } while (count < 0 && (errno == ECONNRESET || errno == EINTR));
-    return std::max(count, 0);
+    return count;
   }
   // A packet that is too long has kMaxPacketBytes + 1.
-  absl::string_view packet(int i) const { return {bytes_[i].data(), headers_[i].msg_len}; }
+  absl::string_view packet(int i) const { return {bytes_[i].data(), sizes_[i]}; }
 
   static constexpr int kPackets = 16;
 
  private:
   std::array<std::array<char, DeviceStream::kMaxPacketBytes + 1>, kPackets> bytes_;
-  std::array<iovec, kPackets> parts_ = {};
-  std::array<mmsghdr, kPackets> headers_ = {};
+  std::array<size_t, kPackets> sizes_ = {};
 };
 
 bool IsHungUp(int socket) {
@@ -140,6 +143,7 @@ class Hub final : public ConsoleHub {
   // True: the socket was empty at some moment of this call, or there is none any more.
   bool ReadDevice();
   void TakeNextSocket();
+  void CloseSocket();
   void WriteOutput();
   void ReadInput();
   void SendInput();
@@ -152,6 +156,8 @@ class Hub final : public ConsoleHub {
 
   const UniqueFd epoll_;
   const std::shared_ptr<ConsoleExchange> exchange_;
+
+  const std::shared_ptr<PendingCloses> closes_ = std::make_shared<PendingCloses>();
 
   absl::Mutex mutex_;
   SteadyCondVar changed_;                        // what Connect() and Drain() wait for
@@ -166,8 +172,10 @@ class Hub final : public ConsoleHub {
   bool draining_ = false;
   bool look_at_device_ = false;  // there may be packets, or the next socket
   bool is_gathering_ = false;    // the socket is not watched, but looked at in a moment
-  UniqueFd socket_;              // not ok(): there is none yet, or the device has shut it down
-  bool socket_is_full_ = false;  // for input
+  // Not ok(): there is none yet, or the device has shut it down. Descriptors that a device has sent
+  // may be in it, whose close may block.
+  UniqueFd socket_;
+  bool socket_is_full_ = false;        // for input
   std::optional<SharedStream> input_;  // none, or it has ended
   bool input_can_wait_ = true;         // else it is a file
   std::optional<StandardOutput> output_;
@@ -191,6 +199,9 @@ Hub::~Hub() {
   exchange_->wake().Signal();
   thread_.join();
   exchange_->Close();
+  CloseElsewhere(std::move(socket_), closes_);
+  absl::MutexLock lock(&mutex_);
+  for (UniqueFd& socket : next_sockets_) CloseElsewhere(std::move(socket), closes_);
 }
 
 absl::Status Hub::Start() {
@@ -202,6 +213,12 @@ absl::Status Hub::Start() {
 }
 
 int Hub::Connect() {
+  if (!closes_->WaitForFewerThan(kMaxPendingCloses, kConnectTimeout)) {
+    LogError(absl::StrCat("console: ", kMaxPendingCloses,
+                          " sockets of its earlier processes cannot ",
+                          "be closed, because of descriptors that these have sent"));
+    return -1;
+  }
   absl::StatusOr<std::pair<UniqueFd, UniqueFd>> sockets = CreateSocketPair(SOCK_SEQPACKET);
   if (!sockets.ok()) {
     LogError(absl::StrCat("console: ", sockets.status().message()));
@@ -214,6 +231,7 @@ int Hub::Connect() {
   }
   if (next_sockets_.size() >= kMaxWaitingSockets) {
     LogWarning("console output is lost: its device died too often while nobody took any");
+    CloseElsewhere(std::move(next_sockets_.front()), closes_);
     next_sockets_.pop_front();
   }
   next_sockets_.push_back(std::move(sockets->first));
@@ -277,7 +295,8 @@ bool Hub::ReadDevice() {
   if (!socket_.ok()) look_at_device_ = false;
   if (!look_at_device_) return !socket_.ok();
   if (pending_.size() >= kMaxPendingBytes) return false;
-  const int count = batch_.Receive(socket_.get());
+  bool is_foul = false;
+  const int count = batch_.Receive(socket_.get(), is_foul);
   look_at_device_ = count == PacketBatch::kPackets;  // there may be more
   is_gathering_ = count != 0;
   // The end reads as an empty packet. That there is none now says nothing: packets and the end may
@@ -288,14 +307,22 @@ bool Hub::ReadDevice() {
     if (!batch_.packet(i).empty()) exchange_->Receive(batch_.packet(i), pending_);
   }
   if (!output_.has_value()) pending_.clear();
-  if (has_end && IsHungUp(socket_.get())) {
-    Watch(socket_.get(), socket_watched_, 0);
-    socket_.reset();
+  if (is_foul) {
+    LogWarning("a console device has sent descriptors: its stream is closed");
+    CloseSocket();
+  } else if (has_end && IsHungUp(socket_.get())) {
+    CloseSocket();
     absl::MutexLock lock(&mutex_);
     // The newest one's other end is held here as well: it does not end with a process.
     if (next_sockets_.empty()) LogWarning("a console device has shut its stream down");
   }
   return count < PacketBatch::kPackets || !socket_.ok();
+}
+
+void Hub::CloseSocket() {
+  if (!socket_.ok()) return;
+  Watch(socket_.get(), socket_watched_, 0);
+  CloseElsewhere(std::move(socket_), closes_);
 }
 
 bool Hub::HasNextSocket() {
@@ -312,7 +339,7 @@ void Hub::TakeNextSocket() {
     next_sockets_.pop_front();
     changed_.SignalAll();
   }
-  if (socket_.ok()) Watch(socket_.get(), socket_watched_, 0);
+  CloseSocket();
   socket_ = std::move(next);
   socket_is_full_ = false;
   exchange_->WithStream([](DeviceStream& stream) { stream.Connect(); });
@@ -379,7 +406,7 @@ void Hub::UpdateWatches() {
   if (socket_.ok()) {
     const uint32_t wanted = (pending_.size() < kMaxPendingBytes && !is_gathering_ ? kReadable : 0) |
                             (socket_is_full_ ? kWritable : 0);
-    if (!Watch(socket_.get(), socket_watched_, wanted)) socket_.reset();
+    if (!Watch(socket_.get(), socket_watched_, wanted)) CloseElsewhere(std::move(socket_), closes_);
   }
   if (output_.has_value() &&
       !Watch(output_->fd(), output_watched_, pending_.empty() ? 0 : kWritable)) {

@@ -53,7 +53,8 @@ class ConsoleHub {
 
   // A new socket for the next process of the device, the resource that it is attached with. What
   // the last process has sent is still read; that process must be dead. The descriptor is the
-  // hub's, until the next call. -1: the host has none left; logged. Waits, for a second at most,
+  // hub's, until the next call. -1: the host has none left, or the sockets of earlier processes
+  // cannot be closed; logged. Waits, for a second at most,
   // if many processes have died while the output was stuck.
   virtual int Connect() = 0;
 

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -17,6 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/lingering_socket.h"
 #include "base/memory_mapping.h"
 #include "base/message_socket.h"
 #include "base/unique_fd.h"
@@ -51,6 +53,14 @@ std::string Letters(size_t count, char first = 'a') {
   std::string text;
   while (text.size() < count) text.push_back(static_cast<char>(first + text.size() % 26));
   return text;
+}
+
+std::set<int> OpenDescriptors() {
+  std::set<int> open;
+  for (int fd = 0; fd < 1024; ++fd) {
+    if (fcntl(fd, F_GETFD) >= 0) open.insert(fd);
+  }
+  return open;
 }
 
 struct Pipe {
@@ -198,6 +208,28 @@ TEST_F(ConsoleHubTest, AProcessCannotSendDescriptors) {
   const bool kernel_refuses =
       !SendSocketMessage(probe.second.get(), "x", {STDERR_FILENO}).ok();  // from Linux 6.16 on
   EXPECT_EQ(SendSocketMessage(device.socket(), "x", {STDERR_FILENO}).ok(), !kernel_refuses);
+}
+
+// As before Linux 6.16. The hub's thread would stand still in the close of such a socket.
+TEST_F(ConsoleHubTest, DescriptorsThatTheKernelPassesDoNotHoldTheHubUp) {
+  const std::set<int> before = OpenDescriptors();
+  FakeProcess hostile(*hub_);
+  for (const int fd : OpenDescriptors()) {
+    const int pass = 1;
+    if (before.count(fd) == 0)
+      setsockopt(fd, SOL_SOCKET, /*SO_PASSRIGHTS*/ 83, &pass, sizeof(pass));
+  }
+  hostile.Greet();
+  hostile.Print("before");
+  LingeringSocket lingering;
+  ASSERT_TRUE(SendSocketMessage(hostile.socket(), "x", {lingering.sender.get()}).ok());
+  lingering.sender.reset();
+  EXPECT_EQ(ReadOutput(6), "before");
+  FakeProcess successor(*hub_);
+  successor.Greet();
+  successor.Print("after");
+  EXPECT_EQ(ReadOutput(5), "after");
+  lingering.receiver.reset();
 }
 
 TEST_F(ConsoleHubTest, OutputGoesToTheOutputAndToEveryClient) {

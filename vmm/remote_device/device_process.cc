@@ -17,7 +17,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
-#include "base/close_elsewhere.h"
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/message_socket.h"
@@ -103,9 +102,9 @@ class DeviceProcess::Watcher final : public ProcessObserver {
   std::optional<absl::Time> exit_time_ ABSL_GUARDED_BY(mutex_);
 };
 
-absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(ProcessMonitor& monitor,
-                                                                    const DeviceProgram& program,
-                                                                    std::function<void()> on_exit) {
+absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
+    ProcessMonitor& monitor, const DeviceProgram& program, std::function<void()> on_exit,
+    std::shared_ptr<PendingCloses> closes) {
   static_assert(kAttachSocketFd == 3 && kControlSocketFd == 4);
   int output[2];
   if (pipe2(output, O_CLOEXEC) != 0) return ErrnoToStatus(errno, "pipe2");
@@ -126,21 +125,34 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(ProcessMonit
   ASSIGN_OR_RETURN(auto client, ControlClient::Create(std::move(control.first)));
   auto watcher = std::make_shared<Watcher>(program.device_name, std::move(on_exit));
   ASSIGN_OR_RETURN(auto process, monitor.Start(spec, std::move(output_read), watcher));
-  return std::unique_ptr<DeviceProcess>(new DeviceProcess(
-      program, std::move(watcher), std::move(process), std::move(attach.first), std::move(client)));
+  return std::unique_ptr<DeviceProcess>(
+      new DeviceProcess(program, std::move(watcher), std::move(process), std::move(attach.first),
+                        std::move(client), std::move(closes)));
 }
 
 DeviceProcess::DeviceProcess(const DeviceProgram& program, std::shared_ptr<Watcher> watcher,
                              std::shared_ptr<MonitoredProcess> process, UniqueFd attach_socket,
-                             std::unique_ptr<ControlClient> control)
+                             std::unique_ptr<ControlClient> control,
+                             std::shared_ptr<PendingCloses> closes)
     : title_(absl::StrCat("device '", program.device_name, "' (", program.binary.path(), ")")),
       program_(program),
       watcher_(std::move(watcher)),
       process_(std::move(process)),
       attach_socket_(std::move(attach_socket)),
-      control_(std::move(control)) {}
+      control_(std::move(control)),
+      closes_(std::move(closes)) {}
 
-DeviceProcess::~DeviceProcess() { process_->Kill(); }
+DeviceProcess::~DeviceProcess() {
+  process_->Kill();
+  CloseElsewhere(std::move(attach_socket_), closes_);
+}
+
+void DeviceProcess::AskToEnd() {
+  // The process sees the end of the socket now, whenever that is closed.
+  shutdown(attach_socket_.get(), SHUT_RDWR);
+  CloseElsewhere(std::move(attach_socket_), closes_);
+  control_.reset();  // else it waits a moment for further calls
+}
 
 absl::StatusOr<DeviceDescription> DeviceProcess::Describe(ControlCall& call) {
   const absl::StatusOr<v1::PciInfo> info = control_->GetPciInfo(call);
@@ -161,12 +173,11 @@ absl::Status DeviceProcess::Attach(const DeviceEndpoints::Offer& offer, absl::Du
 }
 
 absl::Status DeviceProcess::AwaitAttached(uint64_t generation, absl::Duration timeout) {
-  absl::StatusOr<SocketMessage> message =
-      ReceiveSocketMessage(attach_socket_.get(), kMaxReplyBytes, timeout);
+  const absl::StatusOr<std::string> message =
+      ReceivePlainMessage(attach_socket_.get(), kMaxReplyBytes, timeout);
   if (!message.ok()) return AsDeviceError(message.status());
-  CloseElsewhere(std::move(message->descriptors));  // none was asked for
   v1::AttachReply reply;
-  if (!reply.ParseFromString(message->bytes)) {
+  if (!reply.ParseFromString(*message)) {
     return absl::InternalError("its reply to the attach request is not one");
   }
   if (!reply.error().empty()) {

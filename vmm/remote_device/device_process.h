@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "base/close_elsewhere.h"
 #include "base/pid_fd.h"
 #include "base/unique_fd.h"
 #include "vmm/config/program_file.h"
@@ -53,10 +54,11 @@ class DeviceProcess {
   // Starts it. Its descriptors: /dev/null as standard input, a pipe to the log as standard output
   // and error, and its ends of the attach and control sockets. `on_exit` is called on the
   // monitor's thread as soon as it is dead, possibly after this object has gone; it must return
-  // at once. Errors: as ProcessMonitor::Start().
-  static absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(ProcessMonitor& monitor,
-                                                              const DeviceProgram& program,
-                                                              std::function<void()> on_exit);
+  // at once. `closes`: counts its socket from the end of this object until it is closed;
+  // descriptors that the process has sent may keep it open. Errors: as ProcessMonitor::Start().
+  static absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(
+      ProcessMonitor& monitor, const DeviceProgram& program, std::function<void()> on_exit,
+      std::shared_ptr<PendingCloses> closes = nullptr);
   // Kills it. Does not wait.
   ~DeviceProcess();
 
@@ -86,10 +88,7 @@ class DeviceProcess {
   absl::Status ExplainFailure(const absl::Status& why);
 
   // Closes its sockets: the process finishes what is in its channel and ends.
-  void AskToEnd() {
-    attach_socket_.reset();
-    control_.reset();  // else it waits a moment for further calls
-  }
+  void AskToEnd();
   // The first `reason` counts.
   void Kill(absl::string_view reason) const;
   bool exited() const;
@@ -101,7 +100,7 @@ class DeviceProcess {
 
   DeviceProcess(const DeviceProgram& program, std::shared_ptr<Watcher> watcher,
                 std::shared_ptr<MonitoredProcess> process, UniqueFd attach_socket,
-                std::unique_ptr<ControlClient> control);
+                std::unique_ptr<ControlClient> control, std::shared_ptr<PendingCloses> closes);
 
   const std::string title_;  // "device 'disk0' (path/to/binary)"
   const DeviceProgram program_;
@@ -109,6 +108,7 @@ class DeviceProcess {
   const std::shared_ptr<MonitoredProcess> process_;
   UniqueFd attach_socket_;
   std::unique_ptr<ControlClient> control_;
+  const std::shared_ptr<PendingCloses> closes_;
   bool described_ = false;
 };
 

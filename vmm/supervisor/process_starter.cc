@@ -4,15 +4,31 @@
 #include "base/status_macros.h"
 
 namespace bulkhead::vmm {
+namespace {
+
+// A device that keeps its sockets from being closed is not started without end.
+constexpr size_t kMaxPendingCloses = 4;
+// A close that does not block takes microseconds.
+constexpr absl::Duration kCloseTimeout = absl::Milliseconds(100);
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<DeviceProcess>> ProcessStarter::Start(
     const ProgramFile& binary) const {
+  const auto shortage = [&](const absl::Status& why) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("device '", device_name_, "' (", binary.path(), "): ", why.message()));
+  };
+  if (!closes_->WaitForFewerThan(kMaxPendingCloses, kCloseTimeout)) {
+    return shortage(absl::ResourceExhaustedError(
+        absl::StrCat(kMaxPendingCloses,
+                     " sockets of its earlier processes cannot be closed, because of "
+                     "descriptors that these have sent")));
+  }
   absl::StatusOr<std::unique_ptr<DeviceProcess>> process = DeviceProcess::Start(
       monitor_, {.device_name = device_name_, .binary = binary, .args = args_},
-      [attention = attention_] { attention->Demand(Attention::Urgency::kNews); });
-  if (process.ok()) return process;
-  return absl::ResourceExhaustedError(absl::StrCat("device '", device_name_, "' (", binary.path(),
-                                                   "): ", process.status().message()));
+      [attention = attention_] { attention->Demand(Attention::Urgency::kNews); }, closes_);
+  return process.ok() ? std::move(process) : shortage(process.status());
 }
 
 absl::StatusOr<DeviceDescription> ProcessStarter::Ask(DeviceProcess& process, absl::Duration limit,

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "base/close_elsewhere.h"
 #include "vmm/config/program_file.h"
 #include "vmm/remote_device/control_client.h"
 #include "vmm/remote_device/device_description.h"
@@ -64,6 +65,7 @@ class ProcessStarter {
   const std::string device_name_;
   const std::vector<std::string> args_;
   const absl::Duration timeout_;
+  const std::shared_ptr<PendingCloses> closes_ = std::make_shared<PendingCloses>();
 };
 
 // `status`, saying at which step of a start it arose.
