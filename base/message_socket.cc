@@ -124,7 +124,7 @@ absl::StatusOr<SocketMessage> ReceiveSocketMessage(int socket, size_t max_bytes,
     if (n == 0) return PeerGone();
     if ((header.msg_flags & MSG_TRUNC) != 0) return TooLong(max_bytes);
     if ((header.msg_flags & MSG_CTRUNC) != 0) {
-      return absl::InvalidArgumentError("not all descriptors of a message could be received");
+      return absl::ResourceExhaustedError("not all descriptors of a message could be received");
     }
     message.bytes.resize(static_cast<size_t>(n));
     return message;

@@ -44,7 +44,8 @@ absl::Status SendSocketMessage(int socket, absl::string_view bytes,
 
 // Receives one packet of a peer that is trusted, waiting for `timeout` at most. An empty packet
 // cannot be told from the end and counts as such. Errors: DeadlineExceeded, Unavailable (the peer
-// is gone), InvalidArgument (more than `max_bytes`, or not all descriptors fit into this process).
+// is gone), InvalidArgument (more than `max_bytes`), ResourceExhausted (this process may not have
+// all of the descriptors).
 absl::StatusOr<SocketMessage> ReceiveSocketMessage(int socket, size_t max_bytes,
                                                    absl::Duration timeout);
 

@@ -62,7 +62,7 @@ TEST_F(MessageSocketTest, RefusesAMessageWhoseDescriptorsDoNotFitIntoTheProcess)
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
   const absl::StatusOr<SocketMessage> message = Receive(5);
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
-  EXPECT_EQ(message.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(message.status().code(), absl::StatusCode::kResourceExhausted);
 }
 
 // Here the kernel lets the peer send descriptors, as those before Linux 6.16 do always. A reader

@@ -17,6 +17,11 @@ inline constexpr int kControlSocketFd = 4;  // gRPC, proto/device_control.proto
 // A device process ends with this when its flags are wrong: a mistake in the configuration, not a
 // failure of the device.
 inline constexpr int kDeviceExitUsage = 2;
+// ... and with this (EX_TEMPFAIL) when the host does not give it the threads, the memory or the
+// descriptors that it needs. Until it has answered the attach request that is no failure of the
+// device, and it is started again for as long as it takes; later it is a crash like any other, so
+// that a process which serves does not escape the restart policy by saying so.
+inline constexpr int kDeviceExitShortage = 75;
 
 // Channel regions of a PCI device: 0 to 5 are its BARs. Of a platform device: its port ranges.
 inline constexpr uint8_t kMaxBars = 6;

@@ -20,8 +20,11 @@ namespace bulkhead::devices {
 namespace {
 
 // A heartbeat, a command and a look at the metrics may wait at one time, and one thread polls.
-// What finds no thread is refused. Threads are started when they are needed.
+// What finds no thread is refused. Threads are started when they are needed, but a second one stays
+// once it was: with one, each call starts a thread, and where the host lets it start none the
+// heartbeats of a device that serves are missed.
 constexpr int kMaxThreads = 8;
+constexpr int kMaxIdleThreads = 2;
 // The vmm's requests are tiny.
 constexpr int kMaxRequestBytes = 64 * 1024;
 // For the answer to Shutdown to leave. gRPC does not tell when it has.
@@ -107,7 +110,7 @@ class ControlServer::Impl {
     builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
     builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);
     builder.SetSyncServerOption(grpc::ServerBuilder::MIN_POLLERS, 1);
-    builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, 1);
+    builder.SetSyncServerOption(grpc::ServerBuilder::MAX_POLLERS, kMaxIdleThreads);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
     if (server_ == nullptr) return absl::InternalError("gRPC did not start");

@@ -34,6 +34,7 @@
 #include "devices/host/device_host.h"
 #include "devices/host/init_signals.h"
 #include "devices/host/program_help.h"
+#include "devices/host/shortage.h"
 #include "proto/attach.pb.h"
 #include "proto/contract.h"
 #include "proto/version.h"
@@ -62,6 +63,7 @@ void PrepareProcess(const DeviceProgram& program) {
   prctl(PR_SET_NAME, program.name);  // started by descriptor, we would be called by its number
   ResetInheritedSignals();
   EndByFatalSignalsAsInit();
+  EndOnShortage();
   // The pipe to the vmm, which is this process's alone: what the vmm does not read in time is
   // dropped, rather than waited for in the middle of a request.
   struct stat info;
@@ -134,11 +136,15 @@ absl::Status Serve(std::unique_ptr<DeviceModel> model, UniqueFd attach_socket,
 
   absl::StatusOr<SocketMessage> message = AwaitAttachRequest(attach_socket.get(), *mailbox);
   if (absl::IsUnavailable(message.status())) return absl::OkStatus();
+  if (absl::IsResourceExhausted(message.status())) EndForShortage(message.status().message());
   RETURN_IF_ERROR(message.status());
+  AllowLackOfThreads();  // gRPC has all of its own
   absl::StatusOr<Attachment> attachment = ParseAttachRequest(info, *std::move(message));
   const uint64_t generation = attachment.ok() ? attachment->generation : 0;
   RETURN_IF_ERROR(ArmCrashPoint(absl::GetFlag(FLAGS_crash_point), generation));
   const absl::Status status = Attach(info, std::move(attachment), *mailbox, *served, host);
+  // The vmm hears of it by the exit code alone: what it is answered is the device's last word.
+  if (absl::IsResourceExhausted(status)) EndForShortage(status.message());
   CRASH_POINT("attach_before_reply");
   RETURN_IF_ERROR(Reply(attach_socket.get(), generation, status.message()));
   RETURN_IF_ERROR(status);
@@ -203,7 +209,9 @@ int RunDevice(int argc, char** argv, const DeviceProgram& program) {
     return kDeviceExitUsage;
   }
   absl::StatusOr<std::unique_ptr<DeviceModel>> model = program.create();
+  if (const absl::Status files = CheckOpenFiles(); !files.ok()) EndForShortage(files.message());
   if (!model.ok()) {
+    if (absl::IsResourceExhausted(model.status())) EndForShortage(model.status().message());
     LogError(model.status().message());
     return kDeviceExitUsage;
   }

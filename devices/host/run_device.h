@@ -21,7 +21,8 @@ struct DeviceProgram {
 
 // main() of a device process: parses the flags, serves the vmm that started it, and returns
 // the exit code: 0 when the vmm is gone, 1 when the device could not serve on, 2 when it was
-// not started by a vmm or its flags are wrong.
+// not started by a vmm or its flags are wrong, 75 when the host does not give it what it needs
+// (devices/host/shortage.h).
 //
 // The process ends within a second after its vmm, in every state: by the parent-death signal,
 // and because the attach socket closes.

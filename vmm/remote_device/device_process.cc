@@ -207,13 +207,18 @@ absl::Status DeviceProcess::ExplainFailure(const absl::Status& why) {
     end = WaitForEnd(kDeathTimeout);
   }
   const std::string last_lines = end.ok() ? end->last_lines : watcher_->log().LastLines();
-  if (ended_by_itself && !end->exit.signalled && end->exit.code == kDeviceExitUsage &&
-      !described_) {
+  if (ended_by_itself && !end->exit.signalled) {
     const std::vector<std::string> lines = absl::StrSplit(last_lines, '\n', absl::SkipEmpty());
-    return absl::InvalidArgumentError(absl::StrCat(
-        "device '", program_.device_name,
-        "': its flags are wrong: ", lines.empty() ? "it does not say how" : lines.back(), "; see ",
-        program_.binary.path(), " --help"));
+    if (end->exit.code == kDeviceExitUsage && !described_) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "device '", program_.device_name,
+          "': its flags are wrong: ", lines.empty() ? "it does not say how" : lines.back(),
+          "; see ", program_.binary.path(), " --help"));
+    }
+    if (end->exit.code == kDeviceExitShortage) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          title_, ": ", lines.empty() ? "it does not say what it lacks" : lines.back()));
+    }
   }
   const std::string what = ended_by_itself
                                ? absl::StrCat("it ended during its start: ", end->reason)

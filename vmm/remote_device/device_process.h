@@ -84,7 +84,8 @@ class DeviceProcess {
 
   // The message for the operator about the step of its start that ended with `why`: how the
   // process ended, if it did, and what it printed last. It does not live any more when this
-  // returns. InvalidArgument: its flags are wrong, the configuration's mistake.
+  // returns. InvalidArgument: its flags are wrong, the configuration's mistake. ResourceExhausted:
+  // it says that the host does not give it what it needs (kDeviceExitShortage).
   absl::Status ExplainFailure(const absl::Status& why);
 
   // Closes its sockets: the process finishes what is in its channel and ends.

@@ -51,7 +51,6 @@ void Spare::Prepare(const ProgramFile& binary, absl::Duration limit) {
     started_ = SteadyNow();
     absl::StatusOr<std::unique_ptr<DeviceProcess>> process = starter_.Start(binary);
     if (!process.ok()) return OnShortage(process.status());
-    shortage_.End(started_);
     process_ = *std::move(process);
   }
   const absl::Duration left = started_ + starter_.timeout() - SteadyNow();
@@ -60,8 +59,11 @@ void Spare::Prepare(const ProgramFile& binary, absl::Duration limit) {
   if (absl::IsCancelled(description.status())) return;
   if (absl::IsDeadlineExceeded(description.status()) && limit < left) return;
   if (!description.ok()) {
-    return Fail(process_->ExplainFailure(AtStep("asked what it is", description.status())));
+    const absl::Status why =
+        process_->ExplainFailure(AtStep("asked what it is", description.status()));
+    return absl::IsResourceExhausted(why) ? OnShortage(why) : Fail(why);
   }
+  shortage_.End(SteadyNow());
   Candidate candidate = {std::move(process_), *std::move(description)};
   const absl::Status fit = check_(candidate);
   process_ = std::move(candidate.process);
@@ -96,6 +98,7 @@ void Spare::OnShortage(const absl::Status& why) {
     LogWarning(absl::StrCat("the host cannot start a spare: ", why.message(),
                             "; it is tried until that works"));
   }
+  Drop();
   const absl::Time now = SteadyNow();
   // Nobody waits for it.
   next_ = now + std::max(shortage_.OnFailedTry(now), kSpareRestarts.min_backoff);

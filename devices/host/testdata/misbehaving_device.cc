@@ -2,12 +2,18 @@
 // that --misbehaviour names.
 #include "devices/host/testdata/misbehaving_device.h"
 
+#include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -30,15 +36,17 @@
 
 ABSL_FLAG(std::string, misbehaviour, "",
           "at start: crash_at_start, exit_at_start, print_without_end, never_describe, "
-          "garbage_control; in its description: bad_bar, other_device, other_state_version; at "
-          "attach: never_reply, bad_reply, close_attach, refuse, refuse_state, crash_in_attach; "
+          "garbage_control, lack_threads, lack_descriptors, lack_descriptors_in_attach; in its "
+          "description: bad_bar, other_device, other_state_version; at "
+          "attach: never_reply, bad_reply, close_attach, refuse, refuse_state, crash_in_attach, "
+          "lack_memory_in_attach, lack_threads_in_attach; "
           "once it serves: crash_after_attach, flood_soon (pings on its control connection); when "
           "asked to rest, or reset: never_rests, "
           "hang_in_reset, crash_in_reset; on a read of the trigger register: crash_in_read, "
-          "exit_in_read, leave_in_read, hang_in_read, corrupt_head, "
-          "corrupt_completion, flood_pings, flood_settings (and serves on); on a write of it: "
-          "lose_answers, lose_answers_forge_head, work_long (2 s, and says so), work_for_ever. "
-          "Default: "
+          "exit_in_read, leave_in_read, claim_shortage_in_read, hang_in_read, corrupt_head, "
+          "corrupt_completion, lack_threads_in_read, flood_pings, flood_settings (and serves on); "
+          "on a write of it: lose_answers, lose_answers_forge_head, work_long (2 s, and says so), "
+          "work_for_ever. Default: "
           "the suffix of the name that this was started by, after the last dot");
 ABSL_FLAG(int, msix_vectors, 2, "MSI-X vectors of the function");
 
@@ -56,6 +64,35 @@ bool Misbehaves(const char* how) { return absl::GetFlag(FLAGS_misbehaviour) == h
   signal(SIGSEGV, SIG_DFL);  // a sanitizer would exit instead
   *const_cast<volatile int*>(static_cast<int*>(nullptr)) = 0;
   abort();
+}
+
+void SetLimit(__rlimit_resource resource, rlim_t value) {
+  const rlimit limit = {.rlim_cur = value, .rlim_max = value};
+  if (setrlimit(resource, &limit) != 0) abort();
+}
+
+// From now on no thread of this process can start another.
+void LackThreads() {
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_clone3, 1, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_clone, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog filter = {.len = 5, .filter = program};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &filter) != 0) {
+    abort();
+  }
+}
+
+// From now on there is room for nothing large.
+void LackMemory() {
+  unsigned long pages = 0;  // NOLINT(google-runtime-int): %lu
+  std::unique_ptr<FILE, int (*)(FILE*)> statm(fopen("/proc/self/statm", "r"), fclose);
+  if (statm == nullptr || fscanf(statm.get(), "%lu", &pages) != 1) abort();
+  SetLimit(RLIMIT_AS, pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE)) + (1 << 20));
 }
 
 // What the attach request mapped as the channel's response memory, found as an attacker would.
@@ -143,6 +180,14 @@ class MisbehavingDevice final : public DeviceModel {
     services_ = &services;
     if (Misbehaves("never_reply")) Hang();
     if (Misbehaves("crash_in_attach")) Crash();
+    if (Misbehaves("lack_memory_in_attach")) {
+      LackMemory();
+      too_much_ = std::make_unique<std::vector<char>>(size_t{1} << 30);
+    }
+    if (Misbehaves("lack_threads_in_attach")) {
+      LackThreads();
+      std::thread([] {}).join();
+    }
     if (Misbehaves("refuse")) return absl::InvalidArgumentError("the input is not to my taste");
     if (Misbehaves("bad_reply") || Misbehaves("close_attach")) MisuseAttachSocket();
     if (Misbehaves("flood_soon")) {
@@ -273,6 +318,8 @@ class MisbehavingDevice final : public DeviceModel {
     if (Misbehaves("crash_in_read")) Crash();
     if (Misbehaves("exit_in_read")) syscall(SYS_exit_group, 7);  // no destructor, no sanitizer
     if (Misbehaves("leave_in_read")) syscall(SYS_exit_group, 0);
+    if (Misbehaves("claim_shortage_in_read")) syscall(SYS_exit_group, kDeviceExitShortage);
+    if (Misbehaves("lack_threads_in_read")) LackThreads();
     if (Misbehaves("hang_in_read")) Hang();
     if (Misbehaves("flood_pings")) FloodControlConnection(kPingFrame);
     if (Misbehaves("flood_settings")) {
@@ -291,6 +338,7 @@ class MisbehavingDevice final : public DeviceModel {
 
   DeviceServices* services_ = nullptr;
   UniqueFd input_;
+  std::unique_ptr<std::vector<char>> too_much_;
   State state_;
   bool serving_ = true;
   uint64_t doorbells_ = 0;
@@ -304,6 +352,10 @@ absl::StatusOr<std::unique_ptr<DeviceModel>> Create() {
   }
   if (Misbehaves("exit_at_start")) return absl::InvalidArgumentError("--flag=x makes no device");
   if (Misbehaves("never_describe")) Hang();
+  if (Misbehaves("lack_threads")) LackThreads();
+  // 5 are open: the first leaves none for gRPC, the second too few for what an attachment brings.
+  if (Misbehaves("lack_descriptors")) SetLimit(RLIMIT_NOFILE, 5);
+  if (Misbehaves("lack_descriptors_in_attach")) SetLimit(RLIMIT_NOFILE, 24);
   if (Misbehaves("garbage_control")) {
     const std::string garbage(100, '\xa5');
     if (write(kControlSocketFd, garbage.data(), garbage.size()) < 0) abort();

@@ -1,0 +1,143 @@
+// What a supervisor makes of a host that is short of something: of what the vmm needs to start a
+// process, or of what the process itself needs.
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "devices/host/testdata/misbehaving_device.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "integration/remote_device/supervised_test.h"
+#include "vmm/config/vm_spec.h"
+#include "vmm/supervisor/device_supervisor.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+namespace regs = devices::testdata;
+using ::testing::HasSubstr;
+
+constexpr uint64_t kRegister = 0;
+
+class ShortageTest : public SupervisedTest {
+ protected:
+  ~ShortageTest() override { End(); }
+
+  // A device whose processes misbehave so while the shortage lasts.
+  DeviceSpec SpecThatMayLack(const std::string& misbehaviour) {
+    const std::string script = absl::StrCat(testing::TempDir(), "/", getpid(), "-script");
+    std::ofstream(script) << "#!/bin/sh\n[ -e " << sign_ << " ] && exec " << DeviceBinary()
+                          << " --misbehaviour=" << misbehaviour << "\nexec " << DeviceBinary()
+                          << "\n";
+    EXPECT_EQ(chmod(script.c_str(), 0700), 0);
+    DeviceSpec spec = Spec("");
+    spec.binary = Program(script);
+    return spec;
+  }
+  void Begin() { std::ofstream(sign_) << "yes"; }
+  void End() { unlink(sign_.c_str()); }
+
+  std::unique_ptr<DeviceSupervisor> Device(DeviceSpec spec) {
+    SupervisorOptions options = Options();
+    options.vcpus = 30;  // as many completion events come with an attachment
+    absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device =
+        DeviceSupervisor::Create(std::move(spec), ram_, *monitor_, options);
+    EXPECT_TRUE(device.ok()) << device.status();
+    (*device)->device().WriteAndWait(0, 0, kRegister, 8, 42);
+    return *std::move(device);
+  }
+  static uint64_t Read(DeviceSupervisor& device, uint64_t offset = kRegister) {
+    return device.device().Read(1, 0, offset, 8);
+  }
+  static pid_t Pid(const DeviceSupervisor& device) { return device.Describe().pid(); }
+  // The fifth try or a later one has failed, or the device is given up.
+  bool WaitForManyTries(const DeviceSupervisor& device) {
+    return WaitUntil([&] {
+      const v1::Device now = device.Describe();
+      return now.state() == v1::Device::FAILED ||
+             now.state_reason().find("next try in 1.") != std::string::npos;
+    });
+  }
+
+ private:
+  const std::string sign_ = absl::StrCat(testing::TempDir(), "/", getpid(), "-shortage");
+};
+
+class ProcessShortageTest
+    : public ShortageTest,
+      public testing::WithParamInterface<std::pair<std::string, std::string>> {};
+
+TEST_P(ProcessShortageTest, IsNoCrashAndIsWaitedForAsLongAsItTakes) {
+  DeviceSpec spec = SpecThatMayLack(GetParam().first);
+  spec.restart.max_crashes = 2;  // the process that is killed is one
+  const auto device = Device(std::move(spec));
+  Begin();
+  kill(Pid(*device), SIGKILL);
+  ASSERT_TRUE(WaitForManyTries(*device));
+  ASSERT_EQ(device->Describe().state(), v1::Device::RESTARTING)
+      << device->Describe().state_reason();
+  EXPECT_THAT(device->Describe().state_reason(), HasSubstr(GetParam().second));
+  End();
+  ASSERT_TRUE(WaitForState(*device, v1::Device::RUNNING));
+  EXPECT_EQ(Read(*device), 42u);
+  EXPECT_EQ(States(), "RUNNING RESTARTING RUNNING");
+  EXPECT_EQ(CountEvents([](const v1::Event& event) { return event.has_policy(); }), 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Of, ProcessShortageTest,
+    testing::Values(std::pair("lack_threads", "starting a thread"),
+                    std::pair("lack_descriptors", "Too many open files"),
+                    std::pair("lack_descriptors_in_attach", "not all descriptors"),
+                    std::pair("lack_memory_in_attach", "memory"),
+                    std::pair("lack_threads_in_attach", "Resource temporarily unavailable")),
+    [](const auto& info) { return info.param.first; });
+
+TEST_F(ShortageTest, AProcessThatServedAndThenClaimsAShortageHasCrashed) {
+  DeviceSpec spec = Spec("claim_shortage_in_read");
+  spec.restart = {.min_backoff = absl::Milliseconds(1), .max_crashes = 3};
+  const auto device = Device(std::move(spec));
+  Read(*device, regs::kTrigger);
+  ASSERT_TRUE(WaitForState(*device, v1::Device::FAILED));
+  EXPECT_EQ(device->Describe().generation(), 3u);
+}
+
+TEST_F(ShortageTest, OfThreadsDoesNotKeepADeviceThatServesFromAnsweringItsHeartbeats) {
+  DeviceSpec spec = Spec("lack_threads_in_read");
+  spec.heartbeat = {.interval = absl::Milliseconds(100), .misses = 10};
+  const auto device = Device(std::move(spec));
+  const pid_t pid = Pid(*device);
+  const auto answered = [&] { return device->Describe().heartbeat().answered(); };
+  ASSERT_TRUE(WaitUntil([&] { return answered() > 0; }));
+  Read(*device, regs::kTrigger);
+  const uint64_t before = answered();
+  EXPECT_TRUE(WaitUntil([&] { return answered() > before + 20 || Pid(*device) != pid; }));
+  EXPECT_EQ(Pid(*device), pid);
+}
+
+TEST_F(ShortageTest, OfASpareIsTriedAgainWithoutHasteAndTheDeviceDoesNotNotice) {
+  DeviceSpec spec = SpecThatMayLack("lack_descriptors");
+  spec.spare = true;
+  const auto device = Device(std::move(spec));
+  ASSERT_TRUE(WaitUntil([&] { return device->Describe().has_spare(); }));
+  Begin();
+  const pid_t pid = Pid(*device);
+  for (const pid_t child : Children()) {
+    if (child != pid) kill(child, SIGKILL);
+  }
+  ASSERT_TRUE(WaitUntil([&] { return !device->Describe().has_spare(); }));
+  ASSERT_TRUE(WaitUntil([&] { return Children().size() == 2; }));  // tries
+  End();
+  EXPECT_TRUE(WaitUntil([&] { return device->Describe().has_spare(); }));
+  EXPECT_EQ(Pid(*device), pid);
+  EXPECT_EQ(States(), "RUNNING");
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm
