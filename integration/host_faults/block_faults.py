@@ -136,6 +136,7 @@ class SlowDisk(DeviceMapper):
 class EncryptedDisk(DeviceMapper):
     """The disk is on dm-crypt, and its process dies."""
     name = "encrypted_disk"
+    kills = 3
     table = ("crypt", "aes-xts-plain64 " + "0f" * 64 + " 0 {device} 0")
 
     def inject(self, vm):
@@ -197,6 +198,7 @@ class CorePattern(Fault):
 class SteppedClock(Fault):
     """The wall clock is set, an hour ahead and two back."""
     name = "stepped_clock"
+    kills = 4
     needs = "testbed"
 
     def prepare(self, vm):

@@ -3,6 +3,8 @@
 To add one: a class with the four steps, and a line in FAULTS. The checks are not its business: see
 host_faults.py."""
 import contextlib
+import itertools
+import math
 import os
 import random
 import signal
@@ -22,6 +24,9 @@ class Fault:
     bystanders = ("console", "rng0", "example")
     vmm_hears = True      # likewise: SIGTERM ends it; else as soon as the fault is over
     disk_fails = False    # the guest must be told of I/O errors; else of none
+    # How many processes of one device it kills, at most. More are crashes that the default restart
+    # policy may take for too many: it is to be shown that the fault itself is none.
+    kills = 1
 
     def __init__(self, long_form):
         self.long_form = long_form
@@ -44,6 +49,7 @@ class Fault:
 class UnreadLog(Fault):
     """Nobody reads the terminal that is the vmm's standard error, and it is full."""
     name = "unread_log"
+    kills = 3
 
     def inject(self, vm):
         vm.log.stop_reading_and_fill()
@@ -147,6 +153,11 @@ class Shortage(Fault):
     disk_serves = False
     bystanders = ("example",)  # whose process is not killed
 
+    def __init__(self, long_form):
+        super().__init__(long_form)
+        self.rounds = 10 if long_form else 3
+        self.kills = self.rounds + 1
+
     def cut(self, vm):
         raise NotImplementedError
 
@@ -155,7 +166,7 @@ class Shortage(Fault):
 
     def inject(self, vm):
         chance = random.Random(1)
-        for _ in range(10 if self.long_form else 3):
+        for _ in range(self.rounds):
             self.restore(vm)
             vm.await_running(limit=90)
             vm.kill("disk0")
@@ -168,6 +179,7 @@ class Shortage(Fault):
             if name in ("virtio_blk", "virtio_rng"):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        self.cut(vm)
         time.sleep(1.5)
 
     def heal(self, vm):
@@ -198,8 +210,10 @@ class FewDescriptors(Shortage):
 
 
 class FewProcesses(Shortage):
-    """The control group may have no further process (as RLIMIT_NPROC for users other than root)."""
+    """The control group may have no further process or thread (as RLIMIT_NPROC for users other than
+    root), or a few: then a process starts and cannot start its threads."""
     name = "few_processes"
+    further = itertools.cycle((-8, 4, 8, 0))
 
     def prepare(self, vm):
         self.group = host.Cgroup("pids")
@@ -214,7 +228,7 @@ class FewProcesses(Shortage):
 
     def cut(self, vm):
         self._join(vm)
-        self.group.limit_processes(max(self.group.count() - 8, 1))
+        self.group.limit_processes(max(self.group.count() + next(self.further), 1))
 
     def restore(self, vm):
         self._join(vm)
@@ -329,6 +343,7 @@ class StoppedDisk(Fault):
 class FewBytesOfMemory(Fault):
     """The control group of the disk's process has no memory left, whatever it asks for."""
     name = "no_memory_for_the_disk"
+    kills = math.inf  # the kernel's
 
     def prepare(self, vm):
         self.group = host.Cgroup("memory")

@@ -7,6 +7,7 @@ what it wrote. The second is told to end (SIGTERM) while the fault lasts, and do
 Neither leaves a process, a socket, a mount or a control group behind.
 """
 import argparse
+import math
 import os
 import shutil
 import sys
@@ -17,6 +18,8 @@ import traceback
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 from integration.host_faults import block_faults, faults, host  # noqa: E402
 from integration.host_faults.vm import END_S, Failure, Tools, Vm  # noqa: E402
+
+_DEFAULT_MAX_CRASHES = 5  # within a minute, and the device is given up
 
 
 def _mounts():
@@ -30,6 +33,9 @@ def _with_vm(tools, fault, body):
     vm = None
     try:
         vm = Vm(tools, folder)
+        if fault.kills >= _DEFAULT_MAX_CRASHES:
+            vm.restart = "restart { max_crashes: %d }" % (
+                -1 if math.isinf(fault.kills) else fault.kills + 1)
         fault.prepare(vm)
         vm.start()
         body(vm)

@@ -119,6 +119,7 @@ class Vm:
         self.tools, self.folder, self.blocks = tools, folder, BLOCKS
         self.disk = os.path.join(folder, "disk.img")
         self.disk_options = ""  # of the file in the configuration
+        self.restart = ""  # the policy of all devices: the default
         with open(self.disk, "wb") as stream:
             os.posix_fallocate(stream.fileno(), 0, self.blocks * BLOCK)
         self.runtime = os.path.join(folder, "run")
@@ -136,7 +137,6 @@ class Vm:
     # --- Start
 
     def _config(self):
-        always = 'restart { max_crashes: -1 min_backoff: "0" max_backoff: "200ms" }'
         devices = [
             ("console", "uart16550",
              'resources { name: "console" console { standard_streams: true } }'),
@@ -151,7 +151,7 @@ class Vm:
             self.tools.guest, self.blocks)
         for name, binary, rest in devices:
             text += 'devices { name: "%s" binary: "%s/%s" access_timeout: "5m" %s %s }\n' % (
-                name, self.binaries, binary, always, rest)
+                name, self.binaries, binary, self.restart, rest)
         path = os.path.join(self.folder, "vm.textproto")
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(text)
