@@ -7,10 +7,12 @@
 #include <atomic>
 
 // The memory file in which a device's state outlives its processes. The vmm creates it, zeroed
-// and sealed against shrinking and growing, hands it to each process, and never reads it: what it
-// holds is between a device process and its successor, which trusts none of it.
+// and sealed against shrinking and growing, hands it to each process, and reads nothing of it but
+// OwedFailure: what it holds is between a device process and its successor, which trusts none of
+// it.
 //
 //   0                    DurableHeader
+//   kOwedFailureOffset   OwedFailure
 //   kSlotsOffset         slot 0: SlotHeader, then the saved state
 //   + SlotBytes(n)       slot 1
 //   DurableMemoryOffset  the model's own memory (virtqueues in flight), page-aligned
@@ -39,6 +41,14 @@ struct DurableHeader {
 inline constexpr uint64_t kDurableMagic = 0x656c6261727564bb;  // "\xbbdurable"
 inline constexpr uint32_t kDurableVersion = 1;
 
+// Not 0: the guest has yet to be told that data could not be written back. Not in a slot, since a
+// reset of the device changes nothing about it; and where the state is discarded, the vmm tells it
+// to the next process (attach.proto).
+struct OwedFailure {
+  std::atomic<uint32_t> owed;
+};
+inline constexpr size_t kOwedFailureOffset = 32;
+
 struct SlotHeader {
   std::atomic<uint64_t> sequence;  // of saves, from 1; 0: being written, or never was
   uint64_t ticket;                 // of the last channel request that the state takes in
@@ -48,6 +58,7 @@ struct SlotHeader {
   uint32_t checksum;               // CRC-32 of the header's other fields and the saved state
 };
 static_assert(sizeof(DurableHeader) == 16 && sizeof(SlotHeader) == 40);
+static_assert(kOwedFailureOffset + sizeof(OwedFailure) <= kSlotsOffset);
 
 // Instead of a saved state: the device was about to be reset. It is as after power-on, and who
 // goes on from here zeroes the model's own memory first: a reset is never left half done.

@@ -127,6 +127,8 @@ absl::Status DeviceHost::Start(DeviceModel& model) {
   if (left.has_value() && left->reset_ordered) {
     std::fill(durable_->memory().begin(), durable_->memory().end(), 0);
   }
+  predecessor_owed_failure_ =
+      durable_ != nullptr && durable_->owes_failure() && (!left.has_value() || left->reset_ordered);
   RETURN_IF_ERROR(model.Start(*this));
   if (!resources_.empty()) {
     return absl::InvalidArgumentError(
@@ -386,6 +388,7 @@ void DeviceHost::Save(uint64_t ticket, uint64_t answer) {
   if (durable_ == nullptr) return;
   durable_->Save({.ticket = ticket, .answer = answer, .function_state = function_state_},
                  [this](absl::Span<uint8_t> out) { return model_->Save(out); });
+  durable_->SetOwesFailure(owes_failure_);
 }
 
 void DeviceHost::OnAttachSocket(int attach_socket) {
@@ -398,7 +401,14 @@ void DeviceHost::OnAttachSocket(int attach_socket) {
   }
 }
 
+void DeviceHost::OweWritebackFailure(bool owed) {
+  owes_failure_ = owed;
+  // That it is owed no more is saved after the guest was told, with the model's state.
+  if (owed && durable_ != nullptr) durable_->SetOwesFailure(true);
+}
+
 bool DeviceHost::writeback_failed(absl::string_view name) const {
+  if (predecessor_owed_failure_) return true;
   return std::any_of(resources_.begin(), resources_.end(), [name](const Attachment::Resource& r) {
     return r.name == name && r.writeback_failed;
   });

@@ -67,6 +67,7 @@ class DeviceHost final : public DeviceServices {
   void SignalMsix(uint32_t vector) override { interrupts_.SignalMsix(vector); }
   void SetIntx(bool level) override { interrupts_.SetIntx(level); }
   bool writeback_failed(absl::string_view name) const override;
+  void OweWritebackFailure(bool owed) override;
   absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) override;
   absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) override;
   void Unwatch(int fd) override;
@@ -162,10 +163,12 @@ class DeviceHost final : public DeviceServices {
   uint64_t function_state_;  // kFunctionState...
   // What the vmm said at the attach, until a request tells a newer one.
   std::optional<uint64_t> attached_function_state_;
-  bool state_changed_ = false;            // since the last save
-  std::vector<Request> waiting_for_dma_;  // answered late: see WaitsForDma()
-  absl::Time dma_deadline_;               // of the first of them
-  std::vector<bool> rung_;                // by doorbell: to be served
+  bool state_changed_ = false;             // since the last save
+  bool owes_failure_ = false;              // as the model says
+  bool predecessor_owed_failure_ = false;  // and Restore() does not tell
+  std::vector<Request> waiting_for_dma_;   // answered late: see WaitsForDma()
+  absl::Time dma_deadline_;                // of the first of them
+  std::vector<bool> rung_;                 // by doorbell: to be served
   bool any_rung_ = false;
   // Not SetServing() yet, lest it overtake requests that wait in the ring since nobody served.
   bool model_is_held_ = false;

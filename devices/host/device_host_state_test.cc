@@ -44,6 +44,8 @@ constexpr uint64_t kIntxOff = kFunctionStateIntxDisabled;
 // One register that is saved, and a record of the calls at its start.
 class FakeModel : public DeviceModel {
  public:
+  static constexpr uint64_t kOwe = 16;  // W: whether it owes the guest a failed writeback
+
   v1::PciInfo Describe() const override {
     v1::PciInfo info;
     info.mutable_pci()->set_has_intx(true);
@@ -70,7 +72,8 @@ class FakeModel : public DeviceModel {
   uint64_t Read(uint8_t, uint64_t, uint8_t) override { return value; }
   void Write(uint8_t, uint64_t offset, uint8_t, uint64_t new_value) override {
     value = new_value;
-    if (offset == 0) services->StateChanged();  // any other place: nothing worth saving
+    if (offset == kOwe) services->OweWritebackFailure(new_value != 0);
+    if (offset == 0 || offset == kOwe) services->StateChanged();  // else: nothing worth saving
   }
   void OnDoorbell(uint32_t) override {}
   void Reset() override { value = 0; }
@@ -377,6 +380,40 @@ TEST_F(DeviceHostStateTest, ADeathInAResetThatWaitsLeavesADeviceAsAfterPowerOnAn
   EXPECT_EQ(model().services->durable_memory()[3], 0);
   Run();
   EXPECT_EQ(Read(), 0u);
+}
+
+TEST_F(DeviceHostStateTest, AFailedWritebackThatIsOwedOutlivesAResetInWhichTheProcessDies) {
+  for (const bool owed : {true, false}) {
+    ASSERT_TRUE(Attach().ok());
+    Run();
+    Write(FakeModel::kOwe, 1);
+    Write(FakeModel::kOwe, owed ? 1 : 0);
+    model().in_flight = true;
+    EXPECT_TRUE(absl::IsDeadlineExceeded(
+        vmm_.client->Call(Operation::kReset, 0, 0, 0, 8, 0, absl::Milliseconds(20)).status()));
+    Stop();
+    ASSERT_TRUE(vmm_.client->PrepareSuccessor(/*discard_requests=*/false).ok());
+    bool told = false;
+    model().on_start = [&] {
+      told = model().services->writeback_failed("disk");
+      return absl::OkStatus();
+    };
+    ASSERT_TRUE(Attach().ok());
+    EXPECT_EQ(told, owed);
+    Stop();
+  }
+}
+
+TEST_F(DeviceHostStateTest, WhatRestoreTellsIsNotToldAtTheStart) {
+  ASSERT_TRUE(Attach().ok());
+  Run();
+  Write(FakeModel::kOwe, 1);
+  Stop();
+  model().on_start = [&] {
+    EXPECT_FALSE(model().services->writeback_failed("disk"));
+    return absl::OkStatus();
+  };
+  ASSERT_TRUE(Attach().ok());
 }
 
 TEST_F(DeviceHostStateTest, ADeathInTheMiddleOfAResetLeavesADeviceAsAfterPowerOn) {

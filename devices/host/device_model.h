@@ -35,6 +35,10 @@ class DeviceServices {
   // has perhaps not been told: Start() must see to it that it is, and keep that in the state
   // meanwhile. Ask before TakeResource().
   virtual bool writeback_failed(absl::string_view) const { return false; }
+  // Whether such a thing is due, to whatever resource. Beside StateChanged(), and for the case that
+  // there is no Restore(): after a reset, or with discarded state, writeback_failed() says it
+  // again.
+  virtual void OweWritebackFailure(bool) {}
 
   // Takes the resource of that name out of those handed over. Errors: NotFound.
   virtual absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) = 0;

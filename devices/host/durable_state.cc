@@ -173,6 +173,18 @@ void DurableState::SaveResetOrder(const Record& record) {
   Finish(slot, record, durable::kResetOrdered);
 }
 
+void DurableState::SetOwesFailure(bool owes) {
+  // seq_cst: no store of a save, before or after it, passes it.
+  reinterpret_cast<durable::OwedFailure*>(mapping_.data() + durable::kOwedFailureOffset)
+      ->owed.store(owes ? 1 : 0);
+}
+
+bool DurableState::owes_failure() const {
+  return reinterpret_cast<const durable::OwedFailure*>(mapping_.data() +
+                                                       durable::kOwedFailureOffset)
+             ->owed.load() != 0;
+}
+
 void DurableState::Finish(SlotHeader& slot, const Record& record, uint32_t size_bytes) {
   const size_t bytes_saved = size_bytes == durable::kResetOrdered ? 0 : size_bytes;
   ++sequence_;

@@ -57,6 +57,10 @@ class DurableState {
   // From here until the next Save(), a successor finds Loaded::reset_ordered.
   void SaveResetOrder(const Record& record);
 
+  // See durable::OwedFailure: what Save() and SaveResetOrder() do not change.
+  void SetOwesFailure(bool owes);
+  bool owes_failure() const;
+
   // PciInfo.durable_memory_bytes, the model's own.
   absl::Span<uint8_t> memory() const { return memory_; }
 

@@ -102,8 +102,8 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   services_ = &services;
   host_ = &services.host();
   if (host_->writeback_failed("disk")) {
-    writeback_failed_ = true;
-    host_->StateChanged();
+    failures_.Failed();
+    SaveFailures();
   }
   ASSIGN_OR_RETURN(UniqueFd fd, host_->TakeResource("disk"));
   ASSIGN_OR_RETURN(disk_, AdoptDisk(std::move(fd), options_.read_only));
@@ -123,6 +123,7 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   limits_.is_block_device = disk_.is_block_device;
   dirty_.emplace(disk_.sectors * kSectorSize);
   limits_.dirty = &*dirty_;
+  limits_.failures = &failures_;
   limits_.is_direct = disk_.is_direct();
   if (disk_.is_direct()) dirty_->SyncBegins();  // a predecessor left no dirty pages either
 
@@ -269,10 +270,7 @@ void BlockDevice::Continue(uint32_t index, BlockRequest::Step step) {
   }
   uint32_t written = 0;
   if (step == BlockRequest::Step::kDone) {
-    if (slot.request.error_number() != 0) {
-      LogFailure(slot.request);
-      OnFailureTold(slot.request.operation());
-    }
+    if (slot.request.error_number() != 0) LogFailure(slot.request);
     written = slot.request.Finish();
     counters_.Count(slot.request);
   }
@@ -367,17 +365,22 @@ void BlockDevice::OnResult(const DiskEngine::Result& result) {
   CRASH_POINT("disk_after_result");
   const uint32_t index = static_cast<uint32_t>(result.id);
   Slot& slot = slots_[index];
-  if (services_->queue(slot.queue).stopping()) {
-    if (result.result < 0) OnFailureNotTold(slot.request.operation());
-    GiveBack(index, 0);
-    return;
-  }
-  if (!services_->dma_allowed()) {
+  const bool stopping = services_->queue(slot.queue).stopping();
+  if (!stopping && !services_->dma_allowed()) {
     held_.push_back(result);
     return;
   }
-  const int32_t outcome = WithWritebackFailure(slot.request.operation(), result.result);
-  Continue(index, slot.request.OnResult(outcome, limits_));
+  const auto owed = [this] { return std::pair(failures_.OwesFlush(), failures_.OwesWrite()); };
+  const auto before = owed();
+  if (stopping) {
+    // The driver does not hear of it.
+    if (result.result < 0 && slot.request.HearsOfWriteback(limits_)) failures_.Failed();
+    GiveBack(index, 0);
+  } else {
+    Continue(index, slot.request.OnResult(result.result, limits_));
+  }
+  // Saved after the driver was told: a death in between tells it twice.
+  if (owed() != before) SaveFailures();
 }
 
 void BlockDevice::ReleaseHeld() {

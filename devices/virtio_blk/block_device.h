@@ -22,6 +22,7 @@
 #include "devices/virtio_blk/dirty_map.h"
 #include "devices/virtio_blk/disk_engine.h"
 #include "devices/virtio_blk/disk_file.h"
+#include "devices/virtio_blk/writeback_failures.h"
 
 namespace bulkhead::devices::virtio {
 
@@ -58,8 +59,8 @@ class BlockDevice : public VirtioDevice {
   void OnQueueStopping(uint32_t queue) override;
   void ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const override;
   void WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) override;
-  // The cache mode that the driver has chosen, the capacity that it knows, and whether a flush has
-  // to fail. A successor that finds another capacity announces it.
+  // The cache mode that the driver has chosen, the capacity that it knows, and what it is to be
+  // told of failed writeback. A successor that finds another capacity announces it.
   size_t SaveState(absl::Span<uint8_t> out) const override;
   absl::Status RestoreState(absl::Span<const uint8_t> state) override;
   // What is held back is in the queue: a successor does it again.
@@ -104,18 +105,13 @@ class BlockDevice : public VirtioDevice {
   bool Submit();
   void ReapResults();
   void OnResult(const DiskEngine::Result& result);
-  // The result to go by: while a writeback failure is to be told, that of a flush is an error.
-  int32_t WithWritebackFailure(const FileOperation& operation, int32_t result) const;
-  // A request has failed by this operation, and the driver hears of it; or does not, for its queue
-  // is being reset.
-  void OnFailureTold(const FileOperation& operation);
-  void OnFailureNotTold(const FileOperation& operation);
   void ReleaseHeld();
   void PublishCompleted();
   void OnEngine();
   void OnRetryTimer();
   uint32_t in_flight() const;
   void LogFailure(const BlockRequest& request);
+  void SaveFailures();
 
   const BlockOptions options_;
   VirtioServices* services_ = nullptr;
@@ -142,8 +138,7 @@ class BlockDevice : public VirtioDevice {
   // Slots whose next operation waits for a batch, in order.
   uint32_t first_ready_ = kNoSlot;
   uint32_t last_ready_ = kNoSlot;
-  // Data that an earlier process wrote may be lost: the next flush, or durable write, has to fail.
-  bool writeback_failed_ = false;
+  WritebackFailures failures_;
   uint32_t failures_logged_ = 0;
   BlockCounters counters_;
 };

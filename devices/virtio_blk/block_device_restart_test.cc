@@ -177,6 +177,20 @@ TEST(BlockDeviceRestartTest, ADurableWriteTellsItToo) {
   EXPECT_EQ(t.Do(kBlockOut, 3, RandomBytes(512, 1)).status, kBlockStatusOk);
 }
 
+TEST(BlockDeviceRestartTest, AFlushTellsWhatADurableWriteWasTold) {
+  TestDisk t;
+  t.driver->WriteConfig(kWriteback, 1, 0);
+  t.services.SetWritebackFailed(true);
+  t.model->Restart();
+  t.services.SetWritebackFailed(false);
+  EXPECT_EQ(t.Do(kBlockOut, 3, RandomBytes(512, 1)).status, kBlockStatusIoError);
+  t.model->Restart();
+  EXPECT_EQ(t.Do(kBlockOut, 3, RandomBytes(512, 1)).status, kBlockStatusOk);
+  EXPECT_EQ(t.Do(kBlockFlushCommand, 0).status, kBlockStatusIoError);
+  t.model->Restart();
+  EXPECT_EQ(t.Do(kBlockFlushCommand, 0).status, kBlockStatusOk);
+}
+
 TEST(BlockDeviceRestartTest, ASuccessorWithoutAFeatureThatIsInUseIsRefused) {
   TestDisk t;
   TestDisk read_only({}, O_RDONLY);

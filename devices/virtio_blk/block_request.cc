@@ -84,13 +84,13 @@ BlockRequest::Step BlockRequest::Begin(const DescriptorChain& chain, const Block
   if (last.iov_len == 0) data_in_.remove_suffix(1);
   in_bytes_ -= 1;
 
+  if (limits.failures != nullptr) failures_told_ = limits.failures->Told(is_flush());
   switch (header_.type) {
     case kBlockIn:
     case kBlockOut:
       return BeginTransfer(limits);
     case kBlockFlushCommand:
       sweeps_left_ = kMaxSweeps;
-      if (limits.dirty != nullptr) failures_before_ = limits.dirty->failures();
       region_ = {};
       return Flush(limits);
     case kBlockGetId:
@@ -117,7 +117,7 @@ BlockRequest::Step BlockRequest::BeginTransfer(const BlockLimits& limits) {
   }
   if (sectors == 0) return Done(kBlockStatusOk);
   operation_ = {.kind = is_write() ? FileOperation::Kind::kWrite : FileOperation::Kind::kRead,
-                .durable = limits.write_through,
+                .durable = is_write() && limits.write_through,
                 .offset = header_.sector * kSectorSize};
   return Transfer();
 }
@@ -262,13 +262,28 @@ BlockRequest::Step BlockRequest::OnSyncResult(int32_t result, const BlockLimits&
       return Sync(limits);
     }
   }
-  if (limits.dirty != nullptr) {
-    if (result < 0) limits.dirty->Failed();
-    // Another flush was told of a failure, and the kernel tells only once.
-    const bool is_flush = header_.type == kBlockFlushCommand;
-    if (is_flush && result == 0 && limits.dirty->failures() != failures_before_) result = -EIO;
+  return DoneDurably(result, limits);
+}
+
+bool BlockRequest::HearsOfWriteback(const BlockLimits& limits) const {
+  switch (operation_.kind) {
+    case FileOperation::Kind::kSync:
+    case FileOperation::Kind::kSyncRange:
+      return true;
+    case FileOperation::Kind::kWrite:
+      return operation_.durable && !limits.is_direct;
+    default:
+      return false;
   }
-  if (result == 0) return Done(kBlockStatusOk);
+}
+
+BlockRequest::Step BlockRequest::DoneDurably(int32_t result, const BlockLimits& limits) {
+  if (limits.failures != nullptr) {
+    if (result < 0 && HearsOfWriteback(limits)) limits.failures->Failed();
+    if (result >= 0 && limits.failures->count() != failures_told_) result = -EIO;
+    if (result < 0) limits.failures->Tell(is_flush());
+  }
+  if (result >= 0) return Done(kBlockStatusOk);
   error_number_ = -result;
   return Done(kBlockStatusIoError);
 }
@@ -291,6 +306,7 @@ BlockRequest::Step BlockRequest::OnRangeResult(int32_t result, const BlockLimits
 
 // A transfer of data or of zeros, perhaps a part of it only.
 BlockRequest::Step BlockRequest::OnTransferResult(int32_t result, const BlockLimits& limits) {
+  if (result < 0 && operation_.durable) return DoneDurably(result, limits);
   if (result < 0) {
     error_number_ = -result;
     return Done(kBlockStatusIoError);
@@ -314,7 +330,7 @@ BlockRequest::Step BlockRequest::OnTransferResult(int32_t result, const BlockLim
   }
   if (remaining_bytes_ == 0) {
     if (!is_write()) filled_ = in_bytes_;
-    return Done(kBlockStatusOk);
+    return operation_.durable ? DoneDurably(0, limits) : Done(kBlockStatusOk);
   }
   remaining_[operation_.buffers.size() - 1].iov_len += cut_bytes_;
   remaining_ = Advance(remaining_, moved);

@@ -10,6 +10,7 @@
 #include "devices/virtio_blk/block_layout.h"
 #include "devices/virtio_blk/dirty_map.h"
 #include "devices/virtio_blk/file_operation.h"
+#include "devices/virtio_blk/writeback_failures.h"
 
 namespace bulkhead::devices::virtio {
 
@@ -27,7 +28,8 @@ struct BlockLimits {
   bool is_block_device = false;
   bool is_direct = false;     // writes leave no dirty pages
   DirtyMap* dirty = nullptr;  // of the file; told of writes, asked by flushes
-  absl::string_view id;       // answer to get-id: at most kBlockIdSize bytes
+  WritebackFailures* failures = nullptr;
+  absl::string_view id;  // answer to get-id: at most kBlockIdSize bytes
 };
 
 // One request of the driver, as a sequence of file operations of bounded size: neither does one
@@ -63,6 +65,8 @@ class BlockRequest {
   uint64_t sector() const { return header_.sector; }
   // Of a read's or write's data.
   uint64_t data_bytes() const { return is_write() ? out_bytes_ : in_bytes_; }
+  // The kernel may report a failed writeback by the result of operation().
+  bool HearsOfWriteback(const BlockLimits& limits) const;
   // errno of the operation that failed the request, or 0.
   int error_number() const { return error_number_; }
 
@@ -82,6 +86,9 @@ class BlockRequest {
   Step Flush(const BlockLimits& limits);
   Step Sync(const BlockLimits& limits);
   Step OnSyncResult(int32_t result, const BlockLimits& limits);
+  // The result of an operation by which the request promises that data is on the medium.
+  Step DoneDurably(int32_t result, const BlockLimits& limits);
+  bool is_flush() const { return header_.type == kBlockFlushCommand; }
   bool is_write() const { return header_.type == kBlockOut; }
 
   BlockHeader header_;
@@ -104,7 +111,7 @@ class BlockRequest {
   iovec zeros_;
   DirtyMap::Region region_;  // of a flush
   int sweeps_left_ = 0;
-  uint64_t failures_before_ = 0;  // of flushes
+  uint64_t failures_told_ = 0;  // when it began
 };
 
 }  // namespace bulkhead::devices::virtio

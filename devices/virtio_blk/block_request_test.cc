@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "devices/virtio_blk/testing/test_request.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::devices::virtio {
@@ -16,57 +17,6 @@ namespace {
 
 using Step = BlockRequest::Step;
 using Kind = FileOperation::Kind;
-
-constexpr uint8_t kUntouched = 0xee;
-
-// A request whose readable and writable parts are cut into buffers as the test says.
-struct TestRequest {
-  TestRequest(const BlockHeader& header, std::vector<uint8_t> data_out, size_t data_in_bytes)
-      : readable(sizeof(header)), writable(data_in_bytes + 1, kUntouched) {
-    memcpy(readable.data(), &header, sizeof(header));
-    readable.insert(readable.end(), data_out.begin(), data_out.end());
-  }
-
-  // Cuts of 0 bytes: one buffer for all.
-  DescriptorChain Chain(size_t cut = 0) {
-    const auto add = [&](std::vector<uint8_t>& bytes) {
-      const size_t step = cut == 0 ? bytes.size() : cut;
-      for (size_t i = 0; i < bytes.size(); i += step) {
-        buffers.push_back({&bytes[i], std::min(step, bytes.size() - i)});
-      }
-    };
-    add(readable);
-    const size_t readable_count = buffers.size();
-    add(writable);
-    const absl::Span<iovec> all = absl::MakeSpan(buffers);
-    return {
-        .head = 0, .readable = all.first(readable_count), .writable = all.subspan(readable_count)};
-  }
-  uint8_t status() const { return writable.back(); }
-
-  std::vector<uint8_t> readable;
-  std::vector<uint8_t> writable;
-  std::vector<iovec> buffers;
-};
-
-std::vector<uint8_t> RangeBytes(const std::vector<BlockRange>& ranges) {
-  std::vector<uint8_t> bytes(ranges.size() * sizeof(BlockRange));
-  if (!ranges.empty()) memcpy(bytes.data(), ranges.data(), bytes.size());
-  return bytes;
-}
-
-BlockLimits Limits() {
-  return {.sectors = 100,
-          .read_only = false,
-          .discard = true,
-          .write_zeroes = true,
-          .write_through = false,
-          .max_request_bytes = 32 * kSectorSize,
-          .max_ranges = 3,
-          .max_discard_sectors = 20,
-          .max_write_zeroes_sectors = 10,
-          .id = "disk-1"};
-}
 
 TEST(BlockRequestTest, AReadBecomesOneOperationOnTheDataBuffers) {
   TestRequest t({kBlockIn, 0, 7}, {}, 1024);
@@ -286,24 +236,6 @@ TEST(BlockRequestTest, WritesAreCountedUntilTheyAreDurable) {
 }
 
 // The kernel tells one of them only.
-TEST(BlockRequestTest, AFailedFlushFailsAllThatWereInFlight) {
-  BlockLimits limits = Limits();
-  DirtyMap dirty(1 << 20);
-  limits.dirty = &dirty;
-  TestRequest t({kBlockFlushCommand, 0, 0}, {}, 0), u({kBlockFlushCommand, 0, 0}, {}, 0),
-      v({kBlockFlushCommand, 0, 0}, {}, 0);
-  BlockRequest told, other, later;
-  ASSERT_EQ(told.Begin(t.Chain(), limits), Step::kOperate);
-  ASSERT_EQ(other.Begin(u.Chain(), limits), Step::kOperate);
-  ASSERT_EQ(told.OnResult(-EIO, limits), Step::kDone);
-  ASSERT_EQ(other.OnResult(0, limits), Step::kDone);
-  EXPECT_EQ(told.status(), kBlockStatusIoError);
-  EXPECT_EQ(other.status(), kBlockStatusIoError);
-  EXPECT_EQ(other.error_number(), EIO);
-  ASSERT_EQ(later.Begin(v.Chain(), limits), Step::kOperate);
-  ASSERT_EQ(later.OnResult(0, limits), Step::kDone);
-  EXPECT_EQ(later.status(), kBlockStatusOk);
-}
 
 // -------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,8 @@ namespace bulkhead::devices::virtio {
 // of gigabytes becomes many operations of a region each. The kernel lets no process end in the
 // midst of an fsync(2): a death would wait for all of it, and the successor with it.
 //
-// Knows nothing of what was written before it was made, so all counts as dirty at first. Also
-// counts failures: the kernel reports a failed writeback to one of several flushes at a time only,
-// and none of them may succeed. Thread-compatible.
+// Knows nothing of what was written before it was made, so all counts as dirty at first.
+// Thread-compatible.
 class DirtyMap {
  public:
   static constexpr uint64_t kMinRegionBytes = 16 << 20;
@@ -41,10 +40,6 @@ class DirtyMap {
   // An fsync begins: it takes care of all that was written so far.
   void SyncBegins();
 
-  // A flush, or a part of it, failed.
-  void Failed() { ++failures_; }
-  uint64_t failures() const { return failures_; }
-
  private:
   const uint64_t size_bytes_;
   const uint64_t region_bytes_;
@@ -52,7 +47,6 @@ class DirtyMap {
   uint64_t dirty_sectors_ = 0;     // their sum
   uint64_t begin_ = 0;             // of the regions that are not 0
   uint64_t end_ = 0;
-  uint64_t failures_ = 0;
 };
 
 }  // namespace bulkhead::devices::virtio

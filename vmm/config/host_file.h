@@ -74,6 +74,8 @@ class HostFile {
   // ForgetWritebackFailure(). Does not block.
   bool HasWritebackFailure();
   void ForgetWritebackFailure() { writeback_failure_ = false; }
+  // The one that was told did not tell the guest, and its successor knows nothing of it.
+  void RememberWritebackFailure() { writeback_failure_ = !options_.read_only; }
 
  private:
   struct Opened {

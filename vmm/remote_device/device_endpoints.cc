@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <optional>
@@ -204,6 +205,14 @@ absl::StatusOr<DeviceEndpoints::Offer> DeviceEndpoints::MakeOffer(absl::string_v
 
 absl::Status DeviceEndpoints::DiscardDurableState() const {
   if (!durable_state_.ok()) return absl::OkStatus();
+  uint32_t owed = 0;
+  if (pread(durable_state_.get(), &owed, sizeof(owed), durable::kOwedFailureOffset) ==
+          sizeof(owed) &&
+      owed != 0) {
+    for (const ResourceSpec& resource : resources_) {
+      if (resource.file != nullptr) resource.file->RememberWritebackFailure();
+    }
+  }
   if (fallocate(durable_state_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
                 static_cast<off_t>(durable_state_bytes_)) == 0) {
     return absl::OkStatus();

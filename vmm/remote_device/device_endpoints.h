@@ -92,8 +92,9 @@ class DeviceEndpoints {
   // The process took the last offer and serves: it answers for failed writeback that it was told.
   void OnAttached() const;
 
-  // Zeroes the durable state: whoever attaches next starts as after power-on. No process is
-  // attached. Errors: as fallocate(2).
+  // Zeroes the durable state: whoever attaches next starts as after power-on, but for failed
+  // writeback that the guest has yet to be told of. No process is attached. Errors: as
+  // fallocate(2).
   absl::Status DiscardDurableState() const;
 
  private:

@@ -1,6 +1,7 @@
 #include "vmm/remote_device/device_endpoints.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <fstream>
 #include <string>
@@ -8,7 +9,10 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "base/unique_fd.h"
 #include "gtest/gtest.h"
+#include "proto/attach.pb.h"
+#include "proto/durable_layout.h"
 #include "vmm/config/host_file.h"
 #include "vmm/memory/guest_ram.h"
 
@@ -48,6 +52,44 @@ TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreTakenBack) {
   ASSERT_TRUE(second.ok()) << second.status();
   EXPECT_EQ(Modes(second->descriptors.back()), O_RDWR);
   for (const int event : events) EXPECT_NE(fcntl(event, F_GETFL) & O_NONBLOCK, 0);
+}
+
+TEST(DeviceEndpointsTest, AFailedWritebackThatWasNotToldOutlivesDiscardedState) {
+  const GuestRam ram = *GuestRam::Create(16 << 20);
+  DeviceDescription description;
+  description.saved_state_bytes = 8;
+  std::vector<ResourceSpec> resources;
+  const std::string path = testing::TempDir() + "/disk";
+  std::ofstream(path) << std::string(512, 'x');
+  resources.push_back({.name = "disk", .file = *HostFile::Open(path, {})});
+  const auto endpoints = DeviceEndpoints::Create(description, std::move(resources), ram,
+                                                 {.waiters = 1, .max_poll = absl::ZeroDuration()});
+  ASSERT_TRUE(endpoints.ok()) << endpoints.status();
+  uint64_t generation = 0;
+  // The next process attaches. Whether it is told; `state`: its durable state.
+  const auto attach = [&](UniqueFd& state) {
+    const auto offer = endpoints->MakeOffer("disk0", ++generation, 0);
+    bool failed = false;
+    for (int i = 0; i < offer->request.descriptors_size(); ++i) {
+      const v1::Descriptor& descriptor = offer->request.descriptors(i);
+      failed |= descriptor.writeback_failed();
+      if (descriptor.kind() == v1::Descriptor::DURABLE_STATE) {
+        state.reset(dup(offer->descriptors[static_cast<size_t>(i)]));
+      }
+    }
+    endpoints->OnAttached();
+    return failed;
+  };
+  UniqueFd state;
+  EXPECT_FALSE(attach(state));
+  const uint32_t owed = 1;
+  ASSERT_EQ(pwrite(state.get(), &owed, sizeof(owed), durable::kOwedFailureOffset), 4);
+  EXPECT_FALSE(attach(state)) << "its own state tells it";
+  ASSERT_TRUE(endpoints->DiscardDurableState().ok());
+  EXPECT_TRUE(attach(state));
+  EXPECT_FALSE(attach(state));
+  ASSERT_TRUE(endpoints->DiscardDurableState().ok());
+  EXPECT_FALSE(attach(state));
 }
 
 }  // namespace
