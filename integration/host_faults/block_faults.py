@@ -2,35 +2,33 @@
 testbed, the machine that is ours alone."""
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
 
 from integration.host_faults import host
 from integration.host_faults.faults import Fault
+from integration.host_faults.vm import Failure
 
 _SECTOR = 512
 
 
-class StalledFuse(Fault):
-    """The disk is a file on FUSE whose server does not answer for a while, in which devices die."""
-    name = "stalled_fuse"
+class Stalled(Fault):
+    """The base of faults with a file on FUSE whose server does not answer for a while."""
     server_options = ()
-    disk_serves = False
-    # close(2) of a file on FUSE waits for the server, and so does the end of a process that has one
-    # open, SIGKILL or not (fuse_flush()): the vmm says so after 2 s, and is gone when that ends.
-    vmm_hears = False
 
-    def prepare(self, vm):
+    def on_fuse(self, vm, path):
+        """The path of this file there."""
         mountpoint = os.path.join(vm.folder, "fuse")
         os.mkdir(mountpoint)
         self.server = subprocess.Popen(
             [sys.executable, os.path.join(os.path.dirname(__file__), "fuse_server.py"), mountpoint,
-             vm.disk, *self.server_options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+             path, *self.server_options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         self.stack.callback(self._end, mountpoint)
         if self.server.stdout.readline() != b"mounted\n":
             raise OSError("FUSE cannot be mounted here")
-        vm.disk = os.path.join(mountpoint, "disk.img")
+        return os.path.join(mountpoint, "disk.img")
 
     def _end(self, mountpoint):
         with contextlib.suppress(OSError):
@@ -47,6 +45,24 @@ class StalledFuse(Fault):
 
     def inject(self, vm):
         self._tell(b"stall\n")
+
+    def heal(self, vm):
+        self._tell(b"go\n")
+
+
+class StalledFuse(Stalled):
+    """The disk is a file on FUSE whose server does not answer for a while, in which devices die."""
+    name = "stalled_fuse"
+    disk_serves = False
+    # close(2) of a file on FUSE waits for the server, and so does the end of a process that has one
+    # open, SIGKILL or not (fuse_flush()): the vmm says so after 2 s, and is gone when that ends.
+    vmm_hears = False
+
+    def prepare(self, vm):
+        vm.disk = self.on_fuse(vm, vm.disk)
+
+    def inject(self, vm):
+        super().inject(vm)
         time.sleep(1)
         vm.kill("disk0")
         for _ in range(3):
@@ -54,15 +70,39 @@ class StalledFuse(Fault):
             vm.await_running("rng0")
         time.sleep(30 if self.long_form else 10)
 
-    def heal(self, vm):
-        self._tell(b"go\n")
-
 
 class StalledFuseWithoutFlush(StalledFuse):
     """The same, but the disk's process can end, and its successor cannot open the file."""
     name = "stalled_fuse_no_flush"
     server_options = ("no-flush",)
     vmm_hears = True
+
+
+class StalledBinary(Stalled):
+    """The binary of a device is there, and the device's process dies: no other starts meanwhile,
+    and other devices are supervised as ever."""
+    name = "stalled_binary"
+    bystanders = ("console", "example")
+
+    def prepare(self, vm):
+        binary = os.path.join(vm.binaries, "virtio_rng")
+        copy = os.path.join(vm.folder, "virtio_rng")
+        shutil.copy(binary, copy)
+        host.run("mount", "--bind", self.on_fuse(vm, copy), binary)
+        self.stack.callback(host.run, "umount", "-l", binary)
+
+    def inject(self, vm):
+        super().inject(vm)
+        vm.kill("rng0")
+        # Beyond the limit of one start (10 s), and the tries that follow.
+        for _ in range(8 if self.long_form else 3):
+            for device in ("disk0", "example"):
+                vm.kill(device)
+            vm.await_progress()
+            vm.await_running("disk0", "example")
+            time.sleep(4)
+        if vm.devices()["rng0"]["state"] == "RUNNING":
+            raise Failure("rng0 has a process: nothing was shown")
 
 
 class DeviceMapper(Fault):
@@ -220,5 +260,5 @@ class SteppedClock(Fault):
         self._set(0)
 
 
-FAULTS = [StalledFuse, StalledFuseWithoutFlush, SuspendedDisk, SlowDisk, EncryptedDisk, FailingDisk,
-          FlakyDisk, CorePattern, SteppedClock]
+FAULTS = [StalledFuse, StalledFuseWithoutFlush, StalledBinary, SuspendedDisk, SlowDisk, EncryptedDisk,
+          FailingDisk, FlakyDisk, CorePattern, SteppedClock]

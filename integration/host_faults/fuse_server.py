@@ -30,7 +30,7 @@ class Server:
 
     def _attributes(self, node):
         size = os.fstat(self._file).st_size if node == _FILE else 4096
-        mode = stat.S_IFREG | 0o600 if node == _FILE else stat.S_IFDIR | 0o700
+        mode = stat.S_IFREG | 0o700 if node == _FILE else stat.S_IFDIR | 0o700
         return struct.pack("<6Q10I", node, size, (size + 511) // 512, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0,
                            0, 4096, 0)
 

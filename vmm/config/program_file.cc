@@ -5,11 +5,18 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <optional>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "base/detached_thread.h"
 #include "base/errno_status.h"
+#include "base/steady_cond_var.h"
+#include "base/steady_time.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -23,6 +30,41 @@ bool IsScript(const std::string& by_descriptor) {
 }
 
 }  // namespace
+
+absl::StatusOr<ProgramFile> ProgramFile::OpenWithin(const std::string& path,
+                                                    absl::Duration timeout) {
+  constexpr int kMaxOpens = 8;
+  struct Open {
+    absl::Mutex mutex;
+    SteadyCondVar done;
+    std::optional<absl::StatusOr<ProgramFile>> result ABSL_GUARDED_BY(mutex);
+  };
+  static std::atomic<int> opens{0};  // a counter
+  const auto release = [] { opens.fetch_sub(1, std::memory_order_relaxed); };
+  if (opens.fetch_add(1, std::memory_order_relaxed) >= kMaxOpens) {
+    release();
+    return absl::ResourceExhaustedError(absl::StrCat(
+        path, ": ", kMaxOpens, " files of programs wait for a file system that does not answer"));
+  }
+  const auto open = std::make_shared<Open>();
+  const int error = StartDetachedThread("open-program", [open, path, release] {
+    absl::StatusOr<ProgramFile> result = ProgramFile::Open(path);
+    release();
+    absl::MutexLock lock(&open->mutex);
+    open->result = std::move(result);
+    open->done.SignalAll();
+  });
+  if (error != 0) {
+    release();
+    return ErrnoToStatus(error, absl::StrCat(path, ": starting a thread that opens it"));
+  }
+  const absl::Time deadline = SteadyNow() + timeout;
+  absl::MutexLock lock(&open->mutex);
+  while (!open->result.has_value() && open->done.WaitUntil(&open->mutex, deadline)) {
+  }
+  if (open->result.has_value()) return *std::move(open->result);
+  return absl::DeadlineExceededError(absl::StrCat(path, ": its file system does not answer"));
+}
 
 absl::StatusOr<ProgramFile> ProgramFile::Open(const std::string& path) {
   // O_PATH: neither waits for a pipe's other end nor needs permission to read.

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/unique_fd.h"
 
 namespace bulkhead::vmm {
@@ -16,6 +17,9 @@ class ProgramFile {
  public:
   // Errors: as open(2) and access(2), and InvalidArgument (no regular file), naming the path.
   static absl::StatusOr<ProgramFile> Open(const std::string& path);
+  // For a caller that cannot wait for a file system that hangs. Errors: as above, DeadlineExceeded,
+  // ResourceExhausted (too many earlier ones have not come back).
+  static absl::StatusOr<ProgramFile> OpenWithin(const std::string& path, absl::Duration timeout);
 
   // None.
   ProgramFile() = default;

@@ -104,7 +104,7 @@ class DeviceProcess::Watcher final : public ProcessObserver {
 
 absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
     ProcessMonitor& monitor, const DeviceProgram& program, std::function<void()> on_exit,
-    std::shared_ptr<PendingCloses> closes) {
+    std::shared_ptr<PendingCloses> closes, const ProcessMonitor::Limits& limits) {
   static_assert(kAttachSocketFd == 3 && kControlSocketFd == 4);
   int output[2];
   if (pipe2(output, O_CLOEXEC) != 0) return ErrnoToStatus(errno, "pipe2");
@@ -124,7 +124,7 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
                       attach.second.get(), control.second.get()}};
   ASSIGN_OR_RETURN(auto client, ControlClient::Create(std::move(control.first)));
   auto watcher = std::make_shared<Watcher>(program.device_name, std::move(on_exit));
-  ASSIGN_OR_RETURN(auto process, monitor.Start(spec, std::move(output_read), watcher));
+  ASSIGN_OR_RETURN(auto process, monitor.Start(spec, std::move(output_read), watcher, limits));
   return std::unique_ptr<DeviceProcess>(
       new DeviceProcess(program, std::move(watcher), std::move(process), std::move(attach.first),
                         std::move(client), std::move(closes)));

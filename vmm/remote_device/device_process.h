@@ -58,7 +58,7 @@ class DeviceProcess {
   // descriptors that the process has sent may keep it open. Errors: as ProcessMonitor::Start().
   static absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(
       ProcessMonitor& monitor, const DeviceProgram& program, std::function<void()> on_exit,
-      std::shared_ptr<PendingCloses> closes = nullptr);
+      std::shared_ptr<PendingCloses> closes = nullptr, const ProcessMonitor::Limits& limits = {});
   // Kills it. Does not wait.
   ~DeviceProcess();
 

@@ -55,8 +55,9 @@ absl::StatusOr<std::unique_ptr<ProcessMonitor>> ProcessMonitor::Create(Isolation
   if (!epoll.ok()) return ErrnoToStatus(errno, "epoll_create1");
   ASSIGN_OR_RETURN(EventFd wake_up, EventFd::Create());
   RETURN_IF_ERROR(Register(epoll.get(), wake_up.fd(), kWakeUpKey));
-  std::unique_ptr<ProcessMonitor> monitor(
-      new ProcessMonitor(std::move(null_device), std::move(epoll), std::move(wake_up), best));
+  ASSIGN_OR_RETURN(std::unique_ptr<SpawnThreads> spawn_threads, SpawnThreads::Create(best));
+  std::unique_ptr<ProcessMonitor> monitor(new ProcessMonitor(
+      std::move(null_device), std::move(epoll), std::move(wake_up), std::move(spawn_threads)));
   monitor->thread_ = std::thread([m = monitor.get()] { m->Run(); });
   return monitor;
 }
@@ -71,30 +72,41 @@ void ProcessMonitor::KillAll() {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
   }
+  spawn_threads_->Stop();
   wake_up_.Signal();
 }
 
 absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::Start(
-    const ProcessSpec& spec, UniqueFd output, std::shared_ptr<ProcessObserver> observer) {
-  StartRequest request = {spec, std::move(output), std::move(observer), std::nullopt};
+    const ProcessSpec& spec, UniqueFd output, std::shared_ptr<ProcessObserver> observer,
+    const Limits& limits) {
+  ASSIGN_OR_RETURN(SpawnedProcess spawned,
+                   spawn_threads_->Spawn(spec, limits.timeout, limits.cancelled));
+  ReportIsolation(spawned.isolation);
+  Arrival arrival;
+  arrival.process.reset(new MonitoredProcess(std::move(spawned.process), spawned.isolation,
+                                             std::move(output), std::move(observer)));
+  absl::Status status = absl::UnavailableError("the VM ends");
   {
     absl::MutexLock lock(&mutex_);
-    start_requests_.push_back(&request);
+    if (!stopping_) {
+      arrivals_.push_back(&arrival);
+      wake_up_.Signal();
+      const auto watched = [&arrival] { return arrival.result.has_value(); };
+      mutex_.Await(absl::Condition(&watched));  // the monitor's thread waits for nobody
+      status = *arrival.result;
+    }
   }
-  wake_up_.Signal();
-  absl::MutexLock lock(&mutex_);
-  const auto started = [&request] { return request.result.has_value(); };
-  mutex_.Await(absl::Condition(&started));  // a process start takes a millisecond
-  return *std::move(request.result);
+  if (status.ok()) return arrival.process;
+  arrival.process->Kill();
+  arrival.process->process_.Wait(kEndTimeout).status().IgnoreError();
+  return status;
 }
 
 void ProcessMonitor::Run() {
   prctl(PR_SET_NAME, "device-monitor");
   while (true) {
     HandleEvents(/*limit_ms=*/-1);
-    ServeStartRequests();
-    absl::MutexLock lock(&mutex_);
-    if (stopping_) break;
+    if (TakeArrivals()) break;
   }
   EndAll();
 }
@@ -131,44 +143,28 @@ void ProcessMonitor::EndAll() {
   }
 }
 
-void ProcessMonitor::ServeStartRequests() {
-  while (true) {
-    StartRequest* request;
-    {
-      absl::MutexLock lock(&mutex_);
-      if (start_requests_.empty()) return;
-      request = start_requests_.front();
-      start_requests_.pop_front();
-    }
-    auto result = StartHere(*request);
-    absl::MutexLock lock(&mutex_);
-    request->result = std::move(result);
-  }
+bool ProcessMonitor::TakeArrivals() {
+  absl::MutexLock lock(&mutex_);
+  for (Arrival* arrival : std::exchange(arrivals_, {})) arrival->result = Adopt(arrival->process);
+  return stopping_;
 }
 
-absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::StartHere(StartRequest& request) {
-  ASSIGN_OR_RETURN(PidFd pid_fd, spawner_.Spawn(request.spec));
-  ReportIsolation();
-  std::shared_ptr<MonitoredProcess> process(
-      new MonitoredProcess(std::move(pid_fd), spawner_.isolation(), std::move(request.output),
-                           std::move(request.observer)));
+absl::Status ProcessMonitor::Adopt(const std::shared_ptr<MonitoredProcess>& process) {
   const uint64_t id = next_id_++;
-  absl::Status status = Register(epoll_.get(), process->output_.get(), OutputKey(id));
-  if (status.ok()) status = Register(epoll_.get(), process->process_.fd(), ExitKey(id));
-  if (!status.ok()) {
-    process->Kill();
-    process->process_.Wait(kEndTimeout).status().IgnoreError();
-    return status;
-  }
+  RETURN_IF_ERROR(Register(epoll_.get(), process->output_.get(), OutputKey(id)));
+  RETURN_IF_ERROR(Register(epoll_.get(), process->process_.fd(), ExitKey(id)));
   processes_.emplace(id, process);
-  return process;
+  return absl::OkStatus();
 }
 
-void ProcessMonitor::ReportIsolation() {
-  if (std::exchange(isolation_reported_, true)) return;
-  if (spawner_.isolation() != Isolation::kNone) return;
+void ProcessMonitor::ReportIsolation(Isolation isolation) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (std::exchange(isolation_reported_, true)) return;
+  }
+  if (isolation != Isolation::kNone) return;
   LogWarning(absl::StrCat(
-      "this host allows no PID namespaces (", spawner_.obstacle().message(),
+      "this host allows no PID namespaces (", spawn_threads_->obstacle().message(),
       "): a process that a device forks outlives it, and may go on using the guest's memory"));
 }
 

@@ -6,6 +6,7 @@
 #include <sys/types.h>
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -24,6 +25,7 @@
 #include "base/steady_cond_var.h"
 #include "base/unique_fd.h"
 #include "vmm/remote_device/spawn_process.h"
+#include "vmm/remote_device/spawn_threads.h"
 
 namespace bulkhead::vmm {
 
@@ -71,9 +73,8 @@ class MonitoredProcess {
   std::optional<ExitInfo> exit_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Starts processes, reads what they print, and notices at once when one dies. One thread for
-// all, which is also the one that the kernel takes for their parent: it ends them when it ends.
-// Thread-safe.
+// Starts processes, reads what they print, and notices at once when one dies. One thread for all
+// does the latter, and never waits for a start (SpawnThreads). Thread-safe.
 class ProcessMonitor {
  public:
   using Isolation = ProcessSpawner::Isolation;
@@ -89,26 +90,35 @@ class ProcessMonitor {
   int null_device() const { return null_device_.get(); }
 
   // Starts a process. `output` is the read end of the pipe that it writes to; non-blocking.
-  // Errors: as ProcessSpawner::Spawn(); then the observer is never called.
+  // Errors: as SpawnThreads::Spawn(), which tells of the limits; then the observer is never called.
+  struct Limits {
+    absl::Duration timeout = absl::Seconds(10);
+    std::function<bool()> cancelled;  // none: never
+  };
+  absl::StatusOr<std::shared_ptr<MonitoredProcess>> Start(const ProcessSpec& spec, UniqueFd output,
+                                                          std::shared_ptr<ProcessObserver> observer,
+                                                          const Limits& limits);
   absl::StatusOr<std::shared_ptr<MonitoredProcess>> Start(
-      const ProcessSpec& spec, UniqueFd output, std::shared_ptr<ProcessObserver> observer);
+      const ProcessSpec& spec, UniqueFd output, std::shared_ptr<ProcessObserver> observer) {
+    return Start(spec, std::move(output), std::move(observer), Limits());
+  }
 
   // Kills all processes, for the end of the vmm: none is started any more. Returns at once.
   void KillAll();
 
  private:
-  struct StartRequest {
-    const ProcessSpec& spec;
-    UniqueFd output;
-    std::shared_ptr<ProcessObserver> observer;
-    std::optional<absl::StatusOr<std::shared_ptr<MonitoredProcess>>> result;
+  // A process that was started, for the monitor's thread.
+  struct Arrival {
+    std::shared_ptr<MonitoredProcess> process;
+    std::optional<absl::Status> result;
   };
 
-  ProcessMonitor(UniqueFd null_device, UniqueFd epoll, EventFd wake_up, Isolation best)
+  ProcessMonitor(UniqueFd null_device, UniqueFd epoll, EventFd wake_up,
+                 std::unique_ptr<SpawnThreads> spawn_threads)
       : null_device_(std::move(null_device)),
         epoll_(std::move(epoll)),
         wake_up_(std::move(wake_up)),
-        spawner_(best) {}
+        spawn_threads_(std::move(spawn_threads)) {}
 
   void Run();
   // Waits until something happens, for `limit_ms` at most (-1: no limit), and sees to it.
@@ -116,11 +126,12 @@ class ProcessMonitor {
   void HandleEvent(uint64_t key);
   // Kills everything and waits for it until the deadline.
   void EndAll();
-  void ServeStartRequests();
-  absl::StatusOr<std::shared_ptr<MonitoredProcess>> StartHere(StartRequest& request);
+  // Begins to watch what has arrived. True: nothing will arrive any more.
+  bool TakeArrivals();
+  absl::Status Adopt(const std::shared_ptr<MonitoredProcess>& process);
   void ReadOutput(MonitoredProcess& process);
   void Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process);
-  void ReportIsolation();
+  void ReportIsolation(Isolation isolation);
 
   const UniqueFd null_device_;
   const UniqueFd epoll_;
@@ -130,11 +141,11 @@ class ProcessMonitor {
   std::map<uint64_t, std::shared_ptr<MonitoredProcess>> processes_;
   uint64_t next_id_ = 1;
   std::set<uint64_t> held_;  // dead, but a process that traces them has to let go of them first
-  ProcessSpawner spawner_;
-  bool isolation_reported_ = false;
+  const std::unique_ptr<SpawnThreads> spawn_threads_;
 
   absl::Mutex mutex_;
-  std::deque<StartRequest*> start_requests_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Arrival*> arrivals_ ABSL_GUARDED_BY(mutex_);
+  bool isolation_reported_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread thread_;  // last: it uses all of the above

@@ -217,22 +217,35 @@ bool IsForbidden(int error) {
 
 }  // namespace
 
-absl::StatusOr<PidFd> ProcessSpawner::Spawn(const ProcessSpec& spec) {
+absl::StatusOr<SpawnedProcess> ProcessSpawner::Spawn(const ProcessSpec& spec) {
   while (true) {
-    bool forbidden = false;
-    absl::StatusOr<PidFd> process = SpawnInside(spec, forbidden);
-    const bool try_next = !process.ok() && forbidden && !settled_;
-    if (!try_next || isolation_ == Isolation::kNone) {
-      settled_ = settled_ || process.ok();
-      return process;
+    Isolation tried;
+    {
+      absl::MutexLock lock(&mutex_);
+      tried = isolation_;
     }
+    bool forbidden = false;
+    absl::StatusOr<PidFd> process = SpawnInside(spec, tried, forbidden);
+    absl::MutexLock lock(&mutex_);
+    if (process.ok()) {
+      settled_ = true;
+      return SpawnedProcess{*std::move(process), tried};
+    }
+    if (tried != isolation_) continue;  // another thread has lowered it
+    if (!forbidden || settled_ || tried == Isolation::kNone) return process.status();
     obstacle_ = process.status();
     isolation_ =
-        isolation_ == Isolation::kPidNamespace ? Isolation::kUserAndPidNamespace : Isolation::kNone;
+        tried == Isolation::kPidNamespace ? Isolation::kUserAndPidNamespace : Isolation::kNone;
   }
 }
 
-absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, bool& forbidden) const {
+absl::Status ProcessSpawner::obstacle() const {
+  absl::MutexLock lock(&mutex_);
+  return obstacle_;
+}
+
+absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, Isolation isolation,
+                                                  bool& forbidden) {
   std::vector<int> wanted = spec.descriptors;
   // Its interpreter opens it by this number.
   if (spec.binary.is_script()) wanted.push_back(spec.binary.fd());
@@ -266,8 +279,8 @@ absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, bool&
                    .limits = &GetOriginalLimits()};
   int flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
   if (launch.shares_descriptors) flags |= CLONE_FILES;
-  if (isolation_ != Isolation::kNone) flags |= CLONE_NEWPID;
-  if (isolation_ == Isolation::kUserAndPidNamespace) {
+  if (isolation != Isolation::kNone) flags |= CLONE_NEWPID;
+  if (isolation == Isolation::kUserAndPidNamespace) {
     flags |= CLONE_NEWUSER;
     launch.uid_map = uid_map.c_str();
     launch.gid_map = gid_map.c_str();

@@ -4,8 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "base/pid_fd.h"
 #include "vmm/config/program_file.h"
 
@@ -21,6 +23,8 @@ struct ProcessSpec {
   std::vector<int> descriptors;
 };
 
+struct SpawnedProcess;
+
 // Starts processes, without copying this one's page tables: the vmm is large and has many threads.
 //
 // A process begins in a session of its own (the terminal's signals are for the vmm alone), with no
@@ -30,7 +34,7 @@ struct ProcessSpec {
 // faults of its own. It is killed when the *thread* that started it ends, unless it renounces that
 // by prctl(2): start processes on a thread that lives as long as they shall.
 //
-// Thread-compatible.
+// Thread-safe.
 class ProcessSpawner {
  public:
   // How a process is kept together with what it forks, best first.
@@ -43,22 +47,28 @@ class ProcessSpawner {
   // Tries no better isolation than `best`.
   explicit ProcessSpawner(Isolation best = Isolation::kPidNamespace) : isolation_(best) {}
 
-  // Blocks until the new program runs. The first process that starts settles the isolation for all:
-  // the best that this host allows. Errors: as clone(2) and execve(2), naming the binary.
-  absl::StatusOr<PidFd> Spawn(const ProcessSpec& spec);
+  // Blocks until the new program runs, which takes as long as its file system does. The first
+  // process that starts settles the isolation for all: the best that this host allows. Errors: as
+  // clone(2) and execve(2), naming the binary.
+  absl::StatusOr<SpawnedProcess> Spawn(const ProcessSpec& spec);
 
-  // Once a process was started.
-  Isolation isolation() const { return isolation_; }
-  // Why it is no better; OK: it is the best.
-  const absl::Status& obstacle() const { return obstacle_; }
+  // Why the isolation is no better; OK: it is the best.
+  absl::Status obstacle() const;
 
  private:
   // `forbidden`: the error means that this host does not allow the isolation.
-  absl::StatusOr<PidFd> SpawnInside(const ProcessSpec& spec, bool& forbidden) const;
+  static absl::StatusOr<PidFd> SpawnInside(const ProcessSpec& spec, Isolation isolation,
+                                           bool& forbidden);
 
-  Isolation isolation_;
-  bool settled_ = false;
-  absl::Status obstacle_;
+  mutable absl::Mutex mutex_;
+  Isolation isolation_ ABSL_GUARDED_BY(mutex_);
+  bool settled_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status obstacle_ ABSL_GUARDED_BY(mutex_);
+};
+
+struct SpawnedProcess {
+  PidFd process;
+  ProcessSpawner::Isolation isolation;
 };
 
 }  // namespace bulkhead::vmm

@@ -37,7 +37,7 @@ absl::Status SupervisorThread::Perform(const Command& command) {
 absl::Status SupervisorThread::Restart(const std::string& path, bool discard_state) {
   ProgramFile binary = binary_;
   if (!path.empty()) {
-    absl::StatusOr<ProgramFile> opened = ProgramFile::Open(path);
+    absl::StatusOr<ProgramFile> opened = ProgramFile::OpenWithin(path, starter_.timeout());
     if (!opened.ok()) return Unfit(opened.status());
     binary = *std::move(opened);
   }

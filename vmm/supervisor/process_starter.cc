@@ -25,10 +25,14 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> ProcessStarter::Start(
                      " sockets of its earlier processes cannot be closed, because of "
                      "descriptors that these have sent")));
   }
+  // The start of a program may hang in its file system.
+  const Attention::Interruptible wait(*attention_, Attention::Urgency::kEnd, [] {});
   absl::StatusOr<std::unique_ptr<DeviceProcess>> process = DeviceProcess::Start(
       monitor_, {.device_name = device_name_, .binary = binary, .args = args_},
-      [attention = attention_] { attention->Demand(Attention::Urgency::kNews); }, closes_);
-  return process.ok() ? std::move(process) : shortage(process.status());
+      [attention = attention_] { attention->Demand(Attention::Urgency::kNews); }, closes_,
+      {.timeout = timeout_, .cancelled = [&wait] { return wait.interrupted(); }});
+  if (process.ok() || absl::IsCancelled(process.status())) return process;
+  return shortage(process.status());
 }
 
 absl::StatusOr<DeviceDescription> ProcessStarter::Ask(DeviceProcess& process, absl::Duration limit,

@@ -43,7 +43,8 @@ class ProcessStarter {
   absl::Duration timeout() const { return timeout_; }
 
   // Errors of all: for the operator, naming device and binary. ResourceExhausted: the host could
-  // not start a process, or did not give it what it needs; the device has done nothing wrong.
+  // not start a process, not within timeout(), or did not give it what it needs; the device has
+  // done nothing wrong. Cancelled: the VM ends.
   absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(const ProgramFile& binary) const;
 
   // What it is, if it says so within `limit`. Cancelled: a demand of at least `least` came first;
