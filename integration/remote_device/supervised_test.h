@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -24,6 +26,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/unique_fd.h"
 #include "gtest/gtest.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/config/host_file.h"
@@ -59,6 +62,19 @@ inline std::set<pid_t> Children() {
     for (pid_t pid; text >> pid;) children.insert(pid);
   }
   return children;
+}
+
+// A descriptor of `path` that process `pid` has, for this process, too.
+inline UniqueFd DescriptorOf(pid_t pid, const std::string& path) {
+  const UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  std::error_code ignored;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(absl::StrCat("/proc/", pid, "/fd"), ignored)) {
+    if (std::filesystem::read_symlink(entry.path(), ignored) != path) continue;
+    const int number = std::stoi(entry.path().filename().string());
+    return UniqueFd(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), number, 0)));
+  }
+  return UniqueFd();
 }
 
 // While this lives, this process can open nothing: it is at its limit of descriptors. (It could

@@ -30,11 +30,11 @@ class ShortageTest : public SupervisedTest {
   ~ShortageTest() override { End(); }
 
   // A device whose processes misbehave so while the shortage lasts.
-  DeviceSpec SpecThatMayLack(const std::string& misbehaviour) {
+  DeviceSpec SpecThatMayLack(const std::string& misbehaviour, const std::string& otherwise = "") {
     const std::string script = absl::StrCat(testing::TempDir(), "/", getpid(), "-script");
     std::ofstream(script) << "#!/bin/sh\n[ -e " << sign_ << " ] && exec " << DeviceBinary()
                           << " --misbehaviour=" << misbehaviour << "\nexec " << DeviceBinary()
-                          << "\n";
+                          << " --misbehaviour=" << otherwise << "\n";
     EXPECT_EQ(chmod(script.c_str(), 0700), 0);
     DeviceSpec spec = Spec("");
     spec.binary = Program(script);
@@ -119,6 +119,36 @@ TEST_F(ShortageTest, OfThreadsDoesNotKeepADeviceThatServesFromAnsweringItsHeartb
   const uint64_t before = answered();
   EXPECT_TRUE(WaitUntil([&] { return answered() > before + 20 || Pid(*device) != pid; }));
   EXPECT_EQ(Pid(*device), pid);
+}
+
+TEST_F(ShortageTest, DoesNotTakeBackTheBinaryThatARestartWasAskedFor) {
+  const std::string other = SpecThatMayLack("lack_descriptors_in_attach").binary.path();
+  const auto device = Device(Spec(""));
+  Begin();
+  const absl::Status restarted = Restart(*device, other);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(restarted)) << restarted;
+  EXPECT_THAT(std::string(restarted.message()), HasSubstr("not all descriptors"));
+  EXPECT_EQ(device->Describe().state(), v1::Device::RESTARTING);
+  End();
+  ASSERT_TRUE(WaitForState(*device, v1::Device::RUNNING));
+  EXPECT_EQ(device->Describe().binary(), other);
+  EXPECT_EQ(Read(*device), 42u);
+}
+
+TEST_F(ShortageTest, AfterTheStateWasDiscardedDoesNotBindTheDeviceToItsVersion) {
+  const std::string other =
+      SpecThatMayLack("lack_descriptors_in_attach", "other_state_version").binary.path();
+  DeviceSpec spec = Spec("");
+  spec.restart.max_crashes = 1;
+  const auto device = Device(std::move(spec));
+  Begin();
+  const absl::Status restarted = Restart(*device, other, /*discard_state=*/true);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(restarted)) << restarted;
+  End();
+  ASSERT_TRUE(WaitUntil([&] { return device->Describe().state() != v1::Device::RESTARTING; }));
+  EXPECT_EQ(device->Describe().state(), v1::Device::RUNNING) << device->Describe().state_reason();
+  EXPECT_EQ(device->Describe().binary(), other);
+  EXPECT_EQ(Read(*device), 0u);
 }
 
 TEST_F(ShortageTest, OfASpareIsTriedAgainWithoutHasteAndTheDeviceDoesNotNotice) {

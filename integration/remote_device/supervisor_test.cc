@@ -93,19 +93,6 @@ TEST_F(SupervisorTest, AKilledProcessIsReplacedAndItsSuccessorGoesOnFromItsState
             1);
 }
 
-// A descriptor of `path` that process `pid` has, for this process, too.
-UniqueFd DescriptorOf(pid_t pid, const std::string& path) {
-  const UniqueFd process(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
-  std::error_code ignored;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(absl::StrCat("/proc/", pid, "/fd"), ignored)) {
-    if (std::filesystem::read_symlink(entry.path(), ignored) != path) continue;
-    const int number = std::stoi(entry.path().filename().string());
-    return UniqueFd(static_cast<int>(syscall(SYS_pidfd_getfd, process.get(), number, 0)));
-  }
-  return UniqueFd();
-}
-
 TEST_F(SupervisorTest, ASuccessorWaitsUntilTheDirectIoOfItsPredecessorHasEnded) {
   const std::string path = std::filesystem::canonical(testing::TempDir()) / "direct.img";
   std::ofstream(path) << std::string(4096, 'x');

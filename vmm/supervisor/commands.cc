@@ -75,10 +75,24 @@ absl::Status SupervisorThread::Restart(const std::string& path, bool discard_sta
     return absl::OkStatus();
   }
   if (ending()) return Ending();
-  binary_ = previous;
   GoAway("its new process does not serve");
+  const bool discarded = discard_state && !discard_state_;
+  discard_state_ |= discard_state;  // what the new process has left is of its version
+  if (absl::IsAborted(status) || absl::IsResourceExhausted(status)) {
+    // Any other binary's process would have met with the same.
+    LogWarning(absl::StrCat("device '", name_, "' is not restarted yet: ", status.message()));
+    SetState(v1::Device::RESTARTING, WithoutLastLines(status.message()));
+    AfterFailedTry(status);
+    return absl::DeadlineExceededError(
+        absl::StrCat(WithoutLastLines(status.message()),
+                     "; the device is restarted as was asked as soon as that is over"));
+  }
+  binary_ = previous;
   TryRestart(Urgency::kEnd);  // as it was before
-  return Unfit(status);
+  const absl::Status unfit = Unfit(status);
+  if (!discarded) return unfit;
+  return absl::Status(unfit.code(),
+                      absl::StrCat(unfit.message(), "; its state is discarded all the same"));
 }
 
 absl::StatusOr<Candidate> SupervisorThread::StartSuccessor(const ProgramFile& binary) {

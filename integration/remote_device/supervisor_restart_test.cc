@@ -1,0 +1,72 @@
+// What becomes of a command to restart a device that cannot be carried out at once, or not at all.
+#include <string.h>
+
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "base/unique_fd.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "integration/remote_device/supervised_test.h"
+#include "vmm/config/host_file.h"
+#include "vmm/config/vm_spec.h"
+#include "vmm/supervisor/device_supervisor.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr uint64_t kRegister = 0;
+
+class RestartTest : public SupervisedTest {
+ protected:
+  std::unique_ptr<DeviceSupervisor> Device(DeviceSpec spec) {
+    absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device = Supervise(std::move(spec));
+    EXPECT_TRUE(device.ok()) << device.status();
+    (*device)->device().WriteAndWait(0, 0, kRegister, 8, 42);
+    return *std::move(device);
+  }
+  static uint64_t Read(DeviceSupervisor& device) {
+    return device.device().Read(1, 0, kRegister, 8);
+  }
+};
+
+TEST_F(RestartTest, WithAnotherBinaryIsNotTakenBackWhileTheOldProcessesIoLasts) {
+  const std::string path = std::filesystem::canonical(testing::TempDir()) / "direct.img";
+  std::ofstream(path) << std::string(4096, 'x');
+  DeviceSpec spec = Spec("");
+  auto file = HostFile::Open(path, {.direct = true});
+  ASSERT_TRUE(file.ok()) << file.status();
+  spec.resources[0].file = *std::move(file);
+  const auto device = Device(std::move(spec));
+  // What the kernel keeps open while it reads or writes for that process.
+  UniqueFd in_flight = DescriptorOf(device->Describe().pid(), path);
+  ASSERT_TRUE(in_flight.ok()) << strerror(errno);
+  const std::string other = BinaryThat("");
+  const absl::Status restarted = Restart(*device, other);
+  EXPECT_TRUE(absl::IsDeadlineExceeded(restarted)) << restarted;
+  EXPECT_THAT(std::string(restarted.message()), HasSubstr("waits for the I/O"));
+  EXPECT_EQ(device->Describe().state(), v1::Device::RESTARTING);
+  EXPECT_THAT(device->Describe().state_reason(), HasSubstr("waits for the I/O"));
+  in_flight.reset();
+  ASSERT_TRUE(WaitForState(*device, v1::Device::RUNNING));
+  EXPECT_EQ(device->Describe().binary(), other);
+  EXPECT_EQ(Read(*device), 42u);
+}
+
+TEST_F(RestartTest, ThatDiscardsTheStateSaysSoWhenItsBinaryThenFails) {
+  const auto device = Device(Spec(""));
+  const absl::Status restarted = Restart(*device, BinaryThat("refuse"), /*discard_state=*/true);
+  EXPECT_TRUE(absl::IsFailedPrecondition(restarted)) << restarted;
+  EXPECT_THAT(std::string(restarted.message()), HasSubstr("its state is discarded"));
+  EXPECT_EQ(device->Describe().binary(), DeviceBinary());
+  EXPECT_EQ(Read(*device), 0u);
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm
