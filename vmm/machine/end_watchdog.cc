@@ -1,10 +1,10 @@
 #include "vmm/machine/end_watchdog.h"
 
+#include <errno.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,35 +20,55 @@ namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(100);
 // What writing a line and the last acts may take.
-constexpr int kMomentMilliseconds = 500;
+constexpr absl::Duration kMoment = absl::Milliseconds(500);
 
-// Calls `act`, and goes on after a moment whether it has returned or not: it may stand at a
-// terminal that nobody reads, or at a lock.
-void CallForAMoment(std::function<void()> act) {
-  absl::StatusOr<EventFd> created = EventFd::Create();
-  if (!created.ok()) return;
-  const auto done = std::make_shared<EventFd>(*std::move(created));
-  if (StartDetachedThread("last-words", [done, act = std::move(act)] {
-        act();
-        done->Signal();
-      }) != 0) {
-    return;
-  }
-  pollfd polled = {.fd = done->fd(), .events = POLLIN, .revents = 0};
-  poll(&polled, 1, kMomentMilliseconds);
+void Sleep(absl::Duration time) {
+  poll(nullptr, 0, static_cast<int>(absl::ToInt64Milliseconds(time)));
+}
+
+absl::Status StartThread(const char* name, std::function<void()> run) {
+  const int error = StartDetachedThread(name, std::move(run));
+  if (error == 0) return absl::OkStatus();
+  return ErrnoToStatus(error, "starting the threads of the end's watchdog");
 }
 
 }  // namespace
 
 absl::StatusOr<EndWatchdog*> EndWatchdog::Start(const Limits& limits) {
   ASSIGN_OR_RETURN(EventFd begun, EventFd::Create());
+  // If one thread is missing, the others wait for ever.
   auto* const watchdog = new EndWatchdog(limits, std::move(begun));
-  if (const int error = StartDetachedThread("end-watchdog", [watchdog] { watchdog->Run(); });
-      error != 0) {
-    delete watchdog;
-    return ErrnoToStatus(error, "starting the thread of the end's watchdog");
-  }
+  RETURN_IF_ERROR(watchdog->speaker_.Start());
+  RETURN_IF_ERROR(watchdog->actor_.Start());
+  RETURN_IF_ERROR(StartThread("end-watchdog", [watchdog] { watchdog->Run(); }));
   return watchdog;
+}
+
+absl::Status EndWatchdog::Helper::Start() {
+  return StartThread("end-helper", [this] { Run(); });
+}
+
+void EndWatchdog::Helper::CallForAMoment(std::function<void()> act) {
+  const absl::Time deadline = SteadyNow() + kMoment;
+  absl::MutexLock lock(&mutex_);
+  if (act_) return;
+  act_ = std::move(act);
+  changed_.SignalAll();
+  while (act_ && changed_.WaitUntil(&mutex_, deadline)) {
+  }
+}
+
+void EndWatchdog::Helper::Run() {
+  absl::MutexLock lock(&mutex_);
+  while (true) {
+    while (!act_) changed_.Wait(&mutex_);
+    const std::function<void()> act = act_;
+    mutex_.Unlock();
+    act();
+    mutex_.Lock();
+    act_ = nullptr;
+    changed_.SignalAll();
+  }
 }
 
 void EndWatchdog::Begin(int exit_code) {
@@ -81,7 +101,8 @@ int EndWatchdog::AwaitBegin() {
   while (true) {
     pollfd polled[] = {{.fd = begun_.fd(), .events = POLLIN, .revents = 0},
                        {.fd = limits_.exit_request_fd, .events = POLLIN, .revents = 0}};
-    if (poll(polled, 2, -1) < 0) continue;
+    // EINVAL: RLIMIT_NOFILE is below 2.
+    if (poll(polled, 2, -1) < 0 && errno != EINTR) Sleep(kTick);
     // The thread that reads the request may be the one that is stuck.
     if (polled[1].revents != 0) Begin(limits_.exit_request_code);
     absl::MutexLock lock(&code_mutex_);
@@ -98,9 +119,10 @@ void EndWatchdog::Run() {
     if (passed >= limits_.leave_after) Leave(exit_code);
     if (!said && passed >= limits_.say_after) {
       said = true;
-      CallForAMoment([this] { LogWarning(absl::StrCat("the end of the VM waits for ", Step())); });
+      speaker_.CallForAMoment(
+          [this] { LogWarning(absl::StrCat("the end of the VM waits for ", Step())); });
     }
-    poll(nullptr, 0, static_cast<int>(absl::ToInt64Milliseconds(kTick)));
+    Sleep(kTick);
   }
 }
 
@@ -115,12 +137,12 @@ void EndWatchdog::DoLastActs() {
 }
 
 void EndWatchdog::Leave(int exit_code) {
-  CallForAMoment([this] {
+  speaker_.CallForAMoment([this] {
     LogError(absl::StrCat("the VM has not ended within ", absl::FormatDuration(limits_.leave_after),
                           ", because of ", Step(), ": killing what is left"));
   });
-  CallForAMoment([this] { DoLastActs(); });
-  FlushLog(absl::Milliseconds(kMomentMilliseconds));
+  actor_.CallForAMoment([this] { DoLastActs(); });
+  FlushLog(kMoment);
   _exit(exit_code);
 }
 

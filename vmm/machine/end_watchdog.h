@@ -8,11 +8,13 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/event_fd.h"
+#include "base/steady_cond_var.h"
 
 namespace bulkhead::vmm {
 
@@ -37,8 +39,9 @@ class EndWatchdog {
     int exit_request_code = 0;
   };
 
-  // The thread and the object stay until the process ends: nothing destroys them. Errors: as
-  // eventfd(2), pthread_create(3).
+  // The object and its threads stay until the process ends: nothing destroys them. All that the end
+  // takes is there from now on, since the host may have no thread and no descriptor left by then.
+  // Errors: as eventfd(2), pthread_create(3).
   static absl::StatusOr<EndWatchdog*> Start(const Limits& limits);
 
   // The VM is to end; the first call counts. Returns at once.
@@ -52,7 +55,8 @@ class EndWatchdog {
   }
 
   // Something that _exit(2) would leave undone. While this lives, `act` is called before the
-  // process leaves, on a thread of its own: one that blocks delays the end by half a second.
+  // process leaves, on a thread that only calls these: one that blocks delays the end by half a
+  // second, and keeps the later ones from being called.
   class LastAct {
    public:
     LastAct(LastAct&& other) noexcept : watchdog_(std::exchange(other.watchdog_, nullptr)) {
@@ -71,6 +75,23 @@ class EndWatchdog {
   [[nodiscard]] LastAct AddLastAct(std::function<void()> act);
 
  private:
+  // A thread that carries out what may block: stand at a terminal that nobody reads, or at a lock.
+  class Helper {
+   public:
+    // Once. Errors: as pthread_create(3).
+    absl::Status Start();
+    // Goes on after a moment whether `act` has returned or not. Does nothing if an earlier one has
+    // not.
+    void CallForAMoment(std::function<void()> act);
+
+   private:
+    void Run();
+
+    absl::Mutex mutex_;
+    SteadyCondVar changed_;
+    std::function<void()> act_ ABSL_GUARDED_BY(mutex_);  // none: it is idle
+  };
+
   EndWatchdog(const Limits& limits, EventFd begun) : limits_(limits), begun_(std::move(begun)) {}
 
   void Run();
@@ -81,6 +102,8 @@ class EndWatchdog {
 
   const Limits limits_;
   const EventFd begun_;
+  Helper speaker_;
+  Helper actor_;
 
   absl::Mutex code_mutex_;
   std::optional<int> exit_code_ ABSL_GUARDED_BY(code_mutex_);

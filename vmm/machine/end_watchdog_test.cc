@@ -1,10 +1,12 @@
 #include "vmm/machine/end_watchdog.h"
 
 #include <stdio.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
+#include "base/detached_thread.h"
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "gtest/gtest.h"
@@ -51,6 +53,27 @@ TEST_F(EndWatchdogTest, LastActsAreDoneUnlessTheirOwnerHasGone) {
         Hang();
       },
       testing::ExitedWithCode(0), "terminal restored");
+}
+
+// For good, and no limit of processes binds root.
+void TakeThreadsAndDescriptorsAway() {
+  const rlimit none = {.rlim_cur = 0, .rlim_max = 0};
+  if (setrlimit(RLIMIT_NOFILE, &none) != 0 || setrlimit(RLIMIT_NPROC, &none) != 0) _exit(97);
+  if (setuid(65534) != 0 && geteuid() == 0) _exit(98);
+  if (EventFd::Create().ok() || StartDetachedThread("none", [] {}) == 0) _exit(99);
+}
+
+TEST_F(EndWatchdogTest, LastActsTakeNeitherAThreadNorADescriptor) {
+  EXPECT_EXIT(
+      {
+        EndWatchdog* const watchdog = *EndWatchdog::Start(kQuick);
+        const EndWatchdog::LastAct act =
+            watchdog->AddLastAct([] { fputs("terminal restored\n", stderr); });
+        TakeThreadsAndDescriptorsAway();
+        watchdog->Begin(6);
+        Hang();
+      },
+      testing::ExitedWithCode(6), "because of the threads of the vmm(.|\n)*terminal restored");
 }
 
 TEST_F(EndWatchdogTest, AnActAndAStepThatBlockDoNotKeepTheProcess) {

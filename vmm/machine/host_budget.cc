@@ -23,7 +23,7 @@ constexpr size_t kFilesPerCpu = 2;
 constexpr size_t kFilesPerDevice = 28;  // and one for each vCPU: its completion event
 
 // A device process has 8 to 10, most of them gRPC's; the vmm has one, and one more while it starts.
-constexpr size_t kThreadsOfVmm = 20;
+constexpr size_t kThreadsOfVmm = 24;
 constexpr size_t kThreadsPerDevice = 12;
 constexpr size_t kStackBytes = 64 * 1024;
 
