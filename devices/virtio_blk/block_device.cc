@@ -42,6 +42,8 @@ constexpr int64_t kMinOperationBytes = 4096;  // what any operation counts as
 // What one turn of the loop starts, at most. Registers wait for its end.
 constexpr int64_t kTurnBytes = 8 << 20;
 
+// How long to wait at the start for the file system: less than the vmm waits for a start.
+constexpr absl::Duration kAdoptTimeout = absl::Seconds(5);
 // How long to wait for a host that is short of something.
 constexpr absl::Duration kRetryInterval = absl::Milliseconds(5);
 
@@ -106,7 +108,7 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
     SaveFailures();
   }
   ASSIGN_OR_RETURN(UniqueFd fd, host_->TakeResource("disk"));
-  ASSIGN_OR_RETURN(disk_, AdoptDisk(std::move(fd), options_.read_only));
+  ASSIGN_OR_RETURN(disk_, AdoptDiskInTime(std::move(fd), options_.read_only, kAdoptTimeout));
 
   features_ =
       kBlockSizeMax | kBlockSegMax | kBlockBlkSize | kBlockFlush | kBlockTopology | kBlockConfigWce;

@@ -51,7 +51,8 @@ class BlockDevice : public VirtioDevice {
   ~BlockDevice() override;
 
   VirtioIdentity Identify() const override;
-  // Errors: the resource is missing or no disk; the engine's.
+  // Errors: the resource is missing or no disk; ResourceExhausted (its file system does not
+  // answer); the engine's.
   absl::Status Start(VirtioServices& services) override;
   uint64_t features() const override { return features_; }
   void OnFeatures(uint64_t features) override;

@@ -9,12 +9,19 @@
 
 #include <algorithm>
 #include <bit>
+#include <memory>
+#include <optional>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "base/errno_status.h"
 #include "base/log.h"
+#include "base/side_thread.h"
 #include "base/status_macros.h"
+#include "base/steady_cond_var.h"
+#include "base/steady_time.h"
 #include "devices/virtio_blk/block_layout.h"
 
 namespace bulkhead::devices::virtio {
@@ -116,6 +123,33 @@ absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only) {
   disk.knows_nowait = KnowsNowait(fd.get(), size_bytes);
   disk.fd = std::move(fd);
   return disk;
+}
+
+absl::StatusOr<DiskFile> AdoptDiskInTime(UniqueFd fd, bool read_only, absl::Duration timeout) {
+  struct Adoption {
+    absl::Mutex mutex;
+    SteadyCondVar changed;
+    UniqueFd fd;
+    std::optional<absl::StatusOr<DiskFile>> disk ABSL_GUARDED_BY(mutex);
+  };
+  const auto adoption = std::make_shared<Adoption>();
+  adoption->fd = std::move(fd);
+  SideThread side;
+  side.Add([adoption, read_only] {
+    absl::StatusOr<DiskFile> disk = AdoptDisk(std::move(adoption->fd), read_only);
+    absl::MutexLock lock(&adoption->mutex);
+    adoption->disk = std::move(disk);
+    adoption->changed.SignalAll();
+  });
+  const absl::Time deadline = SteadyNow() + timeout;
+  absl::MutexLock lock(&adoption->mutex);
+  while (!adoption->disk.has_value()) {
+    if (!adoption->changed.WaitUntil(&adoption->mutex, deadline)) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "disk: its file system has not answered for ", absl::FormatDuration(timeout)));
+    }
+  }
+  return *std::exchange(adoption->disk, std::nullopt);
 }
 
 }  // namespace bulkhead::devices::virtio

@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/unique_fd.h"
 
 namespace bulkhead::devices::virtio {
@@ -30,6 +31,10 @@ struct DiskFile {
 // InvalidArgument (neither file nor block device, not readable, smaller than a sector, O_NONBLOCK
 // is set, its file system does not know direct I/O), and as fstat(2).
 absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only);
+
+// The same on a file system that may not answer for as long as its server is away. Errors: also
+// ResourceExhausted (not within `timeout`; the descriptor is closed once that is possible).
+absl::StatusOr<DiskFile> AdoptDiskInTime(UniqueFd fd, bool read_only, absl::Duration timeout);
 
 }  // namespace bulkhead::devices::virtio
 

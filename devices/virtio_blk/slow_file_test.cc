@@ -103,6 +103,16 @@ TEST_P(SlowFileTest, ADiskAnswersRegistersWhileItsFileStalls) {
   EXPECT_GT(Slow().requests(), before) << "the page cache had it all: the test shows nothing";
 }
 
+TEST(SlowDiskFileTest, AFileSystemThatDoesNotAnswerIsWaitedForInBoundedTime) {
+  Slow().set_attributes_stall(true);
+  const auto late = AdoptDiskInTime(Slow().Open(O_RDWR), false, absl::Milliseconds(100));
+  EXPECT_EQ(late.status().code(), absl::StatusCode::kResourceExhausted) << late.status();
+  Slow().set_attributes_stall(false);
+  const auto disk = AdoptDiskInTime(Slow().Open(O_RDWR), false, absl::Seconds(60));
+  ASSERT_TRUE(disk.ok()) << disk.status();
+  EXPECT_EQ(disk->sectors, kFileBytes / 512);
+}
+
 INSTANTIATE_TEST_SUITE_P(All, SlowFileTest,
                          testing::Values(EngineKind::kIoUring, EngineKind::kThreads),
                          [](const auto& test) {

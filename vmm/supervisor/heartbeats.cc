@@ -2,10 +2,8 @@
 
 #include <algorithm>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
-#include "base/log.h"
 #include "base/steady_time.h"
 
 namespace bulkhead::vmm {
@@ -18,7 +16,6 @@ constexpr absl::Duration kMetricsInterval = absl::Seconds(5);
 void Heartbeats::Begin(uint64_t generation) {
   generation_ = generation;
   stall_.Begin();
-  answered_ = false;
   missed_ = 0;
   silent_since_ = absl::InfiniteFuture();
   const bool wanted = spec_.interval > absl::ZeroDuration();
@@ -44,16 +41,10 @@ std::string Heartbeats::Send(ControlClient& process, absl::FunctionRef<uint64_t(
     return "it kept its control connection from working";
   }
   if (!reply.ok() && call.cancelled()) return "";
-  // Only of a process that has never answered: later it would be a way out of supervision.
-  if (absl::IsUnimplemented(reply.status()) && !answered_) {
-    LogWarning(absl::StrCat("device '", device_name_,
-                            "' knows no heartbeat: that it hangs would not be noticed"));
-    End();
-    return "";
-  }
   next_ = sent + spec_.interval;
+  // UNIMPLEMENTED too is a miss: every device of this contract has heartbeats, and to say
+  // otherwise would be a way out of supervision.
   if (!reply.ok() || reply->generation() != generation_) return CountMiss(sent);
-  answered_ = true;
   missed_ = 0;
   silent_since_ = absl::InfiniteFuture();
   report_.HeartbeatAnswered(SteadyNow() - sent);

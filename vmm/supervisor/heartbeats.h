@@ -22,10 +22,9 @@ namespace bulkhead::vmm {
 class Heartbeats {
  public:
   // `access_timeout`: of the device.
-  Heartbeats(const HeartbeatSpec& spec, absl::Duration access_timeout, std::string device_name,
+  Heartbeats(const HeartbeatSpec& spec, absl::Duration access_timeout,
              std::shared_ptr<Attention> attention, DeviceReport& report)
       : spec_(spec),
-        device_name_(std::move(device_name)),
         attention_(std::move(attention)),
         report_(report),
         stall_(StallDetector::ForTimeout(spec.stall_timeout, access_timeout, spec.interval)) {}
@@ -50,7 +49,6 @@ class Heartbeats {
   std::string CountMiss(absl::Time sent);
 
   const HeartbeatSpec spec_;
-  const std::string device_name_;
   const std::shared_ptr<Attention> attention_;
   DeviceReport& report_;
 
@@ -58,8 +56,7 @@ class Heartbeats {
   absl::Time next_ = absl::InfiniteFuture();
   absl::Time next_metrics_ = absl::InfiniteFuture();
   StallDetector stall_;
-  bool answered_ = false;  // by this process, ever
-  uint32_t missed_ = 0;    // in a row
+  uint32_t missed_ = 0;  // in a row
   absl::Time silent_since_ = absl::InfiniteFuture();
 };
 

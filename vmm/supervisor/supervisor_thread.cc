@@ -67,7 +67,7 @@ SupervisorThread::SupervisorThread(const DeviceSpec& spec, ProcessMonitor& monit
       random_(static_cast<unsigned>(absl::ToUnixNanos(SteadyNow()) ^ getpid())),
       policy_(spec.restart, [this] { return std::generate_canonical<double, 32>(random_); }),
       shortage_([this] { return std::generate_canonical<double, 32>(random_); }),
-      heartbeats_(spec.heartbeat, spec.access_timeout, spec.name, attention_, report_),
+      heartbeats_(spec.heartbeat, spec.access_timeout, attention_, report_),
       spare_(
           starter_, report_,
           [this](const Candidate& candidate) { return CheckFit(candidate, false); },

@@ -145,15 +145,16 @@ void SlowFile::Serve(int device, uint64_t size_bytes, Shared& shared) {
         fuse_entry_out out = {};
         out.nodeid = kFileNode;
         out.attr = Attributes(kFileNode, size_bytes);
-        out.entry_valid = out.attr_valid = kForever;
+        out.entry_valid = kForever;
         ReplyObject(device, header.unique, out);
         break;
       }
       case FUSE_GETATTR: {
         fuse_attr_out out = {};
-        out.attr = Attributes(header.nodeid, size_bytes);
-        out.attr_valid = kForever;
-        ReplyObject(device, header.unique, out);
+        out.attr = Attributes(header.nodeid, size_bytes);  // asked for again each time
+        const uint8_t* bytes = reinterpret_cast<const uint8_t*>(&out);
+        after(shared.attributes_stall, header.unique,
+              std::vector<uint8_t>(bytes, bytes + sizeof(out)));
         break;
       }
       case FUSE_OPEN:

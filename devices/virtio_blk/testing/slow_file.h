@@ -36,6 +36,8 @@ class SlowFile {
   // While this is so, no open(2), or no close(2), is answered.
   void set_opens_stall(bool stall) { shared().opens_stall.store(stall); }
   void set_closes_stall(bool stall) { shared().closes_stall.store(stall); }
+  // While this is so, no fstat(2) is answered.
+  void set_attributes_stall(bool stall) { shared().attributes_stall.store(stall); }
   // Reads and writes that have arrived.
   int requests() const { return shared().requests.load(); }
 
@@ -45,6 +47,7 @@ class SlowFile {
     std::atomic<int> requests;
     std::atomic<bool> opens_stall;
     std::atomic<bool> closes_stall;
+    std::atomic<bool> attributes_stall;
   };
 
   SlowFile() = default;
