@@ -58,7 +58,8 @@ TEST_F(EndWatchdogTest, LastActsAreDoneUnlessTheirOwnerHasGone) {
 // For good, and no limit of processes binds root.
 void TakeThreadsAndDescriptorsAway() {
   const rlimit none = {.rlim_cur = 0, .rlim_max = 0};
-  if (setrlimit(RLIMIT_NOFILE, &none) != 0 || setrlimit(RLIMIT_NPROC, &none) != 0) _exit(97);
+  const rlimit standard = {.rlim_cur = 3, .rlim_max = 3};  // poll(2) wants some
+  if (setrlimit(RLIMIT_NOFILE, &standard) != 0 || setrlimit(RLIMIT_NPROC, &none) != 0) _exit(97);
   if (setuid(65534) != 0 && geteuid() == 0) _exit(98);
   if (EventFd::Create().ok() || StartDetachedThread("none", [] {}) == 0) _exit(99);
 }
