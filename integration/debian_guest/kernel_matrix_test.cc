@@ -43,7 +43,7 @@ std::vector<Kernel> Kernels() {
   std::vector<Kernel> kernels;
   for (const auto& [name, repository] : kKernels) {
     kernels.push_back({name, repository, "bzImage", "1", "512M"});
-    kernels.push_back({name, repository, "vmlinux", "4", "1G"});
+    kernels.push_back({name, repository, "vmlinux", "4", "4G"});
   }
   return kernels;
 }
