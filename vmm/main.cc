@@ -18,6 +18,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/core_dumps.h"
 #include "base/log.h"
 #include "base/original_limits.h"
 #include "base/release_startup_pages.h"
@@ -134,6 +135,12 @@ int Run(int argc, char** argv) {
   }
   if (line->verbose) InitLog("vmm", LogLevel::kDebug);
   RaiseOpenFileLimit(kMinimumFilesOfDevice);
+  if (KeepMemoryOfChildrenOutOfCoreDumps()) {
+    LogWarning(
+        "the hard limit of core files is 0, which does not keep the program in "
+        "/proc/sys/kernel/core_pattern from being run: dumps of the vmm and of devices are made, "
+        "without memory");
+  }
 
   absl::StatusOr<UniqueFd> signals = TakeSignals({SIGINT, SIGTERM, SIGHUP, SIGQUIT});
   if (!signals.ok()) return Report(signals.status());

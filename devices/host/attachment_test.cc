@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/mapping_flags.h"
 #include "base/memory_mapping.h"
 #include "base/message_socket.h"
 #include "base/unique_fd.h"
@@ -85,6 +86,8 @@ TEST(AttachmentTest, TakesAGoodRequestApart) {
   ASSERT_TRUE(memory.ok()) << memory.status();
   EXPECT_TRUE(memory->WriteObject(0x100000, uint32_t{1}));
   EXPECT_FALSE(memory->WriteObject(0x110000, uint32_t{1}));
+  EXPECT_THAT(MappingFlags(memory->HostPointer(0x100000, 1)), testing::HasSubstr(" dd "))
+      << "a core dump would hold it";
 }
 
 TEST(AttachmentTest, DurableStateAndFunctionStateAreTaken) {

@@ -20,6 +20,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/core_dumps.h"
 #include "base/crash_point.h"
 #include "base/log.h"
 #include "base/message_socket.h"
@@ -61,6 +62,7 @@ void PrepareProcess(const DeviceProgram& program) {
   // attach socket tells.
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   prctl(PR_SET_NAME, program.name);  // started by descriptor, we would be called by its number
+  ForbidOwnCoreDumps();
   ResetInheritedSignals();
   EndByFatalSignalsAsInit();
   EndOnShortage();

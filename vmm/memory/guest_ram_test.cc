@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "base/mapping_flags.h"
 #include "base/memory_mapping.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "vmm/memory/guest_layout.h"
 
@@ -42,6 +44,13 @@ TEST(GuestRamTest, LargeMemoryGoesOnAboveTheHole) {
   EXPECT_NE(ram.memory().HostPointer(layout::kHoleEnd, 1), nullptr);
   for (const GuestRam::Block& block : ram.blocks()) {
     EXPECT_EQ(reinterpret_cast<uintptr_t>(block.host) % (2 * kMiB), block.start % (2 * kMiB));
+  }
+}
+
+TEST(GuestRamTest, IsNotDumped) {
+  const GuestRam ram = *GuestRam::Create(5 * kGiB);
+  for (const GuestRam::Block& block : ram.blocks()) {
+    EXPECT_THAT(MappingFlags(block.host), testing::HasSubstr(" dd "));
   }
 }
 

@@ -8,6 +8,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,6 +25,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/core_dumps.h"
 #include "base/steady_time.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
@@ -254,6 +256,36 @@ TEST_F(ProcessMonitorTest, AProcessLeavesNoCoreFile) {
   ASSERT_TRUE(process.ok()) << process.status();
   ASSERT_TRUE((*process)->WaitForExit(kLong).ok());
   EXPECT_THAT(recorder_->output(), testing::ContainsRegex("size +1 +1 +bytes"));
+}
+
+// In a process of its own, which gives up root.
+TEST_F(ProcessMonitorTest, WhereCoreFilesCannotBeForbiddenNoMemoryIsDumped) {
+  ASSERT_EQ(geteuid(), 0u) << "run as root: this test becomes an ordinary user";
+  const pid_t user = fork();
+  if (user == 0) {
+    const rlimit none = {.rlim_cur = 0, .rlim_max = 0};
+    if (setrlimit(RLIMIT_CORE, &none) != 0 || setuid(65534) != 0) _exit(10);
+    prctl(PR_SET_DUMPABLE, 1);  // as of a process that never was root
+    KeepMemoryOfChildrenOutOfCoreDumps();
+    auto monitor = *ProcessMonitor::Create();
+    const UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
+    int output[2];
+    if (pipe2(output, O_CLOEXEC | O_NONBLOCK) != 0) _exit(11);
+    auto process = monitor->Start({.binary = *ProgramFile::Open("/bin/sh"),
+                                   .args = {"-c",
+                                            "read filter < /proc/self/coredump_filter && "
+                                            "test $filter = 00000000"},
+                                   .environment = {},
+                                   .descriptors = {null.get(), null.get(), null.get()}},
+                                  UniqueFd(output[0]), std::make_shared<Recorder>());
+    if (!process.ok()) _exit(12);
+    const auto exit = (*process)->WaitForExit(kLong);
+    _exit(exit.ok() && !exit->signalled ? exit->code : 14);
+  }
+  int status = 0;
+  waitpid(user, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 TEST_F(ProcessMonitorTest, AProcessHasTheGivenDescriptorsAndEnvironmentOnly) {

@@ -137,9 +137,7 @@ BULKHEAD_NOT_SANITIZED pid_t ParentByProc() {
 }
 
 BULKHEAD_NOT_SANITIZED void ForbidCoreDumps() {
-  // A core file would hold guest memory, and the process is not dead before it is written. A limit
-  // of 1 byte also keeps a core_pattern that is a pipe from being run (core(5)), 0 does not. Fails
-  // if the hard limit is 0 already, which is as well as it can be then.
+  // base/core_dumps.h tells why, and what happens where this fails: the hard limit is 0 already.
   const rlimit64 limit = {.rlim_cur = 1, .rlim_max = 1};
   syscall(SYS_prlimit64, 0, RLIMIT_CORE, &limit, nullptr);
 }
