@@ -368,8 +368,13 @@ void BlockDevice::OnResult(const DiskEngine::Result& result) {
   const uint32_t index = static_cast<uint32_t>(result.id);
   Slot& slot = slots_[index];
   const bool stopping = services_->queue(slot.queue).stopping();
+  if (result.is_aside) engine_->Release(result, !stopping && services_->dma_allowed());
   if (!stopping && !services_->dma_allowed()) {
-    held_.push_back(result);
+    if (result.is_aside) {
+      PushReady(index);  // to be read again: there is no room to keep it
+    } else {
+      held_.push_back(result);
+    }
     return;
   }
   const auto owed = [this] { return std::pair(failures_.OwesFlush(), failures_.OwesWrite()); };

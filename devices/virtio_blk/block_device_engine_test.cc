@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <deque>
@@ -21,6 +22,7 @@
 #include "devices/virtio/virtio_layout.h"
 #include "devices/virtio_blk/block_device.h"
 #include "devices/virtio_blk/block_layout.h"
+#include "devices/virtio_blk/direct_engine.h"
 #include "devices/virtio_blk/disk_engine.h"
 #include "gtest/gtest.h"
 
@@ -44,6 +46,9 @@ class FakeEngine : public DiskEngine {
     ++next_.operations;
     const bool moves = !operation.buffers.empty();
     if (moves) next_.bytes += static_cast<int64_t>(operation.length);
+    if (fills && operation.kind == FileOperation::Kind::kRead) {
+      for (const iovec& buffer : operation.buffers) memset(buffer.iov_base, 'r', buffer.iov_len);
+    }
     prepared.push_back({id, static_cast<int32_t>(moves ? operation.length : 0)});
   }
   bool Submit() override {
@@ -79,6 +84,7 @@ class FakeEngine : public DiskEngine {
   }
 
   bool at_once = false;  // as the page cache does
+  bool fills = false;    // reads give 'r'
   bool short_of_memory = false;
   int submits = 0;
   std::vector<Batch> batches;
@@ -91,12 +97,20 @@ class FakeEngine : public DiskEngine {
 
 class BlockDeviceEngineTest : public testing::Test {
  protected:
-  BlockDeviceEngineTest() {
+  // `direct`: through buffers of the device, where those of the driver are not aligned to 512
+  // bytes.
+  explicit BlockDeviceEngineTest(bool direct = false) {
     services_.AddResource("disk", CreateMemfd("disk", kDiskBytes).value());
     auto device = BlockDevice::Create({.queue_size = kQueueSize}).value();
-    device->set_engine_factory([this](const DiskFile&, uint32_t) {
-      auto engine = std::make_unique<FakeEngine>();
-      engine_ = engine.get();
+    device->set_engine_factory([this, direct](const DiskFile&, uint32_t max_operations) {
+      auto fake = std::make_unique<FakeEngine>();
+      engine_ = fake.get();
+      std::unique_ptr<DiskEngine> engine = std::move(fake);
+      if (direct) {
+        DiskFile disk;
+        disk.direct_alignment = disk.memory_alignment = 512;
+        engine = std::make_unique<DirectEngine>(std::move(engine), disk, max_operations);
+      }
       return absl::StatusOr<ChosenEngine>(ChosenEngine{std::move(engine), true});
     });
     model_ = std::make_unique<PciTransport>(std::move(device));
@@ -134,6 +148,49 @@ class BlockDeviceEngineTest : public testing::Test {
   std::unique_ptr<FakeDriver> driver_;
   GuestAddress header_ = 0, status_ = 0, table_ = 0, data_ = 0;
 };
+
+class DirectBlockDeviceTest : public BlockDeviceEngineTest {
+ protected:
+  DirectBlockDeviceTest() : BlockDeviceEngineTest(/*direct=*/true) {
+    engine_->fills = true;
+    data_ += 8;
+  }
+  void SetBusMaster(bool on) { model_->OnFunctionState({.bus_master = on, .msix_enabled = true}); }
+  std::string Data() {
+    std::string data(512, '\0');
+    EXPECT_TRUE(services_.memory().Read(
+        data_, absl::MakeSpan(reinterpret_cast<uint8_t*>(data.data()), data.size())));
+    return data;
+  }
+};
+
+TEST_F(DirectBlockDeviceTest, WhatWasReadIsNotCopiedIntoGuestMemoryWhileBusMasteringIsOff) {
+  constexpr int kReads = DirectEngine::kBounceBuffers;
+  for (int i = 0; i < kReads; ++i) AddRead(1, 512);
+  driver_->Kick(0);
+  SetBusMaster(false);
+  ASSERT_TRUE(services_.RunUntil([&] {
+    engine_->Finish(1);
+    return !model_->dma_in_flight();
+  }));
+  EXPECT_EQ(Data(), std::string(512, '\0'));
+  EXPECT_EQ(driver_->queue(0).used_idx(), 0);
+  EXPECT_TRUE(model_->at_rest());
+  engine_->at_once = true;
+  SetBusMaster(true);
+  ASSERT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() == kReads; }));
+  EXPECT_EQ(Data(), std::string(512, 'r'));
+}
+
+TEST_F(DirectBlockDeviceTest, WhatWasReadIsNotCopiedIntoTheMemoryOfADriverThatHasReset) {
+  AddRead(1, 512);
+  driver_->Kick(0);
+  ASSERT_EQ(engine_->in_kernel.size(), 1u);
+  driver_->Set(kDeviceStatus, 1, 0);
+  engine_->Finish(1);
+  ASSERT_TRUE(services_.RunUntil([&] { return driver_->status() == 0; }));
+  EXPECT_EQ(Data(), std::string(512, '\0'));
+}
 
 TEST_F(BlockDeviceEngineTest, AFullQueueOfTheLargestRequestsIsServedInBoundedTurns) {
   engine_->at_once = true;

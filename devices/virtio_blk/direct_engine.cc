@@ -89,15 +89,25 @@ bool DirectEngine::Submit() {
 
 bool DirectEngine::Reap(Result& result) {
   if (!inner_->Reap(result)) return false;
-  const uint32_t index = std::exchange(bounce_of_[result.id], kNone);
+  result.is_aside = false;
+  const uint32_t index = bounce_of_[result.id];
   if (index == kNone) return true;
-  Bounce& bounce = bounces_[index];
-  if (bounce.operation.kind == Kind::kRead && result.result > 0) {
+  result.is_aside = bounces_[index].operation.kind == Kind::kRead && result.result > 0;
+  if (!result.is_aside) FreeBounce(result.id);
+  return true;
+}
+
+void DirectEngine::Release(const Result& result, bool copy) {
+  Bounce& bounce = bounces_[bounce_of_[result.id]];
+  if (copy) {
     const size_t size = std::min<size_t>(result.result, bounce.buffer.iov_len);
     Copy(bounce.operation.buffers, bounce.memory.get(), size, /*to_buffers=*/true);
   }
-  free_bounces_.push_back(index);
-  return true;
+  FreeBounce(result.id);
+}
+
+void DirectEngine::FreeBounce(uint64_t id) {
+  free_bounces_.push_back(std::exchange(bounce_of_[id], kNone));
 }
 
 bool DirectEngine::Drain(absl::Duration timeout) {

@@ -32,6 +32,7 @@ class DirectEngine : public DiskEngine {
   void Prepare(const FileOperation& operation, uint64_t id) override;
   bool Submit() override;
   bool Reap(Result& result) override;
+  void Release(const Result& result, bool copy) override;
   bool Drain(absl::Duration timeout) override;
   uint32_t in_flight() const override {
     return inner_->in_flight() + static_cast<uint32_t>(waiting_.size());
@@ -57,6 +58,7 @@ class DirectEngine : public DiskEngine {
   };
 
   bool IsAligned(const FileOperation& operation) const;
+  void FreeBounce(uint64_t id);
   // False: no buffer is free.
   bool PrepareBounced(const FileOperation& operation, uint64_t id);
 

@@ -31,6 +31,8 @@ class DiskEngine {
   struct Result {
     uint64_t id = 0;
     int32_t result = 0;  // bytes moved, or -errno
+    // What was read is not in the operation's buffers yet: to be given to Release().
+    bool is_aside = false;
   };
 
   virtual ~DiskEngine() = default;
@@ -42,6 +44,9 @@ class DiskEngine {
   virtual bool Submit() = 0;
   // Takes the result of a finished operation, in any order. False: none.
   virtual bool Reap(Result& result) = 0;
+  // Of a result that is_aside, once: what was read goes into the operation's buffers, if `copy`, or
+  // is dropped.
+  virtual void Release(const Result&, bool /*copy*/) {}
 
   // Waits until nothing is in flight, and drops the results. False: not in this time.
   virtual bool Drain(absl::Duration timeout) = 0;

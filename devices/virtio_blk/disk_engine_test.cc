@@ -58,6 +58,7 @@ class DiskEngineTest : public testing::TestWithParam<EngineKind> {
     const auto reap = [&] {
       DiskEngine::Result result;
       while (engine.Reap(result)) {
+        if (result.is_aside) engine.Release(result, /*copy=*/true);
         results.at(result.id) = result.result;
         ++reaped;
       }
@@ -229,6 +230,7 @@ TEST(DirectEngineTest, BuffersOfAnyAlignmentComeOutRight) {
         ASSERT_TRUE(engine->Submit());
         DiskEngine::Result result;
         while (engine->Reap(result)) {
+          if (result.is_aside) engine->Release(result, /*copy=*/true);
           moved.at(result.id) = result.result;
           ++reaped;
         }

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/fs.h>
-#include <linux/loop.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -27,6 +26,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/steady_time.h"
+#include "base/testing/loop_device.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -38,34 +38,6 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
-
-// A loop device over a file. The kernel detaches it when nobody has it open any more.
-class LoopDevice {
- public:
-  explicit LoopDevice(const std::string& file) {
-    const UniqueFd backing(open(file.c_str(), O_RDWR | O_CLOEXEC));
-    EXPECT_TRUE(backing.ok()) << file;
-    const UniqueFd control(open("/dev/loop-control", O_RDWR | O_CLOEXEC));
-    EXPECT_TRUE(control.ok()) << "needs root and loop devices: " << strerror(errno);
-    // Others look for free ones, too.
-    for (int tries = 0; tries < 100 && !fd_.ok(); ++tries) {
-      const int number = ioctl(control.get(), LOOP_CTL_GET_FREE);
-      path_ = absl::StrCat("/dev/loop", number);
-      fd_ = UniqueFd(open(path_.c_str(), O_RDWR | O_CLOEXEC));
-      loop_config config;
-      memset(&config, 0, sizeof(config));
-      config.fd = static_cast<uint32_t>(backing.get());
-      config.info.lo_flags = LO_FLAGS_AUTOCLEAR;
-      if (!fd_.ok() || ioctl(fd_.get(), LOOP_CONFIGURE, &config) != 0) fd_.reset();
-    }
-    EXPECT_TRUE(fd_.ok()) << path_ << ": " << strerror(errno);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-  UniqueFd fd_;
-};
 
 class HostFileKernelTest : public ::testing::Test {
  protected:

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <random>
@@ -50,15 +51,17 @@ inline int DirectFlagOfThisTest() {
 // A disk over a real file, and a driver of it. Its process may be restarted at any time.
 class TestDisk {
  public:
+  // What the disk's process gets, of a file with the contents.
+  using OpenFile = std::function<UniqueFd(const std::string& path, int flags)>;
+
   explicit TestDisk(BlockOptions options = {}, int open_flags = O_RDWR,
-                    uint64_t features = kAllFeatures)
+                    uint64_t features = kAllFeatures, const OpenFile& open_file = &OpenItself)
       : contents(RandomBytes(kSectors * kSectorSize, 1)), services({{0, 32 << 20}}) {
     std::string path = testing::TempDir() + "/diskXXXXXX";
     file.reset(mkstemp(path.data()));
     EXPECT_EQ(pwrite(file.get(), contents.data(), contents.size(), 0),
               static_cast<ssize_t>(contents.size()));
-    services.AddResource(
-        "disk", UniqueFd(open(path.c_str(), open_flags | DirectFlagOfThisTest() | O_CLOEXEC)));
+    services.AddResource("disk", open_file(path, open_flags | DirectFlagOfThisTest() | O_CLOEXEC));
     unlink(path.c_str());
     options.engine = EngineOfThisTest();
     model = std::make_unique<RestartableDevice>(services, [options] {
@@ -66,6 +69,10 @@ class TestDisk {
     });
     driver = std::make_unique<FakeDriver>(*model, services);
     EXPECT_TRUE(driver->Initialize(features));
+  }
+
+  static UniqueFd OpenItself(const std::string& path, int flags) {
+    return UniqueFd(open(path.c_str(), flags));
   }
 
   struct Request {
