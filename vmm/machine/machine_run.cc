@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/mutex.h"
@@ -18,6 +17,7 @@
 #include "base/running_time.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
+#include "vmm/machine/device_resets.h"
 #include "vmm/machine/machine.h"
 
 namespace bulkhead::vmm {
@@ -28,61 +28,7 @@ constexpr absl::Duration kPauseTimeout = absl::Seconds(5);
 // What a slow reader of the console is given at the end.
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(500);
 
-// A reboot that waits this long for its devices says so, and one that waits this long is given up.
-// A supervisor is done with a reset in less, whatever its device does.
-constexpr absl::Duration kSlowResets = absl::Seconds(2);
-constexpr absl::Duration kResetsLimit = absl::Seconds(30);
-
 }  // namespace
-
-// The resets of all devices, which are under way at the same time. Shared with those who carry them
-// out, because the VM may end before they have. Thread-safe.
-class DeviceResets {
- public:
-  DeviceResets(std::set<std::string> devices, EventFd all_done)
-      : left_(std::move(devices)), all_done_(std::move(all_done)) {
-    if (left_.empty()) all_done_.Signal();
-  }
-
-  void Done(const std::string& device, const absl::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    if (!status.ok() && failure_.ok()) {
-      failure_ = absl::Status(
-          status.code(), absl::StrCat("device '", device, "' is not reset: ", status.message()));
-    }
-    left_.erase(device);
-    if (left_.empty()) all_done_.Signal();
-  }
-  // Those that are left have had their time.
-  void GiveUp(absl::Duration limit) {
-    absl::MutexLock lock(&mutex_);
-    if (left_.empty() || !failure_.ok()) return;
-    failure_ = absl::DeadlineExceededError(absl::StrCat("device '", absl::StrJoin(left_, "', '"),
-                                                        "' is not reset within ",
-                                                        absl::FormatDuration(limit)));
-  }
-
-  int fd() const { return all_done_.fd(); }  // readable once all are done
-  bool all_done() const {
-    absl::MutexLock lock(&mutex_);
-    return left_.empty();
-  }
-  std::string left() const {
-    absl::MutexLock lock(&mutex_);
-    return absl::StrJoin(left_, "', '");
-  }
-  absl::Status status() const {
-    absl::MutexLock lock(&mutex_);
-    if (!failure_.ok() || left_.empty()) return failure_;
-    return absl::CancelledError("the VM is to end");
-  }
-
- private:
-  mutable absl::Mutex mutex_;
-  std::set<std::string> left_ ABSL_GUARDED_BY(mutex_);
-  absl::Status failure_ ABSL_GUARDED_BY(mutex_);
-  const EventFd all_done_;
-};
 
 void Machine::SetEndWatchdog(EndWatchdog& watchdog) { end_watchdog_ = &watchdog; }
 
@@ -184,14 +130,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
 
 void Machine::AwaitResets(DeviceResets& resets, const OutsideEnd& outside) {
   RunningTime time(absl::Seconds(1), SteadyNow());
-  bool said = false;
-  while (!resets.all_done() && !end_->reported()) {
-    const absl::Duration passed = time.Advance(SteadyNow());
-    if (passed >= kResetsLimit) return resets.GiveUp(kResetsLimit);
-    if (!said && passed >= kSlowResets) {
-      said = true;
-      LogWarning(absl::StrCat("the guest's reboot waits for device '", resets.left(), "'"));
-    }
+  while (!end_->reported() && resets.MustWait(time.Advance(SteadyNow()))) {
     Await({resets.fd()}, outside, time.step());
   }
 }

@@ -1,0 +1,66 @@
+#include "vmm/machine/device_resets.h"
+
+#include <poll.h>
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "base/event_fd.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr absl::Duration kShort = absl::Milliseconds(1);
+
+bool IsReadable(int fd) {
+  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
+  return poll(&entry, 1, 0) == 1;
+}
+
+TEST(DeviceResetsTest, AreWaitedForUntilAllAreDone) {
+  DeviceResets resets({"disk0", "net0"}, *EventFd::Create());
+  EXPECT_TRUE(resets.MustWait(kShort));
+  resets.Done("disk0", absl::OkStatus());
+  EXPECT_TRUE(resets.MustWait(DeviceResets::kLimit - kShort));
+  EXPECT_FALSE(IsReadable(resets.fd()));
+  EXPECT_TRUE(absl::IsCancelled(resets.status()));
+  resets.Done("net0", absl::OkStatus());
+  EXPECT_FALSE(resets.MustWait(kShort));
+  EXPECT_TRUE(IsReadable(resets.fd()));
+  EXPECT_TRUE(resets.status().ok());
+}
+
+TEST(DeviceResetsTest, AreGivenUpAfterALimitThatNamesWhoIsLeft) {
+  DeviceResets resets({"disk0", "net0", "rng0"}, *EventFd::Create());
+  resets.Done("net0", absl::OkStatus());
+  EXPECT_FALSE(resets.MustWait(DeviceResets::kLimit));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(resets.status()));
+  EXPECT_THAT(std::string(resets.status().message()),
+              HasSubstr("device 'disk0', 'rng0' is not reset within 30s"));
+  resets.Done("disk0", absl::OkStatus());
+  resets.Done("rng0", absl::OkStatus());
+  EXPECT_TRUE(absl::IsDeadlineExceeded(resets.status())) << "it was acted upon";
+}
+
+TEST(DeviceResetsTest, TheFirstFailureCounts) {
+  DeviceResets resets({"disk0", "net0"}, *EventFd::Create());
+  resets.Done("net0", absl::InternalError("it burns"));
+  EXPECT_TRUE(resets.MustWait(kShort)) << "the other may write into guest memory";
+  EXPECT_FALSE(resets.MustWait(DeviceResets::kLimit));
+  EXPECT_THAT(std::string(resets.status().message()),
+              HasSubstr("device 'net0' is not reset: it burns"));
+}
+
+TEST(DeviceResetsTest, OfNoDevicesAreDone) {
+  DeviceResets resets({}, *EventFd::Create());
+  EXPECT_FALSE(resets.MustWait(kShort));
+  EXPECT_TRUE(resets.status().ok());
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm
