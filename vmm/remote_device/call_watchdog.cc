@@ -17,14 +17,15 @@ namespace {
 
 constexpr absl::Duration kStep = absl::Milliseconds(50);
 
-// Its only purpose is to interrupt system calls, so none is to be restarted.
-int WakeSignal() { return SIGRTMIN + 1; }
+// Its only purpose is to interrupt system calls, so none is to be restarted. (A real-time signal is
+// lost where RLIMIT_SIGPENDING is used up.)
+constexpr int kWakeSignal = SIGUSR2;
 
 void InstallWakeSignal() {
   struct sigaction action{};
   action.sa_handler = [](int) {};
   sigemptyset(&action.sa_mask);
-  sigaction(WakeSignal(), &action, nullptr);
+  sigaction(kWakeSignal, &action, nullptr);
 }
 
 }  // namespace
@@ -82,7 +83,7 @@ absl::Time CallWatchdog::Look(absl::Time now) {
     if (!call->overdue_.has_value()) call->overdue_.emplace(kStep, now);
     if (call->overdue_->Advance(now) >= call->grace_) {
       if (!std::exchange(call->cut_, true)) shutdown(call->socket_, SHUT_RDWR);
-      pthread_kill(call->thread_, WakeSignal());
+      pthread_kill(call->thread_, kWakeSignal);
     }
     next = std::min(next, now + kStep);
   }

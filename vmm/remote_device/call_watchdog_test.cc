@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -76,6 +77,20 @@ TEST(CallWatchdogTest, AThreadThatBlocksElsewhereIsInterruptedUntilItIsBack) {
   // As often as it blocks: a close(2) may be followed by another.
   EXPECT_EQ(poll(nullptr, 0, -1), -1);
   EXPECT_EQ(poll(nullptr, 0, -1), -1);
+}
+
+TEST(CallWatchdogTest, AThreadIsInterruptedAlsoWhereNoSignalCanBeQueued) {
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_SIGPENDING, &before), 0);
+  const rlimit none = {.rlim_cur = 0, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_SIGPENDING, &none), 0);
+  CallWatchdog& watchdog = **CallWatchdog::Get();
+  const auto [socket, peer] = Sockets();
+  {
+    CallWatchdog::Guard guard(watchdog, socket.get(), kNoTime, kNoTime);
+    EXPECT_EQ(poll(nullptr, 0, -1), -1);  // the test's own time limit judges
+  }
+  ASSERT_EQ(setrlimit(RLIMIT_SIGPENDING, &before), 0);
 }
 
 }  // namespace

@@ -19,14 +19,14 @@ constexpr absl::Duration kKickInterval = absl::Milliseconds(20);
 
 constexpr absl::Duration kHoldInterval = absl::Milliseconds(1);
 
-int KickSignal() { return SIGRTMIN; }
+constexpr int kKickSignal = SIGUSR1;
 
 // The signal's only purpose is to interrupt system calls, so none is to be restarted.
 void InstallKickSignal() {
   struct sigaction action{};
   action.sa_handler = [](int) {};
   sigemptyset(&action.sa_mask);
-  sigaction(KickSignal(), &action, nullptr);
+  sigaction(kKickSignal, &action, nullptr);
 }
 
 }  // namespace
@@ -60,7 +60,7 @@ absl::Status VcpuThread::Start() {
 void* VcpuThread::ThreadMain(void* self) {
   sigset_t kick;
   sigemptyset(&kick);
-  sigaddset(&kick, KickSignal());
+  sigaddset(&kick, kKickSignal);
   pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
 
   VcpuThread& thread = *static_cast<VcpuThread*>(self);
@@ -158,7 +158,7 @@ void VcpuThread::Want(Wanted wanted) {
 void VcpuThread::Kick() {
   if (state_ != State::kRunning) return;
   vcpu_->RequestInterrupt();
-  pthread_kill(thread_, KickSignal());
+  pthread_kill(thread_, kKickSignal);
 }
 
 bool VcpuThread::KickUntil(bool (*reached)(State), absl::Time deadline) {

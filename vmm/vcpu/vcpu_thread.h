@@ -40,7 +40,8 @@ namespace bulkhead::vmm {
 // That no vCPU executes guest code is then seen by `in_guest_`, which the thread sets before it
 // enters Vcpu::Run(): either the requester finds it set, or the thread finds the request.
 //
-// The signal is SIGRTMIN, for every VcpuThread of the process; the thread blocks all others.
+// The signal is SIGUSR1, for every VcpuThread of the process; the thread blocks all others. (One of
+// the real-time signals is lost where RLIMIT_SIGPENDING is used up.)
 class VcpuThread {
  public:
   // `end` must outlive this. A crash is reported there with the vCPU's registers.

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <functional>
@@ -49,7 +50,7 @@ class FakeVcpu : public Vcpu {
   VcpuExit SpinUntilSignal() {
     sigset_t kick, before;
     sigemptyset(&kick);
-    sigaddset(&kick, SIGRTMIN);
+    sigaddset(&kick, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &kick, &before);
     if (!immediate_exit_.load()) sigsuspend(&before);
     pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -181,6 +182,27 @@ TEST_F(VcpuThreadsTest, StopGetsVcpusOutOfGuestCode) {
   VcpuThreads& threads = Start();
   EXPECT_TRUE(threads.Stop(kLong).ok());
   EXPECT_FALSE(end_->reported()) << "being stopped is no end of the VM's own";
+}
+
+// No signal of this user can be queued.
+class NoQueuedSignals {
+ public:
+  NoQueuedSignals() {
+    getrlimit(RLIMIT_SIGPENDING, &before_);
+    const rlimit none = {.rlim_cur = 0, .rlim_max = before_.rlim_max};
+    setrlimit(RLIMIT_SIGPENDING, &none);
+  }
+  ~NoQueuedSignals() { setrlimit(RLIMIT_SIGPENDING, &before_); }
+
+ private:
+  rlimit before_ = {};
+};
+
+TEST_F(VcpuThreadsTest, StopGetsVcpusOutOfGuestCodeWhereNoSignalCanBeQueued) {
+  const NoQueuedSignals limit;
+  for (int i = 0; i < 4; ++i) Add(Spin);
+  VcpuThreads& threads = Start();
+  EXPECT_TRUE(threads.Stop(kLong).ok());
 }
 
 TEST_F(VcpuThreadsTest, VcpuWhoseAccessEndsTheVmRunsNoMore) {
@@ -501,7 +523,7 @@ TEST_F(VcpuThreadsTest, ThreadsTakeNoSignalsMeantForTheProcess) {
     sigset_t mask;
     pthread_sigmask(SIG_SETMASK, nullptr, &mask);
     term_blocked = sigismember(&mask, SIGTERM) == 1 && sigismember(&mask, SIGCHLD) == 1;
-    kick_blocked = sigismember(&mask, SIGRTMIN) == 1;
+    kick_blocked = sigismember(&mask, SIGUSR1) == 1;
     return vcpu.SpinUntilSignal();
   });
   VcpuThreads& threads = Start();
