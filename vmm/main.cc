@@ -127,11 +127,29 @@ int Run(int argc, char** argv) {
   QueueLog();
   RouteLibraryLogs();
   std::set_terminate(OnUncaughtException);
+
+  absl::StatusOr<UniqueFd> signals = TakeSignals({SIGINT, SIGTERM, SIGHUP, SIGQUIT});
+  if (!signals.ok()) return Report(signals.status());
+  const auto take_signal = [fd = signals->get()] { return TakeSignal(fd); };
+  absl::StatusOr<std::unique_ptr<StartGuard>> guard =
+      StartGuard::Begin(signals->get(), take_signal);
+  // A start that fails while a signal ends it fails because of the signal: the guard tells that,
+  // and reset() does not return.
+  const auto fail = [&guard](const absl::Status& status) {
+    if (guard.ok()) guard->reset();
+    return Report(status);
+  };
+
+  // The configuration may come through a pipe.
   absl::StatusOr<CommandLine> line = ParseCommandLine(argc, argv);
-  if (!line.ok()) return Report(line.status());
+  if (!line.ok()) return fail(line.status());
   if (!line->answer.empty()) {
     fputs(line->answer.c_str(), stdout);
     return 0;
+  }
+  if (!guard.ok()) {
+    return Report(
+        absl::InternalError(absl::StrCat(guard.status().message(), "; ", kHowToRaiseThreadLimit)));
   }
   if (line->verbose) InitLog("vmm", LogLevel::kDebug);
   RaiseOpenFileLimit(kMinimumFilesOfDevice);
@@ -141,23 +159,6 @@ int Run(int argc, char** argv) {
         "/proc/sys/kernel/core_pattern from being run: dumps of the vmm and of devices are made, "
         "without memory");
   }
-
-  absl::StatusOr<UniqueFd> signals = TakeSignals({SIGINT, SIGTERM, SIGHUP, SIGQUIT});
-  if (!signals.ok()) return Report(signals.status());
-  const auto take_signal = [fd = signals->get()] { return TakeSignal(fd); };
-  absl::StatusOr<std::unique_ptr<StartGuard>> guard =
-      StartGuard::Begin(signals->get(), take_signal);
-  if (!guard.ok()) {
-    return Report(
-        absl::InternalError(absl::StrCat(guard.status().message(), "; ", kHowToRaiseThreadLimit)));
-  }
-
-  // A start that fails while a signal ends it fails because of the signal: the guard tells that,
-  // and reset() does not return.
-  const auto fail = [&guard](const absl::Status& status) {
-    guard->reset();
-    return Report(status);
-  };
 
   HostLimits host = CurrentHost();
   if (!line->device_dir.empty()) host.device_dirs = {line->device_dir};

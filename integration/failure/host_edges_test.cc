@@ -288,6 +288,21 @@ TEST(SignalsAtStartTest, ASignalEndsAStartThatHangs) {
   }
 }
 
+TEST(SignalsAtStartTest, ASignalEndsTheWaitForAConfiguration) {
+  const std::string pipe = TestFile("config.fifo");
+  unlink(pipe.c_str());
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const auto vm = Start({"--config=" + pipe, "--console=none"});
+  UniqueFd writer;
+  for (const absl::Time latest = SteadyNow() + kTimeout; !writer.ok() && SteadyNow() < latest;
+       absl::SleepFor(absl::Milliseconds(1))) {
+    writer.reset(open(pipe.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC));  // it has opened it
+  }
+  ASSERT_TRUE(writer.ok());
+  ASSERT_TRUE(vm->Signal(SIGTERM).ok());
+  EXPECT_EQ(ExitOf(*vm), "exit code 6");
+}
+
 // ---- Limits -----------------------------------------------------------------------
 
 std::vector<std::string> LargestGuest() {
