@@ -221,6 +221,22 @@ TEST_F(ConfigTest, SupervisionIsTakenOverFromFlags) {
   EXPECT_EQ(spec->devices[1].access_policy, AccessPolicy::kPauseVm);
 }
 
+TEST_F(ConfigTest, MemoryIsLimitedByThePhysicalAddressesOfTheProcessor) {
+  const auto takes = [this](uint32_t bits, const std::string& memory) {
+    host_ = {
+        .memory_bytes = uint64_t{1} << 50, .physical_address_bits = bits, .device_dirs = {dir_}};
+    return FromFlags({"--kernel=$DIR/vmlinux", "--console=none", "--memory=" + memory}).status();
+  };
+  EXPECT_TRUE(takes(46, "1T").ok()) << takes(46, "1T");
+  EXPECT_TRUE(takes(39, "447G").ok()) << takes(39, "447G");
+  EXPECT_THAT(takes(39, "448G").message(),
+              HasSubstr("--memory: \"448G\" is out of range: this host's processor has 39 bits of "
+                        "physical addresses, which is 457728M beside"));
+  // As ever, with windows that cannot be reached.
+  EXPECT_TRUE(takes(36, "63G").ok());
+  EXPECT_FALSE(takes(36, "64G").ok());
+}
+
 TEST_F(ConfigTest, FlagsAreLaidOverTheFile) {
   std::ofstream(Path("vm.textproto")) << "kernel { path: \"/nowhere\" } memory: \"32M\" cpus: 1";
   const absl::StatusOr<VmSpec> spec =
@@ -353,7 +369,8 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
       {{"--config=/no/such"}, "--config: cannot open \"/no/such\": No such file"},
       {{"--kernel=$DIR/vmlinux", "--cpus=0"}, "--cpus: 0 is out of range (1 to 32)"},
       {{"--kernel=$DIR/vmlinux", "--cpus=two"}, "--cpus: \"two\" is not a whole number (1 to 32)"},
-      {{"--kernel=$DIR/vmlinux", "--memory=4T"}, "--memory: \"4T\" is not a size"},
+      {{"--kernel=$DIR/vmlinux", "--memory=4K"}, "--memory: \"4K\" is not a size"},
+      {{"--kernel=$DIR/vmlinux", "--memory=4T"}, "--memory: \"4T\" is out of range (16M to"},
       {{"--kernel=$DIR/vmlinux", "--disk=$DIR/disk.img"}, "--disk: \""},
       {{"--kernel=$DIR/vmlinux", "--disk=readonly"}, "--disk: no path=FILE given"},
       {{"--kernel=$DIR/vmlinux", "--disk=path=/no/disk"}, "--disk: cannot open \"/no/disk\""},

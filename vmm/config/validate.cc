@@ -1,5 +1,6 @@
 #include "vmm/config/validate.h"
 
+#include <cpuid.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <set>
@@ -41,6 +43,14 @@ std::string AbsolutePath(const std::string& path) {
   if (path.empty() || path[0] == '/') return path;
   char folder[PATH_MAX];
   return getcwd(folder, sizeof(folder)) == nullptr ? path : absl::StrCat(folder, "/", path);
+}
+
+// Devices' 64-bit windows lie above RAM, and for little RAM at a fixed place (guest_layout.h).
+uint64_t MostAddressableMemory(uint32_t address_bits) {
+  const uint64_t end = uint64_t{1} << std::min(address_bits, 52u);
+  const uint64_t of_little = std::min(end, layout::kMmio64MinStart);
+  const uint64_t of_much = end > layout::kMmio64Size ? end - layout::kMmio64Size : 0;
+  return std::max(of_little, of_much) - (layout::kHoleEnd - layout::kHoleStart);
 }
 
 // Builds errors that say where the field stands.
@@ -119,17 +129,25 @@ absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
     unit = kMebibyte;
   else if (absl::ConsumeSuffix(&number, "G"))
     unit = 1024 * kMebibyte;
+  else if (absl::ConsumeSuffix(&number, "T"))
+    unit = 1024 * 1024 * kMebibyte;
   uint64_t count = 0;
   if (unit == 0 || !absl::SimpleAtoi(number, &count) || count > UINT64_MAX / unit) {
     return Error("memory", absl::StrCat("\"", text,
-                                        "\" is not a size: give a whole number with the unit M or "
-                                        "G, as \"512M\""));
+                                        "\" is not a size: give a whole number with the unit M, G "
+                                        "or T, as \"512M\""));
   }
   const uint64_t bytes = count * unit;
   if (bytes < kMinMemory || bytes > host_.memory_bytes) {
     return Error("memory", absl::StrCat("\"", text, "\" is out of range (", kMinMemory / kMebibyte,
                                         "M to ", host_.memory_bytes / kMebibyte,
                                         "M, which is all that this host has)"));
+  }
+  if (const uint64_t most = MostAddressableMemory(host_.physical_address_bits); bytes > most) {
+    return Error("memory",
+                 absl::StrCat("\"", text, "\" is out of range: this host's processor has ",
+                              host_.physical_address_bits, " bits of physical addresses, which is ",
+                              most / kMebibyte, "M beside what devices take of them"));
   }
   return bytes;
 }
@@ -211,12 +229,6 @@ absl::Status Validator::StandardStreams(const std::string& field) {
                                     " already; only one console can have them"));
   }
   standard_streams_user_ = field;
-  for (const int fd : {STDIN_FILENO, STDOUT_FILENO}) {
-    if (fcntl(fd, F_GETFD) < 0) {
-      return Error(flag, absl::StrCat("this process's standard ",
-                                      fd == STDIN_FILENO ? "input" : "output", " is closed"));
-    }
-  }
   return absl::OkStatus();
 }
 
@@ -330,6 +342,11 @@ HostLimits CurrentHost() {
     const std::string dir = executable.substr(0, executable.rfind('/'));
     host.device_dirs = {dir, absl::StrCat(dir, "/../devices"),
                         absl::StrCat(dir, "/../libexec/bulkhead")};
+  }
+  uint32_t eax = 0, ebx = 0, ecx = 0, edx = 0;
+  constexpr uint32_t kAddressSizes = 0x80000008;
+  if (__get_cpuid(kAddressSizes, &eax, &ebx, &ecx, &edx) != 0 && (eax & 0xff) != 0) {
+    host.physical_address_bits = eax & 0xff;
   }
   return host;
 }

@@ -21,6 +21,8 @@ using FieldPlaces = std::map<std::string, std::string>;
 // What the host has to offer.
 struct HostLimits {
   uint64_t memory_bytes = 0;
+  // Of guest-physical addresses (MAXPHYADDR).
+  uint32_t physical_address_bits = 52;
   // Folders in which a device binary without a '/' is looked up, in this order.
   std::vector<std::string> device_dirs;
   // False: a VM with this configuration may be running, and its files must not be taken from it.
