@@ -1,11 +1,13 @@
 // What a supervisor makes of a host that is short of something: of what the vmm needs to start a
 // process, or of what the process itself needs.
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <fstream>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 
@@ -22,6 +24,7 @@ namespace {
 
 namespace regs = devices::testdata;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr uint64_t kRegister = 0;
 
@@ -149,6 +152,54 @@ TEST_F(ShortageTest, AfterTheStateWasDiscardedDoesNotBindTheDeviceToItsVersion) 
   EXPECT_EQ(device->Describe().state(), v1::Device::RUNNING) << device->Describe().state_reason();
   EXPECT_EQ(device->Describe().binary(), other);
   EXPECT_EQ(Read(*device), 0u);
+}
+
+// Below what is open: what a dead process leaves free is of no use either.
+class LowLimitOfDescriptors {
+ public:
+  LowLimitOfDescriptors() {
+    getrlimit(RLIMIT_NOFILE, &before_);
+    const rlimit low = {.rlim_cur = 8, .rlim_max = before_.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &low);
+  }
+  ~LowLimitOfDescriptors() { setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_ = {};
+};
+
+TEST_F(ShortageTest, OfTheVmmLeavesAProcessThatCannotBeAttachedAlive) {
+  DeviceSpec spec = Spec("");
+  spec.spare = true;
+  spec.restart.max_crashes = 3;  // the processes that are killed are two
+  const auto device = Device(std::move(spec));
+  const auto spare = [&] {
+    EXPECT_TRUE(WaitUntil([&] { return device->Describe().has_spare(); }));
+    std::set<pid_t> children = Children();
+    children.erase(Pid(*device));
+    return children.size() == 1 ? *children.begin() : -1;
+  };
+  // The first one gets the file that was opened ahead of time.
+  const pid_t first = spare();
+  {
+    const LowLimitOfDescriptors low;
+    kill(Pid(*device), SIGKILL);
+    ASSERT_TRUE(WaitUntil([&] { return Pid(*device) == first; }));
+  }
+  const pid_t second = spare();
+  v1::Device meanwhile;
+  {
+    const LowLimitOfDescriptors low;
+    kill(first, SIGKILL);
+    ASSERT_TRUE(WaitForManyTries(*device));
+    meanwhile = device->Describe();
+  }
+  EXPECT_EQ(meanwhile.state(), v1::Device::RESTARTING);
+  EXPECT_THAT(meanwhile.state_reason(), HasSubstr("Too many open files"));
+  EXPECT_THAT(meanwhile.state_reason(), Not(HasSubstr("printed")));
+  ASSERT_TRUE(WaitForState(*device, v1::Device::RUNNING));
+  EXPECT_EQ(Pid(*device), second);
+  EXPECT_EQ(Read(*device), 42u);
 }
 
 TEST_F(ShortageTest, OfASpareIsTriedAgainWithoutHasteAndTheDeviceDoesNotNotice) {

@@ -206,6 +206,10 @@ absl::Status DeviceProcess::ExplainFailure(const absl::Status& why) {
     Kill("killed, because its start failed");
     end = WaitForEnd(kDeathTimeout);
   }
+  // What the vmm lacks is not the process's doing.
+  if (absl::IsResourceExhausted(why)) {
+    return absl::ResourceExhaustedError(absl::StrCat(title_, ": ", why.message()));
+  }
   const std::string last_lines = end.ok() ? end->last_lines : watcher_->log().LastLines();
   if (ended_by_itself && !end->exit.signalled) {
     const std::vector<std::string> lines = absl::StrSplit(last_lines, '\n', absl::SkipEmpty());

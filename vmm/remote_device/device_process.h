@@ -85,7 +85,8 @@ class DeviceProcess {
   // The message for the operator about the step of its start that ended with `why`: how the
   // process ended, if it did, and what it printed last. It does not live any more when this
   // returns. InvalidArgument: its flags are wrong, the configuration's mistake. ResourceExhausted:
-  // it says that the host does not give it what it needs (kDeviceExitShortage).
+  // it says that the host does not give it what it needs (kDeviceExitShortage), or `why` is that of
+  // the vmm; then nothing is said of what it printed.
   absl::Status ExplainFailure(const absl::Status& why);
 
   // Closes its sockets: the process finishes what is in its channel and ends.

@@ -72,7 +72,6 @@ absl::Status SupervisorThread::PrepareForSuccessor() {
   if (discard_state_) {
     const absl::Status discarded = device_->endpoints().DiscardDurableState();
     if (!discarded.ok()) return absl::ResourceExhaustedError(discarded.message());
-    discard_state_ = false;
   }
   return absl::OkStatus();
 }
@@ -87,8 +86,12 @@ absl::Status SupervisorThread::Attach(Candidate candidate, Urgency least,
   do {
     prepared = PrepareForSuccessor();
   } while (absl::IsAborted(prepared) && device_->reset_missed() && ++tries < kMaxQuickTries);
-  const absl::Status attached =
-      prepared.ok() ? AttachProcess(std::move(candidate), least, beside) : prepared;
+  absl::Status attached = prepared;
+  if (prepared.ok()) {
+    attached = AttachProcess(std::move(candidate), least, beside);
+  } else {
+    spare_.PutBack(std::move(candidate));  // it has done nothing wrong
+  }
   // Accesses that did not wait before do not wait now either. (A breach of the protocol was the
   // last process's.)
   const bool failed =
@@ -113,6 +116,13 @@ absl::Status SupervisorThread::AttachProcess(Candidate candidate, Urgency least,
     return device_->Attach(*process_, generation_,
                            beside == nullptr ? options_.start_timeout : kSpareAttachTimeout);
   });
+  if (absl::IsResourceExhausted(attached) && !interrupted) {
+    // What the vmm lacks: the process has got nothing, and has done nothing wrong.
+    spare_.PutBack({std::move(process_), std::move(candidate.description)});
+    return absl::ResourceExhaustedError(absl::StrCat("device '", name_, "' (", binary_.path(),
+                                                     "): attached: ", attached.message()));
+  }
+  discard_state_ = false;  // what is there from now on is the new process's
   if (beside != nullptr && absl::IsDeadlineExceeded(attached) && !interrupted) {
     // It hangs, or the host is slow: then it is there before another process is.
     *beside = starter_.StartCandidate(binary_, least);
@@ -263,8 +273,8 @@ void SupervisorThread::TryRestart(Urgency least) {
   if (std::optional<Candidate> spare = spare_.Take(); spare.has_value() && FitsNow(*spare)) {
     const absl::Status attached = Attach(*std::move(spare), least, &next);
     if (attached.ok()) return BeginServing();
-    // Undone by what would undo a fresh process as well, or it is not dead.
-    if (absl::IsCancelled(attached) || absl::IsAborted(attached) || process_ != nullptr) {
+    // Undone by what would undo a fresh process as well (then it waits on), or it is not dead.
+    if (absl::IsCancelled(attached) || process_ != nullptr || spare_.ready()) {
       return AfterFailedTry(attached);
     }
     LogWarning(absl::StrCat(attached.message(), "; it was a spare, and another process follows"));

@@ -65,9 +65,12 @@ void Spare::Prepare(const ProgramFile& binary, absl::Duration limit) {
   }
   shortage_.End(SteadyNow());
   Candidate candidate = {std::move(process_), *std::move(description)};
-  const absl::Status fit = check_(candidate);
+  if (const absl::Status fit = check_(candidate); !fit.ok()) return Fail(fit);
+  Keep(std::move(candidate));
+}
+
+void Spare::Keep(Candidate candidate) {
   process_ = std::move(candidate.process);
-  if (!fit.ok()) return Fail(fit);
   description_ = std::move(candidate.description);
   silence_ = absl::ZeroDuration();
   next_ = SteadyNow() + kHeartbeatInterval;
@@ -125,6 +128,11 @@ std::optional<Candidate> Spare::Take() {
   Drop();
   next_ = SteadyNow() + kPauseAfterUse;
   return candidate;
+}
+
+void Spare::PutBack(Candidate candidate) {
+  Drop();
+  Keep(std::move(candidate));
 }
 
 void Spare::Drop() {

@@ -41,11 +41,14 @@ class Spare {
   bool ready() const { return description_.has_value(); }
   // The spare, if there is one that lives; else nullopt. Another one is then due in a moment.
   std::optional<Candidate> Take();
+  // A candidate that could not be used, for no fault of its own, waits as the spare.
+  void PutBack(Candidate candidate);
   // Ends it. A new one is due at once: its binary may be another.
   void Drop();
 
  private:
   void Prepare(const ProgramFile& binary, absl::Duration limit);
+  void Keep(Candidate candidate);
   void AskWhetherItLives(absl::Duration limit);
   void Fail(const absl::Status& why);
   void OnShortage(const absl::Status& why);
