@@ -304,14 +304,20 @@ void ExampleDevice::RunDma(uint32_t command) {
 DmaStatus ExampleDevice::CopyGuestMemory() {
   if (!function_state_.bus_master) return kDmaNotBusMaster;
   if (state_.dma_length > kDmaMaxLength) return kDmaBadLength;
-  const uint8_t* source = services_->memory().HostPointer(state_.dma_source, state_.dma_length);
-  uint8_t* destination = services_->memory().HostPointer(state_.dma_destination, state_.dma_length);
-  if (source == nullptr || destination == nullptr) return kDmaBadAddress;
+  // By guest addresses: the bytes may lie in two ranges that adjoin, which the guest does not know.
+  const GuestMemory& memory = services_->memory();
+  const GuestAddress source = state_.dma_source;
+  GuestAddress destination = state_.dma_destination;
+  const uint64_t length = state_.dma_length;
+  if (!memory.Contains(source, length) || !memory.Contains(destination, length)) {
+    return kDmaBadAddress;
+  }
   // A successor may have to do it again, which must change nothing: so the source must stay.
-  const bool overlap = source < destination + state_.dma_length &&
-                       destination < source + state_.dma_length && state_.dma_length != 0;
-  if (overlap) return kDmaBadAddress;
-  memcpy(destination, source, state_.dma_length);
+  if (source < destination + length && destination < source + length) return kDmaBadAddress;
+  memory.ForEachPart(source, length, [&](const uint8_t* host, uint64_t size_bytes) {
+    memory.Write(destination, {host, size_bytes});
+    destination += size_bytes;
+  });
   dma_bytes_ += state_.dma_length;
   return kDmaDone;
 }

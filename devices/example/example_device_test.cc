@@ -28,7 +28,8 @@ constexpr uint64_t kRamSize = 1 << 20;
 
 class ExampleDeviceTest : public ::testing::Test {
  protected:
-  ExampleDeviceTest() : services_({{0, kRamSize}, {0x100000000, kRamSize}}) {
+  ExampleDeviceTest()
+      : services_({{0, kRamSize}, {0x100000000, kRamSize}, {0x100000000 + kRamSize, kRamSize}}) {
     services_.SetDurableMemory(kMemoryBarSize);
     EXPECT_TRUE(device_->Start(services_).ok());
   }
@@ -202,6 +203,23 @@ TEST_F(ExampleDeviceTest, DmaCopiesBetweenMemoryRanges) {
   EXPECT_EQ(copied, 0x1122334455667788u);
   EXPECT_EQ(Read32(kDmaStatusOffset), kDmaDone);
   EXPECT_FALSE(services_.intx()) << "no interrupt was asked for";
+}
+
+TEST_F(ExampleDeviceTest, DmaMayCrossFromOneRangeOfMemoryIntoTheNext) {
+  device_->OnFunctionState({.bus_master = true});
+  const GuestAddress border = 0x100000000 + kRamSize;
+  std::vector<uint8_t> bytes(256);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<uint8_t>(i);
+  ASSERT_TRUE(services_.memory().Write(border - 100, bytes));
+  CopyByDma(border - 100, 0x1000, 256);
+  EXPECT_EQ(Read32(kDmaStatusOffset), kDmaDone);
+  CopyByDma(0x1000, border - 200, 256);
+  EXPECT_EQ(Read32(kDmaStatusOffset), kDmaDone);
+  std::vector<uint8_t> copied(256);
+  ASSERT_TRUE(services_.memory().Read(border - 200, absl::MakeSpan(copied)));
+  EXPECT_EQ(copied, bytes);
+  CopyByDma(border - 100, border - 50, 256);
+  EXPECT_EQ(Read32(kDmaStatusOffset), kDmaBadAddress) << "they overlap";
 }
 
 TEST_F(ExampleDeviceTest, DmaAddressesCanBeWrittenByHalves) {
