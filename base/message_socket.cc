@@ -96,6 +96,8 @@ absl::Status SendSocketMessage(int socket, absl::string_view bytes,
   while (true) {
     if (sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return absl::OkStatus();
     if (errno == EPIPE || errno == ECONNRESET) return PeerGone();
+    // Unavailable means that the peer is gone.
+    if (errno == EAGAIN) return absl::ResourceExhaustedError("sendmsg: the socket is full");
     if (errno != EINTR) return ErrnoToStatus(errno, "sendmsg");
   }
 }

@@ -46,6 +46,13 @@ TEST_F(MessageSocketTest, RefusesToSendMoreDescriptorsThanFit) {
             absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(MessageSocketTest, AFullSocketIsAShortageAndNotAPeerThatIsGone) {
+  const auto sockets = *CreateSocketPair(SOCK_SEQPACKET);
+  absl::Status status;
+  while (status.ok()) status = SendSocketMessage(sockets.first.get(), std::string(1000, 'x'), {});
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+}
+
 TEST_F(MessageSocketTest, RefusesAMessageThatIsTooLong) {
   ASSERT_TRUE(SendSocketMessage(ends_.first.get(), "123456", {}).ok());
   EXPECT_EQ(Receive(5).status().code(), absl::StatusCode::kInvalidArgument);
