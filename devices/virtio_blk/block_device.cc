@@ -239,6 +239,7 @@ void BlockDevice::OnQueue(uint32_t index) {
       break;
     }
   } while (queue.RearmDoorbell());
+  SubmitWaiting();
   PublishCompleted();
 }
 
@@ -337,6 +338,11 @@ bool BlockDevice::Submit() {
   return submitted;
 }
 
+// Last: the results that it brings are an event, so those that wait still are looked at again.
+void BlockDevice::SubmitWaiting() {
+  if (engine_->has_waiting()) Submit();
+}
+
 void BlockDevice::OnRetryTimer() {
   uint64_t expirations;
   if (read(retry_timer_.get(), &expirations, sizeof(expirations)) < 0) return;
@@ -346,12 +352,9 @@ void BlockDevice::OnRetryTimer() {
 
 void BlockDevice::OnEngine() {
   ReapResults();
-  if (disk_.is_direct() && engine_->in_flight() != 0) {
-    Submit();  // what waited for an aligned buffer
-    ReapResults();
-  }
   Turn turn = NewTurn();
   RunReady(turn);
+  SubmitWaiting();
   PublishCompleted();
   if (first_ready_ != kNoSlot && turn.over()) services_->ServeLater(0);
 }

@@ -104,6 +104,7 @@ class BlockDevice : public VirtioDevice {
   int64_t PrepareBatch();
   void DropReadyOfStoppingQueues();
   bool Submit();
+  void SubmitWaiting();
   void ReapResults();
   void OnResult(const DiskEngine::Result& result);
   void ReleaseHeld();

@@ -182,6 +182,21 @@ TEST_F(DirectBlockDeviceTest, WhatWasReadIsNotCopiedIntoGuestMemoryWhileBusMaste
   EXPECT_EQ(Data(), std::string(512, 'r'));
 }
 
+TEST_F(DirectBlockDeviceTest, WhatWaitsForABufferIsStartedWhoeverHasReapedTheResults) {
+  constexpr uint16_t kBuffers = DirectEngine::kBounceBuffers;
+  for (int i = 0; i < kBuffers + 4; ++i) AddRead(1, 512);
+  driver_->Kick(0);
+  ASSERT_EQ(engine_->in_kernel.size(), kBuffers);
+  // They end just when the driver rings.
+  engine_->Finish(kBuffers);
+  AddRead(1, 512);
+  driver_->Kick(0);
+  EXPECT_EQ(driver_->queue(0).used_idx(), kBuffers);
+  EXPECT_EQ(engine_->in_kernel.size(), 5u);
+  engine_->Finish(5);
+  EXPECT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() == kBuffers + 5; }));
+}
+
 TEST_F(DirectBlockDeviceTest, WhatWasReadIsNotCopiedIntoTheMemoryOfADriverThatHasReset) {
   AddRead(1, 512);
   driver_->Kick(0);

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "base/steady_time.h"
-
 namespace bulkhead::devices::virtio {
 namespace {
 
@@ -111,9 +109,8 @@ void DirectEngine::FreeBounce(uint64_t id) {
 }
 
 bool DirectEngine::Drain(absl::Duration timeout) {
-  const absl::Time deadline = SteadyNow() + timeout;
   waiting_.clear();
-  return inner_->Drain(std::max(deadline - SteadyNow(), absl::ZeroDuration()));
+  return inner_->Drain(timeout);
 }
 
 }  // namespace bulkhead::devices::virtio

@@ -37,6 +37,7 @@ class DirectEngine : public DiskEngine {
   uint32_t in_flight() const override {
     return inner_->in_flight() + static_cast<uint32_t>(waiting_.size());
   }
+  bool has_waiting() const override { return !waiting_.empty() && !free_bounces_.empty(); }
   int fd() const override { return inner_->fd(); }
 
   // Operations that went through a buffer of our own.

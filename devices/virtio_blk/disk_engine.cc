@@ -1,5 +1,7 @@
 #include "devices/virtio_blk/disk_engine.h"
 
+#include <poll.h>
+
 #include <memory>
 #include <utility>
 
@@ -7,11 +9,27 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "devices/virtio_blk/direct_engine.h"
 #include "devices/virtio_blk/io_ring.h"
 #include "devices/virtio_blk/io_threads.h"
 
 namespace bulkhead::devices::virtio {
+
+bool DiskEngine::Drain(absl::Duration timeout) {
+  const absl::Time deadline = SteadyNow() + timeout;
+  while (in_flight() != 0) {
+    Submit();
+    Result result;
+    if (Reap(result)) continue;
+    const absl::Duration left = deadline - SteadyNow();
+    if (left <= absl::ZeroDuration()) return false;
+    pollfd event{.fd = fd(), .events = POLLIN, .revents = 0};
+    const timespec limit = absl::ToTimespec(left);
+    ppoll(&event, 1, &limit, nullptr);
+  }
+  return true;
+}
 
 absl::StatusOr<EngineKind> ParseEngineKind(absl::string_view name) {
   if (name == "auto") return EngineKind::kAuto;

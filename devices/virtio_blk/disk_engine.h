@@ -49,7 +49,10 @@ class DiskEngine {
   virtual void Release(const Result&, bool /*copy*/) {}
 
   // Waits until nothing is in flight, and drops the results. False: not in this time.
-  virtual bool Drain(absl::Duration timeout) = 0;
+  virtual bool Drain(absl::Duration timeout);
+
+  // Operations wait for results to be reaped, and Submit() would start some now.
+  virtual bool has_waiting() const { return false; }
 
   // Prepared and not reaped.
   virtual uint32_t in_flight() const = 0;

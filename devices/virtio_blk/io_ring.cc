@@ -9,7 +9,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
-#include "base/steady_time.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -149,23 +148,6 @@ bool IoRing::Reap(Result& result) {
   result.result = entry->res;
   io_uring_cqe_seen(&ring_, entry);
   --in_flight_;
-  return true;
-}
-
-bool IoRing::Drain(absl::Duration timeout) {
-  const absl::Time deadline = SteadyNow() + timeout;
-  while (in_flight_ != 0) {
-    Submit();
-    Result result;
-    if (Reap(result)) continue;
-    const absl::Duration left = deadline - SteadyNow();
-    if (left <= absl::ZeroDuration()) return false;
-    __kernel_timespec wait{};
-    wait.tv_sec = absl::ToInt64Seconds(left);
-    wait.tv_nsec = absl::ToInt64Nanoseconds(left - absl::Seconds(wait.tv_sec));
-    io_uring_cqe* entry = nullptr;
-    io_uring_wait_cqe_timeout(&ring_, &entry, &wait);
-  }
   return true;
 }
 

@@ -7,7 +7,6 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "devices/virtio_blk/disk_engine.h"
 #include "devices/virtio_blk/disk_file.h"
 #include "devices/virtio_blk/file_operation.h"
@@ -35,7 +34,6 @@ class IoRing : public DiskEngine {
   void Prepare(const FileOperation& operation, uint64_t id) override;
   bool Submit() override;
   bool Reap(Result& result) override;
-  bool Drain(absl::Duration timeout) override;
   uint32_t in_flight() const override { return in_flight_; }
   int fd() const override { return ring_.ring_fd; }
 

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <poll.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
@@ -17,7 +16,6 @@
 #include "absl/synchronization/mutex.h"
 #include "base/event_fd.h"
 #include "base/status_macros.h"
-#include "base/steady_time.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -218,21 +216,6 @@ bool IoThreads::Reap(Result& result) {
   result = reaped_.back();
   reaped_.pop_back();
   --in_flight_;
-  return true;
-}
-
-bool IoThreads::Drain(absl::Duration timeout) {
-  const absl::Time deadline = SteadyNow() + timeout;
-  while (in_flight_ != 0) {
-    Submit();
-    Result result;
-    if (Reap(result)) continue;
-    const absl::Duration left = deadline - SteadyNow();
-    if (left <= absl::ZeroDuration()) return false;
-    pollfd event{.fd = fd(), .events = POLLIN, .revents = 0};
-    const timespec limit = absl::ToTimespec(left);
-    ppoll(&event, 1, &limit, nullptr);
-  }
   return true;
 }
 
