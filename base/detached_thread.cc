@@ -8,8 +8,11 @@
 
 namespace bulkhead {
 
-int StartDetachedThread(const char* name, std::function<void()> run) {
+int StartDetachedThread(const char* name, std::function<void()> run, size_t stack_bytes) {
   auto argument = std::make_unique<std::function<void()>>(std::move(run));
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  if (stack_bytes != 0) pthread_attr_setstacksize(&attributes, stack_bytes);
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
@@ -17,7 +20,7 @@ int StartDetachedThread(const char* name, std::function<void()> run) {
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t thread;
   const int error = pthread_create(
-      &thread, nullptr,
+      &thread, &attributes,
       [](void* given) -> void* {
         const std::unique_ptr<std::function<void()>> owned(
             static_cast<std::function<void()>*>(given));
@@ -26,9 +29,10 @@ int StartDetachedThread(const char* name, std::function<void()> run) {
       },
       argument.get());
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
   if (error != 0) return error;
-  (void)argument.release();  // the thread's now
-  pthread_setname_np(thread, name);
+  (void)argument.release();          // the thread's now
+  pthread_setname_np(thread, name);  // it is not detached yet, so there it is
   pthread_detach(thread);
   return 0;
 }

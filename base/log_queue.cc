@@ -4,9 +4,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
-#include <sys/prctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -17,6 +14,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "base/detached_thread.h"
 #include "base/errno_status.h"
 #include "base/steady_cond_var.h"
 #include "base/steady_time.h"
@@ -74,20 +72,11 @@ absl::StatusOr<std::unique_ptr<LogQueue>> LogQueue::Create(int fd) {
   UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1));
   if (!copy.ok()) return ErrnoToStatus(errno, "fcntl of the log's descriptor");
   auto state = std::make_shared<State>(std::move(copy));
-  auto argument = std::make_unique<std::shared_ptr<State>>(state);
   // The thread takes no signal: SIGTERM is for others, and a background job whose terminal has
   // TOSTOP set is not to be stopped by SIGTTOU because it logs.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) sigdelset(&all, fault);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  const int error = pthread_create(&thread, nullptr, &LogQueue::Run, argument.get());
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (error != 0) return ErrnoToStatus(error, "starting the log's thread");
-  (void)argument.release();  // the thread's now
-  pthread_detach(thread);
+  if (const int error = StartDetachedThread("log", [state] { Run(*state); }); error != 0) {
+    return ErrnoToStatus(error, "starting the log's thread");
+  }
   return std::unique_ptr<LogQueue>(new LogQueue(std::move(state)));
 }
 
@@ -128,11 +117,7 @@ bool LogQueue::Flush(absl::Duration limit) {
   return true;
 }
 
-void* LogQueue::Run(void* argument) {
-  const std::unique_ptr<std::shared_ptr<State>> owned(
-      static_cast<std::shared_ptr<State>*>(argument));
-  State& state = **owned;
-  prctl(PR_SET_NAME, "log");
+void LogQueue::Run(State& state) {
   state.mutex.Lock();
   while (true) {
     while (state.entries.empty() && !state.stopping) state.changed.Wait(&state.mutex);
@@ -149,7 +134,6 @@ void* LogQueue::Run(void* argument) {
     if (state.entries.empty()) state.changed.SignalAll();
   }
   state.mutex.Unlock();
-  return nullptr;
 }
 
 }  // namespace bulkhead

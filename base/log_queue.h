@@ -36,7 +36,7 @@ class LogQueue {
   struct State;
   explicit LogQueue(std::shared_ptr<State> state);
 
-  static void* Run(void* state);
+  static void Run(State& state);
 
   const std::shared_ptr<State> state_;
 };

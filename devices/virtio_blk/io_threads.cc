@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <pthread.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -14,6 +13,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "base/detached_thread.h"
 #include "base/event_fd.h"
 #include "base/status_macros.h"
 
@@ -102,27 +102,10 @@ class IoThreads::Shared {
 
   // False: the host does not let us.
   static bool StartThread(const std::shared_ptr<Shared>& shared) {
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attributes, kStackBytes);
-    auto* argument = new std::shared_ptr<Shared>(shared);
-    pthread_t thread;
-    const int error = pthread_create(&thread, &attributes, &Shared::Main, argument);
-    pthread_attr_destroy(&attributes);
-    if (error != 0) delete argument;
-    return error == 0;
+    return StartDetachedThread("disk-io", [shared] { shared->Serve(); }, kStackBytes) == 0;
   }
 
  private:
-  static void* Main(void* argument) {
-    const std::unique_ptr<std::shared_ptr<Shared>> shared(
-        static_cast<std::shared_ptr<Shared>*>(argument));
-    pthread_setname_np(pthread_self(), "disk-io");
-    (*shared)->Serve();
-    return nullptr;
-  }
-
   void Serve() {
     mutex_.Lock();
     while (true) {

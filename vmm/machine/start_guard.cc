@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "base/detached_thread.h"
 #include "base/errno_status.h"
 #include "base/event_fd.h"
 #include "base/log.h"
@@ -79,21 +79,10 @@ absl::StatusOr<std::unique_ptr<StartGuard>> StartGuard::Begin(
     int fd, std::function<std::optional<VmEnd>()> take) {
   ASSIGN_OR_RETURN(EventFd over, EventFd::Create());
   auto shared = std::make_shared<Shared>(fd, std::move(take), std::move(over));
-  auto argument = std::make_unique<std::shared_ptr<Shared>>(shared);
-  pthread_t thread;
-  const int error = pthread_create(
-      &thread, nullptr,
-      [](void* given) -> void* {
-        const std::unique_ptr<std::shared_ptr<Shared>> owned(
-            static_cast<std::shared_ptr<Shared>*>(given));
-        (*owned)->Run();
-        return nullptr;
-      },
-      argument.get());
-  if (error != 0) return ErrnoToStatus(error, "starting a thread");
-  (void)argument.release();  // the thread's now
-  pthread_setname_np(thread, "start-guard");
-  pthread_detach(thread);
+  if (const int error = StartDetachedThread("start-guard", [shared] { shared->Run(); });
+      error != 0) {
+    return ErrnoToStatus(error, "starting a thread");
+  }
   return std::unique_ptr<StartGuard>(new StartGuard(std::move(shared)));
 }
 

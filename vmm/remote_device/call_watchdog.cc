@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/memory/memory.h"
+#include "base/detached_thread.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
@@ -44,16 +45,9 @@ absl::StatusOr<CallWatchdog*> CallWatchdog::Get() {
 
 absl::Status CallWatchdog::Start() {
   InstallWakeSignal();
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_t thread;
-  const int error = pthread_create(
-      &thread, nullptr, [](void* self) -> void* { static_cast<CallWatchdog*>(self)->Run(); }, this);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (error != 0) return ErrnoToStatus(error, "starting the thread of the calls' watchdog");
-  pthread_setname_np(thread, "call-watchdog");
-  pthread_detach(thread);
+  if (const int error = StartDetachedThread("call-watchdog", [this] { Run(); }); error != 0) {
+    return ErrnoToStatus(error, "starting the thread of the calls' watchdog");
+  }
   return absl::OkStatus();
 }
 
