@@ -1,14 +1,18 @@
 // A VM as those see it who control it: its socket and name, pause and resume, the end, reboots.
 
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -371,6 +375,65 @@ TEST(VmControlTest, ARebootThatWaitsForADeviceCanBeEnded) {
   EXPECT_EQ(client.Shutdown().code(), absl::StatusCode::kFailedPrecondition);
   ASSERT_TRUE((*vm)->Signal(SIGTERM).ok());
   EXPECT_EQ(EndOf(**vm), "exit code 6");
+  EXPECT_EQ((*vm)->output().find("boot 2"), std::string::npos);
+}
+
+// The highest number of an open descriptor of process `pid`.
+int LastDescriptor(pid_t pid) {
+  int last = 0;
+  std::error_code ignored;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(absl::StrCat("/proc/", pid, "/fd"), ignored)) {
+    last = std::max(last, std::stoi(entry.path().filename().string()));
+  }
+  return last;
+}
+
+constexpr char kRebootWaits[] = "the guest's reboot waits for the host";
+
+TEST(VmControlTest, ARebootWaitsForWhatTheHostLacks) {
+  constexpr int kBoots = 14;
+  const std::string config =
+      WriteConfig("poor-reboot", absl::StrCat("reboot_test boots=", kBoots, " by_key=1"), "");
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(
+      {absl::StrCat("--config=", config), "--name=poor-reboot", "--console=stdio"});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  const pid_t pid = (*vm)->pid();
+  rlimit before;
+  ASSERT_EQ(prlimit(pid, RLIMIT_NOFILE, nullptr, &before), 0);
+  for (int boot = 1; boot < kBoots; ++boot) {
+    ASSERT_TRUE((*vm)->WaitForOutput(absl::StrCat("boot ", boot, "\r\nwaits"), kTimeout).ok())
+        << (*vm)->log();
+    // From none at all to what suffices: it fails here and there.
+    rlimit low = before;
+    low.rlim_cur = boot == 1 ? 8 : static_cast<rlim_t>(LastDescriptor(pid) - 20 + 2 * boot);
+    ASSERT_EQ(prlimit(pid, RLIMIT_NOFILE, &low, nullptr), 0);
+    ASSERT_TRUE((*vm)->Type("x").ok());
+    absl::SleepFor(absl::Milliseconds(300));  // several tries
+    ASSERT_EQ(prlimit(pid, RLIMIT_NOFILE, &before, nullptr), 0);
+  }
+  EXPECT_EQ(EndOf(**vm), "exit code 0") << (*vm)->log();
+  EXPECT_THAT((*vm)->log(), HasSubstr(kRebootWaits));
+}
+
+TEST(VmControlTest, ARebootThatWaitsForTheHostCanBeEnded) {
+  const std::string config = WriteConfig("poor-end", "reboot_test boots=2 by_key=1", "");
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      VmProcess::Start({absl::StrCat("--config=", config), "--name=poor-end", "--console=stdio"});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("waits", kTimeout).ok()) << (*vm)->log();
+  rlimit low;
+  ASSERT_EQ(prlimit((*vm)->pid(), RLIMIT_NOFILE, nullptr, &low), 0);
+  low.rlim_cur = 8;
+  ASSERT_EQ(prlimit((*vm)->pid(), RLIMIT_NOFILE, &low, nullptr), 0);
+  ASSERT_TRUE((*vm)->Type("x").ok());
+  const absl::Time deadline = absl::Now() + kTimeout;
+  while ((*vm)->log().find(kRebootWaits) == std::string::npos && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  ASSERT_TRUE((*vm)->Signal(SIGTERM).ok());
+  EXPECT_EQ(EndOf(**vm), "exit code 6");
+  EXPECT_THAT((*vm)->log(), HasSubstr(kRebootWaits));
   EXPECT_EQ((*vm)->output().find("boot 2"), std::string::npos);
 }
 

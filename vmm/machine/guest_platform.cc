@@ -18,7 +18,10 @@ namespace {
 // What a device says of itself cannot be. No mistake in the configuration, which InvalidArgument
 // stands for.
 absl::Status DeviceError(const RemoteDevice& device, const absl::Status& why) {
-  return absl::InternalError(absl::StrCat(device.title(), ": ", why.message()));
+  const absl::StatusCode code = absl::IsResourceExhausted(why)
+                                    ? absl::StatusCode::kResourceExhausted
+                                    : absl::StatusCode::kInternal;
+  return absl::Status(code, absl::StrCat(device.title(), ": ", why.message()));
 }
 
 }  // namespace
@@ -120,7 +123,8 @@ absl::Status GuestPlatform::Load(const BootSources& sources, uint32_t vcpus, Acc
   }
   absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> made = vm_->CreateVcpus(vcpus, *first);
   // The count is right, so it is nothing that the user wrote.
-  if (!made.ok()) return absl::InternalError(made.status().message());
+  if (absl::IsInvalidArgument(made.status())) return absl::InternalError(made.status().message());
+  RETURN_IF_ERROR(made.status());
   vcpus_ = std::make_unique<VcpuThreads>(*std::move(made), memory_bus_, port_bus_, *end_,
                                          std::move(waits));
   return absl::OkStatus();

@@ -41,7 +41,8 @@ class GuestPlatform {
 
   // Puts the devices, which must outlive the platform, where the guest finds them; what they
   // signal from now on reaches it. `pci_slots` has one entry a device, 0 for any. Errors:
-  // InvalidArgument (they cannot be together; names the device), others of the host.
+  // InvalidArgument (they cannot be together; names the device), others of the host:
+  // ResourceExhausted (what it lacks for the moment).
   absl::Status Plug(absl::Span<RemoteDevice* const> devices, absl::Span<const uint32_t> pci_slots);
 
   // Puts ACPI tables and `sources` into the RAM, which must be all zeroes, and makes the vCPUs.

@@ -115,6 +115,12 @@ class Machine final : public VmOperations {
   void FollowGuest(const VmEnd& end, const OutsideEnd& outside);
   absl::Status Reboot(absl::string_view reason, const OutsideEnd& outside);
   void AwaitResets(DeviceResets& resets, const OutsideEnd& outside);
+  // There is none from here on. Its vCPUs do not run.
+  void DropPlatform();
+  // Calls `step` until it does not fail for want of something that the host lacks. Errors: others
+  // of `step`; Cancelled (the VM is to end).
+  absl::Status TryUntilTheHostCan(const OutsideEnd& outside,
+                                  absl::FunctionRef<absl::Status()> step);
   VmEnd EndAll();
   // The VM is paused for as long as anybody wants it to be. `who` is a device, or empty for the
   // clients; `why` is for people. While it is only held, accesses go on waiting: for an answer that

@@ -2,6 +2,7 @@
 #include <poll.h>
 
 #include <memory>
+#include <random>
 #include <set>
 #include <string>
 #include <utility>
@@ -19,6 +20,7 @@
 #include "base/steady_time.h"
 #include "vmm/machine/device_resets.h"
 #include "vmm/machine/machine.h"
+#include "vmm/supervisor/host_shortage.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -97,35 +99,72 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   // No vCPU waits any more, but a supervisor may have something to tell its device.
   for (const auto& device : devices_) device->device().ResumeAccesses();
   // The devices are reset while this thread sets KVM up anew.
-  ASSIGN_OR_RETURN(EventFd all_done, EventFd::Create());
+  absl::StatusOr<EventFd> all_done = absl::UnknownError("");
+  RETURN_IF_ERROR(TryUntilTheHostCan(outside, [&] {
+    all_done = EventFd::Create();
+    return all_done.status();
+  }));
   std::set<std::string> names;
   for (const auto& device : devices_) names.insert(device->device().name());
-  const auto resets = std::make_shared<DeviceResets>(std::move(names), std::move(all_done));
+  const auto resets = std::make_shared<DeviceResets>(std::move(names), *std::move(all_done));
   for (const auto& device : devices_) {
     device->ResetForReboot([resets, name = device->device().name()](const absl::Status& status) {
       resets->Done(name, status);
     });
   }
-  std::unique_ptr<GuestPlatform> old;
-  {
-    absl::MutexLock lock(&platform_mutex_);
-    old = std::move(platform_);
-  }
-  old.reset();
-  ASSIGN_OR_RETURN(std::unique_ptr<GuestPlatform> platform, GuestPlatform::Create(*kvm_, ram_));
+  DropPlatform();
+  absl::StatusOr<std::unique_ptr<GuestPlatform>> platform = GuestPlatform::Create(*kvm_, ram_);
   AwaitResets(*resets, outside);
   // A device that is not at rest might write into the new guest's memory: better no guest.
   RETURN_IF_ERROR(resets->status());
 
   // What the devices had signalled before their reset must not reach the new guest.
   for (const auto& device : devices_) device->device().endpoints().DrainEvents();
-  RETURN_IF_ERROR(ram_.Clear());
-  RETURN_IF_ERROR(PowerOn(std::move(platform)));
-  RETURN_IF_ERROR(Start());
+  RETURN_IF_ERROR(TryUntilTheHostCan(outside, [&]() -> absl::Status {
+    // Of a try that failed, nothing stays.
+    if (platform.ok() && *platform == nullptr) platform = GuestPlatform::Create(*kvm_, ram_);
+    ASSIGN_OR_RETURN(std::unique_ptr<GuestPlatform> next, std::exchange(platform, nullptr));
+    RETURN_IF_ERROR(ram_.Clear());
+    RETURN_IF_ERROR(PowerOn(std::move(next)));
+    const absl::Status started = Start();
+    if (!started.ok()) DropPlatform();
+    return started;
+  }));
   ReleaseStartupPages();
   LogDebug(absl::StrCat("the guest asked for a reset and boots again, after ",
                         absl::FormatDuration(SteadyNow() - begin)));
   return absl::OkStatus();
+}
+
+void Machine::DropPlatform() {
+  std::unique_ptr<GuestPlatform> old;
+  absl::MutexLock lock(&platform_mutex_);
+  old = std::move(platform_);
+}
+
+absl::Status Machine::TryUntilTheHostCan(const OutsideEnd& outside,
+                                         absl::FunctionRef<absl::Status()> step) {
+  std::minstd_rand random(static_cast<unsigned>(absl::ToUnixNanos(SteadyNow())));
+  HostShortage shortage([&random] { return std::generate_canonical<double, 32>(random); });
+  while (true) {
+    const absl::Status status = step();
+    // Unavailable: a thread could not be started (EAGAIN).
+    if (!absl::IsResourceExhausted(status) && !absl::IsUnavailable(status)) {
+      if (status.ok() && shortage.lasts()) {
+        LogInfo(absl::StrCat("the guest boots again, after the host could not serve it for ",
+                             absl::FormatDuration(shortage.End(SteadyNow()))));
+      }
+      return status;
+    }
+    if (!shortage.lasts()) {
+      LogError(absl::StrCat("the guest's reboot waits for the host: ", status.message(),
+                            "; it is tried until that works"));
+      state_.SetRebootWaits(status.message());
+    }
+    const absl::Time next = SteadyNow() + shortage.OnFailedTry(SteadyNow());
+    while (SteadyNow() < next && !end_->reported()) Await({}, outside, next - SteadyNow());
+    if (end_->reported()) return absl::CancelledError("the VM is to end");
+  }
 }
 
 void Machine::AwaitResets(DeviceResets& resets, const OutsideEnd& outside) {

@@ -27,6 +27,8 @@ class VmState {
   void SetPaused(absl::string_view reason);
   // The guest asked for a reset. Counts the reboots.
   void SetRebooting(absl::string_view reason);
+  // ... and that takes longer.
+  void SetRebootWaits(absl::string_view why) { Set(v1::VmStatus::REBOOTING, why); }
   // For good.
   void SetEnding(absl::string_view reason);
 

@@ -40,8 +40,10 @@ VcpuThreads::~VcpuThreads() {
 
 absl::Status VcpuThreads::Start() {
   started_ = true;
-  for (const auto& thread : threads_) {
-    if (absl::Status started = thread->Start(); !started.ok()) {
+  // The first one last: the others wait for what it sends them, so where one cannot be started no
+  // instruction of the guest has been executed.
+  for (auto thread = threads_.rbegin(); thread != threads_.rend(); ++thread) {
+    if (absl::Status started = (*thread)->Start(); !started.ok()) {
       Stop(kLastStopTimeout).IgnoreError();
       return started;
     }
