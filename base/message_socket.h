@@ -38,7 +38,8 @@ absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateSocketPair(int type);
 void RefuseDescriptors(int socket);
 
 // Sends one packet; `descriptors` stay the caller's. Never blocks and never raises SIGPIPE.
-// Errors: Unavailable (the peer is gone), ResourceExhausted (the socket is full), else as sendmsg(2).
+// Errors: Unavailable (the peer is gone), ResourceExhausted (the socket is full), else as
+// sendmsg(2).
 absl::Status SendSocketMessage(int socket, absl::string_view bytes,
                                absl::Span<const int> descriptors);
 

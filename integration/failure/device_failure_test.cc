@@ -153,7 +153,8 @@ TEST(DeviceFailureTest, AShortageOfDescriptorsIsWaitedFor) {
   short_limit.rlim_cur = 16;
   ASSERT_EQ(prlimit((*vm)->pid(), RLIMIT_NOFILE, &short_limit, nullptr), 0);
   ASSERT_EQ(kill(PidOf(**vm, "example"), SIGKILL), 0);
-  ASSERT_TRUE((*vm)->WaitForLog("the host cannot start a process", kTimeout).ok()) << (*vm)->log();
+  ASSERT_TRUE((*vm)->WaitForLog("the host lacks what a process needs", kTimeout).ok())
+      << (*vm)->log();
   // For longer than five crashes in a row would take.
   absl::SleepFor(absl::Seconds(2));
   ASSERT_EQ(prlimit((*vm)->pid(), RLIMIT_NOFILE, &before, nullptr), 0);

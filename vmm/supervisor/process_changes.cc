@@ -158,7 +158,7 @@ void SupervisorThread::BeginServing() {
   served_since_ = now;
   next_try_ = absl::InfiniteFuture();
   if (const absl::Duration shortage = shortage_.End(now); shortage > absl::ZeroDuration()) {
-    LogInfo(absl::StrCat("device '", name_, "': the host could start a process again after ",
+    LogInfo(absl::StrCat("device '", name_, "': the host has what a process needs again, after ",
                          absl::FormatDuration(absl::Trunc(shortage, absl::Milliseconds(1)))));
   }
   heartbeats_.Begin(generation_);
@@ -218,15 +218,15 @@ void SupervisorThread::OnFailedStart(const absl::Status& why) {
 
 void SupervisorThread::OnShortage(const absl::Status& why) {
   if (!shortage_.lasts()) {
-    LogError(absl::StrCat("the host cannot start a process: ", why.message(),
+    LogError(absl::StrCat("the host lacks what a process needs: ", why.message(),
                           "; it is tried until that works"));
-    report_.PolicyActs("waits until the host can start a process");
+    report_.PolicyActs("waits until the host has what a process needs");
   }
   const absl::Time now = SteadyNow();
   const absl::Duration delay = shortage_.OnFailedTry(now);
   next_try_ = now + delay;
   SetState(v1::Device::RESTARTING,
-           absl::StrCat("the host cannot start a process: ", WithoutLastLines(why.message()),
+           absl::StrCat("the host lacks what a process needs: ", WithoutLastLines(why.message()),
                         "; next try in ",
                         absl::FormatDuration(absl::Trunc(delay, absl::Milliseconds(1)))));
 }
