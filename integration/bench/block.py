@@ -13,7 +13,7 @@ import tempfile
 
 from integration.bench import block_targets, host, table
 from integration.bench.arguments import names_of, positive
-from integration.bench.processes import BenchError
+from integration.bench.processes import BenchError, bench_lines
 
 HELP = "disk requests a second, what recovery costs of them, and the peers"
 
@@ -45,10 +45,7 @@ def add_arguments(parser):
 def parse(output, tsc_khz):
     """The guest's BENCH lines as {"read, 16 in flight": requests a second}."""
     rates = {}
-    for line in output.splitlines():
-        if not line.startswith("BENCH "):
-            continue
-        fields = dict(word.split("=", 1) for word in line.split()[1:])
+    for fields in bench_lines(output):
         seconds = int(fields["cycles"]) / (tsc_khz * 1000)
         rates["%s, %s in flight" % (fields["name"], fields["depth"])] = (
             int(fields["requests"]) / seconds)

@@ -15,7 +15,7 @@ from integration.bench import host, table
 from integration.bench.arguments import names_of, positive
 from integration.bench.mmio_targets import (GUEST, QEMU_PASSED, UART, VMM, VMM_POWERED_OFF,
                                             QemuTarget, Target)
-from integration.bench.processes import BenchError, run as run_process, use_realtime
+from integration.bench.processes import BenchError, bench_lines, run as run_process, use_realtime
 
 HELP = "bytes a second of the serial console, beside QEMU's"
 
@@ -67,10 +67,7 @@ def add_arguments(parser):
 def parse(output, tsc_khz):
     """The guest's BENCH lines as {"poll": {...}, "interrupt": {...}}."""
     found = {}
-    for line in output.splitlines():
-        if not line.startswith("BENCH "):
-            continue
-        fields = dict(word.split("=", 1) for word in line.split()[1:])
+    for fields in bench_lines(output):
         ms = {key: int(value) / tsc_khz for key, value in fields.items() if key.endswith("cycles")}
         entry = {"bytes_a_second": int(fields["bytes"]) / ms["cycles"] * 1000}
         if "interrupts" in fields:

@@ -13,7 +13,7 @@ import statistics
 
 from integration.bench import host, mmio_targets, table
 from integration.bench.arguments import names_of, positive
-from integration.bench.processes import BenchError, use_realtime
+from integration.bench.processes import BenchError, bench_lines, use_realtime
 
 HELP = "one MMIO read and one posted write to a device"
 
@@ -107,10 +107,7 @@ def parse(output):
     Taken off each: the median cost of reading the counter without an access between.
     """
     lines = {}
-    for line in output.splitlines():
-        if not line.startswith("BENCH "):
-            continue
-        fields = dict(word.split("=", 1) for word in line.split()[1:])
+    for fields in bench_lines(output):
         key = "%s %s" % (fields["name"], fields["phase"])
         lines[key] = {name: int(fields[name]) for name in ("min", *PERCENTILES, "max")}
     if "none hot" not in lines or "read hot" not in lines or "write hot" not in lines:

@@ -83,3 +83,10 @@ class Background:
 
 def _text(data):
     return data.decode("utf-8", "replace").replace("\r", "")
+
+
+def bench_lines(output):
+    """The fields of each line "BENCH name=value ..." that a guest has printed."""
+    for line in output.splitlines():
+        if line.startswith("BENCH "):
+            yield dict(word.split("=", 1) for word in line.split()[1:])
