@@ -1,13 +1,17 @@
 // What a supervisor does while the guest waits for its device: accesses that are never answered,
 // and waits that the rest of the vmm is told of.
 #include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -28,8 +32,10 @@ constexpr HeartbeatSpec kNoHeartbeats = {.interval = absl::ZeroDuration()};
 class WaitingGuestTest : public SupervisedTest {
  protected:
   // A device whose register holds 42.
-  std::unique_ptr<DeviceSupervisor> Device(DeviceSpec spec) {
+  std::unique_ptr<DeviceSupervisor> Device(DeviceSpec spec,
+                                           absl::Duration start_timeout = absl::Seconds(10)) {
     SupervisorOptions options = Options();
+    options.start_timeout = start_timeout;
     options.hold_vm = [this](absl::string_view, bool hold) {
       absl::MutexLock lock(&holds_mutex_);
       holds_ += hold ? 1 : -1;
@@ -145,6 +151,27 @@ TEST_F(WaitingGuestTest, ADeviceThatTheGuestUsesHoldsTheVmWhileItIsAway) {
   }
   EXPECT_TRUE(WaitUntil([&] { return holds() == 1; }));
   EXPECT_TRUE(WaitForState(*device, v1::Device::RUNNING));
+  EXPECT_TRUE(WaitUntil([&] { return holds() == 0; }));
+}
+
+TEST_F(WaitingGuestTest, TheVmIsHeldInTimeAlthoughTheSuccessorHangsAtItsStart) {
+  // A program that is the device, as long as a certain file is there; else it runs, and does not
+  // say what device it is.
+  const std::string honest = absl::StrCat(testing::TempDir(), "/honest");
+  std::ofstream(honest) << "yes";
+  const std::string script = absl::StrCat(testing::TempDir(), "/script");
+  std::ofstream(script) << "#!/bin/sh\n[ -e " << honest << " ] || exec sleep 1000\nexec "
+                        << DeviceBinary() << "\n";
+  ASSERT_EQ(chmod(script.c_str(), 0700), 0);
+  DeviceSpec spec = Spec("");
+  spec.binary = Program(script);
+  spec.access_timeout = absl::Minutes(5);
+  const auto device = Device(std::move(spec), /*start_timeout=*/2 * kTestTimeout);
+  device->device().SetFunctionState(0, {.bus_master = true});
+  unlink(honest.c_str());
+  ASSERT_EQ(kill(device->Describe().pid(), SIGKILL), 0);
+  EXPECT_TRUE(WaitUntil([&] { return holds() == 1; }));
+  ASSERT_TRUE(Restart(*device, DeviceBinary()).ok());
   EXPECT_TRUE(WaitUntil([&] { return holds() == 0; }));
 }
 

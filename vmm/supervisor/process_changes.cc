@@ -202,6 +202,9 @@ void SupervisorThread::OnLoss() {
   }
   const absl::Time now = SteadyNow();
   GoAway("its process has ended");
+  if (access_policy_ == AccessPolicy::kWait) {
+    absence_->Begin(std::min(heartbeats_.silent_since(), now));  // whatever takes long here
+  }
   const std::optional<DeviceProcessEnd> end = Bury(/*planned=*/false);
   away_since_ = std::min(heartbeats_.silent_since(), end.has_value() ? end->time : now);
   const std::string what =

@@ -25,8 +25,8 @@ struct SupervisorOptions {
 
   // The guest waits for the device: an access for longer than a second, or a device that it uses
   // has been away for that long. From here (true) until each such call has its counterpart (false)
-  // the VM is to stand still, so that the guest does not notice. From a vCPU's thread or the
-  // supervisor's; must return at once, and must not wait for the access.
+  // the VM is to stand still, so that the guest does not notice. From any thread; must
+  // return at once, and must not wait for the access.
   std::function<void(absl::string_view device, bool hold)> hold_vm = [](absl::string_view, bool) {};
 
   // Of devices with the policy PAUSE_VM: the device is away, and it is back or will not come back.

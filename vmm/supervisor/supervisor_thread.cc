@@ -21,8 +21,6 @@ using Kind = SupervisorThread::Command::Kind;
 // How long a process may take to end once it was asked to, and once it was killed.
 constexpr absl::Duration kEndTimeout = absl::Milliseconds(500);
 constexpr absl::Duration kTellingInterval = absl::Milliseconds(50);
-// As an access that waits.
-constexpr absl::Duration kAbsenceBeforeHold = absl::Seconds(1);
 
 // Stop and restart decide what becomes of the device, so what is being tried is pointless. A reset
 // or a start is served by what is being tried.
@@ -89,6 +87,12 @@ absl::Status SupervisorThread::StartFirst(DeviceSpec& spec, const GuestRam& ram)
       RemoteDevice::Create(spec, first.description, ram, std::move(options));
   if (!device.ok()) return first.process->ExplainFailure(device.status());
   device_ = *std::move(device);
+  absl::StatusOr<std::unique_ptr<Absence>> absence = Absence::Create(
+      {.timeout = access_timeout_,
+       .is_used = [device = device_.get()] { return device->masters_bus(); },
+       .hold = [name = name_, hold = options_.hold_vm](bool held) { hold(name, held); }});
+  if (!absence.ok()) return first.process->ExplainFailure(absence.status());
+  absence_ = *std::move(absence);
   report_.SetDescription(device_->description());
   state_version_ = first.description.state_version;
   RETURN_IF_ERROR(Attach(std::move(first), Urgency::kEnd));
@@ -144,7 +148,6 @@ void SupervisorThread::Run() {
 
 bool SupervisorThread::DoNext() {
   const absl::Time now = SteadyNow();
-  FollowAbsence();
   const bool running = state_ == v1::Device::RUNNING;
   if (process_ != nullptr && process_->exited()) {
     step_ = "the replacement of its process, which has ended";
@@ -189,13 +192,7 @@ bool SupervisorThread::DoNext() {
 
 absl::Time SupervisorThread::NextTime() const {
   absl::Time next = heartbeats_.next();
-  if (state_ == v1::Device::RESTARTING) {
-    next = std::min(next, next_try_);
-    const absl::Time limit = away_since_ + access_timeout_;
-    if (HoldsAccesses() && SteadyNow() < limit) {
-      next = std::min(next, vm_held_ ? limit : away_since_ + kAbsenceBeforeHold);
-    }
-  }
+  if (state_ == v1::Device::RESTARTING) next = std::min(next, next_try_);
   if (state_ == v1::Device::RUNNING) {
     if (device_->function_state_missed()) next = std::min(next, next_telling_);
     if (device_->reset_missed()) next = absl::InfinitePast();
@@ -244,21 +241,11 @@ void SupervisorThread::SetState(State state, const std::string& reason) {
   state_ = state;
   state_reason_ = reason;
   report_.SetState(state, reason);
-  FollowAbsence();
-}
-
-bool SupervisorThread::HoldsAccesses() const {
-  return state_ == v1::Device::RESTARTING && access_policy_ == AccessPolicy::kWait &&
-         device_->masters_bus();
-}
-
-// What the guest waits for need not be an access: a request in a queue is one to the guest alone.
-void SupervisorThread::FollowAbsence() {
-  const absl::Duration absence = SteadyNow() - away_since_;
-  const bool hold = HoldsAccesses() && absence >= kAbsenceBeforeHold && absence < access_timeout_;
-  if (hold == vm_held_) return;
-  vm_held_ = hold;
-  options_.hold_vm(name_, hold);
+  if (state == v1::Device::RESTARTING && access_policy_ == AccessPolicy::kWait) {
+    absence_->Begin(away_since_);
+  } else {
+    absence_->End();
+  }
 }
 
 absl::Status SupervisorThread::CallProcess(absl::Status (ControlClient::*method)(ControlCall&),

@@ -26,6 +26,7 @@
 #include "vmm/remote_device/device_process.h"
 #include "vmm/remote_device/process_monitor.h"
 #include "vmm/remote_device/remote_device.h"
+#include "vmm/supervisor/absence.h"
 #include "vmm/supervisor/attention.h"
 #include "vmm/supervisor/device_report.h"
 #include "vmm/supervisor/heartbeats.h"
@@ -137,9 +138,6 @@ class SupervisorThread {
   absl::Status CallProcess(absl::Status (ControlClient::*method)(ControlCall&),
                            absl::Duration timeout);
   void SetState(State state, const std::string& reason);
-  // Has the VM held, or not any more, while a device that the guest uses is away.
-  void FollowAbsence();
-  bool HoldsAccesses() const;
 
   const std::string name_;
   const AccessPolicy access_policy_;
@@ -149,7 +147,9 @@ class SupervisorThread {
   const std::shared_ptr<Attention> attention_;
   const ProcessStarter starter_;
   DeviceReport report_;
-  std::unique_ptr<RemoteDevice> device_;  // set before the thread starts
+  // Set before the thread starts.
+  std::unique_ptr<RemoteDevice> device_;
+  std::unique_ptr<Absence> absence_;  // before `device_` goes, this has gone
 
   // The thread's alone.
   State state_ = v1::Device::STARTING;
@@ -165,7 +165,6 @@ class SupervisorThread {
   bool discard_state_ = false;                    // before the next attachment
   bool discard_requests_ = false;
   bool vm_paused_ = false;  // by us
-  bool vm_held_ = false;    // by us, for the device's absence
   std::minstd_rand random_;
   RestartPolicy policy_;
   HostShortage shortage_;
