@@ -157,9 +157,9 @@ Example
      RunWake},
     {"shutdown", "press the guest's power button", kVmFlags | kWaitFlag, Argument::kNone, kLong,
      R"(A guest that listens to its ACPI power button powers off soon. If it has not enabled the button
-yet, as while it starts, the press is kept until it does; vmctl says so. A suspended guest is woken,
-no more: press again. With --wait this returns once the vmm has ended, so that the VM can be started
-again; exit code 5 if --timeout passes first.
+yet, as while it starts, the press is kept until it does, even if it reboots before; vmctl says so.
+A suspended guest is woken, no more: press again. With --wait this returns once the vmm has ended,
+so that the VM can be started again; exit code 5 if --timeout passes first.
 
 Example
   vmctl shutdown --wait --timeout 2m || vmctl stop

@@ -55,6 +55,7 @@ class GuestPlatform {
 
   // As AcpiRegisters.
   bool PressPowerButton() { return acpi_registers_->PressPowerButton(); }
+  bool has_kept_press() const { return acpi_registers_->has_kept_press(); }
   void Wake() { acpi_registers_->Wake(); }
 
   // Adds where the guest finds a device: the PCI function with its BARs as the guest has placed

@@ -96,6 +96,7 @@ absl::Status Machine::PowerOn(std::unique_ptr<GuestPlatform> platform) {
   RETURN_IF_ERROR(platform->Load(boot_sources_, settings_.cpus, waits));
   absl::MutexLock lock(&platform_mutex_);
   platform_ = std::move(platform);
+  if (std::exchange(kept_press_, false)) platform_->PressPowerButton();
   return absl::OkStatus();
 }
 

@@ -177,6 +177,7 @@ class Machine final : public VmOperations {
 
   mutable absl::Mutex platform_mutex_;
   std::unique_ptr<GuestPlatform> platform_ ABSL_GUARDED_BY(platform_mutex_);
+  bool kept_press_ ABSL_GUARDED_BY(platform_mutex_) = false;  // of the power button, for the next
 };
 
 }  // namespace bulkhead::vmm

@@ -69,8 +69,9 @@ v1::Device Machine::Describe(DeviceSupervisor& device) const {
 absl::StatusOr<bool> Machine::PressPowerButton() {
   if (end_->reported()) return Ending();
   absl::MutexLock lock(&platform_mutex_);
-  if (platform_ == nullptr) {
-    return absl::FailedPreconditionError("the guest is rebooting; try again");
+  if (platform_ == nullptr) {  // the guest is rebooting
+    kept_press_ = true;
+    return false;
   }
   return platform_->PressPowerButton();
 }

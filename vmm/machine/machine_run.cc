@@ -139,6 +139,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
 void Machine::DropPlatform() {
   std::unique_ptr<GuestPlatform> old;
   absl::MutexLock lock(&platform_mutex_);
+  kept_press_ |= platform_->has_kept_press();
   old = std::move(platform_);
 }
 

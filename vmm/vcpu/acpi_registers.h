@@ -25,7 +25,8 @@ namespace bulkhead::vmm {
 // suspend-to-idle, which is why the machine is not a hardware-reduced one.
 //
 // A button that is pressed before the guest has enabled it is kept: operating systems clear the
-// status when they enable the event.
+// status when they enable the event. It is kept across a reset, too (has_kept_press()): the person
+// who pressed it wants the machine to be off, whatever the guest was about to do.
 //
 // Thread-safe.
 class AcpiRegisters final : public IoHandler {
@@ -42,6 +43,11 @@ class AcpiRegisters final : public IoHandler {
 
   // False: the guest has not enabled its power button yet; the press is kept until it does.
   bool PressPowerButton();
+  // A press waits for the guest to enable its power button.
+  bool has_kept_press() const {
+    absl::MutexLock lock(&mutex_);
+    return kept_press_;
+  }
   // Wakes a guest that is suspended; one that is awake notes it and does nothing.
   void Wake();
 
@@ -52,7 +58,7 @@ class AcpiRegisters final : public IoHandler {
 
   VmEndLatch& end_;
   const std::function<void()> raise_sci_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   uint16_t pm1_status_ ABSL_GUARDED_BY(mutex_) = 0;
   uint16_t pm1_enable_ ABSL_GUARDED_BY(mutex_) = 0;
   uint16_t pm1_control_ ABSL_GUARDED_BY(mutex_) = 0;

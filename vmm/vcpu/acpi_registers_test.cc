@@ -86,14 +86,17 @@ TEST_F(AcpiEventTest, AnEnabledButtonInterruptsAndItsStatusIsCleared) {
 }
 
 TEST_F(AcpiEventTest, APressBeforeTheButtonIsEnabledIsKept) {
+  EXPECT_FALSE(registers_.has_kept_press());
   EXPECT_FALSE(registers_.PressPowerButton());
   EXPECT_FALSE(registers_.PressPowerButton());
+  EXPECT_TRUE(registers_.has_kept_press());
   EXPECT_EQ(TakeInterrupts(), 0);
   // As ACPICA enables an event.
   Write(kStatus, kButton);
   Write(kEnable, kButton);
   EXPECT_EQ(TakeInterrupts(), 1);
   EXPECT_EQ(Read(kStatus), kButton);
+  EXPECT_FALSE(registers_.has_kept_press());
   Write(kStatus, kButton);
   Write(kEnable, 0);
   Write(kEnable, kButton);

@@ -7,7 +7,8 @@
 //   then_idle=1  runs on instead of passing (0)
 //   by_key=1   waits for a key before each reset (0)
 //   example=1  looks at the example device as well, and leaves it in a mess (0)
-//   cpus=N     the others read the example device while the first one resets (1)
+//   button=N   from boot N on enables ACPI's power button and prints whether it is pressed (0:
+//   never) cpus=N     the others read the example device while the first one resets (1)
 
 #include "devices/example/registers.h"
 #include "kernel_images/baremetal/lib/boot_info.h"
@@ -27,6 +28,9 @@ using namespace devices::example;
 
 constexpr uint16_t kAcpiPort = 0x600;
 constexpr uint8_t kAcpiReset = 0x01;
+constexpr uint16_t kPm1Status = 0x604;
+constexpr uint16_t kPm1Enable = 0x606;
+constexpr uint16_t kPowerButton = 1 << 8;
 
 constexpr uint16_t kUart = 0x3f8;
 constexpr uint16_t kUartModemControl = kUart + 4;
@@ -140,6 +144,13 @@ void RunRebootTest() {
   }
   const auto cpus = static_cast<uint32_t>(NumberOption("cpus", 1));
   if (cpus > 1) EXPECT_TRUE(StartOtherCpus(cpus, ReadForEver));
+
+  const uint64_t button = NumberOption("button", 0);
+  if (button != 0 && boots >= button) {
+    Out16(kPm1Status, kPowerButton);  // as ACPICA enables an event
+    Out16(kPm1Enable, kPowerButton);
+    Print((In16(kPm1Status) & kPowerButton) != 0 ? "button pressed\n" : "button not pressed\n");
+  }
 
   if (boots >= NumberOption("boots", 3)) {
     while (NumberOption("then_idle", 0) != 0) Pause();
