@@ -82,6 +82,7 @@ class StalledBinary(Stalled):
     """The binary of a device is there, and the device's process dies: no other starts meanwhile,
     and other devices are supervised as ever."""
     name = "stalled_binary"
+    kills = 8
     bystanders = ("console", "example")
 
     def prepare(self, vm):
