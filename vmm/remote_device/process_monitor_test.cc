@@ -216,19 +216,25 @@ INSTANTIATE_TEST_SUITE_P(Isolations, IsolationTest,
                          testing::Values(Isolation::kPidNamespace,
                                          Isolation::kUserAndPidNamespace));
 
-// What an ordinary user gets. In a process of its own, which gives up root.
-TEST_F(ProcessMonitorTest, AnOrdinaryUserGetsAPidNamespaceToo) {
-  ASSERT_EQ(geteuid(), 0u) << "run as root: this test becomes an ordinary user";
-  const pid_t user = fork();
-  if (user == 0) {
+// In processes of their own, which give up root.
+class OrdinaryUserTest : public ProcessMonitorTest {
+ protected:
+  void SetUp() override {
+    GTEST_FLAG_SET(death_test_style, "threadsafe");
+    ASSERT_EQ(geteuid(), 0u) << "run as root: this test becomes an ordinary user";
+  }
+
+  // Its exit code is that of the script; 10 and more: what went wrong before.
+  [[noreturn]] static void RunAsOrdinaryUser(const char* script) {
     if (setgid(65534) != 0 || setuid(65534) != 0) _exit(10);
     prctl(PR_SET_DUMPABLE, 1);  // as of a process that never was root
+    KeepMemoryOfChildrenOutOfCoreDumps();
     auto monitor = *ProcessMonitor::Create();
     const UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
     int output[2];
     if (pipe2(output, O_CLOEXEC | O_NONBLOCK) != 0) _exit(11);
     auto process = monitor->Start({.binary = *ProgramFile::Open("/bin/sh"),
-                                   .args = {"-c", "test $$ = 1 && test $(id -u) = 65534"},
+                                   .args = {"-c", script},
                                    .environment = {"PATH=/bin:/usr/bin"},
                                    .descriptors = {null.get(), null.get(), null.get()}},
                                   UniqueFd(output[0]), std::make_shared<Recorder>());
@@ -237,10 +243,22 @@ TEST_F(ProcessMonitorTest, AnOrdinaryUserGetsAPidNamespaceToo) {
     const auto exit = (*process)->WaitForExit(kLong);
     _exit(exit.ok() && !exit->signalled ? exit->code : 14);
   }
-  int status = 0;
-  waitpid(user, &status, 0);
-  ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  [[noreturn]] static void RunWithoutCoreFiles(const char* script) {
+    const rlimit none = {.rlim_cur = 0, .rlim_max = 0};
+    if (setrlimit(RLIMIT_CORE, &none) != 0) _exit(15);
+    RunAsOrdinaryUser(script);
+  }
+};
+
+TEST_F(OrdinaryUserTest, GetsAPidNamespaceToo) {
+  EXPECT_EXIT(RunAsOrdinaryUser("test $$ = 1 && test $(id -u) = 65534"), testing::ExitedWithCode(0),
+              "");
+}
+
+TEST_F(OrdinaryUserTest, WhoCannotForbidCoreFilesHasNoMemoryInThem) {
+  EXPECT_EXIT(RunWithoutCoreFiles("read filter < /proc/self/coredump_filter && "
+                                  "test $filter = 00000000"),
+              testing::ExitedWithCode(0), "");
 }
 
 // core(5): 1 also keeps a core_pattern that is a pipe from being run.
@@ -249,36 +267,6 @@ TEST_F(ProcessMonitorTest, AProcessLeavesNoCoreFile) {
   ASSERT_TRUE(process.ok()) << process.status();
   ASSERT_TRUE((*process)->WaitForExit(kLong).ok());
   EXPECT_THAT(recorder_->output(), testing::ContainsRegex("size +1 +1 +bytes"));
-}
-
-// In a process of its own, which gives up root.
-TEST_F(ProcessMonitorTest, WhereCoreFilesCannotBeForbiddenNoMemoryIsDumped) {
-  ASSERT_EQ(geteuid(), 0u) << "run as root: this test becomes an ordinary user";
-  const pid_t user = fork();
-  if (user == 0) {
-    const rlimit none = {.rlim_cur = 0, .rlim_max = 0};
-    if (setrlimit(RLIMIT_CORE, &none) != 0 || setuid(65534) != 0) _exit(10);
-    prctl(PR_SET_DUMPABLE, 1);  // as of a process that never was root
-    KeepMemoryOfChildrenOutOfCoreDumps();
-    auto monitor = *ProcessMonitor::Create();
-    const UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
-    int output[2];
-    if (pipe2(output, O_CLOEXEC | O_NONBLOCK) != 0) _exit(11);
-    auto process = monitor->Start({.binary = *ProgramFile::Open("/bin/sh"),
-                                   .args = {"-c",
-                                            "read filter < /proc/self/coredump_filter && "
-                                            "test $filter = 00000000"},
-                                   .environment = {},
-                                   .descriptors = {null.get(), null.get(), null.get()}},
-                                  UniqueFd(output[0]), std::make_shared<Recorder>());
-    if (!process.ok()) _exit(12);
-    const auto exit = (*process)->WaitForExit(kLong);
-    _exit(exit.ok() && !exit->signalled ? exit->code : 14);
-  }
-  int status = 0;
-  waitpid(user, &status, 0);
-  ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 TEST_F(ProcessMonitorTest, AProcessHasTheGivenDescriptorsAndEnvironmentOnly) {
