@@ -18,6 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/close_elsewhere.h"
 #include "base/lingering_socket.h"
 #include "base/memory_mapping.h"
 #include "base/message_socket.h"
@@ -223,7 +224,7 @@ TEST_F(ConsoleHubTest, DescriptorsThatTheKernelPassesDoNotHoldTheHubUp) {
   hostile.Print("before");
   LingeringSocket lingering;
   ASSERT_TRUE(SendSocketMessage(hostile.socket(), "x", {lingering.sender.get()}).ok());
-  lingering.sender.reset();
+  CloseElsewhere(std::move(lingering.sender));  // the hub may have been quicker
   EXPECT_EQ(ReadOutput(6), "before");
   FakeProcess successor(*hub_);
   successor.Greet();
