@@ -175,8 +175,8 @@ int Run(int argc, char** argv) {
   }
 
   const bool uses_terminal = spec->uses_standard_streams;
-  for (const absl::Status& status : {CheckOpenFileBudget(spec->cpus, spec->devices.size()),
-                                     CheckThreadBudget(spec->cpus, spec->devices.size())}) {
+  const VmSize size = SizeOf(*spec);
+  for (const absl::Status& status : {CheckOpenFileBudget(size), CheckThreadBudget(size)}) {
     if (!status.ok()) return fail(status);
   }
   BecomePreferredByOomKiller();

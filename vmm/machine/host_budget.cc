@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdint.h>
 #include <string.h>
 #include <sys/resource.h>
 
@@ -9,18 +10,25 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "absl/synchronization/mutex.h"
 #include "base/errno_status.h"
 
 namespace bulkhead::vmm {
 namespace {
 
-// Measured with virtio_rng, which has 18 with one vCPU; a disk has two more a queue. Added: what a
-// restart takes, with the old process still there.
+// Measured with virtio_rng, which has 18 with one vCPU. Added: what a restart takes, with the old
+// process still there.
 constexpr size_t kFilesOfVmm = 64;
 constexpr size_t kFilesPerCpu = 2;
 constexpr size_t kFilesPerDevice = 28;  // and one for each vCPU: its completion event
+
+constexpr size_t kFilesPerSpare = 6;  // sockets, pipe, pidfd
+constexpr size_t kFilesPerQueue = 2;  // doorbell and vector
+constexpr uint32_t kMaxQueues = 1024;
 
 // A device process has 8 to 10, most of them gRPC's; the vmm has one, and one more while it starts.
 constexpr size_t kThreadsOfVmm = 24;
@@ -41,20 +49,39 @@ void* WaitAtGate(void* argument) {
 
 }  // namespace
 
-absl::Status CheckOpenFileBudget(size_t cpus, size_t devices) {
+VmSize SizeOf(const VmSpec& spec) {
+  VmSize size = {.cpus = spec.cpus, .devices = spec.devices.size()};
+  for (const DeviceSpec& device : spec.devices) {
+    if (device.spare) ++size.spares;
+    for (const absl::string_view arg : device.args) {
+      // The one flag that changes the size of a device of ours. What it means is the device's
+      // business: nothing here depends on it but an estimate.
+      absl::string_view value = arg;
+      uint32_t queues = 0;
+      if (absl::ConsumePrefix(&value, "--queues=") && absl::SimpleAtoi(value, &queues)) {
+        size.further_queues += std::clamp<uint32_t>(queues, 1, kMaxQueues) - 1;
+      }
+    }
+  }
+  return size;
+}
+
+absl::Status CheckOpenFileBudget(const VmSize& vm) {
   rlimit limit;
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return ErrnoToStatus(errno, "getrlimit");
-  const size_t needed = kFilesOfVmm + kFilesPerCpu * cpus + devices * (kFilesPerDevice + cpus);
+  const size_t needed = kFilesOfVmm + kFilesPerCpu * vm.cpus +
+                        vm.devices * (kFilesPerDevice + vm.cpus) + vm.spares * kFilesPerSpare +
+                        vm.further_queues * kFilesPerQueue;
   if (limit.rlim_cur >= needed) return absl::OkStatus();
   return absl::ResourceExhaustedError(
-      absl::StrCat(devices, " devices and ", cpus, " vCPUs take about ", needed,
+      absl::StrCat(vm.devices, " devices and ", vm.cpus, " vCPUs take about ", needed,
                    " open files, but this process may have ", limit.rlim_cur,
                    " (RLIMIT_NOFILE): raise the hard limit, by \"ulimit -Hn\" or LimitNOFILE= of a "
                    "systemd unit"));
 }
 
-absl::Status CheckThreadBudget(size_t cpus, size_t devices) {
-  const size_t needed = kThreadsOfVmm + cpus + kThreadsPerDevice * devices;
+absl::Status CheckThreadBudget(const VmSize& vm) {
+  const size_t needed = kThreadsOfVmm + vm.cpus + kThreadsPerDevice * (vm.devices + vm.spares);
   Gate gate;
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
@@ -73,9 +100,10 @@ absl::Status CheckThreadBudget(size_t cpus, size_t devices) {
   }
   for (const pthread_t thread : threads) pthread_join(thread, nullptr);
   if (error == 0) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      devices, " devices and ", cpus, " vCPUs take about ", needed, " threads, but the host lets ",
-      "this process start ", threads.size(), " (", strerror(error), "): ", kHowToRaiseThreadLimit));
+  return absl::ResourceExhaustedError(
+      absl::StrCat(vm.devices, " devices and ", vm.cpus, " vCPUs take about ", needed,
+                   " threads, but the host lets ", "this process start ", threads.size(), " (",
+                   strerror(error), "): ", kHowToRaiseThreadLimit));
 }
 
 }  // namespace bulkhead::vmm

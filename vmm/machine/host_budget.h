@@ -5,17 +5,27 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "vmm/config/vm_spec.h"
 
 namespace bulkhead::vmm {
 
-// Whether the host lets this process have what a VM of so many vCPUs and devices takes, asked
-// before anything is started: what runs out in the middle of a start or at a restart is reported
-// by the next caller that needs it, if at all. Estimates, on the low side for a device with many
-// queues. Errors: ResourceExhausted, which names the limit and how to raise it.
-absl::Status CheckOpenFileBudget(size_t cpus, size_t devices);
+// What a VM takes of the host, as far as the configuration tells.
+struct VmSize {
+  size_t cpus = 0;
+  size_t devices = 0;
+  size_t spares = 0;
+  size_t further_queues = 0;  // of all devices, but for one each
+};
+VmSize SizeOf(const VmSpec& spec);
+
+// Whether the host lets this process have what such a VM takes, asked before anything is started:
+// what runs out in the middle of a start or at a restart is reported by the next caller that needs
+// it. Estimates: how many events a device has is known once its process has said it. Errors:
+// ResourceExhausted, which names the limit and how to raise it.
+absl::Status CheckOpenFileBudget(const VmSize& vm);
 // Starts as many threads as the vmm and its device processes have, and ends them again: the limits
 // on a user's processes and those of cgroups cannot be known in another way.
-absl::Status CheckThreadBudget(size_t cpus, size_t devices);
+absl::Status CheckThreadBudget(const VmSize& vm);
 
 // The end of a message about a thread that could not be started.
 inline constexpr absl::string_view kHowToRaiseThreadLimit =
