@@ -11,7 +11,7 @@
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "integration/remote_device/supervised_test.h"
+#include "integration/remote_device/supervisor_fixture.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/supervisor/device_supervisor.h"
@@ -21,20 +21,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr uint64_t kRegister = 0;
-
-class RestartTest : public SupervisedTest {
- protected:
-  std::unique_ptr<DeviceSupervisor> Device(DeviceSpec spec) {
-    absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device = Supervise(std::move(spec));
-    EXPECT_TRUE(device.ok()) << device.status();
-    (*device)->device().WriteAndWait(0, 0, kRegister, 8, 42);
-    return *std::move(device);
-  }
-  static uint64_t Read(DeviceSupervisor& device) {
-    return device.device().Read(1, 0, kRegister, 8);
-  }
-};
+using RestartTest = SupervisorTest;
 
 TEST_F(RestartTest, WithAnotherBinaryIsNotTakenBackWhileTheOldProcessesIoLasts) {
   const std::string path = std::filesystem::canonical(testing::TempDir()) / "direct.img";
