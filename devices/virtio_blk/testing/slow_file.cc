@@ -109,9 +109,11 @@ void SlowFile::Serve(int device, uint64_t size_bytes, Shared& shared) {
   std::vector<uint8_t> contents(size_bytes);
   // Answers after the delay, while others are served.
   const auto later = [&shared, device](uint64_t unique, std::vector<uint8_t> answer) {
+    // Here, not in the thread: a request that is counted already has its delay.
+    const auto delay_us = static_cast<useconds_t>(shared.delay_ms.load()) * 1000;
     ++shared.requests;
-    std::thread([&shared, device, unique, answer = std::move(answer)] {
-      usleep(static_cast<useconds_t>(shared.delay_ms.load()) * 1000);
+    std::thread([delay_us, device, unique, answer = std::move(answer)] {
+      usleep(delay_us);
       Reply(device, unique, answer.data(), answer.size());
     }).detach();
   };
