@@ -30,8 +30,8 @@ constexpr absl::Duration kLong = absl::Seconds(120);  // never passes in a test 
 
 // What the device processes have done, one after the other. Shared with the test.
 struct Journal {
-  // More than a device does before a busy machine lets the test kill it, 60 times; of the memory only
-  // what is written is there.
+  // More than a device does before a busy machine lets the test kill it, 60 times; of the memory
+  // only what is written is there.
   static constexpr uint64_t kCapacity = 1 << 25;
   std::atomic<uint64_t> length;
   std::atomic<uint64_t> tickets[kCapacity];
