@@ -72,6 +72,11 @@ TEST(ConsoleFloodTest, EachByteArrivesOnceAndNoWatchdogSpeaks) {
     absl::StrAppend(&text, *part, line);
     const pid_t process = UartProcess(vm);
     if (process > 0 && kill(process, SIGKILL) == 0) ++killed;
+    if (kill_index % 10 == 0) {
+      std::printf("%zu bytes and %d kills after %s\n", text.size(), killed,
+                  absl::FormatDuration(absl::Now() - start).c_str());
+      std::fflush(stdout);
+    }
   }
   part = vm.WaitForOutput("at the end\r\n", kSlowly);
   ASSERT_TRUE(part.ok()) << part.status();
