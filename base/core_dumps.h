@@ -13,8 +13,9 @@ namespace bulkhead {
 // core_pattern names a program.
 bool KeepMemoryOfChildrenOutOfCoreDumps();
 
-// For such a process, whoever has started it: where it has another limit, it is not dumped at all.
-// What that costs: other processes of its user, who is not root, cannot trace it.
+// For a process that maps guest memory. It does not rely on the process that has started it: where
+// its limit is not 1 byte, it is not dumped at all. What that costs: other processes of its user,
+// who is not root, cannot trace it.
 void ForbidOwnCoreDumps();
 
 }  // namespace bulkhead

@@ -15,7 +15,7 @@ namespace bulkhead::devices {
 // AllowLackOfThreads().
 void EndOnShortage();
 
-// From now on a thread that cannot be started is the business of whoever starts it.
+// From now on a thread that cannot be started is an error that its starter handles.
 void AllowLackOfThreads();
 
 // Errors: ResourceExhausted (this process may not open what gRPC opens).

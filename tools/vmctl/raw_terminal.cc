@@ -1,7 +1,8 @@
 #include "tools/vmctl/raw_terminal.h"
 
-#include <signal.h>
 #include <unistd.h>
+
+#include "base/restore_terminal.h"
 
 namespace bulkhead::vmctl {
 
@@ -13,15 +14,7 @@ RawTerminal::RawTerminal() {
 void RawTerminal::Leave() {
   if (!raw_) return;
   raw_ = false;
-  // Not drained (TCSADRAIN): a terminal whose output is stopped would take for ever. In the
-  // background by now (SIGSTOP and "bg"), it is restored all the same, rather than stopped here.
-  sigset_t ttou;
-  sigset_t before;
-  sigemptyset(&ttou);
-  sigaddset(&ttou, SIGTTOU);
-  pthread_sigmask(SIG_BLOCK, &ttou, &before);
-  tcsetattr(STDIN_FILENO, TCSANOW, &saved_);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  RestoreTerminal(STDIN_FILENO, saved_);
 }
 
 void RawTerminal::Enter() {

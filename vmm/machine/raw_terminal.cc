@@ -1,7 +1,8 @@
 #include "vmm/machine/raw_terminal.h"
 
-#include <signal.h>
 #include <unistd.h>
+
+#include "base/restore_terminal.h"
 
 namespace bulkhead::vmm {
 
@@ -14,17 +15,7 @@ RawTerminal::RawTerminal() {
 }
 
 void RawTerminal::RestoreNow() const {
-  if (!active_) return;
-  // In the background by now (SIGSTOP and "bg"), it is restored all the same, rather than stopped
-  // by SIGTTOU at the end of the VM. Not drained (TCSADRAIN): output is processed as before in
-  // either mode, and a line whose flow is stopped would take for ever.
-  sigset_t ttou;
-  sigset_t before;
-  sigemptyset(&ttou);
-  sigaddset(&ttou, SIGTTOU);
-  pthread_sigmask(SIG_BLOCK, &ttou, &before);
-  tcsetattr(STDIN_FILENO, TCSANOW, &saved_);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (active_) RestoreTerminal(STDIN_FILENO, saved_);
 }
 
 RawTerminal::~RawTerminal() { RestoreNow(); }

@@ -92,7 +92,7 @@ class DeviceEndpoints {
   // The process took the last offer and serves: it answers for failed writeback that it was told.
   void OnAttached() const;
 
-  // Zeroes the durable state: whoever attaches next starts as after power-on, but for failed
+  // Zeroes the durable state: the next process starts as after power-on, but for failed
   // writeback that the guest has yet to be told of. No process is attached. Errors: as
   // fallocate(2).
   absl::Status DiscardDurableState() const;
