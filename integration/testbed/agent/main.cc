@@ -16,6 +16,7 @@
 #include "base/standard_descriptors.h"
 #include "base/status_macros.h"
 #include "integration/testbed/agent/command.h"
+#include "integration/testbed/agent/kept_vm.h"
 #include "integration/testbed/agent/port.h"
 #include "integration/testbed/agent/setup.h"
 #include "integration/testbed/wire.h"
@@ -58,6 +59,7 @@ absl::StatusOr<uint32_t> Serve(Port& port, absl::string_view boot_times) {
 absl::Status Run() {
   const double kernel_s = UptimeSeconds();
   RETURN_IF_ERROR(StartKernelServices());
+  ASSIGN_OR_RETURN(const KeptVm kept, KeepVm());
   const std::string boot_times = absl::StrFormat("booting: kernel %.2f s, modules %.2f s", kernel_s,
                                                  UptimeSeconds() - kernel_s);
   ASSIGN_OR_RETURN(Port port, Port::Open());

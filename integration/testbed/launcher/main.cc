@@ -5,9 +5,12 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "base/standard_descriptors.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "integration/testbed/launcher/options.h"
+#include "integration/testbed/launcher/qemu_control.h"
 #include "integration/testbed/launcher/session.h"
 #include "integration/testbed/launcher/snapshot.h"
 #include "integration/testbed/launcher/virtual_machine.h"
@@ -20,6 +23,7 @@ using ::bazel::tools::cpp::runfiles::Runfiles;
 
 constexpr int kWrongFlags = 2;
 constexpr int kTestbedFailed = 125;  // as timeout(1) and others that run a command
+constexpr absl::Duration kDescribeTimeout = absl::Seconds(2);
 
 absl::StatusOr<int> Run(const Options& options, const char* program) {
   std::string error;
@@ -39,9 +43,13 @@ absl::StatusOr<int> Run(const Options& options, const char* program) {
   ASSIGN_OR_RETURN(VirtualMachine machine, VirtualMachine::Start(config));
   Session session(options, machine);
   absl::StatusOr<int> code = session.Run();
-  // A command that hangs may do so because its kernel does.
+  // A command that hangs may do so because its kernel does, which may then be unable to say so.
   if ((!code.ok() || *code == kTimedOut) && !options.show_console) {
     std::fprintf(stderr, "%s", std::string(session.console()).c_str());
+    std::fprintf(stderr, "%s",
+                 DescribeProcessors(machine.control_fd(), SteadyNow() + kDescribeTimeout)
+                     .value_or("")
+                     .c_str());
   }
   return code;
 }

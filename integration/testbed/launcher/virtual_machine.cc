@@ -26,9 +26,11 @@ constexpr absl::Duration kReapTimeout = absl::Seconds(10);
 // Trusting the emulated clock and leaving out what protects real machines only saves time.
 // no_timer_check: where the emulation gets no processor for long, the kernel would find its
 // timer broken and panic.
+// nohz=off: an idle processor that misses a wake-up of another one finds its work at its next tick,
+// instead of never.
 constexpr char kKernelCommandLine[] =
     "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off init_on_alloc=0 "
-    "no_timer_check random.trust_cpu=on";
+    "no_timer_check nohz=off random.trust_cpu=on";
 // What the emulation is slow at goes: string instructions byte by byte, a fifth level of page
 // tables, switching access checks at every copy from user space. A quarter of the time.
 // XSAVE goes because QEMU does not let the inner KVM intercept XSETBV: guests that use it find
