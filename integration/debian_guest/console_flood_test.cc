@@ -34,13 +34,6 @@ std::string TempPath(const std::string& name) {
   return absl::StrCat(::testing::TempDir(), "/", name);
 }
 
-pid_t UartProcess(const VmProcess& vm) {
-  for (const VmProcess::Child& child : vm.Children()) {
-    if (child.name == "uart16550") return child.pid;
-  }
-  return -1;
-}
-
 TEST(ConsoleFloodTest, EachByteArrivesOnceAndNoWatchdogSpeaks) {
   std::ofstream(TempPath("vm.textproto"))
       << "devices { name: \"console\" binary: \"uart16550\"\n"
@@ -70,8 +63,7 @@ TEST(ConsoleFloodTest, EachByteArrivesOnceAndNoWatchdogSpeaks) {
     part = vm.WaitForOutput(line, kSlowly);
     ASSERT_TRUE(part.ok()) << "after " << killed << " kills: " << part.status();
     absl::StrAppend(&text, *part, line);
-    const pid_t process = UartProcess(vm);
-    if (process > 0 && kill(process, SIGKILL) == 0) ++killed;
+    if (kill(vm.PidOf("uart16550"), SIGKILL) == 0) ++killed;
     if (kill_index % 10 == 0) {
       std::printf("%zu bytes and %d kills after %s\n", text.size(), killed,
                   absl::FormatDuration(absl::Now() - start).c_str());

@@ -35,13 +35,6 @@ absl::StatusOr<std::unique_ptr<VmProcess>> StartBusyGuest(const std::string& ord
   });
 }
 
-pid_t PidOf(const VmProcess& vm, const std::string& name) {
-  for (const VmProcess::Child& child : vm.Children()) {
-    if (child.name == name) return child.pid;
-  }
-  return -1;
-}
-
 // One that it forked; 0: there is none.
 pid_t ChildOf(pid_t parent) {
   std::ifstream children(absl::StrCat("/proc/", parent, "/task/", parent, "/children"));
@@ -63,11 +56,11 @@ TEST(DeviceFailureTest, AProcessThatDiesOrHangsIsReplacedAndTheGuestDoesNotNotic
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
   for (const int how : {SIGKILL, SIGSEGV, SIGSTOP}) {
-    const pid_t old = PidOf(**vm, "example");
+    const pid_t old = (*vm)->PidOf("example");
     ASSERT_GT(old, 0);
     ASSERT_EQ(kill(old, how), 0);
     ASSERT_TRUE((*vm)->WaitForLog("serves again", kTimeout).ok()) << (*vm)->log();
-    EXPECT_NE(PidOf(**vm, "example"), old);
+    EXPECT_NE((*vm)->PidOf("example"), old);
   }
   ASSERT_TRUE((*vm)->Signal(SIGTERM).ok());
   EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 6");
@@ -81,7 +74,7 @@ TEST(DeviceFailureTest, AccessesToADeviceThatStaysAwayReadAllOnesAndItsDeathIsRe
       StartBusyGuest("watch_device", ",restart=never");
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
-  const pid_t device = PidOf(**vm, "example");
+  const pid_t device = (*vm)->PidOf("example");
   ASSERT_GT(device, 0);
   ASSERT_EQ(kill(device, SIGKILL), 0);
   const absl::StatusOr<std::string> all_ones = (*vm)->WaitForOutput("all ones", kTimeout);
@@ -96,7 +89,7 @@ TEST(DeviceFailureTest, ADeviceThatHangsHoldsUpAnAccessForItsTimeoutOnly) {
       StartBusyGuest("watch_device", ",timeout=200ms");
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
-  const pid_t device = PidOf(**vm, "example");
+  const pid_t device = (*vm)->PidOf("example");
   ASSERT_EQ(kill(device, SIGSTOP), 0);
   const absl::StatusOr<std::string> all_ones = (*vm)->WaitForOutput("all ones", kTimeout);
   EXPECT_TRUE(all_ones.ok()) << all_ones.status();
@@ -152,7 +145,7 @@ TEST(DeviceFailureTest, AShortageOfDescriptorsIsWaitedFor) {
   rlimit short_limit = before;
   short_limit.rlim_cur = 16;
   ASSERT_EQ(prlimit((*vm)->pid(), RLIMIT_NOFILE, &short_limit, nullptr), 0);
-  ASSERT_EQ(kill(PidOf(**vm, "example"), SIGKILL), 0);
+  ASSERT_EQ(kill((*vm)->PidOf("example"), SIGKILL), 0);
   ASSERT_TRUE((*vm)->WaitForLog("the host lacks what a process needs", kTimeout).ok())
       << (*vm)->log();
   // For longer than five crashes in a row would take.
@@ -178,7 +171,7 @@ TEST(DeviceFailureTest, WhatADeviceHasForkedEndsWithItAndWithTheVm) {
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
   for (const int how : {SIGKILL, SIGTERM}) {
-    const pid_t device = PidOf(**vm, "example");
+    const pid_t device = (*vm)->PidOf("example");
     ASSERT_GT(device, 0);
     const pid_t forked = ChildOf(device);
     ASSERT_GT(forked, 0);

@@ -69,22 +69,15 @@ std::string ExitOf(VmProcess& vm, absl::Duration limit = kTimeout) {
   return exit.ok() ? exit->ToString() : exit.status().ToString();
 }
 
-pid_t PidOf(const VmProcess& vm, const std::string& name) {
-  for (const VmProcess::Child& child : vm.Children()) {
-    if (child.name == name) return child.pid;
-  }
-  return -1;
-}
-
 // Waits for a device process that is not `old`.
-pid_t AwaitDevice(const VmProcess& vm, const std::string& name, pid_t old = -1) {
+pid_t AwaitDevice(const VmProcess& vm, const std::string& name, pid_t old = kNoProcess) {
   const absl::Time deadline = SteadyNow() + kTimeout;
   while (SteadyNow() < deadline) {
-    const pid_t pid = PidOf(vm, name);
-    if (pid > 0 && pid != old) return pid;
+    const pid_t pid = vm.PidOf(name);
+    if (pid != kNoProcess && pid != old) return pid;
     absl::SleepFor(absl::Milliseconds(5));
   }
-  return -1;
+  return kNoProcess;
 }
 
 bool IsAlive(pid_t pid) {
@@ -122,7 +115,7 @@ TEST(StandardDescriptorsTest, ClosedOnesDoNotTurnTheDiskIntoTheLog) {
                                       absl::StrCat("--device-dir=", DataFile("devices/virtio_blk")),
                                       absl::StrCat("--disk=path=", disk)};
     const auto vm = Start(flags, absl::StrCat("exec ", closed));
-    ASSERT_GT(AwaitDevice(*vm, "virtio_blk"), 0) << closed;
+    ASSERT_NE(AwaitDevice(*vm, "virtio_blk"), kNoProcess) << closed;
     absl::SleepFor(absl::Milliseconds(300));
     ASSERT_TRUE(vm->Signal(SIGTERM).ok());
     EXPECT_EQ(ExitOf(*vm), "exit code 6") << closed;
@@ -183,12 +176,12 @@ TEST(StuckLogTest, ATerminalThatNobodyReadsHoldsUpNeitherRecoveryNorSigterm) {
   const StuckTerminal terminal;
   const auto vm = Start(BusyGuest(), absl::StrCat("exec 2>", terminal.path()));
   ASSERT_TRUE(vm->WaitForOutput("watching", kTimeout).ok());
-  pid_t device = PidOf(*vm, "example");
+  pid_t device = vm->PidOf("example");
   // Each recovery logs several lines. (More than four in a minute would be too many.)
   for (int i = 0; i < 3; ++i) {
     ASSERT_EQ(kill(device, SIGKILL), 0);
     const pid_t next = AwaitDevice(*vm, "example", device);
-    ASSERT_GT(next, 0) << "recovery " << i;
+    ASSERT_NE(next, kNoProcess) << "recovery " << i;
     device = next;
   }
   ASSERT_TRUE(vm->Signal(SIGTERM).ok());
@@ -208,9 +201,9 @@ TEST(StuckLogTest, AFullPipeHoldsUpNeitherRecoveryNorSigterm) {
   fcntl(write_end.get(), F_SETFL, 0);
   const auto vm = Start(BusyGuest(), absl::StrCat("exec 2>", fifo));
   ASSERT_TRUE(vm->WaitForOutput("watching", kTimeout).ok());
-  const pid_t device = PidOf(*vm, "example");
+  const pid_t device = vm->PidOf("example");
   ASSERT_EQ(kill(device, SIGKILL), 0);
-  ASSERT_GT(AwaitDevice(*vm, "example", device), 0);
+  ASSERT_NE(AwaitDevice(*vm, "example", device), kNoProcess);
   ASSERT_TRUE(vm->Signal(SIGTERM).ok());
   EXPECT_EQ(ExitOf(*vm), "exit code 6");
 }
@@ -220,7 +213,7 @@ TEST(StuckLogTest, AFullPipeHoldsUpNeitherRecoveryNorSigterm) {
 TEST(LogTest, LinesOfARunningVmCarryTimeAndNameAndItsEndOnDemandIsNoError) {
   const auto vm = Start(BusyGuest({"--name=web"}));
   ASSERT_TRUE(vm->WaitForOutput("watching", kTimeout).ok());
-  const pid_t device = PidOf(*vm, "example");
+  const pid_t device = vm->PidOf("example");
   ASSERT_EQ(kill(device, SIGKILL), 0);
   ASSERT_TRUE(vm->WaitForLog("serves again", kTimeout).ok());
   ASSERT_TRUE(vm->Signal(SIGTERM).ok());
@@ -261,7 +254,7 @@ TEST(InheritedSignalsTest, BlockedAndOtherwiseIgnoredOnesDoNoHarm) {
   const auto vm =
       Start(BusyGuest(), "trap '' CHLD; exec env --block-signal=TERM,HUP,CHLD \"$0\" \"$@\"");
   ASSERT_TRUE(vm->WaitForOutput("watching", kTimeout).ok());
-  ASSERT_EQ(kill(PidOf(*vm, "example"), SIGKILL), 0);
+  ASSERT_EQ(kill(vm->PidOf("example"), SIGKILL), 0);
   EXPECT_TRUE(vm->WaitForLog("killed by signal 9", kTimeout).ok());
   EXPECT_TRUE(vm->WaitForLog("serves again", kTimeout).ok());
   ASSERT_TRUE(vm->Signal(SIGTERM).ok());
@@ -276,7 +269,7 @@ TEST(SignalsAtStartTest, ASignalEndsAStartThatHangs) {
         Start({KernelFlag(), "--console=none", "--memory=64M", absl::StrCat("--control=", socket),
                "--device=name=mute,binary=/bin/sleep,arg=1000"});
     const pid_t device = AwaitDevice(*vm, "sleep");
-    ASSERT_GT(device, 0);
+    ASSERT_NE(device, kNoProcess);
     const absl::Time begin = SteadyNow();
     ASSERT_TRUE(vm->Signal(number).ok());
     EXPECT_EQ(ExitOf(*vm), "exit code 6");
@@ -324,8 +317,8 @@ int64_t Number(const std::string& path) {
 TEST(LimitsTest, TheLargestVmStartsUnderTheUsualSoftLimitAndItsDevicesHaveThatLimit) {
   const auto vm = Start(LargestGuest(), "ulimit -Hn 20000; ulimit -Sn 1024");
   ASSERT_TRUE(vm->WaitForOutput("idle", absl::Minutes(3)).ok()) << vm->log();
-  const pid_t device = PidOf(*vm, "virtio_rng");
-  ASSERT_GT(device, 0);
+  const pid_t device = vm->PidOf("virtio_rng");
+  ASSERT_NE(device, kNoProcess);
   EXPECT_THAT(Contents(absl::StrCat("/proc/", device, "/limits")),
               ContainsRegex("Max open files +1024 +20000 "));
   // And under memory pressure the vmm goes first: its devices' end would free nothing.

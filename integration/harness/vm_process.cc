@@ -200,4 +200,11 @@ std::vector<VmProcess::Child> VmProcess::Children() const {
   return children;
 }
 
+pid_t VmProcess::PidOf(absl::string_view name) const {
+  for (const Child& child : Children()) {
+    if (child.name == name) return child.pid;
+  }
+  return kNoProcess;
+}
+
 }  // namespace bulkhead::integration

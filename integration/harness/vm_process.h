@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/pid_fd.h"
+#include "base/testing/no_process.h"
 #include "base/unique_fd.h"
 
 namespace bulkhead::integration {
@@ -49,6 +50,8 @@ class VmProcess {
     pid_t pid;
   };
   std::vector<Child> Children() const;
+  // One of that name, or kNoProcess.
+  pid_t PidOf(absl::string_view name) const;
   absl::Status Signal(int signal) const { return process_.Signal(signal); }
 
   // All that came so far.

@@ -126,11 +126,9 @@ class LinuxRecoveryTest : public ::testing::Test {
   }
 
   pid_t PidOf(const std::string& binary) {
-    for (const VmProcess::Child& child : guest_->vm().Children()) {
-      if (child.name == binary) return child.pid;
-    }
-    ADD_FAILURE() << "no process " << binary;
-    return -1;
+    const pid_t pid = guest_->vm().PidOf(binary);
+    EXPECT_NE(pid, kNoProcess) << binary;
+    return pid;
   }
 
   std::string supervision_;

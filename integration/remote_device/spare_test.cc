@@ -34,7 +34,7 @@ class SpareTest : public SupervisorTest {
     for (const pid_t child : Children()) {
       if (child != Pid(device)) return child;
     }
-    return -1;
+    return kNoProcess;
   }
 };
 

@@ -26,6 +26,7 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/testing/no_process.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 #include "proto/vm_control.pb.h"

@@ -177,7 +177,7 @@ TEST_F(ShortageTest, OfTheVmmLeavesAProcessThatCannotBeAttachedAlive) {
     EXPECT_TRUE(WaitUntil([&] { return device->Describe().has_spare(); }));
     std::set<pid_t> children = Children();
     children.erase(Pid(*device));
-    return children.size() == 1 ? *children.begin() : -1;
+    return children.size() == 1 ? *children.begin() : kNoProcess;
   };
   // The first one gets the file that was opened ahead of time.
   const pid_t first = spare();
