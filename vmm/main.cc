@@ -21,6 +21,7 @@
 #include "base/core_dumps.h"
 #include "base/log.h"
 #include "base/original_limits.h"
+#include "base/raw_terminal.h"
 #include "base/release_startup_pages.h"
 #include "base/standard_descriptors.h"
 #include "base/status_macros.h"
@@ -38,7 +39,6 @@
 #include "vmm/machine/end_watchdog.h"
 #include "vmm/machine/host_budget.h"
 #include "vmm/machine/machine.h"
-#include "vmm/machine/raw_terminal.h"
 #include "vmm/machine/start_guard.h"
 #include "vmm/remote_device/control_client.h"
 #include "vmm/vcpu/vm_end.h"
@@ -206,7 +206,7 @@ int Run(int argc, char** argv) {
   std::optional<RawTerminal> terminal;
   std::optional<EndWatchdog::LastAct> restore_terminal;
   if (uses_terminal) {
-    terminal.emplace();
+    terminal.emplace(RawTerminal::Output::kProcessed);
     restore_terminal.emplace((*watchdog)->AddLastAct([t = &*terminal] { t->RestoreNow(); }));
   }
   if (const absl::Status status = (*machine)->Start(); !status.ok()) return Report(status);

@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/raw_terminal.h"
 #include "base/shared_stream.h"
 #include "base/steady_time.h"
 #include "base/taken_signals.h"
@@ -23,7 +24,6 @@
 #include "tools/vmctl/commands.h"
 #include "tools/vmctl/console_stream.h"
 #include "tools/vmctl/open_vm.h"
-#include "tools/vmctl/raw_terminal.h"
 #include "tools/vmctl/text.h"
 
 namespace bulkhead::vmctl {
@@ -59,7 +59,7 @@ class ConsoleLoop {
         follows_(follows),
         attach_by_(SteadyNow() + timeout),
         // In a pipe or file every byte is the guest's.
-        escape_(terminal.is_terminal() ? escape : -1) {}
+        escape_(is_terminal_ ? escape : -1) {}
 
   // Returns when the stream has ended, the operator leaves, the input has ended, or this program is
   // to end.
@@ -138,7 +138,7 @@ class ConsoleLoop {
 
   bool WantsInput() const {
     if (input_ended_) return false;
-    return terminal_.is_terminal() || input_.empty();
+    return is_terminal_ || input_.empty();
   }
 
   void ServeSignal() {
@@ -160,7 +160,7 @@ class ConsoleLoop {
     if (count <= 0) {
       input_ended_ = true;
       // A terminal without input is gone, and nobody can leave any more.
-      over_ = over_ || terminal_.is_terminal();
+      over_ = over_ || is_terminal_;
       return;
     }
     Type(absl::string_view(piece, static_cast<size_t>(count)));
@@ -209,6 +209,7 @@ class ConsoleLoop {
 
   ConsoleStream& stream_;
   RawTerminal& terminal_;
+  const bool is_terminal_ = isatty(STDIN_FILENO) == 1;  // not asked again: it may hang up
   const SharedStream& standard_output_;
   const int signals_;
   const bool follows_;
@@ -257,7 +258,7 @@ ExitCode RunConsole(const Invocation& invocation) {
   absl::Status ended;
   {
     // First of all, so that no key is taken for one of this program's.
-    RawTerminal terminal;
+    RawTerminal terminal(RawTerminal::Output::kUnchanged);
     absl::StatusOr<std::unique_ptr<ConsoleStream>> stream =
         client->AttachConsole(invocation.argument);
     if (!stream.ok()) return FailedCall(stream.status());

@@ -5,7 +5,6 @@
 #include <sys/ioctl.h>
 #include <sys/random.h>
 #include <sys/signalfd.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/errno_status.h"
+#include "base/raw_terminal.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
 #include "base/taken_signals.h"
@@ -34,27 +34,6 @@ constexpr absl::Duration kStartTimeout = absl::Minutes(2);  // 3 s where nothing
 constexpr size_t kConsoleBegin = 16 << 10;
 constexpr size_t kConsoleEnd = 16 << 10;
 constexpr size_t kOutputKept = 256 << 10;  // beyond it the command waits for our reader
-
-// Raw mode of the terminal while this lives: keys, Ctrl-C included, belong to the command.
-class RawTerminal {
- public:
-  RawTerminal() {
-    if (tcgetattr(STDIN_FILENO, &saved_.emplace()) != 0) saved_.reset();
-    if (!saved_) return;
-    termios raw = *saved_;
-    cfmakeraw(&raw);
-    tcsetattr(STDIN_FILENO, TCSANOW, &raw);
-  }
-  ~RawTerminal() {
-    // Not drained: a terminal that takes nothing would take for ever.
-    if (saved_) tcsetattr(STDIN_FILENO, TCSANOW, &*saved_);
-  }
-  RawTerminal(const RawTerminal&) = delete;
-  RawTerminal& operator=(const RawTerminal&) = delete;
-
- private:
-  std::optional<termios> saved_;
-};
 
 WindowSize TerminalSize() {
   winsize size = {};
@@ -86,7 +65,7 @@ absl::StatusOr<int> Session::Run() {
   signal(SIGPIPE, SIG_IGN);
   RETURN_IF_ERROR(SendStart());
   std::optional<RawTerminal> raw;
-  if (terminal_) raw.emplace();
+  if (terminal_) raw.emplace(RawTerminal::Output::kUnchanged);
   return Loop(signals.get());
 }
 

@@ -1,4 +1,4 @@
-#include "vmm/machine/raw_terminal.h"
+#include "base/raw_terminal.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -16,7 +16,7 @@
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 
-namespace bulkhead::vmm {
+namespace bulkhead {
 namespace {
 
 // termios has padding: no memcmp.
@@ -80,7 +80,7 @@ class RawTerminalTest : public testing::Test {
 
 TEST_F(RawTerminalTest, WhileItLivesEveryKeyArrivesAtOnceAndUnchanged) {
   ASSERT_NO_FATAL_FAILURE(PutTerminalOnStdin());
-  const RawTerminal raw;
+  const RawTerminal raw(RawTerminal::Output::kProcessed);
   // Ctrl-C, Ctrl-D, Return; no end of line follows.
   const std::string keys = "a\x03\x04\r";
   ASSERT_EQ(write(user_.get(), keys.data(), keys.size()), static_cast<ssize_t>(keys.size()));
@@ -89,7 +89,7 @@ TEST_F(RawTerminalTest, WhileItLivesEveryKeyArrivesAtOnceAndUnchanged) {
 
 TEST_F(RawTerminalTest, WhileItLivesNothingIsEchoedAndLinesComeOutWhole) {
   ASSERT_NO_FATAL_FAILURE(PutTerminalOnStdin());
-  const RawTerminal raw;
+  const RawTerminal raw(RawTerminal::Output::kProcessed);
   ASSERT_EQ(write(user_.get(), "key", 3), 3);
   ASSERT_EQ(Read(STDIN_FILENO, 3), "key");  // an echo would be on its way now
   ASSERT_EQ(write(STDIN_FILENO, "line\n", 5), 5);
@@ -103,7 +103,7 @@ TEST_F(RawTerminalTest, AfterwardsTheModeIsTheFormerOne) {
   former.c_lflag &= ~tcflag_t{ECHOE};
   ASSERT_EQ(tcsetattr(STDIN_FILENO, TCSANOW, &former), 0);
   {
-    const RawTerminal raw;
+    const RawTerminal raw(RawTerminal::Output::kProcessed);
     EXPECT_FALSE(Same(Mode(), former));
   }
   EXPECT_TRUE(Same(Mode(), former));
@@ -121,7 +121,7 @@ TEST_F(RawTerminalTest, WithoutATerminalOnStandardInputNothingIsTouched) {
   ASSERT_EQ(dup2(reader.get(), STDIN_FILENO), STDIN_FILENO);
   ASSERT_EQ(write(writer.get(), "text", 4), 4);
   {
-    const RawTerminal raw;
+    const RawTerminal raw(RawTerminal::Output::kProcessed);
     termios mode;
     ASSERT_EQ(tcgetattr(terminal.get(), &mode), 0);
     EXPECT_TRUE(Same(mode, former));
@@ -137,7 +137,7 @@ TEST_F(RawTerminalTest, InTheBackgroundTheFormerModeComesBackAndNothingStops) {
   if (session == 0) {
     // The terminal's session, with this process in the foreground.
     if (setsid() < 0 || ioctl(STDIN_FILENO, TIOCSCTTY, 0) != 0) _exit(2);
-    std::optional<RawTerminal> raw(std::in_place);
+    std::optional<RawTerminal> raw(RawTerminal::Output::kProcessed);
     const pid_t job = fork();
     if (job == 0) {
       setpgid(0, 0);
@@ -158,7 +158,7 @@ TEST_F(RawTerminalTest, InTheBackgroundTheFormerModeComesBackAndNothingStops) {
 TEST_F(RawTerminalTest, ATerminalThatCameLaterKeepsItsMode) {
   const UniqueFd null(open("/dev/null", O_RDONLY | O_CLOEXEC));
   ASSERT_EQ(dup2(null.get(), STDIN_FILENO), STDIN_FILENO);
-  std::optional<RawTerminal> raw(std::in_place);
+  std::optional<RawTerminal> raw(RawTerminal::Output::kProcessed);
   ASSERT_NO_FATAL_FAILURE(PutTerminalOnStdin());
   const termios former = Mode();
   raw.reset();
@@ -166,4 +166,4 @@ TEST_F(RawTerminalTest, ATerminalThatCameLaterKeepsItsMode) {
 }
 
 }  // namespace
-}  // namespace bulkhead::vmm
+}  // namespace bulkhead
