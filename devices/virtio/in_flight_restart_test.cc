@@ -74,7 +74,7 @@ class InFlightRestartTest : public testing::TestWithParam<Rings> {
   // Completes one of those that are held, and shows it.
   void CompleteOne(uint16_t queue, size_t which) {
     std::vector<uint16_t>& held = device->held[queue];
-    device->virtio->queue(queue).Complete(held[which], 7);
+    device->virtio->Complete(queue, held[which], 7);
     held.erase(held.begin() + which);
   }
 
@@ -92,7 +92,7 @@ TEST_P(InFlightRestartTest, ChainsComeAgainInTheirOrderAndBeforeNewOnes) {
   ASSERT_EQ(device->held[1], first);
   // The middle one is done; its head is used again, for the newest chain.
   CompleteOne(1, 1);
-  device->virtio->Publish(1);
+  device->virtio->Publish();
   ASSERT_EQ(TakeUsed(1), Heads{first[1]});
   first.erase(first.begin() + 1);
   for (const uint16_t head : AddAndKick(1, 2)) first.push_back(head);
@@ -145,11 +145,11 @@ TEST_P(InFlightRestartTest, ManyProcessesServeManyRequests) {
         CompleteOne(1, i % device->held[1].size());
         break;
       case 1:
-        device->virtio->Publish(1);
+        device->virtio->Publish();
         break;
       case 2:
         CompleteOne(1, 0);
-        device->virtio->Publish(1);
+        device->virtio->Publish();
         break;
       default:
         model.Restart();
@@ -195,7 +195,7 @@ TEST_P(InFlightRestartTest, RequestsOfADriverThatWasBoundAnewAreNotTakenForOldOn
     // As much as was in flight for the driver before, and as much as it had got back.
     const Heads heads = AddAndKick(0, 3);
     CompleteOne(0, 0);
-    device->virtio->Publish(0);
+    device->virtio->Publish();
     EXPECT_EQ(TakeUsed(0), Heads{heads[0]});
     model.Restart();
     EXPECT_EQ(device->held[0], Heads(heads.begin() + 1, heads.end()));
@@ -230,10 +230,10 @@ TEST_P(InFlightRestartTest, DeathsWhileNoDriverIsBoundDoNoHarm) {
 TEST_P(InFlightRestartTest, EnablingAQueueOfARunningDeviceServesItOnlyOnceThatIsSaved) {
   driver->Set(kQueueSelect, 2, 0);
   driver->Set(kQueueReset, 2, 1);
-  const int calls = device->calls[0];
+  const int turns = device->turns[0];
   driver->SetUpQueue(0, 4);
   Add(0);  // without a doorbell
-  EXPECT_EQ(device->calls[0], calls);
+  EXPECT_EQ(device->turns[0], turns);
   EXPECT_EQ(services.RunWatches(0), 1);
   EXPECT_EQ(device->held[0].size(), 1u);
 }
@@ -352,7 +352,7 @@ TEST_P(HostileRestartTest, CountersThatCannotBeFailTheDevice) {
 TEST_P(HostileRestartTest, AnyHeadsInTheLogHarmTheGuestAlone) {
   const Heads heads = AddAndKick(0, 2);
   CompleteOne(0, 0);
-  device->virtio->Publish(0);
+  device->virtio->Publish();
   // As if used_idx had not followed, and with heads beyond the queue.
   memset(Log() + 6, 0, sizeof(uint16_t));
   memset(Log() + 16 + 8 * sizeof(uint64_t), 0xfe, 8 * sizeof(uint16_t));

@@ -253,7 +253,7 @@ TEST_F(PciTransportTest, DoorbellsBeforeDriverOkDoNothingAndDriverOkLooks) {
   driver->SetUpQueue(0, 8);
   AddChain(0);
   model->OnDoorbell(0);
-  EXPECT_EQ(device->calls[0], 0);
+  EXPECT_EQ(device->turns[0], 0);
   driver->Set(kDeviceStatus, 1, driver->status() | kStatusDriverOk);
   EXPECT_EQ(device->held[0].size(), 1u);
 }
@@ -426,11 +426,11 @@ TEST_F(PciTransportTest, OneQueueCanBeResetAndEnabledAgain) {
 
 TEST_F(PciTransportTest, ServeLaterComesBackThroughTheEventLoop) {
   ASSERT_TRUE(driver->Initialize(0));
-  const int before = device->calls[1];
+  const int before = device->turns[1];
   device->virtio->ServeLater(1);
-  EXPECT_EQ(device->calls[1], before);
+  EXPECT_EQ(device->turns[1], before);
   EXPECT_EQ(services.RunWatches(0), 1);
-  EXPECT_EQ(device->calls[1], before + 1);
+  EXPECT_EQ(device->turns[1], before + 1);
   EXPECT_EQ(services.RunWatches(0), 0);
 }
 

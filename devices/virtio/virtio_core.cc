@@ -25,7 +25,10 @@ VirtioCore::Queue::Queue(uint16_t max_size, VirtioCore* core, absl::Span<uint8_t
       setup{.size = max_size} {}
 
 VirtioCore::VirtioCore(VirtioDevice* device, InterruptSink* interrupts)
-    : device_(device), interrupts_(interrupts), queue_sizes_(device->Identify().queue_sizes) {}
+    : device_(device),
+      interrupts_(interrupts),
+      queue_sizes_(device->Identify().queue_sizes),
+      chains_per_turn_(device->Identify().chains_per_turn) {}
 
 VirtioCore::~VirtioCore() {
   if (serve_later_ != nullptr) host_->Unwatch(serve_later_->fd());
@@ -128,11 +131,33 @@ void VirtioCore::ResetQueue(uint32_t index) {
   queue.was_reset = true;
   host_->StateChanged();
   if (queue.ring.in_flight() != 0) device_->OnQueueStopping(index);
-  Publish(index);
+  PublishQueue(index);
 }
 
 void VirtioCore::Notify(uint32_t index) {
-  if (queues_[index]->ring.serving()) device_->OnQueue(index);
+  if (queues_[index]->ring.serving()) ServeQueue(index);
+}
+
+// A queue that does not serve gives no chains: then this is a turn for what the device holds.
+void VirtioCore::ServeQueue(uint32_t index) {
+  Virtqueue& ring = queues_[index]->ring;
+  DescriptorChain chain;
+  uint32_t left = chains_per_turn_;
+  device_->BeginTurn(index);
+  do {
+    ring.SuppressDoorbells();
+    for (; left > 0; --left) {
+      const absl::Span<iovec> room = device_->Room(index);
+      if (room.empty() || !ring.Pop(room, chain)) break;
+      device_->OnChain(index, chain);
+    }
+    device_->EndBatch(index);
+    if (left == 0) ServeLater(index);
+    // Doorbells stay suppressed while a turn is due anyway, or the device is full.
+    if (left == 0 || device_->Room(index).empty()) break;
+  } while (ring.RearmDoorbell());
+  Publish();
+  host_->KeepAlive();
 }
 
 void VirtioCore::SetDmaAllowed(bool allowed) {
@@ -141,7 +166,7 @@ void VirtioCore::SetDmaAllowed(bool allowed) {
   UpdateServing();
   if (!allowed || (status_ & kStatusDriverOk) == 0) return;
   // Queues that do not serve may have work that was held back, too.
-  for (uint32_t i = 0; i < queue_count(); ++i) device_->OnQueue(i);
+  for (uint32_t i = 0; i < queue_count(); ++i) ServeQueue(i);
 }
 
 void VirtioCore::SetServing(bool serving) {
@@ -150,7 +175,18 @@ void VirtioCore::SetServing(bool serving) {
   if (serving) NotifyAll();
 }
 
-void VirtioCore::Publish(uint32_t index) {
+void VirtioCore::Complete(uint32_t queue, uint16_t head, uint32_t written_bytes) {
+  queues_[queue]->ring.Complete(head, written_bytes);
+  queues_[queue]->completed = true;
+}
+
+void VirtioCore::Publish() {
+  for (uint32_t i = 0; i < queue_count(); ++i) {
+    if (std::exchange(queues_[i]->completed, false)) PublishQueue(i);
+  }
+}
+
+void VirtioCore::PublishQueue(uint32_t index) {
   Virtqueue& ring = queues_[index]->ring;
   if (ring.Publish()) interrupts_->InterruptQueue(index);
   if (!ring.stopping() || ring.in_flight() != 0) return;
@@ -168,7 +204,7 @@ void VirtioCore::ServeLater(uint32_t queue) {
 void VirtioCore::OnServeLater() {
   serve_later_->Drain();
   for (uint32_t i = 0; i < queue_count(); ++i) {
-    if (std::exchange(queues_[i]->serve_later, false)) device_->OnQueue(i);
+    if (std::exchange(queues_[i]->serve_later, false)) ServeQueue(i);
   }
 }
 

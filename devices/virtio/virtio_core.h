@@ -85,9 +85,10 @@ class VirtioCore : public VirtioServices {
 
   // VirtioServices.
   DeviceServices& host() override { return *host_; }
-  Virtqueue& queue(uint32_t index) override { return queues_[index]->ring; }
-  void Publish(uint32_t queue) override;
+  void Complete(uint32_t queue, uint16_t head, uint32_t written_bytes) override;
+  void Publish() override;
   void ServeLater(uint32_t queue) override;
+  bool stopping(uint32_t queue) const override { return queues_[queue]->ring.stopping(); }
   bool dma_allowed() const override { return dma_allowed_; }
   void ConfigChanged() override { interrupts_->OnConfigChanged(); }
   void Fail(absl::string_view reason) override;
@@ -100,6 +101,7 @@ class VirtioCore : public VirtioServices {
     uint32_t epoch = 0;      // how often it was enabled
     bool was_reset = false;  // by itself, after DRIVER_OK: may be set up and enabled again
     bool serve_later = false;
+    bool completed = false;  // chains, since the last Publish()
   };
 
   absl::Status CheckRestorable(const SavedDevice& device) const;
@@ -109,13 +111,17 @@ class VirtioCore : public VirtioServices {
   void FinishReset();
   void UpdateServing();
   void NotifyAll();
+  // One turn of the device type.
+  void ServeQueue(uint32_t index);
   void OnServeLater();
+  void PublishQueue(uint32_t index);
 
   VirtioDevice* const device_;
   InterruptSink* const interrupts_;
   DeviceServices* host_ = nullptr;
   uint64_t offered_features_ = 0;
-  const std::vector<uint16_t> queue_sizes_;     // the largest that each may be
+  const std::vector<uint16_t> queue_sizes_;  // the largest that each may be
+  const uint32_t chains_per_turn_;
   std::vector<std::unique_ptr<Queue>> queues_;  // from Start() on
   std::unique_ptr<EventFd> serve_later_;
 

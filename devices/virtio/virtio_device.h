@@ -22,6 +22,9 @@ struct VirtioIdentity {
   uint32_t pci_class = 0;             // 24 bits
   uint32_t config_size = 0;           // bytes of device configuration; 0: none
   std::vector<uint16_t> queue_sizes;  // the maximum of each queue, powers of two
+  // The most chains that one turn takes from a queue: registers, heartbeats and other queues wait
+  // for its end.
+  uint32_t chains_per_turn = 16;
   std::vector<std::string> required_resources;
   // Of SaveState(), at most; and what changes with its meaning.
   uint32_t saved_state_bytes = 0;
@@ -34,17 +37,23 @@ class VirtioServices {
   virtual ~VirtioServices() = default;
 
   virtual DeviceServices& host() = 0;
-  virtual Virtqueue& queue(uint32_t index) = 0;
 
-  // Shows the driver the completed chains of a queue, and interrupts it if it wants that. Must
-  // also follow the completion of chains of a stopping queue: it ends the reset.
-  virtual void Publish(uint32_t queue) = 0;
+  // Gives a chain back, with the number of bytes written from the start of its writable part. The
+  // driver sees it with the next Publish().
+  virtual void Complete(uint32_t queue, uint16_t head, uint32_t written_bytes) = 0;
 
-  // Calls OnQueue(queue) again soon, after other work had its turn, whatever the queue's state.
+  // Shows the driver all completed chains, and interrupts it where it wants that. Each turn ends
+  // with it; call it after completions outside of a turn. It also ends the reset of a queue.
+  virtual void Publish() = 0;
+
+  // Gives the queue a turn soon, after other work had its own, whatever the queue's state.
   virtual void ServeLater(uint32_t queue) = 0;
 
-  // False while the guest has bus mastering off: guest memory must not be touched. OnQueue()
-  // follows when it is on again.
+  // The queue is being reset: see OnQueueStopping().
+  virtual bool stopping(uint32_t queue) const = 0;
+
+  // False while the guest has bus mastering off: guest memory must not be touched. Each queue gets
+  // a turn when it is on again.
   virtual bool dma_allowed() const = 0;
 
   // What ReadConfig() gives has changed, and not by the driver's doing: tells the driver
@@ -59,6 +68,11 @@ class VirtioServices {
 };
 
 // A device type: what happens to the chains of its queues. One thread; no call may block.
+//
+// The transport serves a queue in turns, when the driver rings and after ServeLater(). It calls
+// BeginTurn(); Room() and OnChain() for each chain; EndBatch(). It repeats the last three while the
+// driver has added further chains. First come the chains that a process had in flight when it
+// died: they are done again.
 class VirtioDevice {
  public:
   virtual ~VirtioDevice() = default;
@@ -76,9 +90,16 @@ class VirtioDevice {
   // flight any more.
   virtual void OnFeatures(uint64_t features) = 0;
 
-  // Chains may be available in this queue: new ones, or first those that a process which died had
-  // in flight, to be done again. Serve a bounded number; ServeLater() for the rest.
-  virtual void OnQueue(uint32_t queue) = 0;
+  // A turn begins, perhaps of a queue that gives no chains now (reset, bus mastering off).
+  virtual void BeginTurn(uint32_t /*queue*/) {}
+  // Where the buffers of the next chain go: Virtqueue::StorageSize() entries, which the device
+  // keeps until it completes that chain. Empty: it can take no chain now, and calls ServeLater()
+  // when it can; the driver does not ring until then.
+  virtual absl::Span<iovec> Room(uint32_t queue) = 0;
+  // Takes a chain, whose buffers are in what Room() gave last. Complete() follows, now or later.
+  virtual void OnChain(uint32_t queue, const DescriptorChain& chain) = 0;
+  // No chain follows at once: starts what OnChain() has gathered.
+  virtual void EndBatch(uint32_t /*queue*/) {}
 
   // The queue is being reset with chains in flight: complete them soon, without touching guest
   // memory, and Publish(). May complete some within the call.

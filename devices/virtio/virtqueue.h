@@ -35,12 +35,8 @@ struct DescriptorChain {
 // The device's side of one split virtqueue (virtio 1.2, section 2.7). The driver is hostile:
 // whatever breaks the rules stops this queue and is reported, once, through `on_violation`.
 //
-// Serving a queue:
-//
-//   do {
-//     queue.SuppressDoorbells();
-//     while (queue.Pop(storage, chain)) ...      // later: queue.Complete(chain.head, n)
-//   } while (queue.RearmDoorbell());             // at most so many chains in one go
+// VirtioCore::ServeQueue() shows how to serve it: SuppressDoorbells(), Pop() until there is nothing
+// more, RearmDoorbell(), and all of it again if chains have come meanwhile.
 //
 // Pop() and Complete() bracket a chain's time in flight; Publish() ends a batch of completions.
 // Single-threaded on the device's side; the driver's CPUs run concurrently.

@@ -95,6 +95,7 @@ VirtioIdentity BlockDevice::Identify() const {
           .pci_class = kPciClassScsi,
           .config_size = kBlockConfigSize,
           .queue_sizes = std::vector<uint16_t>(options_.queues, size),
+          .chains_per_turn = size,
           .required_resources = {"disk"},
           .saved_state_bytes = kSavedBytes,
           .state_version = 2};
@@ -136,7 +137,6 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   storage_size_ =
       Virtqueue::StorageSize(static_cast<uint16_t>(options_.queue_size), host_->memory());
   storage_ = std::make_unique_for_overwrite<iovec[]>(slots_.size() * storage_size_);
-  completed_.resize(options_.queues);
   held_.reserve(in_flight);
 
   return StartEngine(in_flight);
@@ -219,49 +219,30 @@ void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
                is_io_uring_ ? 1 : 0, MetricKind::kGauge);
 }
 
-absl::Span<iovec> BlockDevice::Storage(uint32_t slot) {
-  return absl::MakeSpan(&storage_[slot * storage_size_], storage_size_);
-}
-
-void BlockDevice::OnQueue(uint32_t index) {
+void BlockDevice::BeginTurn(uint32_t) {
   ReleaseHeld();
-  Virtqueue& queue = services_->queue(index);
-  Turn turn = NewTurn();
-  RunReady(turn);
-  do {
-    queue.SuppressDoorbells();
-    for (bool more = true; more && !turn.over();) {
-      more = Pop(index, turn);
-      RunReady(turn);
-    }
-    if (turn.over()) {
-      services_->ServeLater(index);
-      break;
-    }
-  } while (queue.RearmDoorbell());
+  turn_bytes_ = kTurnBytes;
+  RunReady();
+}
+
+absl::Span<iovec> BlockDevice::Room(uint32_t) {
+  if (turn_bytes_ <= 0) return {};
+  return absl::MakeSpan(&storage_[free_slots_.back() * storage_size_], storage_size_);
+}
+
+void BlockDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
+  const uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  slots_[slot].queue = queue;
+  slots_[slot].head = chain.head;
+  Continue(slot, slots_[slot].request.Begin(chain, limits_));
+  if (++batch_chains_ == kBatchOperations) RunReady();
+}
+
+void BlockDevice::EndBatch(uint32_t queue) {
+  RunReady();
   SubmitWaiting();
-  PublishCompleted();
-}
-
-BlockDevice::Turn BlockDevice::NewTurn() const {
-  return {.requests = options_.queue_size, .bytes = kTurnBytes};
-}
-
-bool BlockDevice::Pop(uint32_t index, Turn& turn) {
-  Virtqueue& queue = services_->queue(index);
-  uint32_t popped = 0;
-  DescriptorChain chain;
-  while (popped < kBatchOperations && turn.requests > 0 &&
-         queue.Pop(Storage(free_slots_.back()), chain)) {
-    const uint32_t slot = free_slots_.back();
-    free_slots_.pop_back();
-    slots_[slot].queue = index;
-    slots_[slot].head = chain.head;
-    Continue(slot, slots_[slot].request.Begin(chain, limits_));
-    ++popped;
-    --turn.requests;
-  }
-  return popped == kBatchOperations;
+  if (turn_bytes_ <= 0) services_->ServeLater(queue);
 }
 
 // Only while guest memory may be touched.
@@ -285,8 +266,7 @@ void BlockDevice::Continue(uint32_t index, BlockRequest::Step step) {
 
 void BlockDevice::GiveBack(uint32_t index, uint32_t written_bytes) {
   const Slot& slot = slots_[index];
-  services_->queue(slot.queue).Complete(slot.head, written_bytes);
-  completed_[slot.queue] = 1;
+  services_->Complete(slot.queue, slot.head, written_bytes);
   free_slots_.push_back(index);
 }
 
@@ -296,16 +276,17 @@ void BlockDevice::PushReady(uint32_t index) {
   last_ready_ = index;
 }
 
-void BlockDevice::RunReady(Turn& turn) {
-  while (first_ready_ != kNoSlot && turn.bytes > 0 && services_->dma_allowed()) {
-    turn.bytes -= PrepareBatch();
+void BlockDevice::RunReady() {
+  batch_chains_ = 0;
+  // What is left when the turn has started its bytes waits for ServeLater().
+  while (first_ready_ != kNoSlot && turn_bytes_ > 0 && services_->dma_allowed()) {
+    turn_bytes_ -= PrepareBatch();
     const bool submitted = Submit();
     ReapResults();  // what the page cache has answered at once
-    PublishCompleted();
+    services_->Publish();
     host_->KeepAlive();
     if (!submitted) return;
   }
-  // A turn that is over ends with ServeLater().
 }
 
 int64_t BlockDevice::PrepareBatch() {
@@ -352,11 +333,11 @@ void BlockDevice::OnRetryTimer() {
 
 void BlockDevice::OnEngine() {
   ReapResults();
-  Turn turn = NewTurn();
-  RunReady(turn);
+  turn_bytes_ = kTurnBytes;
+  RunReady();
   SubmitWaiting();
-  PublishCompleted();
-  if (first_ready_ != kNoSlot && turn.over()) services_->ServeLater(0);
+  services_->Publish();
+  if (first_ready_ != kNoSlot && turn_bytes_ <= 0) services_->ServeLater(0);
 }
 
 void BlockDevice::ReapResults() {
@@ -370,7 +351,7 @@ void BlockDevice::OnResult(const DiskEngine::Result& result) {
   CRASH_POINT("disk_after_result");
   const uint32_t index = static_cast<uint32_t>(result.id);
   Slot& slot = slots_[index];
-  const bool stopping = services_->queue(slot.queue).stopping();
+  const bool stopping = services_->stopping(slot.queue);
   if (result.is_aside) engine_->Release(result, !stopping && services_->dma_allowed());
   if (!stopping && !services_->dma_allowed()) {
     if (result.is_aside) {
@@ -406,14 +387,14 @@ void BlockDevice::ReleaseHeld() {
 void BlockDevice::OnQueueStopping(uint32_t) {
   ReleaseHeld();
   DropReadyOfStoppingQueues();
-  PublishCompleted();
+  services_->Publish();
 }
 
 void BlockDevice::DropReadyOfStoppingQueues() {
   uint32_t index = std::exchange(first_ready_, kNoSlot);
   while (index != kNoSlot) {
     const uint32_t next = slots_[index].next_ready;
-    if (services_->queue(slots_[index].queue).stopping()) {
+    if (services_->stopping(slots_[index].queue)) {
       GiveBack(index, 0);
     } else {
       PushReady(index);
@@ -428,12 +409,6 @@ uint32_t BlockDevice::in_flight() const {
 
 bool BlockDevice::at_rest() const {
   return in_flight() == 0 && (first_ready_ == kNoSlot || !services_->dma_allowed());
-}
-
-void BlockDevice::PublishCompleted() {
-  for (uint32_t i = 0; i < options_.queues; ++i) {
-    if (std::exchange(completed_[i], 0) != 0) services_->Publish(i);
-  }
 }
 
 void BlockDevice::LogFailure(const BlockRequest& request) {

@@ -56,7 +56,11 @@ class BlockDevice : public VirtioDevice {
   absl::Status Start(VirtioServices& services) override;
   uint64_t features() const override { return features_; }
   void OnFeatures(uint64_t features) override;
-  void OnQueue(uint32_t queue) override;
+  void BeginTurn(uint32_t queue) override;
+  // There is a slot for each chain: it is empty only when the turn has started its bytes.
+  absl::Span<iovec> Room(uint32_t queue) override;
+  void OnChain(uint32_t queue, const DescriptorChain& chain) override;
+  void EndBatch(uint32_t queue) override;
   void OnQueueStopping(uint32_t queue) override;
   void ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const override;
   void WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) override;
@@ -78,12 +82,6 @@ class BlockDevice : public VirtioDevice {
     uint32_t next_ready = kNoSlot;
     BlockRequest request;
   };
-  // What is left of a turn of the loop.
-  struct Turn {
-    uint32_t requests;
-    int64_t bytes;
-    bool over() const { return requests == 0 || bytes <= 0; }
-  };
 
   static constexpr uint32_t kSavedBytes = 16;
 
@@ -91,16 +89,12 @@ class BlockDevice : public VirtioDevice {
 
   void FillConfig();
   void UpdateWriteThrough();
-  absl::Span<iovec> Storage(uint32_t slot);
   absl::Status StartEngine(uint32_t max_operations);
-  Turn NewTurn() const;
-  // Takes up to a batch of chains. False: there were no more.
-  bool Pop(uint32_t queue, Turn& turn);
   void Continue(uint32_t slot, BlockRequest::Step step);
   void GiveBack(uint32_t slot, uint32_t written_bytes);
   void PushReady(uint32_t slot);
   // Starts what is ready, in batches, and deals with what ends at once.
-  void RunReady(Turn& turn);
+  void RunReady();
   int64_t PrepareBatch();
   void DropReadyOfStoppingQueues();
   bool Submit();
@@ -108,7 +102,6 @@ class BlockDevice : public VirtioDevice {
   void ReapResults();
   void OnResult(const DiskEngine::Result& result);
   void ReleaseHeld();
-  void PublishCompleted();
   void OnEngine();
   void OnRetryTimer();
   uint32_t in_flight() const;
@@ -134,7 +127,8 @@ class BlockDevice : public VirtioDevice {
   std::vector<uint32_t> free_slots_;  // the last one freed is used next: its memory is warm
   std::unique_ptr<iovec[]> storage_;  // storage_size_ a slot; pages are touched as needed
   size_t storage_size_ = 0;
-  std::vector<uint8_t> completed_;  // by queue: 1 if chains wait to be published
+  int64_t turn_bytes_ = 0;     // what this turn of the loop may still start
+  uint32_t batch_chains_ = 0;  // taken since RunReady()
   // Results that came while guest memory must not be touched.
   std::vector<DiskEngine::Result> held_;
   // Slots whose next operation waits for a batch, in order.

@@ -37,6 +37,7 @@ VirtioIdentity RngDevice::Identify() const {
           .pci_class = kPciClassOther,
           .config_size = 0,
           .queue_sizes = {kQueueSize},
+          .chains_per_turn = kMaxRequestsPerTurn,
           .required_resources = {}};
 }
 
@@ -50,32 +51,18 @@ absl::Status RngDevice::Start(VirtioServices& services) {
   return absl::OkStatus();
 }
 
-void RngDevice::OnQueue(uint32_t index) {
-  Virtqueue& queue = services_->queue(index);
-  DescriptorChain chain;
-  int served = 0;
-  do {
-    queue.SuppressDoorbells();
-    while (served < kMaxRequestsPerTurn && queue.Pop(absl::MakeSpan(storage_), chain)) {
-      ++served;
-      uint32_t written = 0;
-      for (const iovec& buffer : chain.writable) {
-        const uint32_t wanted =
-            static_cast<uint32_t>(std::min<size_t>(buffer.iov_len, kMaxRequestBytes - written));
-        const uint32_t filled = FillRandom(static_cast<uint8_t*>(buffer.iov_base), wanted);
-        written += filled;
-        if (filled != buffer.iov_len) break;  // `written` counts from the start, without gaps
-      }
-      queue.Complete(chain.head, written);
-      ++requests_;
-      bytes_ += written;
-    }
-    if (served == kMaxRequestsPerTurn) {
-      services_->ServeLater(index);
-      break;
-    }
-  } while (queue.RearmDoorbell());
-  services_->Publish(index);
+void RngDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
+  uint32_t written = 0;
+  for (const iovec& buffer : chain.writable) {
+    const uint32_t wanted =
+        static_cast<uint32_t>(std::min<size_t>(buffer.iov_len, kMaxRequestBytes - written));
+    const uint32_t filled = FillRandom(static_cast<uint8_t*>(buffer.iov_base), wanted);
+    written += filled;
+    if (filled != buffer.iov_len) break;  // `written` counts from the start, without gaps
+  }
+  services_->Complete(queue, chain.head, written);
+  ++requests_;
+  bytes_ += written;
 }
 
 void RngDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {

@@ -18,7 +18,7 @@ class RngDevice : public VirtioDevice {
   // What one request gets at most, and one turn serves at most: a guest cannot keep this
   // process, or the host's generator, busy for long at a time.
   static constexpr uint32_t kMaxRequestBytes = 64 * 1024;
-  static constexpr int kMaxRequestsPerTurn = 16;
+  static constexpr uint32_t kMaxRequestsPerTurn = 16;
   static constexpr uint16_t kQueueSize = 64;
 
   RngDevice();
@@ -28,7 +28,9 @@ class RngDevice : public VirtioDevice {
   absl::Status Start(VirtioServices& services) override;
   uint64_t features() const override { return 0; }
   void OnFeatures(uint64_t) override {}
-  void OnQueue(uint32_t queue) override;
+  // Each chain is completed at once, so one storage is enough.
+  absl::Span<iovec> Room(uint32_t) override { return absl::MakeSpan(storage_); }
+  void OnChain(uint32_t queue, const DescriptorChain& chain) override;
   void OnQueueStopping(uint32_t) override {}  // nothing stays in flight
   void ReadConfig(uint32_t, absl::Span<uint8_t>) const override {}
   void WriteConfig(uint32_t, absl::Span<const uint8_t>) override {}

@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <limits>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,6 +26,7 @@ class HoldingDevice : public VirtioDevice {
             .pci_class = 0x123456,
             .config_size = kConfigSize,
             .queue_sizes = {kQueueSizes[0], kQueueSizes[1]},
+            .chains_per_turn = chains_per_turn,
             .required_resources = {"thing"},
             .saved_state_bytes = kConfigSize,
             .state_version = 3};
@@ -35,16 +37,15 @@ class HoldingDevice : public VirtioDevice {
   }
   uint64_t features() const override { return kFeature; }
   void OnFeatures(uint64_t features) override { negotiated.push_back(features); }
-  void OnQueue(uint32_t queue) override {
-    ++calls[queue];
-    Virtqueue& ring = virtio->queue(queue);
-    std::vector<iovec> storage(ring.max_size());
-    DescriptorChain chain;
-    do {
-      ring.SuppressDoorbells();
-      while (ring.Pop(absl::MakeSpan(storage), chain)) held[queue].push_back(chain.head);
-    } while (ring.RearmDoorbell());
-    if (completes_at_once) Release(queue);
+  void BeginTurn(uint32_t queue) override { ++turns[queue]; }
+  absl::Span<iovec> Room(uint32_t queue) override {
+    return held[queue].size() < capacity ? absl::MakeSpan(storage) : absl::Span<iovec>();
+  }
+  void OnChain(uint32_t queue, const DescriptorChain& chain) override {
+    held[queue].push_back(chain.head);
+  }
+  void EndBatch(uint32_t queue) override {
+    if (completes_at_once) CompleteAll(queue);
   }
   void OnQueueStopping(uint32_t queue) override {
     ++stopping_calls[queue];
@@ -76,19 +77,25 @@ class HoldingDevice : public VirtioDevice {
   bool at_rest() const override { return held[0].empty() && held[1].empty(); }
   void AppendMetrics(v1::DeviceMetrics&) const override {}
 
-  void Release(uint32_t queue) {
-    for (const uint16_t head : held[queue]) virtio->queue(queue).Complete(head, 7);
+  void CompleteAll(uint32_t queue) {
+    for (const uint16_t head : held[queue]) virtio->Complete(queue, head, 7);
     held[queue].clear();
-    virtio->Publish(queue);
+  }
+  void Release(uint32_t queue) {
+    CompleteAll(queue);
+    virtio->Publish();
   }
 
   VirtioServices* virtio = nullptr;
   std::vector<uint64_t> negotiated;
-  int calls[2] = {};
+  int turns[2] = {};
   int stopping_calls[2] = {};
   std::vector<uint16_t> held[2];
+  iovec storage[kQueueSizes[1]];
+  size_t capacity = std::numeric_limits<size_t>::max();  // of held[queue]
   bool slow_to_stop = false;
   bool completes_at_once = false;
+  uint32_t chains_per_turn = 64;
   uint8_t config[kConfigSize] = {1, 2, 3, 4, 5, 6};
 };
 
