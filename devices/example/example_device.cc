@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "devices/host/metrics.h"
 #include "proto/contract.h"
 
 namespace bulkhead::devices::example {
@@ -114,10 +115,7 @@ void ExampleDevice::Reset() {
 }
 
 void ExampleDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
-  v1::DeviceMetric& bytes = *metrics.add_metrics();
-  bytes.set_name("dma_bytes_total");
-  bytes.set_help("Bytes copied by DMA");
-  bytes.set_value(static_cast<double>(dma_bytes_));
+  AddCounter(metrics, "dma_bytes_total", "Bytes copied by DMA", dma_bytes_);
 }
 
 uint64_t ExampleDevice::Read(uint8_t region, uint64_t offset, uint8_t size_bytes) {

@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "base/crash_point.h"
 #include "devices/host/device_host.h"
+#include "devices/host/metrics.h"
 #include "proto/channel/channel_layout.h"
 
 namespace bulkhead::devices {
@@ -15,13 +16,6 @@ namespace {
 
 using channel::Operation;
 using Command = ControlMailbox::Command;
-
-void AddCounter(v1::DeviceMetrics& metrics, const char* name, const char* help, uint64_t value) {
-  v1::DeviceMetric& metric = *metrics.add_metrics();
-  metric.set_name(name);
-  metric.set_help(help);
-  metric.set_value(static_cast<double>(value));
-}
 
 }  // namespace
 

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
+#include "devices/host/metrics.h"
 #include "proto/contract.h"
 
 namespace bulkhead::devices::uart16550 {
@@ -298,19 +299,15 @@ void UartDevice::UpdateInterrupt() {
 }
 
 void UartDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
-  const auto add = [&](const char* name, const char* help, uint64_t value) {
-    v1::DeviceMetric& metric = *metrics.add_metrics();
-    metric.set_name(name);
-    metric.set_help(help);
-    metric.set_value(static_cast<double>(value));
-  };
-  add("transmitted_bytes_total", "What the guest has sent and the console has taken.",
-      transmitted_bytes_);
-  add("received_bytes_total", "What was typed and the guest can read.", received_bytes_);
-  add("output_waits_total", "How often the console took no more output.", output_waits_);
-  add("quiet_phases_total", "Bursts of an interrupt handler that were cut off, so that it ends.",
-      quiet_phases_);
-  add("interrupts_total", "Edges of the interrupt line.", interrupts_);
+  AddCounter(metrics, "transmitted_bytes_total",
+             "What the guest has sent and the console has taken.", transmitted_bytes_);
+  AddCounter(metrics, "received_bytes_total", "What was typed and the guest can read.",
+             received_bytes_);
+  AddCounter(metrics, "output_waits_total", "How often the console took no more output.",
+             output_waits_);
+  AddCounter(metrics, "quiet_phases_total",
+             "Bursts of an interrupt handler that were cut off, so that it ends.", quiet_phases_);
+  AddCounter(metrics, "interrupts_total", "Edges of the interrupt line.", interrupts_);
 }
 
 }  // namespace bulkhead::devices::uart16550

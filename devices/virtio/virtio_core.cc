@@ -5,7 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
-#include "devices/virtio/append_metric.h"
+#include "devices/host/metrics.h"
 #include "devices/virtio/virtio_layout.h"
 
 namespace bulkhead::devices::virtio {
@@ -259,10 +259,10 @@ bool VirtioCore::MayServe() const {
 void VirtioCore::AppendMetrics(v1::DeviceMetrics& metrics) const {
   uint64_t resubmitted = 0;
   for (const auto& queue : queues_) resubmitted += queue->ring.resubmitted();
-  AppendMetric(metrics, "resubmitted_total", "Requests of an earlier process that were done again",
-               resubmitted);
-  AppendMetric(metrics, "driver_failures_total", "Times that the driver was told to reset",
-               failures_);
+  AddCounter(metrics, "resubmitted_total", "Requests of an earlier process that were done again",
+             resubmitted);
+  AddCounter(metrics, "driver_failures_total", "Times that the driver was told to reset",
+             failures_);
   device_->AppendMetrics(metrics);
 }
 

@@ -1,6 +1,6 @@
 #include "devices/virtio_blk/block_counters.h"
 
-#include "devices/virtio/append_metric.h"
+#include "devices/host/metrics.h"
 #include "devices/virtio_blk/block_layout.h"
 
 namespace bulkhead::devices::virtio {
@@ -33,15 +33,15 @@ void BlockCounters::Count(const BlockRequest& request) {
 }
 
 void BlockCounters::AppendMetrics(v1::DeviceMetrics& metrics) const {
-  AppendMetric(metrics, "reads_total", "Reads answered", reads_);
-  AppendMetric(metrics, "writes_total", "Writes answered", writes_);
-  AppendMetric(metrics, "flushes_total", "Flushes answered", flushes_);
-  AppendMetric(metrics, "discards_total", "Discards answered", discards_);
-  AppendMetric(metrics, "write_zeroes_total", "Requests to write zeroes answered", write_zeroes_);
-  AppendMetric(metrics, "other_requests_total", "Other requests answered", others_);
-  AppendMetric(metrics, "read_bytes_total", "Bytes read", read_bytes_);
-  AppendMetric(metrics, "written_bytes_total", "Bytes written", written_bytes_);
-  AppendMetric(metrics, "errors_total", "Requests answered with an error", errors_);
+  AddCounter(metrics, "reads_total", "Reads answered", reads_);
+  AddCounter(metrics, "writes_total", "Writes answered", writes_);
+  AddCounter(metrics, "flushes_total", "Flushes answered", flushes_);
+  AddCounter(metrics, "discards_total", "Discards answered", discards_);
+  AddCounter(metrics, "write_zeroes_total", "Requests to write zeroes answered", write_zeroes_);
+  AddCounter(metrics, "other_requests_total", "Other requests answered", others_);
+  AddCounter(metrics, "read_bytes_total", "Bytes read", read_bytes_);
+  AddCounter(metrics, "written_bytes_total", "Bytes written", written_bytes_);
+  AddCounter(metrics, "errors_total", "Requests answered with an error", errors_);
 }
 
 }  // namespace bulkhead::devices::virtio

@@ -15,7 +15,7 @@
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/status_macros.h"
-#include "devices/virtio/append_metric.h"
+#include "devices/host/metrics.h"
 #include "devices/virtio/virtio_layout.h"
 #include "devices/virtio_blk/io_threads.h"
 
@@ -213,10 +213,10 @@ void BlockDevice::WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) 
 
 void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   counters_.AppendMetrics(metrics);
-  AppendMetric(metrics, "in_flight", "Requests taken and not answered",
-               slots_.size() - free_slots_.size(), MetricKind::kGauge);
-  AppendMetric(metrics, "io_uring", "1: I/O goes through io_uring; 0: through threads",
-               is_io_uring_ ? 1 : 0, MetricKind::kGauge);
+  AddGauge(metrics, "in_flight", "Requests taken and not answered",
+           slots_.size() - free_slots_.size());
+  AddGauge(metrics, "io_uring", "1: I/O goes through io_uring; 0: through threads",
+           is_io_uring_ ? 1 : 0);
 }
 
 void BlockDevice::BeginTurn(uint32_t) {

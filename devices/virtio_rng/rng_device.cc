@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "base/errno_status.h"
-#include "devices/virtio/append_metric.h"
+#include "devices/host/metrics.h"
 #include "devices/virtio/virtio_layout.h"
 
 namespace bulkhead::devices::virtio {
@@ -66,8 +66,8 @@ void RngDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
 }
 
 void RngDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
-  AppendMetric(metrics, "requests_total", "Requests answered", requests_);
-  AppendMetric(metrics, "bytes_total", "Random bytes given", bytes_);
+  AddCounter(metrics, "requests_total", "Requests answered", requests_);
+  AddCounter(metrics, "bytes_total", "Random bytes given", bytes_);
 }
 
 }  // namespace bulkhead::devices::virtio
