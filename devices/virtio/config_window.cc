@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "devices/virtio/virtio_layout.h"
+#include "devices/virtio/pci_bar.h"
 
 namespace bulkhead::devices::virtio {
 namespace {

@@ -7,11 +7,15 @@
 #include <utility>
 
 #include "base/access_mask.h"
+#include "devices/virtio/pci_bar.h"
 #include "devices/virtio/virtio_layout.h"
 #include "proto/contract.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
+
+constexpr uint8_t kPciRevision = 1;       // 4.1.2: at least 1
+constexpr uint16_t kPciSubsystem = 0x40;  // 0x40 and above: not transitional
 
 std::string CapabilityBody(CapabilityType type, uint64_t offset, uint64_t length,
                            size_t extra_bytes) {

@@ -25,7 +25,7 @@ namespace bulkhead::devices::virtio {
 // MSI-X vectors: one a queue and one for configuration changes; the driver decides which is which.
 class PciTransport : public DeviceModel, private InterruptSink {
  public:
-  // At most kMaxPciQueues queues.
+  // At most kMaxPciQueues queues (pci_bar.h).
   explicit PciTransport(std::unique_ptr<VirtioDevice> device);
 
   v1::PciInfo Describe() const override;

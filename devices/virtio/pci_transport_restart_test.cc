@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "devices/virtio/pci_bar.h"
 #include "devices/virtio/pci_transport.h"
 #include "devices/virtio/saved_state.h"
 #include "devices/virtio/testing/fake_driver.h"

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "devices/host/testing/fake_services.h"
+#include "devices/virtio/pci_bar.h"
 #include "devices/virtio/testing/fake_driver.h"
 #include "devices/virtio/testing/holding_device.h"
 #include "devices/virtio/virtio_layout.h"

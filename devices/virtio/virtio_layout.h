@@ -61,8 +61,6 @@ constexpr bool PassesEvent(uint16_t event, uint16_t new_idx, uint16_t old_idx) {
 // --- PCI transport, section 4.1 ----------------------------------------------------------------
 inline constexpr uint16_t kPciVendor = 0x1af4;
 inline constexpr uint16_t kPciDeviceBase = 0x1040;  // + device type
-inline constexpr uint8_t kPciRevision = 1;
-inline constexpr uint16_t kPciSubsystem = 0x40;  // 0x40 and above: not transitional
 inline constexpr uint8_t kPciCapabilityVendorSpecific = 0x09;
 
 // cfg_type of struct virtio_pci_cap.
@@ -77,18 +75,6 @@ enum class CapabilityType : uint8_t {
 inline constexpr uint16_t kNoVector = 0xffff;
 inline constexpr uint8_t kIsrQueue = 1;
 inline constexpr uint8_t kIsrConfig = 2;
-
-// The one BAR of a virtio device. A page for each structure, so that a guest can map each with
-// the caching and protection that suit it.
-inline constexpr uint8_t kBar = 0;
-inline constexpr uint64_t kBarCommon = 0x0000;
-inline constexpr uint64_t kBarIsr = 0x1000;
-inline constexpr uint64_t kBarDevice = 0x2000;
-inline constexpr uint64_t kBarNotify = 0x3000;
-inline constexpr uint64_t kBarSize = 0x4000;
-inline constexpr uint64_t kBarStructureSize = 0x1000;
-inline constexpr uint32_t kNotifyMultiplier = 4;
-inline constexpr uint32_t kMaxPciQueues = kBarStructureSize / kNotifyMultiplier;
 
 // Offsets in struct virtio_pci_common_cfg.
 enum CommonConfig : uint32_t {

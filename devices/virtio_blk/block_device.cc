@@ -116,18 +116,18 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   if (options_.queues > 1) features_ |= kBlockMultiQueue;
   features_ |= disk_.read_only ? kBlockReadOnly : kBlockDiscard | kBlockWriteZeroes;
   FillConfig();
-  limits_.sectors = disk_.sectors;
-  limits_.read_only = disk_.read_only;
-  limits_.max_request_bytes = uint64_t{config_.size_max} * config_.seg_max;
-  limits_.max_ranges = kMaxRanges;
-  limits_.max_discard_sectors = kMaxDiscardSectors;
-  limits_.max_write_zeroes_sectors = kMaxWriteZeroesSectors;
-  limits_.id = options_.serial;
-  limits_.is_block_device = disk_.is_block_device;
+  context_.sectors = disk_.sectors;
+  context_.read_only = disk_.read_only;
+  context_.max_bytes = uint64_t{config_.size_max} * config_.seg_max;
+  context_.max_ranges = kMaxRanges;
+  context_.max_discard_sectors = kMaxDiscardSectors;
+  context_.max_write_zeroes_sectors = kMaxWriteZeroesSectors;
+  context_.id = options_.serial;
+  context_.is_block_device = disk_.is_block_device;
   dirty_.emplace(disk_.sectors * kSectorSize);
-  limits_.dirty = &*dirty_;
-  limits_.failures = &failures_;
-  limits_.is_direct = disk_.is_direct();
+  context_.dirty = &*dirty_;
+  context_.failures = &failures_;
+  context_.is_direct = disk_.is_direct();
   if (disk_.is_direct()) dirty_->SyncBegins();  // a predecessor left no dirty pages either
 
   // One slot more than chains can be in flight: Pop() is always given storage.
@@ -186,15 +186,15 @@ void BlockDevice::OnFeatures(uint64_t features) {
   // Section 5.2.5.2: a driver that can choose the mode and cannot flush starts with write-through.
   const bool cannot_flush = (features & kBlockFlush) == 0;
   config_.writeback = (features & kBlockConfigWce) != 0 && cannot_flush ? 0 : 1;
-  limits_.discard = (features & kBlockDiscard) != 0;
-  limits_.write_zeroes = (features & kBlockWriteZeroes) != 0;
+  context_.discard = (features & kBlockDiscard) != 0;
+  context_.write_zeroes = (features & kBlockWriteZeroes) != 0;
   UpdateWriteThrough();
 }
 
 // Section 5.2.5, item 5, and 5.2.6.2: who can neither flush nor choose gets durable writes.
 void BlockDevice::UpdateWriteThrough() {
-  limits_.write_through = (negotiated_ & kBlockConfigWce) != 0 ? config_.writeback == 0
-                                                               : (negotiated_ & kBlockFlush) == 0;
+  context_.write_through = (negotiated_ & kBlockConfigWce) != 0 ? config_.writeback == 0
+                                                                : (negotiated_ & kBlockFlush) == 0;
 }
 
 void BlockDevice::ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const {
@@ -235,7 +235,7 @@ void BlockDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
   free_slots_.pop_back();
   slots_[slot].queue = queue;
   slots_[slot].head = chain.head;
-  Continue(slot, slots_[slot].request.Begin(chain, limits_));
+  Continue(slot, slots_[slot].request.Begin(chain, context_));
   if (++batch_chains_ == kBatchOperations) RunReady();
 }
 
@@ -365,10 +365,10 @@ void BlockDevice::OnResult(const DiskEngine::Result& result) {
   const auto before = owed();
   if (stopping) {
     // The driver does not hear of it.
-    if (result.result < 0 && slot.request.HearsOfWriteback(limits_)) failures_.Failed();
+    if (result.result < 0 && slot.request.HearsOfWriteback(context_)) failures_.Failed();
     GiveBack(index, 0);
   } else {
-    Continue(index, slot.request.OnResult(result.result, limits_));
+    Continue(index, slot.request.OnResult(result.result, context_));
   }
   // Saved after the driver was told: a death in between tells it twice.
   if (owed() != before) SaveFailures();

@@ -121,7 +121,7 @@ class BlockDevice : public VirtioDevice {
   uint64_t features_ = 0;  // offered
   uint64_t negotiated_ = 0;
   BlockConfig config_ = {};
-  BlockLimits limits_;
+  BlockContext context_;
 
   std::vector<Slot> slots_;
   std::vector<uint32_t> free_slots_;  // the last one freed is used next: its memory is warm

@@ -64,7 +64,7 @@ BlockRequest::Step BlockRequest::Done(uint8_t status) {
   return Step::kDone;
 }
 
-BlockRequest::Step BlockRequest::Begin(const DescriptorChain& chain, const BlockLimits& limits) {
+BlockRequest::Step BlockRequest::Begin(const DescriptorChain& chain, const BlockContext& context) {
   status_ = kBlockStatusIoError;
   retries_ = 0;
   error_number_ = 0;
@@ -84,40 +84,40 @@ BlockRequest::Step BlockRequest::Begin(const DescriptorChain& chain, const Block
   if (last.iov_len == 0) data_in_.remove_suffix(1);
   in_bytes_ -= 1;
 
-  if (limits.failures != nullptr) failures_told_ = limits.failures->Told(is_flush());
+  if (context.failures != nullptr) failures_told_ = context.failures->Told(is_flush());
   switch (header_.type) {
     case kBlockIn:
     case kBlockOut:
-      return BeginTransfer(limits);
+      return BeginTransfer(context);
     case kBlockFlushCommand:
       sweeps_left_ = kMaxSweeps;
       region_ = {};
-      return Flush(limits);
+      return Flush(context);
     case kBlockGetId:
-      return AnswerId(limits);
+      return AnswerId(context);
     case kBlockDiscardCommand:
-      return limits.discard ? BeginRanges(limits) : Done(kBlockStatusUnsupported);
+      return context.discard ? BeginRanges(context) : Done(kBlockStatusUnsupported);
     case kBlockWriteZeroesCommand:
-      return limits.write_zeroes ? BeginRanges(limits) : Done(kBlockStatusUnsupported);
+      return context.write_zeroes ? BeginRanges(context) : Done(kBlockStatusUnsupported);
     default:
       return Done(kBlockStatusUnsupported);
   }
 }
 
-BlockRequest::Step BlockRequest::BeginTransfer(const BlockLimits& limits) {
-  if (is_write() && limits.read_only) return Done(kBlockStatusIoError);
+BlockRequest::Step BlockRequest::BeginTransfer(const BlockContext& context) {
+  if (is_write() && context.read_only) return Done(kBlockStatusIoError);
   remaining_ = is_write() ? data_out_ : data_in_;
   remaining_bytes_ = is_write() ? out_bytes_ : in_bytes_;
-  if (remaining_bytes_ % kSectorSize != 0 || remaining_bytes_ > limits.max_request_bytes) {
+  if (remaining_bytes_ % kSectorSize != 0 || remaining_bytes_ > context.max_bytes) {
     return Done(kBlockStatusIoError);
   }
   const uint64_t sectors = remaining_bytes_ / kSectorSize;
-  if (header_.sector > limits.sectors || sectors > limits.sectors - header_.sector) {
+  if (header_.sector > context.sectors || sectors > context.sectors - header_.sector) {
     return Done(kBlockStatusIoError);
   }
   if (sectors == 0) return Done(kBlockStatusOk);
   operation_ = {.kind = is_write() ? FileOperation::Kind::kWrite : FileOperation::Kind::kRead,
-                .durable = is_write() && limits.write_through,
+                .durable = is_write() && context.write_through,
                 .offset = header_.sector * kSectorSize};
   return Transfer();
 }
@@ -134,9 +134,9 @@ BlockRequest::Step BlockRequest::Transfer() {
   return Step::kOperate;
 }
 
-BlockRequest::Step BlockRequest::AnswerId(const BlockLimits& limits) {
+BlockRequest::Step BlockRequest::AnswerId(const BlockContext& context) {
   char id[kBlockIdSize] = {};
-  limits.id.copy(id, sizeof(id));
+  context.id.copy(id, sizeof(id));
   size_t copied = 0;
   for (const iovec& buffer : data_in_) {
     const size_t n = std::min<size_t>(buffer.iov_len, sizeof(id) - copied);
@@ -147,7 +147,7 @@ BlockRequest::Step BlockRequest::AnswerId(const BlockLimits& limits) {
   return Done(kBlockStatusOk);
 }
 
-uint8_t BlockRequest::LoadRange(uint64_t index, const BlockLimits& limits,
+uint8_t BlockRequest::LoadRange(uint64_t index, const BlockContext& context,
                                 BlockRange& range) const {
   Gather(data_out_, index * sizeof(range), &range, sizeof(range));
   asm volatile("" : "+m"(range) : : "memory");  // a snapshot: not to be read from the guest again
@@ -155,48 +155,48 @@ uint8_t BlockRequest::LoadRange(uint64_t index, const BlockLimits& limits,
   const uint32_t known_flags = discard ? 0 : kBlockRangeUnmap;
   if ((range.flags & ~known_flags) != 0) return kBlockStatusUnsupported;
   const uint32_t max_sectors =
-      discard ? limits.max_discard_sectors : limits.max_write_zeroes_sectors;
-  if (range.sectors > max_sectors || range.sector > limits.sectors ||
-      range.sectors > limits.sectors - range.sector) {
+      discard ? context.max_discard_sectors : context.max_write_zeroes_sectors;
+  if (range.sectors > max_sectors || range.sector > context.sectors ||
+      range.sectors > context.sectors - range.sector) {
     return kBlockStatusIoError;
   }
   return kBlockStatusOk;
 }
 
-BlockRequest::Step BlockRequest::BeginRanges(const BlockLimits& limits) {
+BlockRequest::Step BlockRequest::BeginRanges(const BlockContext& context) {
   const uint64_t count = out_bytes_ / sizeof(BlockRange);
-  if (count == 0 || out_bytes_ % sizeof(BlockRange) != 0 || count > limits.max_ranges) {
+  if (count == 0 || out_bytes_ % sizeof(BlockRange) != 0 || count > context.max_ranges) {
     return Done(kBlockStatusIoError);
   }
   // All or nothing, as far as a driver is honest: NextRange() checks again what it uses.
   for (uint64_t i = 0; i < count; ++i) {
     BlockRange range;
-    if (const uint8_t status = LoadRange(i, limits, range); status != kBlockStatusOk) {
+    if (const uint8_t status = LoadRange(i, context, range); status != kBlockStatusOk) {
       return Done(status);
     }
   }
   next_range_ = 0;
-  return NextRange(limits);
+  return NextRange(context);
 }
 
-BlockRequest::Step BlockRequest::NextRange(const BlockLimits& limits) {
+BlockRequest::Step BlockRequest::NextRange(const BlockContext& context) {
   while (next_range_ < out_bytes_ / sizeof(BlockRange)) {
     BlockRange range;
-    if (const uint8_t status = LoadRange(next_range_++, limits, range); status != kBlockStatusOk) {
+    if (const uint8_t status = LoadRange(next_range_++, context, range); status != kBlockStatusOk) {
       return Done(status);
     }
     if (range.sectors == 0) continue;
     unmap_ = header_.type == kBlockDiscardCommand || (range.flags & kBlockRangeUnmap) != 0;
     operation_.offset = range.sector * kSectorSize;
     remaining_bytes_ = uint64_t{range.sectors} * kSectorSize;
-    return NextPieceOfRange(limits);
+    return NextPieceOfRange(context);
   }
-  return limits.write_through ? Sync(limits) : Done(kBlockStatusOk);
+  return context.write_through ? Sync(context) : Done(kBlockStatusOk);
 }
 
-BlockRequest::Step BlockRequest::NextPieceOfRange(const BlockLimits& limits) {
-  if (remaining_bytes_ == 0) return NextRange(limits);
-  const bool discard = header_.type == kBlockDiscardCommand && limits.is_block_device;
+BlockRequest::Step BlockRequest::NextPieceOfRange(const BlockContext& context) {
+  if (remaining_bytes_ == 0) return NextRange(context);
+  const bool discard = header_.type == kBlockDiscardCommand && context.is_block_device;
   operation_ = {
       .kind = discard ? FileOperation::Kind::kDiscard : FileOperation::Kind::kAllocate,
       .mode = FALLOC_FL_KEEP_SIZE | (unmap_ ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE),
@@ -213,24 +213,24 @@ BlockRequest::Step BlockRequest::WriteZeros() {
   return Step::kOperate;
 }
 
-BlockRequest::Step BlockRequest::Flush(const BlockLimits& limits) {
-  if (limits.dirty == nullptr || !limits.dirty->is_heavy()) return Sync(limits);
-  if (!limits.dirty->Find(region_.offset + region_.length, region_)) {
+BlockRequest::Step BlockRequest::Flush(const BlockContext& context) {
+  if (context.dirty == nullptr || !context.dirty->is_heavy()) return Sync(context);
+  if (!context.dirty->Find(region_.offset + region_.length, region_)) {
     region_ = {};
-    if (--sweeps_left_ == 0 || !limits.dirty->Find(0, region_)) return Sync(limits);
+    if (--sweeps_left_ == 0 || !context.dirty->Find(0, region_)) return Sync(context);
   }
   operation_ = {
       .kind = FileOperation::Kind::kSyncRange, .offset = region_.offset, .length = region_.length};
   return Step::kOperate;
 }
 
-BlockRequest::Step BlockRequest::Sync(const BlockLimits& limits) {
-  if (limits.dirty != nullptr) limits.dirty->SyncBegins();
+BlockRequest::Step BlockRequest::Sync(const BlockContext& context) {
+  if (context.dirty != nullptr) context.dirty->SyncBegins();
   operation_ = {.kind = FileOperation::Kind::kSync};
   return Step::kOperate;
 }
 
-BlockRequest::Step BlockRequest::OnResult(int32_t result, const BlockLimits& limits) {
+BlockRequest::Step BlockRequest::OnResult(int32_t result, const BlockContext& context) {
   if (result == -EINTR && ++retries_ <= kMaxRetries) return Step::kOperate;
   // The file cannot do it without waiting. A worker can wait: its EAGAIN is an error.
   if (result == -EAGAIN && !operation_.blocking) {
@@ -240,59 +240,59 @@ BlockRequest::Step BlockRequest::OnResult(int32_t result, const BlockLimits& lim
   switch (operation_.kind) {
     case FileOperation::Kind::kAllocate:
     case FileOperation::Kind::kDiscard:
-      return OnRangeResult(result, limits);
+      return OnRangeResult(result, context);
     case FileOperation::Kind::kSyncRange:
     case FileOperation::Kind::kSync:
-      return OnSyncResult(result, limits);
+      return OnSyncResult(result, context);
     case FileOperation::Kind::kRead:
     case FileOperation::Kind::kWrite:
-      return OnTransferResult(result, limits);
+      return OnTransferResult(result, context);
   }
   return Done(kBlockStatusIoError);
 }
 
-BlockRequest::Step BlockRequest::OnSyncResult(int32_t result, const BlockLimits& limits) {
+BlockRequest::Step BlockRequest::OnSyncResult(int32_t result, const BlockContext& context) {
   if (operation_.kind == FileOperation::Kind::kSyncRange) {
     if (result == 0) {
-      limits.dirty->Synced(region_);
-      return Flush(limits);
+      context.dirty->Synced(region_);
+      return Flush(context);
     }
     // A file that does not know it is synced as a whole.
     if (result == -EINVAL || result == -ESPIPE || result == -EOPNOTSUPP || result == -ENOSYS) {
-      return Sync(limits);
+      return Sync(context);
     }
   }
-  return DoneDurably(result, limits);
+  return DoneDurably(result, context);
 }
 
-bool BlockRequest::HearsOfWriteback(const BlockLimits& limits) const {
+bool BlockRequest::HearsOfWriteback(const BlockContext& context) const {
   switch (operation_.kind) {
     case FileOperation::Kind::kSync:
     case FileOperation::Kind::kSyncRange:
       return true;
     case FileOperation::Kind::kWrite:
-      return operation_.durable && !limits.is_direct;
+      return operation_.durable && !context.is_direct;
     default:
       return false;
   }
 }
 
-BlockRequest::Step BlockRequest::DoneDurably(int32_t result, const BlockLimits& limits) {
-  if (limits.failures != nullptr) {
-    if (result < 0 && HearsOfWriteback(limits)) limits.failures->Failed();
-    if (result >= 0 && limits.failures->count() != failures_told_) result = -EIO;
-    if (result < 0) limits.failures->Tell(is_flush());
+BlockRequest::Step BlockRequest::DoneDurably(int32_t result, const BlockContext& context) {
+  if (context.failures != nullptr) {
+    if (result < 0 && HearsOfWriteback(context)) context.failures->Failed();
+    if (result >= 0 && context.failures->count() != failures_told_) result = -EIO;
+    if (result < 0) context.failures->Tell(is_flush());
   }
   if (result >= 0) return Done(kBlockStatusOk);
   error_number_ = -result;
   return Done(kBlockStatusIoError);
 }
 
-BlockRequest::Step BlockRequest::OnRangeResult(int32_t result, const BlockLimits& limits) {
+BlockRequest::Step BlockRequest::OnRangeResult(int32_t result, const BlockContext& context) {
   if (result == -EOPNOTSUPP || result == -EINVAL) {
     // The file system or device cannot, or not at this alignment. A discard is a hint: it may do
     // nothing. Zeros can be written.
-    return header_.type == kBlockDiscardCommand ? NextRange(limits) : WriteZeros();
+    return header_.type == kBlockDiscardCommand ? NextRange(context) : WriteZeros();
   }
   if (result < 0) {
     error_number_ = -result;
@@ -301,12 +301,12 @@ BlockRequest::Step BlockRequest::OnRangeResult(int32_t result, const BlockLimits
   retries_ = 0;
   remaining_bytes_ -= operation_.length;
   operation_.offset += operation_.length;
-  return NextPieceOfRange(limits);
+  return NextPieceOfRange(context);
 }
 
 // A transfer of data or of zeros, perhaps a part of it only.
-BlockRequest::Step BlockRequest::OnTransferResult(int32_t result, const BlockLimits& limits) {
-  if (result < 0 && operation_.durable) return DoneDurably(result, limits);
+BlockRequest::Step BlockRequest::OnTransferResult(int32_t result, const BlockContext& context) {
+  if (result < 0 && operation_.durable) return DoneDurably(result, context);
   if (result < 0) {
     error_number_ = -result;
     return Done(kBlockStatusIoError);
@@ -317,20 +317,20 @@ BlockRequest::Step BlockRequest::OnTransferResult(int32_t result, const BlockLim
     error_number_ = EIO;
     return Done(kBlockStatusIoError);
   }
-  if (operation_.kind == FileOperation::Kind::kWrite && !operation_.durable && !limits.is_direct &&
-      limits.dirty != nullptr) {
-    limits.dirty->Wrote(operation_.offset, moved);
+  if (operation_.kind == FileOperation::Kind::kWrite && !operation_.durable && !context.is_direct &&
+      context.dirty != nullptr) {
+    context.dirty->Wrote(operation_.offset, moved);
   }
   retries_ = 0;
   remaining_bytes_ -= moved;
   operation_.offset += moved;
   operation_.blocking = false;
   if (header_.type == kBlockWriteZeroesCommand) {
-    return remaining_bytes_ == 0 ? NextRange(limits) : WriteZeros();
+    return remaining_bytes_ == 0 ? NextRange(context) : WriteZeros();
   }
   if (remaining_bytes_ == 0) {
     if (!is_write()) filled_ = in_bytes_;
-    return operation_.durable ? DoneDurably(0, limits) : Done(kBlockStatusOk);
+    return operation_.durable ? DoneDurably(0, context) : Done(kBlockStatusOk);
   }
   remaining_[operation_.buffers.size() - 1].iov_len += cut_bytes_;
   remaining_ = Advance(remaining_, moved);

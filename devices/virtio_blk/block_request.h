@@ -14,22 +14,30 @@
 
 namespace bulkhead::devices::virtio {
 
-// What requests are checked against.
-struct BlockLimits {
+// What a request needs to know of its disk. The same for all requests between two resets, but for
+// `write_through`, which the driver may change.
+struct BlockContext {
+  // The disk.
   uint64_t sectors = 0;
   bool read_only = false;
-  bool discard = false;        // negotiated
-  bool write_zeroes = false;   // negotiated
-  bool write_through = false;  // a write is durable when it completes
-  uint64_t max_request_bytes = 0;
-  uint32_t max_ranges = 0;  // of one discard or write-zeroes command
+  bool is_block_device = false;
+  bool is_direct = false;  // writes leave no dirty pages
+  absl::string_view id;    // answer to get-id: at most kBlockIdSize bytes
+
+  // The limits of one request, as the driver was told.
+  uint64_t max_bytes = 0;
+  uint32_t max_ranges = 0;  // of a discard or write-zeroes command
   uint32_t max_discard_sectors = 0;
   uint32_t max_write_zeroes_sectors = 0;
-  bool is_block_device = false;
-  bool is_direct = false;     // writes leave no dirty pages
+
+  // What the driver has negotiated, and the cache mode that follows from it.
+  bool discard = false;
+  bool write_zeroes = false;
+  bool write_through = false;  // a write is durable when it completes
+
+  // What requests leave for later ones.
   DirtyMap* dirty = nullptr;  // of the file; told of writes, asked by flushes
   WritebackFailures* failures = nullptr;
-  absl::string_view id;  // answer to get-id: at most kBlockIdSize bytes
 };
 
 // One request of the driver, as a sequence of file operations of bounded size: neither does one
@@ -52,10 +60,10 @@ class BlockRequest {
   };
 
   // Starts with a chain; its spans must stay valid, and are changed.
-  Step Begin(const DescriptorChain& chain, const BlockLimits& limits);
+  Step Begin(const DescriptorChain& chain, const BlockContext& context);
   const FileOperation& operation() const { return operation_; }
-  // `result` as io_uring has it: bytes moved, or -errno. `limits` as in Begin().
-  Step OnResult(int32_t result, const BlockLimits& limits);
+  // `result` as io_uring has it: bytes moved, or -errno. `context` as in Begin().
+  Step OnResult(int32_t result, const BlockContext& context);
 
   // Writes the status byte. Returns the length for the used ring.
   uint32_t Finish();
@@ -66,28 +74,28 @@ class BlockRequest {
   // Of a read's or write's data.
   uint64_t data_bytes() const { return is_write() ? out_bytes_ : in_bytes_; }
   // The kernel may report a failed writeback by the result of operation().
-  bool HearsOfWriteback(const BlockLimits& limits) const;
+  bool HearsOfWriteback(const BlockContext& context) const;
   // errno of the operation that failed the request, or 0.
   int error_number() const { return error_number_; }
 
  private:
   Step Done(uint8_t status);
-  Step BeginTransfer(const BlockLimits& limits);
-  Step AnswerId(const BlockLimits& limits);
-  Step BeginRanges(const BlockLimits& limits);
+  Step BeginTransfer(const BlockContext& context);
+  Step AnswerId(const BlockContext& context);
+  Step BeginRanges(const BlockContext& context);
   // Reads and checks range number `index`. Returns a status.
-  uint8_t LoadRange(uint64_t index, const BlockLimits& limits, BlockRange& range) const;
-  Step NextRange(const BlockLimits& limits);
-  Step NextPieceOfRange(const BlockLimits& limits);
-  Step OnRangeResult(int32_t result, const BlockLimits& limits);
-  Step OnTransferResult(int32_t result, const BlockLimits& limits);
+  uint8_t LoadRange(uint64_t index, const BlockContext& context, BlockRange& range) const;
+  Step NextRange(const BlockContext& context);
+  Step NextPieceOfRange(const BlockContext& context);
+  Step OnRangeResult(int32_t result, const BlockContext& context);
+  Step OnTransferResult(int32_t result, const BlockContext& context);
   Step Transfer();
   Step WriteZeros();
-  Step Flush(const BlockLimits& limits);
-  Step Sync(const BlockLimits& limits);
-  Step OnSyncResult(int32_t result, const BlockLimits& limits);
+  Step Flush(const BlockContext& context);
+  Step Sync(const BlockContext& context);
+  Step OnSyncResult(int32_t result, const BlockContext& context);
   // The result of an operation by which the request promises that data is on the medium.
-  Step DoneDurably(int32_t result, const BlockLimits& limits);
+  Step DoneDurably(int32_t result, const BlockContext& context);
   bool is_flush() const { return header_.type == kBlockFlushCommand; }
   bool is_write() const { return header_.type == kBlockOut; }
 

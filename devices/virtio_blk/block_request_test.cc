@@ -21,14 +21,14 @@ using Kind = FileOperation::Kind;
 TEST(BlockRequestTest, AReadBecomesOneOperationOnTheDataBuffers) {
   TestRequest t({kBlockIn, 0, 7}, {}, 1024);
   BlockRequest request;
-  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  ASSERT_EQ(request.Begin(t.Chain(), Context()), Step::kOperate);
   const FileOperation& operation = request.operation();
   EXPECT_EQ(operation.kind, Kind::kRead);
   EXPECT_EQ(operation.offset, 7 * kSectorSize);
   ASSERT_EQ(operation.buffers.size(), 1u);
   EXPECT_EQ(operation.buffers[0].iov_base, t.writable.data());
   EXPECT_EQ(operation.buffers[0].iov_len, 1024u);
-  ASSERT_EQ(request.OnResult(1024, Limits()), Step::kDone);
+  ASSERT_EQ(request.OnResult(1024, Context()), Step::kDone);
   EXPECT_EQ(t.status(), kUntouched) << "the status is written last, by Finish()";
   EXPECT_EQ(request.Finish(), 1025u);
   EXPECT_EQ(t.status(), kBlockStatusOk);
@@ -40,7 +40,7 @@ TEST(BlockRequestTest, AnyCutIntoDescriptorsMeansTheSame) {
     for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<uint8_t>(i * 7);
     TestRequest t({kBlockOut, 0, 3}, data, 0);
     BlockRequest request;
-    ASSERT_EQ(request.Begin(t.Chain(cut), Limits()), Step::kOperate) << cut;
+    ASSERT_EQ(request.Begin(t.Chain(cut), Context()), Step::kOperate) << cut;
     EXPECT_EQ(request.operation().kind, Kind::kWrite);
     EXPECT_EQ(request.operation().offset, 3 * kSectorSize);
     std::vector<uint8_t> seen;
@@ -49,7 +49,7 @@ TEST(BlockRequestTest, AnyCutIntoDescriptorsMeansTheSame) {
       seen.insert(seen.end(), bytes, bytes + buffer.iov_len);
     }
     EXPECT_EQ(seen, data) << cut;
-    ASSERT_EQ(request.OnResult(512, Limits()), Step::kDone);
+    ASSERT_EQ(request.OnResult(512, Context()), Step::kDone);
     EXPECT_EQ(request.Finish(), 1u);
     EXPECT_EQ(t.status(), kBlockStatusOk);
   }
@@ -58,24 +58,24 @@ TEST(BlockRequestTest, AnyCutIntoDescriptorsMeansTheSame) {
 TEST(BlockRequestTest, AShortTransferGoesOnWhereItStopped) {
   TestRequest t({kBlockIn, 0, 0}, {}, 1024);
   BlockRequest request;
-  ASSERT_EQ(request.Begin(t.Chain(300), Limits()), Step::kOperate);
-  ASSERT_EQ(request.OnResult(450, Limits()), Step::kOperate);
+  ASSERT_EQ(request.Begin(t.Chain(300), Context()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(450, Context()), Step::kOperate);
   EXPECT_EQ(request.operation().offset, 450u);
   ASSERT_EQ(request.operation().buffers.size(), 3u);
   EXPECT_EQ(request.operation().buffers[0].iov_base, &t.writable[450]);
   EXPECT_EQ(request.operation().buffers[0].iov_len, 150u);
-  ASSERT_EQ(request.OnResult(150, Limits()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(150, Context()), Step::kOperate);
   EXPECT_EQ(request.operation().buffers[0].iov_base, &t.writable[600]);
-  ASSERT_EQ(request.OnResult(424, Limits()), Step::kDone);
+  ASSERT_EQ(request.OnResult(424, Context()), Step::kDone);
   EXPECT_EQ(request.Finish(), 1025u);
 }
 
 TEST(BlockRequestTest, InterruptedOperationsAreRepeatedButNotForEver) {
   TestRequest t({kBlockIn, 0, 0}, {}, 512);
   BlockRequest request;
-  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  ASSERT_EQ(request.Begin(t.Chain(), Context()), Step::kOperate);
   int repeated = 0;
-  while (request.OnResult(-EINTR, Limits()) == Step::kOperate) ASSERT_LT(++repeated, 100);
+  while (request.OnResult(-EINTR, Context()) == Step::kOperate) ASSERT_LT(++repeated, 100);
   EXPECT_GT(repeated, 1);
   EXPECT_EQ(request.error_number(), EINTR);
   EXPECT_EQ(request.Finish(), 0u);
@@ -85,14 +85,14 @@ TEST(BlockRequestTest, InterruptedOperationsAreRepeatedButNotForEver) {
 TEST(BlockRequestTest, WhatCannotBeDoneWithoutWaitingIsGivenToAWorkerOnce) {
   TestRequest t({kBlockIn, 0, 0}, {}, 1024);
   BlockRequest request;
-  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  ASSERT_EQ(request.Begin(t.Chain(), Context()), Step::kOperate);
   EXPECT_FALSE(request.operation().blocking);
-  ASSERT_EQ(request.OnResult(-EAGAIN, Limits()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(-EAGAIN, Context()), Step::kOperate);
   EXPECT_TRUE(request.operation().blocking);
-  ASSERT_EQ(request.OnResult(512, Limits()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(512, Context()), Step::kOperate);
   EXPECT_FALSE(request.operation().blocking) << "the rest may be there already";
-  ASSERT_EQ(request.OnResult(-EAGAIN, Limits()), Step::kOperate);
-  ASSERT_EQ(request.OnResult(-EAGAIN, Limits()), Step::kDone) << "a worker's EAGAIN is an error";
+  ASSERT_EQ(request.OnResult(-EAGAIN, Context()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(-EAGAIN, Context()), Step::kDone) << "a worker's EAGAIN is an error";
   EXPECT_EQ(request.error_number(), EAGAIN);
 }
 
@@ -100,15 +100,15 @@ TEST(BlockRequestTest, WhatCannotBeDoneWithoutWaitingIsGivenToAWorkerOnce) {
 
 TEST(BlockRequestTest, ALargeTransferIsManyOperations) {
   constexpr uint64_t kMost = BlockRequest::kMaxTransferBytes;
-  BlockLimits limits = Limits();
-  limits.sectors = 3 * kMost / kSectorSize;
-  limits.max_request_bytes = 3 * kMost;
+  BlockContext context = Context();
+  context.sectors = 3 * kMost / kSectorSize;
+  context.max_bytes = 3 * kMost;
   std::vector<uint8_t> data(2 * kMost + 512);
   for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<uint8_t>(i * 7 + i / 512);
   for (const size_t cut : {size_t{0}, size_t{300'000}, size_t{kMost}, size_t{1000}}) {
     TestRequest t({kBlockOut, 0, 1}, data, 0);
     BlockRequest request;
-    ASSERT_EQ(request.Begin(t.Chain(cut), limits), Step::kOperate);
+    ASSERT_EQ(request.Begin(t.Chain(cut), context), Step::kOperate);
     std::vector<uint8_t> seen;
     bool first = true;
     while (true) {
@@ -118,7 +118,7 @@ TEST(BlockRequestTest, ALargeTransferIsManyOperations) {
       ASSERT_EQ(operation.offset, kSectorSize + seen.size());
       uint64_t left = operation.length;
       if (std::exchange(first, false)) {
-        ASSERT_EQ(request.OnResult(-EINTR, limits), Step::kOperate);
+        ASSERT_EQ(request.OnResult(-EINTR, context), Step::kOperate);
         ASSERT_EQ(request.operation().length, left) << "the same again";
         left = 1000;  // a short one
       }
@@ -130,7 +130,7 @@ TEST(BlockRequestTest, ALargeTransferIsManyOperations) {
         left -= part;
       }
       ASSERT_EQ(left, 0u);
-      if (request.OnResult(moved, limits) == Step::kDone) break;
+      if (request.OnResult(moved, context) == Step::kDone) break;
     }
     EXPECT_EQ(seen, data) << cut;
     EXPECT_EQ(request.status(), kBlockStatusOk);
@@ -140,96 +140,96 @@ TEST(BlockRequestTest, ALargeTransferIsManyOperations) {
 TEST(BlockRequestTest, MoreBytesThanWereAskedForAreAnError) {
   TestRequest t({kBlockIn, 0, 0}, {}, 1024);
   BlockRequest request;
-  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
-  ASSERT_EQ(request.OnResult(1025, Limits()), Step::kDone);
+  ASSERT_EQ(request.Begin(t.Chain(), Context()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(1025, Context()), Step::kDone);
   EXPECT_EQ(request.status(), kBlockStatusIoError);
 }
 
 TEST(BlockRequestTest, LargeRangesAreDoneInPieces) {
   constexpr uint64_t kMost = BlockRequest::kMaxRangeBytes;
-  BlockLimits limits = Limits();
-  limits.sectors = limits.max_discard_sectors = 1 << 21;
+  BlockContext context = Context();
+  context.sectors = context.max_discard_sectors = 1 << 21;
   for (const bool block_device : {false, true}) {
-    limits.is_block_device = block_device;
+    context.is_block_device = block_device;
     TestRequest t({kBlockDiscardCommand, 0, 0}, RangeBytes({{8, (1 << 21) - 8, 0}}), 0);
     BlockRequest request;
-    ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
+    ASSERT_EQ(request.Begin(t.Chain(), context), Step::kOperate);
     uint64_t at = 8 * kSectorSize;
     do {
       EXPECT_EQ(request.operation().kind, block_device ? Kind::kDiscard : Kind::kAllocate);
       EXPECT_EQ(request.operation().offset, at);
       ASSERT_LE(request.operation().length, kMost);
       at += request.operation().length;
-    } while (request.OnResult(0, limits) == Step::kOperate);
-    EXPECT_EQ(at, limits.sectors * kSectorSize);
+    } while (request.OnResult(0, context) == Step::kOperate);
+    EXPECT_EQ(at, context.sectors * kSectorSize);
     EXPECT_EQ(request.status(), kBlockStatusOk);
   }
 }
 
 TEST(BlockRequestTest, AFlushOfMuchGoesByRegionsAndEndsWithASync) {
-  BlockLimits limits = Limits();
+  BlockContext context = Context();
   DirtyMap dirty(uint64_t{1} << 30);
   dirty.SyncBegins();
   dirty.Wrote(0, 33 << 20);
   dirty.Wrote(512 << 20, 40 << 20);
-  limits.dirty = &dirty;
+  context.dirty = &dirty;
   TestRequest t({kBlockFlushCommand, 0, 0}, {}, 0);
   BlockRequest request;
-  ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
+  ASSERT_EQ(request.Begin(t.Chain(), context), Step::kOperate);
   EXPECT_EQ(request.operation().kind, Kind::kSyncRange);
   EXPECT_EQ(request.operation().offset, 0u);
   EXPECT_EQ(request.operation().length, DirtyMap::kMinRegionBytes);
   // 73 MiB are dirty; after the first region there is little enough for one sync.
-  ASSERT_EQ(request.OnResult(0, limits), Step::kOperate);
+  ASSERT_EQ(request.OnResult(0, context), Step::kOperate);
   EXPECT_EQ(request.operation().kind, Kind::kSync);
-  EXPECT_EQ(request.OnResult(0, limits), Step::kDone);
+  EXPECT_EQ(request.OnResult(0, context), Step::kDone);
   EXPECT_EQ(request.status(), kBlockStatusOk);
   EXPECT_FALSE(dirty.is_heavy());
 }
 
 TEST(BlockRequestTest, AFlushEndsThoughWritesGoOn) {
-  BlockLimits limits = Limits();
+  BlockContext context = Context();
   DirtyMap dirty(uint64_t{1} << 30);
-  limits.dirty = &dirty;
+  context.dirty = &dirty;
   TestRequest t({kBlockFlushCommand, 0, 0}, {}, 0);
   BlockRequest request;
-  Step step = request.Begin(t.Chain(), limits);
+  Step step = request.Begin(t.Chain(), context);
   int operations = 0;
   for (; step == Step::kOperate; ++operations) {
     ASSERT_LT(operations, 1000);
     dirty.Wrote(0, uint64_t{1} << 30);
-    step = request.OnResult(0, limits);
+    step = request.OnResult(0, context);
   }
   EXPECT_GT(operations, 64);
   EXPECT_EQ(request.status(), kBlockStatusOk);
 }
 
 TEST(BlockRequestTest, AFileThatKnowsNoRangesIsSyncedAsAWhole) {
-  BlockLimits limits = Limits();
+  BlockContext context = Context();
   DirtyMap dirty(uint64_t{1} << 30);
-  limits.dirty = &dirty;
+  context.dirty = &dirty;
   TestRequest t({kBlockFlushCommand, 0, 0}, {}, 0);
   BlockRequest request;
-  ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
+  ASSERT_EQ(request.Begin(t.Chain(), context), Step::kOperate);
   ASSERT_EQ(request.operation().kind, Kind::kSyncRange);
-  ASSERT_EQ(request.OnResult(-ESPIPE, limits), Step::kOperate);
+  ASSERT_EQ(request.OnResult(-ESPIPE, context), Step::kOperate);
   EXPECT_EQ(request.operation().kind, Kind::kSync);
-  EXPECT_EQ(request.OnResult(0, limits), Step::kDone);
+  EXPECT_EQ(request.OnResult(0, context), Step::kDone);
   EXPECT_EQ(request.status(), kBlockStatusOk);
 }
 
 TEST(BlockRequestTest, WritesAreCountedUntilTheyAreDurable) {
-  BlockLimits limits = Limits();
+  BlockContext context = Context();
   DirtyMap dirty(uint64_t{1} << 30);
-  limits.dirty = &dirty;
+  context.dirty = &dirty;
   dirty.SyncBegins();
   DirtyMap::Region region;
   for (const bool durable : {true, false}) {
-    limits.write_through = durable;
+    context.write_through = durable;
     TestRequest t({kBlockOut, 0, 4}, std::vector<uint8_t>(1024), 0);
     BlockRequest request;
-    ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
-    ASSERT_EQ(request.OnResult(1024, limits), Step::kDone);
+    ASSERT_EQ(request.Begin(t.Chain(), context), Step::kOperate);
+    ASSERT_EQ(request.OnResult(1024, context), Step::kDone);
     EXPECT_EQ(dirty.Find(0, region), !durable);
   }
   EXPECT_EQ(region.dirty_sectors, 2u);
@@ -243,8 +243,8 @@ TEST(BlockRequestTest, AnErrorOrTheEndOfTheFileFailsTheRequest) {
   for (const int32_t result : {-EIO, -ENOSPC, 0}) {
     TestRequest t({kBlockIn, 0, 0}, {}, 512);
     BlockRequest request;
-    ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
-    ASSERT_EQ(request.OnResult(result, Limits()), Step::kDone) << result;
+    ASSERT_EQ(request.Begin(t.Chain(), Context()), Step::kOperate);
+    ASSERT_EQ(request.OnResult(result, Context()), Step::kDone) << result;
     EXPECT_EQ(request.error_number(), result == 0 ? EIO : -result);
     EXPECT_EQ(request.Finish(), 0u) << "no byte is promised to have been written";
     EXPECT_EQ(t.status(), kBlockStatusIoError);
@@ -252,12 +252,12 @@ TEST(BlockRequestTest, AnErrorOrTheEndOfTheFileFailsTheRequest) {
 }
 
 TEST(BlockRequestTest, WritesAreDurableInWriteThroughMode) {
-  BlockLimits limits = Limits();
+  BlockContext context = Context();
   for (const bool write_through : {false, true}) {
-    limits.write_through = write_through;
+    context.write_through = write_through;
     TestRequest t({kBlockOut, 0, 0}, std::vector<uint8_t>(512), 0);
     BlockRequest request;
-    ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
+    ASSERT_EQ(request.Begin(t.Chain(), context), Step::kOperate);
     EXPECT_EQ(request.operation().durable, write_through);
   }
 }
@@ -265,9 +265,9 @@ TEST(BlockRequestTest, WritesAreDurableInWriteThroughMode) {
 TEST(BlockRequestTest, FlushSyncs) {
   TestRequest t({kBlockFlushCommand, 0, 0}, {}, 0);
   BlockRequest request;
-  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  ASSERT_EQ(request.Begin(t.Chain(), Context()), Step::kOperate);
   EXPECT_EQ(request.operation().kind, Kind::kSync);
-  ASSERT_EQ(request.OnResult(0, Limits()), Step::kDone);
+  ASSERT_EQ(request.OnResult(0, Context()), Step::kDone);
   EXPECT_EQ(request.Finish(), 1u);
   EXPECT_EQ(t.status(), kBlockStatusOk);
 }
@@ -276,7 +276,7 @@ TEST(BlockRequestTest, GetIdGivesUpToTwentyBytesPaddedWithZeros) {
   for (const size_t size : {4, 20, 32}) {
     TestRequest t({kBlockGetId, 0, 0}, {}, size);
     BlockRequest request;
-    ASSERT_EQ(request.Begin(t.Chain(3), Limits()), Step::kDone);
+    ASSERT_EQ(request.Begin(t.Chain(3), Context()), Step::kDone);
     std::vector<uint8_t> expected(size, kUntouched);
     const std::string id = std::string("disk-1") + std::string(14, '\0');
     memcpy(expected.data(), id.data(), std::min<size_t>(size, 20));
@@ -304,49 +304,49 @@ TEST(BlockRequestTest, EachRangeBecomesAnAllocateOperation) {
     TestRequest t({c.type, 0, 0}, RangeBytes({{5, 2, c.flags}, {9, 0, c.flags}, {98, 2, c.flags}}),
                   0);
     BlockRequest request;
-    ASSERT_EQ(request.Begin(t.Chain(7), Limits()), Step::kOperate);
+    ASSERT_EQ(request.Begin(t.Chain(7), Context()), Step::kOperate);
     EXPECT_EQ(request.operation().kind, Kind::kAllocate);
     EXPECT_EQ(request.operation().mode, c.mode);
     EXPECT_EQ(request.operation().offset, 5 * kSectorSize);
     EXPECT_EQ(request.operation().length, 2 * kSectorSize);
-    ASSERT_EQ(request.OnResult(0, Limits()), Step::kOperate) << "the empty range is skipped";
+    ASSERT_EQ(request.OnResult(0, Context()), Step::kOperate) << "the empty range is skipped";
     EXPECT_EQ(request.operation().offset, 98 * kSectorSize);
-    ASSERT_EQ(request.OnResult(0, Limits()), Step::kDone);
+    ASSERT_EQ(request.OnResult(0, Context()), Step::kDone);
     request.Finish();
     EXPECT_EQ(t.status(), kBlockStatusOk);
   }
 }
 
 TEST(BlockRequestTest, InWriteThroughModeRangesEndWithASync) {
-  BlockLimits limits = Limits();
-  limits.write_through = true;
+  BlockContext context = Context();
+  context.write_through = true;
   TestRequest t({kBlockWriteZeroesCommand, 0, 0}, RangeBytes({{5, 2, 0}}), 0);
   BlockRequest request;
-  ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kOperate);
-  ASSERT_EQ(request.OnResult(0, limits), Step::kOperate);
+  ASSERT_EQ(request.Begin(t.Chain(), context), Step::kOperate);
+  ASSERT_EQ(request.OnResult(0, context), Step::kOperate);
   EXPECT_EQ(request.operation().kind, Kind::kSync);
-  EXPECT_EQ(request.OnResult(0, limits), Step::kDone);
+  EXPECT_EQ(request.OnResult(0, context), Step::kDone);
 }
 
 TEST(BlockRequestTest, AFileSystemThatCannotAllocateIsWrittenZeros) {
   for (const int error : {EOPNOTSUPP, EINVAL}) {
     TestRequest t({kBlockWriteZeroesCommand, 0, 0}, RangeBytes({{4, 2, 0}, {8, 1, 1}}), 0);
     BlockRequest request;
-    ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
-    ASSERT_EQ(request.OnResult(-error, Limits()), Step::kOperate);
+    ASSERT_EQ(request.Begin(t.Chain(), Context()), Step::kOperate);
+    ASSERT_EQ(request.OnResult(-error, Context()), Step::kOperate);
     EXPECT_EQ(request.operation().kind, Kind::kWrite);
     EXPECT_EQ(request.operation().offset, 4 * kSectorSize);
     ASSERT_EQ(request.operation().buffers.size(), 1u);
     ASSERT_EQ(request.operation().buffers[0].iov_len, 1024u);
     const uint8_t* zeros = static_cast<const uint8_t*>(request.operation().buffers[0].iov_base);
     EXPECT_EQ(std::vector<uint8_t>(zeros, zeros + 1024), std::vector<uint8_t>(1024, 0));
-    ASSERT_EQ(request.OnResult(1000, Limits()), Step::kOperate) << "24 bytes are left";
+    ASSERT_EQ(request.OnResult(1000, Context()), Step::kOperate) << "24 bytes are left";
     EXPECT_EQ(request.operation().offset, 4 * kSectorSize + 1000);
     EXPECT_EQ(request.operation().buffers[0].iov_len, 24u);
-    ASSERT_EQ(request.OnResult(24, Limits()), Step::kOperate);
+    ASSERT_EQ(request.OnResult(24, Context()), Step::kOperate);
     EXPECT_EQ(request.operation().kind, Kind::kAllocate) << "the second range";
     EXPECT_EQ(request.operation().offset, 8 * kSectorSize);
-    EXPECT_EQ(request.OnResult(0, Limits()), Step::kDone);
+    EXPECT_EQ(request.OnResult(0, Context()), Step::kDone);
     EXPECT_EQ(request.status(), kBlockStatusOk);
   }
 }
@@ -354,18 +354,18 @@ TEST(BlockRequestTest, AFileSystemThatCannotAllocateIsWrittenZeros) {
 TEST(BlockRequestTest, ADiscardThatCannotBeDoneIsAHintNotTaken) {
   TestRequest t({kBlockDiscardCommand, 0, 0}, RangeBytes({{4, 2, 0}}), 0);
   BlockRequest request;
-  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
-  ASSERT_EQ(request.OnResult(-EOPNOTSUPP, Limits()), Step::kDone);
+  ASSERT_EQ(request.Begin(t.Chain(), Context()), Step::kOperate);
+  ASSERT_EQ(request.OnResult(-EOPNOTSUPP, Context()), Step::kDone);
   EXPECT_EQ(request.status(), kBlockStatusOk);
 }
 
 TEST(BlockRequestTest, ARangeChangedAfterTheCheckIsCheckedAgain) {
   TestRequest t({kBlockDiscardCommand, 0, 0}, RangeBytes({{1, 1, 0}, {2, 1, 0}}), 0);
   BlockRequest request;
-  ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kOperate);
+  ASSERT_EQ(request.Begin(t.Chain(), Context()), Step::kOperate);
   const BlockRange evil{99, 20, 0};
   memcpy(&t.readable[sizeof(BlockHeader) + sizeof(BlockRange)], &evil, sizeof(evil));
-  ASSERT_EQ(request.OnResult(0, Limits()), Step::kDone);
+  ASSERT_EQ(request.OnResult(0, Context()), Step::kDone);
   EXPECT_EQ(request.status(), kBlockStatusIoError);
 }
 
@@ -377,11 +377,11 @@ struct RefusedCase {
   BlockHeader header;
   std::vector<uint8_t> data_out;
   size_t data_in_bytes;
-  void (*change)(BlockLimits& limits);
+  void (*change)(BlockContext& context);
   uint8_t status;
 };
 
-void AsTheyAre(BlockLimits&) {}
+void AsTheyAre(BlockContext&) {}
 
 TEST(BlockRequestTest, ImpossibleRequestsAreRefusedWithoutAnOperation) {
   constexpr uint64_t kMax = ~uint64_t{0};
@@ -402,7 +402,7 @@ TEST(BlockRequestTest, ImpossibleRequestsAreRefusedWithoutAnOperation) {
        {kBlockOut, 0, 0},
        bytes(512),
        0,
-       [](BlockLimits& limits) { limits.read_only = true; },
+       [](BlockContext& context) { context.read_only = true; },
        kError},
       {"unknown type", {99, 0, 0}, {}, 512, AsTheyAre, kUnsupported},
       {"secure erase", {14, 0, 0}, ranges({{0, 1, 0}}), 0, AsTheyAre, kUnsupported},
@@ -411,13 +411,13 @@ TEST(BlockRequestTest, ImpossibleRequestsAreRefusedWithoutAnOperation) {
        {kDiscard, 0, 0},
        ranges({{0, 1, 0}}),
        0,
-       [](BlockLimits& limits) { limits.discard = false; },
+       [](BlockContext& context) { context.discard = false; },
        kUnsupported},
       {"write-zeroes not negotiated",
        {kZeroes, 0, 0},
        ranges({{0, 1, 0}}),
        0,
-       [](BlockLimits& limits) { limits.write_zeroes = false; },
+       [](BlockContext& context) { context.write_zeroes = false; },
        kUnsupported},
       {"discard with the unmap flag",
        {kDiscard, 0, 0},
@@ -445,11 +445,11 @@ TEST(BlockRequestTest, ImpossibleRequestsAreRefusedWithoutAnOperation) {
        kError},
   };
   for (const RefusedCase& c : kCases) {
-    BlockLimits limits = Limits();
-    c.change(limits);
+    BlockContext context = Context();
+    c.change(context);
     TestRequest t(c.header, c.data_out, c.data_in_bytes);
     BlockRequest request;
-    ASSERT_EQ(request.Begin(t.Chain(), limits), Step::kDone) << c.name;
+    ASSERT_EQ(request.Begin(t.Chain(), context), Step::kDone) << c.name;
     EXPECT_EQ(request.error_number(), 0) << c.name << ": the guest's error, not the disk's";
     EXPECT_EQ(request.Finish(), c.data_in_bytes == 0 ? 1u : 0u) << c.name;
     EXPECT_EQ(t.status(), c.status) << c.name;
@@ -460,7 +460,7 @@ TEST(BlockRequestTest, TransfersOfNothingAreDoneAtOnce) {
   for (const uint32_t type : {kBlockIn, kBlockOut}) {
     TestRequest t({type, 0, 100}, {}, 0);
     BlockRequest request;
-    ASSERT_EQ(request.Begin(t.Chain(), Limits()), Step::kDone);
+    ASSERT_EQ(request.Begin(t.Chain(), Context()), Step::kDone);
     EXPECT_EQ(request.status(), kBlockStatusOk);
   }
 }
@@ -470,11 +470,11 @@ TEST(BlockRequestTest, AChainWithoutRoomForHeaderOrStatusIsMalformed) {
   BlockRequest request;
   DescriptorChain chain = t.Chain();
   chain.readable[0].iov_len = 15;
-  EXPECT_EQ(request.Begin(chain, Limits()), Step::kMalformed);
+  EXPECT_EQ(request.Begin(chain, Context()), Step::kMalformed);
   TestRequest u({kBlockOut, 0, 0}, std::vector<uint8_t>(512), 0);
   chain = u.Chain();
   chain.writable = {};
-  EXPECT_EQ(request.Begin(chain, Limits()), Step::kMalformed);
+  EXPECT_EQ(request.Begin(chain, Context()), Step::kMalformed);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "base/testing/fuzz_input.h"
 #include "base/unique_fd.h"
 #include "devices/host/testing/fake_services.h"
+#include "devices/virtio/pci_bar.h"
 #include "devices/virtio/pci_transport.h"
 #include "devices/virtio/testing/fake_driver.h"
 #include "devices/virtio/virtio_layout.h"

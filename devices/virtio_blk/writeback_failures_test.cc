@@ -21,17 +21,17 @@ using Step = BlockRequest::Step;
 using Kind = FileOperation::Kind;
 
 // A request whose one operation ends with that result.
-uint8_t StatusOf(BlockRequest& request, int32_t result, const BlockLimits& limits) {
-  EXPECT_EQ(request.OnResult(result, limits), Step::kDone);
+uint8_t StatusOf(BlockRequest& request, int32_t result, const BlockContext& context) {
+  EXPECT_EQ(request.OnResult(result, context), Step::kDone);
   return request.status();
 }
 
 class WritebackFailureTest : public testing::Test {
  protected:
   WritebackFailureTest() {
-    limits_.write_through = true;
-    limits_.dirty = &dirty_;
-    limits_.failures = &failures_;
+    context_.write_through = true;
+    context_.dirty = &dirty_;
+    context_.failures = &failures_;
   }
   // In flight.
   BlockRequest& Flush() { return Begin({kBlockFlushCommand, 0, 0}, {}); }
@@ -39,16 +39,16 @@ class WritebackFailureTest : public testing::Test {
   // The discard itself is done.
   BlockRequest& SyncOfDiscard() {
     BlockRequest& request = Begin({kBlockDiscardCommand, 0, 0}, RangeBytes({{0, 4, 0}}));
-    EXPECT_EQ(request.OnResult(0, limits_), Step::kOperate);
+    EXPECT_EQ(request.OnResult(0, context_), Step::kOperate);
     EXPECT_EQ(request.operation().kind, Kind::kSync);
     return request;
   }
   uint8_t Succeed(BlockRequest& request) {
-    return StatusOf(request, request.operation().kind == Kind::kWrite ? 512 : 0, limits_);
+    return StatusOf(request, request.operation().kind == Kind::kWrite ? 512 : 0, context_);
   }
-  uint8_t Fail(BlockRequest& request) { return StatusOf(request, -EIO, limits_); }
+  uint8_t Fail(BlockRequest& request) { return StatusOf(request, -EIO, context_); }
 
-  BlockLimits limits_ = Limits();
+  BlockContext context_ = Context();
   DirtyMap dirty_{1 << 20};
   WritebackFailures failures_;
 
@@ -60,7 +60,7 @@ class WritebackFailureTest : public testing::Test {
   BlockRequest& Begin(const BlockHeader& header, std::vector<uint8_t> data) {
     pending_.push_back(std::make_unique<Pending>(Pending{{header, std::move(data), 0}, {}}));
     Pending& p = *pending_.back();
-    EXPECT_EQ(p.request.Begin(p.bytes.Chain(), limits_), Step::kOperate);
+    EXPECT_EQ(p.request.Begin(p.bytes.Chain(), context_), Step::kOperate);
     return p.request;
   }
   std::vector<std::unique_ptr<Pending>> pending_;
@@ -98,7 +98,7 @@ TEST_F(WritebackFailureTest, AFailedSyncOfADiscardFailsAllThatWereInFlightAndThe
 }
 
 TEST_F(WritebackFailureTest, WhatPromisesNothingSucceeds) {
-  limits_.write_through = false;
+  context_.write_through = false;
   BlockRequest& write = Write();
   EXPECT_EQ(Fail(Flush()), kBlockStatusIoError);
   EXPECT_EQ(Succeed(write), kBlockStatusOk);
@@ -107,7 +107,7 @@ TEST_F(WritebackFailureTest, WhatPromisesNothingSucceeds) {
 }
 
 TEST_F(WritebackFailureTest, ADirectWriteThatFailsIsNoFailedWriteback) {
-  limits_.is_direct = true;
+  context_.is_direct = true;
   BlockRequest &bad = Write(), &other = Write();
   EXPECT_EQ(Fail(bad), kBlockStatusIoError);
   EXPECT_EQ(Succeed(other), kBlockStatusOk);

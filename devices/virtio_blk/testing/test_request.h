@@ -53,17 +53,17 @@ inline std::vector<uint8_t> RangeBytes(const std::vector<BlockRange>& ranges) {
   return bytes;
 }
 
-inline BlockLimits Limits() {
+inline BlockContext Context() {
   return {.sectors = 100,
           .read_only = false,
-          .discard = true,
-          .write_zeroes = true,
-          .write_through = false,
-          .max_request_bytes = 32 * kSectorSize,
+          .id = "disk-1",
+          .max_bytes = 32 * kSectorSize,
           .max_ranges = 3,
           .max_discard_sectors = 20,
           .max_write_zeroes_sectors = 10,
-          .id = "disk-1"};
+          .discard = true,
+          .write_zeroes = true,
+          .write_through = false};
 }
 
 }  // namespace bulkhead::devices::virtio
