@@ -26,11 +26,13 @@ constexpr absl::Duration kReapTimeout = absl::Seconds(10);
 // Trusting the emulated clock and leaving out what protects real machines only saves time.
 // no_timer_check: where the emulation gets no processor for long, the kernel would find its
 // timer broken and panic.
-// nohz=off: an idle processor that misses a wake-up of another one finds its work at its next tick,
-// instead of never.
+// nohz=off, highres=off: each processor's timer is periodic, not one shot after the other. QEMU
+// loses interrupts: a #VMEXIT clears one bit of a word in which other threads set bits, without a
+// lock. The processor then stands in HLT with an interrupt pending, until the next one. A periodic
+// timer brings that within 4 ms; a one-shot timer whose interrupt was lost is never armed again.
 constexpr char kKernelCommandLine[] =
     "console=ttyS0 quiet panic=-1 tsc=reliable mitigations=off init_on_alloc=0 "
-    "no_timer_check nohz=off random.trust_cpu=on";
+    "no_timer_check nohz=off highres=off random.trust_cpu=on";
 // What the emulation is slow at goes: string instructions byte by byte, a fifth level of page
 // tables, switching access checks at every copy from user space. A quarter of the time.
 // XSAVE goes because QEMU does not let the inner KVM intercept XSETBV: guests that use it find
