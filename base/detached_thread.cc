@@ -1,10 +1,11 @@
 #include "base/detached_thread.h"
 
 #include <pthread.h>
-#include <signal.h>
 
 #include <memory>
 #include <utility>
+
+#include "base/blocked_signals.h"
 
 namespace bulkhead {
 
@@ -13,12 +14,8 @@ int StartDetachedThread(const char* name, std::function<void()> run, size_t stac
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   if (stack_bytes != 0) pthread_attr_setstacksize(&attributes, stack_bytes);
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) sigdelset(&all, fault);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_t thread;
+  const BlockedSignals blocked;
   const int error = pthread_create(
       &thread, &attributes,
       [](void* given) -> void* {
@@ -28,7 +25,6 @@ int StartDetachedThread(const char* name, std::function<void()> run, size_t stac
         return nullptr;
       },
       argument.get());
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
   if (error != 0) return error;
   (void)argument.release();          // the thread's now

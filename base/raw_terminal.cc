@@ -1,7 +1,8 @@
 #include "base/raw_terminal.h"
 
-#include <signal.h>
 #include <unistd.h>
+
+#include "base/blocked_signals.h"
 
 namespace bulkhead {
 
@@ -20,13 +21,8 @@ void RawTerminal::Leave() {
 
 void RawTerminal::RestoreNow() const {
   if (!raw_) return;
-  sigset_t ttou;
-  sigset_t before;
-  sigemptyset(&ttou);
-  sigaddset(&ttou, SIGTTOU);
-  pthread_sigmask(SIG_BLOCK, &ttou, &before);
+  const BlockedSignals blocked;  // SIGTTOU
   tcsetattr(STDIN_FILENO, TCSANOW, &saved_);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 }  // namespace bulkhead

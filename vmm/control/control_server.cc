@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 
 #include <future>
 #include <optional>
@@ -15,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/blocked_signals.h"
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -128,12 +128,8 @@ absl::Status ControlServer::Impl::Start() {
   if (server_ == nullptr) return absl::InternalError("control plane: gRPC did not start");
   TellHealth();
   listener_ = vm_.events().Listen([this] { wake_.Signal(); });
-  // The thread inherits the mask: the process's signals go to others.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const BlockedSignals blocked;  // the thread inherits the mask
   thread_ = std::jthread([this](const std::stop_token& stop) { Loop(stop); });
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_setname_np(thread_.native_handle(), "control");
   return absl::OkStatus();
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/blocked_signals.h"
 #include "base/errno_status.h"
 #include "base/steady_time.h"
 
@@ -38,16 +39,8 @@ VcpuThread::VcpuThread(uint32_t index, std::unique_ptr<Vcpu> vcpu, ExitHandler h
 absl::Status VcpuThread::Start() {
   InstallKickSignal();
   absl::MutexLock lock(&mutex_);  // the thread's first act waits for it
-  // The thread inherits the mask: process-wide signals (SIGTERM, SIGCHLD, ...) go to others.
-  sigset_t all, before;
-  sigfillset(&all);
-  // Leave faults to their handlers (a sanitizer, a crash logger).
-  for (const int fault : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP, SIGSYS}) {
-    sigdelset(&all, fault);
-  }
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const BlockedSignals blocked;   // the thread inherits the mask
   const int error = pthread_create(&thread_, nullptr, &ThreadMain, this);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (error != 0) {
     return ErrnoToStatus(error, absl::StrCat("starting the thread of vCPU ", index_));
   }

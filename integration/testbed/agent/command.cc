@@ -23,6 +23,7 @@
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
+#include "base/taken_signals.h"
 #include "base/unique_fd.h"
 
 namespace bulkhead::testbed {
@@ -251,12 +252,7 @@ class Relay {
 absl::StatusOr<uint32_t> RunCommand(const StartRequest& request, Port& port) {
   ASSIGN_OR_RETURN(Streams streams, request.terminal ? MakeTerminal(request.window) : MakePipes());
   signal(SIGPIPE, SIG_IGN);
-  sigset_t child_signal;
-  sigemptyset(&child_signal);
-  sigaddset(&child_signal, SIGCHLD);
-  sigprocmask(SIG_BLOCK, &child_signal, nullptr);
-  UniqueFd child_events(signalfd(-1, &child_signal, SFD_NONBLOCK | SFD_CLOEXEC));
-  if (!child_events.ok()) return ErrnoToStatus(errno, "signalfd");
+  ASSIGN_OR_RETURN(UniqueFd child_events, TakeSignals({SIGCHLD}));
 
   if (fcntl(streams.input.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoToStatus(errno, "fcntl");
 
