@@ -1,45 +1,62 @@
 #ifndef BULKHEAD_INTEGRATION_HARNESS_VM_CLIENT_H_
 #define BULKHEAD_INTEGRATION_HARNESS_VM_CLIENT_H_
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "proto/vm_control.grpc.pb.h"
 #include "proto/vm_control.pb.h"
+#include "tools/vmctl/vm_client.h"
 
 namespace bulkhead::integration {
 
 // The path of the control socket of the VM of that name that this test started.
 std::string ControlSocketOf(const std::string& vm_name);
 
-// A client of one VM's control plane. Each call has a deadline of half a minute. Errors: as
-// proto/vm_control.proto says, and Unavailable if nobody serves the socket.
+// vmctl's client of one VM, with a new connection for each call: a VM closes idle ones. Each call
+// has a deadline of half a minute. Errors: as vmctl::VmClient, and NotFound if no process listens.
 class VmClient {
  public:
-  explicit VmClient(const std::string& socket_path);
+  explicit VmClient(std::string socket_path) : socket_path_(std::move(socket_path)) {}
 
-  absl::StatusOr<v1::VmStatus> GetStatus() const;
-  absl::Status Shutdown() const;
-  absl::Status Wake() const;
-  absl::Status Stop() const;
-  absl::Status Pause() const;
-  absl::Status Resume() const;
-  absl::StatusOr<v1::Device> GetDevice(const std::string& name) const;
-  // `binary`: empty for the one that it has.
+  absl::StatusOr<v1::VmStatus> GetStatus() const { return Call(&Vm::GetStatus); }
+  absl::Status Shutdown() const { return Call(&Vm::Shutdown).status(); }
+  absl::Status Wake() const { return Call(&Vm::Wake); }
+  absl::Status Stop() const { return Call(&Vm::Stop); }
+  absl::Status Pause() const { return Call(&Vm::Pause); }
+  absl::Status Resume() const { return Call(&Vm::Resume); }
+  absl::StatusOr<v1::Device> GetDevice(const std::string& name) const {
+    return Call(&Vm::GetDevice, name);
+  }
+  // `binary`: empty for the present one.
   absl::StatusOr<v1::Device> RestartDevice(const std::string& name,
                                            const std::string& binary = "") const;
-  absl::StatusOr<v1::Device> ResetDevice(const std::string& name) const;
-  absl::StatusOr<v1::Device> StopDevice(const std::string& name) const;
-  absl::StatusOr<v1::Device> StartDevice(const std::string& name) const;
-  absl::StatusOr<v1::VmMetrics> GetMetrics() const;
+  absl::StatusOr<v1::Device> StopDevice(const std::string& name) const {
+    return Call(&Vm::StopDevice, name);
+  }
+  absl::StatusOr<v1::VmMetrics> GetMetrics() const { return Call(&Vm::GetMetrics); }
   // A snapshot, and the events that the VM still knows.
   absl::StatusOr<std::vector<v1::Event>> PastEvents() const;
 
  private:
-  std::unique_ptr<v1::VmControl::Stub> stub_;
+  using Vm = vmctl::VmClient;
+
+  absl::StatusOr<std::unique_ptr<Vm>> Connect() const;
+
+  template <typename Method, typename... Arguments>
+  std::invoke_result_t<Method, Vm&, Arguments...> Call(Method method,
+                                                       const Arguments&... arguments) const {
+    const absl::StatusOr<std::unique_ptr<Vm>> vm = Connect();
+    if (!vm.ok()) return vm.status();
+    return std::invoke(method, **vm, arguments...);
+  }
+
+  std::string socket_path_;
 };
 
 }  // namespace bulkhead::integration
