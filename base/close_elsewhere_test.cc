@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "absl/time/time.h"
-#include "base/lingering_socket.h"
 #include "base/message_socket.h"
+#include "base/testing/lingering_socket.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead {

@@ -13,18 +13,11 @@
 
 #include "base/original_limits.h"
 #include "base/taken_signals.h"
+#include "base/testing/processes.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead {
 namespace {
-
-// Calls `test` in a process of its own, whose limits and signals it may change.
-bool HoldsInChild(const std::function<bool()>& test) {
-  const pid_t child = fork();
-  if (child == 0) _exit(test() ? 0 : 1);
-  int status = -1;
-  return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
 
 bool IsReadable(const UniqueFd& fd) {
   pollfd readable = {.fd = fd.get(), .events = POLLIN, .revents = 0};

@@ -2,9 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <pty.h>
-#include <sys/socket.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <memory>
@@ -15,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "base/testing/stream_ends.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 
@@ -23,38 +21,13 @@ namespace {
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
 
-struct Ends {
-  UniqueFd ours;
-  UniqueFd reader;
-};
-
-Ends MakePipe() {
-  int fds[2];
-  EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
-  return {UniqueFd(fds[1]), UniqueFd(fds[0])};
-}
-Ends MakeNonBlockingPipe() {
-  Ends ends = MakePipe();
+StreamEnds MakeNonBlocking(StreamEnds ends) {
   EXPECT_EQ(fcntl(ends.ours.get(), F_SETFL, O_NONBLOCK), 0);
   return ends;
 }
-Ends MakeSocketPair() {
-  int fds[2];
-  EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-  return {UniqueFd(fds[0]), UniqueFd(fds[1])};
-}
-Ends MakeTerminal() {
-  int reader = -1;
-  int ours = -1;
-  struct termios raw = {};
-  cfmakeraw(&raw);
-  EXPECT_EQ(openpty(&reader, &ours, nullptr, &raw, nullptr), 0);
-  return {UniqueFd(ours), UniqueFd(reader)};
-}
-Ends MakeNonBlockingTerminal() {
-  Ends ends = MakeTerminal();
-  EXPECT_EQ(fcntl(ends.ours.get(), F_SETFL, O_NONBLOCK), 0);
-  return ends;
+StreamEnds MakeNonBlockingPipe(int direction) { return MakeNonBlocking(MakePipe(direction)); }
+StreamEnds MakeNonBlockingTerminal(int direction) {
+  return MakeNonBlocking(MakeTerminal(direction));
 }
 
 // Reads until `last` has come, or nothing comes any more.
@@ -70,20 +43,20 @@ std::string ReadTo(int fd, absl::string_view last) {
   return text;
 }
 
-class LogQueueTest : public testing::TestWithParam<Ends (*)()> {};
+class LogQueueTest : public testing::TestWithParam<StreamEnds (*)(int)> {};
 
 TEST_P(LogQueueTest, ALineIsWritten) {
-  const Ends ends = GetParam()();
+  const StreamEnds ends = GetParam()(O_WRONLY);
   const auto queue = *LogQueue::Create(ends.ours.get());
   queue->Append("head: ", "head: one\nhead: two\n");
   EXPECT_TRUE(queue->Flush(kPatience));
-  EXPECT_EQ(ReadTo(ends.reader.get(), "two\n"), "head: one\nhead: two\n");
+  EXPECT_EQ(ReadTo(ends.other.get(), "two\n"), "head: one\nhead: two\n");
 }
 
 // The whole promise: nobody reads, and the caller goes on. Later everything that the queue took is
 // there, in order, with a line where some were dropped that says how many.
 TEST_P(LogQueueTest, WithoutAReaderTheCallerGoesOnAndWhatIsDroppedIsCounted) {
-  const Ends ends = GetParam()();
+  const StreamEnds ends = GetParam()(O_WRONLY);
   const int flags = fcntl(ends.ours.get(), F_GETFL);
   const auto queue = *LogQueue::Create(ends.ours.get());
   const std::string filler(1000, 'x');
@@ -93,7 +66,7 @@ TEST_P(LogQueueTest, WithoutAReaderTheCallerGoesOnAndWhatIsDroppedIsCounted) {
   EXPECT_EQ(fcntl(ends.ours.get(), F_GETFL), flags) << "others use the descriptor too";
 
   std::string text;
-  std::thread reader([&] { text = ReadTo(ends.reader.get(), "last\n"); });
+  std::thread reader([&] { text = ReadTo(ends.other.get(), "last\n"); });
   EXPECT_TRUE(queue->Flush(kPatience));
   queue->Append("head: ", "last\n");
   reader.join();
@@ -117,18 +90,18 @@ TEST_P(LogQueueTest, WithoutAReaderTheCallerGoesOnAndWhatIsDroppedIsCounted) {
 }
 
 TEST_P(LogQueueTest, WithoutAReaderAtTheOtherEndItIsOverAtOnce) {
-  Ends ends = GetParam()();
-  ends.reader.reset();
+  StreamEnds ends = GetParam()(O_WRONLY);
+  ends.other.reset();
   const auto queue = *LogQueue::Create(ends.ours.get());
   for (int i = 0; i < 1000; ++i) queue->Append("", "nobody will read this\n");
   EXPECT_TRUE(queue->Flush(kPatience));
 }
 
 TEST_P(LogQueueTest, ItsOwnerDoesNotWaitForAWriteThatIsHeldUp) {
-  const Ends ends = GetParam()();
+  const StreamEnds ends = GetParam()(O_WRONLY);
   auto queue = *LogQueue::Create(ends.ours.get());
   for (int i = 0; i < 1000; ++i) queue->Append("", absl::StrCat(std::string(1000, 'x'), "\n"));
-  pollfd readable = {.fd = ends.reader.get(), .events = POLLIN, .revents = 0};
+  pollfd readable = {.fd = ends.other.get(), .events = POLLIN, .revents = 0};
   ASSERT_EQ(poll(&readable, 1, 60'000), 1) << "it does not write";
   queue.reset();
 }

@@ -6,6 +6,7 @@
 #include <string>
 #include <thread>
 
+#include "base/pipe.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -21,12 +22,10 @@ using ::testing::MatchesRegex;
 class LogTest : public testing::Test {
  protected:
   LogTest() : saved_(fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3)) {
-    int fds[2];
-    EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
-    read_end_ = UniqueFd(fds[0]);
-    const UniqueFd write_end(fds[1]);
+    Pipe pipe = *CreatePipe();
+    read_end_ = std::move(pipe.read_end);
     EXPECT_EQ(fcntl(read_end_.get(), F_SETFL, O_NONBLOCK), 0);
-    EXPECT_EQ(dup2(write_end.get(), STDERR_FILENO), STDERR_FILENO);
+    EXPECT_EQ(dup2(pipe.write_end.get(), STDERR_FILENO), STDERR_FILENO);
     InitLog("test", LogLevel::kInfo);
   }
   ~LogTest() override { dup2(saved_.get(), STDERR_FILENO); }

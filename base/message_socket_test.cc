@@ -11,7 +11,7 @@
 #include "absl/time/clock.h"
 #include "base/close_elsewhere.h"
 #include "base/event_fd.h"
-#include "base/lingering_socket.h"
+#include "base/testing/lingering_socket.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead {

@@ -10,18 +10,11 @@
 #include <functional>
 #include <string>
 
+#include "base/testing/processes.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead {
 namespace {
-
-// Calls `test` in a process of its own, where it may close what it likes.
-bool HoldsInChild(const std::function<bool()>& test) {
-  const pid_t child = fork();
-  if (child == 0) _exit(test() ? 0 : 1);
-  int status = -1;
-  return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
 
 bool IsNull(int fd) {
   struct stat null;

@@ -5,9 +5,9 @@
 #include <utility>
 #include <vector>
 
-#include "base/mapping_flags.h"
 #include "base/memory_mapping.h"
 #include "base/message_socket.h"
+#include "base/testing/mapping_flags.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/testing/files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/vm_process.h"
@@ -48,7 +49,7 @@ void ExpectPasses(const std::string& orders, std::vector<std::string> flags) {
 
 // 1 MiB in which every 8 bytes hold their own offset.
 std::string MakePatternDisk(const std::string& name) {
-  std::string path = absl::StrCat(::testing::TempDir(), "/", name);
+  std::string path = TempPath(name);
   std::ofstream out(path, std::ios::binary);
   for (uint64_t offset = 0; offset < (1 << 20); offset += sizeof(offset)) {
     out.write(reinterpret_cast<const char*>(&offset), sizeof(offset));
@@ -58,11 +59,7 @@ std::string MakePatternDisk(const std::string& name) {
 }
 
 std::string MakeEmptyDisk(const std::string& name) {
-  std::string path = absl::StrCat(::testing::TempDir(), "/", name);
-  std::ofstream out(path, std::ios::binary);
-  out << std::string(64 << 10, '\0');
-  EXPECT_TRUE(out.flush().good());
-  return path;
+  return WriteTempFile(name, std::string(64 << 10, '\0'));
 }
 
 // What a process has of something that /proc counts by entries of a folder.

@@ -1,11 +1,8 @@
 // The programs as their operator meets them: --check, --version, vmctl beside a real VM, and the
 // exit codes of what goes wrong.
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <sys/wait.h>
 
-#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -13,6 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/testing/files.h"
+#include "base/testing/run_command.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/vm_process.h"
@@ -28,28 +27,12 @@ using ::testing::Not;
 
 constexpr absl::Duration kTimeout = absl::Seconds(60);
 
-struct Result {
-  int code = -1;
-  std::string text;  // standard output and error
-};
-
-Result RunProgram(const std::string& command) {
-  Result result;
-  FILE* const pipe = popen(absl::StrCat(command, " 2>&1 </dev/null").c_str(), "re");
-  if (pipe == nullptr) return result;
-  char buffer[4096];
-  while (const size_t n = fread(buffer, 1, sizeof(buffer), pipe)) result.text.append(buffer, n);
-  const int status = pclose(pipe);
-  if (WIFEXITED(status)) result.code = WEXITSTATUS(status);
-  return result;
+CommandResult Vmm(const std::string& arguments) {
+  return RunCommand(absl::StrCat(DataFile("vmm/vmm"), " ", arguments));
 }
 
-Result Vmm(const std::string& arguments) {
-  return RunProgram(absl::StrCat(DataFile("vmm/vmm"), " ", arguments));
-}
-
-Result Vmctl(const std::string& arguments) {
-  return RunProgram(absl::StrCat(DataFile("tools/vmctl/vmctl"), " ", arguments));
+CommandResult Vmctl(const std::string& arguments) {
+  return RunCommand(absl::StrCat(DataFile("tools/vmctl/vmctl"), " ", arguments));
 }
 
 std::string Kernel() {
@@ -57,23 +40,17 @@ std::string Kernel() {
                       " --cmdline=run=idle ");
 }
 
-std::string WriteFile(const std::string& name, const std::string& content) {
-  std::string path = absl::StrCat(::testing::TempDir(), "/", name);
-  std::ofstream(path) << content;
-  return path;
-}
-
-std::string Disk(const std::string& name) { return WriteFile(name, std::string(4096, '\0')); }
+std::string Disk(const std::string& name) { return WriteTempFile(name, std::string(4096, '\0')); }
 
 TEST(CheckTest, AConfigurationThatCanStartIsValid) {
-  const Result result =
+  const CommandResult result =
       Vmm(absl::StrCat("--check --name=web ", Kernel(), "--rng --disk path=", Disk("valid.img")));
-  EXPECT_EQ(result.code, 0);
-  EXPECT_EQ(result.text, "The configuration of \"web\" is valid.\n");
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.output, "The configuration of \"web\" is valid.\n");
 }
 
 TEST(CheckTest, WhatAStartWouldRefuseIsFoundByACheckToo) {
-  const std::string text = WriteFile("text", "This is no kernel at all, but a text.\n");
+  const std::string text = WriteTempFile("text", "This is no kernel at all, but a text.\n");
   const std::vector<std::pair<std::string, std::string>> cases = {
       {absl::StrCat("--kernel=", text), text},
       {absl::StrCat(Kernel(), "--initrd=", text,
@@ -85,24 +62,25 @@ TEST(CheckTest, WhatAStartWouldRefuseIsFoundByACheckToo) {
       {absl::StrCat(Kernel(), "--console=none --device name=a,binary=uart16550,slot=7"),
        "resource"},
       {absl::StrCat(Kernel(), "--console=detached --config ",
-                    WriteFile("slot.textproto",
-                              "devices { name: 'com' binary: 'uart16550' pci_slot: 7 "
-                              "resources { name: 'console' console {} } }")),
+                    WriteTempFile("slot.textproto",
+                                  "devices { name: 'com' binary: 'uart16550' pci_slot: 7 "
+                                  "resources { name: 'console' console {} } }")),
        "pci_slot: 7 is given for a device that is not on the PCI bus"},
   };
   for (const auto& [arguments, problem] : cases) {
     for (const char* check : {"--check ", ""}) {
-      const Result result = Vmm(absl::StrCat(check, "--control=none ", arguments));
-      EXPECT_EQ(result.code, 2) << check << arguments << "\n" << result.text;
-      EXPECT_THAT(result.text, HasSubstr(problem)) << check << arguments;
+      const CommandResult result = Vmm(absl::StrCat(check, "--control=none ", arguments));
+      EXPECT_EQ(result.exit_code, 2) << check << arguments << "\n" << result.output;
+      EXPECT_THAT(result.output, HasSubstr(problem)) << check << arguments;
     }
   }
 }
 
 TEST(CheckTest, ADeviceThatFailsIsNoMistakeOfTheConfiguration) {
-  const Result result = Vmm(absl::StrCat("--check ", Kernel(), "--device name=a,binary=/bin/true"));
-  EXPECT_EQ(result.code, 1) << result.text;
-  EXPECT_THAT(result.text, HasSubstr("device 'a' (/bin/true)"));
+  const CommandResult result =
+      Vmm(absl::StrCat("--check ", Kernel(), "--device name=a,binary=/bin/true"));
+  EXPECT_EQ(result.exit_code, 1) << result.output;
+  EXPECT_THAT(result.output, HasSubstr("device 'a' (/bin/true)"));
 }
 
 TEST(CheckTest, TheConfigurationOfARunningVmIsValid) {
@@ -112,22 +90,22 @@ TEST(CheckTest, TheConfigurationOfARunningVmIsValid) {
                         "--cmdline=run=idle", "--control=none", arguments});
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("idle", kTimeout).ok()) << (*vm)->log();
-  const Result result = Vmm(absl::StrCat("--check ", Kernel(), arguments));
-  EXPECT_EQ(result.code, 0) << result.text;
-  EXPECT_THAT(result.text, Not(HasSubstr("in use")));
+  const CommandResult result = Vmm(absl::StrCat("--check ", Kernel(), arguments));
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, Not(HasSubstr("in use")));
 }
 
 TEST(VersionTest, EveryProgramTellsItsVersionContractAndBuild) {
   for (const char* program : {"vmm/vmm", "tools/vmctl/vmctl", "devices/uart16550/uart16550",
                               "devices/virtio_blk/virtio_blk", "devices/virtio_rng/virtio_rng",
                               "devices/example/example"}) {
-    const Result result = RunProgram(absl::StrCat(DataFile(program), " --version"));
-    EXPECT_EQ(result.code, 0) << program;
-    EXPECT_THAT(result.text,
+    const CommandResult result = RunCommand(absl::StrCat(DataFile(program), " --version"));
+    EXPECT_EQ(result.exit_code, 0) << program;
+    EXPECT_THAT(result.output,
                 ContainsRegex("^[a-z0-9-]+ .Bulkhead. [0-9.]+, contract [0-9]+, build"))
         << program;
-    const Result help = RunProgram(absl::StrCat(DataFile(program), " -h"));
-    EXPECT_EQ(help.code, 0) << program << help.text;
+    const CommandResult help = RunCommand(absl::StrCat(DataFile(program), " -h"));
+    EXPECT_EQ(help.exit_code, 0) << program << help.output;
   }
 }
 
@@ -140,28 +118,28 @@ TEST(VmctlTest, FindsAVmAndReadsItsStateAndMetrics) {
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("idle", kTimeout).ok()) << (*vm)->log();
 
-  const Result list = Vmctl("list");
-  EXPECT_EQ(list.code, 0);
-  EXPECT_THAT(list.text, HasSubstr("operated"));
-  const Result status = Vmctl("status --vm operated");
-  EXPECT_EQ(status.code, 0) << status.text;
-  EXPECT_THAT(status.text, ContainsRegex("Version +[0-9.]+, contract [0-9]+, build [0-9a-f]+\n"));
+  const CommandResult list = Vmctl("list");
+  EXPECT_EQ(list.exit_code, 0);
+  EXPECT_THAT(list.output, HasSubstr("operated"));
+  const CommandResult status = Vmctl("status --vm operated");
+  EXPECT_EQ(status.exit_code, 0) << status.output;
+  EXPECT_THAT(status.output, ContainsRegex("Version +[0-9.]+, contract [0-9]+, build [0-9a-f]+\n"));
 
   // Until the devices have reported their own figures, too.
   std::string metrics;
   for (int i = 0; i < 300 && metrics.find("bulkhead_device_model_") == std::string::npos; ++i) {
-    const Result result = Vmctl("metrics --vm operated");
-    ASSERT_EQ(result.code, 0) << result.text;
-    EXPECT_THAT(vmctl::ProblemsOfExposition(result.text), IsEmpty());
-    metrics = result.text;
+    const CommandResult result = Vmctl("metrics --vm operated");
+    ASSERT_EQ(result.exit_code, 0) << result.output;
+    EXPECT_THAT(vmctl::ProblemsOfExposition(result.output), IsEmpty());
+    metrics = result.output;
   }
   EXPECT_THAT(metrics, HasSubstr("bulkhead_device_model_"));
 
-  EXPECT_EQ(Vmctl("stop --vm operated").code, 0);
+  EXPECT_EQ(Vmctl("stop --vm operated").exit_code, 0);
   ASSERT_TRUE((*vm)->WaitForExit(kTimeout).ok());
-  const Result ended = Vmctl("status --vm operated");
-  EXPECT_EQ(ended.code, 3);
-  EXPECT_THAT(ended.text, HasSubstr("no VM \"operated\" is running"));
+  const CommandResult ended = Vmctl("status --vm operated");
+  EXPECT_EQ(ended.exit_code, 3);
+  EXPECT_THAT(ended.output, HasSubstr("no VM \"operated\" is running"));
 }
 
 }  // namespace

@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/testing/files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/vm_client.h"
@@ -42,16 +43,14 @@ std::string ExampleDevice() {
 }
 
 std::string EmptyDisk(const std::string& name) {
-  std::string path = absl::StrCat(::testing::TempDir(), "/", name, ".img");
-  std::ofstream(path) << std::string(4096, '\0');
-  return path;
+  return WriteTempFile(name + ".img", std::string(4096, '\0'));
 }
 
 // A configuration of a guest program, an example device with these further fields, and a disk that
 // may die as often as it likes.
 std::string WriteConfig(const std::string& name, const std::string& orders,
                         const std::string& example_fields) {
-  std::string path = absl::StrCat(::testing::TempDir(), "/", name, ".textproto");
+  std::string path = TempPath(name + ".textproto");
   std::ofstream(path) << "memory: \"64M\" cpus: 1 kernel { path: \""
                       << DataFile("kernel_images/baremetal/guest.elf")
                       << "\" cmdline: \"run=" << orders
@@ -233,7 +232,7 @@ TEST(VmControlTest, AnErrorAtTheStartLeavesNoSocketBehind) {
 }
 
 TEST(VmControlTest, TheSocketCanBeAnywhereAndIsItsUsersAlone) {
-  const std::string path = absl::StrCat(::testing::TempDir(), "/", getpid(), ".ctl");
+  const std::string path = TempPath(absl::StrCat(getpid(), ".ctl"));
   START_GUEST(vm, "idle", "idle", {absl::StrCat("--control=", path)});
   struct stat info;
   ASSERT_EQ(lstat(path.c_str(), &info), 0);

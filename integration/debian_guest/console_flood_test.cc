@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/testing/files.h"
 #include "gtest/gtest.h"
 #include "integration/harness/guest_shell.h"
 
@@ -29,10 +30,6 @@ constexpr int kBytesPerLine = 10;
 
 int bytes = 20'000;
 int kills = 5;
-
-std::string TempPath(const std::string& name) {
-  return absl::StrCat(::testing::TempDir(), "/", name);
-}
 
 TEST(ConsoleFloodTest, EachByteArrivesOnceAndNoWatchdogSpeaks) {
   std::ofstream(TempPath("vm.textproto"))

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/testing/files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/vm_process.h"
@@ -19,12 +20,6 @@ namespace {
 
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
-
-std::string MakeFile(const std::string& name, const std::string& content) {
-  std::string path = absl::StrCat(::testing::TempDir(), "/", name);
-  std::ofstream(path, std::ios::binary) << content;
-  return path;
-}
 
 std::string FirstBytes(const std::string& path, size_t bytes) {
   std::string content(bytes, '\0');
@@ -66,14 +61,14 @@ TEST(ConfigErrorTest, AMissingKernel) {
 
 TEST(ConfigErrorTest, ADiskOfLessThanASector) {
   for (const size_t bytes : {0, 511}) {
-    const std::string path = MakeFile("small.img", std::string(bytes, 'x'));
+    const std::string path = WriteTempFile("small.img", std::string(bytes, 'x'));
     ExpectRefused({"--kernel=" + Kernel(), "--console=none", "--disk=path=" + path},
                   {"--disk", path, absl::StrCat("has ", bytes, " bytes")});
   }
 }
 
 TEST(ConfigErrorTest, WhatIsNoFileIsNotWaitedFor) {
-  const std::string fifo = absl::StrCat(::testing::TempDir(), "/fifo");
+  const std::string fifo = TempPath("fifo");
   ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
   ExpectRefused({"--kernel=" + fifo}, {"--kernel", fifo, "is not a regular file"});
   ExpectRefused({"--kernel=" + Kernel(), "--initrd=" + fifo}, {"--initrd", fifo});
@@ -83,9 +78,9 @@ TEST(ConfigErrorTest, WhatIsNoFileIsNotWaitedFor) {
 }
 
 TEST(ConfigErrorTest, AFileThatIsNoKernel) {
-  const std::string text = MakeFile("text", std::string(5000, 'x'));
+  const std::string text = WriteTempFile("text", std::string(5000, 'x'));
   ExpectRefused({"--kernel=" + text}, {"kernel", text});
-  const std::string empty = MakeFile("empty", "");
+  const std::string empty = WriteTempFile("empty", "");
   ExpectRefused({"--kernel=" + empty}, {"kernel", empty});
   ExpectRefused({"--kernel=/"}, {"--kernel", "\"/\""});
 }
@@ -93,10 +88,10 @@ TEST(ConfigErrorTest, AFileThatIsNoKernel) {
 TEST(ConfigErrorTest, TruncatedKernels) {
   const std::string bz_image = DataFile("external/debian_guest_kernel/bzImage");
   for (const size_t bytes : {600, 4096, 100000}) {
-    const std::string path = MakeFile("cut_bzimage", FirstBytes(bz_image, bytes));
+    const std::string path = WriteTempFile("cut_bzimage", FirstBytes(bz_image, bytes));
     ExpectRefused({"--kernel=" + path}, {"kernel", path});
   }
-  const std::string path = MakeFile("cut_elf", FirstBytes(Kernel(), 200));
+  const std::string path = WriteTempFile("cut_elf", FirstBytes(Kernel(), 200));
   ExpectRefused({"--kernel=" + path}, {"kernel", path});
 }
 
@@ -115,10 +110,10 @@ TEST(ConfigErrorTest, AnUnreadableDisk) {
 }
 
 TEST(ConfigErrorTest, ATextWithAnUnknownFieldAndOneWithTwoDevicesOfOneName) {
-  const std::string unknown =
-      MakeFile("unknown.textproto", absl::StrCat("kernel { path: \"", Kernel(), "\" }\ncolour: 1"));
+  const std::string unknown = WriteTempFile(
+      "unknown.textproto", absl::StrCat("kernel { path: \"", Kernel(), "\" }\ncolour: 1"));
   ExpectRefused({"--config=" + unknown}, {unknown + ":2", "colour"});
-  const std::string twice = MakeFile(
+  const std::string twice = WriteTempFile(
       "twice.textproto", absl::StrCat("kernel { path: \"", Kernel(), "\" }\nmemory: \"64M\"\n",
                                       "devices { name: \"a\" binary: \"virtio_rng\" }\n",
                                       "devices { name: \"a\" binary: \"virtio_rng\" }\n"));

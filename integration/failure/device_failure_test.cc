@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/testing/processes.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/vm_process.h"
@@ -33,21 +34,6 @@ absl::StatusOr<std::unique_ptr<VmProcess>> StartBusyGuest(const std::string& ord
       absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"),
                    device_more),
   });
-}
-
-// One that it forked; 0: there is none.
-pid_t ChildOf(pid_t parent) {
-  std::ifstream children(absl::StrCat("/proc/", parent, "/task/", parent, "/children"));
-  pid_t child = 0;
-  children >> child;
-  return child;
-}
-
-bool IsAlive(pid_t pid) {
-  std::ifstream stat(absl::StrCat("/proc/", pid, "/stat"));
-  std::string line;
-  if (!std::getline(stat, line)) return false;
-  return line[line.rfind(')') + 2] != 'Z';
 }
 
 TEST(DeviceFailureTest, AProcessThatDiesOrHangsIsReplacedAndTheGuestDoesNotNotice) {

@@ -23,6 +23,8 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "base/steady_time.h"
+#include "base/testing/files.h"
+#include "base/testing/processes.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -80,31 +82,13 @@ pid_t AwaitDevice(const VmProcess& vm, const std::string& name, pid_t old = kNoP
   return kNoProcess;
 }
 
-bool IsAlive(pid_t pid) {
-  std::ifstream stat(absl::StrCat("/proc/", pid, "/stat"));
-  std::string line;
-  if (!std::getline(stat, line)) return false;
-  return line[line.rfind(')') + 2] != 'Z';
-}
-
-std::string Contents(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::stringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-std::string TestFile(const std::string& name) {
-  return absl::StrCat(::testing::TempDir(), "/", name);
-}
-
 // ---- Standard descriptors ---------------------------------------------------------
 
 // Whatever of the standard streams is closed, what the vmm prints does not go into a file that
 // happened to get the number: the disk has the bytes that it had.
 TEST(StandardDescriptorsTest, ClosedOnesDoNotTurnTheDiskIntoTheLog) {
   for (const char* const closed : {">&- 2>&-", "<&- 2>&-", "2>&-", "<&- >&- 2>&-", ">&-"}) {
-    const std::string disk = TestFile("disk.img");
+    const std::string disk = TempPath("disk.img");
     const std::string before(1 << 20, 'd');
     std::ofstream(disk, std::ios::binary) << before;
     std::vector<std::string> flags = {KernelFlag(),
@@ -119,7 +103,7 @@ TEST(StandardDescriptorsTest, ClosedOnesDoNotTurnTheDiskIntoTheLog) {
     absl::SleepFor(absl::Milliseconds(300));
     ASSERT_TRUE(vm->Signal(SIGTERM).ok());
     EXPECT_EQ(ExitOf(*vm), "exit code 6") << closed;
-    EXPECT_TRUE(Contents(disk) == before) << closed << ": " << Contents(disk).substr(0, 200);
+    EXPECT_TRUE(ReadFile(disk) == before) << closed << ": " << ReadFile(disk).substr(0, 200);
   }
 }
 
@@ -264,7 +248,7 @@ TEST(InheritedSignalsTest, BlockedAndOtherwiseIgnoredOnesDoNoHarm) {
 // A device that does not answer is waited for for ten seconds. A signal is not.
 TEST(SignalsAtStartTest, ASignalEndsAStartThatHangs) {
   for (const int number : {SIGTERM, SIGINT, SIGHUP}) {
-    const std::string socket = TestFile("start.sock");
+    const std::string socket = TempPath("start.sock");
     const auto vm =
         Start({KernelFlag(), "--console=none", "--memory=64M", absl::StrCat("--control=", socket),
                "--device=name=mute,binary=/bin/sleep,arg=1000"});
@@ -282,7 +266,7 @@ TEST(SignalsAtStartTest, ASignalEndsAStartThatHangs) {
 }
 
 TEST(SignalsAtStartTest, ASignalEndsTheWaitForAConfiguration) {
-  const std::string pipe = TestFile("config.fifo");
+  const std::string pipe = TempPath("config.fifo");
   unlink(pipe.c_str());
   ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
   const auto vm = Start({"--config=" + pipe, "--console=none"});
@@ -319,7 +303,7 @@ TEST(LimitsTest, TheLargestVmStartsUnderTheUsualSoftLimitAndItsDevicesHaveThatLi
   ASSERT_TRUE(vm->WaitForOutput("idle", absl::Minutes(3)).ok()) << vm->log();
   const pid_t device = vm->PidOf("virtio_rng");
   ASSERT_NE(device, kNoProcess);
-  EXPECT_THAT(Contents(absl::StrCat("/proc/", device, "/limits")),
+  EXPECT_THAT(ReadFile(absl::StrCat("/proc/", device, "/limits")),
               ContainsRegex("Max open files +1024 +20000 "));
   // And under memory pressure the vmm goes first: its devices' end would free nothing.
   EXPECT_GT(Number(absl::StrCat("/proc/", vm->pid(), "/oom_score_adj")),

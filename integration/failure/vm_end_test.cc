@@ -20,6 +20,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/pid_fd.h"
+#include "base/testing/files.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -138,10 +139,8 @@ TEST(VmEndTest, ASupervisorThatStandsStillDoesNotKeepTheVm) {
   EXPECT_FALSE(Exists(socket));
   ASSERT_EQ(tcgetattr(slave_fd, &mode), 0);
   EXPECT_EQ(mode.c_lflag, before.c_lflag);
-  std::stringstream text;
-  text << std::ifstream(log).rdbuf();
-  EXPECT_THAT(text.str(), HasSubstr("the end of the VM waits for device 'example' (idle)"));
-  EXPECT_THAT(text.str(), HasSubstr("has not ended within"));
+  EXPECT_THAT(ReadFile(log), HasSubstr("the end of the VM waits for device 'example' (idle)"));
+  EXPECT_THAT(ReadFile(log), HasSubstr("has not ended within"));
 }
 
 }  // namespace

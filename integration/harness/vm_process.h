@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -12,8 +13,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/pid_fd.h"
-#include "base/testing/no_process.h"
-#include "base/unique_fd.h"
+#include "base/testing/child_process.h"
+#include "base/testing/processes.h"
 
 namespace bulkhead::integration {
 
@@ -21,29 +22,31 @@ namespace bulkhead::integration {
 std::string DataFile(absl::string_view path);
 
 // Runs `vmm` as a user would: its standard input, output and error are pipes of the test.
-// Every wait has a deadline. Single-threaded. The destructor kills what still runs.
+// Every wait has a deadline. Single-threaded. The destructor kills the vmm if it still runs.
 class VmProcess {
  public:
-  // Starts `vmm` with these flags. Errors: as pipe(2) and posix_spawn(3). With `shell`, a shell
+  // Starts `vmm` with these flags. Errors: as of ChildProcess. With `shell`, a shell
   // executes these commands before it becomes the vmm: "ulimit -n 100", "exec 2>&-".
   static absl::StatusOr<std::unique_ptr<VmProcess>> Start(const std::vector<std::string>& flags,
                                                           const std::string& shell = "");
-  ~VmProcess();
 
-  // Waits until the guest's output, beyond what earlier calls have consumed, holds `text`;
-  // returns what came before it. Errors: DeadlineExceeded, Aborted (the vmm ended first), both
-  // with the end of the output.
-  absl::StatusOr<std::string> WaitForOutput(absl::string_view text, absl::Duration timeout);
-  // The same of what the vmm and its devices log.
-  absl::StatusOr<std::string> WaitForLog(absl::string_view text, absl::Duration timeout);
-
+  // As of ChildProcess: of the guest's output, and of what the vmm and its devices log.
+  absl::StatusOr<std::string> WaitForOutput(absl::string_view text, absl::Duration timeout) {
+    return process_->WaitForOutput(text, timeout);
+  }
+  absl::StatusOr<std::string> WaitForLog(absl::string_view text, absl::Duration timeout) {
+    return process_->WaitForError(text, timeout);
+  }
+  const std::string& output() const { return process_->output(); }
+  const std::string& log() const { return process_->error(); }
   // Types into the guest's console.
-  absl::Status Type(absl::string_view text);
+  absl::Status Type(absl::string_view text) { return process_->Write(text); }
+  absl::Status Signal(int signal) const { return process_->Signal(signal); }
+  absl::StatusOr<ExitInfo> WaitForExit(absl::Duration timeout) {
+    return process_->WaitForExit(timeout);
+  }
+  pid_t pid() const { return process_->pid(); }
 
-  // Waits for the end. Errors: DeadlineExceeded.
-  absl::StatusOr<ExitInfo> WaitForExit(absl::Duration timeout);
-
-  pid_t pid() const { return process_.pid(); }
   // The device processes that live now, from /proc: name (argv[0]'s last part) and pid.
   struct Child {
     std::string name;
@@ -52,30 +55,11 @@ class VmProcess {
   std::vector<Child> Children() const;
   // One of that name, or kNoProcess.
   pid_t PidOf(absl::string_view name) const;
-  absl::Status Signal(int signal) const { return process_.Signal(signal); }
-
-  // All that came so far.
-  const std::string& output() const { return output_.text; }
-  const std::string& log() const { return log_.text; }
 
  private:
-  struct Stream {
-    UniqueFd fd;
-    std::string text;
-    size_t consumed = 0;
-  };
+  explicit VmProcess(std::unique_ptr<ChildProcess> process) : process_(std::move(process)) {}
 
-  explicit VmProcess(PidFd process) : process_(std::move(process)) {}
-  // Reads whatever both streams have, waiting at most until `deadline`. False: both ended.
-  bool ReadSome(absl::Time deadline);
-  absl::StatusOr<std::string> WaitFor(Stream& stream, absl::string_view text,
-                                      absl::Duration timeout);
-
-  PidFd process_;
-  bool reaped_ = false;
-  UniqueFd input_;
-  Stream output_;
-  Stream log_;
+  const std::unique_ptr<ChildProcess> process_;
 };
 
 }  // namespace bulkhead::integration

@@ -16,6 +16,8 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/testing/files.h"
+#include "base/testing/run_command.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/guest_shell.h"
@@ -29,19 +31,9 @@ using ::testing::Not;
 
 constexpr off_t kMiB = 1 << 20;
 
-std::string TempPath(const std::string& name) {
-  return absl::StrCat(::testing::TempDir(), "/", name);
-}
-
 // Runs a command of the host; returns its output without the last newline, or fails the test.
 std::string OnHost(const std::string& command) {
-  FILE* pipe =
-      popen(absl::StrCat("PATH=$PATH:/usr/sbin:/sbin\n{ ", command, "\n} 2>&1").c_str(), "r");
-  std::string output;
-  std::array<char, 4096> bytes;
-  while (const size_t n = fread(bytes.data(), 1, bytes.size(), pipe))
-    output.append(bytes.data(), n);
-  EXPECT_EQ(pclose(pipe), 0) << command << "\n" << output;
+  const std::string output = OutputOf("PATH=$PATH:/usr/sbin:/sbin\n" + command);
   return std::string(absl::StripSuffix(output, "\n"));
 }
 

@@ -16,6 +16,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/testing/files.h"
+#include "base/testing/run_command.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/guest_shell.h"
@@ -28,22 +30,7 @@ using ::testing::HasSubstr;
 using ::testing::MatchesRegex;
 using ::testing::UnorderedElementsAre;
 
-std::string TempPath(const std::string& name) {
-  return absl::StrCat(::testing::TempDir(), "/", name);
-}
-
-// Runs a command of the host; returns its output, or fails the test.
-std::string OnHost(const std::string& command) {
-  FILE* pipe = popen(absl::StrCat(command, " 2>&1").c_str(), "r");
-  std::string output;
-  std::array<char, 4096> bytes;
-  while (const size_t n = fread(bytes.data(), 1, bytes.size(), pipe))
-    output.append(bytes.data(), n);
-  EXPECT_EQ(pclose(pipe), 0) << command << "\n" << output;
-  return output;
-}
-
-std::string Sha256(const std::string& path) { return OnHost("sha256sum " + path).substr(0, 64); }
+std::string Sha256(const std::string& path) { return OutputOf("sha256sum " + path).substr(0, 64); }
 
 void MakeRandomFile(const std::string& path, size_t bytes) {
   std::mt19937_64 random(std::random_device{}());
@@ -153,10 +140,10 @@ TEST(LinuxGuestTest, BootsOnTwoProcessorsWithAllDevicesAndPowersOff) {
   ASSERT_TRUE(exit.ok()) << exit.status();
   EXPECT_EQ(exit->ToString(), "exit code 0");
 
-  OnHost("/sbin/e2fsck -f -n " + fs_disk);
+  OutputOf("/sbin/e2fsck -f -n " + fs_disk);
   std::string host_sums;
   for (const char* name : {"file1", "file2", "file4"}) {
-    OnHost(absl::StrCat("/sbin/debugfs -R 'dump /", name, " ", TempPath(name), "' ", fs_disk));
+    OutputOf(absl::StrCat("/sbin/debugfs -R 'dump /", name, " ", TempPath(name), "' ", fs_disk));
     absl::StrAppend(&host_sums, host_sums.empty() ? "" : "\n", Sha256(TempPath(name)), "  ", name);
   }
   EXPECT_EQ(host_sums, sums);
@@ -197,7 +184,7 @@ TEST(LinuxGuestTest, FourProcessorsShareADiskOfFourQueuesWhichZeroesAndDiscards)
   constexpr size_t kMiB = 1 << 20;
   const std::string disk = TempPath("queues.img");
   MakeRandomFile(disk, 8 * kMiB);
-  const std::string before = OnHost("cat " + disk);
+  const std::string before = OutputOf("cat " + disk);
   absl::StatusOr<std::unique_ptr<GuestShell>> booted = GuestShell::Boot(
       {"--memory=256M", "--cpus=4",
        absl::StrCat("--device=name=disk0,binary=virtio_blk,arg=--queues=4,file:disk=", disk)});
@@ -218,7 +205,7 @@ TEST(LinuxGuestTest, FourProcessorsShareADiskOfFourQueuesWhichZeroesAndDiscards)
   ASSERT_TRUE(exit.ok()) << exit.status();
   EXPECT_EQ(exit->ToString(), "exit code 0");
 
-  const std::string after = OnHost("cat " + disk);
+  const std::string after = OutputOf("cat " + disk);
   ASSERT_EQ(after.size(), before.size());
   const std::string zeroes(kMiB, '\0');
   const auto part = [&](const std::string& text, size_t mib) {

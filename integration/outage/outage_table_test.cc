@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/testing/files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/guest_shell.h"
@@ -32,10 +33,6 @@ constexpr absl::Duration kSlowly = absl::Minutes(3);
 // An access waits this long before the VM is paused, and the host may be busy.
 constexpr absl::Duration kUnpaused = absl::Seconds(1);
 constexpr absl::Duration kSlack = absl::Seconds(5);
-
-std::string TempPath(const std::string& name) {
-  return absl::StrCat(::testing::TempDir(), "/", name);
-}
 
 class OutageTest : public ::testing::TestWithParam<absl::Duration> {
  protected:

@@ -2,12 +2,9 @@
 // after the other, through vmctl; the guest goes on, and its devices work afterwards.
 
 #include <signal.h>
-#include <stdio.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -18,6 +15,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "base/testing/files.h"
+#include "base/testing/run_command.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/guest_shell.h"
@@ -30,32 +29,15 @@ using ::testing::HasSubstr;
 
 constexpr absl::Duration kLimit = absl::Seconds(60);
 
-std::string TempPath(const std::string& name) {
-  return absl::StrCat(::testing::TempDir(), "/", name);
-}
-
-struct Output {
-  int code = -1;
-  std::string text;
-};
-
 // vmctl against the VM of this test.
-Output Vmctl(const std::string& arguments) {
-  const std::string command = absl::StrCat(DataFile("tools/vmctl/vmctl"), " --socket ",
-                                           TempPath("vm.sock"), " ", arguments, " 2>&1");
-  FILE* pipe = popen(command.c_str(), "r");
-  Output output;
-  std::array<char, 4096> bytes;
-  while (const size_t n = fread(bytes.data(), 1, bytes.size(), pipe))
-    output.text.append(bytes.data(), n);
-  const int status = pclose(pipe);
-  output.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  return output;
+CommandResult Vmctl(const std::string& arguments) {
+  return RunCommand(absl::StrCat(DataFile("tools/vmctl/vmctl"), " --socket ", TempPath("vm.sock"),
+                                 " ", arguments));
 }
 
 // The device's line in `vmctl devices`.
 std::string Line(const std::string& device) {
-  const std::string table = Vmctl("devices").text;
+  const std::string table = Vmctl("devices").output;
   for (absl::string_view line : absl::StrSplit(table, '\n')) {
     if (line.substr(0, device.size() + 1) == device + " ") return std::string(line);
   }
@@ -162,19 +144,19 @@ TEST_F(LinuxRecoveryTest, EachServiceIsKilledStoppedAndRestarted) {
     ExpectAllWork();
 
     pid = PidOf(service.binary);
-    const Output restarted = Vmctl(absl::StrCat("device restart ", service.device));
-    EXPECT_EQ(restarted.code, 0) << restarted.text;
+    const CommandResult restarted = Vmctl(absl::StrCat("device restart ", service.device));
+    EXPECT_EQ(restarted.exit_code, 0) << restarted.output;
     EXPECT_NE(PidOf(service.binary), pid);
     AwaitLine(service.device, {"RUNNING", " 4 "});
     ExpectAllWork();
   }
   // The story, told in order.
-  const Output events = Vmctl("events");
-  EXPECT_EQ(events.code, 0);
-  EXPECT_THAT(events.text, AllOf(HasSubstr("killed by signal 9"), HasSubstr("disk0"),
-                                 HasSubstr("rng0"), HasSubstr("console"), HasSubstr("RUNNING")));
-  const Output shown = Vmctl("device show disk0");
-  EXPECT_THAT(shown.text, AllOf(HasSubstr("killed by signal 9"), HasSubstr("1af4")));
+  const CommandResult events = Vmctl("events");
+  EXPECT_EQ(events.exit_code, 0);
+  EXPECT_THAT(events.output, AllOf(HasSubstr("killed by signal 9"), HasSubstr("disk0"),
+                                   HasSubstr("rng0"), HasSubstr("console"), HasSubstr("RUNNING")));
+  const CommandResult shown = Vmctl("device show disk0");
+  EXPECT_THAT(shown.output, AllOf(HasSubstr("killed by signal 9"), HasSubstr("1af4")));
   // A dead service holds nobody up at the end.
   EXPECT_EQ(guest_->KernelErrors().value_or("unknown"), "");
   const absl::StatusOr<ExitInfo> exit = guest_->Leave();
@@ -204,10 +186,10 @@ TEST_F(LinuxRecoveryTest, AServiceThatCrashesAtEveryStartFailsAndIsMended) {
   EXPECT_EQ(InGuest("sha256sum < /dev/vda | cut -c1-64"), checksum_);
   EXPECT_EQ(InGuest("echo still here"), "still here");
 
-  const Output hopeless = Vmctl("device restart rng0");
-  EXPECT_NE(hopeless.code, 0);
-  const Output mended = Vmctl(absl::StrCat("device restart rng0 --binary ", service));
-  EXPECT_EQ(mended.code, 0) << mended.text;
+  const CommandResult hopeless = Vmctl("device restart rng0");
+  EXPECT_NE(hopeless.exit_code, 0);
+  const CommandResult mended = Vmctl(absl::StrCat("device restart rng0 --binary ", service));
+  EXPECT_EQ(mended.exit_code, 0) << mended.output;
   AwaitLine("rng0", {"RUNNING"});
   ExpectAllWork();
   const absl::StatusOr<ExitInfo> exit = guest_->Leave();
@@ -219,21 +201,21 @@ TEST_F(LinuxRecoveryTest, PausedStoppedRebootedAndPoweredOffByTheButton) {
   Boot(Device("disk0", "virtio_blk", Disk()) + Device("rng0", "virtio_rng", ""), "");
   ASSERT_NE(guest_, nullptr);
   checksum_ = InGuest("sha256sum < /dev/vda | cut -c1-64");
-  EXPECT_THAT(Vmctl("status").text, HasSubstr("RUNNING"));
+  EXPECT_THAT(Vmctl("status").output, HasSubstr("RUNNING"));
 
-  ASSERT_EQ(Vmctl("pause").code, 0);
-  EXPECT_THAT(Vmctl("status").text, HasSubstr("PAUSED"));
+  ASSERT_EQ(Vmctl("pause").exit_code, 0);
+  EXPECT_THAT(Vmctl("status").output, HasSubstr("PAUSED"));
   ASSERT_TRUE(guest_->vm().Type("echo typed''while paused\n").ok());
   EXPECT_TRUE(absl::IsDeadlineExceeded(
       guest_->vm().WaitForOutput("typedwhile paused", absl::Milliseconds(500)).status()));
-  ASSERT_EQ(Vmctl("resume").code, 0);
+  ASSERT_EQ(Vmctl("resume").exit_code, 0);
   EXPECT_TRUE(guest_->vm().WaitForOutput("typedwhile paused", kLimit).ok());
   ExpectAllWork();
 
   // Stopped, the device's registers read all ones; started again, it is as it was.
-  ASSERT_EQ(Vmctl("device stop rng0").code, 0);
+  ASSERT_EQ(Vmctl("device stop rng0").exit_code, 0);
   EXPECT_THAT(Line("rng0"), HasSubstr("STOPPED"));
-  ASSERT_EQ(Vmctl("device start rng0").code, 0);
+  ASSERT_EQ(Vmctl("device start rng0").exit_code, 0);
   EXPECT_THAT(Line("rng0"), HasSubstr("RUNNING"));
   ExpectAllWork();
 
@@ -244,11 +226,11 @@ TEST_F(LinuxRecoveryTest, PausedStoppedRebootedAndPoweredOffByTheButton) {
             "done");
   ExpectAllWork();
 
-  EXPECT_THAT(Vmctl("pci").text, AllOf(HasSubstr("00:01.0"), HasSubstr("1af4")));
-  EXPECT_THAT(Vmctl("metrics").text, HasSubstr("bulkhead_device_"));
+  EXPECT_THAT(Vmctl("pci").output, AllOf(HasSubstr("00:01.0"), HasSubstr("1af4")));
+  EXPECT_THAT(Vmctl("metrics").output, HasSubstr("bulkhead_device_"));
   EXPECT_EQ(guest_->KernelErrors().value_or("unknown"), "");
 
-  ASSERT_EQ(Vmctl("shutdown").code, 0);
+  ASSERT_EQ(Vmctl("shutdown").exit_code, 0);
   EXPECT_TRUE(guest_->vm().WaitForOutput("BULKHEAD-POWER-BUTTON", kLimit).ok());
   const absl::StatusOr<ExitInfo> exit = guest_->vm().WaitForExit(kLimit);
   ASSERT_TRUE(exit.ok()) << exit.status();

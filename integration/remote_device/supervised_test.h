@@ -26,7 +26,8 @@
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "base/testing/no_process.h"
+#include "base/testing/files.h"
+#include "base/testing/processes.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 #include "proto/vm_control.pb.h"
@@ -46,13 +47,6 @@ inline constexpr absl::Duration kTestTimeout = absl::Seconds(60);
 inline std::string DeviceBinary() {
   return absl::StrCat(getenv("TEST_SRCDIR"), "/", getenv("TEST_WORKSPACE"),
                       "/devices/host/testdata/misbehaving_device");
-}
-
-inline std::string ReadFile(const std::string& path) {
-  std::ifstream in(path);
-  std::stringstream text;
-  text << in.rdbuf();
-  return text.str();
 }
 
 // Children of this process, running or zombies.

@@ -4,20 +4,19 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "base/errno_status.h"
+#include "base/status_macros.h"
 
 namespace bulkhead::channel {
 
 absl::StatusOr<WakePipe> WakePipe::Create() {
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return ErrnoToStatus(errno, "pipe2");
-  return WakePipe(UniqueFd(ends[0]), UniqueFd(ends[1]));
+  ASSIGN_OR_RETURN(Pipe pipe, CreatePipe(O_NONBLOCK));
+  return WakePipe(std::move(pipe));
 }
 
 void WakePipe::Signal() const {
   const char byte = 0;
   // EAGAIN: the pipe is full, so its reader is being woken anyway.
-  while (write(write_.get(), &byte, sizeof(byte)) < 0 && errno == EINTR) {
+  while (write(pipe_.write_end.get(), &byte, sizeof(byte)) < 0 && errno == EINTR) {
   }
 }
 

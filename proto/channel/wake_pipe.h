@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "base/unique_fd.h"
+#include "base/pipe.h"
 
 namespace bulkhead::channel {
 
@@ -28,13 +28,12 @@ class WakePipe {
 
   // For the other process; the vmm keeps it too, so that what is signalled while that process
   // is being replaced is kept.
-  int read_fd() const { return read_.get(); }
+  int read_fd() const { return pipe_.read_end.get(); }
 
  private:
-  WakePipe(UniqueFd read, UniqueFd write) : read_(std::move(read)), write_(std::move(write)) {}
+  explicit WakePipe(Pipe pipe) : pipe_(std::move(pipe)) {}
 
-  UniqueFd read_;
-  UniqueFd write_;
+  Pipe pipe_;
 };
 
 // Empties the read end. Never blocks, as long as the end is non-blocking.

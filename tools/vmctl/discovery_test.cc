@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/testing/files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -23,11 +24,7 @@ using ::testing::IsEmpty;
 
 class DiscoveryTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = absl::StrCat(::testing::TempDir(), "/vmXXXXXX");
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    directory_ = pattern;
-  }
+  void SetUp() override { directory_ = MakeTempFolder(); }
 
   std::string Path(const std::string& file) const { return absl::StrCat(directory_, "/", file); }
 

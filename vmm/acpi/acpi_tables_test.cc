@@ -14,6 +14,8 @@
 
 #include "base/guest_memory.h"
 #include "base/memory_mapping.h"
+#include "base/testing/files.h"
+#include "base/testing/run_command.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -195,38 +197,22 @@ TEST(PlatformDeviceTest, WhatADeviceSaysOfItselfIsChecked) {
   EXPECT_THAT(error_of([](AcpiPlatformDevice& d) { d.name = "a\nb"; }), Not(HasSubstr("\n")));
 }
 
-// Runs a command; returns its output, and fails the test unless it exits 0.
-std::string RunCommand(const std::string& command) {
-  FILE* pipe = popen((command + " 2>&1 </dev/null").c_str(), "r");
-  if (pipe == nullptr) return "popen failed";
-  std::string output;
-  char buffer[4096];
-  while (const size_t count = fread(buffer, 1, sizeof(buffer), pipe)) output.append(buffer, count);
-  EXPECT_EQ(pclose(pipe), 0) << command << ":\n" << output;
-  return output;
-}
-
-std::string ReadFile(const std::string& path) {
-  std::ifstream in(path, std::ios::binary);
-  return std::string(std::istreambuf_iterator<char>(in), {});
-}
-
 // ACPICA's own disassembler and compiler read our tables: package acpica-tools.
 class IaslTest : public ::testing::Test {
  protected:
   // Disassembles a table; returns the ASL text.
   std::string Disassemble(const std::string& signature, const std::string& table) {
-    const std::string base = ::testing::TempDir() + "/" + signature;
+    const std::string base = TempPath(signature);
     std::ofstream(base + ".aml", std::ios::binary) << table;
-    EXPECT_THAT(RunCommand("iasl -d " + base + ".aml"), Not(HasSubstr("rror")));
+    EXPECT_THAT(OutputOf("iasl -d " + base + ".aml"), Not(HasSubstr("rror")));
     const std::string text = ReadFile(base + ".dsl");
     EXPECT_NE(text, "") << "is acpica-tools installed?";
     return text;
   }
   // Compiles what Disassemble() has left; returns the table.
   std::string Recompile(const std::string& signature) {
-    const std::string base = ::testing::TempDir() + "/" + signature;
-    EXPECT_THAT(RunCommand("iasl -p " + base + "_again " + base + ".dsl"),
+    const std::string base = TempPath(signature);
+    EXPECT_THAT(OutputOf("iasl -p " + base + "_again " + base + ".dsl"),
                 HasSubstr(" 0 Errors, 0 Warnings"));
     return ReadFile(base + "_again.aml");
   }

@@ -14,6 +14,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/testing/files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "vmm/config/command_line.h"
@@ -29,9 +30,7 @@ using ::testing::HasSubstr;
 class ConfigTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = absl::StrCat(::testing::TempDir(), "/configXXXXXX");
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    dir_ = pattern;
+    dir_ = MakeTempFolder();
     for (const char* name : {"vmlinux", "disk.img", "virtio_blk", "uart16550", "virtio_rng"}) {
       std::ofstream(Path(name)) << name << std::string(512, ' ');
       chmod(Path(name).c_str(), 0755);

@@ -26,6 +26,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/steady_time.h"
+#include "base/testing/files.h"
 #include "base/testing/loop_device.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
@@ -48,11 +49,7 @@ class HostFileKernelTest : public ::testing::Test {
     ASSERT_EQ(mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0) << strerror(errno);
   }
 
-  void SetUp() override {
-    std::string pattern = absl::StrCat(::testing::TempDir(), "/kernelXXXXXX");
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    dir_ = pattern;
-  }
+  void SetUp() override { dir_ = MakeTempFolder(); }
   void TearDown() override {
     for (auto path = mounted_.rbegin(); path != mounted_.rend(); ++path) {
       EXPECT_EQ(umount2(path->c_str(), MNT_DETACH), 0) << *path << ": " << strerror(errno);

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "base/testing/files.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -39,9 +40,7 @@ int SetLock(int fd, short type, off_t start, off_t length) {
 class HostFileTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = absl::StrCat(::testing::TempDir(), "/host_fileXXXXXX");
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    dir_ = pattern;
+    dir_ = MakeTempFolder();
     path_ = absl::StrCat(dir_, "/disk.img");
     UniqueFd disk(open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL, 0600));
     ASSERT_TRUE(disk.ok());

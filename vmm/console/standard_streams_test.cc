@@ -2,17 +2,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pty.h>
 #include <signal.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <string>
 
 #include "base/memory_mapping.h"
 #include "base/shared_stream.h"
+#include "base/testing/stream_ends.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::vmm {
@@ -20,30 +18,6 @@ namespace {
 
 constexpr uint64_t kNoLimit = ~uint64_t{0};
 
-struct Ends {
-  UniqueFd ours;  // to be written, or read, by the stream
-  UniqueFd other;
-};
-
-Ends MakePipe(int direction) {
-  int fds[2];
-  EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
-  return direction == O_WRONLY ? Ends{UniqueFd(fds[1]), UniqueFd(fds[0])}
-                               : Ends{UniqueFd(fds[0]), UniqueFd(fds[1])};
-}
-Ends MakeSocketPair(int) {
-  int fds[2];
-  EXPECT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
-  return {UniqueFd(fds[0]), UniqueFd(fds[1])};
-}
-Ends MakeTerminal(int) {
-  int other = -1;
-  int ours = -1;
-  struct termios raw = {};
-  cfmakeraw(&raw);
-  EXPECT_EQ(openpty(&other, &ours, nullptr, &raw, nullptr), 0);
-  return {UniqueFd(ours), UniqueFd(other)};
-}
 std::string ReadAvailable(int fd) {
   fcntl(fd, F_SETFL, O_NONBLOCK);
   std::string text;
@@ -68,7 +42,7 @@ SharedStream ShareAsGiven(const UniqueFd& fd, int) {
 }
 
 struct Case {
-  Ends (*make)(int direction);
+  StreamEnds (*make)(int direction);
   SharedStream (*share)(const UniqueFd& fd, int direction);
 };
 
@@ -78,7 +52,7 @@ class StreamKindTest : public testing::TestWithParam<Case> {
 };
 
 TEST_P(StreamKindTest, ASlowReaderIsNotWaitedForAndMissesNothing) {
-  const Ends ends = GetParam().make(O_WRONLY);
+  const StreamEnds ends = GetParam().make(O_WRONLY);
   StandardOutput output(GetParam().share(ends.ours, O_WRONLY), kNoLimit);
   const std::string sent = Letters(300'000);
   size_t done = 0;
@@ -94,7 +68,7 @@ TEST_P(StreamKindTest, ASlowReaderIsNotWaitedForAndMissesNothing) {
 }
 
 TEST_P(StreamKindTest, InputIsReadAsItComesAndNotWaitedFor) {
-  const Ends ends = GetParam().make(O_RDONLY);
+  const StreamEnds ends = GetParam().make(O_RDONLY);
   const SharedStream input = GetParam().share(ends.ours, O_RDONLY);
   char bytes[100];
   EXPECT_EQ(input.Read(bytes, sizeof(bytes)), -1);
@@ -106,14 +80,14 @@ TEST_P(StreamKindTest, InputIsReadAsItComesAndNotWaitedFor) {
 }
 
 TEST_P(StreamKindTest, TheDescriptorsModeIsLeftAlone) {
-  const Ends ends = GetParam().make(O_WRONLY);
+  const StreamEnds ends = GetParam().make(O_WRONLY);
   StandardOutput output(GetParam().share(ends.ours, O_WRONLY), kNoLimit);
   output.Write(Letters(300'000));
   EXPECT_EQ(fcntl(ends.ours.get(), F_GETFL) & O_NONBLOCK, 0);
 }
 
 TEST_P(StreamKindTest, WithoutAReaderOutputIsDropped) {
-  Ends ends = GetParam().make(O_WRONLY);
+  StreamEnds ends = GetParam().make(O_WRONLY);
   ends.other.reset();
   StandardOutput output(GetParam().share(ends.ours, O_WRONLY), kNoLimit);
   EXPECT_EQ(output.Write("nobody reads this"), 17u);

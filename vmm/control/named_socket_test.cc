@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/testing/files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -25,8 +26,7 @@ using ::testing::HasSubstr;
 class NamedSocketTest : public ::testing::Test {
  protected:
   NamedSocketTest() {
-    std::string pattern = absl::StrCat(::testing::TempDir(), "/namedXXXXXX");
-    parent_ = mkdtemp(pattern.data());
+    parent_ = MakeTempFolder();
     directory_ = absl::StrCat(parent_, "/bulkhead");
   }
 

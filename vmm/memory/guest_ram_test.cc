@@ -3,8 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "base/mapping_flags.h"
 #include "base/memory_mapping.h"
+#include "base/testing/mapping_flags.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "vmm/memory/guest_layout.h"

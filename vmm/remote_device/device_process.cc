@@ -20,6 +20,7 @@
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/message_socket.h"
+#include "base/pipe.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
 #include "proto/attach.pb.h"
@@ -106,12 +107,9 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
     ProcessMonitor& monitor, const DeviceProgram& program, std::function<void()> on_exit,
     std::shared_ptr<PendingCloses> closes, const ProcessMonitor::Limits& limits) {
   static_assert(kAttachSocketFd == 3 && kControlSocketFd == 4);
-  int output[2];
-  if (pipe2(output, O_CLOEXEC) != 0) return ErrnoToStatus(errno, "pipe2");
-  UniqueFd output_read(output[0]);
-  const UniqueFd output_write(output[1]);
+  ASSIGN_OR_RETURN(Pipe output, CreatePipe());
   // Not of the write end: a device's write waits for the vmm to read.
-  if (fcntl(output_read.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoToStatus(errno, "fcntl");
+  if (fcntl(output.read_end.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoToStatus(errno, "fcntl");
   ASSIGN_OR_RETURN(auto attach, CreateSocketPair(SOCK_SEQPACKET));
   RefuseDescriptors(attach.first.get());
   ASSIGN_OR_RETURN(auto control, CreateSocketPair(SOCK_STREAM));
@@ -120,11 +118,11 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
       .binary = program.binary,
       .args = program.args,
       .environment = DeviceEnvironment(),
-      .descriptors = {monitor.null_device(), output_write.get(), output_write.get(),
+      .descriptors = {monitor.null_device(), output.write_end.get(), output.write_end.get(),
                       attach.second.get(), control.second.get()}};
   ASSIGN_OR_RETURN(auto client, ControlClient::Create(std::move(control.first)));
   auto watcher = std::make_shared<Watcher>(program.device_name, std::move(on_exit));
-  ASSIGN_OR_RETURN(auto process, monitor.Start(spec, std::move(output_read), watcher, limits));
+  ASSIGN_OR_RETURN(auto process, monitor.Start(spec, std::move(output.read_end), watcher, limits));
   return std::unique_ptr<DeviceProcess>(
       new DeviceProcess(program, std::move(watcher), std::move(process), std::move(attach.first),
                         std::move(client), std::move(closes)));

@@ -21,6 +21,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/core_dumps.h"
+#include "base/testing/processes.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -173,20 +174,6 @@ TEST_F(ProcessMonitorTest, ADeadProcessThatADebuggerHoldsKeepsNobodyAndIsReapedA
 }
 
 // --- What dies with a process
-
-// The only child of `parent`; 0: there is none.
-pid_t ChildOf(pid_t parent) {
-  std::ifstream children(absl::StrCat("/proc/", parent, "/task/", parent, "/children"));
-  pid_t child = 0;
-  children >> child;
-  return child;
-}
-
-bool IsAlive(pid_t pid) {
-  std::ifstream stat(absl::StrCat("/proc/", pid, "/stat"));
-  std::string line;
-  return std::getline(stat, line) && line[line.rfind(')') + 2] != 'Z';
-}
 
 class IsolationTest : public ProcessMonitorTest, public testing::WithParamInterface<Isolation> {};
 

@@ -18,6 +18,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "base/argument_pointers.h"
 #include "base/errno_status.h"
 #include "base/original_limits.h"
 #include "base/sheltered_fd.h"
@@ -188,13 +189,6 @@ absl::StatusOr<UniqueFd> CopyAbove(int fd, size_t minimum) {
   return copy;
 }
 
-std::vector<char*> Pointers(const std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  for (const std::string& s : strings) pointers.push_back(const_cast<char*>(s.c_str()));
-  pointers.push_back(nullptr);
-  return pointers;
-}
-
 // The id of this process in the PID namespace that /proc shows; 0: there is no /proc.
 pid_t OwnPidInProc() {
   char text[32];
@@ -262,8 +256,8 @@ absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, Isola
       binary.get() < kFirstShelteredFd &&
       std::all_of(
           descriptors.begin(), descriptors.end(), [](int fd) { return fd < kFirstShelteredFd; });
-  const std::vector<char*> argv = Pointers(arguments);
-  const std::vector<char*> envp = Pointers(spec.environment);
+  const std::vector<char*> argv = ArgumentPointers(arguments);
+  const std::vector<char*> envp = ArgumentPointers(spec.environment);
   const std::string uid_map = absl::StrCat(geteuid(), " ", geteuid(), " 1");
   const std::string gid_map = absl::StrCat(getegid(), " ", getegid(), " 1");
   const bool is_script = spec.binary.is_script();

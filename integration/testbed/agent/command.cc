@@ -20,7 +20,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/argument_pointers.h"
 #include "base/errno_status.h"
+#include "base/pipe.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
 #include "base/taken_signals.h"
@@ -31,24 +33,6 @@ namespace {
 
 // A killed process can keep a pipe open only while it is stuck in the kernel.
 constexpr absl::Duration kDrainTimeout = absl::Seconds(5);
-
-struct Pipe {
-  UniqueFd read;
-  UniqueFd write;
-};
-
-absl::StatusOr<Pipe> MakePipe() {
-  int fds[2];
-  if (pipe2(fds, O_CLOEXEC) != 0) return ErrnoToStatus(errno, "pipe2");
-  return Pipe{UniqueFd(fds[0]), UniqueFd(fds[1])};
-}
-
-std::vector<char*> Pointers(const std::vector<std::string>& strings) {
-  std::vector<char*> pointers;
-  for (const std::string& text : strings) pointers.push_back(const_cast<char*>(text.c_str()));
-  pointers.push_back(nullptr);
-  return pointers;
-}
 
 // The descriptors that the command gets, and the agent's ends of them. With a terminal, one
 // descriptor serves all three.
@@ -84,15 +68,15 @@ absl::StatusOr<Streams> MakeTerminal(WindowSize size) {
 
 absl::StatusOr<Streams> MakePipes() {
   Streams streams;
-  ASSIGN_OR_RETURN(Pipe in, MakePipe());
-  ASSIGN_OR_RETURN(Pipe out, MakePipe());
-  ASSIGN_OR_RETURN(Pipe error, MakePipe());
-  streams.child[0] = std::move(in.read);
-  streams.input = std::move(in.write);
-  streams.output = std::move(out.read);
-  streams.child[1] = std::move(out.write);
-  streams.error = std::move(error.read);
-  streams.child[2] = std::move(error.write);
+  ASSIGN_OR_RETURN(Pipe in, CreatePipe());
+  ASSIGN_OR_RETURN(Pipe out, CreatePipe());
+  ASSIGN_OR_RETURN(Pipe error, CreatePipe());
+  streams.child[0] = std::move(in.read_end);
+  streams.input = std::move(in.write_end);
+  streams.output = std::move(out.read_end);
+  streams.child[1] = std::move(out.write_end);
+  streams.error = std::move(error.read_end);
+  streams.child[2] = std::move(error.write_end);
   return streams;
 }
 
@@ -109,8 +93,8 @@ absl::StatusOr<Streams> MakePipes() {
     dprintf(2, "testbed: chdir %s: %s\n", request.directory.c_str(), strerror(errno));
     _exit(126);
   }
-  std::vector<char*> environment = Pointers(request.environment);
-  std::vector<char*> command = Pointers(request.command);
+  std::vector<char*> environment = ArgumentPointers(request.environment);
+  std::vector<char*> command = ArgumentPointers(request.command);
   environ = environment.data();
   execvp(command[0], command.data());
   const int error = errno;

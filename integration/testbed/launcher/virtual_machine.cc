@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/argument_pointers.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "integration/testbed/launcher/tsc_frequency.h"
@@ -133,10 +134,7 @@ std::vector<std::string> QemuCommand(const VirtualMachineConfig& config, const C
   dup2(null, 0);
   dup2(null, 1);
   dup2(console_fd, 2);
-  std::vector<char*> arguments;
-  for (const std::string& text : command) arguments.push_back(const_cast<char*>(text.c_str()));
-  arguments.push_back(nullptr);
-  execvp(kQemu, arguments.data());
+  execvp(kQemu, ArgumentPointers(command).data());
   dprintf(2, "%s: %s; tools/setup installs it\n", kQemu, strerror(errno));
   _exit(127);
 }

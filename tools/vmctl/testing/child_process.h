@@ -1,70 +1,64 @@
 #ifndef BULKHEAD_TOOLS_VMCTL_TESTING_CHILD_PROCESS_H_
 #define BULKHEAD_TOOLS_VMCTL_TESTING_CHILD_PROCESS_H_
 
-#include <sys/types.h>
-
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "base/pid_fd.h"
-#include "base/unique_fd.h"
+#include "base/testing/child_process.h"
+#include "gtest/gtest.h"
 
 namespace bulkhead::vmctl {
 
-// A program that a test drives by its standard streams. What goes wrong fails the test; every wait
-// has a generous deadline. Used by one thread. The destructor kills what still runs.
+// A ChildProcess (base/testing) whose failures and timeouts fail the test.
 class ChildProcess {
  public:
-  enum class Streams {
-    kPipes,     // one each
-    kTerminal,  // a new pseudo-terminal, as its controlling one; both outputs are output()
-  };
+  using Streams = bulkhead::ChildProcess::Streams;
 
-  // `environment`: "NAME=VALUE", all there is.
   static std::unique_ptr<ChildProcess> Start(const std::vector<std::string>& command,
                                              const std::vector<std::string>& environment,
-                                             Streams streams = Streams::kPipes);
-  ~ChildProcess();
+                                             Streams streams = Streams::kPipes) {
+    auto process = bulkhead::ChildProcess::Start(command, environment, streams);
+    EXPECT_TRUE(process.ok()) << process.status();
+    return std::unique_ptr<ChildProcess>(new ChildProcess(*std::move(process)));
+  }
 
-  // Waits until standard output, beyond what earlier calls consumed, holds `text`; returns what
-  // came before it.
-  std::string WaitForOutput(absl::string_view text);
-  // The same of standard error.
-  std::string WaitForError(absl::string_view text);
-  void Write(absl::string_view bytes);
-  void CloseInput() { input_.reset(); }
-  void Signal(int signal);
+  std::string WaitForOutput(absl::string_view text) {
+    return Checked(process_->WaitForOutput(text, kDeadline));
+  }
+  std::string WaitForError(absl::string_view text) {
+    return Checked(process_->WaitForError(text, kDeadline));
+  }
+  void Write(absl::string_view bytes) { EXPECT_EQ(process_->Write(bytes), absl::OkStatus()); }
+  void CloseInput() { process_->CloseInput(); }
+  void Signal(int signal) { EXPECT_EQ(process_->Signal(signal), absl::OkStatus()); }
 
-  // Reads both outputs to their end, and waits for the process's. "exit code 0".
-  std::string WaitForEnd();
+  // Reads both outputs to their end, and waits for the end of the process: "exit code 0".
+  std::string WaitForEnd() { return Checked(process_->WaitForExit(kDeadline)).ToString(); }
 
-  // All that came so far.
-  const std::string& output() const { return output_.text; }
-  const std::string& error() const { return error_.text; }
-
-  // The test's end of its terminal.
-  int terminal() const { return input_.get(); }
-  pid_t pid() const { return process_.pid(); }
+  const std::string& output() const { return process_->output(); }
+  const std::string& error() const { return process_->error(); }
+  int terminal() const { return process_->terminal(); }
+  pid_t pid() const { return process_->pid(); }
 
  private:
-  struct Stream {
-    UniqueFd fd;
-    std::string text;
-    size_t consumed = 0;
-  };
+  static constexpr absl::Duration kDeadline = absl::Minutes(1);
 
-  explicit ChildProcess(PidFd process) : process_(std::move(process)) {}
-  // Waits for more of either output. False: both have ended, or the time is over.
-  bool ReadSome();
-  std::string WaitFor(Stream& stream, absl::string_view text);
+  explicit ChildProcess(std::unique_ptr<bulkhead::ChildProcess> process)
+      : process_(std::move(process)) {}
 
-  PidFd process_;
-  bool reaped_ = false;
-  UniqueFd input_;
-  Stream output_;
-  Stream error_;
+  template <typename T>
+  static T Checked(absl::StatusOr<T> result) {
+    EXPECT_TRUE(result.ok()) << result.status();
+    return result.ok() ? *std::move(result) : T();
+  }
+
+  const std::unique_ptr<bulkhead::ChildProcess> process_;
 };
 
 }  // namespace bulkhead::vmctl

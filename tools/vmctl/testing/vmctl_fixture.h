@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "base/testing/files.h"
 #include "gtest/gtest.h"
 #include "tools/vmctl/testing/child_process.h"
 
@@ -23,12 +24,6 @@ namespace bulkhead::vmctl {
 inline constexpr char kVmctl[] = "tools/vmctl/vmctl";
 inline constexpr char kFakeVm[] = "tools/vmctl/testing/fake_vm";
 inline constexpr char kScenario[] = "tools/vmctl/testdata/web.textproto";
-
-inline std::string Contents(const std::string& path) {
-  std::stringstream text;
-  text << std::ifstream(path).rdbuf();
-  return text.str();
-}
 
 // Tells a fake VM (testing/fake_vm.cc), and waits until it has obeyed.
 inline void Tell(ChildProcess& vm, const std::string& command) {
@@ -52,10 +47,7 @@ struct Result {
 class VmctlTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    // Sockets in it must fit into 107 bytes.
-    std::string pattern = absl::StrCat(::testing::TempDir(), "/vXXXXXX");
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    runtime_ = pattern;
+    runtime_ = MakeTempFolder();
     ASSERT_EQ(mkdir(Directory().c_str(), 0700), 0);
   }
   void TearDown() override { std::filesystem::remove_all(runtime_); }
@@ -116,7 +108,7 @@ class VmctlTest : public ::testing::Test {
       std::ofstream(absl::StrCat(directory, "/", golden)) << text;
       return;
     }
-    EXPECT_EQ(text, Contents(absl::StrCat("tools/vmctl/testdata/", golden))) << golden;
+    EXPECT_EQ(text, ReadFile(absl::StrCat("tools/vmctl/testdata/", golden))) << golden;
   }
 
   // It ends with that code, prints nothing, and says one line of why.

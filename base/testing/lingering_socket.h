@@ -1,5 +1,5 @@
-#ifndef BULKHEAD_BASE_LINGERING_SOCKET_H_
-#define BULKHEAD_BASE_LINGERING_SOCKET_H_
+#ifndef BULKHEAD_BASE_TESTING_LINGERING_SOCKET_H_
+#define BULKHEAD_BASE_TESTING_LINGERING_SOCKET_H_
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -40,4 +40,4 @@ struct LingeringSocket {
 
 }  // namespace bulkhead
 
-#endif  // BULKHEAD_BASE_LINGERING_SOCKET_H_
+#endif  // BULKHEAD_BASE_TESTING_LINGERING_SOCKET_H_

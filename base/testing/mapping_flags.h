@@ -1,5 +1,5 @@
-#ifndef BULKHEAD_BASE_MAPPING_FLAGS_H_
-#define BULKHEAD_BASE_MAPPING_FLAGS_H_
+#ifndef BULKHEAD_BASE_TESTING_MAPPING_FLAGS_H_
+#define BULKHEAD_BASE_TESTING_MAPPING_FLAGS_H_
 
 #include <stdint.h>
 #include <stdio.h>
@@ -28,4 +28,4 @@ inline std::string MappingFlags(const void* address) {
 
 }  // namespace bulkhead
 
-#endif  // BULKHEAD_BASE_MAPPING_FLAGS_H_
+#endif  // BULKHEAD_BASE_TESTING_MAPPING_FLAGS_H_
