@@ -1,4 +1,4 @@
-// The entropy source as a process: the guest's /dev/hwrng.
+// The entropy source as a process.
 #include <memory>
 
 #include "absl/status/statusor.h"

@@ -16,7 +16,7 @@ constexpr uint32_t kPciClassOther = 0xff0000;  // no class fits an entropy sourc
 
 // Fills [data, +size) and returns how many bytes it got. Does not block: Start() has seen the
 // generator seeded, and that is for ever. A signal can cut a long read short: it goes on.
-uint32_t FillRandom(uint8_t* data, uint32_t size) {
+uint32_t Fill(uint8_t* data, uint32_t size) {
   uint32_t filled = 0;
   while (filled < size) {
     const ssize_t n = getrandom(data + filled, size - filled, GRND_NONBLOCK);
@@ -28,8 +28,6 @@ uint32_t FillRandom(uint8_t* data, uint32_t size) {
 }
 
 }  // namespace
-
-RngDevice::RngDevice() = default;
 
 VirtioIdentity RngDevice::Identify() const {
   return {.model = "virtio-rng",
@@ -56,7 +54,7 @@ void RngDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
   for (const iovec& buffer : chain.writable) {
     const uint32_t wanted =
         static_cast<uint32_t>(std::min<size_t>(buffer.iov_len, kMaxRequestBytes - written));
-    const uint32_t filled = FillRandom(static_cast<uint8_t*>(buffer.iov_base), wanted);
+    const uint32_t filled = Fill(static_cast<uint8_t*>(buffer.iov_base), wanted);
     written += filled;
     if (filled != buffer.iov_len) break;  // `written` counts from the start, without gaps
   }

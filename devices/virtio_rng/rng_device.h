@@ -21,8 +21,6 @@ class RngDevice : public VirtioDevice {
   static constexpr uint32_t kMaxRequestsPerTurn = 16;
   static constexpr uint16_t kQueueSize = 64;
 
-  RngDevice();
-
   VirtioIdentity Identify() const override;
   // Errors: Unavailable (the host's generator is not seeded yet: reading would block).
   absl::Status Start(VirtioServices& services) override;

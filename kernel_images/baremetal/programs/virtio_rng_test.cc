@@ -1,6 +1,7 @@
 // Drives a virtio entropy device directly: random bytes arrive, by interrupt and by polling;
 // a reset and a second start work; a hostile queue hurts nobody.
-// Options: hostile=0 leaves out what other machines' devices may not survive (1).
+// Options: hostile=0 leaves out what other machines' devices may not survive (1); type, of a device
+// that gives bytes as this one does (4).
 
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
@@ -91,7 +92,7 @@ void CheckHostile(VirtioDevice& device) {
 
 void RunVirtioRngTest() {
   SetInterruptsEnabled(true);
-  VirtioDevice device(kEntropyType);
+  VirtioDevice device(static_cast<uint16_t>(NumberOption("type", kEntropyType)));
   for (int start = 0; start < 3; ++start) {
     device.Start(0, 1);
     CheckRandomBytes(device);
