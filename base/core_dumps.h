@@ -7,7 +7,7 @@ namespace bulkhead {
 // that is written. What forbids dumps is an RLIMIT_CORE of 1 byte: with 0 the program that
 // core_pattern may name is run all the same, and gets all (core(5)).
 
-// For the vmm, before it starts processes, which get that limit (vmm/remote_device/spawn_process).
+// For the vmm, before it starts processes, which get that limit (vmm/process/spawn_process).
 // Where the hard limit is 0 and may not be raised they cannot: then no memory is dumped of this
 // process and of those that it starts (coredump_filter). Returns true if that is so, and
 // core_pattern names a program.

@@ -7,7 +7,7 @@
 namespace bulkhead {
 
 // What this process inherited and changed for itself alone. A process that it starts gets it back
-// (vmm/remote_device/spawn_process.cc), so it is in a form that needs no allocation to use.
+// (vmm/process/spawn_process.cc), so it is in a form that needs no allocation to use.
 struct OriginalLimits {
   bool raised_open_files = false;
   rlimit open_files = {};

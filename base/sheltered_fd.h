@@ -10,7 +10,7 @@
 namespace bulkhead {
 
 // A process that this one starts has no copy of descriptors with this number or a higher one, not
-// even until its program runs (vmm/remote_device/spawn_process.cc). Closing such a copy can wait:
+// even until its program runs (vmm/process/spawn_process.cc). Closing such a copy can wait:
 // close(2) of a file on FUSE, or of a written one on NFS, asks the server. More than the largest VM
 // has of others, a multiple of 64 (the kernel copies by that many), and below usual hard limits.
 inline constexpr int kFirstShelteredFd = 3072;

@@ -32,4 +32,10 @@ expect kernel_images/BUILD 'deps = ["//devices/example"]' 'may not depend on //d
 expect vmm/x.cc 'x = absl::Now() + limit;' 'vmm/x.cc:1: goes by the wall clock'
 expect devices/x.cc 'changed_.WaitWithTimeout(&mutex_, limit);' 'goes by the wall clock'
 expect base/x.h 'mutex.AwaitWithDeadline(condition, when);' 'goes by the wall clock'
+expect vmm/memory/x.h '#include "vmm/pci/pci_bus.h"' 'vmm/memory may not see vmm/pci'
+expect vmm/pci/BUILD 'deps = ["//vmm/kvm"]' 'vmm/pci may not see vmm/kvm (//vmm/kvm)'
+expect vmm/pci/BUILD 'deps = ["//vmm/kvm:kvm_vm"]' 'vmm/pci may not see vmm/kvm'
+expect vmm/new/x.cc '#include "vmm/pci/pci_bus.h"' 'vmm/new is not in FOLDERS'
+expect devices/virtio/x.cc '#include "devices/virtio_rng/rng_device.h"' 'devices/virtio may not see'
+expect devices/new/x.cc '#include "devices/virtio_rng/rng_device.h"' 'devices/new may not see'
 echo "check_layering sees every kind of breach"

@@ -9,7 +9,7 @@
 #include "absl/time/time.h"
 #include "base/log.h"
 #include "google/protobuf/stubs/logging.h"
-#include "vmm/remote_device/printable.h"
+#include "vmm/process/printable.h"
 
 namespace bulkhead::vmm {
 namespace {

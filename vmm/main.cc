@@ -40,8 +40,8 @@
 #include "vmm/machine/host_budget.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/start_guard.h"
-#include "vmm/remote_device/control_client.h"
-#include "vmm/vcpu/vm_end.h"
+#include "vmm/process/control_client.h"
+#include "vmm/vm/vm_end.h"
 
 namespace bulkhead::vmm {
 namespace {

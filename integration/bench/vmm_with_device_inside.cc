@@ -25,8 +25,10 @@
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 #include "devices/example/registers.h"
+#include "vmm/acpi/acpi_registers.h"
 #include "vmm/boot/boot.h"
 #include "vmm/boot/boot_file.h"
+#include "vmm/device/device_access.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/kvm/kvm_vm.h"
 #include "vmm/memory/address_space.h"
@@ -36,10 +38,8 @@
 #include "vmm/pci/function_config.h"
 #include "vmm/pci/mmio_windows.h"
 #include "vmm/pci/pci_host.h"
-#include "vmm/remote_device/device_access.h"
-#include "vmm/vcpu/acpi_registers.h"
 #include "vmm/vcpu/vcpu_threads.h"
-#include "vmm/vcpu/vm_end.h"
+#include "vmm/vm/vm_end.h"
 
 ABSL_FLAG(std::string, kernel, "", "the guest: an ELF with a PVH entry");
 ABSL_FLAG(std::string, cmdline, "", "its command line");
@@ -117,10 +117,11 @@ absl::StatusOr<VmEnd> Run() {
                                    MmioWindows::ForHighStart(layout::kMmio64MinStart)));
   PciFunctionConfig config;
   config.name = "inside";
-  config.vendor_id = example::kVendorId;
-  config.device_id = example::kDeviceId;
-  config.class_code = example::kClassCode;
-  config.bars.push_back({.index = example::kRegisterBar, .size_bytes = example::kRegisterBarSize});
+  config.function.vendor_id = example::kVendorId;
+  config.function.device_id = example::kDeviceId;
+  config.function.class_code = example::kClassCode;
+  config.function.bars.push_back(
+      {.index = example::kRegisterBar, .size_bytes = example::kRegisterBarSize});
   RETURN_IF_ERROR(pci->AddFunction(kSlot, config, device).status());
   RETURN_IF_ERROR(pci->PlaceBars());
 

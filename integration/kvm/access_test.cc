@@ -8,7 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/kvm/small_vm.h"
-#include "vmm/vcpu/vm_end.h"
+#include "vmm/vm/vm_end.h"
 
 namespace bulkhead::vmm {
 namespace {

@@ -9,8 +9,8 @@
 #include "gtest/gtest.h"
 #include "integration/kvm/small_vm.h"
 #include "vmm/boot/reset_vector.h"
-#include "vmm/kvm/event_routing.h"
-#include "vmm/vcpu/vm_end.h"
+#include "vmm/hypervisor/event_routing.h"
+#include "vmm/vm/vm_end.h"
 
 namespace bulkhead::vmm {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_format.h"
 #include "gtest/gtest.h"
-#include "vmm/boot/initial_cpu_state.h"
+#include "vmm/hypervisor/initial_cpu_state.h"
 #include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {

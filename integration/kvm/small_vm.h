@@ -12,15 +12,15 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
-#include "vmm/kvm/event_routing.h"
+#include "vmm/acpi/acpi_registers.h"
+#include "vmm/hypervisor/event_routing.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/kvm/kvm_vm.h"
 #include "vmm/memory/address_space.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/memory/io_handler.h"
-#include "vmm/vcpu/acpi_registers.h"
 #include "vmm/vcpu/vcpu_threads.h"
-#include "vmm/vcpu/vm_end.h"
+#include "vmm/vm/vm_end.h"
 
 namespace bulkhead::vmm {
 

@@ -11,7 +11,7 @@
 #include "gtest/gtest.h"
 #include "integration/remote_device/supervised_test.h"
 #include "vmm/config/vm_spec.h"
-#include "vmm/remote_device/control_client.h"
+#include "vmm/process/control_client.h"
 #include "vmm/supervisor/device_supervisor.h"
 
 namespace bulkhead::vmm {

@@ -23,7 +23,7 @@
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 #include "vmm/config/program_file.h"
-#include "vmm/remote_device/process_monitor.h"
+#include "vmm/process/process_monitor.h"
 
 namespace bulkhead::vmm {
 namespace {

@@ -35,9 +35,9 @@
 #include "vmm/config/program_file.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/memory/guest_ram.h"
-#include "vmm/remote_device/process_monitor.h"
+#include "vmm/process/process_monitor.h"
 #include "vmm/supervisor/device_supervisor.h"
-#include "vmm/supervisor/event_log.h"
+#include "vmm/vm/event_log.h"
 
 namespace bulkhead::vmm {
 

@@ -294,9 +294,6 @@ absl::StatusOr<std::vector<uint8_t>> BuildAcpiTables(const AcpiDescription& desc
         absl::StrFormat("no ACPI tables for %d processors and %d platform devices",
                         description.vcpus, description.platform_devices.size()));
   }
-  for (const AcpiPlatformDevice& device : description.platform_devices) {
-    RETURN_IF_ERROR(ValidatePlatformDevice(device));
-  }
 
   constexpr uint8_t kDsdtRevision = 2;  // integers of 64 bits
   constexpr uint8_t kMadtRevision = 5;

@@ -10,7 +10,7 @@
 #include "vmm/acpi/dsdt.h"
 
 // The guest's ACPI tables: what the guest cannot find out by itself. Of ACPI's fixed hardware there
-// is what wakes a guest and powers it off (vcpu/acpi_registers.h), and no more.
+// is what wakes a guest and powers it off (acpi_registers.h), and no more.
 //
 //   RSDP -> XSDT -> FADT (ACPI registers) -> DSDT (dsdt.h), FACS
 //                -> MADT (processors, IOAPIC)
@@ -24,10 +24,9 @@ struct AcpiDescription {
   std::vector<AcpiPlatformDevice> platform_devices = {};
 };
 
-// The bytes of all tables, to be put at `address`, where the RSDP is. The platform devices come
-// from device processes: they are validated.
-// Errors: InvalidArgument (a platform device; names it), ResourceExhausted (the tables do not fit
-// below layout::kAcpiTablesEnd).
+// The bytes of all tables, to be put at `address`, where the RSDP is. Errors: InvalidArgument (too
+// many processors or devices), ResourceExhausted (the tables do not fit below
+// layout::kAcpiTablesEnd).
 absl::StatusOr<std::vector<uint8_t>> BuildAcpiTables(const AcpiDescription& description,
                                                      GuestAddress address);
 

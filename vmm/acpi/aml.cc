@@ -6,6 +6,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/strip.h"
+#include "vmm/device/hardware_id.h"
 
 namespace bulkhead::vmm::aml {
 namespace {
@@ -138,17 +139,6 @@ Bytes Package(const std::vector<Bytes>& elements) {
   Bytes body = {static_cast<uint8_t>(elements.size())};
   for (const Bytes& element : elements) Append(body, element);
   return Op({0x12}, WithLength(body));
-}
-
-bool IsEisaId(absl::string_view id) {
-  if (id.size() != 7) return false;
-  for (const char c : id.substr(0, 3)) {
-    if (c < 'A' || c > 'Z') return false;
-  }
-  for (const char c : id.substr(3)) {
-    if (!(c >= '0' && c <= '9') && !(c >= 'A' && c <= 'F')) return false;
-  }
-  return true;
 }
 
 Bytes EisaId(absl::string_view id) {

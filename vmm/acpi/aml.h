@@ -28,7 +28,6 @@ Bytes Buffer(const Bytes& contents);
 Bytes Package(const std::vector<Bytes>& elements);  // at most 255
 // The packed form of a 7-character ID: "PNP0501".
 Bytes EisaId(absl::string_view id);
-bool IsEisaId(absl::string_view id);
 
 // --- Named objects ------------------------------------------------------------------------
 Bytes Name(absl::string_view name, const Bytes& object);

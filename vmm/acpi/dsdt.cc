@@ -1,8 +1,8 @@
 #include "vmm/acpi/dsdt.h"
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
+#include "vmm/device/hardware_id.h"
 #include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {
@@ -21,20 +21,8 @@ const Bytes& PciDsmUuid() {
 }
 constexpr uint64_t kDsmPreserveBootConfiguration = 5;
 
-// Four uppercase characters, then four hexadecimal digits (ACPI 6.5, section 6.1.5).
-bool IsAcpiId(absl::string_view id) {
-  if (id.size() != 8) return false;
-  for (const char c : id.substr(0, 4)) {
-    if (!(c >= 'A' && c <= 'Z') && !(c >= '0' && c <= '9')) return false;
-  }
-  for (const char c : id.substr(4)) {
-    if (!(c >= 'A' && c <= 'F') && !(c >= '0' && c <= '9')) return false;
-  }
-  return true;
-}
-
 Bytes HardwareId(absl::string_view id) {
-  return aml::Name("_HID", aml::IsEisaId(id) ? aml::EisaId(id) : aml::String(id));
+  return aml::Name("_HID", IsEisaId(id) ? aml::EisaId(id) : aml::String(id));
 }
 
 Bytes Processors(uint32_t count) {
@@ -119,61 +107,29 @@ Bytes WakeEvent() {
   return aml::Method("_E00", 0, {aml::Notify("\\_SB_.WAKE", kWoken)});
 }
 
-Bytes PlatformDevice(uint32_t index, const AcpiPlatformDevice& device) {
+Bytes PlatformDevice(uint32_t index, const std::string& name,
+                     const DeviceDescription::PlatformDevice& device) {
   Bytes resources;
-  for (const AcpiPlatformDevice::PortRange& range : device.port_ranges) {
-    resources = aml::Concat({resources, aml::IoPorts(static_cast<uint16_t>(range.base),
-                                                     static_cast<uint8_t>(range.size))});
+  for (const DeviceDescription::PortRange& range : device.port_ranges) {
+    resources =
+        aml::Concat({resources, aml::IoPorts(range.base, static_cast<uint8_t>(range.size))});
   }
   if (device.irq != 0) resources = aml::Concat({resources, aml::EdgeInterrupt(device.irq)});
-  return aml::Device(absl::StrFormat("D%03X", index),
-                     {HardwareId(device.acpi_hid), aml::Name("_UID", aml::Integer(index)),
-                      aml::Name("_DDN", aml::String(device.name)),
-                      aml::Name("_STA", aml::Integer(kPresentAndEnabled)),
-                      aml::Name("_CRS", aml::ResourceTemplate({resources}))});
+  return aml::Device(
+      absl::StrFormat("D%03X", index),
+      {HardwareId(device.acpi_hid), aml::Name("_UID", aml::Integer(index)),
+       aml::Name("_DDN", aml::String(name)), aml::Name("_STA", aml::Integer(kPresentAndEnabled)),
+       aml::Name("_CRS", aml::ResourceTemplate({resources}))});
 }
 
 }  // namespace
-
-bool IsHardwareId(absl::string_view id) { return aml::IsEisaId(id) || IsAcpiId(id); }
-
-absl::Status ValidatePlatformDevice(const AcpiPlatformDevice& device) {
-  const auto error = [&device](const std::string& text) {
-    return absl::InvalidArgumentError(absl::StrFormat("device \"%s\": %s", device.name, text));
-  };
-  for (const char c : device.name) {
-    if (!absl::ascii_isprint(static_cast<unsigned char>(c))) {
-      return absl::InvalidArgumentError("a platform device's name is not printable");
-    }
-  }
-  if (!IsHardwareId(device.acpi_hid)) {
-    return error("its ACPI hardware ID is neither of the form PNP0501 nor ABCD0123");
-  }
-  if (device.port_ranges.size() > kMaxPortRanges) {
-    return error(absl::StrFormat("%d port ranges; at most %d are possible",
-                                 device.port_ranges.size(), kMaxPortRanges));
-  }
-  for (const AcpiPlatformDevice::PortRange& range : device.port_ranges) {
-    if (range.size == 0 || range.size > kMaxPortsOfRange || range.base > 0xffff ||
-        range.base + range.size > 0x10000) {
-      return error(absl::StrFormat("ports 0x%x + 0x%x cannot be: 1 to 255 ports below 0x10000",
-                                   range.base, range.size));
-    }
-  }
-  if (device.irq > kLastIsaIrq) {
-    return error(absl::StrFormat("interrupt %d; 1 to %d are possible", device.irq, kLastIsaIrq));
-  }
-  if (device.irq == layout::kAcpiGsi) {
-    return error(absl::StrFormat("interrupt %d is ACPI's", device.irq));
-  }
-  return absl::OkStatus();
-}
 
 Bytes DsdtTerms(uint32_t vcpus, GuestAddress high_window_start,
                 const std::vector<AcpiPlatformDevice>& platform_devices) {
   Bytes devices;
   for (uint32_t i = 0; i < platform_devices.size(); ++i) {
-    devices = aml::Concat({devices, PlatformDevice(i, platform_devices[i])});
+    devices = aml::Concat(
+        {devices, PlatformDevice(i, platform_devices[i].name, platform_devices[i].device)});
   }
   // The first number is the SLP_TYP of layout::kAcpiS5Value. There is no PM1b.
   constexpr uint64_t kS5SleepType = layout::kAcpiS5Value >> 2 & 0x7;

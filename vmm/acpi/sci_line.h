@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "base/event_fd.h"
-#include "vmm/kvm/event_routing.h"
+#include "vmm/hypervisor/event_routing.h"
 
 namespace bulkhead::vmm {
 

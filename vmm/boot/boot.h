@@ -7,7 +7,7 @@
 #include "absl/status/statusor.h"
 #include "base/guest_memory.h"
 #include "vmm/boot/boot_file.h"
-#include "vmm/boot/initial_cpu_state.h"
+#include "vmm/hypervisor/initial_cpu_state.h"
 
 namespace bulkhead::vmm {
 

@@ -14,9 +14,9 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "vmm/boot/boot_file.h"
-#include "vmm/boot/initial_cpu_state.h"
 #include "vmm/boot/memory_map.h"
 #include "vmm/boot/test_images.h"
+#include "vmm/hypervisor/initial_cpu_state.h"
 #include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {

@@ -10,7 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/console/console_hub.h"
-#include "vmm/supervisor/event_log.h"
+#include "vmm/vm/event_log.h"
 
 namespace bulkhead::vmm {
 

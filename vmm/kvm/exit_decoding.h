@@ -1,8 +1,8 @@
 #ifndef BULKHEAD_VMM_KVM_EXIT_DECODING_H_
 #define BULKHEAD_VMM_KVM_EXIT_DECODING_H_
 
+#include "vmm/hypervisor/vcpu_exit.h"
 #include "vmm/kvm/kvm_abi.h"
-#include "vmm/kvm/vcpu_exit.h"
 
 namespace bulkhead::vmm {
 

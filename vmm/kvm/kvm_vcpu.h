@@ -11,11 +11,11 @@
 #include "absl/status/statusor.h"
 #include "base/memory_mapping.h"
 #include "base/unique_fd.h"
-#include "vmm/boot/initial_cpu_state.h"
+#include "vmm/hypervisor/initial_cpu_state.h"
+#include "vmm/hypervisor/vcpu.h"
 #include "vmm/kvm/cpuid.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/kvm/kvm_abi.h"
-#include "vmm/kvm/vcpu.h"
 
 namespace bulkhead::vmm {
 

@@ -9,11 +9,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/unique_fd.h"
-#include "vmm/boot/initial_cpu_state.h"
-#include "vmm/kvm/event_routing.h"
+#include "vmm/hypervisor/event_routing.h"
+#include "vmm/hypervisor/initial_cpu_state.h"
+#include "vmm/hypervisor/vcpu.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/kvm/kvm_clock.h"
-#include "vmm/kvm/vcpu.h"
 #include "vmm/memory/guest_ram.h"
 
 namespace bulkhead::vmm {

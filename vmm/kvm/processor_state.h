@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "vmm/boot/initial_cpu_state.h"
+#include "vmm/hypervisor/initial_cpu_state.h"
 #include "vmm/kvm/kvm_abi.h"
 
 namespace bulkhead::vmm {

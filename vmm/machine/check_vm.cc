@@ -13,13 +13,13 @@
 #include "vmm/acpi/acpi_tables.h"
 #include "vmm/boot/boot.h"
 #include "vmm/machine/boot_sources.h"
-#include "vmm/machine/device_places.h"
 #include "vmm/memory/guest_layout.h"
 #include "vmm/memory/guest_ram.h"
-#include "vmm/remote_device/control_client.h"
+#include "vmm/platform/device_places.h"
+#include "vmm/process/control_client.h"
+#include "vmm/process/device_process.h"
+#include "vmm/process/process_monitor.h"
 #include "vmm/remote_device/device_endpoints.h"
-#include "vmm/remote_device/device_process.h"
-#include "vmm/remote_device/process_monitor.h"
 #include "vmm/supervisor/supervisor_options.h"
 
 namespace bulkhead::vmm {

@@ -5,7 +5,7 @@
 #include "absl/memory/memory.h"
 #include "base/status_macros.h"
 #include "vmm/machine/boot_sources.h"
-#include "vmm/machine/device_places.h"
+#include "vmm/platform/device_places.h"
 
 namespace bulkhead::vmm {
 namespace {

@@ -26,15 +26,15 @@
 #include "vmm/control/vm_operations.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/machine/end_watchdog.h"
-#include "vmm/machine/guest_platform.h"
-#include "vmm/machine/vm_state.h"
 #include "vmm/machine/work_queue.h"
 #include "vmm/memory/guest_ram.h"
-#include "vmm/remote_device/process_monitor.h"
+#include "vmm/platform/guest_platform.h"
+#include "vmm/process/process_monitor.h"
 #include "vmm/supervisor/device_supervisor.h"
-#include "vmm/supervisor/event_log.h"
 #include "vmm/vcpu/vcpu_threads.h"
-#include "vmm/vcpu/vm_end.h"
+#include "vmm/vm/event_log.h"
+#include "vmm/vm/vm_end.h"
+#include "vmm/vm/vm_state.h"
 
 namespace bulkhead::vmm {
 

@@ -8,7 +8,7 @@
 #include "proto/channel/channel_client.h"
 #include "proto/version.h"
 #include "vmm/machine/machine.h"
-#include "vmm/machine/vm_metrics.h"
+#include "vmm/vm/vm_metrics.h"
 
 namespace bulkhead::vmm {
 namespace {

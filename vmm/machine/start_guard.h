@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "absl/status/statusor.h"
-#include "vmm/vcpu/vm_end.h"
+#include "vmm/vm/vm_end.h"
 
 namespace bulkhead::vmm {
 

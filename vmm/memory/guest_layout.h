@@ -46,7 +46,7 @@ inline constexpr GuestAddress kMmio64MinStart = 0x1000000000;
 inline constexpr uint64_t kMmio64Size = 0x1000000000;  // 64 GiB
 
 // --- Ports ---------------------------------------------------------------------------------
-// ACPI registers: vmm/vcpu/acpi_registers.h.
+// ACPI registers: vmm/acpi/acpi_registers.h.
 inline constexpr uint16_t kAcpiPort = 0x600;
 inline constexpr uint8_t kAcpiPortCount = 16;
 inline constexpr uint16_t kAcpiResetPort = kAcpiPort;

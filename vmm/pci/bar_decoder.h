@@ -12,7 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "base/guest_memory.h"
-#include "vmm/kvm/event_routing.h"
+#include "vmm/hypervisor/event_routing.h"
 #include "vmm/memory/address_space.h"
 #include "vmm/memory/io_handler.h"
 #include "vmm/pci/mmio_windows.h"

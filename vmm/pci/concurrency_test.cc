@@ -26,11 +26,13 @@ TEST(PciConcurrencyTest, VcpusThatFightOverTwoFunctionsLeaveThemConsistent) {
   PciFunctionConfig configs[2];
   for (uint32_t i = 0; i < 2; ++i) {
     configs[i].name = "device";
-    configs[i].vendor_id = 0x1af4;
-    configs[i].bars = {{.index = 0, .size_bytes = 0x1000}};
+    configs[i].function.vendor_id = 0x1af4;
+    configs[i].function.bars = {{.index = 0, .size_bytes = 0x1000}};
+    configs[i].function.msix_vectors = 2;
     configs[i].msix_event_fds = {machine.NewEvent(), machine.NewEvent()};
     configs[i].intx = {.event_fd = machine.NewEvent(), .resample_fd = machine.NewEvent()};
-    configs[i].doorbells = {{.bar = 0, .offset = 8, .event_fd = machine.NewEvent()}};
+    configs[i].doorbells = {{.region = 0, .offset = 8}};
+    configs[i].doorbell_event_fds = {machine.NewEvent()};
     functions[i] = *machine.host->AddFunction(i + 1, configs[i], devices[i]);
   }
   ASSERT_TRUE(machine.host->PlaceBars().ok());

@@ -5,7 +5,7 @@
 
 #include <array>
 
-#include "vmm/pci/pci_registers.h"
+#include "vmm/device/pci_registers.h"
 
 namespace bulkhead::vmm {
 

@@ -11,7 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
-#include "vmm/remote_device/device_access.h"
+#include "vmm/device/device_access.h"
 
 namespace bulkhead::vmm {
 

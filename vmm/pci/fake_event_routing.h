@@ -14,7 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "vmm/kvm/event_routing.h"
+#include "vmm/hypervisor/event_routing.h"
 
 namespace bulkhead::vmm {
 

@@ -5,10 +5,10 @@
 
 namespace bulkhead::vmm {
 
-ForwardedCapabilities::ForwardedCapabilities(const PciFunctionConfig& config,
+ForwardedCapabilities::ForwardedCapabilities(const DeviceDescription::PciFunction& function,
                                              const PciFunctionLayout& layout) {
-  for (size_t i = 0; i < config.capabilities.size(); ++i) {
-    const PciFunctionConfig::Capability& capability = config.capabilities[i];
+  for (size_t i = 0; i < function.capabilities.size(); ++i) {
+    const DeviceDescription::Capability& capability = function.capabilities[i];
     if (!capability.forwarded) continue;
     const size_t body = layout.device_capabilities[i] + pci::kCapabilityHeaderBytes;
     for (size_t j = 0; j < capability.body.size(); ++j) {

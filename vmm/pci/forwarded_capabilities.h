@@ -5,9 +5,10 @@
 
 #include <array>
 
+#include "vmm/device/device_access.h"
+#include "vmm/device/device_description.h"
+#include "vmm/device/pci_registers.h"
 #include "vmm/pci/function_config.h"
-#include "vmm/pci/pci_registers.h"
-#include "vmm/remote_device/device_access.h"
 
 namespace bulkhead::vmm {
 
@@ -16,7 +17,8 @@ namespace bulkhead::vmm {
 // VIRTIO_PCI_CAP_PCI_CFG (virtio 1.2, 4.1.4.9). Immutable, so thread-safe.
 class ForwardedCapabilities {
  public:
-  ForwardedCapabilities(const PciFunctionConfig& config, const PciFunctionLayout& layout);
+  ForwardedCapabilities(const DeviceDescription::PciFunction& function,
+                        const PciFunctionLayout& layout);
 
   // Replaces those bytes of `value`, read at `offset` within one dword, that are the device's.
   uint32_t Read(DeviceAccess& device, Requester requester, uint16_t offset, uint8_t size_bytes,

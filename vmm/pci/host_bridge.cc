@@ -1,6 +1,6 @@
 #include "vmm/pci/host_bridge.h"
 
-#include "vmm/pci/pci_registers.h"
+#include "vmm/device/pci_registers.h"
 
 namespace bulkhead::vmm {
 namespace {

@@ -48,17 +48,19 @@ class HostileGuest {
   void AddFunction(uint32_t i) {
     PciFunctionConfig& config = functions_[i].config;
     config.name = absl::StrCat("device", i);
-    config.vendor_id = 0x1af4;
-    config.device_id = 0x1040 + i;
-    config.bars = {{.index = 0, .size_bytes = 0x4000, .is_64bit = i != 2},
-                   {.index = 2, .size_bytes = 16}};
+    config.function.vendor_id = 0x1af4;
+    config.function.device_id = 0x1040 + i;
+    config.function.bars = {{.index = 0, .size_bytes = 0x4000, .is_64bit = i != 2},
+                            {.index = 2, .size_bytes = 16}};
+    config.function.msix_vectors = kVectors;
     for (uint32_t vector = 0; vector < kVectors; ++vector) {
       config.msix_event_fds.push_back(machine_.NewEvent());
     }
     config.intx = {.event_fd = machine_.NewEvent(), .resample_fd = machine_.NewEvent()};
-    config.capabilities = {{.id = 9, .body = std::vector<uint8_t>(5), .forwarded = true}};
+    config.function.capabilities = {{.id = 9, .body = std::vector<uint8_t>(5), .forwarded = true}};
     config.doorbells = {
-        {.bar = 0, .offset = kDoorbellOffset, .size_bytes = i, .event_fd = machine_.NewEvent()}};
+        {.region = 0, .offset = kDoorbellOffset, .size_bytes = static_cast<uint8_t>(i)}};
+    config.doorbell_event_fds = {machine_.NewEvent()};
     functions_[i].function = *machine_.host->AddFunction(i + 1, config, functions_[i].device);
   }
 
@@ -143,9 +145,9 @@ class HostileGuest {
         if (!bar.decoded) continue;
         decoded.push_back({bar.address, bar.size_bytes});
         if (bar.index == 0) {
-          const PciFunctionConfig::Doorbell& doorbell = function.config.doorbells[0];
-          doorbells.push_back(
-              {bar.address + doorbell.offset, doorbell.size_bytes, doorbell.event_fd});
+          const DeviceDescription::Doorbell& doorbell = function.config.doorbells[0];
+          doorbells.push_back({bar.address + doorbell.offset, doorbell.size_bytes,
+                               function.config.doorbell_event_fds[0]});
         }
       }
       bound += CheckInterrupts(function, command, machine_.ReadConfig(slot, 0x42, 2));

@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 #include "absl/status/status.h"
-#include "vmm/kvm/event_routing.h"
+#include "vmm/hypervisor/event_routing.h"
 
 namespace bulkhead::vmm {
 

@@ -10,7 +10,7 @@
 #include "base/access_mask.h"
 #include "base/event_fd.h"
 #include "base/status_macros.h"
-#include "vmm/pci/pci_registers.h"
+#include "vmm/device/pci_registers.h"
 
 namespace bulkhead::vmm {
 namespace {

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/access_mask.h"
-#include "vmm/pci/pci_registers.h"
+#include "vmm/device/pci_registers.h"
 
 namespace bulkhead::vmm {
 namespace {

@@ -9,7 +9,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "vmm/kvm/event_routing.h"
+#include "vmm/device/device_access.h"
+#include "vmm/hypervisor/event_routing.h"
 #include "vmm/memory/address_space.h"
 #include "vmm/memory/guest_layout.h"
 #include "vmm/pci/bar_decoder.h"
@@ -19,7 +20,6 @@
 #include "vmm/pci/mmio_windows.h"
 #include "vmm/pci/pci_bus.h"
 #include "vmm/pci/remote_function.h"
-#include "vmm/remote_device/device_access.h"
 
 namespace bulkhead::vmm {
 
@@ -38,7 +38,7 @@ class PciHost {
   ~PciHost();
 
   // The function stays owned by the host; `device` is borrowed and must outlive it. `slot`: 1 to
-  // 31. Errors: InvalidArgument (config, slot), AlreadyExists (the slot is taken), those of
+  // 31. Errors: InvalidArgument (slot), AlreadyExists (the slot is taken), those of
   // EventRouting.
   absl::StatusOr<RemoteFunction*> AddFunction(uint32_t slot, const PciFunctionConfig& config,
                                               DeviceAccess& device);

@@ -51,21 +51,26 @@ class PciHostTest : public ::testing::Test {
   PciFunctionConfig Config(std::string name) {
     PciFunctionConfig config;
     config.name = std::move(name);
-    config.vendor_id = 0x1af4;
-    config.device_id = 0x1042;
-    config.class_code = 0x010000;
-    config.revision_id = 1;
-    config.subsystem_vendor_id = 0x1af4;
-    config.subsystem_id = 0x0042;
-    config.bars = {{.index = 0, .size_bytes = 0x4000, .is_64bit = true, .prefetchable = true},
-                   {.index = 2, .size_bytes = 0x100}};
+    config.function.vendor_id = 0x1af4;
+    config.function.device_id = 0x1042;
+    config.function.class_code = 0x010000;
+    config.function.revision_id = 1;
+    config.function.subsystem_vendor_id = 0x1af4;
+    config.function.subsystem_id = 0x0042;
+    config.function.bars = {
+        {.index = 0, .size_bytes = 0x4000, .is_64bit = true, .prefetchable = true},
+        {.index = 2, .size_bytes = 0x100}};
+    config.function.msix_vectors = 1;
     config.msix_event_fds = {vector_};
+    config.function.has_intx = true;
     config.intx = {.event_fd = intx_, .resample_fd = resample_};
-    config.capabilities = {{.id = 9, .body = {16, 1, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0x10, 0, 0}},
-                           {.id = 9,
-                            .body = {20, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7},
-                            .forwarded = true}};
-    config.doorbells = {{.bar = 0, .offset = 0x3000, .size_bytes = 2, .event_fd = doorbell_}};
+    config.function.capabilities = {
+        {.id = 9, .body = {16, 1, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0x10, 0, 0}},
+        {.id = 9,
+         .body = {20, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7},
+         .forwarded = true}};
+    config.doorbells = {{.region = 0, .offset = 0x3000, .size_bytes = 2}};
+    config.doorbell_event_fds = {doorbell_};
     return config;
   }
 
@@ -397,7 +402,7 @@ TEST_F(PciHostTest, SlotsEightApartShareAnIntxLine) {
   FakeDeviceAccess other_device;
   PciFunctionConfig config = Config("disk1");
   config.intx = {.event_fd = machine_.NewEvent(), .resample_fd = machine_.NewEvent()};
-  config.msix_event_fds.clear();
+  config.function.msix_vectors = 0;
   config.doorbells.clear();
   ASSERT_TRUE(machine_.host->AddFunction(kSlot + 8, config, other_device).ok());
   EXPECT_EQ(machine_.ReadConfig(kSlot + 8, 0x3c, 1), 17u);
@@ -422,7 +427,7 @@ TEST_F(PciHostTest, AHungDeviceBlocksOnlyThoseWhoWaitForIt) {
   FakeDeviceAccess other_device;
   PciFunctionConfig config = Config("disk1");
   config.intx.reset();
-  config.msix_event_fds.clear();
+  config.function.msix_vectors = 0;
   ASSERT_TRUE(machine_.host->AddFunction(2, config, other_device).ok());
   absl::Notification hung, release;
   device_.HangUntil(&hung, &release);

@@ -4,7 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
-#include "vmm/pci/pci_registers.h"
+#include "vmm/device/pci_registers.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -20,9 +20,9 @@ uint16_t BarRegister(uint8_t index) { return pci::kBar0 + 4 * index; }
 
 absl::StatusOr<std::unique_ptr<RemoteFunction>> RemoteFunction::Create(
     const PciFunctionConfig& config, uint32_t slot, const Surroundings& around) {
-  ASSIGN_OR_RETURN(const PciFunctionLayout layout, CheckAndLayOut(config));
+  const PciFunctionLayout layout = LayOut(config.function);
   std::unique_ptr<Msix> msix;
-  if (!config.msix_event_fds.empty()) {
+  if (config.function.msix_vectors != 0) {
     ASSIGN_OR_RETURN(msix, Msix::Create(absl::StrCat("device ", config.name, ": MSI-X"),
                                         config.msix_event_fds, around.routing));
   }
@@ -40,18 +40,19 @@ RemoteFunction::RemoteFunction(const PciFunctionConfig& config, const PciFunctio
       decoder_(around.decoder),
       msix_capability_(layout.msix_capability),
       advanced_features_(layout.advanced_features),
-      forwarded_(config, layout),
+      forwarded_(config.function, layout),
       msix_(std::move(msix)),
       warn_(absl::StrCat("device ", config.name, ": INTx")) {
   absl::MutexLock lock(&mutex_);
   SetUpHeader(config, slot);
   SetUpCapabilities(config, layout);
-  for (const PciFunctionConfig::Bar& bar : config.bars) {
-    regions_.push_back(std::make_unique<BarRegion>(device_, bar.index));
+  for (const DeviceDescription::Bar& bar : config.function.bars) {
+    regions_.push_back(
+        std::make_unique<DeviceRegion>(device_, bar.index, DeviceRegion::Writes::kPosted));
     AddBar(bar, regions_.back().get(), config);
   }
   if (msix_ != nullptr) {
-    const uint32_t vectors = static_cast<uint32_t>(config.msix_event_fds.size());
+    const uint32_t vectors = config.function.msix_vectors;
     AddBar({.index = *layout.msix_bar, .size_bytes = Msix::BarSize(vectors)}, msix_.get(), config);
   }
   if (config.intx.has_value()) {
@@ -71,12 +72,12 @@ absl::Status RemoteFunction::EnableIntx() {
 }
 
 void RemoteFunction::SetUpHeader(const PciFunctionConfig& config, uint32_t slot) {
-  registers_.Set(pci::kVendorId, 2, config.vendor_id);
-  registers_.Set(pci::kDeviceId, 2, config.device_id);
-  registers_.Set(pci::kRevisionId, 1, config.revision_id);
-  registers_.Set(pci::kClassCode, 3, config.class_code);
-  registers_.Set(pci::kSubsystemVendorId, 2, config.subsystem_vendor_id);
-  registers_.Set(pci::kSubsystemId, 2, config.subsystem_id);
+  registers_.Set(pci::kVendorId, 2, config.function.vendor_id);
+  registers_.Set(pci::kDeviceId, 2, config.function.device_id);
+  registers_.Set(pci::kRevisionId, 1, config.function.revision_id);
+  registers_.Set(pci::kClassCode, 3, config.function.class_code);
+  registers_.Set(pci::kSubsystemVendorId, 2, config.function.subsystem_vendor_id);
+  registers_.Set(pci::kSubsystemId, 2, config.function.subsystem_id);
   registers_.MakeWritable(
       pci::kCommand, 2,
       pci::kCommandIo | pci::kCommandMemory | pci::kCommandBusMaster | pci::kCommandIntxDisable);
@@ -93,7 +94,7 @@ void RemoteFunction::SetUpCapabilities(const PciFunctionConfig& config,
   uint16_t link = pci::kCapabilitiesPointer;  // where the offset of the next one goes
   if (layout.msix_capability != 0) {
     const uint16_t at = layout.msix_capability;
-    const uint32_t vectors = static_cast<uint32_t>(config.msix_event_fds.size());
+    const uint32_t vectors = config.function.msix_vectors;
     registers_.Set(link, 1, at);
     registers_.Set(at, 1, pci::kCapabilityMsix);
     registers_.Set(at + pci::kMsixControl, 2, vectors - 1);
@@ -103,8 +104,8 @@ void RemoteFunction::SetUpCapabilities(const PciFunctionConfig& config,
     registers_.Set(at + pci::kMsixPba, 4, Msix::PbaOffset(vectors) | *layout.msix_bar);
     link = at + 1;
   }
-  for (size_t i = 0; i < config.capabilities.size(); ++i) {
-    const PciFunctionConfig::Capability& capability = config.capabilities[i];
+  for (size_t i = 0; i < config.function.capabilities.size(); ++i) {
+    const DeviceDescription::Capability& capability = config.function.capabilities[i];
     const uint16_t at = layout.device_capabilities[i];
     registers_.Set(link, 1, at);
     registers_.Set(at, 1, capability.id);
@@ -123,7 +124,7 @@ void RemoteFunction::SetUpCapabilities(const PciFunctionConfig& config,
   registers_.Set(pci::kStatus, 2, pci::kStatusCapabilityList);
 }
 
-void RemoteFunction::AddBar(const PciFunctionConfig::Bar& bar, IoHandler* handler,
+void RemoteFunction::AddBar(const DeviceDescription::Bar& bar, IoHandler* handler,
                             const PciFunctionConfig& config) {
   // The bits below the size stay 0: that is how a guest that writes all ones learns the size.
   const uint16_t at = BarRegister(bar.index);
@@ -136,11 +137,12 @@ void RemoteFunction::AddBar(const PciFunctionConfig::Bar& bar, IoHandler* handle
                              .size_bytes = bar.size_bytes,
                              .handler = handler,
                              .doorbells = {}};
-  for (const PciFunctionConfig::Doorbell& doorbell : config.doorbells) {
-    if (doorbell.bar != bar.index) continue;
+  for (size_t i = 0; i < config.doorbells.size(); ++i) {
+    const DeviceDescription::Doorbell& doorbell = config.doorbells[i];
+    if (doorbell.region != bar.index) continue;
     decoded.doorbells.push_back({.offset = doorbell.offset,
                                  .size_bytes = doorbell.size_bytes,
-                                 .event_fd = doorbell.event_fd});
+                                 .event_fd = config.doorbell_event_fds[i]});
   }
   bars_.push_back({.index = bar.index,
                    .size_bytes = bar.size_bytes,

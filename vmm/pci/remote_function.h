@@ -13,9 +13,11 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "base/guest_memory.h"
-#include "vmm/kvm/event_routing.h"
+#include "vmm/device/device_access.h"
+#include "vmm/device/device_description.h"
+#include "vmm/device/device_region.h"
+#include "vmm/hypervisor/event_routing.h"
 #include "vmm/pci/bar_decoder.h"
-#include "vmm/pci/bar_region.h"
 #include "vmm/pci/config_registers.h"
 #include "vmm/pci/forwarded_capabilities.h"
 #include "vmm/pci/function_config.h"
@@ -23,7 +25,6 @@
 #include "vmm/pci/msix.h"
 #include "vmm/pci/pci_function.h"
 #include "vmm/pci/warn_once.h"
-#include "vmm/remote_device/device_access.h"
 
 namespace bulkhead::vmm {
 
@@ -51,7 +52,7 @@ class RemoteFunction final : public PciFunction {
     BarDecoder& decoder;
   };
 
-  // `slot` decides the INTx line. Errors: InvalidArgument (config), those of EventRouting.
+  // `slot` decides the INTx line. Errors: those of EventRouting.
   static absl::StatusOr<std::unique_ptr<RemoteFunction>> Create(const PciFunctionConfig& config,
                                                                 uint32_t slot,
                                                                 const Surroundings& around);
@@ -88,7 +89,7 @@ class RemoteFunction final : public PciFunction {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetUpCapabilities(const PciFunctionConfig& config, const PciFunctionLayout& layout)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void AddBar(const PciFunctionConfig::Bar& bar, IoHandler* handler,
+  void AddBar(const DeviceDescription::Bar& bar, IoHandler* handler,
               const PciFunctionConfig& config) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   uint16_t command() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -107,8 +108,8 @@ class RemoteFunction final : public PciFunction {
   const uint16_t msix_capability_;  // offset; 0: none
   const uint16_t advanced_features_;
   const ForwardedCapabilities forwarded_;
-  const std::unique_ptr<Msix> msix_;                 // nullptr: none
-  std::vector<std::unique_ptr<BarRegion>> regions_;  // these two do not change once constructed
+  const std::unique_ptr<Msix> msix_;                    // nullptr: none
+  std::vector<std::unique_ptr<DeviceRegion>> regions_;  // these two do not change once constructed
   std::vector<Bar> bars_;
 
   // Order of locks: mutex_, then those of Msix and BarDecoder.

@@ -45,7 +45,7 @@ absl::StatusOr<std::vector<EventFd>> CreateEvents(size_t count) {
   return events;
 }
 
-v1::Descriptor& AddDescriptor(DeviceEndpoints::Offer& offer, v1::Descriptor::Kind kind, int fd) {
+v1::Descriptor& AddDescriptor(AttachOffer& offer, v1::Descriptor::Kind kind, int fd) {
   offer.descriptors.push_back(fd);
   v1::Descriptor& descriptor = *offer.request.add_descriptors();
   descriptor.set_kind(kind);
@@ -53,7 +53,7 @@ v1::Descriptor& AddDescriptor(DeviceEndpoints::Offer& offer, v1::Descriptor::Kin
 }
 
 absl::Status AddResource(absl::string_view device_name, const ResourceSpec& resource,
-                         DeviceEndpoints::Offer& offer) {
+                         AttachOffer& offer) {
   int fd = -1;
   bool writeback_failed = false;
   if (resource.file != nullptr) {
@@ -149,11 +149,11 @@ void DeviceEndpoints::OnAttached() const {
   }
 }
 
-absl::StatusOr<DeviceEndpoints::Offer> DeviceEndpoints::MakeOffer(absl::string_view device_name,
-                                                                  uint64_t generation,
-                                                                  uint64_t function_state) const {
+absl::StatusOr<AttachOffer> DeviceEndpoints::MakeOffer(absl::string_view device_name,
+                                                       uint64_t generation,
+                                                       uint64_t function_state) const {
   const channel::ChannelOptions options = channel_->options();
-  Offer offer;
+  AttachOffer offer;
   offer.request.set_contract_version(kContractVersion);
   offer.request.set_generation(generation);
   offer.request.set_device_name(std::string(device_name));

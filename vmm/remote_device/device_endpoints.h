@@ -5,7 +5,6 @@
 #include <stdint.h>
 
 #include <memory>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -14,12 +13,12 @@
 #include "absl/types/span.h"
 #include "base/event_fd.h"
 #include "base/unique_fd.h"
-#include "proto/attach.pb.h"
 #include "proto/channel/channel_client.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/vm_spec.h"
+#include "vmm/device/device_description.h"
 #include "vmm/memory/guest_ram.h"
-#include "vmm/remote_device/device_description.h"
+#include "vmm/process/attach_offer.h"
 
 namespace bulkhead::vmm {
 
@@ -60,35 +59,12 @@ class DeviceEndpoints {
   // the file. No successor may be attached yet. Not thread-safe. Does not block.
   bool EarlierIoHasEnded() const;
 
-  // A file that was opened for one process. It is closed by its HostFile, which the thread here
-  // does not wait for.
-  class OwnFile {
-   public:
-    OwnFile(HostFile& file, UniqueFd fd) : file_(&file), fd_(std::move(fd)) {}
-    OwnFile(OwnFile&&) = default;
-    ~OwnFile() {
-      if (fd_.ok()) file_->Close(std::move(fd_));
-    }
-
-   private:
-    HostFile* file_;
-    UniqueFd fd_;
-  };
-
-  // What a process is attached by.
-  struct Offer {
-    v1::AttachRequest request;
-    std::vector<int> descriptors;
-    // Those of them that are this process's alone: they close here once it has them. The others
-    // stay the endpoints'.
-    std::vector<OwnFile> own_files;
-  };
   // For the next process, the `generation`-th; the one before it is dead. `function_state`: as in
   // proto/contract.h. Modes that the dead one has given to an event that it shares with its
   // successors (blocking) are taken back; files are opened anew for each process. Not thread-safe.
   // Errors: Unavailable (a console could not be connected anew), or as open(2).
-  absl::StatusOr<Offer> MakeOffer(absl::string_view device_name, uint64_t generation,
-                                  uint64_t function_state) const;
+  absl::StatusOr<AttachOffer> MakeOffer(absl::string_view device_name, uint64_t generation,
+                                        uint64_t function_state) const;
   // The process took the last offer and serves: it answers for failed writeback that it was told.
   void OnAttached() const;
 

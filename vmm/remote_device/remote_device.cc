@@ -151,7 +151,7 @@ void RemoteDevice::OnAccessError(const absl::Status& status) {
 
 absl::Status RemoteDevice::Attach(DeviceProcess& process, uint64_t generation,
                                   absl::Duration timeout) {
-  const absl::StatusOr<DeviceEndpoints::Offer> offer =
+  const absl::StatusOr<AttachOffer> offer =
       endpoints_.MakeOffer(name_, generation, function_state_.load());
   if (!offer.ok()) return absl::ResourceExhaustedError(offer.status().message());
   RETURN_IF_ERROR(process.Attach(*offer, timeout));

@@ -14,11 +14,11 @@
 #include "absl/time/time.h"
 #include "proto/channel/channel_layout.h"
 #include "vmm/config/vm_spec.h"
+#include "vmm/device/device_access.h"
+#include "vmm/device/device_description.h"
 #include "vmm/memory/guest_ram.h"
-#include "vmm/remote_device/device_access.h"
-#include "vmm/remote_device/device_description.h"
+#include "vmm/process/device_process.h"
 #include "vmm/remote_device/device_endpoints.h"
-#include "vmm/remote_device/device_process.h"
 
 namespace bulkhead::vmm {
 

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
-#include "vmm/remote_device/printable.h"
+#include "vmm/process/printable.h"
 
 namespace bulkhead::vmm {
 namespace {

@@ -13,10 +13,10 @@
 #include "proto/device_control.pb.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/config/vm_spec.h"
-#include "vmm/remote_device/device_description.h"
-#include "vmm/remote_device/device_process.h"
-#include "vmm/remote_device/process_monitor.h"
-#include "vmm/supervisor/event_log.h"
+#include "vmm/device/device_description.h"
+#include "vmm/process/device_process.h"
+#include "vmm/process/process_monitor.h"
+#include "vmm/vm/event_log.h"
 
 namespace bulkhead::vmm {
 

@@ -12,7 +12,7 @@
 #include "proto/vm_control.pb.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/memory/guest_ram.h"
-#include "vmm/remote_device/process_monitor.h"
+#include "vmm/process/process_monitor.h"
 #include "vmm/remote_device/remote_device.h"
 #include "vmm/supervisor/supervisor_options.h"
 

@@ -10,7 +10,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/time/time.h"
 #include "vmm/config/vm_spec.h"
-#include "vmm/remote_device/control_client.h"
+#include "vmm/process/control_client.h"
 #include "vmm/supervisor/attention.h"
 #include "vmm/supervisor/device_report.h"
 #include "vmm/supervisor/stall_detector.h"

@@ -17,10 +17,10 @@
 #include "gtest/gtest.h"
 #include "proto/device_control.pb.h"
 #include "vmm/config/vm_spec.h"
-#include "vmm/remote_device/control_client.h"
+#include "vmm/process/control_client.h"
 #include "vmm/supervisor/attention.h"
 #include "vmm/supervisor/device_report.h"
-#include "vmm/supervisor/event_log.h"
+#include "vmm/vm/event_log.h"
 
 namespace bulkhead::vmm {
 namespace {

@@ -12,10 +12,10 @@
 #include "absl/time/time.h"
 #include "base/close_elsewhere.h"
 #include "vmm/config/program_file.h"
-#include "vmm/remote_device/control_client.h"
-#include "vmm/remote_device/device_description.h"
-#include "vmm/remote_device/device_process.h"
-#include "vmm/remote_device/process_monitor.h"
+#include "vmm/device/device_description.h"
+#include "vmm/process/control_client.h"
+#include "vmm/process/device_process.h"
+#include "vmm/process/process_monitor.h"
 #include "vmm/supervisor/attention.h"
 
 namespace bulkhead::vmm {

@@ -8,7 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "vmm/memory/io_handler.h"
-#include "vmm/supervisor/event_log.h"
+#include "vmm/vm/event_log.h"
 
 namespace bulkhead::vmm {
 

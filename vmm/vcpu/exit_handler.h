@@ -3,10 +3,10 @@
 
 #include <stdint.h>
 
-#include "vmm/kvm/vcpu_exit.h"
+#include "vmm/hypervisor/vcpu_exit.h"
 #include "vmm/memory/address_space.h"
 #include "vmm/memory/io_handler.h"
-#include "vmm/vcpu/vm_end.h"
+#include "vmm/vm/vm_end.h"
 
 namespace bulkhead::vmm {
 

@@ -7,7 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "vmm/kvm/vcpu_exit.h"
+#include "vmm/hypervisor/vcpu_exit.h"
 #include "vmm/memory/address_space.h"
 #include "vmm/memory/io_handler.h"
 

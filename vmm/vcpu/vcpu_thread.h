@@ -12,9 +12,9 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/steady_cond_var.h"
-#include "vmm/kvm/vcpu.h"
+#include "vmm/hypervisor/vcpu.h"
 #include "vmm/vcpu/exit_handler.h"
-#include "vmm/vcpu/vm_end.h"
+#include "vmm/vm/vm_end.h"
 
 namespace bulkhead::vmm {
 

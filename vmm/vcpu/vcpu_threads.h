@@ -9,10 +9,10 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "vmm/kvm/vcpu.h"
+#include "vmm/hypervisor/vcpu.h"
 #include "vmm/memory/address_space.h"
 #include "vmm/vcpu/vcpu_thread.h"
-#include "vmm/vcpu/vm_end.h"
+#include "vmm/vm/vm_end.h"
 
 namespace bulkhead::vmm {
 

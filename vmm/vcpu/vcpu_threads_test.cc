@@ -17,10 +17,10 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
-#include "vmm/kvm/vcpu.h"
+#include "vmm/hypervisor/vcpu.h"
 #include "vmm/memory/address_space.h"
 #include "vmm/memory/io_handler.h"
-#include "vmm/vcpu/vm_end.h"
+#include "vmm/vm/vm_end.h"
 
 namespace bulkhead::vmm {
 namespace {

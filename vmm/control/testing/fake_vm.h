@@ -16,7 +16,7 @@
 #include "proto/vm_control.pb.h"
 #include "vmm/console/console_hub.h"
 #include "vmm/control/vm_operations.h"
-#include "vmm/supervisor/event_log.h"
+#include "vmm/vm/event_log.h"
 
 namespace bulkhead::vmm {
 

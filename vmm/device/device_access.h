@@ -1,0 +1,40 @@
+#ifndef BULKHEAD_VMM_DEVICE_DEVICE_ACCESS_H_
+#define BULKHEAD_VMM_DEVICE_DEVICE_ACCESS_H_
+
+#include <stdint.h>
+
+#include "vmm/memory/io_handler.h"
+
+namespace bulkhead::vmm {
+
+// State of a PCI function that the vmm owns and tells the device.
+struct FunctionState {
+  bool bus_master = false;
+  bool msix_enabled = false;
+  bool intx_disabled = false;  // the command register's bit, whatever MSI-X is
+};
+
+// Guest accesses to one device in another process. Thread-safe. Every call ends within the
+// device's access timeout; when the device is gone, reads give all ones and writes are dropped.
+class DeviceAccess {
+ public:
+  virtual ~DeviceAccess() = default;
+
+  // `region` as in proto/contract.h; `size_bytes` 1, 2, 4 or 8, within the region.
+  virtual uint64_t Read(Requester requester, uint8_t region, uint64_t offset,
+                        uint8_t size_bytes) = 0;
+  // Returns once the device is bound to see the write: PCI memory writes are posted.
+  virtual void PostWrite(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes,
+                         uint64_t value) = 0;
+  // Returns once the device has applied the write: port I/O and configuration writes.
+  virtual void WriteAndWait(Requester requester, uint8_t region, uint64_t offset,
+                            uint8_t size_bytes, uint64_t value) = 0;
+  // Puts the device into its state after power-on; returns once it is.
+  virtual void Reset(Requester requester) = 0;
+  // Returns once the device obeys the new state.
+  virtual void SetFunctionState(Requester requester, const FunctionState& state) = 0;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_DEVICE_DEVICE_ACCESS_H_

@@ -1,0 +1,42 @@
+#ifndef BULKHEAD_VMM_DEVICE_DEVICE_REGION_H_
+#define BULKHEAD_VMM_DEVICE_DEVICE_REGION_H_
+
+#include <stdint.h>
+
+#include "vmm/device/device_access.h"
+#include "vmm/memory/io_handler.h"
+
+namespace bulkhead::vmm {
+
+// A BAR or port range whose contents live in the device process. Thread-safe, as DeviceAccess is.
+class DeviceRegion final : public IoHandler {
+ public:
+  enum class Writes {
+    kPosted,   // as to PCI memory ([PCI] 3.2.5)
+    kApplied,  // the guest's instruction ends once the device has applied it: OUT
+  };
+
+  // `device` is borrowed and outlives the region. `index`: as in proto/contract.h.
+  DeviceRegion(DeviceAccess& device, uint8_t index, Writes writes)
+      : device_(device), index_(index), writes_(writes) {}
+
+  uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override {
+    return device_.Read(requester, index_, offset, size_bytes);
+  }
+  void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override {
+    if (writes_ == Writes::kPosted) {
+      device_.PostWrite(requester, index_, offset, size_bytes, value);
+    } else {
+      device_.WriteAndWait(requester, index_, offset, size_bytes, value);
+    }
+  }
+
+ private:
+  DeviceAccess& device_;
+  const uint8_t index_;
+  const Writes writes_;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_DEVICE_DEVICE_REGION_H_

@@ -1,0 +1,46 @@
+#ifndef BULKHEAD_VMM_HYPERVISOR_EVENT_ROUTING_H_
+#define BULKHEAD_VMM_HYPERVISOR_EVENT_ROUTING_H_
+
+#include <stdint.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace bulkhead::vmm {
+
+// A message-signalled interrupt as the guest programs it.
+struct MsiMessage {
+  uint64_t address = 0;
+  uint32_t data = 0;
+};
+
+// Connects eventfds with the guest's interrupt controllers and with guest writes, inside the
+// kernel: neither way wakes the vmm. Thread-safe. Implemented over KVM; tests have a fake.
+class EventRouting {
+ public:
+  virtual ~EventRouting() = default;
+
+  // A global system interrupt for MSI use (24 and above). Errors: ResourceExhausted.
+  virtual absl::StatusOr<uint32_t> AllocateMsiGsi() = 0;
+  // Sets where `gsi` leads. Do this before the irqfd is bound.
+  virtual absl::Status SetMsiRoute(uint32_t gsi, const MsiMessage& message) = 0;
+
+  // Each signal of `event_fd` raises `gsi`. A count already pending raises it at once. With
+  // `resample_fd` >= 0 the line is level-triggered: it stays up until the guest's
+  // end-of-interrupt, which lowers it and signals `resample_fd`.
+  virtual absl::Status BindIrq(uint32_t gsi, int event_fd, int resample_fd) = 0;
+  // Afterwards signals stay pending in `event_fd`.
+  virtual absl::Status UnbindIrq(uint32_t gsi, int event_fd) = 0;
+
+  enum class Space { kMemory, kPort };
+  // Guest writes of `size_bytes` (0: any width) at `address` signal `event_fd` and do not leave
+  // the kernel.
+  virtual absl::Status BindDoorbell(Space space, uint64_t address, uint32_t size_bytes,
+                                    int event_fd) = 0;
+  virtual absl::Status UnbindDoorbell(Space space, uint64_t address, uint32_t size_bytes,
+                                      int event_fd) = 0;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_HYPERVISOR_EVENT_ROUTING_H_

@@ -1,0 +1,181 @@
+#include "vmm/platform/guest_platform.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/status_macros.h"
+#include "vmm/acpi/acpi_tables.h"
+#include "vmm/memory/guest_layout.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// What a device says of itself cannot be. No mistake in the configuration, which InvalidArgument
+// stands for.
+absl::Status DeviceError(const RemoteDevice& device, const absl::Status& why) {
+  const absl::StatusCode code = absl::IsResourceExhausted(why)
+                                    ? absl::StatusCode::kResourceExhausted
+                                    : absl::StatusCode::kInternal;
+  return absl::Status(code, absl::StrCat(device.title(), ": ", why.message()));
+}
+
+// `device` is one on the PCI bus. The descriptors stay its own.
+PciFunctionConfig FunctionConfigOf(const RemoteDevice& device) {
+  const DeviceDescription& description = device.description();
+  const DeviceEndpoints& endpoints = device.endpoints();
+  PciFunctionConfig config = {.name = device.name(),
+                              .function = *description.pci,
+                              .doorbells = description.doorbells,
+                              .msix_event_fds = {},
+                              .intx = {},
+                              .doorbell_event_fds = {}};
+  for (const EventFd& event : endpoints.msix_vectors()) config.msix_event_fds.push_back(event.fd());
+  for (const EventFd& event : endpoints.doorbells()) {
+    config.doorbell_event_fds.push_back(event.fd());
+  }
+  if (description.pci->has_intx) {
+    config.intx = {.event_fd = endpoints.intx_fd(), .resample_fd = endpoints.intx_resample_fd()};
+  }
+  return config;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GuestPlatform>> GuestPlatform::Create(const Kvm& kvm,
+                                                                     const GuestRam& ram) {
+  std::unique_ptr<GuestPlatform> platform = absl::WrapUnique(new GuestPlatform(kvm, ram));
+  ASSIGN_OR_RETURN(platform->end_, VmEndLatch::Create());
+  ASSIGN_OR_RETURN(platform->vm_, KvmVm::Create(kvm));
+  RETURN_IF_ERROR(platform->vm_->AddMemory(ram));
+  EventRouting& routing = platform->vm_->event_routing();
+  ASSIGN_OR_RETURN(platform->sci_, SciLine::Create(routing));
+  platform->acpi_registers_ = std::make_unique<AcpiRegisters>(
+      *platform->end_, [sci = platform->sci_.get()] { sci->Raise(); });
+  RETURN_IF_ERROR(platform->port_bus_.Insert(layout::kAcpiPort, AcpiRegisters::kPortCount,
+                                             platform->acpi_registers_.get()));
+  ASSIGN_OR_RETURN(platform->pci_,
+                   PciHost::Create(platform->memory_bus_, platform->port_bus_, routing,
+                                   MmioWindows::ForHighStart(platform->HighWindowStart())));
+  return platform;
+}
+
+GuestAddress GuestPlatform::HighWindowStart() const {
+  constexpr uint64_t kGibibyte = uint64_t{1} << 30;
+  return std::max((ram_.end() + kGibibyte - 1) / kGibibyte * kGibibyte, layout::kMmio64MinStart);
+}
+
+absl::Status GuestPlatform::Plug(absl::Span<RemoteDevice* const> devices,
+                                 absl::Span<const uint32_t> pci_slots) {
+  std::vector<uint32_t> wanted;
+  for (size_t i = 0; i < devices.size(); ++i) {
+    if (devices[i]->description().pci.has_value()) wanted.push_back(pci_slots[i]);
+  }
+  ASSIGN_OR_RETURN(const std::vector<uint32_t> slots, PciHost::ChooseSlots(wanted));
+  for (RemoteDevice* const device : devices) {
+    const DeviceDescription& description = device->description();
+    if (!description.pci.has_value()) {
+      if (const absl::Status plugged = PlugPlatformDevice(*device); !plugged.ok()) {
+        return DeviceError(*device, plugged);
+      }
+      continue;
+    }
+    const uint32_t slot = slots[functions_.size()];
+    const absl::StatusOr<const RemoteFunction*> function =
+        pci_->AddFunction(slot, FunctionConfigOf(*device), *device);
+    if (!function.ok()) return DeviceError(*device, function.status());
+    functions_.push_back({.device = device, .slot = slot, .function = *function});
+  }
+  return pci_->PlaceBars();
+}
+
+absl::Status GuestPlatform::PlugPlatformDevice(RemoteDevice& device) {
+  const DeviceDescription::PlatformDevice& platform = *device.description().platform;
+  for (size_t i = 0; i < platform.port_ranges.size(); ++i) {
+    const DeviceDescription::PortRange& range = platform.port_ranges[i];
+    port_regions_.push_back(std::make_unique<DeviceRegion>(device, static_cast<uint8_t>(i),
+                                                           DeviceRegion::Writes::kApplied));
+    RETURN_IF_ERROR(port_bus_.Insert(range.base, range.size, port_regions_.back().get()));
+  }
+  if (platform.irq != 0) {
+    RETURN_IF_ERROR(vm_->event_routing().BindIrq(platform.irq, device.endpoints().intx_fd(),
+                                                 /*resample_fd=*/-1));
+  }
+  platform_devices_.push_back(&device);
+  return BindPlatformDoorbells(device);
+}
+
+absl::Status GuestPlatform::BindPlatformDoorbells(RemoteDevice& device) {
+  const DeviceDescription& description = device.description();
+  for (size_t i = 0; i < description.doorbells.size(); ++i) {
+    const DeviceDescription::Doorbell& doorbell = description.doorbells[i];
+    const uint64_t port = description.platform->port_ranges[doorbell.region].base + doorbell.offset;
+    RETURN_IF_ERROR(vm_->event_routing().BindDoorbell(EventRouting::Space::kPort, port,
+                                                      doorbell.size_bytes,
+                                                      device.endpoints().doorbells()[i].fd()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GuestPlatform::Load(const BootSources& sources, uint32_t vcpus, AccessWaits waits) {
+  AcpiDescription acpi{.vcpus = vcpus, .high_window_start = HighWindowStart()};
+  for (const RemoteDevice* const device : platform_devices_) {
+    acpi.platform_devices.push_back(
+        {.name = device->name(), .device = *device->description().platform});
+  }
+  ASSIGN_OR_RETURN(const GuestAddress rsdp, WriteAcpiTables(acpi, ram_.memory()));
+  const absl::StatusOr<InitialCpuState> first = PrepareBoot(sources, rsdp, ram_.memory());
+  if (absl::IsInternal(first.status())) return first.status();
+  if (!first.ok()) return absl::InvalidArgumentError(first.status().message());
+
+  if (vcpus > kvm_.max_vcpus()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cpus: ", vcpus, " are more than this host's KVM has: ", kvm_.max_vcpus()));
+  }
+  absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> made = vm_->CreateVcpus(vcpus, *first);
+  // The count is right, so it is nothing that the user wrote.
+  if (absl::IsInvalidArgument(made.status())) return absl::InternalError(made.status().message());
+  RETURN_IF_ERROR(made.status());
+  vcpus_ = std::make_unique<VcpuThreads>(*std::move(made), memory_bus_, port_bus_, *end_,
+                                         std::move(waits));
+  return absl::OkStatus();
+}
+
+void GuestPlatform::StopClock() { vm_->clock().Stop(); }
+void GuestPlatform::ContinueClock() { vm_->clock().Continue(); }
+
+void GuestPlatform::Describe(const RemoteDevice& device, v1::Device& description) const {
+  const DeviceDescription& own = device.description();
+  const auto plugged = std::find_if(functions_.begin(), functions_.end(),
+                                    [&](const auto& f) { return f.device == &device; });
+  if (plugged == functions_.end()) return;
+  const DeviceDescription::PciFunction& function = *own.pci;
+  v1::PciPlace& place = *description.mutable_pci();
+  place.set_address(absl::StrFormat("00:%02x.0", plugged->slot));
+  place.set_vendor_id(function.vendor_id);
+  place.set_device_id(function.device_id);
+  place.set_class_code(function.class_code);
+  place.set_revision_id(function.revision_id);
+  place.set_subsystem_vendor_id(function.subsystem_vendor_id);
+  place.set_subsystem_id(function.subsystem_id);
+  place.set_msix_vectors(function.msix_vectors);
+  place.set_has_intx(function.has_intx);
+  const FunctionState state = plugged->function->state();
+  place.set_msix_enabled(state.msix_enabled);
+  place.set_bus_master(state.bus_master);
+  for (const RemoteFunction::BarState& bar : plugged->function->bars()) {
+    v1::BarPlace& told = *place.add_bars();
+    told.set_index(bar.index);
+    told.set_address(bar.address);
+    told.set_size_bytes(bar.size_bytes);
+    told.set_is_64bit(bar.is_64bit);
+    told.set_decoded(bar.decoded);
+    told.set_owned_by_vmm(std::none_of(function.bars.begin(), function.bars.end(),
+                                       [&](const auto& own) { return own.index == bar.index; }));
+  }
+}
+
+}  // namespace bulkhead::vmm

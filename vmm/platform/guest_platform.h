@@ -1,0 +1,105 @@
+#ifndef BULKHEAD_VMM_PLATFORM_GUEST_PLATFORM_H_
+#define BULKHEAD_VMM_PLATFORM_GUEST_PLATFORM_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "proto/vm_control.pb.h"
+#include "vmm/acpi/acpi_registers.h"
+#include "vmm/acpi/sci_line.h"
+#include "vmm/boot/boot.h"
+#include "vmm/device/device_region.h"
+#include "vmm/kvm/kvm.h"
+#include "vmm/kvm/kvm_vm.h"
+#include "vmm/memory/address_space.h"
+#include "vmm/memory/guest_ram.h"
+#include "vmm/pci/pci_host.h"
+#include "vmm/pci/remote_function.h"
+#include "vmm/remote_device/remote_device.h"
+#include "vmm/vcpu/vcpu_threads.h"
+#include "vmm/vm/vm_end.h"
+
+namespace bulkhead::vmm {
+
+// What the guest runs on from its power-on to its reset: KVM's VM, the buses, PCI, the ACPI
+// registers and the vCPUs. A reboot throws it away and builds another one over what lasts: RAM
+// and devices. So nothing of one boot can be left for the next, and a reset has no code of its
+// own in any of these parts.
+//
+// Create(), Plug(), Load(), then vcpus().Start(), on one thread. Describe() and PressPowerButton()
+// are thread-safe after Plug(). The destructor stops the vCPUs.
+class GuestPlatform {
+ public:
+  // `kvm` and `ram` must outlive the platform. Errors: of KVM.
+  static absl::StatusOr<std::unique_ptr<GuestPlatform>> Create(const Kvm& kvm, const GuestRam& ram);
+
+  // Puts the devices, which must outlive the platform, where the guest finds them; what they
+  // signal from now on reaches it. `pci_slots` has one entry a device, 0 for any. Errors:
+  // InvalidArgument (they cannot be together; names the device), others of the host:
+  // ResourceExhausted (what it lacks for the moment).
+  absl::Status Plug(absl::Span<RemoteDevice* const> devices, absl::Span<const uint32_t> pci_slots);
+
+  // Puts ACPI tables and `sources` into the RAM, which must be all zeroes, and makes the vCPUs.
+  // Errors: InvalidArgument (sources; more vCPUs than KVM has), others of the host.
+  absl::Status Load(const BootSources& sources, uint32_t vcpus, AccessWaits waits);
+
+  VcpuThreads& vcpus() { return *vcpus_; }
+  // The guest's own end of this boot: power-off, reset, triple fault, ...
+  const VmEndLatch& end() const { return *end_; }
+
+  // As AcpiRegisters.
+  bool PressPowerButton() { return acpi_registers_->PressPowerButton(); }
+  bool has_kept_press() const { return acpi_registers_->has_kept_press(); }
+  void Wake() { acpi_registers_->Wake(); }
+
+  // Adds where the guest finds a device: the PCI function with its BARs as the guest has placed
+  // them, or its ports.
+  void Describe(const RemoteDevice& device, v1::Device& description) const;
+
+  // The guest's clock stands still from here on, and goes on. While no vCPU executes guest code.
+  void StopClock();
+  void ContinueClock();
+
+  // Guest accesses that nobody answered.
+  uint64_t unclaimed_accesses() const {
+    return memory_bus_.unclaimed_accesses() + port_bus_.unclaimed_accesses();
+  }
+
+ private:
+  struct PluggedFunction {
+    const RemoteDevice* device;
+    uint32_t slot;
+    const RemoteFunction* function;
+  };
+
+  GuestPlatform(const Kvm& kvm, const GuestRam& ram) : kvm_(kvm), ram_(ram) {}
+
+  absl::Status PlugPlatformDevice(RemoteDevice& device);
+  absl::Status BindPlatformDoorbells(RemoteDevice& device);
+  GuestAddress HighWindowStart() const;
+
+  const Kvm& kvm_;
+  const GuestRam& ram_;
+  // In this order, so that what is used outlives its users.
+  std::unique_ptr<VmEndLatch> end_;
+  std::unique_ptr<KvmVm> vm_;
+  AddressSpace memory_bus_;
+  AddressSpace port_bus_;
+  std::unique_ptr<SciLine> sci_;
+  std::unique_ptr<AcpiRegisters> acpi_registers_;
+  std::vector<std::unique_ptr<DeviceRegion>> port_regions_;
+  std::unique_ptr<PciHost> pci_;
+  std::vector<const RemoteDevice*> platform_devices_;
+  std::vector<PluggedFunction> functions_;
+  std::unique_ptr<VcpuThreads> vcpus_;
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_PLATFORM_GUEST_PLATFORM_H_

@@ -1,0 +1,289 @@
+#include "vmm/process/control_client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "base/errno_status.h"
+#include "base/message_socket.h"
+#include "base/status_macros.h"
+#include "grpc/compression.h"
+#include "grpc/support/time.h"
+#include "grpcpp/client_context.h"
+#include "grpcpp/completion_queue.h"
+#include "grpcpp/create_channel.h"
+#include "grpcpp/create_channel_posix.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "grpcpp/resource_quota.h"
+#include "grpcpp/security/credentials.h"
+#include "grpcpp/support/byte_buffer.h"
+#include "grpcpp/support/channel_arguments.h"
+#include "grpcpp/support/proto_buffer_reader.h"
+#include "proto/device_control.grpc.pb.h"
+#include "vmm/process/call_watchdog.h"
+#include "vmm/process/printable.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// What a hostile device can make the vmm buffer: the longest answer that is taken, and what gRPC
+// holds of a connection before it closes it.
+constexpr int kMaxAnswerBytes = 256 * 1024;
+constexpr size_t kMaxBufferedBytes = 4 << 20;
+constexpr int kMaxHeaderBytes = 16 * 1024;
+
+// While gRPC has no descriptor to wait with.
+constexpr absl::Duration kRetryInterval = absl::Milliseconds(10);
+
+absl::Status ToStatus(const grpc::Status& status) {
+  switch (status.error_code()) {
+    case grpc::StatusCode::OK:
+      return absl::OkStatus();
+    case grpc::StatusCode::DEADLINE_EXCEEDED:
+      return absl::DeadlineExceededError("no answer came in time");
+    default:
+      return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                          Printable(status.error_message()));
+  }
+}
+
+// Makes the queue take the descriptor that it waits with, which it then keeps.
+void Warm(grpc::CompletionQueue& queue) {
+  void* tag = nullptr;
+  bool ok = false;
+  queue.AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC));
+}
+
+// Waits for the one call that uses the queue. If gRPC cannot wait (EMFILE), a deadline or a
+// cancellation still ends the call: gRPC's own wait for a unary call would then return before the
+// call is over, which goes on to write into memory that is freed.
+void AwaitCall(grpc::CompletionQueue& queue) {
+  void* tag = nullptr;
+  bool ok = false;
+  while (queue.AsyncNext(&tag, &ok, gpr_inf_future(GPR_CLOCK_MONOTONIC)) !=
+         grpc::CompletionQueue::GOT_EVENT) {
+    absl::SleepFor(kRetryInterval);
+  }
+}
+
+grpc::ChannelArguments Limits() {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxAnswerBytes);
+  arguments.SetInt(GRPC_ARG_MAX_METADATA_SIZE, kMaxHeaderBytes);
+  // A quarter of a megabyte can unpack to half a gigabyte.
+  arguments.SetInt(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
+  arguments.SetInt(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE);
+  // A window stays as it is: no probing for more, which a flood would fill.
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  grpc::ResourceQuota quota("device");
+  quota.Resize(kMaxBufferedBytes);
+  arguments.SetResourceQuota(quota);
+  return arguments;
+}
+
+}  // namespace
+
+class ControlCall::Context {
+ public:
+  grpc::ClientContext context;
+  absl::Mutex mutex;
+  CallWatchdog::Guard* guard ABSL_GUARDED_BY(mutex) = nullptr;  // while the call lasts
+};
+
+ControlCall::ControlCall(absl::Duration timeout, absl::Duration grace)
+    : timeout_(std::max(timeout, absl::ZeroDuration())),
+      grace_(grace),
+      context_(std::make_unique<Context>()) {
+  // Not by the wall clock, which may be set.
+  context_->context.set_deadline(
+      gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                   gpr_time_from_nanos(absl::ToInt64Nanoseconds(timeout_), GPR_TIMESPAN)));
+}
+
+ControlCall::~ControlCall() = default;
+
+void ControlCall::Cancel() {
+  cancelled_.store(true, std::memory_order_relaxed);
+  absl::MutexLock lock(&context_->mutex);
+  if (context_->guard == nullptr) return;  // it will not begin, or has ended
+  // The process may keep this thread busy in gRPC just as the one that called.
+  const CallWatchdog::Guard guard(*context_->guard, kGrace);
+  context_->guard->Hurry(std::min(grace_, kGrace));
+  context_->context.TryCancel();
+}
+
+class ControlClient::Impl {
+ public:
+  // `socket` and `own` are descriptors of one socket; gRPC closes the first, at a time of its own.
+  Impl(CallWatchdog& watchdog, UniqueFd socket, UniqueFd own)
+      : watchdog_(watchdog),
+        own_(std::move(own)),
+        channel_(grpc::CreateCustomInsecureChannelFromFd("device", socket.release(), Limits())),
+        stub_(std::make_unique<grpc::GenericStub>(channel_)) {
+    ReturnQueue(TakeQueue());
+  }
+  ~Impl() {
+    const CallWatchdog::Guard guard(watchdog_, own_.get(), absl::ZeroDuration(),
+                                    ControlCall::kGrace);
+    // What gRPC still has to write or read fails from here on.
+    shutdown(own_.get(), SHUT_RDWR);
+    stub_.reset();
+    channel_.reset();
+  }
+
+  bool cut() const { return cut_.load(std::memory_order_relaxed); }
+
+  // `method`: of the service DeviceControl. Its request is empty.
+  template <typename Reply>
+  absl::StatusOr<Reply> Call(absl::string_view method, ControlCall& call) {
+    if (cut()) return absl::UnavailableError("its control connection was cut");
+    CallWatchdog::Guard guard(watchdog_, own_.get(), call.timeout_, call.grace_);
+    if (!call.Begin(guard)) return absl::CancelledError("cancelled before it began");
+    grpc::ByteBuffer answer;
+    const grpc::Status status = Run(method, call.context_->context, answer);
+    call.End();
+    if (guard.cut()) {
+      cut_.store(true, std::memory_order_relaxed);
+      return absl::DeadlineExceededError("it kept its control connection from working");
+    }
+    if (!status.ok()) return ToStatus(status);
+    Reply reply;
+    if (!answer.Valid() ||
+        !grpc::GenericDeserialize<grpc::ProtoBufferReader, Reply>(&answer, &reply).ok()) {
+      return absl::DataLossError("its answer is none of this call");
+    }
+    return reply;
+  }
+
+ private:
+  grpc::Status Run(absl::string_view method, grpc::ClientContext& context,
+                   grpc::ByteBuffer& answer) {
+    std::unique_ptr<grpc::CompletionQueue> queue = TakeQueue();
+    const grpc::Slice empty;
+    const grpc::ByteBuffer request(&empty, 1);
+    grpc::Status status;
+    const auto reader = stub_->PrepareUnaryCall(
+        &context, absl::StrCat("/", v1::DeviceControl::service_full_name(), "/", method), request,
+        queue.get());
+    reader->StartCall();
+    reader->Finish(&answer, &status, nullptr);
+    AwaitCall(*queue);
+    ReturnQueue(std::move(queue));
+    return status;
+  }
+
+  // A queue for each call under way. They are kept, each with its descriptor, so that a shortage of
+  // descriptors does not keep a device that serves from being asked whether it lives.
+  std::unique_ptr<grpc::CompletionQueue> TakeQueue() {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!queues_.empty()) {
+        std::unique_ptr<grpc::CompletionQueue> queue = std::move(queues_.back());
+        queues_.pop_back();
+        return queue;
+      }
+    }
+    auto queue = std::make_unique<grpc::CompletionQueue>();
+    Warm(*queue);
+    return queue;
+  }
+
+  void ReturnQueue(std::unique_ptr<grpc::CompletionQueue> queue) {
+    absl::MutexLock lock(&mutex_);
+    queues_.push_back(std::move(queue));
+  }
+
+  CallWatchdog& watchdog_;
+  const UniqueFd own_;  // to shut the socket down
+  std::atomic<bool> cut_{false};
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<grpc::GenericStub> stub_;
+  absl::Mutex mutex_;
+  std::vector<std::unique_ptr<grpc::CompletionQueue>> queues_ ABSL_GUARDED_BY(mutex_);
+};
+
+bool ControlCall::Begin(CallWatchdog::Guard& guard) {
+  absl::MutexLock lock(&context_->mutex);
+  if (cancelled()) return false;
+  context_->guard = &guard;
+  return true;
+}
+
+void ControlCall::End() {
+  absl::MutexLock lock(&context_->mutex);
+  context_->guard = nullptr;
+}
+
+void ControlClient::IsolateConnections() {
+  // Its default, epoll1, has one set for all descriptors: whatever thread waits in gRPC reads for
+  // all connections.
+  setenv("GRPC_POLL_STRATEGY", "poll", /*overwrite=*/1);
+}
+
+// gRPC sets itself up with the first channel and ends with the last one, and where it then cannot
+// open a descriptor to set itself up again it aborts the process. So there is always one, which is
+// never connected.
+static void KeepGrpcSetUp() {
+  static const auto* const channel = new std::shared_ptr<grpc::Channel>(
+      grpc::CreateChannel("unix:/nowhere", grpc::InsecureChannelCredentials()));
+  static_cast<void>(channel);
+}
+
+absl::StatusOr<std::unique_ptr<ControlClient>> ControlClient::Create(UniqueFd socket) {
+  KeepGrpcSetUp();
+  // gRPC waits for the socket itself; none of its calls may block in it.
+  if (fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) {
+    return ErrnoToStatus(errno, "O_NONBLOCK on the control socket");
+  }
+  RefuseDescriptors(socket.get());
+  UniqueFd own(fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
+  if (!own.ok()) return ErrnoToStatus(errno, "F_DUPFD_CLOEXEC of the control socket");
+  ASSIGN_OR_RETURN(CallWatchdog* const watchdog, CallWatchdog::Get());
+  return std::unique_ptr<ControlClient>(
+      new ControlClient(std::make_unique<Impl>(*watchdog, std::move(socket), std::move(own))));
+}
+
+ControlClient::ControlClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ControlClient::~ControlClient() = default;
+bool ControlClient::cut() const { return impl_->cut(); }
+
+absl::StatusOr<v1::PciInfo> ControlClient::GetPciInfo(ControlCall& call) {
+  return impl_->Call<v1::PciInfo>("GetPciInfo", call);
+}
+
+absl::StatusOr<v1::HeartbeatReply> ControlClient::Heartbeat(ControlCall& call) {
+  return impl_->Call<v1::HeartbeatReply>("Heartbeat", call);
+}
+
+absl::Status ControlClient::Reset(ControlCall& call) {
+  return impl_->Call<v1::ResetReply>("Reset", call).status();
+}
+
+absl::Status ControlClient::Quiesce(ControlCall& call) {
+  return impl_->Call<v1::QuiesceReply>("Quiesce", call).status();
+}
+
+absl::Status ControlClient::Resume(ControlCall& call) {
+  return impl_->Call<v1::ResumeDeviceReply>("Resume", call).status();
+}
+
+absl::StatusOr<v1::DeviceMetrics> ControlClient::GetMetrics(ControlCall& call) {
+  return impl_->Call<v1::DeviceMetrics>("GetMetrics", call);
+}
+
+absl::Status ControlClient::Shutdown(ControlCall& call) {
+  return impl_->Call<v1::ShutdownDeviceReply>("Shutdown", call).status();
+}
+
+}  // namespace bulkhead::vmm

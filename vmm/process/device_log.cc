@@ -1,0 +1,80 @@
+#include "vmm/process/device_log.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/steady_time.h"
+#include "vmm/process/printable.h"
+
+namespace bulkhead::vmm {
+
+DeviceLog::DeviceLog(absl::string_view device_name, Sink sink)
+    : prefix_(absl::StrCat(device_name, "| ")),
+      sink_(std::move(sink)),
+      allowance_time_(SteadyNow()) {}
+
+void DeviceLog::HoldBack() {
+  absl::MutexLock lock(&mutex_);
+  holding_back_ = true;
+}
+
+void DeviceLog::PassOnAll() {
+  absl::MutexLock lock(&mutex_);
+  if (!holding_back_) return;
+  holding_back_ = false;
+  for (const std::string& line : last_lines_) PassOn(line);
+}
+
+void DeviceLog::Append(absl::string_view bytes) {
+  absl::MutexLock lock(&mutex_);
+  for (const char c : bytes) {
+    if (c == '\n') {
+      EndLine();
+    } else if (line_.size() < kMaxLineBytes) {
+      AppendPrintable(c, line_);
+    }
+  }
+}
+
+void DeviceLog::Finish() {
+  absl::MutexLock lock(&mutex_);
+  if (!line_.empty()) EndLine();
+}
+
+void DeviceLog::EndLine() {
+  last_lines_.push_back(line_);
+  if (last_lines_.size() > kKeptLines) last_lines_.pop_front();
+  if (!holding_back_) PassOn(line_);
+  line_.clear();
+}
+
+bool DeviceLog::TakeAllowance() {
+  const absl::Time now = SteadyNow();
+  const double seconds = std::max(absl::ToDoubleSeconds(now - allowance_time_), 0.0);
+  allowance_time_ = now;
+  allowance_ = std::min(allowance_ + seconds * kLinesPerSecond, kBurstLines);
+  if (allowance_ < 1) return false;
+  allowance_ -= 1;
+  return true;
+}
+
+void DeviceLog::PassOn(absl::string_view line) {
+  if (!TakeAllowance()) {
+    ++lost_lines_;
+    return;
+  }
+  if (lost_lines_ != 0) {
+    sink_(absl::StrCat(prefix_, "(", std::exchange(lost_lines_, 0), " lines were dropped here)"));
+  }
+  sink_(absl::StrCat(prefix_, line));
+}
+
+std::string DeviceLog::LastLines() const {
+  absl::MutexLock lock(&mutex_);
+  std::string text;
+  for (const std::string& line : last_lines_) absl::StrAppend(&text, line, "\n");
+  return text;
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,205 @@
+#include "vmm/process/process_monitor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "absl/strings/str_cat.h"
+#include "base/errno_status.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "base/steady_time.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr absl::Duration kEndTimeout = absl::Seconds(2);
+constexpr int kHeldRetryMs = 100;
+
+// Keys of epoll events: a process's id with the lowest bit telling its descriptors apart.
+constexpr uint64_t kWakeUpKey = 0;
+constexpr uint64_t ExitKey(uint64_t id) { return id << 1; }
+constexpr uint64_t OutputKey(uint64_t id) { return id << 1 | 1; }
+
+absl::Status Register(int epoll, int fd, uint64_t key) {
+  epoll_event event = {};
+  event.events = EPOLLIN;
+  event.data.u64 = key;
+  if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) == 0) return absl::OkStatus();
+  return ErrnoToStatus(errno, "epoll_ctl");
+}
+
+}  // namespace
+
+absl::StatusOr<ExitInfo> MonitoredProcess::WaitForExit(absl::Duration timeout) const {
+  const absl::Time deadline = SteadyNow() + timeout;
+  absl::MutexLock lock(&mutex_);
+  while (!exit_.has_value()) {
+    if (!ended_.WaitUntil(&mutex_, deadline)) {
+      if (exit_.has_value()) break;
+      return absl::DeadlineExceededError("the process still lives");
+    }
+  }
+  return *exit_;
+}
+
+absl::StatusOr<std::unique_ptr<ProcessMonitor>> ProcessMonitor::Create(Isolation best) {
+  UniqueFd null_device(open("/dev/null", O_RDONLY | O_CLOEXEC));
+  if (!null_device.ok()) return ErrnoToStatus(errno, "open /dev/null");
+  UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll.ok()) return ErrnoToStatus(errno, "epoll_create1");
+  ASSIGN_OR_RETURN(EventFd wake_up, EventFd::Create());
+  RETURN_IF_ERROR(Register(epoll.get(), wake_up.fd(), kWakeUpKey));
+  ASSIGN_OR_RETURN(std::unique_ptr<SpawnThreads> spawn_threads, SpawnThreads::Create(best));
+  std::unique_ptr<ProcessMonitor> monitor(new ProcessMonitor(
+      std::move(null_device), std::move(epoll), std::move(wake_up), std::move(spawn_threads)));
+  monitor->thread_ = std::thread([m = monitor.get()] { m->Run(); });
+  return monitor;
+}
+
+ProcessMonitor::~ProcessMonitor() {
+  KillAll();
+  thread_.join();
+}
+
+void ProcessMonitor::KillAll() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  spawn_threads_->Stop();
+  wake_up_.Signal();
+}
+
+absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::Start(
+    const ProcessSpec& spec, UniqueFd output, std::shared_ptr<ProcessObserver> observer,
+    const Limits& limits) {
+  ASSIGN_OR_RETURN(SpawnedProcess spawned,
+                   spawn_threads_->Spawn(spec, limits.timeout, limits.cancelled));
+  ReportIsolation(spawned.isolation);
+  Arrival arrival;
+  arrival.process.reset(new MonitoredProcess(std::move(spawned.process), spawned.isolation,
+                                             std::move(output), std::move(observer)));
+  absl::Status status = absl::UnavailableError("the VM ends");
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!stopping_) {
+      arrivals_.push_back(&arrival);
+      wake_up_.Signal();
+      const auto watched = [&arrival] { return arrival.result.has_value(); };
+      mutex_.Await(absl::Condition(&watched));  // the monitor's thread waits for nobody
+      status = *arrival.result;
+    }
+  }
+  if (status.ok()) return arrival.process;
+  arrival.process->Kill();
+  arrival.process->process_.Wait(kEndTimeout).status().IgnoreError();
+  return status;
+}
+
+void ProcessMonitor::Run() {
+  prctl(PR_SET_NAME, "device-monitor");
+  while (true) {
+    HandleEvents(/*limit_ms=*/-1);
+    if (TakeArrivals()) break;
+  }
+  EndAll();
+}
+
+void ProcessMonitor::HandleEvents(int limit_ms) {
+  if (!held_.empty()) limit_ms = kHeldRetryMs;  // nothing tells when they are let go
+  std::array<epoll_event, 16> events;
+  const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), limit_ms);
+  for (int i = 0; i < n; ++i) HandleEvent(events[i].data.u64);
+  for (const uint64_t id : std::exchange(held_, {})) HandleEvent(ExitKey(id));
+}
+
+void ProcessMonitor::HandleEvent(uint64_t key) {
+  if (key == kWakeUpKey) {
+    wake_up_.Drain();
+    return;
+  }
+  const uint64_t id = key >> 1;
+  const auto found = processes_.find(id);
+  if (found == processes_.end()) return;
+  if (key == ExitKey(id)) {
+    Reap(id, found->second);
+  } else {
+    ReadOutput(*found->second);
+  }
+}
+
+void ProcessMonitor::EndAll() {
+  for (const auto& [id, process] : processes_) process->Kill();
+  const absl::Time deadline = SteadyNow() + kEndTimeout;
+  while (!processes_.empty() && SteadyNow() < deadline) HandleEvents(/*limit_ms=*/100);
+  for (const auto& [id, process] : processes_) {
+    LogError(absl::StrCat("process ", process->pid(), " does not end, although killed"));
+  }
+}
+
+bool ProcessMonitor::TakeArrivals() {
+  absl::MutexLock lock(&mutex_);
+  for (Arrival* arrival : std::exchange(arrivals_, {})) arrival->result = Adopt(arrival->process);
+  return stopping_;
+}
+
+absl::Status ProcessMonitor::Adopt(const std::shared_ptr<MonitoredProcess>& process) {
+  const uint64_t id = next_id_++;
+  RETURN_IF_ERROR(Register(epoll_.get(), process->output_.get(), OutputKey(id)));
+  RETURN_IF_ERROR(Register(epoll_.get(), process->process_.fd(), ExitKey(id)));
+  processes_.emplace(id, process);
+  return absl::OkStatus();
+}
+
+void ProcessMonitor::ReportIsolation(Isolation isolation) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (std::exchange(isolation_reported_, true)) return;
+  }
+  if (isolation != Isolation::kNone) return;
+  LogWarning(absl::StrCat(
+      "this host allows no PID namespaces (", spawn_threads_->obstacle().message(),
+      "): a process that a device forks outlives it, and may go on using the guest's memory"));
+}
+
+void ProcessMonitor::ReadOutput(MonitoredProcess& process) {
+  // One piece at a time: a process that prints without end must not keep us from others.
+  std::array<char, 16 * 1024> buffer;
+  const ssize_t n = read(process.output_.get(), buffer.data(), buffer.size());
+  if (n > 0) {
+    process.observer_->OnOutput(absl::string_view(buffer.data(), static_cast<size_t>(n)));
+  } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
+    process.output_.reset();  // also leaves the epoll set
+  }
+}
+
+void ProcessMonitor::Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process) {
+  const absl::StatusOr<ExitInfo> exit = process->process_.Wait(absl::ZeroDuration());
+  if (absl::IsDeadlineExceeded(exit.status())) {
+    // Its pidfd stays readable: out of the epoll set, lest this thread spins.
+    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process->process_.fd(), nullptr);
+    held_.insert(id);
+    return;
+  }
+  // Somebody else waited for our child: how it ended is not known.
+  const ExitInfo info = exit.value_or(ExitInfo{.signalled = false, .code = -1});
+  process->observer_->OnExit(info);
+  // A pipe holds 64 KiB by default; whoever else writes to it does not keep us.
+  for (int i = 0; i < 8 && process->output_.ok(); ++i) ReadOutput(*process);
+  process->observer_->OnOutputEnd();
+  process->observer_.reset();
+  process->output_.reset();
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process->process_.fd(), nullptr);
+  processes_.erase(id);
+  absl::MutexLock lock(&process->mutex_);
+  process->exit_ = info;
+  process->ended_.SignalAll();
+}
+
+}  // namespace bulkhead::vmm

@@ -1,0 +1,156 @@
+#ifndef BULKHEAD_VMM_PROCESS_PROCESS_MONITOR_H_
+#define BULKHEAD_VMM_PROCESS_PROCESS_MONITOR_H_
+
+#include <signal.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/event_fd.h"
+#include "base/pid_fd.h"
+#include "base/steady_cond_var.h"
+#include "base/unique_fd.h"
+#include "vmm/process/spawn_process.h"
+#include "vmm/process/spawn_threads.h"
+
+namespace bulkhead::vmm {
+
+// What happens to one process. Called on the monitor's thread, which all processes share: a
+// call that blocks delays the news of other deaths.
+class ProcessObserver {
+ public:
+  virtual ~ProcessObserver() = default;
+
+  virtual void OnOutput(absl::string_view bytes) = 0;
+  // It is dead. Called at once, before its last output.
+  virtual void OnExit(const ExitInfo& exit) = 0;
+  // All output has been seen. The last call; after OnExit().
+  virtual void OnOutputEnd() = 0;
+};
+
+// A process that a ProcessMonitor started. Thread-safe.
+class MonitoredProcess {
+ public:
+  pid_t pid() const { return process_.pid(); }
+  ProcessSpawner::Isolation isolation() const { return isolation_; }
+  void Kill() const { process_.Signal(SIGKILL).IgnoreError(); }
+  // Waits until the process is dead and its observer's last call has returned. Not for the
+  // observer. Errors: DeadlineExceeded.
+  absl::StatusOr<ExitInfo> WaitForExit(absl::Duration timeout) const;
+
+ private:
+  friend class ProcessMonitor;
+
+  MonitoredProcess(PidFd process, ProcessSpawner::Isolation isolation, UniqueFd output,
+                   std::shared_ptr<ProcessObserver> observer)
+      : process_(std::move(process)),
+        isolation_(isolation),
+        output_(std::move(output)),
+        observer_(std::move(observer)) {}
+
+  const PidFd process_;
+  const ProcessSpawner::Isolation isolation_;
+  // The monitor's thread only.
+  UniqueFd output_;
+  std::shared_ptr<ProcessObserver> observer_;
+
+  mutable absl::Mutex mutex_;
+  mutable SteadyCondVar ended_;
+  std::optional<ExitInfo> exit_ ABSL_GUARDED_BY(mutex_);
+};
+
+// Starts processes, reads what they print, and notices at once when one dies. One thread for all
+// does the latter, and never waits for a start (SpawnThreads). Thread-safe.
+class ProcessMonitor {
+ public:
+  using Isolation = ProcessSpawner::Isolation;
+
+  // Processes are isolated as well as the host allows, but no better than `best`. Errors: as
+  // open(2) of /dev/null, epoll_create1(2), eventfd(2).
+  static absl::StatusOr<std::unique_ptr<ProcessMonitor>> Create(
+      Isolation best = Isolation::kPidNamespace);
+  // Kills what still runs, and waits for it, for two seconds at most.
+  ~ProcessMonitor();
+
+  // /dev/null, opened once: for the standard input of processes.
+  int null_device() const { return null_device_.get(); }
+
+  // Starts a process. `output` is the read end of the pipe that it writes to; non-blocking.
+  // Errors: as SpawnThreads::Spawn(), which tells of the limits; then the observer is never called.
+  struct Limits {
+    absl::Duration timeout = absl::Seconds(10);
+    std::function<bool()> cancelled;  // none: never
+  };
+  absl::StatusOr<std::shared_ptr<MonitoredProcess>> Start(const ProcessSpec& spec, UniqueFd output,
+                                                          std::shared_ptr<ProcessObserver> observer,
+                                                          const Limits& limits);
+  absl::StatusOr<std::shared_ptr<MonitoredProcess>> Start(
+      const ProcessSpec& spec, UniqueFd output, std::shared_ptr<ProcessObserver> observer) {
+    return Start(spec, std::move(output), std::move(observer), Limits());
+  }
+
+  // Kills all processes, for the end of the vmm: none is started any more. Returns at once.
+  void KillAll();
+
+ private:
+  // A process that was started, for the monitor's thread.
+  struct Arrival {
+    std::shared_ptr<MonitoredProcess> process;
+    std::optional<absl::Status> result;
+  };
+
+  ProcessMonitor(UniqueFd null_device, UniqueFd epoll, EventFd wake_up,
+                 std::unique_ptr<SpawnThreads> spawn_threads)
+      : null_device_(std::move(null_device)),
+        epoll_(std::move(epoll)),
+        wake_up_(std::move(wake_up)),
+        spawn_threads_(std::move(spawn_threads)) {}
+
+  void Run();
+  // Waits until something happens, for `limit_ms` at most (-1: no limit), and sees to it.
+  void HandleEvents(int limit_ms);
+  void HandleEvent(uint64_t key);
+  // Kills everything and waits for it until the deadline.
+  void EndAll();
+  // Begins to watch what has arrived. True: nothing will arrive any more.
+  bool TakeArrivals();
+  absl::Status Adopt(const std::shared_ptr<MonitoredProcess>& process);
+  void ReadOutput(MonitoredProcess& process);
+  void Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process);
+  void ReportIsolation(Isolation isolation);
+
+  const UniqueFd null_device_;
+  const UniqueFd epoll_;
+  const EventFd wake_up_;
+
+  // The monitor's thread only. An id is never used again, so a stale event finds nothing.
+  std::map<uint64_t, std::shared_ptr<MonitoredProcess>> processes_;
+  uint64_t next_id_ = 1;
+  std::set<uint64_t> held_;  // dead, but a process that traces them has to let go of them first
+  const std::unique_ptr<SpawnThreads> spawn_threads_;
+
+  absl::Mutex mutex_;
+  std::deque<Arrival*> arrivals_ ABSL_GUARDED_BY(mutex_);
+  bool isolation_reported_ ABSL_GUARDED_BY(mutex_) = false;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::thread thread_;  // last: it uses all of the above
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_PROCESS_PROCESS_MONITOR_H_

@@ -1,0 +1,237 @@
+#include "vmm/vm/vm_metrics.h"
+
+#include <initializer_list>
+#include <limits>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "absl/time/time.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+using Labels = std::initializer_list<std::pair<const char*, absl::string_view>>;
+using channel::LatencyHistogram;
+
+constexpr v1::MetricFamily::Kind kCounter = v1::MetricFamily::COUNTER;
+constexpr v1::MetricFamily::Kind kGauge = v1::MetricFamily::GAUGE;
+constexpr v1::MetricFamily::Kind kHistogram = v1::MetricFamily::HISTOGRAM;
+
+// Of the histogram's powers of two every other one, from half a microsecond on.
+constexpr size_t kFirstBucket = 9;
+constexpr size_t kBucketStep = 2;
+
+// Of a family that devices describe in different words: none of them speaks for the others.
+constexpr char kDisputedHelp[] = "As the devices' processes count it";
+constexpr absl::string_view kCounterSuffix = "_total";
+
+// Puts samples into their families, in the order in which these are first named.
+class Families {
+ public:
+  void Add(absl::string_view name, v1::MetricFamily::Kind kind, absl::string_view help,
+           Labels labels, double value) {
+    NewSample(name, kind, help, labels).set_value(value);
+  }
+
+  void Add(absl::string_view name, absl::string_view help, Labels labels,
+           const LatencyHistogram& latency) {
+    v1::Histogram& histogram = *NewSample(name, kHistogram, help, labels).mutable_histogram();
+    uint64_t counted = 0;
+    for (size_t i = 0; i + 1 < LatencyHistogram::kBuckets; ++i) {
+      counted += latency.buckets[i];
+      if (i < kFirstBucket || (i - kFirstBucket) % kBucketStep != 0) continue;
+      v1::Bucket& bucket = *histogram.add_buckets();
+      bucket.set_upper_bound(static_cast<double>(LatencyHistogram::UpperBoundNanoseconds(i)) / 1e9);
+      bucket.set_count(counted);
+    }
+    // Not latency.count: the figures are not all of one moment, and these must rise.
+    counted += latency.buckets.back();
+    v1::Bucket& last = *histogram.add_buckets();
+    last.set_upper_bound(std::numeric_limits<double>::infinity());
+    last.set_count(counted);
+    histogram.set_count(counted);
+    histogram.set_sum(absl::ToDoubleSeconds(latency.sum));
+  }
+
+  v1::VmMetrics Take() { return std::move(metrics_); }
+
+ private:
+  v1::Sample& NewSample(absl::string_view name, v1::MetricFamily::Kind kind, absl::string_view help,
+                        Labels labels) {
+    const auto [place, is_new] = families_.try_emplace(std::string(name), metrics_.families_size());
+    if (is_new) {
+      v1::MetricFamily& family = *metrics_.add_families();
+      family.set_name(std::string(name));
+      family.set_help(std::string(help));
+      family.set_kind(kind);
+    }
+    v1::MetricFamily& family = *metrics_.mutable_families(place->second);
+    if (family.help() != help) family.set_help(kDisputedHelp);
+    v1::Sample& sample = *family.add_samples();
+    for (const auto& [label, value] : labels)
+      (*sample.mutable_labels())[label] = std::string(value);
+    return sample;
+  }
+
+  v1::VmMetrics metrics_;
+  std::map<std::string, int> families_;  // name to place in `metrics_`
+};
+
+double Seconds(const google::protobuf::Duration& duration) {
+  return static_cast<double>(duration.seconds()) + duration.nanos() / 1e9;
+}
+
+template <typename State>
+void AddStates(Families& families, absl::string_view name, absl::string_view help,
+               absl::string_view device, State current, int first, int last,
+               const std::string& (*state_name)(State)) {
+  for (int i = first; i <= last; ++i) {
+    const State state = static_cast<State>(i);
+    const std::string text = absl::AsciiStrToLower(state_name(state));
+    const double value = state == current ? 1 : 0;
+    if (device.empty()) {
+      families.Add(name, kGauge, help, {{"state", text}}, value);
+    } else {
+      families.Add(name, kGauge, help, {{"device", device}, {"state", text}}, value);
+    }
+  }
+}
+
+void AddVm(Families& families, const v1::VmStatus& status, uint64_t unclaimed_accesses) {
+  families.Add("bulkhead_vm_info", kGauge, "Always 1; what runs",
+               {{"name", status.name()}, {"version", status.version()}}, 1);
+  AddStates<v1::VmStatus::State>(families, "bulkhead_vm_state", "1 for the state the VM is in", "",
+                                 status.state(), v1::VmStatus::STARTING, v1::VmStatus::ENDING,
+                                 &v1::VmStatus::State_Name<v1::VmStatus::State>);
+  families.Add("bulkhead_vm_uptime_seconds", kGauge, "Since the vmm started", {},
+               Seconds(status.uptime()));
+  families.Add("bulkhead_vm_guest_uptime_seconds", kGauge, "Since the guest last booted", {},
+               Seconds(status.guest_uptime()));
+  families.Add("bulkhead_vm_reboots_total", kCounter, "Reboots of the guest", {}, status.reboots());
+  families.Add("bulkhead_vm_vcpus", kGauge, "Virtual CPUs", {}, status.vcpus());
+  families.Add("bulkhead_vm_memory_bytes", kGauge, "Guest RAM", {},
+               static_cast<double>(status.memory_bytes()));
+  families.Add("bulkhead_vm_unclaimed_accesses_total", kCounter,
+               "Guest accesses where nothing is, since it last booted", {},
+               static_cast<double>(unclaimed_accesses));
+}
+
+void AddSupervision(Families& families, const v1::Device& device) {
+  const absl::string_view name = device.name();
+  AddStates<v1::Device::State>(
+      families, "bulkhead_device_state", "1 for the state the device is in", name, device.state(),
+      v1::Device::STARTING, v1::Device::STOPPED, &v1::Device::State_Name<v1::Device::State>);
+  families.Add("bulkhead_device_generation", kGauge, "Processes that have served the device",
+               {{"device", name}}, static_cast<double>(device.generation()));
+  families.Add("bulkhead_device_restarts_total", kCounter, "Replacements of its process",
+               {{"device", name}}, static_cast<double>(device.restarts()));
+  const v1::Heartbeat& heartbeat = device.heartbeat();
+  for (const auto& [result, count] :
+       {std::pair("answered", heartbeat.answered()), std::pair("missed", heartbeat.missed())}) {
+    families.Add("bulkhead_device_heartbeats_total", kCounter, "Heartbeats, by what came of them",
+                 {{"device", name}, {"result", result}}, static_cast<double>(count));
+  }
+  families.Add("bulkhead_device_heartbeat_round_trip_seconds", kGauge, "Of the last one answered",
+               {{"device", name}}, Seconds(heartbeat.round_trip()));
+  if (device.recent_restarts_size() == 0) return;
+  const v1::RestartCause& last = *device.recent_restarts().rbegin();
+  if (!last.has_downtime()) return;
+  families.Add("bulkhead_device_last_downtime_seconds", kGauge,
+               "From the loss of its process to the service of the next, last time",
+               {{"device", name}}, Seconds(last.downtime()));
+}
+
+void AddChannel(Families& families, const DeviceFigures& figures) {
+  const absl::string_view name = figures.description.name();
+  const channel::ChannelMetrics& channel = figures.channel;
+  const auto counter = [&](absl::string_view what, absl::string_view help, uint64_t value) {
+    families.Add(absl::StrCat("bulkhead_device_", what), kCounter, help, {{"device", name}},
+                 static_cast<double>(value));
+  };
+  for (const auto& [kind, count] :
+       {std::pair("read", channel.reads), std::pair("write", channel.writes),
+        std::pair("posted_write", channel.posted_writes),
+        std::pair("function_state", channel.function_states), std::pair("reset", channel.resets)}) {
+    families.Add("bulkhead_device_accesses_total", kCounter, "Guest accesses sent to the device",
+                 {{"device", name}, {"kind", kind}}, static_cast<double>(count));
+  }
+  for (const auto& [how, count] :
+       {std::pair("polled", channel.polled_answers), std::pair("slept", channel.slept_answers)}) {
+    families.Add("bulkhead_device_answers_total", kCounter,
+                 "Answers, by what the vCPU did when they came", {{"device", name}, {"how", how}},
+                 static_cast<double>(count));
+  }
+  families.Add("bulkhead_device_access_seconds", "From sending an access to taking its answer",
+               {{"device", name}}, channel.latency);
+  counter("access_timeouts_total", "Accesses that read as all ones after the access timeout",
+          figures.timed_out_accesses);
+  counter("accesses_dropped_total", "Accesses that found no process and did not wait for one",
+          figures.dropped_accesses);
+  counter("accesses_given_up_total", "Accesses whose answer was lost with a process",
+          channel.given_up);
+  counter("ring_full_total", "Accesses that found the ring full", channel.ring_full_stalls);
+  families.Add("bulkhead_device_ring_full_seconds_total", kCounter,
+               "Time that accesses waited for a place in the ring", {{"device", name}},
+               absl::ToDoubleSeconds(channel.ring_full_time));
+  families.Add("bulkhead_device_ring_occupancy", kGauge, "Requests in the ring", {{"device", name}},
+               static_cast<double>(channel.occupancy));
+  families.Add("bulkhead_device_ring_max_occupancy", kGauge, "The most seen so far",
+               {{"device", name}}, static_cast<double>(channel.max_occupancy));
+
+  const channel::ChannelClient::DeviceReport& said = figures.device_report;
+  counter("requests_processed_total", "As its process says", said.processed);
+  counter("requests_refused_total", "As its process says", said.refused);
+  counter("sleeps_total", "Waits for the next request that slept, as its process says",
+          said.sleeps);
+  counter("polls_total", "Waits for the next request that polled, as its process says", said.polls);
+  counter("poll_hits_total", "Polls that found a request, as its process says", said.poll_hits);
+}
+
+// The family of a device's own figure. Its name says its kind, as the formats of Prometheus have
+// it: so two devices never disagree on the kind of one family.
+std::string ModelFamily(const v1::DeviceMetric& metric) {
+  absl::string_view name = metric.name();
+  while (absl::ConsumeSuffix(&name, kCounterSuffix)) {
+  }
+  return absl::StrCat("bulkhead_device_model_", name, metric.is_gauge() ? "" : kCounterSuffix);
+}
+
+void AddModel(Families& families, const DeviceFigures& figures) {
+  const absl::string_view device = figures.description.name();
+  std::set<std::string> seen;
+  int repeats = 0;
+  for (const v1::DeviceMetric& metric : figures.model.metrics()) {
+    const std::string family = ModelFamily(metric);
+    if (!seen.insert(family).second) {
+      ++repeats;  // two samples of one series: a reader would refuse all of them
+      continue;
+    }
+    families.Add(family, metric.is_gauge() ? kGauge : kCounter, metric.help(),
+                 {{"device", device}, {"model", figures.description.model()}}, metric.value());
+  }
+  families.Add("bulkhead_device_repeated_metrics", kGauge,
+               "Figures that its process gave more than once in its last report; the first counts",
+               {{"device", device}}, repeats);
+}
+
+}  // namespace
+
+v1::VmMetrics MakeMetrics(const v1::VmStatus& status, uint64_t unclaimed_accesses,
+                          absl::Span<const DeviceFigures> devices) {
+  Families families;
+  AddVm(families, status, unclaimed_accesses);
+  for (const DeviceFigures& figures : devices) {
+    AddSupervision(families, figures.description);
+    AddChannel(families, figures);
+  }
+  for (const DeviceFigures& figures : devices) AddModel(families, figures);
+  return families.Take();
+}
+
+}  // namespace bulkhead::vmm

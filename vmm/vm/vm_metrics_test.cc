@@ -1,0 +1,194 @@
+#include "vmm/vm/vm_metrics.h"
+
+#include <cmath>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+using ::testing::StartsWith;
+
+const v1::MetricFamily* Find(const v1::VmMetrics& metrics, const std::string& name) {
+  for (const v1::MetricFamily& family : metrics.families()) {
+    if (family.name() == name) return &family;
+  }
+  return nullptr;
+}
+
+// The value of the one sample with (at least) these labels; NaN: there is none.
+double Value(const v1::VmMetrics& metrics, const std::string& name,
+             const std::map<std::string, std::string>& labels = {}) {
+  const v1::MetricFamily* const family = Find(metrics, name);
+  if (family == nullptr) return NAN;
+  for (const v1::Sample& sample : family->samples()) {
+    bool fits = true;
+    for (const auto& [label, value] : labels) {
+      const auto found = sample.labels().find(label);
+      fits = fits && found != sample.labels().end() && found->second == value;
+    }
+    if (fits) return sample.value();
+  }
+  return NAN;
+}
+
+DeviceFigures Figures(const std::string& name) {
+  DeviceFigures figures;
+  figures.description.set_name(name);
+  figures.description.set_model("virtio-blk");
+  figures.description.set_state(v1::Device::RUNNING);
+  return figures;
+}
+
+TEST(VmMetricsTest, TheVmsFiguresAreItsStatus) {
+  v1::VmStatus status;
+  status.set_name("web");
+  status.set_state(v1::VmStatus::PAUSED);
+  status.mutable_uptime()->set_seconds(12);
+  status.mutable_uptime()->set_nanos(500'000'000);
+  status.set_reboots(3);
+  const v1::VmMetrics metrics = MakeMetrics(status, 7, {});
+  EXPECT_EQ(Value(metrics, "bulkhead_vm_info", {{"name", "web"}}), 1);
+  EXPECT_EQ(Value(metrics, "bulkhead_vm_state", {{"state", "paused"}}), 1);
+  EXPECT_EQ(Value(metrics, "bulkhead_vm_state", {{"state", "running"}}), 0);
+  EXPECT_EQ(Value(metrics, "bulkhead_vm_uptime_seconds"), 12.5);
+  EXPECT_EQ(Value(metrics, "bulkhead_vm_reboots_total"), 3);
+  EXPECT_EQ(Value(metrics, "bulkhead_vm_unclaimed_accesses_total"), 7);
+}
+
+TEST(VmMetricsTest, DevicesShareFamiliesAndDifferByLabel) {
+  std::vector<DeviceFigures> devices = {Figures("disk0"), Figures("disk1")};
+  devices[0].channel.reads = 10;
+  devices[0].channel.posted_writes = 20;
+  devices[1].channel.reads = 30;
+  devices[1].description.set_state(v1::Device::RESTARTING);
+  devices[1].description.set_restarts(2);
+  devices[1].description.mutable_heartbeat()->set_missed(4);
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, devices);
+  const std::string accesses = "bulkhead_device_accesses_total";
+  EXPECT_EQ(Value(metrics, accesses, {{"device", "disk0"}, {"kind", "read"}}), 10);
+  EXPECT_EQ(Value(metrics, accesses, {{"device", "disk0"}, {"kind", "posted_write"}}), 20);
+  EXPECT_EQ(Value(metrics, accesses, {{"device", "disk1"}, {"kind", "read"}}), 30);
+  EXPECT_EQ(Value(metrics, "bulkhead_device_state", {{"device", "disk1"}, {"state", "restarting"}}),
+            1);
+  EXPECT_EQ(Value(metrics, "bulkhead_device_restarts_total", {{"device", "disk1"}}), 2);
+  EXPECT_EQ(Value(metrics, "bulkhead_device_heartbeats_total",
+                  {{"device", "disk1"}, {"result", "missed"}}),
+            4);
+
+  std::set<std::string> names;
+  for (const v1::MetricFamily& family : metrics.families()) {
+    EXPECT_TRUE(names.insert(family.name()).second) << family.name() << " twice";
+    EXPECT_NE(family.help(), "") << family.name();
+    EXPECT_NE(family.kind(), v1::MetricFamily::KIND_UNSPECIFIED);
+    EXPECT_THAT(family.name(), StartsWith("bulkhead_"));
+    EXPECT_EQ(family.kind() == v1::MetricFamily::COUNTER,
+              family.name().find("_total") != std::string::npos)
+        << family.name();
+  }
+}
+
+TEST(VmMetricsTest, BucketsRiseAndTheLastHoldsAll) {
+  DeviceFigures figures = Figures("disk0");
+  figures.channel.latency.buckets[2] = 1;   // 3 ns
+  figures.channel.latency.buckets[13] = 5;  // up to 8 us
+  figures.channel.latency.buckets[channel::LatencyHistogram::kBuckets - 1] = 2;
+  figures.channel.latency.count = 9;  // a moment later
+  figures.channel.latency.sum = absl::Milliseconds(1500);
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, {figures});
+  const v1::MetricFamily* const family = Find(metrics, "bulkhead_device_access_seconds");
+  ASSERT_NE(family, nullptr);
+  ASSERT_EQ(family->samples_size(), 1);
+  const v1::Histogram& histogram = family->samples(0).histogram();
+  double bound = 0;
+  uint64_t count = 0;
+  for (const v1::Bucket& bucket : histogram.buckets()) {
+    EXPECT_GT(bucket.upper_bound(), bound);
+    EXPECT_GE(bucket.count(), count);
+    if (bucket.upper_bound() < 8e-6) {
+      EXPECT_EQ(bucket.count(), 1u);
+    }
+    bound = bucket.upper_bound();
+    count = bucket.count();
+  }
+  EXPECT_TRUE(std::isinf(bound));
+  EXPECT_EQ(count, 8u);
+  EXPECT_EQ(histogram.count(), 8u);
+  EXPECT_EQ(histogram.sum(), 1.5);
+}
+
+v1::DeviceMetric& AddMetric(DeviceFigures& figures, const std::string& name, double value,
+                            const std::string& help, bool is_gauge = false) {
+  v1::DeviceMetric& metric = *figures.model.add_metrics();
+  metric.set_name(name);
+  metric.set_value(value);
+  metric.set_help(help);
+  metric.set_is_gauge(is_gauge);
+  return metric;
+}
+
+TEST(VmMetricsTest, ADevicesOwnFiguresCannotPassForTheVmms) {
+  DeviceFigures disk = Figures("disk0");
+  AddMetric(disk, "read_bytes_total", 512, "bytes read");
+  AddMetric(disk, "restarts_total", 99, "a lie");
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, {disk});
+  EXPECT_EQ(Value(metrics, "bulkhead_device_model_read_bytes_total",
+                  {{"device", "disk0"}, {"model", "virtio-blk"}}),
+            512);
+  EXPECT_EQ(Value(metrics, "bulkhead_device_restarts_total", {{"device", "disk0"}}), 0);
+}
+
+TEST(VmMetricsTest, ALiarChangesNothingOfAnotherDevicesFigures) {
+  DeviceFigures disk = Figures("disk0");
+  AddMetric(disk, "flushes_total", 7, "flushes served");
+  AddMetric(disk, "depth", 3, "requests in flight", /*is_gauge=*/true);
+  DeviceFigures liar = Figures("liar");
+  AddMetric(liar, "flushes_total", 1, "forged", /*is_gauge=*/true);
+  AddMetric(liar, "flushes_total", 2, "forged");
+  AddMetric(liar, "flushes", 3, "forged");
+  AddMetric(liar, "depth", 4, "forged");
+  for (const bool liar_first : {true, false}) {
+    const std::vector<DeviceFigures> devices = liar_first ? std::vector<DeviceFigures>{liar, disk}
+                                                          : std::vector<DeviceFigures>{disk, liar};
+    const v1::VmMetrics metrics = MakeMetrics({}, 0, devices);
+    const std::string flushes = "bulkhead_device_model_flushes_total";
+    const std::string depth = "bulkhead_device_model_depth";
+    EXPECT_EQ(Value(metrics, flushes, {{"device", "disk0"}}), 7);
+    EXPECT_EQ(Value(metrics, depth, {{"device", "disk0"}}), 3);
+    EXPECT_EQ(Find(metrics, flushes)->kind(), v1::MetricFamily::COUNTER);
+    EXPECT_EQ(Find(metrics, depth)->kind(), v1::MetricFamily::GAUGE);
+    EXPECT_EQ(Find(metrics, flushes)->help().find("forged"), std::string::npos);
+    EXPECT_EQ(Find(metrics, depth)->help(), "requests in flight");
+  }
+}
+
+TEST(VmMetricsTest, OfRepeatsWithinOneDeviceTheFirstCounts) {
+  DeviceFigures disk = Figures("disk0");
+  AddMetric(disk, "reads_total", 11, "reads");
+  AddMetric(disk, "reads_total", 264, "other reads");
+  AddMetric(disk, "reads", 5, "the same, once the kind is in the name");
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, {disk});
+  const v1::MetricFamily* const reads = Find(metrics, "bulkhead_device_model_reads_total");
+  ASSERT_NE(reads, nullptr);
+  ASSERT_EQ(reads->samples_size(), 1);
+  EXPECT_EQ(reads->samples(0).value(), 11);
+  EXPECT_EQ(Value(metrics, "bulkhead_device_repeated_metrics", {{"device", "disk0"}}), 2);
+}
+
+TEST(VmMetricsTest, TheLastDowntimeIsThereOnceItIsOver) {
+  DeviceFigures figures = Figures("disk0");
+  const std::string name = "bulkhead_device_last_downtime_seconds";
+  EXPECT_TRUE(std::isnan(Value(MakeMetrics({}, 0, {figures}), name)));
+  figures.description.add_recent_restarts();
+  EXPECT_TRUE(std::isnan(Value(MakeMetrics({}, 0, {figures}), name)));
+  figures.description.mutable_recent_restarts(0)->mutable_downtime()->set_nanos(20'000'000);
+  EXPECT_EQ(Value(MakeMetrics({}, 0, {figures}), name), 0.02);
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm
