@@ -26,8 +26,8 @@ using ::testing::HasSubstr;
 
 constexpr absl::Duration kTimeout = absl::Seconds(120);
 
-std::string ExampleDevice(const std::string& more = "") {
-  return absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"), more);
+std::string RigDevice(const std::string& more = "") {
+  return absl::StrCat("--device=name=rig,binary=", DataFile("devices/rig/rig"), more);
 }
 
 // Runs one program to its end; expects that it passes and powers off.
@@ -83,43 +83,39 @@ TEST(BareMetalTest, ThirtyTwoCpusRun) { ExpectPasses("hello", {"--cpus=32"}); }
 TEST(BareMetalTest, MemoryAboveFourGibibytesIsThere) { ExpectPasses("hello", {"--memory=5G"}); }
 
 TEST(BareMetalTest, ConfigurationSpaceIsAsDriversExpect) {
-  ExpectPasses("pci_test", {ExampleDevice()});
+  ExpectPasses("pci_test", {RigDevice()});
 }
 
 TEST(BareMetalTest, AccessesOfEveryWidthReachTheDevice) {
-  ExpectPasses("mmio_test", {ExampleDevice()});
+  ExpectPasses("mmio_test", {RigDevice()});
 }
 
 TEST(BareMetalTest, DoorbellsNeverOvertakePostedWrites) {
-  ExpectPasses("doorbell_test", {ExampleDevice()});
+  ExpectPasses("doorbell_test", {RigDevice()});
 }
 
 TEST(BareMetalTest, MsixIsDeliveredMaskedAndPending) {
-  ExpectPasses("msix_test cpus=2", {ExampleDevice(), "--cpus=2"});
+  ExpectPasses("msix_test cpus=2", {RigDevice(), "--cpus=2"});
 }
 
-TEST(BareMetalTest, TheInterruptLineIsLevelTriggered) {
-  ExpectPasses("intx_test", {ExampleDevice()});
-}
+TEST(BareMetalTest, TheInterruptLineIsLevelTriggered) { ExpectPasses("intx_test", {RigDevice()}); }
 
-TEST(BareMetalTest, DmaNeedsBusMasteringAndStaysInRam) {
-  ExpectPasses("dma_test", {ExampleDevice()});
-}
+TEST(BareMetalTest, DmaNeedsBusMasteringAndStaysInRam) { ExpectPasses("dma_test", {RigDevice()}); }
 
 TEST(BareMetalTest, DmaReachesRamAbove4GiB) {
-  ExpectPasses("dma_test", {ExampleDevice(), "--memory=5G"});
+  ExpectPasses("dma_test", {RigDevice(), "--memory=5G"});
 }
 
 TEST(BareMetalTest, PostedWritesOfTwoCpusKeepOneTotalOrder) {
-  ExpectPasses("order_test cpus=2", {ExampleDevice(), "--cpus=2"});
+  ExpectPasses("order_test cpus=2", {RigDevice(), "--cpus=2"});
 }
 
 TEST(BareMetalTest, PostedWritesOfEightCpusKeepOneTotalOrder) {
-  ExpectPasses("order_test cpus=8 writes=200", {ExampleDevice(), "--cpus=8"});
+  ExpectPasses("order_test cpus=8 writes=200", {RigDevice(), "--cpus=8"});
 }
 
 TEST(BareMetalTest, RunsOfPostedWritesUnderOneLockKeepTheirOrder) {
-  ExpectPasses("order_test cpus=4 writes=400 under_lock=20", {ExampleDevice(), "--cpus=4"});
+  ExpectPasses("order_test cpus=4 writes=400 under_lock=20", {RigDevice(), "--cpus=4"});
 }
 
 TEST(BareMetalTest, VirtioRngGivesBytesAndSurvivesHostileQueues) {
@@ -177,8 +173,8 @@ TEST(RebootTest, AResetBringsTheVmUpAgainAsAfterPowerOn) {
 
 TEST(RebootTest, AResetAmidAccessesOfOtherCpusLeavesNothingBehind) {
   const std::string disk = MakeEmptyDisk("reboot_smp.img");
-  ExpectReboots("boots=5 example=1 cpus=4",
-                {absl::StrCat("--disk=path=", disk), ExampleDevice(), "--cpus=4"});
+  ExpectReboots("boots=5 rig=1 cpus=4",
+                {absl::StrCat("--disk=path=", disk), RigDevice(), "--cpus=4"});
 }
 
 TEST(RebootTest, ResetsWithoutEndCostNothingThatLasts) {

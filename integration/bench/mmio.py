@@ -1,6 +1,6 @@
 """tools/bench mmio: cycles of one MMIO read and one posted write, and what they compare to.
 
-The same bare-metal guest measures each machine: our VMM with the example device in its own
+The same bare-metal guest measures each machine: our VMM with the rig in its own
 process, the same access answered inside the VMM (the floor), QEMU with an in-process device, and
 QEMU with a device in another process. `hot`: access after access, so that the device polls.
 `idle`: a pause before each, so that it sleeps and must be woken.

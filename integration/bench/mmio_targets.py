@@ -12,10 +12,10 @@ from integration.bench.processes import Background, BenchError, run
 GUEST = "//kernel_images/baremetal:guest.elf"
 VMM = "//vmm:vmm"
 UART = "//devices/uart16550:uart16550"
-EXAMPLE_DEVICE = "//devices/example:example"
+RIG = "//devices/rig:rig"
 IN_VMM = "//integration/bench:vmm_with_device_inside"
 
-_EXAMPLE_REGISTERS = "vendor=0x1209 device=0xb001 bar=0 read=0x00 write=0x80"
+_RIG_REGISTERS = "vendor=0x1209 device=0xb001 bar=0 read=0x00 write=0x80"
 QEMU_PASSED = 33  # isa-debug-exit
 VMM_POWERED_OFF = 0
 
@@ -88,7 +88,7 @@ class InVmm(Target):
     name = "in-vmm"
     description = "our VMM with the register inside it: the floor, for this benchmark only"
     labels = (IN_VMM,)
-    guest_options = _EXAMPLE_REGISTERS
+    guest_options = _RIG_REGISTERS
 
     def run(self, cmdline, timeout_s):
         argv = [self._files[IN_VMM], "--kernel=" + self._guest, "--cmdline=" + cmdline]
@@ -97,9 +97,9 @@ class InVmm(Target):
 
 class Vmm(Target):
     name = "vmm"
-    description = "our VMM, example device in a process of its own"
-    labels = (VMM, UART, EXAMPLE_DEVICE)
-    guest_options = _EXAMPLE_REGISTERS
+    description = "our VMM, rig in a process of its own"
+    labels = (VMM, UART, RIG)
+    guest_options = _RIG_REGISTERS
 
     def run(self, cmdline, timeout_s):
         argv = [
@@ -108,7 +108,7 @@ class Vmm(Target):
             "--control=none",
             # The console's binary is found there by its name.
             "--device-dir=" + os.path.dirname(self._files[UART]),
-            "--device=name=example,binary=" + self._files[EXAMPLE_DEVICE],
+            "--device=name=rig,binary=" + self._files[RIG],
         ]
         return self._finish(argv, run(argv, timeout_s), VMM_POWERED_OFF)
 

@@ -1,6 +1,6 @@
 """How soon a dead device process is noticed, and how soon another one serves in its place.
 
-Starts a VM with a console, a disk, an entropy source and the example device; the guest idles. Kills
+Starts a VM with a console, a disk, an entropy source and the rig; the guest idles. Kills
 the process of one device after the other, each time once all are RUNNING again, and takes the times
 from the VM's event stream (vmctl events): from just before kill(2) to the vmm's notice, and to
 RUNNING.
@@ -22,7 +22,7 @@ HELP = "death of a device process: time to its detection, and to its successor"
 
 _LABELS = ["//vmm:vmm", "//tools/vmctl:vmctl", "//kernel_images/baremetal:guest.elf",
            "//devices/uart16550:uart16550", "//devices/virtio_blk:virtio_blk",
-           "//devices/virtio_rng:virtio_rng", "//devices/example:example"]
+           "//devices/virtio_rng:virtio_rng", "//devices/rig:rig"]
 _LIMIT_S = 30
 _AIM_DETECTION_MS = 1.0
 _AIM_RESTART_MS = 30.0
@@ -35,7 +35,7 @@ def add_arguments(parser):
     parser.add_argument("--check", action="store_true", help="exit with 3 if an aim is missed")
 
 
-def _config(folder, guest, example, spare):
+def _config(folder, guest, rig, spare):
     supervision = ('  restart { max_crashes: -1 min_backoff: "0" max_backoff: "0" }\n' +
                    ("  spare: true\n" if spare else ""))
     disk = os.path.join(folder, "disk.img")
@@ -44,7 +44,7 @@ def _config(folder, guest, example, spare):
     devices = [("console", "uart16550",
                 'resources { name: "console" console { standard_streams: true } }'),
                ("disk0", "virtio_blk", 'resources { name: "disk" file { path: "%s" } }' % disk),
-               ("rng0", "virtio_rng", ""), ("example", example, "")]
+               ("rng0", "virtio_rng", ""), ("rig", rig, "")]
     path = os.path.join(folder, "vm.textproto")
     with open(path, "w", encoding="utf-8") as stream:
         stream.write('memory: "64M" cpus: 1\ncontrol_socket: "%s/vm.sock"\n' % folder)
@@ -111,14 +111,14 @@ def _kill_once(events, device, pid):
 def run(args):
     """Returns (exit code, figures for --json)."""
     host.require_kvm()
-    vmm, vmctl, guest, *_, example = host.build(_LABELS)
+    vmm, vmctl, guest, *_, rig = host.build(_LABELS)
     facts = host.describe()
     if facts["load_average"] > 1:
         print("this computer is busy (load average %.1f): times are too long"
               % facts["load_average"])
     detection, restart = {}, {}
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
-        config, names = _config(folder, guest, example, args.spare)
+        config, names = _config(folder, guest, rig, args.spare)
         process = subprocess.Popen([vmm, "--config", config], stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         os.set_blocking(process.stderr.fileno(), False)

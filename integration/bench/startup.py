@@ -1,6 +1,6 @@
 """Time from the start of vmm to the guest, and the memory of its processes at idle.
 
-Starts a VM with a console, a disk, an entropy source and the example device; the guest idles. Times
+Starts a VM with a console, a disk, an entropy source and the rig; the guest idles. Times
 begin when the process is created. Memory is proportional set size (PSS), without the guest's RAM,
 which is counted apart; text that processes share counts in parts.
 """
@@ -22,7 +22,7 @@ HELP = "time to the first guest instruction, memory of each process"
 _VMM = "//vmm:vmm"
 _GUEST = "//kernel_images/baremetal:guest.elf"
 _DEVICES = ["//devices/uart16550:uart16550", "//devices/virtio_blk:virtio_blk",
-            "//devices/virtio_rng:virtio_rng", "//devices/example:example"]
+            "//devices/virtio_rng:virtio_rng", "//devices/rig:rig"]
 _LIMIT_S = 30
 _SETTLE_S = 0.3  # after the start-up's last page was given back
 _AIMS = {"vmm": 8.0, "device": 4.0, "first_instruction_ms": 60.0}
@@ -114,7 +114,7 @@ def run(args):
     """Returns (exit code, figures for --json)."""
     host.require_kvm()
     vmm, guest, *_ = host.build([_VMM, _GUEST, *_DEVICES])
-    example = os.path.join(os.path.dirname(os.path.dirname(vmm)), "devices/example/example")
+    rig = os.path.join(os.path.dirname(os.path.dirname(vmm)), "devices/rig/rig")
     facts = host.describe()
     if facts["load_average"] > 1:
         print("this computer is busy (load average %.1f): times are too long"
@@ -123,7 +123,7 @@ def run(args):
         disk.truncate(1 << 20)
         command = [vmm, "--verbose", "--control=none", "--kernel", guest, "--cmdline", "run=idle",
                    "--memory", "512M", "--cpus", "2", "--disk", "path=" + disk.name, "--rng",
-                   "--device", "name=example,binary=" + example]
+                   "--device", "name=rig,binary=" + rig]
         rounds = [_start_once(command, number == args.rounds - 1) for number in range(args.rounds)]
     instruction = [entry[0] for entry in rounds]
     line = [entry[1] for entry in rounds]

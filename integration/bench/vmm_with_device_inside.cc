@@ -24,7 +24,7 @@
 #include "base/standard_descriptors.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
-#include "devices/example/registers.h"
+#include "devices/rig/registers.h"
 #include "vmm/acpi/acpi_registers.h"
 #include "vmm/boot/boot.h"
 #include "vmm/boot/boot_file.h"
@@ -47,17 +47,17 @@ ABSL_FLAG(std::string, cmdline, "", "its command line");
 namespace bulkhead::vmm {
 namespace {
 
-namespace example = devices::example;
+namespace rig = devices::rig;
 
 constexpr uint64_t kRamBytes = 64 << 20;
 constexpr uint32_t kSlot = 1;
 constexpr absl::Duration kStopTimeout = absl::Seconds(5);
 
-// The example device's identification and one writable register. Thread-safe.
+// The rig's identification and one writable register. Thread-safe.
 class InsideDevice : public DeviceAccess {
  public:
   uint64_t Read(Requester, uint8_t, uint64_t offset, uint8_t) override {
-    if (offset == example::kIdentificationOffset) return example::kIdentification;
+    if (offset == rig::kIdentificationOffset) return rig::kIdentification;
     return register_.load(std::memory_order_relaxed);
   }
   void PostWrite(Requester, uint8_t, uint64_t, uint8_t, uint64_t value) override {
@@ -117,11 +117,10 @@ absl::StatusOr<VmEnd> Run() {
                                    MmioWindows::ForHighStart(layout::kMmio64MinStart)));
   PciFunctionConfig config;
   config.name = "inside";
-  config.function.vendor_id = example::kVendorId;
-  config.function.device_id = example::kDeviceId;
-  config.function.class_code = example::kClassCode;
-  config.function.bars.push_back(
-      {.index = example::kRegisterBar, .size_bytes = example::kRegisterBarSize});
+  config.function.vendor_id = rig::kVendorId;
+  config.function.device_id = rig::kDeviceId;
+  config.function.class_code = rig::kClassCode;
+  config.function.bars.push_back({.index = rig::kRegisterBar, .size_bytes = rig::kRegisterBarSize});
   RETURN_IF_ERROR(pci->AddFunction(kSlot, config, device).status());
   RETURN_IF_ERROR(pci->PlaceBars());
 

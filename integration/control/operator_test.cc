@@ -96,9 +96,9 @@ TEST(CheckTest, TheConfigurationOfARunningVmIsValid) {
 }
 
 TEST(VersionTest, EveryProgramTellsItsVersionContractAndBuild) {
-  for (const char* program : {"vmm/vmm", "tools/vmctl/vmctl", "devices/uart16550/uart16550",
-                              "devices/virtio_blk/virtio_blk", "devices/virtio_rng/virtio_rng",
-                              "devices/example/example"}) {
+  for (const char* program :
+       {"vmm/vmm", "tools/vmctl/vmctl", "devices/uart16550/uart16550",
+        "devices/virtio_blk/virtio_blk", "devices/virtio_rng/virtio_rng", "devices/rig/rig"}) {
     const CommandResult result = RunCommand(absl::StrCat(DataFile(program), " --version"));
     EXPECT_EQ(result.exit_code, 0) << program;
     EXPECT_THAT(result.output,

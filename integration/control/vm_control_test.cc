@@ -38,24 +38,23 @@ absl::StatusOr<std::unique_ptr<VmProcess>> StartGuest(const std::string& orders,
   return VmProcess::Start(flags);
 }
 
-std::string ExampleDevice() {
-  return absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"));
+std::string RigDevice() {
+  return absl::StrCat("--device=name=rig,binary=", DataFile("devices/rig/rig"));
 }
 
 std::string EmptyDisk(const std::string& name) {
   return WriteTempFile(name + ".img", std::string(4096, '\0'));
 }
 
-// A configuration of a guest program, an example device with these further fields, and a disk that
+// A configuration of a guest program, a rig with these further fields, and a disk that
 // may die as often as it likes.
 std::string WriteConfig(const std::string& name, const std::string& orders,
-                        const std::string& example_fields) {
+                        const std::string& rig_fields) {
   std::string path = TempPath(name + ".textproto");
   std::ofstream(path) << "memory: \"64M\" cpus: 1 kernel { path: \""
                       << DataFile("kernel_images/baremetal/guest.elf")
-                      << "\" cmdline: \"run=" << orders
-                      << "\" } devices { name: \"example\" binary: \""
-                      << DataFile("devices/example/example") << "\" " << example_fields
+                      << "\" cmdline: \"run=" << orders << "\" } devices { name: \"rig\" binary: \""
+                      << DataFile("devices/rig/rig") << "\" " << rig_fields
                       << " } devices { name: \"disk0\" binary: \"virtio_blk\""
                       << " restart { max_crashes: -1 max_backoff: \"100ms\" }"
                       << " resources { name: \"disk\" file { path: \"" << EmptyDisk(name)
@@ -245,9 +244,9 @@ TEST(VmControlTest, TheSocketCanBeAnywhereAndIsItsUsersAlone) {
 }
 
 TEST(VmControlTest, PausingDoesNotWaitForADeviceThatHangs) {
-  START_GUEST(vm, "watching", "watch_device", {"--name=hangs", ExampleDevice()});
+  START_GUEST(vm, "watching", "watch_device", {"--name=hangs", RigDevice()});
   const VmClient client(ControlSocketOf("hangs"));
-  const pid_t device = client.GetDevice("example")->pid();
+  const pid_t device = client.GetDevice("rig")->pid();
   ASSERT_EQ(kill(device, SIGSTOP), 0);  // the vCPU waits for it all the time
   const absl::Status paused = client.Pause();
   EXPECT_TRUE(paused.ok()) << paused;
@@ -255,9 +254,9 @@ TEST(VmControlTest, PausingDoesNotWaitForADeviceThatHangs) {
   ASSERT_EQ(kill(device, SIGCONT), 0);
   ASSERT_TRUE(client.Resume().ok());
   // The access goes on where it was: the guest sees nothing but the right value.
-  const double reads = Metric(client, "bulkhead_device_accesses_total", "example", "read");
+  const double reads = Metric(client, "bulkhead_device_accesses_total", "rig", "read");
   const absl::Time deadline = absl::Now() + kTimeout;
-  while (Metric(client, "bulkhead_device_accesses_total", "example", "read") < reads + 100 &&
+  while (Metric(client, "bulkhead_device_accesses_total", "rig", "read") < reads + 100 &&
          absl::Now() < deadline) {
     absl::SleepFor(absl::Milliseconds(5));
   }
@@ -267,26 +266,26 @@ TEST(VmControlTest, PausingDoesNotWaitForADeviceThatHangs) {
 }
 
 TEST(VmControlTest, ADevicesProcessIsReplacedUnderARunningGuest) {
-  START_GUEST(vm, "watching", "watch_device", {"--name=replaced", ExampleDevice()});
+  START_GUEST(vm, "watching", "watch_device", {"--name=replaced", RigDevice()});
   const VmClient client(ControlSocketOf("replaced"));
-  const absl::StatusOr<v1::Device> before = client.GetDevice("example");
+  const absl::StatusOr<v1::Device> before = client.GetDevice("rig");
   ASSERT_TRUE(before.ok()) << before.status();
   EXPECT_EQ(before->state(), v1::Device::RUNNING);
   EXPECT_EQ(before->pci().address(), "00:01.0");
   EXPECT_EQ(before->pci().device_id(), 0xb001u);
   ASSERT_GE(before->pci().bars_size(), 2);
   EXPECT_TRUE(before->pci().bars(0).decoded());
-  const absl::StatusOr<v1::Device> after = client.RestartDevice("example");
+  const absl::StatusOr<v1::Device> after = client.RestartDevice("rig");
   ASSERT_TRUE(after.ok()) << after.status();
   EXPECT_EQ(after->state(), v1::Device::RUNNING);
   EXPECT_NE(after->pid(), before->pid());
   EXPECT_EQ(after->generation(), 2u);
   EXPECT_EQ(after->restarts(), 1u);
-  EXPECT_EQ(Metric(client, "bulkhead_device_restarts_total", "example"), 1);
+  EXPECT_EQ(Metric(client, "bulkhead_device_restarts_total", "rig"), 1);
   EXPECT_EQ(vm->output().find("all ones"), std::string::npos);
 
   EXPECT_EQ(client.RestartDevice("nobody").status().code(), absl::StatusCode::kNotFound);
-  const absl::StatusOr<v1::Device> stopped = client.StopDevice("example");
+  const absl::StatusOr<v1::Device> stopped = client.StopDevice("rig");
   ASSERT_TRUE(stopped.ok()) << stopped.status();
   EXPECT_EQ(stopped->state(), v1::Device::STOPPED);
   EXPECT_EQ(stopped->pid(), 0);
@@ -295,14 +294,14 @@ TEST(VmControlTest, ADevicesProcessIsReplacedUnderARunningGuest) {
 }
 
 TEST(VmControlTest, NoMetricOfADeviceIsThereTwice) {
-  START_GUEST(vm, "idle", "idle",
-              {"--name=unique", "--rng", ExampleDevice(),
-               absl::StrCat("--disk=path=", EmptyDisk("unique"))});
+  START_GUEST(
+      vm, "idle", "idle",
+      {"--name=unique", "--rng", RigDevice(), absl::StrCat("--disk=path=", EmptyDisk("unique"))});
   const VmClient client(ControlSocketOf("unique"));
   // They come with the heartbeats.
   const absl::Time deadline = absl::Now() + kTimeout;
   while (Metric(client, "bulkhead_device_model_flushes_total", "disk0") < 0 ||
-         Metric(client, "bulkhead_device_model_register_reads_total", "example") < 0) {
+         Metric(client, "bulkhead_device_model_register_reads_total", "rig") < 0) {
     ASSERT_LT(absl::Now(), deadline);
     absl::SleepFor(absl::Milliseconds(20));
   }
@@ -326,18 +325,18 @@ TEST(VmControlTest, ADeviceThatIsAwayPausesTheVmIfItsPolicySaysSo) {
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok()) << (*vm)->log();
   const VmClient client(ControlSocketOf("pauses"));
-  ASSERT_EQ(kill(client.GetDevice("example")->pid(), SIGKILL), 0);
+  ASSERT_EQ(kill(client.GetDevice("rig")->pid(), SIGKILL), 0);
   ASSERT_TRUE(AwaitState(client, v1::VmStatus::PAUSED));
-  EXPECT_EQ(client.GetStatus()->pause_reason(), "device 'example' is away");
+  EXPECT_EQ(client.GetStatus()->pause_reason(), "device 'rig' is away");
 
   // A client's pause comes on top, and taking it back is not enough.
   ASSERT_TRUE(client.Pause().ok());
-  EXPECT_EQ(client.GetStatus()->pause_reason(), "paused by a client, device 'example' is away");
+  EXPECT_EQ(client.GetStatus()->pause_reason(), "paused by a client, device 'rig' is away");
   const absl::Status resumed = client.Resume();
   EXPECT_EQ(resumed.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(resumed.message()), HasSubstr("device 'example' is away"));
+  EXPECT_THAT(std::string(resumed.message()), HasSubstr("device 'rig' is away"));
 
-  const absl::StatusOr<v1::Device> restarted = client.RestartDevice("example");
+  const absl::StatusOr<v1::Device> restarted = client.RestartDevice("rig");
   ASSERT_TRUE(restarted.ok()) << restarted.status();
   EXPECT_TRUE(AwaitState(client, v1::VmStatus::RUNNING));
   EXPECT_EQ((*vm)->output().find("all ones"), std::string::npos);
@@ -352,7 +351,7 @@ TEST(VmControlTest, ARebootTakesAlongADeviceThatHangs) {
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("waits", kTimeout).ok()) << (*vm)->log();
   const VmClient client(ControlSocketOf("hung-reboot"));
-  const pid_t hung = client.GetDevice("example")->pid();
+  const pid_t hung = client.GetDevice("rig")->pid();
   ASSERT_EQ(kill(hung, SIGSTOP), 0);
   ASSERT_TRUE((*vm)->Type("x").ok());
   EXPECT_TRUE((*vm)->WaitForOutput("boot 2", kTimeout).ok());
@@ -368,7 +367,7 @@ TEST(VmControlTest, ARebootThatWaitsForADeviceCanBeEnded) {
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("waits", kTimeout).ok()) << (*vm)->log();
   const VmClient client(ControlSocketOf("ended-reboot"));
-  ASSERT_EQ(kill(client.GetDevice("example")->pid(), SIGSTOP), 0);
+  ASSERT_EQ(kill(client.GetDevice("rig")->pid(), SIGSTOP), 0);
   ASSERT_TRUE((*vm)->Type("x").ok());
   ASSERT_TRUE(AwaitState(client, v1::VmStatus::REBOOTING));
   ASSERT_TRUE((*vm)->Signal(SIGTERM).ok());
@@ -459,7 +458,7 @@ TEST(VmControlTest, APressOfThePowerButtonWhileTheGuestRebootsIsKept) {
   ASSERT_TRUE((*vm)->WaitForOutput("waits", kTimeout).ok()) << (*vm)->log();
   const VmClient client(ControlSocketOf("press-reboot"));
   // Its reset takes five seconds.
-  ASSERT_EQ(kill(client.GetDevice("example")->pid(), SIGSTOP), 0);
+  ASSERT_EQ(kill(client.GetDevice("rig")->pid(), SIGSTOP), 0);
   ASSERT_TRUE((*vm)->Type("x").ok());
   ASSERT_TRUE(AwaitState(client, v1::VmStatus::REBOOTING));
   EXPECT_TRUE(client.Shutdown().ok());

@@ -24,15 +24,14 @@ using ::testing::HasSubstr;
 
 constexpr absl::Duration kTimeout = absl::Seconds(60);
 
-// A guest that reads a register of the example device all the time, for as long as it is told.
+// A guest that reads a register of the rig all the time, for as long as it is told.
 absl::StatusOr<std::unique_ptr<VmProcess>> StartBusyGuest(const std::string& orders,
                                                           const std::string& device_more = "") {
   return VmProcess::Start({
       "--no-reboot",  // a program that fails resets
       absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
       absl::StrCat("--cmdline=run=", orders),
-      absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"),
-                   device_more),
+      absl::StrCat("--device=name=rig,binary=", DataFile("devices/rig/rig"), device_more),
   });
 }
 
@@ -42,11 +41,11 @@ TEST(DeviceFailureTest, AProcessThatDiesOrHangsIsReplacedAndTheGuestDoesNotNotic
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
   for (const int how : {SIGKILL, SIGSEGV, SIGSTOP}) {
-    const pid_t old = (*vm)->PidOf("example");
+    const pid_t old = (*vm)->PidOf("rig");
     ASSERT_GT(old, 0);
     ASSERT_EQ(kill(old, how), 0);
     ASSERT_TRUE((*vm)->WaitForLog("serves again", kTimeout).ok()) << (*vm)->log();
-    EXPECT_NE((*vm)->PidOf("example"), old);
+    EXPECT_NE((*vm)->PidOf("rig"), old);
   }
   ASSERT_TRUE((*vm)->Signal(SIGTERM).ok());
   EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 6");
@@ -60,13 +59,13 @@ TEST(DeviceFailureTest, AccessesToADeviceThatStaysAwayReadAllOnesAndItsDeathIsRe
       StartBusyGuest("watch_device", ",restart=never");
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
-  const pid_t device = (*vm)->PidOf("example");
+  const pid_t device = (*vm)->PidOf("rig");
   ASSERT_GT(device, 0);
   ASSERT_EQ(kill(device, SIGKILL), 0);
   const absl::StatusOr<std::string> all_ones = (*vm)->WaitForOutput("all ones", kTimeout);
   EXPECT_TRUE(all_ones.ok()) << all_ones.status();
   EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 0");
-  EXPECT_THAT((*vm)->log(), HasSubstr("example"));
+  EXPECT_THAT((*vm)->log(), HasSubstr("rig"));
   EXPECT_THAT((*vm)->log(), HasSubstr("killed by signal 9"));
 }
 
@@ -75,7 +74,7 @@ TEST(DeviceFailureTest, ADeviceThatHangsHoldsUpAnAccessForItsTimeoutOnly) {
       StartBusyGuest("watch_device", ",timeout=200ms");
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
-  const pid_t device = (*vm)->PidOf("example");
+  const pid_t device = (*vm)->PidOf("rig");
   ASSERT_EQ(kill(device, SIGSTOP), 0);
   const absl::StatusOr<std::string> all_ones = (*vm)->WaitForOutput("all ones", kTimeout);
   EXPECT_TRUE(all_ones.ok()) << all_ones.status();
@@ -115,7 +114,7 @@ TEST(DeviceFailureTest, AWrongFlagOfADeviceIsAConfigurationErrorInOneLine) {
   ASSERT_TRUE(vm.ok()) << vm.status();
   EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 2");
   const std::string& log = (*vm)->log();
-  EXPECT_THAT(log, HasSubstr("device 'example': its flags are wrong"));
+  EXPECT_THAT(log, HasSubstr("device 'rig': its flags are wrong"));
   EXPECT_THAT(log, HasSubstr("no_such_flag"));
   EXPECT_EQ(log.find('\n'), log.size() - 1) << "not one line: " << log;
 }
@@ -131,7 +130,7 @@ TEST(DeviceFailureTest, AShortageOfDescriptorsIsWaitedFor) {
   rlimit short_limit = before;
   short_limit.rlim_cur = 16;
   ASSERT_EQ(prlimit((*vm)->pid(), RLIMIT_NOFILE, &short_limit, nullptr), 0);
-  ASSERT_EQ(kill((*vm)->PidOf("example"), SIGKILL), 0);
+  ASSERT_EQ(kill((*vm)->PidOf("rig"), SIGKILL), 0);
   ASSERT_TRUE((*vm)->WaitForLog("the host lacks what a process needs", kTimeout).ok())
       << (*vm)->log();
   // For longer than five crashes in a row would take.
@@ -148,16 +147,16 @@ TEST(DeviceFailureTest, AShortageOfDescriptorsIsWaitedFor) {
 // device.
 TEST(DeviceFailureTest, WhatADeviceHasForkedEndsWithItAndWithTheVm) {
   const std::string script = absl::StrCat(testing::TempDir(), "/forks");
-  std::ofstream(script) << "#!/bin/sh\nsetsid sleep 98765 &\nexec "
-                        << DataFile("devices/example/example") << " \"$@\"\n";
+  std::ofstream(script) << "#!/bin/sh\nsetsid sleep 98765 &\nexec " << DataFile("devices/rig/rig")
+                        << " \"$@\"\n";
   ASSERT_EQ(chmod(script.c_str(), 0700), 0);
   const absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(
       {"--no-reboot", absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
-       "--cmdline=run=watch_device", absl::StrCat("--device=name=example,binary=", script)});
+       "--cmdline=run=watch_device", absl::StrCat("--device=name=rig,binary=", script)});
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
   for (const int how : {SIGKILL, SIGTERM}) {
-    const pid_t device = (*vm)->PidOf("example");
+    const pid_t device = (*vm)->PidOf("rig");
     ASSERT_GT(device, 0);
     const pid_t forked = ChildOf(device);
     ASSERT_GT(forked, 0);

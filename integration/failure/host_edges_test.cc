@@ -43,18 +43,18 @@ constexpr absl::Duration kTimeout = absl::Seconds(60);
 std::string KernelFlag() {
   return absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf"));
 }
-std::string ExampleFlag() {
-  return absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"));
+std::string RigFlag() {
+  return absl::StrCat("--device=name=rig,binary=", DataFile("devices/rig/rig"));
 }
 // A guest that does nothing, without devices beside the console.
 std::vector<std::string> IdleGuest() {
   return {KernelFlag(), "--cmdline=run=idle", "--memory=64M",
           absl::StrCat("--device-dir=", DataFile("devices/uart16550"))};
 }
-// One that reads a register of the example device all the time.
+// One that reads a register of the rig all the time.
 std::vector<std::string> BusyGuest(std::vector<std::string> more = {}) {
   std::vector<std::string> flags = {KernelFlag(), "--cmdline=run=watch_device", "--memory=64M",
-                                    "--no-reboot", ExampleFlag()};
+                                    "--no-reboot", RigFlag()};
   flags.insert(flags.end(), more.begin(), more.end());
   return flags;
 }
@@ -160,11 +160,11 @@ TEST(StuckLogTest, ATerminalThatNobodyReadsHoldsUpNeitherRecoveryNorSigterm) {
   const StuckTerminal terminal;
   const auto vm = Start(BusyGuest(), absl::StrCat("exec 2>", terminal.path()));
   ASSERT_TRUE(vm->WaitForOutput("watching", kTimeout).ok());
-  pid_t device = vm->PidOf("example");
+  pid_t device = vm->PidOf("rig");
   // Each recovery logs several lines. (More than four in a minute would be too many.)
   for (int i = 0; i < 3; ++i) {
     ASSERT_EQ(kill(device, SIGKILL), 0);
-    const pid_t next = AwaitDevice(*vm, "example", device);
+    const pid_t next = AwaitDevice(*vm, "rig", device);
     ASSERT_NE(next, kNoProcess) << "recovery " << i;
     device = next;
   }
@@ -185,9 +185,9 @@ TEST(StuckLogTest, AFullPipeHoldsUpNeitherRecoveryNorSigterm) {
   fcntl(write_end.get(), F_SETFL, 0);
   const auto vm = Start(BusyGuest(), absl::StrCat("exec 2>", fifo));
   ASSERT_TRUE(vm->WaitForOutput("watching", kTimeout).ok());
-  const pid_t device = vm->PidOf("example");
+  const pid_t device = vm->PidOf("rig");
   ASSERT_EQ(kill(device, SIGKILL), 0);
-  ASSERT_NE(AwaitDevice(*vm, "example", device), kNoProcess);
+  ASSERT_NE(AwaitDevice(*vm, "rig", device), kNoProcess);
   ASSERT_TRUE(vm->Signal(SIGTERM).ok());
   EXPECT_EQ(ExitOf(*vm), "exit code 6");
 }
@@ -197,15 +197,15 @@ TEST(StuckLogTest, AFullPipeHoldsUpNeitherRecoveryNorSigterm) {
 TEST(LogTest, LinesOfARunningVmCarryTimeAndNameAndItsEndOnDemandIsNoError) {
   const auto vm = Start(BusyGuest({"--name=web"}));
   ASSERT_TRUE(vm->WaitForOutput("watching", kTimeout).ok());
-  const pid_t device = vm->PidOf("example");
+  const pid_t device = vm->PidOf("rig");
   ASSERT_EQ(kill(device, SIGKILL), 0);
   ASSERT_TRUE(vm->WaitForLog("serves again", kTimeout).ok());
   ASSERT_TRUE(vm->Signal(SIGTERM).ok());
   EXPECT_EQ(ExitOf(*vm), "exit code 6");
   const std::string head =
       "20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{3}Z vmm\\[web\\]: ";
-  EXPECT_THAT(vm->log(), ContainsRegex(absl::StrCat(head, "error: device 'example'")));
-  EXPECT_THAT(vm->log(), ContainsRegex(absl::StrCat(head, "device 'example' serves again")));
+  EXPECT_THAT(vm->log(), ContainsRegex(absl::StrCat(head, "error: device 'rig'")));
+  EXPECT_THAT(vm->log(), ContainsRegex(absl::StrCat(head, "device 'rig' serves again")));
   EXPECT_THAT(vm->log(), ContainsRegex(absl::StrCat(head, "the VM ended: stopped: ")));
 }
 
@@ -238,7 +238,7 @@ TEST(InheritedSignalsTest, BlockedAndOtherwiseIgnoredOnesDoNoHarm) {
   const auto vm =
       Start(BusyGuest(), "trap '' CHLD; exec env --block-signal=TERM,HUP,CHLD \"$0\" \"$@\"");
   ASSERT_TRUE(vm->WaitForOutput("watching", kTimeout).ok());
-  ASSERT_EQ(kill(vm->PidOf("example"), SIGKILL), 0);
+  ASSERT_EQ(kill(vm->PidOf("rig"), SIGKILL), 0);
   EXPECT_TRUE(vm->WaitForLog("killed by signal 9", kTimeout).ok());
   EXPECT_TRUE(vm->WaitForLog("serves again", kTimeout).ok());
   ASSERT_TRUE(vm->Signal(SIGTERM).ok());

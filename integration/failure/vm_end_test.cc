@@ -42,7 +42,7 @@ std::vector<std::string> BusyGuest() {
       "--no-reboot",
       absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
       "--cmdline=run=watch_device",
-      absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example")),
+      absl::StrCat("--device=name=rig,binary=", DataFile("devices/rig/rig")),
   };
 }
 
@@ -119,7 +119,7 @@ TEST(VmEndTest, ASupervisorThatStandsStillDoesNotKeepTheVm) {
     ASSERT_EQ(tcgetattr(slave_fd, &mode), 0);
   }
   ASSERT_EQ(mode.c_lflag & ICANON, 0u);
-  const pid_t thread = ThreadOf(pid, "device-example");
+  const pid_t thread = ThreadOf(pid, "device-rig");
   ASSERT_GT(thread, 0);
   ASSERT_EQ(ptrace(PTRACE_SEIZE, thread, nullptr, nullptr), 0);
   ASSERT_EQ(ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr), 0);
@@ -139,7 +139,7 @@ TEST(VmEndTest, ASupervisorThatStandsStillDoesNotKeepTheVm) {
   EXPECT_FALSE(Exists(socket));
   ASSERT_EQ(tcgetattr(slave_fd, &mode), 0);
   EXPECT_EQ(mode.c_lflag, before.c_lflag);
-  EXPECT_THAT(ReadFile(log), HasSubstr("the end of the VM waits for device 'example' (idle)"));
+  EXPECT_THAT(ReadFile(log), HasSubstr("the end of the VM waits for device 'rig' (idle)"));
   EXPECT_THAT(ReadFile(log), HasSubstr("has not ended within"));
 }
 

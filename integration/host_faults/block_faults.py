@@ -83,7 +83,7 @@ class StalledBinary(Stalled):
     and other devices are supervised as ever."""
     name = "stalled_binary"
     kills = 8
-    bystanders = ("console", "example")
+    bystanders = ("console", "rig")
 
     def prepare(self, vm):
         binary = os.path.join(vm.binaries, "virtio_rng")
@@ -97,10 +97,10 @@ class StalledBinary(Stalled):
         vm.kill("rng0")
         # Beyond the limit of one start (10 s), and the tries that follow.
         for _ in range(8 if self.long_form else 3):
-            for device in ("disk0", "example"):
+            for device in ("disk0", "rig"):
                 vm.kill(device)
             vm.await_progress()
-            vm.await_running("disk0", "example")
+            vm.await_running("disk0", "rig")
             time.sleep(4)
         if vm.devices()["rng0"]["state"] == "RUNNING":
             raise Failure("rng0 has a process: nothing was shown")

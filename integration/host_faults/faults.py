@@ -21,7 +21,7 @@ class Fault:
     needs = "any"  # "testbed": changes what belongs to the whole machine
     disk_serves = True    # while it lasts
     others_serve = True   # likewise: the devices in `bystanders`
-    bystanders = ("console", "rng0", "example")
+    bystanders = ("console", "rng0", "rig")
     vmm_hears = True      # likewise: SIGTERM ends it; else as soon as the fault is over
     disk_fails = False    # the guest must be told of I/O errors; else of none
     # How many processes of one device it kills, at most. More are crashes that the default restart
@@ -151,7 +151,7 @@ class FullRuntimeFolder(Fault):
 class Shortage(Fault):
     """The vmm cannot have what a new process costs, at random moments of its devices' deaths."""
     disk_serves = False
-    bystanders = ("example",)  # whose process is not killed
+    bystanders = ("rig",)  # whose process is not killed
 
     def __init__(self, long_form):
         super().__init__(long_form)
@@ -242,7 +242,7 @@ class RemovedBinaries(Fault):
     def inject(self, vm):
         for name in os.listdir(vm.binaries):
             os.unlink(os.path.join(vm.binaries, name))
-        for device in ("disk0", "rng0", "console", "example"):
+        for device in ("disk0", "rng0", "console", "rig"):
             vm.kill(device)
 
 
@@ -257,7 +257,7 @@ class ReplacedBinaries(RemovedBinaries):
                 stream.write(source.read())
             os.chmod(path + ".new", 0o755)
             os.rename(path + ".new", path)
-        for device in ("disk0", "rng0", "console", "example"):
+        for device in ("disk0", "rng0", "console", "rig"):
             vm.kill(device)
 
 
@@ -284,7 +284,7 @@ class Frozen(Fault):
 
 class FrozenBystander(Frozen):
     name = "frozen_bystander"
-    bystanders = ("console", "example")
+    bystanders = ("console", "rig")
 
     def victim(self, vm):
         return vm.pid_of("rng0")

@@ -2,7 +2,7 @@
 
 The guest is the bare-metal program disk_storm: it keeps a disk busy, checks every byte and every
 completion, and tells at its end which version of each block the disk must hold. Beside the disk the
-VM has a console, an entropy source and the example device, so that there is somebody to be harmed by
+VM has a console, an entropy source and the rig, so that there is somebody to be harmed by
 the disk's trouble.
 """
 import contextlib
@@ -144,7 +144,7 @@ class Vm:
              'spare: true resources { name: "disk" file { path: "%s" %s } }' % (self.disk,
                                                                                  self.disk_options)),
             ("rng0", "virtio_rng", ""),
-            ("example", "example", ""),
+            ("rig", "rig", ""),
         ]
         text = 'name: "loaded" memory: "64M" cpus: 1 on_reset: EXIT\n'
         text += 'kernel { path: "%s" cmdline: "run=disk_storm until_key=1 retry=1 patience=1000000000000 blocks=%d" }\n' % (

@@ -1,7 +1,7 @@
 // Measures one read and one write of a device register, in cycles of the timestamp counter.
 //
 // Options:
-//   vendor=, device=  the PCI function (default: the example device)
+//   vendor=, device=  the PCI function (default: the rig)
 //   bar=N             its BAR (0)
 //   read=OFFSET       register to read, 4 bytes (0)
 //   write=OFFSET      register to write, 4 bytes (4)

@@ -1,9 +1,9 @@
 // The device reads and writes guest memory as told, only while it is bus master, and answers
-// addresses that are not RAM with an error. Needs the example device.
+// addresses that are not RAM with an error. Needs the rig.
 
 #include <initializer_list>
 
-#include "devices/example/registers.h"
+#include "devices/rig/registers.h"
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/interrupts.h"
@@ -15,7 +15,7 @@
 namespace bulkhead::guest {
 namespace {
 
-using namespace devices::example;
+using namespace devices::rig;
 
 alignas(4096) uint8_t source[kDmaMaxLength];
 alignas(4096) uint8_t destination[kDmaMaxLength + 16];
@@ -61,14 +61,14 @@ void CheckBadAddresses() {
 }  // namespace
 
 void RunDmaTest() {
-  const PciFunction example = FindFunction(kVendorId, kDeviceId);
-  registers = example.ReadBar(kRegisterBar).address;
-  example.SetCommandBits(kCommandMemory);
-  example.ClearCommandBits(kCommandBusMaster);
+  const PciFunction rig = FindFunction(kVendorId, kDeviceId);
+  registers = rig.ReadBar(kRegisterBar).address;
+  rig.SetCommandBits(kCommandMemory);
+  rig.ClearCommandBits(kCommandBusMaster);
   for (uint32_t i = 0; i < sizeof(source); ++i) source[i] = static_cast<uint8_t>(i * 131 >> 3);
 
   EXPECT_EQ(Copy(AddressOf(source), AddressOf(destination), 16), kDmaNotBusMaster);
-  example.SetCommandBits(kCommandBusMaster);
+  rig.SetCommandBits(kCommandBusMaster);
   for (const uint32_t length : {1u, 7u, 64u, 4096u, 4097u, kDmaMaxLength}) CheckLength(length);
   CheckBadAddresses();
 
@@ -82,7 +82,7 @@ void RunDmaTest() {
   }
 
   // Completion by interrupt: when it arrives, the data is there.
-  const Msix msix(example);
+  const Msix msix(rig);
   const auto entry = static_cast<uint32_t>(__builtin_ctz(kDmaInterruptCause));
   msix.Route(entry, 0, kFirstVector);
   msix.SetMasked(entry, false);
@@ -96,7 +96,7 @@ void RunDmaTest() {
   EXPECT_TRUE(WaitFor([] { return InterruptCount(kFirstVector) == 1; }));
   EXPECT_EQ(memcmp(destination, source, 4096), 0);
 
-  example.ClearCommandBits(kCommandBusMaster);
+  rig.ClearCommandBits(kCommandBusMaster);
   EXPECT_EQ(Copy(AddressOf(source), AddressOf(destination), 16), kDmaNotBusMaster);
 }
 

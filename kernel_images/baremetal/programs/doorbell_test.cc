@@ -1,7 +1,7 @@
 // Doorbells arrive whatever their width, never overtake posted writes, and follow their BAR.
-// Needs the example device.
+// Needs the rig.
 
-#include "devices/example/registers.h"
+#include "devices/rig/registers.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/pci.h"
 #include "kernel_images/baremetal/lib/report.h"
@@ -10,7 +10,7 @@
 namespace bulkhead::guest {
 namespace {
 
-using namespace devices::example;
+using namespace devices::rig;
 
 uint32_t Count(uint64_t registers) { return MmioRead<uint32_t>(registers + kDoorbellCountOffset); }
 
@@ -84,9 +84,9 @@ void CheckMove(const PciFunction& function, uint64_t registers) {
 }  // namespace
 
 void RunDoorbellTest() {
-  const PciFunction example = FindFunction(kVendorId, kDeviceId);
-  example.SetCommandBits(kCommandMemory);
-  const uint64_t registers = example.ReadBar(kRegisterBar).address;
+  const PciFunction rig = FindFunction(kVendorId, kDeviceId);
+  rig.SetCommandBits(kCommandMemory);
+  const uint64_t registers = rig.ReadBar(kRegisterBar).address;
   // The device host may wake a device once at its start without a ring: let that pass.
   Delay(kShortWaitCycles);
   CheckWidth<uint8_t>(registers);
@@ -97,7 +97,7 @@ void RunDoorbellTest() {
   CheckOrder(registers);
   CheckManyRings(registers);
   CheckNeighboursDoNotRing(registers);
-  CheckMove(example, registers);
+  CheckMove(rig, registers);
 }
 
 }  // namespace bulkhead::guest

@@ -1,8 +1,8 @@
 // The interrupt line: level-triggered, asserted again while nobody has quietened the device,
-// and silent while MSI-X or the disable bit says so. Needs the example device.
+// and silent while MSI-X or the disable bit says so. Needs the rig.
 // Options: gsi=N, the I/O APIC input of its line (default: 16 + slot % 8).
 
-#include "devices/example/registers.h"
+#include "devices/rig/registers.h"
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/interrupts.h"
@@ -13,7 +13,7 @@
 namespace bulkhead::guest {
 namespace {
 
-using namespace devices::example;
+using namespace devices::rig;
 
 uint64_t registers;
 uint32_t interrupts_before_ack = 1;
@@ -61,10 +61,10 @@ uint32_t ExpectInterrupts(uint32_t before, uint32_t more) {
 }  // namespace
 
 void RunIntxTest() {
-  const PciFunction example = FindFunction(kVendorId, kDeviceId);
-  registers = example.ReadBar(kRegisterBar).address;
-  example.SetCommandBits(kCommandMemory | kCommandBusMaster);
-  const auto gsi = static_cast<uint32_t>(NumberOption("gsi", 16u + example.device() % 8));
+  const PciFunction rig = FindFunction(kVendorId, kDeviceId);
+  registers = rig.ReadBar(kRegisterBar).address;
+  rig.SetCommandBits(kCommandMemory | kCommandBusMaster);
+  const auto gsi = static_cast<uint32_t>(NumberOption("gsi", 16u + rig.device() % 8));
   SetInterruptHandler(kFirstVector, OnLine);
   RouteLevelInterrupt(gsi, 0, kFirstVector);
   SetInterruptsEnabled(true);
@@ -92,14 +92,14 @@ void RunIntxTest() {
   count = ExpectInterrupts(count, 1);
 
   // The disable bit silences the line; clearing it lets what waits through.
-  example.SetCommandBits(kCommandIntxDisable);
+  rig.SetCommandBits(kCommandIntxDisable);
   Raise();
   ExpectQuietAt(count);
-  example.ClearCommandBits(kCommandIntxDisable);
+  rig.ClearCommandBits(kCommandIntxDisable);
   count = ExpectInterrupts(count, 1);
 
   // With MSI-X enabled the function has no line.
-  const Msix msix(example);
+  const Msix msix(rig);
   msix.SetEnabled(true);
   Raise();
   ExpectQuietAt(count);

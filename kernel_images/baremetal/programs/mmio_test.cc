@@ -1,7 +1,7 @@
 // Memory-mapped and port accesses of every width and kind reach the device as they were made.
-// Needs the example device, and a 16550 UART at port 0x3f8.
+// Needs the rig, and a 16550 UART at port 0x3f8.
 
-#include "devices/example/registers.h"
+#include "devices/rig/registers.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/memory.h"
 #include "kernel_images/baremetal/lib/pci.h"
@@ -11,7 +11,7 @@
 namespace bulkhead::guest {
 namespace {
 
-using namespace devices::example;
+using namespace devices::rig;
 
 template <typename T>
 void CheckWidth(uint64_t scratch, uint64_t pattern) {
@@ -94,9 +94,9 @@ void CheckPorts() {
 }  // namespace
 
 void RunMmioTest() {
-  const PciFunction example = FindFunction(kVendorId, kDeviceId);
-  example.SetCommandBits(kCommandMemory);
-  const uint64_t registers = example.ReadBar(kRegisterBar).address;
+  const PciFunction rig = FindFunction(kVendorId, kDeviceId);
+  rig.SetCommandBits(kCommandMemory);
+  const uint64_t registers = rig.ReadBar(kRegisterBar).address;
   EXPECT_EQ(MmioRead<uint32_t>(registers + kIdentificationOffset), kIdentification);
   const uint64_t scratch = registers + kScratchOffset;
   CheckWidth<uint8_t>(scratch, 0x8877665544332211);
@@ -104,8 +104,8 @@ void RunMmioTest() {
   CheckWidth<uint32_t>(scratch, 0x8877665544332211);
   CheckWidth<uint64_t>(scratch, 0x8877665544332211);
   CheckReadModifyWrite(scratch);
-  CheckStringCopies(example.ReadBar(kMemoryBar).address);
-  CheckEdges(example);
+  CheckStringCopies(rig.ReadBar(kMemoryBar).address);
+  CheckEdges(rig);
   CheckPorts();
 }
 

@@ -1,7 +1,7 @@
 // MSI-X: delivery, masking by entry and by function, pending bits, re-routing, other CPUs.
-// Needs the example device. Options: cpus=N (1): with two, delivery to the second too.
+// Needs the rig. Options: cpus=N (1): with two, delivery to the second too.
 
-#include "devices/example/registers.h"
+#include "devices/rig/registers.h"
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/interrupts.h"
@@ -12,7 +12,7 @@
 namespace bulkhead::guest {
 namespace {
 
-using namespace devices::example;
+using namespace devices::rig;
 
 uint64_t registers;
 
@@ -141,9 +141,9 @@ void CheckSecondCpu(const Msix& msix) {
 }  // namespace
 
 void RunMsixTest() {
-  const PciFunction example = FindFunction(kVendorId, kDeviceId);
-  registers = example.ReadBar(kRegisterBar).address;
-  const Msix msix(example);
+  const PciFunction rig = FindFunction(kVendorId, kDeviceId);
+  registers = rig.ReadBar(kRegisterBar).address;
+  const Msix msix(rig);
   EXPECT_EQ(msix.vectors(), kMsixVectors);
   for (uint32_t entry = 0; entry < kMsixVectors; ++entry) {
     // Section 6.8.2.9: masked after reset.

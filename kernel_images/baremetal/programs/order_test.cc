@@ -1,9 +1,9 @@
 // One total order of posted writes: CPUs hand a lock around, and whoever holds it posts the next
 // number to the device, without reading anything back. The device checks that the numbers
-// arrive one after the other. Needs the example device.
+// arrive one after the other. Needs the rig.
 // Options: cpus=N (2), writes=N of each CPU (1000), under_lock=N writes each time (1).
 
-#include "devices/example/registers.h"
+#include "devices/rig/registers.h"
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/pci.h"
@@ -13,7 +13,7 @@
 namespace bulkhead::guest {
 namespace {
 
-using namespace devices::example;
+using namespace devices::rig;
 
 // How long to wait for another CPU to take the lock, before taking it again.
 constexpr uint64_t kCyclesForOthers = 500'000;
@@ -55,9 +55,9 @@ void PostNumbers(uint32_t cpu) {
 }  // namespace
 
 void RunOrderTest() {
-  const PciFunction example = FindFunction(kVendorId, kDeviceId);
-  registers = example.ReadBar(kRegisterBar).address;
-  example.SetCommandBits(kCommandMemory);
+  const PciFunction rig = FindFunction(kVendorId, kDeviceId);
+  registers = rig.ReadBar(kRegisterBar).address;
+  rig.SetCommandBits(kCommandMemory);
   const auto cpus = static_cast<uint32_t>(NumberOption("cpus", 2));
   all_cpus = cpus;
   writes_per_cpu = static_cast<uint32_t>(NumberOption("writes", 1000));

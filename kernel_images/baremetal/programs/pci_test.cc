@@ -1,9 +1,9 @@
 // Configuration space as a driver finds it: both mechanisms, partial widths, absent functions,
-// BAR sizing and moves, capabilities. Needs the example device.
+// BAR sizing and moves, capabilities. Needs the rig.
 
 #include "kernel_images/baremetal/lib/pci.h"
 
-#include "devices/example/registers.h"
+#include "devices/rig/registers.h"
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/report.h"
@@ -12,7 +12,7 @@
 namespace bulkhead::guest {
 namespace {
 
-using namespace devices::example;
+using namespace devices::rig;
 
 constexpr ConfigMechanism kBothMechanisms[] = {ConfigMechanism::kPorts, ConfigMechanism::kEcam};
 
@@ -176,12 +176,12 @@ void RunPciTest() {
   CheckSameByBothMechanisms();
   CheckAbsentFunctionsReadAllOnes();
   CheckAddressPort();
-  const PciFunction example = FindFunction(kVendorId, kDeviceId);
+  const PciFunction rig = FindFunction(kVendorId, kDeviceId);
   for (const ConfigMechanism mechanism : kBothMechanisms) {
-    CheckPartialWidths(example.By(mechanism));
-    CheckBars(example.By(mechanism));
+    CheckPartialWidths(rig.By(mechanism));
+    CheckBars(rig.By(mechanism));
   }
-  CheckCapabilities(example);
+  CheckCapabilities(rig);
 }
 
 }  // namespace bulkhead::guest

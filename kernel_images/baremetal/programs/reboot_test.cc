@@ -1,16 +1,16 @@
 // Resets the machine again and again and looks each time whether it came up as after power-on:
-// RAM, the program's own image, the example device and its interrupts. Counts its boots in the
-// first sector of a virtio block device, whose contents outlive a reset.
-// Needs a virtio block device; with example=1 the example device too.
+// RAM, the program's own image, the rig and its interrupts. Counts its boots in the first sector of
+// a virtio block device, whose contents outlive a reset.
+// Needs a virtio block device; with rig=1 the rig too.
 // Options:
 //   boots=N    so many in all, then passes (3)
 //   then_idle=1  runs on instead of passing (0)
 //   by_key=1   waits for a key before each reset (0)
-//   example=1  looks at the example device as well, and leaves it in a mess (0)
-//   button=N   from boot N on enables ACPI's power button and prints whether it is pressed (0:
-//   never) cpus=N     the others read the example device while the first one resets (1)
+//   rig=1      looks at the rig as well, and leaves it in a mess (0)
+//   button=N   from boot N on enables ACPI's power button, prints whether it is pressed (0: never)
+//   cpus=N     the others read the rig while the first one resets (1)
 
-#include "devices/example/registers.h"
+#include "devices/rig/registers.h"
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/interrupts.h"
@@ -24,7 +24,7 @@
 namespace bulkhead::guest {
 namespace {
 
-using namespace devices::example;
+using namespace devices::rig;
 
 constexpr uint16_t kAcpiPort = 0x600;
 constexpr uint8_t kAcpiReset = 0x01;
@@ -70,8 +70,8 @@ void CheckRamAndSpoilIt() {
   }
 }
 
-void CheckExample(const PciFunction& example, uint64_t registers) {
-  EXPECT_EQ(example.Read<uint16_t>(kPciCommand) & kCommandBusMaster, 0);
+void CheckRig(const PciFunction& rig, uint64_t registers) {
+  EXPECT_EQ(rig.Read<uint16_t>(kPciCommand) & kCommandBusMaster, 0);
   EXPECT_EQ(MmioRead<uint32_t>(registers + kIdentificationOffset), kIdentification);
   EXPECT_EQ(MmioRead<uint32_t>(registers + kFunctionStateOffset), 0u);
   EXPECT_EQ(MmioRead<uint32_t>(registers + kOrderNextOffset), 0u);
@@ -97,7 +97,7 @@ void CheckInterrupts(const Msix& msix, uint64_t registers) {
 }
 
 // Leaves everything behind that a reset has to take away.
-void SpoilExample(const Msix& msix, uint64_t registers) {
+void SpoilRig(const Msix& msix, uint64_t registers) {
   for (uint32_t entry = 0; entry < kMsixVectors; ++entry) msix.SetMasked(entry, true);
   MmioWrite<uint32_t>(registers + kInterruptRaiseOffset, 0xff);  // pending in every vector
   for (uint32_t i = 0; i < 5; ++i) MmioWrite<uint32_t>(registers + kOrderNextOffset, i);
@@ -108,12 +108,12 @@ void SpoilExample(const Msix& msix, uint64_t registers) {
   MmioWrite<uint32_t>(registers + kDoorbellOffset, 1);
 }
 
-uint64_t example_registers = 0;
+uint64_t rig_registers = 0;
 
 void ReadForEver(uint32_t) {
   while (true) {
-    if (example_registers != 0) {
-      EXPECT_EQ(MmioRead<uint32_t>(example_registers + kIdentificationOffset), kIdentification);
+    if (rig_registers != 0) {
+      EXPECT_EQ(MmioRead<uint32_t>(rig_registers + kIdentificationOffset), kIdentification);
     }
     Pause();
   }
@@ -132,15 +132,15 @@ void RunRebootTest() {
   TransferFirstSector(disk.queue(0), kRequestWrite);
   Print("boot ", boots, "\n");
 
-  if (NumberOption("example", 0) != 0) {
-    const PciFunction example = FindFunction(kVendorId, kDeviceId);
-    example_registers = example.ReadBar(kRegisterBar).address;
-    example.SetCommandBits(kCommandMemory);
-    CheckExample(example, example_registers);
-    const Msix msix(example);
-    example.SetCommandBits(kCommandBusMaster);
-    CheckInterrupts(msix, example_registers);
-    SpoilExample(msix, example_registers);
+  if (NumberOption("rig", 0) != 0) {
+    const PciFunction rig = FindFunction(kVendorId, kDeviceId);
+    rig_registers = rig.ReadBar(kRegisterBar).address;
+    rig.SetCommandBits(kCommandMemory);
+    CheckRig(rig, rig_registers);
+    const Msix msix(rig);
+    rig.SetCommandBits(kCommandBusMaster);
+    CheckInterrupts(msix, rig_registers);
+    SpoilRig(msix, rig_registers);
   }
   const auto cpus = static_cast<uint32_t>(NumberOption("cpus", 1));
   if (cpus > 1) EXPECT_TRUE(StartOtherCpus(cpus, ReadForEver));
@@ -162,9 +162,9 @@ void RunRebootTest() {
     while ((In8(kUartLineStatus) & kReceived) == 0) Pause();
     In8(kUart);
   }
-  if (example_registers != 0) {
+  if (rig_registers != 0) {
     // Posted, and perhaps not processed yet when the reset comes.
-    MmioWrite<uint32_t>(example_registers + kScratchOffset, boots & 0xffffffff);
+    MmioWrite<uint32_t>(rig_registers + kScratchOffset, boots & 0xffffffff);
   }
   Out8(kAcpiPort, kAcpiReset);
   Park();

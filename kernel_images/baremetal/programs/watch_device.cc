@@ -1,7 +1,7 @@
-// Reads the example device's identification again and again, until the device is gone and the
-// register reads as all ones; any other value is a failure. Needs the example device.
+// Reads the rig's identification again and again, until the device is gone and the register reads
+// as all ones; any other value is a failure. Needs the rig.
 
-#include "devices/example/registers.h"
+#include "devices/rig/registers.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/pci.h"
 #include "kernel_images/baremetal/lib/report.h"
@@ -10,10 +10,10 @@
 namespace bulkhead::guest {
 
 void RunWatchDevice() {
-  using namespace devices::example;
-  const PciFunction example = FindFunction(kVendorId, kDeviceId);
-  const uint64_t registers = example.ReadBar(kRegisterBar).address;
-  example.SetCommandBits(kCommandMemory);
+  using namespace devices::rig;
+  const PciFunction rig = FindFunction(kVendorId, kDeviceId);
+  const uint64_t registers = rig.ReadBar(kRegisterBar).address;
+  rig.SetCommandBits(kCommandMemory);
   Print("watching\n");
   uint32_t value;
   // Ends with the VM, if not before: whoever runs this has a limit.

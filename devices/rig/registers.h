@@ -1,10 +1,10 @@
-#ifndef BULKHEAD_DEVICES_EXAMPLE_REGISTERS_H_
-#define BULKHEAD_DEVICES_EXAMPLE_REGISTERS_H_
+#ifndef BULKHEAD_DEVICES_RIG_REGISTERS_H_
+#define BULKHEAD_DEVICES_RIG_REGISTERS_H_
 
 #include <stdint.h>
 
-// What a driver of the example device needs to know. Also included by bare-metal guest
-// programs: constants only.
+// What a driver of the rig needs to know. Also included by bare-metal guest programs: constants
+// only.
 //
 // BAR 0, 4 KiB. "any": bytes that may be accessed with any width and alignment. The others are
 // little-endian registers of 4 or 8 bytes, accessed whole; an 8-byte one may also be accessed
@@ -52,7 +52,7 @@
 //  1. 8 bytes; byte 4-7: RW scratch, forwarded to the device
 //  2. 8 bytes; byte 4-7: the bytes "BULK", read-only
 
-namespace bulkhead::devices::example {
+namespace bulkhead::devices::rig {
 
 inline constexpr uint16_t kVendorId = 0x1209;  // pid.codes
 inline constexpr uint16_t kDeviceId = 0xb001;
@@ -125,6 +125,6 @@ enum Misbehaviour : uint32_t {
 inline constexpr uint8_t kVendorCapabilityId = 0x09;
 inline constexpr uint8_t kCapabilitySize = 8;  // with the ID and next-pointer bytes
 
-}  // namespace bulkhead::devices::example
+}  // namespace bulkhead::devices::rig
 
-#endif  // BULKHEAD_DEVICES_EXAMPLE_REGISTERS_H_
+#endif  // BULKHEAD_DEVICES_RIG_REGISTERS_H_

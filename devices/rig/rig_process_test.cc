@@ -1,4 +1,4 @@
-// The example device as a process, from the vmm's side: control plane, attach, death, successor.
+// The rig as a process, from the vmm's side: control plane, attach, death, successor.
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
@@ -20,9 +20,9 @@
 #include "absl/time/time.h"
 #include "base/message_socket.h"
 #include "base/unique_fd.h"
-#include "devices/example/example_device.h"
-#include "devices/example/registers.h"
 #include "devices/host/testing/vmm_side.h"
+#include "devices/rig/registers.h"
+#include "devices/rig/rig_device.h"
 #include "gmock/gmock.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/create_channel_posix.h"
@@ -32,7 +32,7 @@
 #include "proto/contract.h"
 #include "proto/device_control.grpc.pb.h"
 
-namespace bulkhead::devices::example {
+namespace bulkhead::devices::rig {
 namespace {
 
 using channel::Operation;
@@ -45,8 +45,7 @@ constexpr absl::Duration kLong = absl::Seconds(30);         // never passes in a
 constexpr absl::Duration kShort = absl::Milliseconds(100);  // passes where nothing is expected
 
 std::string Binary() {
-  return absl::StrCat(getenv("TEST_SRCDIR"), "/", getenv("TEST_WORKSPACE"),
-                      "/devices/example/example");
+  return absl::StrCat(getenv("TEST_SRCDIR"), "/", getenv("TEST_WORKSPACE"), "/devices/rig/rig");
 }
 
 // One process of the device.
@@ -167,7 +166,7 @@ class Process {
   std::unique_ptr<Stub> stub_;
 };
 
-class ExampleProcessTest : public testing::Test {
+class RigProcessTest : public testing::Test {
  protected:
   void StartProcess(const std::vector<std::string>& flags = {},
                     const std::string& environment = "") {
@@ -203,16 +202,16 @@ class ExampleProcessTest : public testing::Test {
     return answer.value_or(~uint64_t{0});
   }
 
-  const VmmSide vmm_{ExampleDevice().Describe(), {.slots = 64, .waiters = 2}};
+  const VmmSide vmm_{RigDevice().Describe(), {.slots = 64, .waiters = 2}};
   uint64_t generation_ = 1;  // of process_
   std::unique_ptr<Process> process_;
 };
 
-TEST_F(ExampleProcessTest, AnswersBeforeItIsAttached) {
+TEST_F(RigProcessTest, AnswersBeforeItIsAttached) {
   StartProcess();
   v1::PciInfo info;
   ASSERT_EQ(process_->Call(&Stub::GetPciInfo, &info), grpc::StatusCode::OK);
-  EXPECT_EQ(info.model(), "example");
+  EXPECT_EQ(info.model(), "rig");
   EXPECT_EQ(process_->Heartbeat(), 0);
   EXPECT_EQ(process_->Heartbeat(), 0);
   EXPECT_EQ(process_->Quiesce(), grpc::StatusCode::FAILED_PRECONDITION);
@@ -222,7 +221,7 @@ TEST_F(ExampleProcessTest, AnswersBeforeItIsAttached) {
   EXPECT_EQ(process_->AwaitEnd(), 0);
 }
 
-TEST_F(ExampleProcessTest, ServesAndTellsHowMuch) {
+TEST_F(RigProcessTest, ServesAndTellsHowMuch) {
   StartProcess();
   ASSERT_EQ(process_->Attach(vmm_, 1), "");
   EXPECT_EQ(Read(kIdentificationOffset, 4), kIdentification);
@@ -239,7 +238,7 @@ TEST_F(ExampleProcessTest, ServesAndTellsHowMuch) {
   EXPECT_THAT(names, Contains("dma_bytes_total"));
 }
 
-TEST_F(ExampleProcessTest, AHangShowsAndASuccessorGoesOn) {
+TEST_F(RigProcessTest, AHangShowsAndASuccessorGoesOn) {
   StartProcess();
   ASSERT_EQ(process_->Attach(vmm_, 1), "");
   Post(kSumOffset, 8, 40);
@@ -254,7 +253,7 @@ TEST_F(ExampleProcessTest, AHangShowsAndASuccessorGoesOn) {
   EXPECT_EQ(process_->Heartbeat(), 2);
 }
 
-TEST_F(ExampleProcessTest, LongWorkGivesHeartbeats) {
+TEST_F(RigProcessTest, LongWorkGivesHeartbeats) {
   StartProcess();
   ASSERT_EQ(process_->Attach(vmm_, 1), "");
   Post(kWorkOffset, 4, 1000);
@@ -262,7 +261,7 @@ TEST_F(ExampleProcessTest, LongWorkGivesHeartbeats) {
   EXPECT_EQ(Read(kIdentificationOffset, 4), kIdentification);
 }
 
-TEST_F(ExampleProcessTest, ACrashLeavesEverythingToTheSuccessor) {
+TEST_F(RigProcessTest, ACrashLeavesEverythingToTheSuccessor) {
   StartProcess();
   ASSERT_EQ(process_->Attach(vmm_, 1), "");
   Post(kSumOffset, 8, 40);
@@ -275,7 +274,7 @@ TEST_F(ExampleProcessTest, ACrashLeavesEverythingToTheSuccessor) {
   EXPECT_EQ(Read(kScratchOffset, 8), 0x1122334455667788u);
 }
 
-TEST_F(ExampleProcessTest, ACrashInTheMiddleOfAWriteComesAgainInEverySuccessor) {
+TEST_F(RigProcessTest, ACrashInTheMiddleOfAWriteComesAgainInEverySuccessor) {
   StartProcess();
   ASSERT_EQ(process_->Attach(vmm_, 1), "");
   Post(kCrashOffset, 4, kAlways);
@@ -286,7 +285,7 @@ TEST_F(ExampleProcessTest, ACrashInTheMiddleOfAWriteComesAgainInEverySuccessor) 
   EXPECT_EQ(process_->AwaitEnd(), -SIGABRT);
 }
 
-TEST_F(ExampleProcessTest, IsReplacedWithoutADeath) {
+TEST_F(RigProcessTest, IsReplacedWithoutADeath) {
   StartProcess();
   ASSERT_EQ(process_->Attach(vmm_, 1), "");
   Post(kSumOffset, 8, 40);
@@ -298,7 +297,7 @@ TEST_F(ExampleProcessTest, IsReplacedWithoutADeath) {
   EXPECT_EQ(Read(kSumOffset, 8), 42u);
 }
 
-TEST_F(ExampleProcessTest, DamagedStateIsRefusedWithItsReason) {
+TEST_F(RigProcessTest, DamagedStateIsRefusedWithItsReason) {
   StartProcess();
   ASSERT_EQ(process_->Attach(vmm_, 1), "");
   Post(kSumOffset, 8, 40);
@@ -310,7 +309,7 @@ TEST_F(ExampleProcessTest, DamagedStateIsRefusedWithItsReason) {
   EXPECT_EQ(process_->AwaitEnd(), 1);
 }
 
-TEST_F(ExampleProcessTest, DiesAndHangsAtItsStartIfItIsTold) {
+TEST_F(RigProcessTest, DiesAndHangsAtItsStartIfItIsTold) {
   StartProcess({"--crash_at_start"});
   EXPECT_EQ(process_->AwaitEnd(), -SIGABRT);
   StartProcess({"--hang_at_start"});
@@ -319,7 +318,7 @@ TEST_F(ExampleProcessTest, DiesAndHangsAtItsStartIfItIsTold) {
   EXPECT_TRUE(process_->IsAlive());
 }
 
-TEST_F(ExampleProcessTest, RefusesACrashPointThatThereIsNot) {
+TEST_F(RigProcessTest, RefusesACrashPointThatThereIsNot) {
   StartProcess({"--crash_point=nowhere"});
   EXPECT_EQ(process_->AwaitEnd(), kDeviceExitUsage);
   StartProcess({}, "BULKHEAD_CRASH_POINT=nowhere");
@@ -338,10 +337,9 @@ std::vector<std::string> CrashPoints() {
   return names;
 }
 
-class ExampleCrashPointTest : public ExampleProcessTest,
-                              public testing::WithParamInterface<std::string> {};
+class RigCrashPointTest : public RigProcessTest, public testing::WithParamInterface<std::string> {};
 
-TEST_P(ExampleCrashPointTest, ADeathThereLosesAndRepeatsNothing) {
+TEST_P(RigCrashPointTest, ADeathThereLosesAndRepeatsNothing) {
   StartProcess({absl::StrCat("--crash_point=", GetParam(), ":1:1")});
   const std::string error = process_->Attach(vmm_, 1);
   if (error == "gone") {
@@ -363,8 +361,8 @@ TEST_P(ExampleCrashPointTest, ADeathThereLosesAndRepeatsNothing) {
   EXPECT_EQ(generation_, 2u) << "it was not reached";
 }
 
-INSTANTIATE_TEST_SUITE_P(All, ExampleCrashPointTest, testing::ValuesIn(CrashPoints()),
+INSTANTIATE_TEST_SUITE_P(All, RigCrashPointTest, testing::ValuesIn(CrashPoints()),
                          [](const auto& info) { return info.param; });
 
 }  // namespace
-}  // namespace bulkhead::devices::example
+}  // namespace bulkhead::devices::rig

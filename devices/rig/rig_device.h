@@ -1,5 +1,5 @@
-#ifndef BULKHEAD_DEVICES_EXAMPLE_EXAMPLE_DEVICE_H_
-#define BULKHEAD_DEVICES_EXAMPLE_EXAMPLE_DEVICE_H_
+#ifndef BULKHEAD_DEVICES_RIG_RIG_H_
+#define BULKHEAD_DEVICES_RIG_RIG_H_
 
 #include <stddef.h>
 #include <stdint.h>
@@ -8,16 +8,15 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "devices/example/registers.h"
-#include "devices/example/test_aids.h"
 #include "devices/host/device_model.h"
+#include "devices/rig/misbehaver.h"
+#include "devices/rig/registers.h"
 
-namespace bulkhead::devices::example {
+namespace bulkhead::devices::rig {
 
-// The device that authors copy, and that tests and benchmarks drive: a PCI function with a
-// little of everything. registers.h says what each register does.
-// Single-threaded, as every DeviceModel.
-class ExampleDevice : public DeviceModel {
+// The test rig: a PCI function with a little of everything, which tests and benchmarks drive.
+// registers.h says what each register does. Single-threaded, as every DeviceModel.
+class RigDevice : public DeviceModel {
  public:
   v1::PciInfo Describe() const override;
   absl::Status Start(DeviceServices& services) override;
@@ -74,9 +73,9 @@ class ExampleDevice : public DeviceModel {
   State state_ = {};
   absl::Span<uint8_t> memory_;  // BAR 2
   uint64_t dma_bytes_ = 0;      // for people; not worth saving
-  TestAids test_aids_;
+  Misbehaver misbehaver_;
 };
 
-}  // namespace bulkhead::devices::example
+}  // namespace bulkhead::devices::rig
 
-#endif  // BULKHEAD_DEVICES_EXAMPLE_EXAMPLE_DEVICE_H_
+#endif  // BULKHEAD_DEVICES_RIG_RIG_H_

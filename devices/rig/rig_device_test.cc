@@ -1,4 +1,4 @@
-#include "devices/example/example_device.h"
+#include "devices/rig/rig_device.h"
 
 #include <stdint.h>
 #include <string.h>
@@ -12,13 +12,13 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "devices/example/registers.h"
 #include "devices/host/testing/fake_services.h"
+#include "devices/rig/registers.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/contract.h"
 
-namespace bulkhead::devices::example {
+namespace bulkhead::devices::rig {
 namespace {
 
 using ::testing::ElementsAre;
@@ -26,9 +26,9 @@ using ::testing::IsEmpty;
 
 constexpr uint64_t kRamSize = 1 << 20;
 
-class ExampleDeviceTest : public ::testing::Test {
+class RigDeviceTest : public ::testing::Test {
  protected:
-  ExampleDeviceTest()
+  RigDeviceTest()
       : services_({{0, kRamSize}, {0x100000000, kRamSize}, {0x100000000 + kRamSize, kRamSize}}) {
     services_.SetDurableMemory(kMemoryBarSize);
     EXPECT_TRUE(device_->Start(services_).ok());
@@ -57,10 +57,10 @@ class ExampleDeviceTest : public ::testing::Test {
   }
 
   FakeServices services_;
-  std::optional<ExampleDevice> device_{std::in_place};
+  std::optional<RigDevice> device_{std::in_place};
 };
 
-TEST_F(ExampleDeviceTest, DescribesItselfByItsRegisterMap) {
+TEST_F(RigDeviceTest, DescribesItselfByItsRegisterMap) {
   const v1::PciInfo info = device_->Describe();
   EXPECT_EQ(info.contract_version(), kContractVersion);
   EXPECT_EQ(info.pci().vendor_id(), kVendorId);
@@ -77,20 +77,20 @@ TEST_F(ExampleDeviceTest, DescribesItselfByItsRegisterMap) {
   EXPECT_EQ(info.doorbells(0).offset(), kDoorbellOffset);
 }
 
-TEST_F(ExampleDeviceTest, IdentificationAndVersionIgnoreWrites) {
+TEST_F(RigDeviceTest, IdentificationAndVersionIgnoreWrites) {
   Write32(kIdentificationOffset, 0);
   Write32(kVersionOffset, 0);
   EXPECT_EQ(Read32(kIdentificationOffset), kIdentification);
   EXPECT_EQ(Read32(kVersionOffset), kVersion);
 }
 
-TEST_F(ExampleDeviceTest, RegisterReadWithAnotherWidthThanItsOwnGivesAllOnes) {
+TEST_F(RigDeviceTest, RegisterReadWithAnotherWidthThanItsOwnGivesAllOnes) {
   EXPECT_EQ(device_->Read(kRegisterBar, kIdentificationOffset, 1), ~uint64_t{0});
   EXPECT_EQ(device_->Read(kRegisterBar, kIdentificationOffset, 8), ~uint64_t{0});
   EXPECT_EQ(device_->Read(kRegisterBar, kIdentificationOffset + 2, 4), ~uint64_t{0});
 }
 
-TEST_F(ExampleDeviceTest, ScratchKeepsBytesOfEveryWidthAtEveryAlignment) {
+TEST_F(RigDeviceTest, ScratchKeepsBytesOfEveryWidthAtEveryAlignment) {
   device_->Write(kRegisterBar, kScratchOffset + 1, 8, 0x1122334455667788);
   device_->Write(kRegisterBar, kScratchOffset + 2, 2, 0xabcd);
   EXPECT_EQ(device_->Read(kRegisterBar, kScratchOffset + 1, 8), 0x1122334455abcd88u);
@@ -98,7 +98,7 @@ TEST_F(ExampleDeviceTest, ScratchKeepsBytesOfEveryWidthAtEveryAlignment) {
   EXPECT_EQ(device_->Read(kRegisterBar, kScratchOffset, 1), 0u);
 }
 
-TEST_F(ExampleDeviceTest, AccessAcrossTheEndOfScratchTouchesNothing) {
+TEST_F(RigDeviceTest, AccessAcrossTheEndOfScratchTouchesNothing) {
   const uint64_t last = kScratchOffset + kScratchSize - 4;
   Write32(last, 0x01020304);
   device_->Write(kRegisterBar, last, 8, 0);
@@ -106,7 +106,7 @@ TEST_F(ExampleDeviceTest, AccessAcrossTheEndOfScratchTouchesNothing) {
   EXPECT_EQ(device_->Read(kRegisterBar, last, 8), ~uint64_t{0});
 }
 
-TEST_F(ExampleDeviceTest, MemoryBarKeepsItsFirstAndLastBytes) {
+TEST_F(RigDeviceTest, MemoryBarKeepsItsFirstAndLastBytes) {
   device_->Write(kMemoryBar, 0, 1, 0x5a);
   device_->Write(kMemoryBar, kMemoryBarSize - 8, 8, 0x8877665544332211);
   EXPECT_EQ(device_->Read(kMemoryBar, 0, 1), 0x5au);
@@ -114,7 +114,7 @@ TEST_F(ExampleDeviceTest, MemoryBarKeepsItsFirstAndLastBytes) {
   EXPECT_EQ(device_->Read(kMemoryBar, kMemoryBarSize - 4, 8), ~uint64_t{0}) << "past the end";
 }
 
-TEST_F(ExampleDeviceTest, ForwardedCapabilityHasAConstantHeadAndAScratch) {
+TEST_F(RigDeviceTest, ForwardedCapabilityHasAConstantHeadAndAScratch) {
   device_->Write(kCapabilityRegionBase, 0, 2, 0xffff);
   device_->Write(kCapabilityRegionBase, 2, 4, 0xcafef00d);
   EXPECT_EQ(device_->Read(kCapabilityRegionBase, 0, 1), kCapabilitySize);
@@ -123,13 +123,13 @@ TEST_F(ExampleDeviceTest, ForwardedCapabilityHasAConstantHeadAndAScratch) {
   EXPECT_EQ(device_->Read(kCapabilityRegionBase + 1, 2, 4), ~uint64_t{0}) << "not forwarded";
 }
 
-TEST_F(ExampleDeviceTest, ConsecutiveNumbersAreInOrder) {
+TEST_F(RigDeviceTest, ConsecutiveNumbersAreInOrder) {
   for (uint32_t i = 0; i < 100; ++i) Write32(kOrderNextOffset, i);
   EXPECT_EQ(Read32(kOrderNextOffset), 100u);
   EXPECT_EQ(Read32(kOrderViolationsOffset), 0u);
 }
 
-TEST_F(ExampleDeviceTest, SwappedLostAndRepeatedNumbersAreViolations) {
+TEST_F(RigDeviceTest, SwappedLostAndRepeatedNumbersAreViolations) {
   Write32(kOrderNextOffset, 0);
   Write32(kOrderNextOffset, 2);  // 1 is missing
   EXPECT_EQ(Read32(kOrderViolationsOffset), 1u);
@@ -142,7 +142,7 @@ TEST_F(ExampleDeviceTest, SwappedLostAndRepeatedNumbersAreViolations) {
   EXPECT_EQ(Read32(kOrderViolationsOffset), 0u);
 }
 
-TEST_F(ExampleDeviceTest, DoorbellCountsAndRemembersTheWritesBeforeIt) {
+TEST_F(RigDeviceTest, DoorbellCountsAndRemembersTheWritesBeforeIt) {
   Write32(kOrderNextOffset, 0);
   device_->OnDoorbell(0);
   Write32(kOrderNextOffset, 1);
@@ -153,7 +153,7 @@ TEST_F(ExampleDeviceTest, DoorbellCountsAndRemembersTheWritesBeforeIt) {
   EXPECT_EQ(Read32(kDoorbellCountOffset), 0u);
 }
 
-TEST_F(ExampleDeviceTest, CausesSendTheirMsixVectorsEvenIfUnacknowledged) {
+TEST_F(RigDeviceTest, CausesSendTheirMsixVectorsEvenIfUnacknowledged) {
   device_->OnFunctionState({.bus_master = true, .msix_enabled = true});
   Write32(kInterruptRaiseOffset, 0b101);
   Write32(kInterruptRaiseOffset, 0b100);
@@ -162,20 +162,20 @@ TEST_F(ExampleDeviceTest, CausesSendTheirMsixVectorsEvenIfUnacknowledged) {
   EXPECT_EQ(Read32(kInterruptStatusOffset), 0b101u);
 }
 
-TEST_F(ExampleDeviceTest, CausesWithoutAVectorAreIgnored) {
+TEST_F(RigDeviceTest, CausesWithoutAVectorAreIgnored) {
   device_->OnFunctionState({.bus_master = true, .msix_enabled = true});
   Write32(kInterruptRaiseOffset, 0xffffff00);
   EXPECT_THAT(services_.TakeMsixSignals(), IsEmpty());
   EXPECT_EQ(Read32(kInterruptStatusOffset), 0u);
 }
 
-TEST_F(ExampleDeviceTest, WithoutBusMasteringNoMsixIsSent) {
+TEST_F(RigDeviceTest, WithoutBusMasteringNoMsixIsSent) {
   device_->OnFunctionState({.bus_master = false, .msix_enabled = true});
   Write32(kInterruptRaiseOffset, 1);
   EXPECT_THAT(services_.TakeMsixSignals(), IsEmpty());
 }
 
-TEST_F(ExampleDeviceTest, WithoutMsixTheLineIsUpUntilAllCausesAreAcknowledged) {
+TEST_F(RigDeviceTest, WithoutMsixTheLineIsUpUntilAllCausesAreAcknowledged) {
   Write32(kInterruptRaiseOffset, 0b11);
   EXPECT_TRUE(services_.intx());
   Write32(kInterruptAckOffset, 0b01);
@@ -185,7 +185,7 @@ TEST_F(ExampleDeviceTest, WithoutMsixTheLineIsUpUntilAllCausesAreAcknowledged) {
   EXPECT_THAT(services_.TakeMsixSignals(), IsEmpty());
 }
 
-TEST_F(ExampleDeviceTest, EnablingMsixLowersTheLineAndDisablingRaisesItAgain) {
+TEST_F(RigDeviceTest, EnablingMsixLowersTheLineAndDisablingRaisesItAgain) {
   Write32(kInterruptRaiseOffset, 1);
   device_->OnFunctionState({.bus_master = true, .msix_enabled = true});
   EXPECT_FALSE(services_.intx());
@@ -194,7 +194,7 @@ TEST_F(ExampleDeviceTest, EnablingMsixLowersTheLineAndDisablingRaisesItAgain) {
   EXPECT_TRUE(services_.intx());
 }
 
-TEST_F(ExampleDeviceTest, DmaCopiesBetweenMemoryRanges) {
+TEST_F(RigDeviceTest, DmaCopiesBetweenMemoryRanges) {
   device_->OnFunctionState({.bus_master = true});
   ASSERT_TRUE(services_.memory().WriteObject<uint64_t>(0x1000, 0x1122334455667788));
   CopyByDma(0x1000, 0x100000ff8, 8);
@@ -205,7 +205,7 @@ TEST_F(ExampleDeviceTest, DmaCopiesBetweenMemoryRanges) {
   EXPECT_FALSE(services_.intx()) << "no interrupt was asked for";
 }
 
-TEST_F(ExampleDeviceTest, DmaMayCrossFromOneRangeOfMemoryIntoTheNext) {
+TEST_F(RigDeviceTest, DmaMayCrossFromOneRangeOfMemoryIntoTheNext) {
   device_->OnFunctionState({.bus_master = true});
   const GuestAddress border = 0x100000000 + kRamSize;
   std::vector<uint8_t> bytes(256);
@@ -222,7 +222,7 @@ TEST_F(ExampleDeviceTest, DmaMayCrossFromOneRangeOfMemoryIntoTheNext) {
   EXPECT_EQ(Read32(kDmaStatusOffset), kDmaBadAddress) << "they overlap";
 }
 
-TEST_F(ExampleDeviceTest, DmaAddressesCanBeWrittenByHalves) {
+TEST_F(RigDeviceTest, DmaAddressesCanBeWrittenByHalves) {
   Write32(kDmaSourceOffset + 4, 0x1);
   Write32(kDmaSourceOffset, 0x2000);
   Write64(kDmaDestinationOffset, 0xaaaabbbbccccdddd);
@@ -232,7 +232,7 @@ TEST_F(ExampleDeviceTest, DmaAddressesCanBeWrittenByHalves) {
   EXPECT_EQ(Read32(kDmaDestinationOffset + 4), 0xaaaabbbbu);
 }
 
-TEST_F(ExampleDeviceTest, DmaOutsideRamIsAnErrorAndWritesNothing) {
+TEST_F(RigDeviceTest, DmaOutsideRamIsAnErrorAndWritesNothing) {
   device_->OnFunctionState({.bus_master = true});
   ASSERT_TRUE(services_.memory().WriteObject<uint32_t>(0, 0xdeadbeef));
   struct Case {
@@ -255,7 +255,7 @@ TEST_F(ExampleDeviceTest, DmaOutsideRamIsAnErrorAndWritesNothing) {
   EXPECT_EQ(last, 0u);
 }
 
-TEST_F(ExampleDeviceTest, DmaRefusesWhatItWasNotAllowedToDo) {
+TEST_F(RigDeviceTest, DmaRefusesWhatItWasNotAllowedToDo) {
   CopyByDma(0, 0x1000, 4);
   EXPECT_EQ(Read32(kDmaStatusOffset), kDmaNotBusMaster);
   device_->OnFunctionState({.bus_master = true});
@@ -265,14 +265,14 @@ TEST_F(ExampleDeviceTest, DmaRefusesWhatItWasNotAllowedToDo) {
   EXPECT_EQ(Read32(kDmaStatusOffset), kDmaBadCommand);
 }
 
-TEST_F(ExampleDeviceTest, DmaInterruptsWhenAskedTo) {
+TEST_F(RigDeviceTest, DmaInterruptsWhenAskedTo) {
   device_->OnFunctionState({.bus_master = true, .msix_enabled = true});
   Write32(kDmaCommandOffset, kDmaCopy | kDmaInterrupt);
   EXPECT_THAT(services_.TakeMsixSignals(), ElementsAre(7));
   EXPECT_EQ(Read32(kInterruptStatusOffset), kDmaInterruptCause);
 }
 
-TEST_F(ExampleDeviceTest, SumAddsAndTakeCounts) {
+TEST_F(RigDeviceTest, SumAddsAndTakeCounts) {
   Write64(kSumOffset, 0x100000000);
   Write64(kSumOffset, 5);
   Write32(kSumOffset, 1);  // not whole
@@ -283,7 +283,7 @@ TEST_F(ExampleDeviceTest, SumAddsAndTakeCounts) {
   EXPECT_EQ(Read32(kTakeOffset), 1u);
 }
 
-TEST_F(ExampleDeviceTest, WhatChangesTheStateIsTold) {
+TEST_F(RigDeviceTest, WhatChangesTheStateIsTold) {
   const auto tells = [this](const std::function<void()>& action) {
     services_.TakeStateChanges();
     action();
@@ -304,7 +304,7 @@ TEST_F(ExampleDeviceTest, WhatChangesTheStateIsTold) {
   EXPECT_FALSE(tells([&] { device_->Write(kMemoryBar, 0, 8, 1); })) << "durable by itself";
 }
 
-TEST_F(ExampleDeviceTest, EveryRegisterOutlivesTheProcess) {
+TEST_F(RigDeviceTest, EveryRegisterOutlivesTheProcess) {
   device_->Write(kRegisterBar, kScratchOffset + 5, 8, 0x1122334455667788);
   device_->Write(kMemoryBar, 0x1234, 4, 0xabcdef01);
   device_->Write(kCapabilityRegionBase, 2, 4, 0xcafef00d);
@@ -329,7 +329,7 @@ TEST_F(ExampleDeviceTest, EveryRegisterOutlivesTheProcess) {
   EXPECT_EQ(Read32(kTakeOffset), 2u);
 }
 
-TEST_F(ExampleDeviceTest, ASuccessorRaisesAgainWhatIsNotAcknowledged) {
+TEST_F(RigDeviceTest, ASuccessorRaisesAgainWhatIsNotAcknowledged) {
   device_->OnFunctionState({.bus_master = true, .msix_enabled = true});
   Write32(kInterruptRaiseOffset, 0b101);
   services_.TakeMsixSignals();
@@ -340,7 +340,7 @@ TEST_F(ExampleDeviceTest, ASuccessorRaisesAgainWhatIsNotAcknowledged) {
   EXPECT_TRUE(services_.intx());
 }
 
-TEST_F(ExampleDeviceTest, StateThatCannotBeIsRefused) {
+TEST_F(RigDeviceTest, StateThatCannotBeIsRefused) {
   std::vector<uint8_t> state(device_->Describe().saved_state_bytes());
   EXPECT_TRUE(device_->Restore(state).ok());
   EXPECT_FALSE(device_->Restore(absl::MakeSpan(state).first(state.size() - 1)).ok());
@@ -354,7 +354,7 @@ TEST_F(ExampleDeviceTest, StateThatCannotBeIsRefused) {
   EXPECT_EQ(refused, 4 + 3) << "DMA status, and causes that there are not";
 }
 
-TEST_F(ExampleDeviceTest, AResetLeavesNothing) {
+TEST_F(RigDeviceTest, AResetLeavesNothing) {
   device_->Write(kRegisterBar, kScratchOffset, 8, 1);
   Write64(kSumOffset, 77);
   Write32(kInterruptRaiseOffset, 1);
@@ -367,7 +367,7 @@ TEST_F(ExampleDeviceTest, AResetLeavesNothing) {
   EXPECT_TRUE(device_->at_rest());
 }
 
-TEST_F(ExampleDeviceTest, MetricsTellTheBytesCopied) {
+TEST_F(RigDeviceTest, MetricsTellTheBytesCopied) {
   device_->OnFunctionState({.bus_master = true});
   CopyByDma(0, 0x1000, 64);
   v1::DeviceMetrics metrics;
@@ -376,7 +376,7 @@ TEST_F(ExampleDeviceTest, MetricsTellTheBytesCopied) {
   EXPECT_EQ(metrics.metrics(0).value(), 64);
 }
 
-TEST_F(ExampleDeviceTest, WorkGivesHeartbeatsAndBusyNone) {
+TEST_F(RigDeviceTest, WorkGivesHeartbeatsAndBusyNone) {
   Write32(kWorkOffset, 2);
   EXPECT_GT(services_.keep_alives(), 0);
   const int before = services_.keep_alives();
@@ -384,14 +384,14 @@ TEST_F(ExampleDeviceTest, WorkGivesHeartbeatsAndBusyNone) {
   EXPECT_EQ(services_.keep_alives(), before);
 }
 
-TEST_F(ExampleDeviceTest, CrashesAreWhereTheyWereAskedFor) {
+TEST_F(RigDeviceTest, CrashesAreWhereTheyWereAskedFor) {
   EXPECT_DEATH(Write32(kCrashOffset, kAlways), "");
   Write32(kCrashOffset, 3);
   Write32(kCrashOffset, kOnce);  // not yet
   EXPECT_DEATH(services_.RunWatches(1000), "");
 }
 
-TEST_F(ExampleDeviceTest, BusyTakesItsTimeAndNoMore) {
+TEST_F(RigDeviceTest, BusyTakesItsTimeAndNoMore) {
   const auto start = std::chrono::steady_clock::now();
   Write32(kBusyOffset, 2000);
   EXPECT_GE(std::chrono::steady_clock::now() - start, std::chrono::milliseconds(2));
@@ -400,4 +400,4 @@ TEST_F(ExampleDeviceTest, BusyTakesItsTimeAndNoMore) {
 }
 
 }  // namespace
-}  // namespace bulkhead::devices::example
+}  // namespace bulkhead::devices::rig

@@ -1,4 +1,4 @@
-#include "devices/example/example_device.h"
+#include "devices/rig/rig_device.h"
 
 #include <string.h>
 
@@ -8,7 +8,7 @@
 #include "devices/host/metrics.h"
 #include "proto/contract.h"
 
-namespace bulkhead::devices::example {
+namespace bulkhead::devices::rig {
 namespace {
 
 // Regions beside the BARs: the forwarded capability comes first in the list.
@@ -39,10 +39,10 @@ void WriteWideRegister(uint64_t& wide, bool high_half, uint8_t size_bytes, uint6
 
 }  // namespace
 
-v1::PciInfo ExampleDevice::Describe() const {
+v1::PciInfo RigDevice::Describe() const {
   v1::PciInfo info;
   info.set_contract_version(kContractVersion);
-  info.set_model("example");
+  info.set_model("rig");
 
   v1::PciFunction& pci = *info.mutable_pci();
   pci.set_vendor_id(kVendorId);
@@ -82,24 +82,24 @@ v1::PciInfo ExampleDevice::Describe() const {
   return info;
 }
 
-absl::Status ExampleDevice::Start(DeviceServices& services) {
+absl::Status RigDevice::Start(DeviceServices& services) {
   services_ = &services;
   memory_ = services.durable_memory();
-  return test_aids_.Start(services);
+  return misbehaver_.Start(services);
 }
 
-size_t ExampleDevice::Save(absl::Span<uint8_t> out) const {
+size_t RigDevice::Save(absl::Span<uint8_t> out) const {
   memcpy(out.data(), &state_, sizeof(state_));
   return sizeof(state_);
 }
 
-absl::Status ExampleDevice::Restore(absl::Span<const uint8_t> state) {
+absl::Status RigDevice::Restore(absl::Span<const uint8_t> state) {
   State found;
   if (state.size() != sizeof(found)) {
     return absl::InvalidArgumentError(absl::StrCat("saved state of ", state.size(), " bytes"));
   }
   memcpy(&found, state.data(), sizeof(found));
-  // Whoever wrote it may have been anybody's prey: what could not be is not taken over.
+  // The writer may have been compromised: impossible values are refused.
   if (found.dma_status > kDmaBadCommand || (found.interrupt_status & ~kInterruptCauses) != 0) {
     return absl::InvalidArgumentError("saved state that cannot be");
   }
@@ -109,16 +109,16 @@ absl::Status ExampleDevice::Restore(absl::Span<const uint8_t> state) {
   return absl::OkStatus();
 }
 
-void ExampleDevice::Reset() {
+void RigDevice::Reset() {
   state_ = {};
   UpdateIntx();
 }
 
-void ExampleDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
+void RigDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   AddCounter(metrics, "dma_bytes_total", "Bytes copied by DMA", dma_bytes_);
 }
 
-uint64_t ExampleDevice::Read(uint8_t region, uint64_t offset, uint8_t size_bytes) {
+uint64_t RigDevice::Read(uint8_t region, uint64_t offset, uint8_t size_bytes) {
   if (const absl::Span<uint8_t> bytes = PlainBytes(region, offset, size_bytes); !bytes.empty()) {
     uint64_t value = 0;
     memcpy(&value, bytes.data(), bytes.size());
@@ -132,7 +132,7 @@ uint64_t ExampleDevice::Read(uint8_t region, uint64_t offset, uint8_t size_bytes
   return kAllOnes;
 }
 
-void ExampleDevice::Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) {
+void RigDevice::Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) {
   if (const absl::Span<uint8_t> bytes = PlainBytes(region, offset, size_bytes); !bytes.empty()) {
     memcpy(bytes.data(), &value, bytes.size());
     if (region != kMemoryBar) services_->StateChanged();
@@ -141,19 +141,19 @@ void ExampleDevice::Write(uint8_t region, uint64_t offset, uint8_t size_bytes, u
   if (region == kRegisterBar) WriteRegister(offset, size_bytes, value);
 }
 
-void ExampleDevice::OnDoorbell(uint32_t index) {
+void RigDevice::OnDoorbell(uint32_t index) {
   if (index != 0) return;
   ++state_.doorbell_count;
   state_.doorbell_order = state_.order_next;
   services_->StateChanged();
 }
 
-void ExampleDevice::OnFunctionState(const FunctionState& state) {
+void RigDevice::OnFunctionState(const FunctionState& state) {
   function_state_ = state;
   UpdateIntx();
 }
 
-absl::Span<uint8_t> ExampleDevice::PlainBytes(uint8_t region, uint64_t offset, uint8_t size_bytes) {
+absl::Span<uint8_t> RigDevice::PlainBytes(uint8_t region, uint64_t offset, uint8_t size_bytes) {
   absl::Span<uint8_t> all;
   uint64_t start = 0;
   if (region == kRegisterBar) {
@@ -171,7 +171,7 @@ absl::Span<uint8_t> ExampleDevice::PlainBytes(uint8_t region, uint64_t offset, u
   return all.subspan(offset - start, size_bytes);
 }
 
-uint64_t ExampleDevice::ReadRegister(uint64_t offset, uint8_t size_bytes) {
+uint64_t RigDevice::ReadRegister(uint64_t offset, uint8_t size_bytes) {
   if (size_bytes == 8) {
     if (offset == kDmaSourceOffset) return state_.dma_source;
     if (offset == kDmaDestinationOffset) return state_.dma_destination;
@@ -218,12 +218,12 @@ uint64_t ExampleDevice::ReadRegister(uint64_t offset, uint8_t size_bytes) {
   }
 }
 
-void ExampleDevice::WriteRegister(uint64_t offset, uint8_t size_bytes, uint64_t value) {
+void RigDevice::WriteRegister(uint64_t offset, uint8_t size_bytes, uint64_t value) {
   const bool wide =
       offset == kDmaSourceOffset || offset == kDmaDestinationOffset || offset == kSumOffset;
   if (size_bytes != 4 && !(size_bytes == 8 && wide)) return;
   const uint32_t value32 = static_cast<uint32_t>(value);
-  if (test_aids_.Write(offset, value32)) return;
+  if (misbehaver_.Write(offset, value32)) return;
   switch (offset) {
     case kOrderNextOffset:
       CheckOrder(value32);
@@ -269,12 +269,12 @@ void ExampleDevice::WriteRegister(uint64_t offset, uint8_t size_bytes, uint64_t 
   services_->StateChanged();
 }
 
-void ExampleDevice::CheckOrder(uint32_t value) {
+void RigDevice::CheckOrder(uint32_t value) {
   if (value != state_.order_next) ++state_.order_violations;
   state_.order_next = value + 1;
 }
 
-void ExampleDevice::RaiseInterrupts(uint32_t causes) {
+void RigDevice::RaiseInterrupts(uint32_t causes) {
   state_.interrupt_status |= causes;
   if (function_state_.msix_enabled) {
     // An MSI-X message is a write to memory: without bus mastering the function may not send it.
@@ -284,22 +284,22 @@ void ExampleDevice::RaiseInterrupts(uint32_t causes) {
   }
 }
 
-void ExampleDevice::SendVectors(uint32_t causes) {
+void RigDevice::SendVectors(uint32_t causes) {
   for (uint32_t vector = 0; vector < kMsixVectors; ++vector) {
     if ((causes & (1u << vector)) != 0) services_->SignalMsix(vector);
   }
 }
 
-void ExampleDevice::UpdateIntx() {
+void RigDevice::UpdateIntx() {
   services_->SetIntx(!function_state_.msix_enabled && state_.interrupt_status != 0);
 }
 
-void ExampleDevice::RunDma(uint32_t command) {
+void RigDevice::RunDma(uint32_t command) {
   state_.dma_status = (command & ~kDmaInterrupt) == kDmaCopy ? CopyGuestMemory() : kDmaBadCommand;
   if ((command & kDmaInterrupt) != 0) RaiseInterrupts(kDmaInterruptCause);
 }
 
-DmaStatus ExampleDevice::CopyGuestMemory() {
+DmaStatus RigDevice::CopyGuestMemory() {
   if (!function_state_.bus_master) return kDmaNotBusMaster;
   if (state_.dma_length > kDmaMaxLength) return kDmaBadLength;
   // By guest addresses: the bytes may lie in two ranges that adjoin, which the guest does not know.
@@ -320,4 +320,4 @@ DmaStatus ExampleDevice::CopyGuestMemory() {
   return kDmaDone;
 }
 
-}  // namespace bulkhead::devices::example
+}  // namespace bulkhead::devices::rig

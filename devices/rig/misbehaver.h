@@ -1,5 +1,5 @@
-#ifndef BULKHEAD_DEVICES_EXAMPLE_TEST_AIDS_H_
-#define BULKHEAD_DEVICES_EXAMPLE_TEST_AIDS_H_
+#ifndef BULKHEAD_DEVICES_RIG_MISBEHAVER_H_
+#define BULKHEAD_DEVICES_RIG_MISBEHAVER_H_
 
 #include <stdint.h>
 
@@ -9,16 +9,15 @@
 #include "base/event_fd.h"
 #include "devices/host/device_model.h"
 
-namespace bulkhead::devices::example {
+namespace bulkhead::devices::rig {
 
-// What tests want of a device and nobody else: registers that make it slow, hang or die. Leave it
-// out of a copy. Single-threaded.
-class TestAids {
+// The rig's registers that make it slow, hang or die. Single-threaded.
+class Misbehaver {
  public:
-  TestAids() = default;
-  ~TestAids();
-  TestAids(const TestAids&) = delete;
-  TestAids& operator=(const TestAids&) = delete;
+  Misbehaver() = default;
+  ~Misbehaver();
+  Misbehaver(const Misbehaver&) = delete;
+  Misbehaver& operator=(const Misbehaver&) = delete;
 
   // `services` outlives this. Errors: as eventfd(2).
   absl::Status Start(DeviceServices& services);
@@ -37,6 +36,6 @@ class TestAids {
 [[noreturn]] void Hang();
 [[noreturn]] void Crash();
 
-}  // namespace bulkhead::devices::example
+}  // namespace bulkhead::devices::rig
 
-#endif  // BULKHEAD_DEVICES_EXAMPLE_TEST_AIDS_H_
+#endif  // BULKHEAD_DEVICES_RIG_MISBEHAVER_H_

@@ -1,4 +1,4 @@
-#include "devices/example/test_aids.h"
+#include "devices/rig/misbehaver.h"
 
 #include <stdlib.h>
 #include <unistd.h>
@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "base/status_macros.h"
-#include "devices/example/registers.h"
+#include "devices/rig/registers.h"
 
-namespace bulkhead::devices::example {
+namespace bulkhead::devices::rig {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -34,11 +34,11 @@ void Work(uint32_t milliseconds, DeviceServices& services) {
 
 }  // namespace
 
-TestAids::~TestAids() {
+Misbehaver::~Misbehaver() {
   if (later_ != nullptr) services_->Unwatch(later_->fd());
 }
 
-absl::Status TestAids::Start(DeviceServices& services) {
+absl::Status Misbehaver::Start(DeviceServices& services) {
   services_ = &services;
   ASSIGN_OR_RETURN(EventFd later, EventFd::Create());
   RETURN_IF_ERROR(services.Watch(later.fd(), [this] {
@@ -49,7 +49,7 @@ absl::Status TestAids::Start(DeviceServices& services) {
   return absl::OkStatus();
 }
 
-bool TestAids::Write(uint64_t offset, uint32_t value) {
+bool Misbehaver::Write(uint64_t offset, uint32_t value) {
   switch (offset) {
     case kBusyOffset:
       BeBusy(value);
@@ -68,7 +68,7 @@ bool TestAids::Write(uint64_t offset, uint32_t value) {
   }
 }
 
-void TestAids::Misbehave(void (*how)(), uint32_t when) {
+void Misbehaver::Misbehave(void (*how)(), uint32_t when) {
   if (when == kAlways) how();
   if (when != kOnce) return;
   // A write is done with before the next descriptor is looked at.
@@ -82,4 +82,4 @@ void Hang() {
 
 void Crash() { abort(); }
 
-}  // namespace bulkhead::devices::example
+}  // namespace bulkhead::devices::rig
