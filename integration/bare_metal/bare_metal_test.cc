@@ -118,6 +118,11 @@ TEST(BareMetalTest, RunsOfPostedWritesUnderOneLockKeepTheirOrder) {
   ExpectPasses("order_test cpus=4 writes=400 under_lock=20", {RigDevice(), "--cpus=4"});
 }
 
+TEST(BareMetalTest, TheExampleDeviceAddsUpMemory) {
+  ExpectPasses("example_test", {absl::StrCat("--device=name=example,binary=",
+                                             DataFile("devices/example/example"))});
+}
+
 TEST(BareMetalTest, VirtioRngGivesBytesAndSurvivesHostileQueues) {
   ExpectPasses("virtio_rng_test", {"--rng"});
 }

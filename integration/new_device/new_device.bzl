@@ -41,10 +41,10 @@ def new_device(name, section, template, libraries, binary, tests, data):
     for library, target in libraries.items():
         cc_library(
             name = library,
-            srcs = _place(root, folder, target["srcs"]),
+            srcs = _place(root, folder, target.get("srcs", [])),
             hdrs = _place(root, folder, target["hdrs"]),
             includes = [root],
-            deps = target["deps"],
+            deps = target.get("deps", []),
         )
     product_binary(name = name, srcs = _place(root, folder, binary["srcs"]), deps = binary["deps"])
     for test, target in tests.items():

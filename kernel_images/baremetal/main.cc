@@ -20,6 +20,7 @@ constexpr Program kPrograms[] = {
     {"intx_test", RunIntxTest},
     {"dma_test", RunDmaTest},
     {"order_test", RunOrderTest},
+    {"example_test", RunExampleTest},
     {"virtio_rng_test", RunVirtioRngTest},
     {"virtio_blk_test", RunVirtioBlkTest},
     {"disk_storm", RunDiskStorm},

@@ -15,6 +15,7 @@ void RunMsixTest();
 void RunIntxTest();
 void RunDmaTest();
 void RunOrderTest();
+void RunExampleTest();
 void RunVirtioRngTest();
 void RunVirtioBlkTest();
 void RunDiskStorm();
