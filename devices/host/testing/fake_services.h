@@ -48,8 +48,13 @@ class FakeServices : public DeviceServices {
     resources_[std::string(name)] = std::move(fd);
   }
 
-  // As Describe().durable_memory_bytes asks for. Before the model starts.
-  void SetDurableMemory(uint64_t size_bytes) { durable_memory_.resize(size_bytes); }
+  // As Describe().durable_memory_bytes asks for, zeroed, and shared with forked children. Before
+  // the model starts.
+  void SetDurableMemory(uint64_t size_bytes) {
+    const UniqueFd fd = CreateMemfd("fake-durable-memory", size_bytes).value();
+    durable_memory_ =
+        MemoryMapping::Map(fd.get(), 0, size_bytes, MemoryMapping::Protection::kReadWrite).value();
+  }
   // How often the model said that its state has changed, since the last call.
   int TakeStateChanges() { return std::exchange(state_changes_, 0); }
   int keep_alives() const { return keep_alives_; }
@@ -117,7 +122,9 @@ class FakeServices : public DeviceServices {
   }
   void Unwatch(int fd) override { watches_.erase(fd); }
   void StateChanged() override { ++state_changes_; }
-  absl::Span<uint8_t> durable_memory() override { return absl::MakeSpan(durable_memory_); }
+  absl::Span<uint8_t> durable_memory() override {
+    return absl::MakeSpan(durable_memory_.data(), durable_memory_.size());
+  }
   void KeepAlive() override { ++keep_alives_; }
 
  private:
@@ -126,7 +133,7 @@ class FakeServices : public DeviceServices {
   std::vector<uint32_t> msix_signals_;
   bool intx_ = false;
   bool writeback_failed_ = false;
-  std::vector<uint8_t> durable_memory_;
+  MemoryMapping durable_memory_;
   int state_changes_ = 0;
   int keep_alives_ = 0;
   std::map<int, std::shared_ptr<absl::AnyInvocable<void()>>> watches_;

@@ -4,6 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <utility>
+
+#include "base/unique_fd.h"
+
 namespace bulkhead::devices::virtio {
 namespace {
 
@@ -52,11 +56,8 @@ RestartableDevice::~RestartableDevice() {
 
 void RestartableDevice::Create() {
   model_ = factory_();
-  if (services_.durable_.size() == 0) {
-    const uint64_t bytes = model_->Describe().durable_memory_bytes();
-    const UniqueFd fd = CreateMemfd("fake-durable-memory", bytes).value();
-    services_.durable_ =
-        MemoryMapping::Map(fd.get(), 0, bytes, MemoryMapping::Protection::kReadWrite).value();
+  if (services_.durable_memory().empty()) {
+    services_.SetDurableMemory(model_->Describe().durable_memory_bytes());
   }
   Require(model_->Start(services_));
   services_.model_ = model_.get();

@@ -4,38 +4,29 @@
 #include <stdint.h>
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "base/memory_mapping.h"
 #include "devices/host/device_model.h"
 #include "devices/host/testing/fake_services.h"
 
 namespace bulkhead::devices::virtio {
 
-// FakeServices whose durable memory, saved state and resources outlive the model. After each
-// callback, what has changed is saved, as the device host does it. Durable memory and guest memory
-// are shared with forked children.
+// FakeServices whose saved state and resources outlive the model, too. After each callback, what
+// has changed is saved, as the device host does it.
 class DurableServices : public FakeServices {
  public:
   using FakeServices::FakeServices;
 
   void StateChanged() override {
+    FakeServices::StateChanged();
     changed_ = true;
-    ++state_changes_;
-  }
-  absl::Span<uint8_t> durable_memory() override {
-    return absl::MakeSpan(durable_.data(), durable_.size());
   }
   // A copy: the original stays for the successor.
   absl::StatusOr<UniqueFd> TakeResource(absl::string_view name) override;
   absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) override;
 
-  // How often the model has called StateChanged() since the last call.
-  int TakeStateChanges() { return std::exchange(state_changes_, 0); }
   // Empty: the first process has not changed anything yet.
   std::vector<uint8_t>& saved() { return saved_; }
 
@@ -44,11 +35,9 @@ class DurableServices : public FakeServices {
   void SaveIfChanged();
 
   DeviceModel* model_ = nullptr;
-  MemoryMapping durable_;
   std::vector<uint8_t> saved_;
   FunctionState function_state_;
-  bool changed_ = false;
-  int state_changes_ = 0;
+  bool changed_ = false;  // since the last save
 };
 
 // A model, and the successors that go on for it. Does the device host's part: what an access
