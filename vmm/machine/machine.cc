@@ -1,20 +1,52 @@
 #include "vmm/machine/machine.h"
 
+#include <poll.h>
+#include <unistd.h>
+
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/event_fd.h"
+#include "base/log.h"
+#include "base/release_startup_pages.h"
+#include "base/running_time.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
+#include "proto/channel/channel_client.h"
+#include "proto/version.h"
 #include "vmm/machine/boot_sources.h"
+#include "vmm/machine/device_resets.h"
 #include "vmm/platform/device_places.h"
+#include "vmm/supervisor/host_shortage.h"
+#include "vmm/vm/vm_metrics.h"
 
 namespace bulkhead::vmm {
 namespace {
+
+constexpr absl::Duration kVcpuStopTimeout = absl::Seconds(5);
+constexpr absl::Duration kPauseTimeout = absl::Seconds(5);
+// What a slow reader of the console is given at the end.
+constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(500);
+
+constexpr char kClient[] = "";
 
 // The vmm or its host failed: whatever code the layer below had for it.
 absl::Status AsVmmError(const absl::Status& status) {
   if (!absl::IsInvalidArgument(status)) return status;
   return absl::InternalError(status.message());
 }
+
+absl::Status Ending() { return absl::UnavailableError("the VM is ending"); }
 
 }  // namespace
 
@@ -71,7 +103,8 @@ Machine::Machine(Settings settings, GuestRam ram, BootSources boot_sources)
     : settings_(std::move(settings)),
       state_(events_),
       ram_(std::move(ram)),
-      boot_sources_(std::move(boot_sources)) {}
+      boot_sources_(std::move(boot_sources)),
+      standstill_(StandstillOperations()) {}
 
 Machine::~Machine() { EndAll(); }
 
@@ -109,6 +142,368 @@ bool Machine::ParkWhilePaused(Requester requester) {
   // Only a vCPU may look at the platform without a lock.
   if (requester >= settings_.cpus) return false;
   return platform()->vcpus().ParkWhilePaused(requester);
+}
+
+// ---- From the start to the end, on the machine's own thread ----
+
+void Machine::SetEndWatchdog(EndWatchdog& watchdog) { end_watchdog_ = &watchdog; }
+
+void Machine::RequestEnd(VmEnd end) {
+  end_->Report(std::move(end));
+  // Any thread's: the machine's own may be held up.
+  if (end_watchdog_ != nullptr) end_watchdog_->Begin(static_cast<int>(end_->end().reason));
+}
+
+absl::Status Machine::Start() {
+  VcpuThreads& vcpus = platform()->vcpus();
+  // Before they start: not one instruction runs.
+  RETURN_IF_ERROR(standstill_.OnNewVcpus());
+  RETURN_IF_ERROR(vcpus.Start());
+  state_.NoteBoot();
+  if (!standstill_.is_wanted()) state_.SetRunning();
+  return absl::OkStatus();
+}
+
+VmEnd Machine::Run(const OutsideEnd& outside) {
+  while (true) {
+    Await({work_->fd(), platform()->end().fd()}, outside);
+    work_->Run();
+    if (!end_->reported() && platform()->end().reported()) {
+      FollowGuest(platform()->end().end(), outside);
+    }
+    if (end_->reported()) return EndAll();
+  }
+}
+
+void Machine::Await(std::initializer_list<int> fds, const OutsideEnd& outside,
+                    absl::Duration limit) {
+  std::vector<pollfd> polled = {{.fd = end_->fd(), .events = POLLIN, .revents = 0},
+                                {.fd = outside.fd, .events = POLLIN, .revents = 0}};
+  for (const int fd : fds) polled.push_back({.fd = fd, .events = POLLIN, .revents = 0});
+  const timespec timeout = absl::ToTimespec(limit);
+  // Without a limit: the guest runs for as long as it likes. May end early (EINTR): its caller
+  // looks.
+  (void)ppoll(polled.data(), polled.size(), limit == absl::InfiniteDuration() ? nullptr : &timeout,
+              nullptr);
+  if (std::optional<VmEnd> end = outside.take(); end.has_value()) RequestEnd(*std::move(end));
+}
+
+void Machine::FollowGuest(const VmEnd& end, const OutsideEnd& outside) {
+  const bool reboots = (end.reason == EndReason::kReset && settings_.reboot_on_reset) ||
+                       (end.reason == EndReason::kTripleFault && settings_.reboot_on_crash);
+  if (!reboots) {
+    RequestEnd(end);
+    return;
+  }
+  if (end.reason == EndReason::kTripleFault) {
+    LogWarning(absl::StrCat("the guest crashed and boots again: ", end.message));
+  }
+  const absl::Status rebooted = Reboot(end.message, outside);
+  if (rebooted.ok()) return;
+  // Where it is to end anyway, this comes second and does not count.
+  RequestEnd({EndReason::kVmmError, absl::StrCat("rebooting: ", rebooted.message())});
+}
+
+absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside) {
+  const absl::Time begin = SteadyNow();
+  state_.SetRebooting(reason);
+  RETURN_IF_ERROR(platform()->vcpus().Stop(kVcpuStopTimeout));
+
+  // No vCPU waits any more, but a supervisor may have something to tell its device.
+  for (const auto& device : devices_) device->device().ResumeAccesses();
+  // The devices are reset while this thread sets KVM up anew.
+  absl::StatusOr<EventFd> all_done = absl::UnknownError("");
+  RETURN_IF_ERROR(TryUntilTheHostCan(outside, [&] {
+    all_done = EventFd::Create();
+    return all_done.status();
+  }));
+  std::set<std::string> names;
+  for (const auto& device : devices_) names.insert(device->device().name());
+  const auto resets = std::make_shared<DeviceResets>(std::move(names), *std::move(all_done));
+  for (const auto& device : devices_) {
+    device->ResetForReboot([resets, name = device->device().name()](const absl::Status& status) {
+      resets->Done(name, status);
+    });
+  }
+  DropPlatform();
+  absl::StatusOr<std::unique_ptr<GuestPlatform>> platform = GuestPlatform::Create(*kvm_, ram_);
+  AwaitResets(*resets, outside);
+  // A device that is not at rest might write into the new guest's memory: better no guest.
+  RETURN_IF_ERROR(resets->status());
+
+  // What the devices had signalled before their reset must not reach the new guest.
+  for (const auto& device : devices_) device->device().endpoints().DrainEvents();
+  RETURN_IF_ERROR(TryUntilTheHostCan(outside, [&]() -> absl::Status {
+    // Of a try that failed, nothing stays.
+    if (platform.ok() && *platform == nullptr) platform = GuestPlatform::Create(*kvm_, ram_);
+    ASSIGN_OR_RETURN(std::unique_ptr<GuestPlatform> next, std::exchange(platform, nullptr));
+    RETURN_IF_ERROR(ram_.Clear());
+    RETURN_IF_ERROR(PowerOn(std::move(next)));
+    const absl::Status started = Start();
+    if (!started.ok()) DropPlatform();
+    return started;
+  }));
+  ReleaseStartupPages();
+  LogDebug(absl::StrCat("the guest asked for a reset and boots again, after ",
+                        absl::FormatDuration(SteadyNow() - begin)));
+  return absl::OkStatus();
+}
+
+void Machine::DropPlatform() {
+  std::unique_ptr<GuestPlatform> old;
+  absl::MutexLock lock(&platform_mutex_);
+  kept_press_ |= platform_->has_kept_press();
+  old = std::move(platform_);
+}
+
+absl::Status Machine::TryUntilTheHostCan(const OutsideEnd& outside,
+                                         absl::FunctionRef<absl::Status()> step) {
+  std::minstd_rand random(static_cast<unsigned>(absl::ToUnixNanos(SteadyNow())));
+  HostShortage shortage([&random] { return std::generate_canonical<double, 32>(random); });
+  while (true) {
+    const absl::Status status = step();
+    // Unavailable: a thread could not be started (EAGAIN).
+    if (!absl::IsResourceExhausted(status) && !absl::IsUnavailable(status)) {
+      if (status.ok() && shortage.lasts()) {
+        LogInfo(absl::StrCat("the guest boots again, after the host could not serve it for ",
+                             absl::FormatDuration(shortage.End(SteadyNow()))));
+      }
+      return status;
+    }
+    if (!shortage.lasts()) {
+      LogError(absl::StrCat("the guest's reboot waits for the host: ", status.message(),
+                            "; it is tried until that works"));
+      state_.SetRebootWaits(status.message());
+    }
+    const absl::Time next = SteadyNow() + shortage.OnFailedTry(SteadyNow());
+    while (SteadyNow() < next && !end_->reported()) Await({}, outside, next - SteadyNow());
+    if (end_->reported()) return absl::CancelledError("the VM is to end");
+  }
+}
+
+void Machine::AwaitResets(DeviceResets& resets, const OutsideEnd& outside) {
+  RunningTime time(absl::Seconds(1), SteadyNow());
+  while (!end_->reported() && resets.MustWait(time.Advance(SteadyNow()))) {
+    Await({resets.fd()}, outside, time.step());
+  }
+}
+
+std::string Machine::UnendedDevices() const {
+  std::vector<std::string> left;
+  for (const auto& device : devices_) {
+    const absl::string_view step = device->step();
+    if (step.empty()) continue;
+    left.push_back(absl::StrCat("device '", device->device().name(), "' (", step, ")"));
+  }
+  return left.empty() ? "the vmm's own threads" : absl::StrJoin(left, ", ");
+}
+
+VmEnd Machine::EndAll() {
+  const VmEnd end = end_ != nullptr && end_->reported()
+                        ? end_->end()
+                        : VmEnd{EndReason::kVmmError, "stopped before it ended"};
+  if (std::exchange(all_ended_, true)) return end;
+  // If nobody has asked for the end, this object's owner does.
+  const auto step = [this](auto what) {
+    if (end_watchdog_ != nullptr) end_watchdog_->SetStep(what);
+  };
+  if (end_watchdog_ != nullptr) end_watchdog_->Begin(static_cast<int>(end.reason));
+  step("the vCPUs");
+  state_.SetEnding(end.message.empty() ? Name(end.reason) : end.message);
+  if (GuestPlatform* const current = platform(); current != nullptr) {
+    const absl::Status stopped = current->vcpus().Stop(kVcpuStopTimeout);
+    if (!stopped.ok()) LogError(stopped.message());
+  }
+  step([this] { return UnendedDevices(); });
+  for (const auto& device : devices_) device->Shutdown();
+  for (const auto& device : devices_) device->AwaitShutdown();
+  step("the console's last output");
+  consoles_.Drain(kLastOutputTimeout);
+  step("the threads of the vmm");  // nothing that is destroyed from here on
+  if (work_ != nullptr) {
+    work_->Close();
+    work_->Run();
+  }
+  return end;
+}
+
+absl::Status Machine::AddPause(const std::string& who, std::string why) {
+  if (end_->reported()) return Ending();
+  return standstill_.AddPause(who, std::move(why));
+}
+
+absl::Status Machine::RemovePause(const std::string& who) {
+  if (end_->reported()) return Ending();
+  RETURN_IF_ERROR(standstill_.RemovePause(who));
+  if (standstill_.is_wanted()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the VM stays paused: ", standstill_.reason()));
+  }
+  return absl::OkStatus();
+}
+
+Standstill::Vm Machine::StandstillOperations() {
+  return {.pause = [this] { return platform()->vcpus().Pause(kPauseTimeout); },
+          .hold = [this] { return platform()->vcpus().Hold(kPauseTimeout); },
+          .resume = [this] { platform()->vcpus().Resume(); },
+          .stop_clock = [this] { platform()->StopClock(); },
+          .continue_clock = [this] { platform()->ContinueClock(); },
+          .report_paused = [this](std::string reason) { state_.SetPaused(reason); },
+          .report_running = [this] { state_.SetRunning(); }};
+}
+
+// ---- What the control plane may ask of the machine: see vm_operations.h for the threads ----
+
+void Machine::QueueCommand(std::function<absl::Status()> work, Done done) {
+  if (!work_->Add([work = std::move(work), done] { done(work()); })) done(Ending());
+}
+
+v1::VmStatus Machine::Status() const {
+  v1::VmStatus status;
+  state_.Describe(status);
+  status.set_name(settings_.name);
+  status.set_pid(getpid());
+  status.set_vcpus(settings_.cpus);
+  status.set_memory_bytes(ram_.size_bytes());
+  status.set_kernel_path(settings_.kernel_path);
+  status.set_initrd_path(settings_.initrd_path);
+  status.set_cmdline(boot_sources_.command_line);
+  status.set_version(VersionText());
+  status.set_devices(static_cast<uint32_t>(devices_.size()));
+  uint32_t running = 0;
+  for (const auto& device : devices_) running += device->Describe().state() == v1::Device::RUNNING;
+  status.set_devices_running(running);
+  return status;
+}
+
+std::vector<v1::Device> Machine::Devices() const {
+  std::vector<v1::Device> devices;
+  for (const auto& device : devices_) devices.push_back(Describe(*device));
+  return devices;
+}
+
+absl::StatusOr<v1::Device> Machine::Device(absl::string_view name) const {
+  ASSIGN_OR_RETURN(DeviceSupervisor* const device, FindDevice(name));
+  return Describe(*device);
+}
+
+absl::StatusOr<DeviceSupervisor*> Machine::FindDevice(absl::string_view name) const {
+  for (const auto& device : devices_) {
+    if (device->device().name() == name) return device.get();
+  }
+  return absl::NotFoundError(absl::StrCat("the VM has no device \"", name, "\""));
+}
+
+v1::Device Machine::Describe(DeviceSupervisor& device) const {
+  v1::Device description = device.Describe();
+  absl::MutexLock lock(&platform_mutex_);
+  if (platform_ != nullptr) platform_->Describe(device.device(), description);
+  return description;
+}
+
+absl::StatusOr<bool> Machine::PressPowerButton() {
+  if (end_->reported()) return Ending();
+  absl::MutexLock lock(&platform_mutex_);
+  if (platform_ == nullptr) {  // the guest is rebooting
+    kept_press_ = true;
+    return false;
+  }
+  return platform_->PressPowerButton();
+}
+
+absl::Status Machine::Wake() {
+  if (end_->reported()) return Ending();
+  absl::MutexLock lock(&platform_mutex_);
+  // A guest that reboots is awake.
+  if (platform_ != nullptr) platform_->Wake();
+  return absl::OkStatus();
+}
+
+absl::Status Machine::Stop(absl::string_view reason) {
+  RequestEnd({EndReason::kStopped, std::string(reason)});
+  return absl::OkStatus();
+}
+
+void Machine::Pause(Done done) {
+  QueueCommand([this] { return AddPause(kClient, "paused by a client"); }, std::move(done));
+}
+
+void Machine::Resume(Done done) {
+  QueueCommand([this] { return RemovePause(kClient); }, std::move(done));
+}
+
+v1::VmMetrics Machine::Metrics() const {
+  std::vector<DeviceFigures> devices;
+  for (const auto& device : devices_) {
+    const RemoteDevice& remote = device->device();
+    const channel::ChannelClient& channel = remote.endpoints().channel();
+    devices.push_back({.description = device->Describe(),
+                       .channel = channel.metrics(),
+                       .device_report = channel.device_report(),
+                       .timed_out_accesses = remote.timed_out_accesses(),
+                       .dropped_accesses = remote.dropped_accesses(),
+                       .model = device->Metrics()});
+  }
+  uint64_t unclaimed_accesses = 0;
+  {
+    absl::MutexLock lock(&platform_mutex_);
+    if (platform_ != nullptr) unclaimed_accesses = platform_->unclaimed_accesses();
+  }
+  return MakeMetrics(Status(), unclaimed_accesses, devices);
+}
+
+void Machine::CommandDevice(absl::string_view name, Done done,
+                            absl::FunctionRef<void(DeviceSupervisor&, Done)> command) {
+  const absl::StatusOr<DeviceSupervisor*> device = FindDevice(name);
+  if (device.ok()) {
+    command(**device, std::move(done));
+  } else {
+    done(device.status());
+  }
+}
+
+void Machine::RestartDevice(const v1::RestartDeviceRequest& request, Done done) {
+  CommandDevice(request.name(), std::move(done), [&](DeviceSupervisor& device, Done then) {
+    device.Restart(request.binary(), request.discard_state(), std::move(then));
+  });
+}
+void Machine::ResetDevice(absl::string_view name, Done done) {
+  CommandDevice(name, std::move(done),
+                [](DeviceSupervisor& device, Done then) { device.Reset(std::move(then)); });
+}
+void Machine::StopDevice(absl::string_view name, Done done) {
+  CommandDevice(name, std::move(done),
+                [](DeviceSupervisor& device, Done then) { device.Stop(std::move(then)); });
+}
+void Machine::StartDevice(absl::string_view name, Done done) {
+  CommandDevice(name, std::move(done),
+                [](DeviceSupervisor& device, Done then) { device.Start(std::move(then)); });
+}
+
+// Neither waits: the machine's thread may wait for this very supervisor.
+void Machine::PauseForDevice(absl::string_view device) {
+  work_->Add([this, name = std::string(device)] {
+    const absl::Status paused = AddPause(name, absl::StrCat("device '", name, "' is away"));
+    if (!paused.ok() && !end_->reported()) LogWarning(paused.message());
+  });
+}
+void Machine::ResumeForDevice(absl::string_view device) {
+  // That somebody else wants the VM to stay paused is no failure.
+  work_->Add([this, name = std::string(device)] { RemovePause(name).IgnoreError(); });
+}
+
+// As above. The machine's thread may be waiting for this very vCPU, if only until it is outside the
+// guest, which it is.
+void Machine::HoldForDevice(absl::string_view device, bool hold) {
+  work_->Add([this, name = std::string(device), hold] {
+    if (end_->reported()) return;
+    const absl::Status held = hold ? standstill_.AddHold(name) : standstill_.RemoveHold(name);
+    if (!held.ok()) LogWarning(held.message());
+  });
+}
+
+absl::StatusOr<ConsoleHub*> Machine::Console(absl::string_view device) {
+  return consoles_.Find(device);
 }
 
 }  // namespace bulkhead::vmm

@@ -5,7 +5,6 @@
 
 #include <functional>
 #include <initializer_list>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,6 +25,7 @@
 #include "vmm/control/vm_operations.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/machine/end_watchdog.h"
+#include "vmm/machine/standstill.h"
 #include "vmm/machine/work_queue.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/platform/guest_platform.h"
@@ -122,16 +122,11 @@ class Machine final : public VmOperations {
   absl::Status TryUntilTheHostCan(const OutsideEnd& outside,
                                   absl::FunctionRef<absl::Status()> step);
   VmEnd EndAll();
-  // The VM is paused for as long as anybody wants it to be. `who` is a device, or empty for the
-  // clients; `why` is for people. While it is only held, accesses go on waiting: for an answer that
-  // ends the hold. Each AddHold() has its RemoveHold().
+  // Of the standstill. Errors: Unavailable (the VM is ending), else as Standstill; that somebody
+  // else wants the VM to stay paused is FailedPrecondition.
   absl::Status AddPause(const std::string& who, std::string why);
   absl::Status RemovePause(const std::string& who);
-  void AddHold(const std::string& device);
-  void RemoveHold(const std::string& device);
-  // Pauses, holds or lets run, as pauses_ and holds_ have it. Errors: as VcpuThreads::Pause().
-  absl::Status FollowPauses();
-  std::string PauseReason() const;
+  Standstill::Vm StandstillOperations();
 
   // --- Any thread
   // Calls `work` on the machine's thread, in turn, and gives its result to `done`; Unavailable if
@@ -169,11 +164,8 @@ class Machine final : public VmOperations {
   std::vector<std::unique_ptr<DeviceSupervisor>> devices_;  // does not change after Create()
 
   // The machine's thread only.
-  enum class Motion { kRuns, kHeld, kPaused };
-  Motion motion_ = Motion::kRuns;              // of the vCPUs
-  std::map<std::string, std::string> pauses_;  // who to why
-  std::map<std::string, int> holds_;           // by device: how many wait for it
-  bool all_ended_ = false;                     // likewise
+  Standstill standstill_;
+  bool all_ended_ = false;
 
   mutable absl::Mutex platform_mutex_;
   std::unique_ptr<GuestPlatform> platform_ ABSL_GUARDED_BY(platform_mutex_);
