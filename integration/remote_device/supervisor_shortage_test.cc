@@ -147,6 +147,7 @@ TEST_F(ShortageTest, AfterTheStateWasDiscardedDoesNotBindTheDeviceToItsVersion) 
   Begin();
   const absl::Status restarted = Restart(*device, other, /*discard_state=*/true);
   EXPECT_TRUE(absl::IsDeadlineExceeded(restarted)) << restarted;
+  ASSERT_TRUE(WaitForManyTries(*device));  // each of which gets the state
   End();
   ASSERT_TRUE(WaitUntil([&] { return device->Describe().state() != v1::Device::RESTARTING; }));
   EXPECT_EQ(device->Describe().state(), v1::Device::RUNNING) << device->Describe().state_reason();

@@ -8,11 +8,13 @@
 
 #include "absl/memory/memory.h"
 #include "base/status_macros.h"
+#include "vmm/supervisor/command_queue.h"
+#include "vmm/supervisor/supervision_table.h"
 #include "vmm/supervisor/supervisor_thread.h"
 
 namespace bulkhead::vmm {
 
-using Kind = SupervisorThread::Command::Kind;
+using Event = SupervisionEvent;
 
 absl::StatusOr<std::unique_ptr<DeviceSupervisor>> DeviceSupervisor::Create(
     DeviceSpec spec, const GuestRam& ram, ProcessMonitor& monitor,
@@ -31,26 +33,26 @@ v1::Device DeviceSupervisor::Describe() const { return thread_->report().device(
 v1::DeviceMetrics DeviceSupervisor::Metrics() const { return thread_->report().metrics(); }
 
 void DeviceSupervisor::Restart(std::string binary, bool discard_state, Done done) {
-  thread_->Give({.kind = Kind::kRestart,
-                 .binary = std::move(binary),
-                 .discard_state = discard_state,
-                 .done = std::move(done)});
+  thread_->commands().Submit({.event = discard_state ? Event::kRestartAnew : Event::kRestart,
+                              .binary = std::move(binary),
+                              .done = std::move(done)});
 }
 void DeviceSupervisor::Reset(Done done) {
-  thread_->Give({.kind = Kind::kReset, .done = std::move(done)});
+  thread_->commands().Submit({.event = Event::kReset, .done = std::move(done)});
 }
 void DeviceSupervisor::Stop(Done done) {
-  thread_->Give({.kind = Kind::kStop, .done = std::move(done)});
+  thread_->commands().Submit({.event = Event::kStop, .done = std::move(done)});
 }
 void DeviceSupervisor::Start(Done done) {
-  thread_->Give({.kind = Kind::kStart, .done = std::move(done)});
+  thread_->commands().Submit({.event = Event::kStart, .done = std::move(done)});
 }
 void DeviceSupervisor::ResetForReboot(Done done) {
-  thread_->Give({.kind = Kind::kResetForReboot, .done = std::move(done)});
+  thread_->commands().Submit(
+      {.event = Event::kResetForReboot, .by = "the guest's reboot", .done = std::move(done)});
 }
 
-void DeviceSupervisor::Shutdown() { thread_->Shutdown(); }
-void DeviceSupervisor::AwaitShutdown() { thread_->AwaitShutdown(); }
+void DeviceSupervisor::Shutdown() { thread_->commands().Shutdown(); }
+void DeviceSupervisor::AwaitShutdown() { thread_->commands().AwaitEnd(); }
 const char* DeviceSupervisor::step() const { return thread_->step(); }
 
 absl::StatusOr<std::vector<std::unique_ptr<DeviceSupervisor>>> StartDevices(

@@ -1,0 +1,57 @@
+#ifndef BULKHEAD_VMM_SUPERVISOR_COMMAND_QUEUE_H_
+#define BULKHEAD_VMM_SUPERVISOR_COMMAND_QUEUE_H_
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "vmm/supervisor/attention.h"
+#include "vmm/supervisor/supervision_table.h"
+
+namespace bulkhead::vmm {
+
+struct SupervisorCommand {
+  SupervisionEvent event;
+  std::string by = "a client";
+  std::string binary = "";  // of a restart, a path; empty: the one that the device has
+  std::function<void(absl::Status)> done = [](absl::Status) {};
+};
+
+// What other threads want of a supervisor's thread: commands, and its end. Thread-safe.
+class CommandQueue {
+ public:
+  explicit CommandQueue(std::shared_ptr<Attention> attention) : attention_(std::move(attention)) {}
+
+  // Any thread. Demands the supervisor's attention; after End(), answers Unavailable.
+  void Submit(SupervisorCommand command);
+  void Shutdown();
+  void AwaitEnd();
+
+  // The supervisor's thread.
+  bool ending() const;
+  std::optional<SupervisorCommand> Take();
+  // As Take(). Where there is none, no further command is accepted.
+  std::optional<SupervisorCommand> TakeOrEnd();
+
+ private:
+  std::optional<SupervisorCommand> TakeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const std::shared_ptr<Attention> attention_;
+  mutable absl::Mutex mutex_;
+  std::deque<SupervisorCommand> commands_ ABSL_GUARDED_BY(mutex_);
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+// For all that a supervisor cannot do any more.
+inline absl::Status VmEndsError() { return absl::UnavailableError("the VM ends"); }
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_SUPERVISOR_COMMAND_QUEUE_H_
