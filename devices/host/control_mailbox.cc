@@ -8,7 +8,7 @@
 namespace bulkhead::devices {
 namespace {
 
-// gRPC tells nobody that a synchronous call was cancelled: it has to be asked.
+// gRPC does not notify of the cancellation of a synchronous call: it has to be polled.
 constexpr absl::Duration kCancellationInterval = absl::Milliseconds(100);
 
 }  // namespace
@@ -29,23 +29,23 @@ absl::StatusOr<ControlMailbox::Heartbeat> ControlMailbox::AwaitHeartbeat(
   return heartbeat_;
 }
 
-absl::Status ControlMailbox::Call(Command command, absl::Duration timeout,
+absl::Status ControlMailbox::Call(CommandType type, absl::Duration timeout,
                                   absl::FunctionRef<bool()> is_cancelled,
                                   v1::DeviceMetrics* metrics) {
   absl::MutexLock lock(&mutex_);
   if (closed_) return absl::UnavailableError("the device is ending");
-  const auto letter = std::make_shared<Letter>(command);
-  letters_.push_back(letter);
+  const auto command = std::make_shared<Command>(type);
+  commands_.push_back(command);
   event_.Signal();
-  absl::Status waited = Await([&letter] { return letter->finished; }, timeout, is_cancelled);
+  absl::Status waited = Await([&command] { return command->finished; }, timeout, is_cancelled);
   if (!waited.ok()) {
-    letter->abandoned = true;
-    letters_.erase(std::remove(letters_.begin(), letters_.end(), letter), letters_.end());
-    event_.Signal();  // whoever has taken it may undo it
+    command->abandoned = true;
+    commands_.erase(std::remove(commands_.begin(), commands_.end(), command), commands_.end());
+    event_.Signal();  // the data plane may be executing it, and can undo it
     return waited;
   }
-  if (metrics != nullptr) metrics->Swap(&letter->metrics);
-  return letter->result;
+  if (metrics != nullptr) metrics->Swap(&command->metrics);
+  return command->result;
 }
 
 absl::Status ControlMailbox::Await(absl::FunctionRef<bool()> done, absl::Duration timeout,
@@ -55,7 +55,7 @@ absl::Status ControlMailbox::Await(absl::FunctionRef<bool()> done, absl::Duratio
     if (closed_) return absl::UnavailableError("the device is ending");
     const absl::Duration left = latest - SteadyNow();
     if (left <= absl::ZeroDuration()) {
-      return absl::DeadlineExceededError("the device did not get to it in time");
+      return absl::DeadlineExceededError("the device did not answer in time");
     }
     if (changed_.WaitFor(&mutex_, std::min(left, kCancellationInterval))) continue;
     mutex_.Unlock();  // no call-out under a lock
@@ -74,34 +74,34 @@ void ControlMailbox::Beat(const Heartbeat& heartbeat) {
   changed_.SignalAll();
 }
 
-std::shared_ptr<ControlMailbox::Letter> ControlMailbox::Take(bool metrics_only) {
+std::shared_ptr<ControlMailbox::Command> ControlMailbox::Take(bool metrics_only) {
   absl::MutexLock lock(&mutex_);
-  const auto found = std::find_if(letters_.begin(), letters_.end(), [&](const auto& letter) {
-    return !metrics_only || letter->command == Command::kGetMetrics;
+  const auto found = std::find_if(commands_.begin(), commands_.end(), [&](const auto& command) {
+    return !metrics_only || command->type == CommandType::kGetMetrics;
   });
-  if (found == letters_.end()) return nullptr;
-  std::shared_ptr<Letter> letter = std::move(*found);
-  letters_.erase(found);
-  return letter;
+  if (found == commands_.end()) return nullptr;
+  std::shared_ptr<Command> command = std::move(*found);
+  commands_.erase(found);
+  return command;
 }
 
-bool ControlMailbox::IsAbandoned(const Letter& letter) {
+bool ControlMailbox::IsAbandoned(const Command& command) {
   absl::MutexLock lock(&mutex_);
-  return letter.abandoned;
+  return command.abandoned;
 }
 
-bool ControlMailbox::Finish(Letter& letter, absl::Status result) {
+bool ControlMailbox::Finish(Command& command, absl::Status result) {
   absl::MutexLock lock(&mutex_);
-  letter.result = std::move(result);
-  letter.finished = true;
+  command.result = std::move(result);
+  command.finished = true;
   changed_.SignalAll();
-  return !letter.abandoned;
+  return !command.abandoned;
 }
 
 void ControlMailbox::Close() {
   absl::MutexLock lock(&mutex_);
   closed_ = true;
-  letters_.clear();
+  commands_.clear();
   changed_.SignalAll();
 }
 

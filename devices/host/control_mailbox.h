@@ -20,13 +20,13 @@
 
 namespace bulkhead::devices {
 
-// Between those who call for something (gRPC's threads) and the one thread that may touch the
-// model, which does it. Callers wait, for a bounded time; that thread never waits for them.
+// Passes commands from callers (gRPC's threads) to the one thread that may touch the model, and the
+// results back. Callers wait for a bounded time; that thread never waits for them.
 class ControlMailbox {
  public:
-  enum class Command { kReset, kQuiesce, kResume, kGetMetrics, kShutdown };
+  enum class CommandType { kReset, kQuiesce, kResume, kGetMetrics, kShutdown };
 
-  // No caller waits longer, whatever timeout it names.
+  // The most that a caller waits.
   static constexpr absl::Duration kMaxWait = absl::Seconds(10);
 
   // Errors: as eventfd(2).
@@ -34,28 +34,27 @@ class ControlMailbox {
 
   // --- For callers, on any thread --------------------------------------------------------------
 
-  // How far the data plane had got, at some time after this was called.
+  // The progress of the data plane, at some time after AwaitHeartbeat() was called.
   struct Heartbeat {
     uint64_t generation = 0;  // 0: not attached
     uint64_t progress = 0;
     bool in_long_call = false;  // as in proto/device_control.proto
   };
-  // Waits for a sign of life, and no longer than `is_cancelled()` is false, which is asked now and
-  // then. Errors: DeadlineExceeded, Cancelled, Unavailable (Close()).
+  // Waits for the next Beat(). Calls `is_cancelled()` now and then, and gives up when it is true.
+  // Errors: DeadlineExceeded, Cancelled, Unavailable (Close()).
   absl::StatusOr<Heartbeat> AwaitHeartbeat(absl::Duration timeout,
                                            absl::FunctionRef<bool()> is_cancelled);
-  // Has a command carried out. Errors: as above, then it is dropped or, where it is under way,
-  // abandoned; and what the data plane answers. `metrics`: for kGetMetrics, else nullptr.
-  absl::Status Call(Command command, absl::Duration timeout, absl::FunctionRef<bool()> is_cancelled,
-                    v1::DeviceMetrics* metrics = nullptr);
+  // Has the data plane execute a command. Errors: the data plane's; and as above, then the command
+  // is dropped or, if it is being executed, abandoned. `metrics`: for kGetMetrics, else nullptr.
+  absl::Status Call(CommandType type, absl::Duration timeout,
+                    absl::FunctionRef<bool()> is_cancelled, v1::DeviceMetrics* metrics = nullptr);
 
   // --- For the thread of the data plane --------------------------------------------------------
 
-  // A command that has been called for.
-  class Letter {
+  class Command {
    public:
-    explicit Letter(Command command) : command(command) {}
-    const Command command;
+    explicit Command(CommandType type) : type(type) {}
+    const CommandType type;
     v1::DeviceMetrics metrics;  // to be filled in before Finish()
 
    private:
@@ -65,32 +64,33 @@ class ControlMailbox {
     absl::Status result;
   };
 
-  // Readable: something is called for, or abandoned. Level-triggered.
+  // Readable: a caller wants a heartbeat, has added a command, or has abandoned one.
+  // Level-triggered.
   int event_fd() const { return event_.fd(); }
-  // To be called then, before one looks.
+  // Call this then, before looking.
   void Acknowledge() { event_.Drain(); }
 
-  // Somebody waits for Beat(). Cheap.
+  // A caller waits for Beat(). Cheap.
   bool heartbeat_wanted() const {
     // relaxed: late is harmless, event_fd() tells as well.
     return heartbeat_wanted_.load(std::memory_order_relaxed);
   }
   void Beat(const Heartbeat& heartbeat);
 
-  // The next command in the order of arrival, or nullptr. `metrics_only`: the next kGetMetrics.
-  // To be finished.
-  std::shared_ptr<Letter> Take(bool metrics_only);
-  bool IsAbandoned(const Letter& letter);
-  // Answers. False: too late, the caller was told of an error.
-  bool Finish(Letter& letter, absl::Status result);
+  // Takes the oldest command, or with `metrics_only` the oldest kGetMetrics; nullptr: none. Call
+  // Finish() for it.
+  std::shared_ptr<Command> Take(bool metrics_only);
+  bool IsAbandoned(const Command& command);
+  // Answers the caller. False: too late, the caller has given up.
+  bool Finish(Command& command, absl::Status result);
 
-  // Nothing more will be done: every caller, now and later, is told so.
+  // Makes every call, now and later, return Unavailable.
   void Close();
 
  private:
   explicit ControlMailbox(EventFd event) : event_(std::move(event)) {}
 
-  // Waits until `done()`, which is called with mutex_ held. Not held all the time.
+  // Waits until `done()`, which is called with mutex_ held. Releases mutex_ meanwhile.
   absl::Status Await(absl::FunctionRef<bool()> done, absl::Duration timeout,
                      absl::FunctionRef<bool()> is_cancelled) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -102,7 +102,7 @@ class ControlMailbox {
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t beats_ ABSL_GUARDED_BY(mutex_) = 0;
   Heartbeat heartbeat_ ABSL_GUARDED_BY(mutex_);
-  std::deque<std::shared_ptr<Letter>> letters_ ABSL_GUARDED_BY(mutex_);
+  std::deque<std::shared_ptr<Command>> commands_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace bulkhead::devices

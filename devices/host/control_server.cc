@@ -61,33 +61,33 @@ class DeviceControlService final : public v1::DeviceControl::Service {
   }
   grpc::Status Reset(grpc::ServerContext* context, const v1::ResetRequest*,
                      v1::ResetReply*) override {
-    return Call(*context, ControlMailbox::Command::kReset);
+    return Call(*context, ControlMailbox::CommandType::kReset);
   }
   grpc::Status Quiesce(grpc::ServerContext* context, const v1::QuiesceRequest*,
                        v1::QuiesceReply*) override {
-    return Call(*context, ControlMailbox::Command::kQuiesce);
+    return Call(*context, ControlMailbox::CommandType::kQuiesce);
   }
   grpc::Status Resume(grpc::ServerContext* context, const v1::ResumeDeviceRequest*,
                       v1::ResumeDeviceReply*) override {
-    return Call(*context, ControlMailbox::Command::kResume);
+    return Call(*context, ControlMailbox::CommandType::kResume);
   }
   grpc::Status GetMetrics(grpc::ServerContext* context, const v1::GetDeviceMetricsRequest*,
                           v1::DeviceMetrics* metrics) override {
-    return Call(*context, ControlMailbox::Command::kGetMetrics, metrics);
+    return Call(*context, ControlMailbox::CommandType::kGetMetrics, metrics);
   }
   grpc::Status Shutdown(grpc::ServerContext* context, const v1::ShutdownDeviceRequest*,
                         v1::ShutdownDeviceReply*) override {
     shutdown_called_ = true;
-    return Call(*context, ControlMailbox::Command::kShutdown);
+    return Call(*context, ControlMailbox::CommandType::kShutdown);
   }
 
   bool shutdown_called() const { return shutdown_called_; }
 
  private:
-  grpc::Status Call(grpc::ServerContext& context, ControlMailbox::Command command,
+  grpc::Status Call(grpc::ServerContext& context, ControlMailbox::CommandType type,
                     v1::DeviceMetrics* metrics = nullptr) {
     return ToGrpc(
-        mailbox_.Call(command, TimeLeft(context), [&] { return context.IsCancelled(); }, metrics));
+        mailbox_.Call(type, TimeLeft(context), [&] { return context.IsCancelled(); }, metrics));
   }
 
   const v1::PciInfo info_;

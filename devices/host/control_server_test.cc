@@ -29,8 +29,8 @@
 namespace bulkhead::devices {
 namespace {
 
+using CommandType = ControlMailbox::CommandType;
 using Command = ControlMailbox::Command;
-using Letter = ControlMailbox::Letter;
 
 constexpr absl::Duration kLong = absl::Seconds(30);        // never passes in a test that works
 constexpr absl::Duration kShort = absl::Milliseconds(50);  // passes where nothing is expected
@@ -48,16 +48,16 @@ class ControlServerTest : public testing::Test {
   }
   ~ControlServerTest() override { StopDataPlane(); }
 
-  // Beats and gives every letter to `on_letter`.
-  void StartDataPlane(std::function<absl::Status(Letter&)> on_letter) {
-    data_plane_ = std::thread([this, on_letter = std::move(on_letter)] {
+  // Beats and gives every command to `on_command`.
+  void StartDataPlane(std::function<absl::Status(Command&)> on_command) {
+    data_plane_ = std::thread([this, on_command = std::move(on_command)] {
       while (!stop_) {
         pollfd events = {.fd = mailbox_->event_fd(), .events = POLLIN, .revents = 0};
         poll(&events, 1, /*timeout=*/100);
         mailbox_->Acknowledge();
         if (mailbox_->heartbeat_wanted()) mailbox_->Beat({.generation = 3, .progress = 4});
-        while (const auto letter = mailbox_->Take(/*metrics_only=*/false)) {
-          mailbox_->Finish(*letter, on_letter(*letter));
+        while (const auto command = mailbox_->Take(/*metrics_only=*/false)) {
+          mailbox_->Finish(*command, on_command(*command));
         }
       }
     });
@@ -66,16 +66,16 @@ class ControlServerTest : public testing::Test {
     stop_ = true;
     if (data_plane_.joinable()) data_plane_.join();
   }
-  std::shared_ptr<Letter> AwaitLetter() {
-    std::shared_ptr<Letter> letter;
+  std::shared_ptr<Command> AwaitCommand() {
+    std::shared_ptr<Command> command;
     const absl::Time deadline = absl::Now() + kLong;
-    while (letter == nullptr && absl::Now() < deadline) {
+    while (command == nullptr && absl::Now() < deadline) {
       pollfd events = {.fd = mailbox_->event_fd(), .events = POLLIN, .revents = 0};
       poll(&events, 1, /*timeout=*/100);
       mailbox_->Acknowledge();
-      letter = mailbox_->Take(/*metrics_only=*/false);
+      command = mailbox_->Take(/*metrics_only=*/false);
     }
-    return letter;
+    return command;
   }
 
   template <typename Request, typename Reply>
@@ -114,19 +114,19 @@ TEST_F(ControlServerTest, PciInfoNeedsNoDataPlane) {
 
 TEST_F(ControlServerTest, AHeartbeatComesFromTheDataPlane) {
   EXPECT_EQ(Heartbeat(kShort), grpc::StatusCode::DEADLINE_EXCEEDED);
-  StartDataPlane([](Letter&) { return absl::OkStatus(); });
+  StartDataPlane([](Command&) { return absl::OkStatus(); });
   ASSERT_EQ(Heartbeat(), grpc::StatusCode::OK);
   EXPECT_EQ(heartbeat_.generation(), 3u);
   EXPECT_EQ(heartbeat_.progress(), 4u);
 }
 
 TEST_F(ControlServerTest, EachCallIsItsCommand) {
-  std::vector<Command> commands;
+  std::vector<CommandType> commands;
   absl::Mutex mutex;
-  StartDataPlane([&](Letter& letter) {
+  StartDataPlane([&](Command& command) {
     absl::MutexLock lock(&mutex);
-    commands.push_back(letter.command);
-    if (letter.command == Command::kGetMetrics) letter.metrics.add_metrics()->set_value(5);
+    commands.push_back(command.type);
+    if (command.type == CommandType::kGetMetrics) command.metrics.add_metrics()->set_value(5);
     return absl::OkStatus();
   });
   v1::ResumeDeviceReply resume;
@@ -137,14 +137,15 @@ TEST_F(ControlServerTest, EachCallIsItsCommand) {
   EXPECT_TRUE(Call(&v1::DeviceControl::Stub::Resume, &resume).ok());
   EXPECT_TRUE(Call(&v1::DeviceControl::Stub::GetMetrics, &metrics).ok());
   EXPECT_TRUE(Call(&v1::DeviceControl::Stub::Shutdown, &shutdown).ok());
-  EXPECT_EQ(commands, (std::vector<Command>{Command::kReset, Command::kQuiesce, Command::kResume,
-                                            Command::kGetMetrics, Command::kShutdown}));
+  EXPECT_EQ(commands, (std::vector<CommandType>{CommandType::kReset, CommandType::kQuiesce,
+                                                CommandType::kResume, CommandType::kGetMetrics,
+                                                CommandType::kShutdown}));
   ASSERT_EQ(metrics.metrics_size(), 1);
   EXPECT_EQ(metrics.metrics(0).value(), 5);
 }
 
 TEST_F(ControlServerTest, ErrorsComeThroughWithTheirText) {
-  StartDataPlane([](Letter&) { return absl::FailedPreconditionError("not now"); });
+  StartDataPlane([](Command&) { return absl::FailedPreconditionError("not now"); });
   const grpc::Status status = Quiesce();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(status.error_message(), "not now");
@@ -153,10 +154,10 @@ TEST_F(ControlServerTest, ErrorsComeThroughWithTheirText) {
 TEST_F(ControlServerTest, WhatWaitsHoldsUpNothingElse) {
   std::vector<std::thread> waiting;
   for (int i = 0; i < 2; ++i) waiting.emplace_back([this] { Reset(); });
-  const auto first = AwaitLetter();
-  const auto second = AwaitLetter();
+  const auto first = AwaitCommand();
+  const auto second = AwaitCommand();
   ASSERT_TRUE(first != nullptr && second != nullptr);
-  StartDataPlane([](Letter&) { return absl::OkStatus(); });
+  StartDataPlane([](Command&) { return absl::OkStatus(); });
   EXPECT_EQ(Heartbeat(), grpc::StatusCode::OK);
   EXPECT_TRUE(Quiesce().ok());
   mailbox_->Finish(*first, absl::OkStatus());
@@ -167,12 +168,12 @@ TEST_F(ControlServerTest, WhatWaitsHoldsUpNothingElse) {
 TEST_F(ControlServerTest, ACallThatIsGivenUpIsAbandonedInTheMailbox) {
   std::thread caller(
       [this] { EXPECT_EQ(Reset(kShort).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED); });
-  const auto letter = AwaitLetter();
+  const auto command = AwaitCommand();
   caller.join();
-  ASSERT_NE(letter, nullptr);
+  ASSERT_NE(command, nullptr);
   const absl::Time deadline = absl::Now() + kLong;
-  while (!mailbox_->IsAbandoned(*letter) && absl::Now() < deadline) std::this_thread::yield();
-  EXPECT_FALSE(mailbox_->Finish(*letter, absl::OkStatus()));
+  while (!mailbox_->IsAbandoned(*command) && absl::Now() < deadline) std::this_thread::yield();
+  EXPECT_FALSE(mailbox_->Finish(*command, absl::OkStatus()));
 }
 
 TEST_F(ControlServerTest, ACancelledCallIsAbandonedInTheMailbox) {
@@ -182,18 +183,18 @@ TEST_F(ControlServerTest, ACancelledCallIsAbandonedInTheMailbox) {
     EXPECT_EQ(stub_->Quiesce(&context, v1::QuiesceRequest(), &reply).error_code(),
               grpc::StatusCode::CANCELLED);
   });
-  const auto letter = AwaitLetter();
+  const auto command = AwaitCommand();
   context.TryCancel();
   caller.join();
-  ASSERT_NE(letter, nullptr);
+  ASSERT_NE(command, nullptr);
   const absl::Time deadline = absl::Now() + kLong;
-  while (!mailbox_->IsAbandoned(*letter) && absl::Now() < deadline) std::this_thread::yield();
-  EXPECT_TRUE(mailbox_->IsAbandoned(*letter));
+  while (!mailbox_->IsAbandoned(*command) && absl::Now() < deadline) std::this_thread::yield();
+  EXPECT_TRUE(mailbox_->IsAbandoned(*command));
 }
 
 TEST_F(ControlServerTest, TheEndOfTheServerReleasesWhoWaits) {
   std::thread caller([this] { EXPECT_FALSE(Reset().ok()); });
-  ASSERT_NE(AwaitLetter(), nullptr);
+  ASSERT_NE(AwaitCommand(), nullptr);
   server_.reset();
   caller.join();
 }

@@ -26,8 +26,8 @@ constexpr uint64_t kAllOnes = ~uint64_t{0};
 // While requests come without a pause, descriptors are looked at after this many of them: often
 // enough that a doorbell does not wait long, rarely enough that the system call costs little.
 constexpr uint32_t kRequestsPerCheck = 64;
-// A request that is missing is being sent: usually a moment's matter. But its sender may have been
-// stopped, as the whole vmm is in a debugger: then the processor is left to others.
+// A request that is missing is being sent, which usually takes a moment. But its sender may be
+// stopped, as in a debugger: then this thread sleeps instead of yielding.
 constexpr uint32_t kMaxYields = 1000;
 constexpr absl::Duration kSenderNap = absl::Milliseconds(1);
 // How long the guest waits for DMA that the kernel has in hand when it takes bus mastering away. A
@@ -111,7 +111,7 @@ absl::Status DeviceHost::RegisterEvents() {
   }
   RETURN_IF_ERROR(poller_->Add(control_.event_fd(), Poller::Trigger::kLevel, [this] {
     control_.Acknowledge();
-    has_mail_ = true;
+    commands_wait_ = true;
   }));
   return poller_->Add(channel_->event_fd(), Poller::Trigger::kLevel, [this] {
     // AfterSleep() empties it. A wake-up that came too late for the last sleep is emptied here,
@@ -134,47 +134,48 @@ absl::Status DeviceHost::Start(DeviceModel& model) {
     return absl::InvalidArgumentError(
         absl::StrCat("this device has no use for the resource '", resources_.front().name, "'"));
   }
-  return GoOnFrom(left);
+  return RestoreFrom(left);
 }
 
-absl::Status DeviceHost::GoOnFrom(const std::optional<DurableState::Loaded>& left) {
+absl::Status DeviceHost::RestoreFrom(const std::optional<DurableState::Loaded>& left) {
   if (left.has_value()) {
-    // The vmm's word holds, not that of a process that may have been compromised: a wrong one would
-    // lose every interrupt. But what was saved held when the requests were sent that are still in
-    // the ring: bus mastering is allowed once they are applied, see ReleaseModel(). What the guest
-    // has forbidden meanwhile, without anybody there to hear it, is obeyed at once.
+    // The function state of the attach request counts, not the saved one: the process that saved it
+    // may have been compromised, and a wrong one would lose every interrupt. But requests in the
+    // ring were sent under the saved one: bus mastering that the guest has allowed since then is
+    // allowed once they are applied, see ReleaseModel(). What it has forbidden since then is
+    // forbidden at once.
     const uint64_t master = function_state_ & left->record.function_state & kFunctionStateBusMaster;
     function_state_ = master | (function_state_ & ~kFunctionStateBusMaster);
     state_changed_ |= function_state_ != left->record.function_state;
     model_is_held_ = true;
     model_->SetServing(false);
   }
-  // The lines first: what the model raises again goes by the state that held.
+  // The lines first: they need the state when the model raises interrupts in Restore().
   if (is_pci_) interrupts_.OnFunctionState(ToFunctionState(function_state_));
   CRASH_POINT("attach_before_restore");
   if (left.has_value() && !left->reset_ordered) RETURN_IF_ERROR(model_->Restore(left->bytes));
   CRASH_POINT("attach_after_restore");
-  if (is_pci_ && (left.has_value() || function_state_ != 0)) TellFunctionState();
-  interrupts_.Settle();
+  if (is_pci_ && (left.has_value() || function_state_ != 0)) ForwardFunctionState();
+  interrupts_.DropStaleEvents();
   if (left.has_value() && left->record.ticket > channel_->processed()) {
-    // Applied and saved, but not completed: what is missing is the answer.
+    // Applied and saved, but not completed: only the answer is missing.
     Request request;
     if (!channel_->TryPeek(request) || request.ticket != left->record.ticket) {
-      return absl::DataLossError(absl::StrCat("the saved state takes in request ",
-                                              left->record.ticket, ", which nobody sent"));
+      return absl::DataLossError(absl::StrCat("the saved state includes request ",
+                                              left->record.ticket, ", which was never sent"));
     }
     Complete(request, left->record.answer);
   }
-  if (left.has_value() && left->reset_ordered) state_changed_ = true;  // done by now
+  if (left.has_value() && left->reset_ordered) state_changed_ = true;  // the reset is done by now
   SaveIfChanged();
-  // A reset, or the end of bus mastering: what they waited for has ended with the predecessor.
+  // Resets and ends of bus mastering: the work that they waited for has ended with the predecessor.
   for (const Request& request : channel_->Deferred()) channel_->AnswerDeferred(request, 0);
   return absl::OkStatus();
 }
 
-void DeviceHost::TellFunctionState() {
+void DeviceHost::ForwardFunctionState() {
   const FunctionState state = ToFunctionState(function_state_);
-  // The lines first: what the model signals in answer already goes by the new state.
+  // The lines first: they need the new state when the model signals in answer.
   interrupts_.OnFunctionState(state);
   model_->OnFunctionState(state);
 }
@@ -185,17 +186,17 @@ absl::Status DeviceHost::Run(int attach_socket) {
   RingAllDoorbells();
   while (!end_.has_value()) {
     AnswerWhenDmaHasEnded();
-    if (has_mail_) {
-      ReadMail();
+    if (commands_wait_) {
+      TakeCommands();
     } else if (mode_ == Mode::kServing) {
       ServeOnce();
     } else {
-      Rest();
+      AwaitRest();
     }
   }
   poller_->Remove(attach_socket);
   if (mode_ == Mode::kServing) {
-    // The vmm asked this process to end: what the guest has sent takes effect all the same.
+    // The vmm ends this process: what the guest has sent still takes effect.
     ServeRequests(ring_slots_);
     if (model_is_held_) ReleaseModel();
     ServeDoorbells();
@@ -209,7 +210,7 @@ void DeviceHost::ReleaseModel() {
   if (is_pci_ && attached_function_state_.value_or(function_state_) != function_state_) {
     function_state_ = *attached_function_state_;
     state_changed_ = true;
-    TellFunctionState();
+    ForwardFunctionState();
   }
   model_->SetServing(true);
   AfterCallback();
@@ -219,10 +220,10 @@ void DeviceHost::ServeOnce() {
   ServeRequests(ring_slots_);
   if (model_is_held_) ReleaseModel();
   ServeDoorbells();
-  if (!any_rung_ && !model_is_held_ && letter_ != nullptr) ActOnLetter();
-  if (mode_ != Mode::kServing || has_mail_) return;
-  if (any_rung_ || letter_ != nullptr || model_is_held_) {
-    // A request is missing that another vCPU's thread is just sending: let it run.
+  if (!any_rung_ && !model_is_held_ && command_ != nullptr) ExecuteCommand();
+  if (mode_ != Mode::kServing || commands_wait_) return;
+  if (any_rung_ || command_ != nullptr || model_is_held_) {
+    // Another vCPU's thread is just sending a request that is missing: let it run.
     if (++yields_ > kMaxYields) {
       poller_->Wait(kSenderNap, [this] { AfterCallback(); });
     } else {
@@ -305,7 +306,7 @@ uint64_t DeviceHost::Apply(const Request& request) {
       attached_function_state_.reset();
       if (request.data != function_state_) state_changed_ = true;
       function_state_ = request.data;
-      TellFunctionState();
+      ForwardFunctionState();
       return 0;
     case Operation::kReset:
       break;  // takes its own way
@@ -373,7 +374,7 @@ void DeviceHost::Sleep() {
   asleep_ = false;
   channel_->AfterSleep();
   if (released_ || (had_events && SteadyNow() < release_latest_)) return;
-  // Not at once: whoever waits for a successor would wait for this, too.
+  // Not at once: a guest that waits for this successor would wait for this, too.
   ReleaseStartupPages();
   released_ = true;
 }
@@ -403,7 +404,7 @@ void DeviceHost::OnAttachSocket(int attach_socket) {
 
 void DeviceHost::OweWritebackFailure(bool owed) {
   owes_failure_ = owed;
-  // That it is owed no more is saved after the guest was told, with the model's state.
+  // That it is owed no more is saved with the model's state, after the guest has seen the failure.
   if (owed && durable_ != nullptr) durable_->SetOwesFailure(true);
 }
 

@@ -31,35 +31,36 @@
 namespace bulkhead::devices {
 
 // The data plane of a device process: feeds one model with the guest's accesses from the
-// channel, its doorbells and its watched descriptors, and with what is called for through the
-// control mailbox, all on one thread.
+// channel, its doorbells, its watched descriptors and the commands of the control mailbox, all on
+// one thread.
 //
 // Order: a doorbell comes by another path than a posted write and may overtake it, so before a
 // doorbell is served, every request that was in the ring when it was seen is applied.
 //
 // Exactly once: a request is applied to the model; if that changed its state, the state is saved
-// together with the request's ticket and answer; then the request is completed. Whoever dies before
-// the save leaves the request to the successor; whoever dies after it leaves it the answer.
+// together with the request's ticket and answer; then the request is completed. If the process dies
+// before the save, its successor applies the request; if it dies later, its successor answers it.
 //
 // Owns what the vmm handed over; the model is the caller's and ends first.
 class DeviceHost final : public DeviceServices {
  public:
   // Maps guest memory, the channel and the durable state. `info` describes the model; `control`
-  // outlives this. Errors: what was handed over does not fit together, or was left in a state from
-  // which nobody can go on, or as mmap(2) and epoll_ctl(2). The text is for the operator.
+  // outlives this. Errors: what was handed over does not fit together, or the predecessor left it
+  // in a state that cannot be resumed, or as mmap(2) and epoll_ctl(2). The text is for the
+  // operator.
   static absl::StatusOr<std::unique_ptr<DeviceHost>> Create(const v1::PciInfo& info,
                                                             Attachment attachment,
                                                             ControlMailbox& control);
 
-  // Starts the model, and has it go on where the device's last process stopped. Errors: the
-  // model's; InvalidArgument if it left a resource untaken; DataLoss if the saved state does not
-  // fit the channel.
+  // Starts the model, and restores the state of the device's last process. Errors: the model's;
+  // InvalidArgument if it did not take a resource; DataLoss if the saved state does not fit the
+  // channel.
   absl::Status Start(DeviceModel& model);
 
   // Serves the model that Start() started. Begins with a call of OnDoorbell() for every
-  // doorbell: an earlier process may have taken one and died. Returns OK once the peer has
-  // closed `attach_socket` or a shutdown was called for. Errors: InvalidArgument (the vmm sent
-  // what nobody awaits).
+  // doorbell: an earlier process may have taken one and died. Returns OK once the peer has closed
+  // `attach_socket` or has commanded a shutdown. Errors: InvalidArgument (the vmm sent a message
+  // that is not expected).
   absl::Status Run(int attach_socket);
 
   // DeviceServices, for the model.
@@ -77,7 +78,7 @@ class DeviceHost final : public DeviceServices {
 
  private:
   using Request = channel::ChannelServer::Request;
-  using Letter = ControlMailbox::Letter;
+  using Command = ControlMailbox::Command;
 
   enum class Mode {
     kServing,
@@ -96,11 +97,12 @@ class DeviceHost final : public DeviceServices {
              std::unique_ptr<Poller> poller, ControlMailbox& control);
 
   absl::Status RegisterEvents();
-  absl::Status GoOnFrom(const std::optional<DurableState::Loaded>& left);
-  void TellFunctionState();
+  absl::Status RestoreFrom(const std::optional<DurableState::Loaded>& left);
+  // To the interrupt lines and the model.
+  void ForwardFunctionState();
 
   void ServeOnce();
-  // Lets a model that is held back serve, if all requests that were sent so far are applied.
+  // Lets a held model serve, if all requests that were sent so far are applied.
   void ReleaseModel();
   // Applies the requests that are in the ring, `limit` at most. How many.
   uint32_t ServeRequests(uint32_t limit);
@@ -109,14 +111,14 @@ class DeviceHost final : public DeviceServices {
   void AnswerWhenDmaHasEnded();
   // How long to sleep at most: `otherwise`, unless such an answer is due earlier.
   absl::Duration SleepLimit(absl::Duration otherwise) const;
-  // The effect of one request on the model: what it is answered with.
+  // Applies one request to the model. Returns the answer.
   uint64_t Apply(const Request& request);
   void Complete(const Request& request, uint64_t answer);
-  // Serves the doorbells that have been rung, or leaves them for the next time.
+  // Serves the doorbells that have been rung, or leaves them to a later call.
   void ServeDoorbells();
   void RingAllDoorbells();
-  // Applies every request that may have been sent before something that was seen elsewhere. False:
-  // one is not complete yet, or requests are not served now.
+  // Applies every request that may have been sent before an event of another path. False: one is
+  // not complete yet, or requests are not served now.
   bool ServeRequestsSentSoFar();
   // Calls back for ready descriptors. True if there were any.
   bool CheckEvents();
@@ -125,19 +127,21 @@ class DeviceHost final : public DeviceServices {
   void OnAttachSocket(int attach_socket);
 
   void SaveIfChanged();
-  // The model's state, which takes in the request of that ticket.
+  // Saves the model's state, in which the request of that ticket has been applied.
   void Save(uint64_t ticket, uint64_t answer);
 
   // The rest is in device_host_control.cc.
-  void ReadMail();
-  void OpenLetter();
-  // False: its caller had given up.
-  bool CloseLetter(absl::Status result);
-  // The letter that waits for a moment in which all requests are served: that is now.
-  void ActOnLetter();
-  // In every mode but kServing: what there is to do, or waits for it.
-  void Rest();
-  // `request`: the one that asks for it, or nullptr.
+  void TakeCommands();
+  // Executes command_, or does what has to come before ExecuteCommand().
+  void BeginCommand();
+  // Answers command_. False: its caller had given up.
+  bool EndCommand(absl::Status result);
+  // Executes command_ once all requests that were sent before it are applied.
+  void ExecuteCommand();
+  // A turn of the loop in every mode but kServing: finishes the reset or the quiescing when the
+  // model is at rest, else waits.
+  void AwaitRest();
+  // `request`: the guest's, or nullptr if command_ is the reset.
   void BeginReset(const Request* request);
   void OrderReset(uint64_t ticket);
   void ServeWhileResetting();
@@ -161,16 +165,16 @@ class DeviceHost final : public DeviceServices {
 
   DeviceModel* model_ = nullptr;
   uint64_t function_state_;  // kFunctionState...
-  // What the vmm said at the attach, until a request tells a newer one.
+  // As the vmm has it in the attach request, until a request brings a newer one.
   std::optional<uint64_t> attached_function_state_;
   bool state_changed_ = false;             // since the last save
   bool owes_failure_ = false;              // as the model says
-  bool predecessor_owed_failure_ = false;  // and Restore() does not tell
+  bool predecessor_owed_failure_ = false;  // and there is no state to restore that says so
   std::vector<Request> waiting_for_dma_;   // answered late: see WaitsForDma()
   absl::Time dma_deadline_;                // of the first of them
   std::vector<bool> rung_;                 // by doorbell: to be served
   bool any_rung_ = false;
-  // Not SetServing() yet, lest it overtake requests that wait in the ring since nobody served.
+  // SetServing(true) is still to come: the model must not overtake requests that wait in the ring.
   bool model_is_held_ = false;
   bool asleep_ = false;
   uint32_t requests_since_check_ = 0;  // since descriptors were last looked at
@@ -180,9 +184,9 @@ class DeviceHost final : public DeviceServices {
   bool released_ = false;  // the pages of the start-up
 
   Mode mode_ = Mode::kServing;
-  bool has_mail_ = false;
-  std::shared_ptr<Letter> letter_;        // under way; one at a time
-  bool reset_by_letter_ = false;          // what kResetting is about is letter_
+  bool commands_wait_ = false;            // in the mailbox
+  std::shared_ptr<Command> command_;      // under way; one at a time
+  bool reset_by_command_ = false;         // the reset under way is command_
   std::optional<Request> reset_request_;  // or this one, the next in the ring
   std::vector<Request> deferred_resets_;  // to be answered when the reset is complete
   std::optional<absl::Status> end_;

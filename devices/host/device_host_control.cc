@@ -1,4 +1,4 @@
-// What is called for through the control mailbox, and the guest's reset of the device, which takes
+// The commands of the control mailbox, and the guest's reset of the device, which is executed in
 // the same way.
 #include <algorithm>
 #include <memory>
@@ -15,97 +15,97 @@ namespace bulkhead::devices {
 namespace {
 
 using channel::Operation;
-using Command = ControlMailbox::Command;
+using CommandType = ControlMailbox::CommandType;
 
 }  // namespace
 
-void DeviceHost::ReadMail() {
-  has_mail_ = false;
-  if (letter_ != nullptr && mode_ == Mode::kQuiescing && control_.IsAbandoned(*letter_)) {
-    CloseLetter(absl::CancelledError("abandoned"));
+void DeviceHost::TakeCommands() {
+  commands_wait_ = false;
+  if (command_ != nullptr && mode_ == Mode::kQuiescing && control_.IsAbandoned(*command_)) {
+    EndCommand(absl::CancelledError("abandoned"));
     Resume();
   }
   while (!end_.has_value()) {
-    const bool busy = letter_ != nullptr || mode_ == Mode::kResetting;
-    std::shared_ptr<Letter> letter = control_.Take(/*metrics_only=*/busy);
-    if (letter == nullptr) return;
-    if (letter->command == Command::kGetMetrics) {
-      AppendMetrics(letter->metrics);
-      control_.Finish(*letter, absl::OkStatus());
+    const bool busy = command_ != nullptr || mode_ == Mode::kResetting;
+    std::shared_ptr<Command> command = control_.Take(/*metrics_only=*/busy);
+    if (command == nullptr) return;
+    if (command->type == CommandType::kGetMetrics) {
+      AppendMetrics(command->metrics);
+      control_.Finish(*command, absl::OkStatus());
       continue;
     }
-    letter_ = std::move(letter);
-    OpenLetter();
+    command_ = std::move(command);
+    BeginCommand();
   }
 }
 
-void DeviceHost::OpenLetter() {
+void DeviceHost::BeginCommand() {
   const bool quiesced = mode_ == Mode::kQuiesced;
-  switch (letter_->command) {
-    case Command::kGetMetrics:
+  switch (command_->type) {
+    case CommandType::kGetMetrics:
       return;
-    case Command::kQuiesce:
+    case CommandType::kQuiesce:
       if (quiesced) {
-        CloseLetter(absl::OkStatus());
+        EndCommand(absl::OkStatus());
         return;
       }
       mode_ = Mode::kQuiescing;
       model_is_held_ = false;
       model_->SetServing(false);
       return;
-    case Command::kResume:
+    case CommandType::kResume:
       if (quiesced) {
-        Resume();  // ActOnLetter() follows, once the model serves
+        Resume();  // ExecuteCommand() follows, once the model serves
       } else {
-        CloseLetter(absl::OkStatus());
+        EndCommand(absl::OkStatus());
       }
       return;
-    case Command::kReset:
-      // Else ActOnLetter() follows, once every request is applied.
+    case CommandType::kReset:
+      // Else ExecuteCommand() follows, once every request is applied.
       if (quiesced) {
-        CloseLetter(absl::FailedPreconditionError("the device is quiesced: resume it first"));
+        EndCommand(absl::FailedPreconditionError("the device is quiesced: resume it first"));
       }
       return;
-    case Command::kShutdown:
+    case CommandType::kShutdown:
       if (!quiesced) return;  // as with kReset
       end_ = absl::OkStatus();
-      CloseLetter(absl::OkStatus());
+      EndCommand(absl::OkStatus());
       return;
   }
 }
 
-bool DeviceHost::CloseLetter(absl::Status result) {
-  const bool in_time = control_.Finish(*letter_, std::move(result));
-  letter_.reset();
-  has_mail_ = true;  // others may have waited for this one
+bool DeviceHost::EndCommand(absl::Status result) {
+  const bool in_time = control_.Finish(*command_, std::move(result));
+  command_.reset();
+  commands_wait_ = true;  // TakeCommands() took no others meanwhile
   return in_time;
 }
 
-void DeviceHost::ActOnLetter() {
+void DeviceHost::ExecuteCommand() {
   if (!ServeRequestsSentSoFar()) return;
-  switch (letter_->command) {
-    case Command::kReset:
+  switch (command_->type) {
+    case CommandType::kReset:
       return BeginReset(nullptr);
-    case Command::kShutdown:
+    case CommandType::kShutdown:
       end_ = absl::OkStatus();
-      CloseLetter(absl::OkStatus());
+      EndCommand(absl::OkStatus());
       return;
-    case Command::kResume:
-      CloseLetter(absl::OkStatus());
+    case CommandType::kResume:
+      EndCommand(absl::OkStatus());
       return;
     default:
       return;
   }
 }
 
-void DeviceHost::Rest() {
+void DeviceHost::AwaitRest() {
   if (mode_ != Mode::kQuiesced && model_->at_rest()) {
     if (mode_ == Mode::kResetting) return FinishReset();
     return FinishQuiesce();
   }
   if (mode_ == Mode::kResetting) {
-    // The model's work in flight may take for ever, on a disk that does not answer. vCPUs must not
-    // wait for it: they see a function that is being reset.
+    // Work in flight may never end, on a disk that does not answer. vCPUs must not wait for it:
+    // they see a function that is being reset.
     ServeWhileResetting();
     Sleep();
     return;
@@ -114,31 +114,31 @@ void DeviceHost::Rest() {
 }
 
 void DeviceHost::FinishQuiesce() {
-  // Whatever the model has told: what is saved now is all there is.
+  // Saves even if the model reported no change: the successor has nothing but this.
   Save(channel_->processed(), /*answer=*/0);
   mode_ = Mode::kQuiesced;
-  // To somebody who has given up, this failed: nobody would resume the device.
-  if (!CloseLetter(absl::OkStatus())) Resume();
+  // For a caller that has given up the command failed, and it would not resume the device.
+  if (!EndCommand(absl::OkStatus())) Resume();
 }
 
 void DeviceHost::Resume() {
   mode_ = Mode::kServing;
   model_is_held_ = true;
-  // The model may have let one pass while it was not serving.
+  // The model may have ignored one while it was not serving.
   RingAllDoorbells();
 }
 
 void DeviceHost::BeginReset(const Request* request) {
-  reset_by_letter_ = request == nullptr;
+  reset_by_command_ = request == nullptr;
   reset_request_.reset();
   if (request != nullptr) reset_request_ = *request;
   mode_ = Mode::kResetting;
-  // First of all: whoever dies in the middle leaves a successor that starts anew.
+  // First of all: if this process dies in the middle, its successor starts from a reset device.
   OrderReset(request != nullptr ? request->ticket : channel_->processed());
   CRASH_POINT("reset_ordered");
   model_->Reset();
   if (model_->at_rest()) return FinishReset();
-  // The ring goes on, and this request is answered late.
+  // The requests behind it are served meanwhile, and this one is answered late.
   if (!reset_request_.has_value()) return;
   channel_->Defer(*reset_request_);
   deferred_resets_.push_back(*std::exchange(reset_request_, std::nullopt));
@@ -154,14 +154,14 @@ void DeviceHost::ServeWhileResetting() {
   for (uint32_t i = 0; i < ring_slots_ && channel_->TryPeek(request); ++i) {
     ++counters_.requests[static_cast<size_t>(request.operation)];
     switch (request.operation) {
-      case Operation::kReset:  // the one that is under way will do
+      case Operation::kReset:  // joins the one that is under way
         channel_->Defer(request);
         deferred_resets_.push_back(request);
         break;
       case Operation::kSetFunctionState:
         if (is_pci_) {
           attached_function_state_.reset();
-          function_state_ = request.data;  // the model is told when it has been reset
+          function_state_ = request.data;  // forwarded to the model when it has been reset
           OrderReset(request.ticket);
         }
         Complete(request, 0);
@@ -181,16 +181,16 @@ void DeviceHost::FinishReset() {
   const absl::Span<uint8_t> memory = durable_memory();
   std::fill(memory.begin(), memory.end(), 0);
   CRASH_POINT("reset_memory_zeroed");
-  // The vmm's to change, and it did not; but the model may have forgotten it.
-  if (is_pci_) TellFunctionState();
+  // Only the vmm changes the function state, but the model may have reset its copy.
+  if (is_pci_) ForwardFunctionState();
   mode_ = Mode::kServing;
-  has_mail_ = true;  // some may have waited
+  commands_wait_ = true;  // TakeCommands() took none meanwhile
   Save(reset_request_.has_value() ? reset_request_->ticket : channel_->processed(), /*answer=*/0);
   CRASH_POINT("reset_saved");
   if (reset_request_.has_value()) Complete(*std::exchange(reset_request_, std::nullopt), 0);
   for (const Request& request : deferred_resets_) channel_->AnswerDeferred(request, 0);
   deferred_resets_.clear();
-  if (reset_by_letter_) CloseLetter(absl::OkStatus());
+  if (reset_by_command_) EndCommand(absl::OkStatus());
 }
 
 void DeviceHost::AppendMetrics(v1::DeviceMetrics& metrics) const {

@@ -31,7 +31,7 @@ namespace bulkhead::devices {
 namespace {
 
 using channel::Operation;
-using Command = ControlMailbox::Command;
+using CommandType = ControlMailbox::CommandType;
 
 constexpr absl::Duration kLong = absl::Seconds(30);        // never passes in a test that works
 constexpr absl::Duration kShort = absl::Milliseconds(50);  // passes where nothing is expected
@@ -119,15 +119,16 @@ class DeviceHostControlTest : public testing::Test {
     if (thread_.joinable()) thread_.join();
   }
 
-  absl::Status Call(Command command, absl::Duration timeout = kLong) {
-    return control_->Call(command, timeout, [] { return false; });
+  absl::Status Call(CommandType type, absl::Duration timeout = kLong) {
+    return control_->Call(type, timeout, [] { return false; });
   }
   absl::StatusOr<ControlMailbox::Heartbeat> AwaitHeartbeat(absl::Duration timeout = kLong) {
     return control_->AwaitHeartbeat(timeout, [] { return false; });
   }
   double Metric(const std::string& name) {
     v1::DeviceMetrics metrics;
-    EXPECT_TRUE(control_->Call(Command::kGetMetrics, kLong, [] { return false; }, &metrics).ok());
+    EXPECT_TRUE(
+        control_->Call(CommandType::kGetMetrics, kLong, [] { return false; }, &metrics).ok());
     for (const v1::DeviceMetric& metric : metrics.metrics()) {
       if (metric.name() == name) return metric.value();
     }
@@ -213,7 +214,7 @@ TEST_F(DeviceHostControlTest, ACancelledCallReturnsSoon) {
   EXPECT_TRUE(absl::IsCancelled(
       control_->AwaitHeartbeat(absl::InfiniteDuration(), [] { return true; }).status()));
   EXPECT_TRUE(absl::IsCancelled(
-      control_->Call(Command::kQuiesce, absl::InfiniteDuration(), [] { return true; })));
+      control_->Call(CommandType::kQuiesce, absl::InfiniteDuration(), [] { return true; })));
   model_.hang_ends.Notify();
   Read();
   EXPECT_TRUE(model_.is_serving) << "the call left something behind";
@@ -225,7 +226,7 @@ TEST_F(DeviceHostControlTest, QuiesceWaitsForRestAndSavesTheLastOfIt) {
     while (model_.is_serving) std::this_thread::yield();
     model_.work_ends.Signal();
   });
-  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  ASSERT_TRUE(Call(CommandType::kQuiesce).ok());
   ends.join();
   EXPECT_FALSE(model_.in_flight);
   EXPECT_EQ(Saved(), 1000u);
@@ -233,14 +234,14 @@ TEST_F(DeviceHostControlTest, QuiesceWaitsForRestAndSavesTheLastOfIt) {
 
 TEST_F(DeviceHostControlTest, QuiesceSavesEvenWhatTheModelDidNotTell) {
   EXPECT_EQ(Saved(), ~uint64_t{0});
-  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  ASSERT_TRUE(Call(CommandType::kQuiesce).ok());
   EXPECT_EQ(Saved(), 0u);
 }
 
 TEST_F(DeviceHostControlTest, AQuiescedDeviceLeavesRequestsAndDoorbellsUntilItIsResumed) {
   Write(0, 5);
-  ASSERT_TRUE(Call(Command::kQuiesce).ok());
-  EXPECT_TRUE(Call(Command::kQuiesce).ok()) << "again";
+  ASSERT_TRUE(Call(CommandType::kQuiesce).ok());
+  EXPECT_TRUE(Call(CommandType::kQuiesce).ok()) << "again";
   const int doorbells = model_.doorbells;
   vmm_.doorbells[0].Signal();
   Post(0, 6);
@@ -250,25 +251,25 @@ TEST_F(DeviceHostControlTest, AQuiescedDeviceLeavesRequestsAndDoorbellsUntilItIs
   EXPECT_EQ(vmm_.client->device_report().processed, 1u);
   EXPECT_EQ(Saved(), 5u);
 
-  ASSERT_TRUE(Call(Command::kResume).ok());
+  ASSERT_TRUE(Call(CommandType::kResume).ok());
   EXPECT_EQ(*vmm_.client->AwaitAnswer(0, kLong), 6u);
   EXPECT_TRUE(model_.is_serving);
   while (model_.doorbells == doorbells) std::this_thread::yield();
-  EXPECT_TRUE(Call(Command::kResume).ok()) << "again";
+  EXPECT_TRUE(Call(CommandType::kResume).ok()) << "again";
 }
 
 TEST_F(DeviceHostControlTest, AQuiesceThatIsGivenUpIsUndone) {
   model_.in_flight = true;
-  EXPECT_TRUE(absl::IsDeadlineExceeded(Call(Command::kQuiesce, kShort)));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Call(CommandType::kQuiesce, kShort)));
   EXPECT_EQ(Read(), 0u) << "answers again";
   while (!model_.is_serving) std::this_thread::yield();
   model_.in_flight = false;
-  EXPECT_TRUE(Call(Command::kQuiesce).ok());
+  EXPECT_TRUE(Call(CommandType::kQuiesce).ok());
 }
 
 TEST_F(DeviceHostControlTest, ResetComesAfterEveryRequestSentBefore) {
   for (int i = 0; i < 50; ++i) Post(0, 7);
-  ASSERT_TRUE(Call(Command::kReset).ok());
+  ASSERT_TRUE(Call(CommandType::kReset).ok());
   EXPECT_EQ(Read(), 0u);
   EXPECT_EQ(Saved(), 0u);
 }
@@ -277,7 +278,7 @@ TEST_F(DeviceHostControlTest, ResetComesAfterEveryRequestSentBefore) {
 TEST_F(DeviceHostControlTest, ADeviceInResetReadsAllOnesAndDropsWrites) {
   Write(0, 5);
   model_.in_flight = true;
-  EXPECT_TRUE(absl::IsDeadlineExceeded(Call(Command::kReset, kShort)));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Call(CommandType::kReset, kShort)));
   Post(0, 6);
   const auto read = vmm_.client->Call(Operation::kRead, 0, 0, 0, 8, 0, kLong);
   ASSERT_TRUE(read.ok()) << read.status();
@@ -293,7 +294,8 @@ TEST_F(DeviceHostControlTest, ADeviceInResetReadsAllOnesAndDropsWrites) {
   while (Read() == ~uint64_t{0}) std::this_thread::yield();
   EXPECT_EQ(Read(), 1000u) << "writes were dropped";
   EXPECT_EQ(Saved(), 1000u);
-  ASSERT_TRUE(Call(Command::kQuiesce).ok());  // its thread rests: the test may look at the model
+  ASSERT_TRUE(
+      Call(CommandType::kQuiesce).ok());  // its thread rests: the test may look at the model
   EXPECT_TRUE(model_.function_state.bus_master) << "what the vmm said meanwhile";
 }
 
@@ -322,8 +324,8 @@ TEST_F(DeviceHostControlTest, AResetThatWasGivenUpDisturbsNoLaterRequest) {
       vmm_.client->Call(Operation::kReset, 0, 0, 0, 8, 0, kShort).status()));
   EXPECT_EQ(Read(), ~uint64_t{0});
   model_.work_ends.Signal();
-  ASSERT_TRUE(Call(Command::kQuiesce).ok());  // after the reset
-  ASSERT_TRUE(Call(Command::kResume).ok());
+  ASSERT_TRUE(Call(CommandType::kQuiesce).ok());  // after the reset
+  ASSERT_TRUE(Call(CommandType::kResume).ok());
   EXPECT_EQ(Read(), 1000u);
   EXPECT_TRUE(vmm_.client->status().ok()) << vmm_.client->status();
 }
@@ -333,12 +335,12 @@ TEST_F(DeviceHostControlTest, TheGuestsResetIsAnsweredOnceTheDeviceRests) {
   model_.in_flight = true;
   EXPECT_TRUE(absl::IsDeadlineExceeded(
       vmm_.client->Call(Operation::kReset, 0, 0, 0, 8, 0, kShort).status()));
-  std::thread quiesces([this] { EXPECT_TRUE(Call(Command::kQuiesce).ok()); });
+  std::thread quiesces([this] { EXPECT_TRUE(Call(CommandType::kQuiesce).ok()); });
   EXPECT_TRUE(AwaitHeartbeat().ok());
   model_.work_ends.Signal();
   EXPECT_TRUE(vmm_.client->AwaitAnswer(0, kLong).ok());
   quiesces.join();  // it waited for the end of the reset
-  EXPECT_TRUE(Call(Command::kResume).ok());
+  EXPECT_TRUE(Call(CommandType::kResume).ok());
 }
 
 TEST_F(DeviceHostControlTest, AGuestThatTakesBusMasteringAwayWaitsForTheDmaInFlight) {
@@ -364,14 +366,14 @@ TEST_F(DeviceHostControlTest, AGuestThatTakesBusMasteringAwayWaitsForTheDmaInFli
 TEST_F(DeviceHostControlTest, AResetZeroesDurableMemoryAndTakesInterruptsBack) {
   constexpr uint64_t kState = kFunctionStateIntxDisabled | kFunctionStateBusMaster;
   ASSERT_TRUE(vmm_.client->Call(Operation::kSetFunctionState, 0, 0, 0, 8, kState, kLong).ok());
-  ASSERT_TRUE(Call(Command::kQuiesce).ok());  // its thread rests: the test may touch the model
+  ASSERT_TRUE(Call(CommandType::kQuiesce).ok());  // its thread rests: the test may touch the model
   std::fill_n(model_.services().durable_memory().begin(), 16, 0xff);
   model_.services().SetIntx(true);
   model_.function_state = {};
-  ASSERT_TRUE(Call(Command::kResume).ok());
+  ASSERT_TRUE(Call(CommandType::kResume).ok());
   ASSERT_TRUE(vmm_.line.IsPending());
   ASSERT_TRUE(vmm_.client->Call(Operation::kReset, 0, 0, 0, 8, 0, kLong).ok());
-  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  ASSERT_TRUE(Call(CommandType::kQuiesce).ok());
   EXPECT_EQ(model_.services().durable_memory()[0], 0);
   EXPECT_EQ(model_.services().durable_memory()[15], 0);
   EXPECT_FALSE(vmm_.line.IsPending());
@@ -379,13 +381,13 @@ TEST_F(DeviceHostControlTest, AResetZeroesDurableMemoryAndTakesInterruptsBack) {
 }
 
 TEST_F(DeviceHostControlTest, AQuiescedDeviceIsNotReset) {
-  ASSERT_TRUE(Call(Command::kQuiesce).ok());
-  EXPECT_TRUE(absl::IsFailedPrecondition(Call(Command::kReset)));
+  ASSERT_TRUE(Call(CommandType::kQuiesce).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(Call(CommandType::kReset)));
 }
 
 TEST_F(DeviceHostControlTest, ShutdownAppliesWhatWasSentAndEnds) {
   for (uint64_t i = 0; i < 50; ++i) Post(0, i);
-  ASSERT_TRUE(Call(Command::kShutdown).ok());
+  ASSERT_TRUE(Call(CommandType::kShutdown).ok());
   thread_.join();
   EXPECT_TRUE(end_.ok()) << end_;
   EXPECT_EQ(Saved(), 49u);
@@ -393,9 +395,9 @@ TEST_F(DeviceHostControlTest, ShutdownAppliesWhatWasSentAndEnds) {
 
 TEST_F(DeviceHostControlTest, ShutdownOfAQuiescedDeviceLeavesTheRequestsToTheSuccessor) {
   Write(0, 5);
-  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  ASSERT_TRUE(Call(CommandType::kQuiesce).ok());
   Post(0, 6);
-  ASSERT_TRUE(Call(Command::kShutdown).ok());
+  ASSERT_TRUE(Call(CommandType::kShutdown).ok());
   thread_.join();
   EXPECT_TRUE(end_.ok()) << end_;
   EXPECT_EQ(Saved(), 5u);
@@ -403,14 +405,14 @@ TEST_F(DeviceHostControlTest, ShutdownOfAQuiescedDeviceLeavesTheRequestsToTheSuc
 }
 
 TEST_F(DeviceHostControlTest, TheVmmsEndComesThroughInEveryMode) {
-  ASSERT_TRUE(Call(Command::kQuiesce).ok());
+  ASSERT_TRUE(Call(CommandType::kQuiesce).ok());
   EndHost();
   EXPECT_TRUE(end_.ok()) << end_;
 }
 
 TEST_F(DeviceHostControlTest, TheVmmsEndComesThroughInTheMiddleOfAReset) {
   model_.in_flight = true;
-  EXPECT_TRUE(absl::IsDeadlineExceeded(Call(Command::kReset, kShort)));
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Call(CommandType::kReset, kShort)));
   EndHost();
   EXPECT_TRUE(end_.ok()) << end_;
 }
@@ -438,11 +440,11 @@ TEST_F(DeviceHostControlTest, CommandsOfManyCallersAreAllCarriedOut) {
       for (int round = 0; round < 50; ++round) {
         switch ((i + round) % 4) {
           case 0:
-            EXPECT_TRUE(Call(Command::kQuiesce).ok());
-            EXPECT_TRUE(Call(Command::kResume).ok());
+            EXPECT_TRUE(Call(CommandType::kQuiesce).ok());
+            EXPECT_TRUE(Call(CommandType::kResume).ok());
             break;
           case 1: {
-            const absl::Status status = Call(Command::kReset);
+            const absl::Status status = Call(CommandType::kReset);
             EXPECT_TRUE(status.ok() || absl::IsFailedPrecondition(status)) << status;
             break;
           }
@@ -457,7 +459,7 @@ TEST_F(DeviceHostControlTest, CommandsOfManyCallersAreAllCarriedOut) {
     });
   }
   for (std::thread& caller : callers) caller.join();
-  EXPECT_TRUE(Call(Command::kResume).ok());
+  EXPECT_TRUE(Call(CommandType::kResume).ok());
   EXPECT_TRUE(model_.is_serving);
   Write(0, 9);
   EXPECT_EQ(Read(), 9u);
@@ -468,14 +470,15 @@ TEST(ControlMailboxTest, AClosedMailboxTurnsEveryoneAway) {
   const auto never = [] { return false; };
   absl::Status waiting;
   std::thread caller(
-      [&] { waiting = mailbox->Call(Command::kReset, absl::InfiniteDuration(), never); });
-  std::shared_ptr<ControlMailbox::Letter> letter;
-  while (letter == nullptr) letter = mailbox->Take(/*metrics_only=*/false);
+      [&] { waiting = mailbox->Call(CommandType::kReset, absl::InfiniteDuration(), never); });
+  std::shared_ptr<ControlMailbox::Command> command;
+  while (command == nullptr) command = mailbox->Take(/*metrics_only=*/false);
   mailbox->Close();
   caller.join();
   EXPECT_TRUE(absl::IsUnavailable(waiting));
-  EXPECT_FALSE(mailbox->Finish(*letter, absl::OkStatus())) << "too late";
-  EXPECT_TRUE(absl::IsUnavailable(mailbox->Call(Command::kReset, absl::InfiniteDuration(), never)));
+  EXPECT_FALSE(mailbox->Finish(*command, absl::OkStatus())) << "too late";
+  EXPECT_TRUE(
+      absl::IsUnavailable(mailbox->Call(CommandType::kReset, absl::InfiniteDuration(), never)));
   EXPECT_TRUE(
       absl::IsUnavailable(mailbox->AwaitHeartbeat(absl::InfiniteDuration(), never).status()));
 }
@@ -484,7 +487,7 @@ TEST(ControlMailboxTest, WhatIsGivenUpIsNotTaken) {
   const auto mailbox = *ControlMailbox::Create();
   const auto never = [] { return false; };
   EXPECT_TRUE(
-      absl::IsDeadlineExceeded(mailbox->Call(Command::kReset, absl::ZeroDuration(), never)));
+      absl::IsDeadlineExceeded(mailbox->Call(CommandType::kReset, absl::ZeroDuration(), never)));
   EXPECT_EQ(mailbox->Take(/*metrics_only=*/false), nullptr);
 }
 

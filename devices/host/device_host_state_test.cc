@@ -167,7 +167,7 @@ TEST_F(DeviceHostStateTest, ASuccessorGoesOnWithStateAndFunctionState) {
   EXPECT_EQ(model().value, 5u);
 }
 
-// Else it would do DMA for a guest that has taken the right to it away while nobody listened.
+// Else it would do DMA for a guest that has taken bus mastering away while no process served.
 TEST_F(DeviceHostStateTest, ASuccessorIsNoBusMasterUnlessTheVmmSaysSoToo) {
   SaveState({.function_state = kMaster | kMsix});
   ASSERT_TRUE(Attach(/*function_state=*/kMsix).ok());
@@ -263,11 +263,11 @@ TEST_F(DeviceHostStateTest, ARequestThatWasAppliedIsAnsweredAndNotAppliedAgain) 
   EXPECT_EQ(vmm_.client->device_report().processed, 1u);
 }
 
-TEST_F(DeviceHostStateTest, AStateThatTakesInARequestThatNobodySentIsRefused) {
+TEST_F(DeviceHostStateTest, AStateThatIncludesARequestThatWasNeverSentIsRefused) {
   SaveState({.ticket = 1});
   const absl::Status status = Attach();
   EXPECT_TRUE(absl::IsDataLoss(status));
-  EXPECT_EQ(status.message(), "the saved state takes in request 1, which nobody sent");
+  EXPECT_EQ(status.message(), "the saved state includes request 1, which was never sent");
 }
 
 TEST_F(DeviceHostStateTest, AStateFromTheFutureIsRefused) {

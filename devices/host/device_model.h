@@ -31,13 +31,12 @@ class DeviceServices {
   // is edge-triggered: each false -> true is one interrupt.
   virtual void SetIntx(bool level) = 0;
 
-  // The kernel failed to write back what earlier processes wrote to that resource, and the guest
-  // has perhaps not been told: Start() must see to it that it is, and keep that in the state
-  // meanwhile. Ask before TakeResource().
+  // The kernel failed to write back what earlier processes wrote to that resource, and perhaps no
+  // flush of the guest has failed for it: Start() must make the next one fail, and save that it is
+  // due. Ask before TakeResource().
   virtual bool writeback_failed(absl::string_view) const { return false; }
-  // Whether such a thing is due, to whatever resource. Beside StateChanged(), and for the case that
-  // there is no Restore(): after a reset, or with discarded state, writeback_failed() says it
-  // again.
+  // Such a failure is due, of any resource. Call it beside StateChanged(): after a reset, or if the
+  // saved state is discarded, there is no Restore(), and writeback_failed() is true again instead.
   virtual void OweWritebackFailure(bool) {}
 
   // Takes the resource of that name out of those handed over. Errors: NotFound.
@@ -49,17 +48,17 @@ class DeviceServices {
   virtual absl::Status Watch(int fd, absl::AnyInvocable<void()> on_readable) = 0;
   virtual void Unwatch(int fd) = 0;
 
-  // What Save() would give has changed. The host saves before the access is answered, or the
-  // callback returns to the loop: a successor goes on from exactly there. Cheap.
+  // Save() would now write something else. The host saves before it answers the access, or when the
+  // callback has returned: a successor resumes from exactly there. Cheap.
   virtual void StateChanged() {}
 
-  // Memory of Describe().durable_memory_bytes that the device's processes share one after the
-  // other: what the last one left; zeroed before the first one, and by the vmm's order only. For
-  // what changes too often to be saved. Trust it no more than the process that died.
+  // Memory of Describe().durable_memory_bytes that outlives the process, for what changes too often
+  // to be saved. Zeroed before the first process and by a reset. Do not trust it: the process that
+  // died may have been compromised.
   virtual absl::Span<uint8_t> durable_memory() { return {}; }
 
-  // To be called now and then by whoever works for long without returning: it proves to the
-  // heartbeat that this is work and no hang. Cheap.
+  // Call it now and then in a call that takes long: it proves to the heartbeat that this is work
+  // and no hang. Cheap.
   virtual void KeepAlive() {}
 };
 
@@ -84,26 +83,26 @@ class DeviceModel {
   virtual absl::Status Start(DeviceServices& services) = 0;
 
   // --- State that outlives the process; docs: devices/README.md --------------------------------
-  // All that the guest can see of the device beyond durable_memory(), as bytes: at most
-  // Describe().saved_state_bytes. Called after StateChanged(). How many bytes were written.
+  // Writes all that the guest can see of the device beyond durable_memory(), at most
+  // Describe().saved_state_bytes. Called after StateChanged(). Returns the number of bytes.
   virtual size_t Save(absl::Span<uint8_t> out) const = 0;
-  // Called after Start() and before anything else, by a successor: makes the model what it was
-  // when a predecessor saved `state`. Then the host calls OnFunctionState() with what held, and
-  // OnDoorbell() for every doorbell; interrupts may be raised once too often, never too rarely.
-  // Errors: InvalidArgument (`state` cannot be; nothing is trusted).
+  // Called in a successor, after Start() and before anything else: makes the model what it was when
+  // its predecessor saved `state`. Then the host calls OnFunctionState() with the state of that
+  // time, and OnDoorbell() for every doorbell; interrupts may be raised once too often, never too
+  // rarely. Errors: InvalidArgument (`state` is impossible; it is not trusted).
   virtual absl::Status Restore(absl::Span<const uint8_t> state) = 0;
 
   // State after power-on: registers, queues, interrupts, durable memory. Work in flight ends
   // without touching guest memory any more; until then at_rest() is false.
   virtual void Reset() = 0;
-  // Starts no new work until SetServing(true); what is in flight goes on. Registers still answer.
-  // A successor is told so before Restore(), and serves once the requests that waited are applied.
+  // false: starts no new work until SetServing(true); work in flight continues, registers answer.
+  // Called with false before Restore(), and with true once the requests that waited are applied.
   virtual void SetServing(bool serving) = 0;
-  // Nothing is in flight: what Save() gives and durable_memory() is all there is to the device.
+  // Nothing is in flight: Save() and durable_memory() together are the whole state of the device.
   virtual bool at_rest() const = 0;
 
-  // Guest memory may be touched by work that is under way. Once the guest has taken bus mastering
-  // away and the model was told, it may only end; the guest waits for that, for a bounded time.
+  // Work in flight may touch guest memory. After OnFunctionState() has taken bus mastering away no
+  // such work may start; the guest waits for its end, for a bounded time.
   virtual bool dma_in_flight() const { return false; }
 
   // Counters and gauges for people; called now and then.

@@ -85,12 +85,12 @@ absl::Status DurableState::Load(uint64_t processed) {
   std::array<Loaded, 2> slots;
   for (int i = 0; i < 2; ++i) RETURN_IF_ERROR(ReadSlot(i, sequences[i], slots[i]));
   if (sequences[0] == 0 && sequences[1] == 0) return absl::OkStatus();
-  if (sequences[0] == sequences[1]) return Damaged("both slots are number ", sequences[0]);
+  if (sequences[0] == sequences[1]) return Damaged("both slots have number ", sequences[0]);
   const int newest = sequences[0] > sequences[1] ? 0 : 1;
   if (sequences[newest] == UINT64_MAX) return Damaged("an impossible number of saves");
   // A request is completed after its state was saved, and before the next one is looked at.
   if (slots[newest].record.ticket > processed + 1) {
-    return Damaged("it takes in request ", slots[newest].record.ticket,
+    return Damaged("it includes request ", slots[newest].record.ticket,
                    ", but the channel is at request ", processed);
   }
   sequence_ = sequences[newest];
@@ -107,17 +107,17 @@ absl::Status DurableState::CheckHeader() {
     if (found.version != durable::kDurableVersion) {
       return absl::FailedPreconditionError(
           absl::StrCat("the saved state has layout version ", found.version, ", this device has ",
-                       durable::kDurableVersion, "; reset the device to go on without it"));
+                       durable::kDurableVersion, "; reset the device to discard it"));
     }
     if (found.state_version != state_version_) {
       return absl::FailedPreconditionError(
           absl::StrCat("the state was saved by version ", found.state_version,
                        " of this device, and this is version ", state_version_,
-                       "; reset the device to go on without it"));
+                       "; reset the device to discard it"));
     }
     return absl::OkStatus();
   }
-  if (found.magic != 0) return Damaged("its header is no header");
+  if (found.magic != 0) return Damaged("its header has a wrong magic number");
   for (int slot = 0; slot < 2; ++slot) {
     if (header(slot).sequence.load(std::memory_order_relaxed) != 0) return Damaged("no header");
   }
@@ -144,7 +144,7 @@ absl::Status DurableState::ReadSlot(int slot, uint64_t& sequence, Loaded& loaded
     loaded.bytes.assign(all.begin(), all.end());
   }
   if (stored.checksum != Checksum(sequence, loaded.record, size_bytes, loaded.bytes)) {
-    return Damaged("the checksum of slot ", slot, " does not hold");
+    return Damaged("the checksum of slot ", slot, " is wrong");
   }
   return absl::OkStatus();
 }
@@ -152,7 +152,7 @@ absl::Status DurableState::ReadSlot(int slot, uint64_t& sequence, Loaded& loaded
 void DurableState::Save(const Record& record,
                         absl::FunctionRef<size_t(absl::Span<uint8_t>)> write_bytes) {
   SlotHeader& slot = header(next_slot_);
-  // Before anything else of the slot changes: until Finish() it is nobody's state. relaxed, as
+  // Before anything else of the slot changes: until Finish() the slot is empty. relaxed, as
   // everything here: see the top of this file.
   slot.sequence.store(0, std::memory_order_relaxed);
   ForTheCompiler();

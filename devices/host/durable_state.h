@@ -26,7 +26,7 @@ class DurableState {
  public:
   // What is saved beside the model's own bytes.
   struct Record {
-    uint64_t ticket = 0;  // of the last channel request that the state takes in
+    uint64_t ticket = 0;  // of the last channel request that the state includes
     uint64_t answer = 0;  // to that request
     uint64_t function_state = 0;
     bool operator==(const Record&) const = default;

@@ -72,7 +72,7 @@ class Session {
     absl::StatusOr<std::unique_ptr<DurableState>> opened =
         DurableState::Open(info_, file_.get(), head_);
     if (!opened.ok()) {
-      Require(!intact_, "a state that nobody touched was refused");
+      Require(!intact_, "an intact state was refused");
       Require(absl::IsDataLoss(opened.status()) || absl::IsFailedPrecondition(opened.status()));
       state_ = nullptr;
       return;
@@ -85,7 +85,7 @@ class Session {
       Require(!loaded->reset_ordered || loaded->bytes.empty());
     }
     if (!intact_ || !expected_.has_value()) return;
-    Require(loaded.has_value(), "a state that nobody touched is gone");
+    Require(loaded.has_value(), "an intact state is gone");
     Require(loaded->record == expected_->record && loaded->bytes == expected_->bytes);
   }
 

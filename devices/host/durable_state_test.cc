@@ -242,7 +242,7 @@ TEST_F(TornSaveTest, BothSlotsDamagedAreRefused) {
   mapping_.data()[kSlot1 + 60] ^= 1;
   const absl::Status status = Open().status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("checksum of slot 0 does not hold"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("checksum of slot 0 is wrong"));
 }
 
 TEST_F(DurableStateTest, ATicketIsAtMostTheOneAfterTheHead) {
@@ -253,7 +253,7 @@ TEST_F(DurableStateTest, ATicketIsAtMostTheOneAfterTheHead) {
   const absl::Status status = Open(kProcessed - 1).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(status.message(),
-            "the saved state is damaged: it takes in request 1001, but the channel is at request "
+            "the saved state is damaged: it includes request 1001, but the channel is at request "
             "999");
 }
 
@@ -275,7 +275,7 @@ TEST_F(DurableStateTest, WhatIsNoStateIsRefused) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(std::string(why)));
   };
   Put<uint64_t>(0, 1);
-  refuses("no header");
+  refuses("wrong magic number");
   Put<uint64_t>(0, 0);
   Put<uint64_t>(kSlot1, 1);
   refuses("no header");

@@ -11,7 +11,7 @@ namespace {
 void EndProcess(int signal_number, siginfo_t* info, void*) {
   if (info->si_code > 0) {
     // A fault: the instruction is executed again when this returns, and the kernel does end init
-    // for a fault that nobody handles.
+    // for a fault without a handler.
     signal(signal_number, SIG_DFL);
     return;
   }

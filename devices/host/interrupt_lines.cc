@@ -47,14 +47,14 @@ void InterruptLines::OnResample() {
   if (level_ && MaySignalLine()) SignalLine();
 }
 
-void InterruptLines::Settle() {
+void InterruptLines::DropStaleEvents() {
   if (!level_ && has_line_ && state_.intx_disabled) intx_.Drain();
 }
 
 void InterruptLines::Reset() {
   level_ = false;
   held_back_.assign(held_back_.size(), false);
-  Settle();
+  DropStaleEvents();
 }
 
 void InterruptLines::SignalVector(size_t vector) {

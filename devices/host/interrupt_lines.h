@@ -22,11 +22,11 @@ namespace bulkhead::devices {
 // - masked vectors are the vmm's affair: it keeps the eventfd's count pending.
 // INTx (6.2.4, 6.8.3.3): silent while MSI-X is enabled. The level is remembered: a level that is
 // true when MSI-X is disabled asserts the line then.
-// INTx Disable (6.2.2): the vmm has unbound the line's eventfd, so its event reaches nobody and is
-// what the vmm shows as Interrupt Status (6.2.3): it is there as long as the level is true.
+// INTx Disable (6.2.2): the vmm has unbound the line's eventfd. Its event does not reach the guest;
+// the vmm shows it as Interrupt Status (6.2.3) as long as the level is true.
 //
-// None of this is saved: a model that goes on from a saved state raises again what it still wants
-// to tell the guest, and comes to the same level and the same held-back vectors.
+// None of this is saved: a model that restores its state raises again what the guest has not
+// acknowledged, and so comes to the same level and the same held-back vectors.
 class InterruptLines {
  public:
   struct Events {
@@ -41,9 +41,9 @@ class InterruptLines {
   void SetIntx(bool level);
   void OnFunctionState(const FunctionState& state);
 
-  // The model has raised again, at its start, what its predecessor's state said. An event that the
-  // predecessor signalled, and of which that state knows nothing, is taken back.
-  void Settle();
+  // Call after the model has restored its state, and so raised its interrupts again: takes back an
+  // event that the predecessor signalled and that this state does not have.
+  void DropStaleEvents();
   // The model has been reset: it signals nothing, and nothing is held back.
   void Reset();
 

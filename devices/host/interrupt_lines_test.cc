@@ -182,22 +182,22 @@ TEST_F(InterruptLinesTest, AResetForgetsTheLevel) {
   EXPECT_TRUE(line_.IsPending());
 }
 
-TEST_F(InterruptLinesTest, SettlingTakesBackWhatNobodyRaised) {
+TEST_F(InterruptLinesTest, AStaleEventIsTakenBack) {
   line_.Signal();
   InterruptLines lines = Lines(true);
   lines.OnFunctionState({.intx_disabled = true});
-  lines.Settle();
+  lines.DropStaleEvents();
   EXPECT_FALSE(line_.IsPending());
   lines.SetIntx(true);
-  lines.Settle();
+  lines.DropStaleEvents();
   EXPECT_TRUE(line_.IsPending());
 }
 
-TEST_F(InterruptLinesTest, SettlingLeavesAnEventThatKvmTakes) {
+TEST_F(InterruptLinesTest, AStaleEventThatKvmTakesIsLeft) {
   line_.Signal();
   InterruptLines lines = Lines(true);
   lines.OnFunctionState({});
-  lines.Settle();
+  lines.DropStaleEvents();
   EXPECT_TRUE(line_.IsPending());
 }
 

@@ -110,12 +110,12 @@ absl::StatusOr<SocketMessage> AwaitAttachRequest(int attach_socket, ControlMailb
     }
     mailbox.Acknowledge();
     mailbox.Beat({.generation = 0, .progress = ++looks});
-    while (const auto letter = mailbox.Take(/*metrics_only=*/false)) {
-      const bool can = letter->command == ControlMailbox::Command::kGetMetrics ||
-                       letter->command == ControlMailbox::Command::kShutdown;
-      mailbox.Finish(*letter, can ? absl::OkStatus()
-                                  : absl::FailedPreconditionError("the device is not attached"));
-      if (letter->command == ControlMailbox::Command::kShutdown) {
+    while (const auto command = mailbox.Take(/*metrics_only=*/false)) {
+      const bool can = command->type == ControlMailbox::CommandType::kGetMetrics ||
+                       command->type == ControlMailbox::CommandType::kShutdown;
+      mailbox.Finish(*command, can ? absl::OkStatus()
+                                   : absl::FailedPreconditionError("the device is not attached"));
+      if (command->type == ControlMailbox::CommandType::kShutdown) {
         return absl::UnavailableError("asked to end");
       }
     }
