@@ -14,22 +14,22 @@ struct MsiMessage {
   uint32_t data = 0;
 };
 
-// Connects eventfds with the guest's interrupt controllers and with guest writes, inside the
-// kernel: neither way wakes the vmm. Thread-safe. Implemented over KVM; tests have a fake.
+// Connects eventfds to the guest's interrupt controllers and to guest writes inside the kernel,
+// so that neither wakes the vmm. Thread-safe. Implemented over KVM; tests have a fake.
 class EventRouting {
  public:
   virtual ~EventRouting() = default;
 
   // A global system interrupt for MSI use (24 and above). Errors: ResourceExhausted.
   virtual absl::StatusOr<uint32_t> AllocateMsiGsi() = 0;
-  // Sets where `gsi` leads. Do this before the irqfd is bound.
+  // Sets the message that `gsi` sends. Call it before BindIrq().
   virtual absl::Status SetMsiRoute(uint32_t gsi, const MsiMessage& message) = 0;
 
   // Each signal of `event_fd` raises `gsi`. A count already pending raises it at once. With
-  // `resample_fd` >= 0 the line is level-triggered: it stays up until the guest's
-  // end-of-interrupt, which lowers it and signals `resample_fd`.
+  // `resample_fd` >= 0 the line is level-triggered: it stays asserted until the guest's
+  // end-of-interrupt, which deasserts it and signals `resample_fd`.
   virtual absl::Status BindIrq(uint32_t gsi, int event_fd, int resample_fd) = 0;
-  // Afterwards signals stay pending in `event_fd`.
+  // Later signals stay pending in `event_fd`.
   virtual absl::Status UnbindIrq(uint32_t gsi, int event_fd) = 0;
 
   enum class Space { kMemory, kPort };

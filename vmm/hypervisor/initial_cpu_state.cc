@@ -7,7 +7,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-// Selectors: Linux's boot protocol wants __BOOT_CS = 0x10 and __BOOT_DS = 0x18.
+// Selectors: Linux's boot protocol requires __BOOT_CS = 0x10 and __BOOT_DS = 0x18.
 constexpr uint16_t kCodeSelector = 0x10;
 constexpr uint16_t kDataSelector = 0x18;
 constexpr uint16_t kTaskSelector = 0x20;

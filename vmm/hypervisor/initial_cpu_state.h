@@ -32,8 +32,8 @@ struct DescriptorTable {
   bool operator==(const DescriptorTable&) const = default;
 };
 
-// What the first vCPU starts with. Registers that are not here are zero or as after reset. The
-// other vCPUs wait for INIT and SIPI.
+// The registers of the first vCPU at its start. Registers that are not listed are zero or as after
+// reset. The other vCPUs wait for INIT and SIPI.
 struct InitialCpuState {
   uint64_t rip = 0;
   uint64_t rflags = 0x2;  // the bit that is always one
@@ -60,7 +60,7 @@ InitialCpuState PvhCpuState(GuestAddress entry, GuestAddress start_info);
 // RSI = `zero_page`.
 InitialCpuState Linux64CpuState(GuestAddress entry, GuestAddress zero_page);
 
-// The 8-byte descriptor of a segment, as it stands in a GDT.
+// The 8-byte GDT descriptor of a segment.
 uint64_t EncodeDescriptor(const Segment& segment);
 
 // Writes the GDT that `state` refers to. Errors: Internal (no RAM there).

@@ -7,27 +7,27 @@
 
 namespace bulkhead::vmm {
 
-// A virtual CPU. RequestInterrupt() may be called from any thread, the rest belongs to
-// one. Implemented over KVM; tests have a fake.
+// A virtual CPU. RequestInterrupt() may be called from any thread, the other functions from one
+// thread only. Implemented over KVM; tests have a fake.
 class Vcpu {
  public:
   virtual ~Vcpu() = default;
 
-  // Runs guest code until something needs the vmm. A data pointer of the previous exit is
-  // consumed first: what was read is given to the guest.
+  // Runs guest code until an exit needs the vmm. If the previous exit was a read, first gives the
+  // guest the bytes that the caller put at the exit's data pointer.
   virtual VcpuExit Run() = 0;
 
-  // From now until ClearInterrupt(), Run() completes the pending access and returns
-  // InterruptedExit without running guest code. One that runs already leaves only when its
-  // thread also gets a signal.
+  // Until ClearInterrupt(), Run() completes the pending access and returns InterruptedExit without
+  // running guest code. A Run() that is already in guest code returns only if its thread also gets
+  // a signal.
   virtual void RequestInterrupt() = 0;
   virtual void ClearInterrupt() = 0;
 
-  // The guest has not run for a while and is about to: what its watchdog missed meanwhile is no
-  // lock-up of its own.
+  // Call after a pause, before the guest runs again: the guest's watchdog then does not report the
+  // pause as a lock-up.
   virtual void NotePause() = 0;
 
-  // The registers that tell where the guest is, on one line.
+  // Instruction pointer and other registers, for a crash report, on one line.
   virtual std::string DescribeState() = 0;
 };
 

@@ -9,12 +9,12 @@
 
 namespace bulkhead::vmm {
 
-// Why a vCPU stopped running guest code. Pointers lead into memory that it shares with the
+// Why a vCPU stopped running guest code. Pointers point into memory that the vCPU shares with the
 // kernel and are valid until it runs again.
 
-// An access to guest-physical memory where there is no RAM. `data` holds the bytes written, or
-// takes the bytes read. KVM splits accesses at 8 bytes and at page borders, so `size_bytes` is
-// 1 to 8, and not always a power of two.
+// An access to a guest-physical address without RAM. `data` holds the bytes written, or receives
+// the bytes read. KVM splits accesses at 8 bytes and at page borders, so `size_bytes` is 1 to 8,
+// not always a power of two.
 struct MmioExit {
   uint64_t address;
   uint8_t* data;
@@ -23,7 +23,7 @@ struct MmioExit {
 };
 
 // `count` accesses of `size_bytes` (1, 2 or 4) to one port, in order: more than one for a
-// string instruction. `data` holds or takes count * size_bytes bytes.
+// string instruction. `data` holds or receives count * size_bytes bytes.
 struct PortExit {
   uint8_t* data;
   uint32_t count;
@@ -42,7 +42,7 @@ struct SystemEventExit {
   uint32_t type;  // as the kernel numbers it
 };
 
-// KVM cannot go on: most often an instruction that its emulator does not know.
+// KVM cannot continue, most often because its emulator does not know an instruction.
 struct InternalErrorExit {
   uint32_t suberror;                // KVM_INTERNAL_ERROR_*: 1 is emulation
   absl::Span<const uint64_t> data;  // meaning depends on suberror
@@ -62,7 +62,7 @@ struct RunFailedExit {
   int error_number;
 };
 
-// An exit that this vmm never asked for.
+// An exit that this vmm never enables.
 struct UnknownExit {
   uint32_t reason;  // KVM_EXIT_*
 };

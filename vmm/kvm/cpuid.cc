@@ -41,7 +41,8 @@ void SetBits(uint32_t& word, int low, int width, uint32_t value) {
 
 void SetBit(uint32_t& word, uint32_t bit, bool value) { word = value ? word | bit : word & ~bit; }
 
-// Deterministic cache parameters: caches of level 1 and 2 belong to a core, the rest to all.
+// Deterministic cache parameters: a core has its own caches of level 1 and 2; all cores share the
+// others.
 void ShareCache(uint32_t& eax, uint32_t apic_ids) {
   const uint32_t level = (eax >> 5) & 7;
   SetBits(eax, 14, 12, level >= 3 ? apic_ids - 1 : 0);
@@ -63,7 +64,7 @@ kvm_cpuid_entry2 TopologyLevel(uint32_t subleaf, uint32_t shift, uint32_t proces
 }  // namespace
 
 absl::StatusOr<CpuidTable> SupportedCpuid(const Kvm& kvm) {
-  // KVM reports E2BIG, but not how many entries it wants; its own limit is 256.
+  // KVM reports E2BIG, but not how many entries it needs; its own limit is 256.
   for (size_t capacity = 128; capacity <= 1024; capacity *= 2) {
     FlexibleList<kvm_cpuid2, kvm_cpuid_entry2> list(capacity);
     list.header()->nent = static_cast<uint32_t>(capacity);
@@ -92,7 +93,7 @@ CpuidTable CpuidFor(const CpuidTable& supported, const CpuidPlace& place) {
       case kTopology:
       case kTopologyV2:
       case kAmdTopologyV2:
-        continue;  // the host's; leaf 0xB is filled below and says it all
+        continue;  // the host's topology; the guest's is leaf 0xB, which is added below
       case kFeatures:
         SetBits(entry.ebx, 8, 8, 8);  // CLFLUSH line, in units of 8 bytes
         SetBits(entry.ebx, 16, 8, apic_ids);

@@ -32,8 +32,8 @@ constexpr uint32_t Bits(std::initializer_list<int> numbers) {
 }
 
 // `dependents` need `prerequisite`, one bit. Ordered: a prerequisite's own row comes before the
-// rows that test it. The pairs are those of Linux's arch/x86/kernel/cpu/cpuid-deps.c, and what the
-// manuals say of features that Linux does not list.
+// rows that test it. The pairs are those of Linux's arch/x86/kernel/cpu/cpuid-deps.c, and those of
+// the manuals for features that Linux does not list.
 struct Dependency {
   Word prerequisite_word;
   uint32_t prerequisite;
@@ -47,7 +47,7 @@ constexpr uint32_t kAvx2 = Bits({5});
 constexpr uint32_t kAvx512F = Bits({16});
 
 constexpr Dependency kDependencies[] = {
-    // Registers whose state only XSAVE can hold.
+    // Registers whose state only XSAVE can save.
     {kFeatures1Ecx, kXsave, kFeatures1Ecx, Bits({27, 28})},      // OSXSAVE, AVX
     {kFeatures1Ecx, kXsave, kFeatures7Ebx, Bits({14})},          // MPX
     {kFeatures1Ecx, kXsave, kFeatures7Ecx, Bits({3, 4, 7})},     // PKU, OSPKE, CET_SS
@@ -62,7 +62,7 @@ constexpr Dependency kDependencies[] = {
     {kFeatures1Ecx, kAvx, kFeatures71Eax, Bits({0, 1, 2, 4, 23})},  // SHA512, SM3, SM4, VNNI, IFMA
     {kFeatures1Ecx, kAvx, kFeatures71Edx, Bits({4, 5, 10})},        // INT8, NE-CONVERT, INT16
     {kFeatures1Ecx, kAvx, kAmdFeaturesEcx, Bits({11, 16})},         // XOP, FMA4
-    // AVX-512, and AVX10, which enumerates the same registers anew.
+    // AVX-512, and AVX10, which enumerates the same registers again.
     {kFeatures7Ebx, kAvx2, kFeatures7Ebx, kAvx512F},
     {kFeatures7Ebx, kAvx512F, kFeatures7Ebx, Bits({17, 21, 26, 27, 28, 30, 31})},
     {kFeatures7Ebx, kAvx512F, kFeatures7Ecx, Bits({1, 6, 11, 12, 14})},
@@ -71,7 +71,7 @@ constexpr Dependency kDependencies[] = {
     {kFeatures7Ebx, kAvx512F, kFeatures71Edx, Bits({19})},
 };
 
-// Leaves that describe XSAVE's areas, AMX's tiles, AVX10 and LWP: nothing without XSAVE.
+// Leaves that describe XSAVE's areas, AMX's tiles, AVX10 and LWP. None is valid without XSAVE.
 constexpr uint32_t kXsaveLeaves[] = {0xd, 0x1d, 0x1e, 0x24, 0x8000001c};
 
 uint32_t* Find(std::vector<kvm_cpuid_entry2>& table, const Word& word) {

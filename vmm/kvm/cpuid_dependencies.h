@@ -7,10 +7,10 @@
 
 namespace bulkhead::vmm {
 
-// Clears the feature bits whose prerequisite is missing, as no real processor has them: everything
-// that needs XSAVE where there is none, AVX2 without AVX, and so on. Linux uses a feature whose bit
-// it sees: with AVX announced but no XSAVE, Debian's aesni_intel dies of an invalid opcode. Hosts
-// can announce such a set: KVM inside an emulated machine, or a KVM whose XSAVE was turned off.
+// Clears each feature bit whose prerequisite is missing, for example everything that needs XSAVE
+// without XSAVE, or AVX2 without AVX. No real processor has such a set, but a host can announce
+// one: KVM inside an emulated machine, or a KVM whose XSAVE was turned off. Linux uses every
+// feature whose bit is set: with AVX but no XSAVE, Debian's aesni_intel dies of an invalid opcode.
 void DropFeaturesWithoutPrerequisite(std::vector<kvm_cpuid_entry2>& table);
 
 }  // namespace bulkhead::vmm

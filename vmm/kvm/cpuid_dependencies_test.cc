@@ -57,7 +57,7 @@ Table Dropped(Table table) {
   return table;
 }
 
-TEST(CpuidDependenciesTest, ACompleteProcessorStaysAsItIs) {
+TEST(CpuidDependenciesTest, ACompleteProcessorIsUnchanged) {
   const Table before = Without(0);
   const Table after = Dropped(before);
   ASSERT_EQ(after.size(), before.size());
@@ -69,7 +69,7 @@ TEST(CpuidDependenciesTest, ACompleteProcessorStaysAsItIs) {
   }
 }
 
-TEST(CpuidDependenciesTest, WithoutXsaveNothingIsLeftThatNeedsItsState) {
+TEST(CpuidDependenciesTest, WithoutXsaveFeaturesThatNeedItsStateAreDropped) {
   const Table table = Dropped(Without(kXsave));
   // FMA, XSAVE, OSXSAVE, AVX, F16C.
   EXPECT_EQ(Find(table, 1)->ecx, kAll & ~(1u << 12 | 1u << 26 | 1u << 27 | 1u << 28 | 1u << 29));
@@ -87,7 +87,7 @@ TEST(CpuidDependenciesTest, WithoutXsaveNothingIsLeftThatNeedsItsState) {
   EXPECT_EQ(Find(table, 0xd, 1), nullptr);
 }
 
-TEST(CpuidDependenciesTest, WithoutXsaveWhatNeedsNoneStays) {
+TEST(CpuidDependenciesTest, WithoutXsaveFeaturesThatDoNotNeedItAreKept) {
   const Table table = Dropped(Without(kXsave));
   EXPECT_NE(Find(table, 1)->ecx & 1u << 25, 0u) << "AES";
   EXPECT_NE(Find(table, 1)->ecx & 1u << 1, 0u) << "PCLMULQDQ";
@@ -96,7 +96,7 @@ TEST(CpuidDependenciesTest, WithoutXsaveWhatNeedsNoneStays) {
   EXPECT_NE(Find(table, 7)->ecx & 1u << 8, 0u) << "GFNI";
 }
 
-TEST(CpuidDependenciesTest, WithoutAvxItsDescendantsGoAndXsaveStays) {
+TEST(CpuidDependenciesTest, WithoutAvxItsDependentsAreDroppedAndXsaveIsKept) {
   const Table table = Dropped(Without(kAvx));
   EXPECT_NE(Find(table, 1)->ecx & kXsave, 0u);
   EXPECT_EQ(Find(table, 1)->ecx & (1u << 12 | 1u << 29), 0u) << "FMA, F16C";
@@ -105,7 +105,7 @@ TEST(CpuidDependenciesTest, WithoutAvxItsDescendantsGoAndXsaveStays) {
   EXPECT_NE(Find(table, 0xd), nullptr);
 }
 
-TEST(CpuidDependenciesTest, WithoutAvx512FItsExtensionsGoAndAvx2Stays) {
+TEST(CpuidDependenciesTest, WithoutAvx512FItsExtensionsAreDroppedAndAvx2IsKept) {
   const Table table = Dropped(Without(0, kAvx512F));
   EXPECT_NE(Find(table, 7)->ebx & kAvx2, 0u);
   EXPECT_EQ(Find(table, 7)->ebx & 1u << 31, 0u) << "AVX512VL";
@@ -114,7 +114,7 @@ TEST(CpuidDependenciesTest, WithoutAvx512FItsExtensionsGoAndAvx2Stays) {
   EXPECT_NE(Find(table, 7, 1)->eax & 1u << 4, 0u) << "AVX_VNNI";
 }
 
-TEST(CpuidDependenciesTest, AnOldProcessorWithFewLeavesIsFine) {
+TEST(CpuidDependenciesTest, AnOldProcessorWithFewLeavesIsUnchanged) {
   const Table table = Dropped({Leaf(0, 0, 1, 0, 0, 0), Leaf(1, 0, 0, 0, 0x80000201, 0x078bfbff)});
   ASSERT_EQ(table.size(), 2u);
   EXPECT_EQ(table[1].ecx, 0x80000201u);

@@ -39,7 +39,8 @@ VcpuExit DecodeExit(kvm_run& run) {
     case KVM_EXIT_SYSTEM_EVENT:
       return SystemEventExit{KindOf(run.system_event.type), run.system_event.type};
     case KVM_EXIT_INTERNAL_ERROR: {
-      // __u64 by another name: the kernel's is `unsigned long long`, uint64_t `unsigned long`.
+      // The cast is between two 64-bit types: __u64 is `unsigned long long`, uint64_t is `unsigned
+      // long`.
       static_assert(sizeof(run.internal.data[0]) == sizeof(uint64_t));
       const size_t count = std::min<size_t>(run.internal.ndata, std::size(run.internal.data));
       return InternalErrorExit{run.internal.suberror,

@@ -6,8 +6,8 @@
 
 namespace bulkhead::vmm {
 
-// The typed value of what KVM_RUN left in `run`, whose mapping goes on behind it. Pointers of
-// the result lead into it. The kernel wrote it: it is trusted.
+// Decodes the exit that KVM_RUN wrote to `run`. `run` must be mapped together with the pages that
+// follow it: pointers of the result point into that mapping. The kernel wrote it: it is trusted.
 VcpuExit DecodeExit(kvm_run& run);
 
 }  // namespace bulkhead::vmm

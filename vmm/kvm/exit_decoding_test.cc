@@ -95,7 +95,7 @@ TEST_F(DecodeExitTest, TripleFaultAndSignalAreTheirOwnKinds) {
   EXPECT_TRUE(std::holds_alternative<InterruptedExit>(DecodeExit(run())));
 }
 
-TEST_F(DecodeExitTest, ReasonsThatWereNeverAskedForAreUnknown) {
+TEST_F(DecodeExitTest, ReasonsThatTheVmmNeverEnablesAreUnknown) {
   run().exit_reason = KVM_EXIT_HYPERV;
   EXPECT_EQ(std::get<UnknownExit>(DecodeExit(run())).reason,
             static_cast<uint32_t>(KVM_EXIT_HYPERV));

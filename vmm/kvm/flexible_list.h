@@ -12,9 +12,9 @@
 
 namespace bulkhead::vmm {
 
-// A structure of the kernel's that ends in a list of entries, as one zeroed block of memory:
-// kvm_cpuid2 with kvm_cpuid_entry2, kvm_msrs with kvm_msr_entry, ... The caller sets the
-// count in the header. Thread-compatible.
+// A kernel structure that ends in a list of entries, as one zeroed block of memory: kvm_cpuid2
+// with kvm_cpuid_entry2, kvm_msrs with kvm_msr_entry, ... The caller sets the count in the header.
+// Thread-compatible.
 template <typename Header, typename Entry>
 class FlexibleList {
   static_assert(std::is_trivially_copyable_v<Header> && std::is_trivially_copyable_v<Entry>);

@@ -19,7 +19,7 @@ struct Capability {
   const char* name;
 };
 
-// What the vmm cannot do without. All of it is in every x86-64 KVM since Linux 4.12.
+// The capabilities that the vmm needs. Every x86-64 KVM since Linux 4.12 has all of them.
 constexpr Capability kNeeded[] = {
     {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},
     {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
@@ -42,7 +42,7 @@ absl::StatusOr<Kvm> Kvm::Open(const std::string& path) {
   if (!kvm.fd_.ok()) {
     const int error = errno;
     const char* advice = error == ENOENT   ? " (is a kvm module loaded?)"
-                         : error == EACCES ? " (it wants root or the group kvm)"
+                         : error == EACCES ? " (needs root or membership in the group kvm)"
                                            : "";
     const absl::Status status = ErrnoToStatus(error, absl::StrCat("open ", path));
     return absl::Status(status.code(), absl::StrCat(status.message(), advice));
@@ -52,7 +52,7 @@ absl::StatusOr<Kvm> Kvm::Open(const std::string& path) {
   if (version < 0) return ErrnoToStatus(errno, absl::StrCat(path, ": KVM_GET_API_VERSION"));
   if (version != KVM_API_VERSION) {
     return absl::UnimplementedError(
-        absl::StrCat(path, " speaks KVM API ", version, ", want ", KVM_API_VERSION));
+        absl::StrCat(path, ": KVM API version ", version, ", need ", KVM_API_VERSION));
   }
   std::vector<const char*> missing;
   for (const Capability& capability : kNeeded) {

@@ -12,7 +12,7 @@
 
 namespace bulkhead::vmm {
 
-// /dev/kvm, checked for all that the vmm needs of it. Thread-safe: immutable after Open().
+// /dev/kvm, checked for every capability that the vmm needs. Thread-safe: immutable after Open().
 class Kvm {
  public:
   // Errors: NotFound or PermissionDenied (the message says what to do), Unimplemented (names
@@ -23,7 +23,7 @@ class Kvm {
   // The size of the page(s) that a vCPU shares with the kernel.
   size_t run_size_bytes() const { return run_size_bytes_; }
   uint32_t max_vcpus() const { return max_vcpus_; }
-  // Interrupt routes, and so GSIs, that one VM can have.
+  // The number of interrupt routes, and so of GSIs, that one VM can have.
   uint32_t max_gsi_routes() const { return max_gsi_routes_; }
   bool has_tsc_deadline_timer() const { return has_tsc_deadline_timer_; }
 

@@ -1,7 +1,7 @@
 #ifndef BULKHEAD_VMM_KVM_KVM_ABI_H_
 #define BULKHEAD_VMM_KVM_KVM_ABI_H_
 
-// The kernel's interface, for vmm/kvm alone: nothing else includes <linux/kvm.h>.
+// The kernel's interface. Only vmm/kvm uses it: nothing else includes <linux/kvm.h>.
 //
 // In C++, Debian 12's <linux/stddef.h> puts an empty struct, of size 1, before a flexible
 // array. That makes sizeof(kvm_cpuid2) 12 instead of 8, and as the size is part of the ioctl's

@@ -17,7 +17,7 @@ void KvmClock::Stop() {
   if (stopped_.has_value()) return;
   kvm_clock_data clock{};
   if (ioctl(vm_fd_, KVM_GET_CLOCK, &clock) != 0) {
-    LogWarning(absl::StrCat("the guest's clock goes on: KVM_GET_CLOCK: ", strerror(errno)));
+    LogWarning(absl::StrCat("cannot stop the guest's clock: KVM_GET_CLOCK: ", strerror(errno)));
     return;
   }
   stopped_ = Moment{.clock_ns = clock.clock, .host_tsc = __rdtsc()};
@@ -26,12 +26,13 @@ void KvmClock::Stop() {
 void KvmClock::Continue() {
   if (!stopped_.has_value()) return;
   const Moment stopped = *std::exchange(stopped_, std::nullopt);
-  // First: what kvmclock tells the guest is counted from the counters.
+  // Counters first: kvmclock's time is computed from them.
   MoveCounters(__rdtsc() - stopped.host_tsc);
   kvm_clock_data clock{};
   clock.clock = stopped.clock_ns;
   if (ioctl(vm_fd_, KVM_SET_CLOCK, &clock) != 0) {
-    LogWarning(absl::StrCat("the guest's clock has not stood: KVM_SET_CLOCK: ", strerror(errno)));
+    LogWarning(
+        absl::StrCat("the guest's clock ran on during the stop: KVM_SET_CLOCK: ", strerror(errno)));
   }
 }
 
@@ -48,7 +49,9 @@ void KvmClock::MoveCounters(uint64_t ticks_back) {
     }
     offset -= ticks_back;
     if (ioctl(vcpu, KVM_SET_DEVICE_ATTR, &attribute) != 0) {
-      LogWarning(absl::StrCat("a vCPU's time stamp counter goes on: ", strerror(errno)));
+      LogWarning(
+          absl::StrCat("a vCPU's time stamp counter ran on during the stop: KVM_VCPU_TSC_OFFSET: ",
+                       strerror(errno)));
       return;
     }
   }

@@ -8,22 +8,22 @@
 
 namespace bulkhead::vmm {
 
-// Stops and continues what a guest takes the time from, while no vCPU executes guest code: kvmclock
+// Stops and continues the guest's time sources while no vCPU executes guest code: kvmclock
 // (KVM_SET_CLOCK), and each vCPU's time stamp counter (KVM_VCPU_TSC_OFFSET, since Linux 5.16).
-// Linux uses the counter instead of kvmclock where CPUID says that it is invariant. Where KVM
-// cannot move counters they go on, and so does the clock of such a guest. The wall clock of the
-// guest is behind by as much as it stood.
+// Linux uses the counter instead of kvmclock if CPUID says that it is invariant. If KVM cannot move
+// counters, they run on, and so does the clock of such a guest. Afterwards the guest's wall clock
+// is behind by the time for which its clock was stopped.
 //
-// A timer that the guest has set by its counter fires as if the clock had not stood: early, after
-// which Linux sets it again. Thread-compatible; on any thread.
+// A timer that the guest has set by its counter fires as if the clock had not been stopped: early,
+// after which Linux sets it again. Thread-compatible; on any thread.
 class KvmClock {
  public:
   // The descriptors are borrowed and must outlive this.
   explicit KvmClock(int vm_fd) : vm_fd_(vm_fd) {}
   void AddVcpu(int vcpu_fd) { vcpu_fds_.push_back(vcpu_fd); }
 
-  // Of a clock that stands, or does not: nothing. A host that refuses is told to the log; then the
-  // clock goes on.
+  // Stop() of a stopped clock and Continue() of a running one do nothing. If the host refuses, they
+  // log that, and the clock runs on.
   void Stop();
   void Continue();
 

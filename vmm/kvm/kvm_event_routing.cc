@@ -64,7 +64,7 @@ absl::StatusOr<uint32_t> KvmEventRouting::AllocateMsiGsi() {
 }
 
 absl::Status KvmEventRouting::SetMsiRoute(uint32_t gsi, const MsiMessage& message) {
-  const kvm_irq_routing_entry wanted = MsiEntry(gsi, message);
+  const kvm_irq_routing_entry requested = MsiEntry(gsi, message);
   absl::MutexLock lock(&mutex_);
   if (gsi < layout::kMsiGsiBase || gsi >= next_msi_gsi_) {
     return absl::InvalidArgumentError(absl::StrCat("GSI ", gsi, " was not allocated for MSI"));
@@ -72,20 +72,21 @@ absl::Status KvmEventRouting::SetMsiRoute(uint32_t gsi, const MsiMessage& messag
   const auto entry = std::find_if(table_.begin(), table_.end(),
                                   [=](const kvm_irq_routing_entry& e) { return e.gsi == gsi; });
   if (entry == table_.end()) {
-    table_.push_back(wanted);
+    table_.push_back(requested);
     const absl::Status pushed = PushTable();
     if (!pushed.ok()) table_.pop_back();
     return pushed;
   }
   const kvm_irq_routing_entry before = *entry;
-  if (before.u.msi.address_lo == wanted.u.msi.address_lo &&
-      before.u.msi.address_hi == wanted.u.msi.address_hi &&
-      before.u.msi.data == wanted.u.msi.data) {
+  if (before.u.msi.address_lo == requested.u.msi.address_lo &&
+      before.u.msi.address_hi == requested.u.msi.address_hi &&
+      before.u.msi.data == requested.u.msi.data) {
     return absl::OkStatus();
   }
-  *entry = wanted;
+  *entry = requested;
   const absl::Status pushed = PushTable();
-  // The guest chose the message: one that KVM refuses must not spoil the table for others.
+  // The guest chose the message. If KVM refuses it, it must not stay in the table: every later
+  // PushTable() would fail.
   if (!pushed.ok()) *entry = before;
   return pushed;
 }
@@ -111,11 +112,11 @@ absl::Status KvmEventRouting::BindIrq(uint32_t gsi, int event_fd, int resample_f
     request.resamplefd = static_cast<uint32_t>(resample_fd);
   }
   if (ioctl(vm_fd_, KVM_IRQFD, &request) != 0) {
-    return ErrnoToStatus(errno, absl::StrCat("KVM_IRQFD of GSI ", gsi));
+    return ErrnoToStatus(errno, absl::StrCat("KVM_IRQFD, binding GSI ", gsi));
   }
-  // KVM has raised the interrupt for a count that was pending, but only takes counts that come
-  // after; left there, the count would pass for a second interrupt at the next binding.
-  // What is taken here was delivered: it came before the binding, or KVM saw it come.
+  // KVM has raised the interrupt for a count that was already pending, but it consumes only later
+  // counts. If the pending count stayed, the next binding would raise a second interrupt.
+  // Every count that is drained here was delivered: it came before the binding, or KVM saw it come.
   DrainEventFd(event_fd);
   return absl::OkStatus();
 }

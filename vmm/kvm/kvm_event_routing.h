@@ -14,18 +14,18 @@
 
 namespace bulkhead::vmm {
 
-// EventRouting by KVM's GSI routing table, irqfds and ioeventfds. Thread-safe.
+// EventRouting over KVM's GSI routing table, irqfds and ioeventfds. Thread-safe.
 //
-// GSIs 0 to 23 lead to the pins of the I/O APIC and nowhere else. KVM's default table leads 0 to
-// 15 to its 8259s as well; but not every guest looks for them, and one that does not neither
-// programs nor masks an 8259, while LINT0 stays in ExtINT mode: the pair would deliver each ISA
-// interrupt a second time, as vector 0 to 15, which are exceptions. So the 8259s get no input.
+// GSIs 0 to 23 are routed to the pins of the I/O APIC only, so the 8259s get no input. KVM's
+// default table routes 0 to 15 to its 8259s as well. A guest that does not look for an 8259 neither
+// programs nor masks it, while LINT0 stays in ExtINT mode: the 8259s would then deliver each ISA
+// interrupt a second time, as vector 0 to 15, which are exceptions.
 //
-// A change of the table waits for readers of the old one, so it is slow (up to milliseconds):
-// a route that is set to what it is costs nothing.
+// A change of the table waits for readers of the old one and so takes up to milliseconds. Setting
+// a route to its present value costs nothing.
 class KvmEventRouting final : public EventRouting {
  public:
-  // `vm_fd` stays the caller's and must outlive this.
+  // `vm_fd` is borrowed and must outlive this.
   KvmEventRouting(int vm_fd, uint32_t max_gsi_routes);
 
   absl::StatusOr<uint32_t> AllocateMsiGsi() override;
@@ -45,7 +45,7 @@ class KvmEventRouting final : public EventRouting {
   absl::Mutex mutex_;
   uint32_t next_msi_gsi_ ABSL_GUARDED_BY(mutex_);
   std::vector<kvm_irq_routing_entry> table_ ABSL_GUARDED_BY(mutex_);
-  bool pushed_ ABSL_GUARDED_BY(mutex_) = false;  // KVM knows `table_`
+  bool pushed_ ABSL_GUARDED_BY(mutex_) = false;  // KVM has `table_`
 };
 
 }  // namespace bulkhead::vmm

@@ -8,7 +8,7 @@ namespace {
 
 using testing::HasSubstr;
 
-TEST(KvmTest, MissingDeviceNodeIsToldWithWhatMayBeWrong) {
+TEST(KvmTest, ErrorForAMissingDeviceNodeNamesTheLikelyCause) {
   const absl::Status status = Kvm::Open("/dev/no-such-kvm").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(status.message(),

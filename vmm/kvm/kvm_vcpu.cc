@@ -45,7 +45,7 @@ absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Create(const Kvm& kvm, int vm_
   ASSIGN_OR_RETURN(MemoryMapping run, MemoryMapping::Map(fd.get(), 0, kvm.run_size_bytes(),
                                                          MemoryMapping::Protection::kReadWrite));
   std::unique_ptr<KvmVcpu> vcpu(new KvmVcpu(std::move(fd), std::move(run)));
-  // First: which MSRs a vCPU has depends on it.
+  // CPUID first: it decides which MSRs the vCPU has.
   RETURN_IF_ERROR(vcpu->SetCpuid(cpuid));
   RETURN_IF_ERROR(vcpu->SetLocalApicPins());
   RETURN_IF_ERROR(vcpu->SetFpu());
@@ -79,9 +79,9 @@ absl::Status KvmVcpu::SetFpu() {
   return absl::OkStatus();
 }
 
-// The other MSRs are zero after reset, as a kernel expects. These two are for speed (memory is
-// write-back cached without MTRR set-up, string instructions are fast), and software back ends
-// of KVM lack them: a refusal is worth a note, no more.
+// The other MSRs are zero after reset, as a kernel expects. These two are for speed: memory is
+// write-back cached without MTRR set-up, and string instructions are fast. Software back ends of
+// KVM lack them, so a refusal is only logged.
 void KvmVcpu::SetMsrs() {
   for (const auto& [msr, bits] : {std::pair(kMsrMtrrDefType, kMtrrEnabledWriteBack),
                                   std::pair(kMsrMiscEnable, kMiscEnableFastStrings)}) {
@@ -91,7 +91,7 @@ void KvmVcpu::SetMsrs() {
     const bool read = ioctl(fd_.get(), KVM_GET_MSRS, list.header()) == 1;
     list.entries()[0].data |= bits;
     if (!read || ioctl(fd_.get(), KVM_SET_MSRS, list.header()) != 1) {
-      LogDebug(absl::StrFormat("this KVM does not let MSR 0x%x be set to 0x%x", msr, bits));
+      LogDebug(absl::StrFormat("this KVM does not allow setting bits 0x%x of MSR 0x%x", bits, msr));
     }
   }
 }
@@ -113,7 +113,7 @@ VcpuExit KvmVcpu::Run() {
       case EINTR:
         return InterruptedExit{};
       case EAGAIN:
-        continue;  // the vCPU slept and was woken: by INIT or SIPI, for one
+        continue;  // the vCPU slept and was woken, for example by INIT or SIPI
       default:
         return RunFailedExit{errno};
     }
@@ -137,7 +137,7 @@ std::string KvmVcpu::DescribeState() {
   kvm_sregs special;
   if (ioctl(fd_.get(), KVM_GET_REGS, &general) != 0 ||
       ioctl(fd_.get(), KVM_GET_SREGS, &special) != 0) {
-    return absl::StrCat("registers unknown: ", strerror(errno));
+    return absl::StrCat("cannot read the registers: ", strerror(errno));
   }
   return Describe(general, special);
 }

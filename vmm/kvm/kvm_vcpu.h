@@ -23,12 +23,12 @@ namespace bulkhead::vmm {
 // and SIPI. Threading: see Vcpu.
 class KvmVcpu final : public Vcpu {
  public:
-  // Creates it in the VM of `vm_fd` (with its interrupt controllers) and sets what firmware
-  // would: CPUID, FPU, MTRR default type, local APIC pins. Errors: as KVM's ioctls.
+  // Creates it in the VM of `vm_fd`, which has its interrupt controllers, and does what firmware
+  // would: sets CPUID, FPU, MTRR default type, local APIC pins. Errors: as KVM's ioctls.
   static absl::StatusOr<std::unique_ptr<KvmVcpu>> Create(const Kvm& kvm, int vm_fd, uint32_t index,
                                                          const CpuidTable& cpuid);
 
-  // Before the first Run(). Errors: InvalidArgument (no legal processor state).
+  // Call before the first Run(). Errors: InvalidArgument (`state` is not a legal processor state).
   absl::Status SetInitialState(const InitialCpuState& state);
 
   int fd() const { return fd_.get(); }

@@ -30,7 +30,7 @@ absl::StatusOr<std::unique_ptr<KvmVm>> KvmVm::Create(const Kvm& kvm) {
   } while (fd < 0 && errno == EINTR);
   if (fd < 0) return ErrnoToStatus(errno, "KVM_CREATE_VM");
   std::unique_ptr<KvmVm> vm(new KvmVm(kvm, UniqueFd(fd)));
-  // VT-x without "unrestricted guest" runs real mode with the help of these pages.
+  // VT-x without "unrestricted guest" needs these pages to run real mode.
   if (ioctl(fd, KVM_SET_TSS_ADDR, static_cast<unsigned long>(layout::kTss)) != 0) {
     return ErrnoToStatus(errno, "KVM_SET_TSS_ADDR");
   }
@@ -38,7 +38,7 @@ absl::StatusOr<std::unique_ptr<KvmVm>> KvmVm::Create(const Kvm& kvm) {
   if (ioctl(fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map) != 0) {
     return ErrnoToStatus(errno, "KVM_SET_IDENTITY_MAP_ADDR");
   }
-  // Before any vCPU: each gets its local APIC by it.
+  // Before any vCPU: a vCPU created later gets its local APIC from this.
   if (ioctl(fd, KVM_CREATE_IRQCHIP, 0) != 0) return ErrnoToStatus(errno, "KVM_CREATE_IRQCHIP");
   return vm;
 }
@@ -62,7 +62,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> KvmVm::CreateVcpus(
     uint32_t count, const InitialCpuState& first) {
   if (count == 0 || count > kvm_.max_vcpus()) {
     return absl::InvalidArgumentError(
-        absl::StrCat(count, " vCPUs: this KVM supports 1 to ", kvm_.max_vcpus()));
+        absl::StrCat("cpus: ", count, " is out of range (this KVM: 1 to ", kvm_.max_vcpus(), ")"));
   }
   ASSIGN_OR_RETURN(const CpuidTable supported, SupportedCpuid(kvm_));
   std::vector<std::unique_ptr<Vcpu>> vcpus;

@@ -18,12 +18,11 @@
 
 namespace bulkhead::vmm {
 
-// One virtual machine of KVM: its memory, its interrupt controllers (local APICs and I/O APIC, in
+// One KVM virtual machine: its memory, its interrupt controllers (local APICs and I/O APIC, in
 // the kernel) and its vCPUs.
 //
-// It has no PIT: Linux looks for none where it knows the rate of the TSC, and takes the time from
-// kvmclock and the local APIC's TSC-deadline timer. KVM's PIT would also leave its
-// speaker port to the vmm.
+// It has no PIT: Linux does not look for one if it knows the rate of the TSC, and uses kvmclock and
+// the local APIC's TSC-deadline timer. KVM's PIT would also leave its speaker port to the vmm.
 //
 // Create it, add memory, create the vCPUs, in this order and on one thread; event_routing() is
 // thread-safe.
@@ -32,17 +31,17 @@ class KvmVm {
   // Errors: as KVM's ioctls. `kvm` must outlive the result.
   static absl::StatusOr<std::unique_ptr<KvmVm>> Create(const Kvm& kvm);
 
-  // Gives the guest its RAM, which must outlive the VM. Once. Errors: as KVM's ioctl.
+  // Gives the guest its RAM, which must outlive the VM. Call once. Errors: as KVM's ioctl.
   absl::Status AddMemory(const GuestRam& ram);
 
-  // All vCPUs of the VM: the first begins at `first`, the others wait for INIT and SIPI. Once.
-  // Errors: InvalidArgument (more than KVM supports, none, or `first` is no legal processor
-  // state), or as KVM's ioctls.
+  // Creates all vCPUs of the VM: the first begins at `first`, the others wait for INIT and SIPI.
+  // Call once. Errors: InvalidArgument (`count` is 0 or more than KVM supports, or `first` is not a
+  // legal processor state), or as KVM's ioctls.
   absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> CreateVcpus(uint32_t count,
                                                                  const InitialCpuState& first);
 
   EventRouting& event_routing() { return *event_routing_; }
-  // While the vCPUs that CreateVcpus() returned exist.
+  // Valid while the vCPUs that CreateVcpus() returned exist.
   KvmClock& clock() { return clock_; }
 
  private:

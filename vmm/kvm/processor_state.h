@@ -8,15 +8,15 @@
 
 namespace bulkhead::vmm {
 
-// A processor's state between our terms and KVM's. Pure.
+// Converts a processor's state to KVM's structures. Pure.
 
 kvm_regs GeneralRegisters(const InitialCpuState& state);
 
-// Puts what `state` sets into `registers`, which hold the state after reset; the rest (the APIC
-// base, the LDT) stays.
+// Writes the registers of `state` to `registers`, which hold the state after reset. The others (the
+// APIC base, the LDT) keep their values.
 void SetSpecialRegisters(const InitialCpuState& state, kvm_sregs& registers);
 
-// The registers that tell where a guest is, on one line.
+// Instruction pointer and other registers, for a crash report, on one line.
 std::string Describe(const kvm_regs& general, const kvm_sregs& special);
 
 }  // namespace bulkhead::vmm

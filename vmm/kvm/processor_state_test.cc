@@ -87,7 +87,7 @@ TEST(ProcessorStateTest, ASegmentThatIsNotPresentIsUnusable) {
   EXPECT_EQ(registers.ds.unusable, 1);
 }
 
-TEST(ProcessorStateTest, DescriptionTellsWhereTheGuestIs) {
+TEST(ProcessorStateTest, DescriptionContainsTheInstructionPointer) {
   kvm_sregs special{};
   SetSpecialRegisters(SomeState(), special);
   const std::string text = Describe(GeneralRegisters(SomeState()), special);

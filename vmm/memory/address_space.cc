@@ -51,8 +51,8 @@ absl::Status AddressSpace::Remove(uint64_t start) {
 void AddressSpace::Publish(std::shared_ptr<const Table> table) {
   table_ = std::move(table);
   // release: a View that sees the new number and then takes the lock finds at least this table.
-  // The lock alone gives that too; what the number adds is that a guest which changes a range
-  // on one CPU and then tells another CPU through its memory is obeyed there. Pairs with the
+  // The lock alone gives that too. The number adds this: if a guest changes a range on one CPU and
+  // then notifies another CPU through its memory, the other CPU sees the change. Pairs with the
   // acquire in Find().
   generation_.fetch_add(1, std::memory_order_release);
 }

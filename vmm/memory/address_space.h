@@ -18,8 +18,8 @@ namespace bulkhead::vmm {
 // Which handler answers at which address: one of these for guest-physical memory, one for
 // ports. Ranges never overlap.
 //
-// Thread-safe. Changes are rare (boot, BAR moves) and take a lock; accesses go through a View
-// of their own for each thread and take none.
+// Thread-safe. Changes are rare (boot, BAR moves) and take a lock. Each thread accesses the space
+// through its own View, without a lock.
 //
 // Handlers are borrowed and must outlive every View: after Remove() returns, an access that
 // began earlier may still be inside its handler. In practice devices outlive the vCPU threads.
@@ -31,7 +31,7 @@ class AddressSpace {
 
   // Errors: InvalidArgument (empty, or it wraps), AlreadyExists (it overlaps another range).
   absl::Status Insert(uint64_t start, uint64_t size_bytes, IoHandler* handler);
-  // Takes out the range that begins at `start`. The next access of every thread, the caller's
+  // Removes the range that begins at `start`. The next access of every thread, the caller's
   // included, no longer finds it. Errors: NotFound.
   absl::Status Remove(uint64_t start);
 
@@ -62,8 +62,8 @@ class AddressSpace::View {
  public:
   explicit View(AddressSpace& space) : space_(space) {}
 
-  // An access of `size_bytes` (1, 2, 4 or 8). One that no single range holds wholly reads as
-  // all ones of its width, and its write is dropped, as on a bus where nobody answers.
+  // An access of `size_bytes` (1, 2, 4 or 8). If no single range contains the whole access, a read
+  // gives all ones of its width and a write is dropped, as on a bus where no device answers.
   uint64_t Read(Requester requester, uint64_t address, uint8_t size_bytes);
   void Write(Requester requester, uint64_t address, uint8_t size_bytes, uint64_t value);
 

@@ -12,7 +12,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-constexpr Requester kSomeone = 3;
+constexpr Requester kRequester = 3;
 
 // Answers reads with its own number in the high half and the offset in the low half.
 class NumberedHandler : public IoHandler {
@@ -45,10 +45,10 @@ TEST(AddressSpaceTest, AccessReachesItsHandlerWithTheOffsetInTheRange) {
   ASSERT_TRUE(space.Insert(0x1000, 0x1000, &low).ok());
   AddressSpace::View view(space);
 
-  EXPECT_EQ(view.Read(kSomeone, 0x1ff8, 8), 0x1'00000ff8u);
-  EXPECT_EQ(view.Read(kSomeone, 0x2000, 4), 0x2'00000000u);
-  view.Write(kSomeone, 0x2abc, 2, 0x1234);
-  EXPECT_EQ(high.last_requester, kSomeone);
+  EXPECT_EQ(view.Read(kRequester, 0x1ff8, 8), 0x1'00000ff8u);
+  EXPECT_EQ(view.Read(kRequester, 0x2000, 4), 0x2'00000000u);
+  view.Write(kRequester, 0x2abc, 2, 0x1234);
+  EXPECT_EQ(high.last_requester, kRequester);
   EXPECT_EQ(high.last_offset, 0xabcu);
   EXPECT_EQ(high.last_size, 2);
   EXPECT_EQ(high.last_value, 0x1234u);
@@ -61,11 +61,11 @@ TEST(AddressSpaceTest, AccessOutsideEveryRangeReadsAllOnesOfItsWidthAndIsCounted
   ASSERT_TRUE(space.Insert(0x1000, 0x10, &handler).ok());
   AddressSpace::View view(space);
 
-  EXPECT_EQ(view.Read(kSomeone, 0xfff, 1), 0xffu);
-  EXPECT_EQ(view.Read(kSomeone, 0x1010, 2), 0xffffu);
-  EXPECT_EQ(view.Read(kSomeone, UINT64_MAX, 4), 0xffffffffu);
-  EXPECT_EQ(view.Read(kSomeone, 0, 8), UINT64_MAX);
-  view.Write(kSomeone, 0x1010, 4, 1);
+  EXPECT_EQ(view.Read(kRequester, 0xfff, 1), 0xffu);
+  EXPECT_EQ(view.Read(kRequester, 0x1010, 2), 0xffffu);
+  EXPECT_EQ(view.Read(kRequester, UINT64_MAX, 4), 0xffffffffu);
+  EXPECT_EQ(view.Read(kRequester, 0, 8), UINT64_MAX);
+  view.Write(kRequester, 0x1010, 4, 1);
   EXPECT_EQ(handler.writes, 0);
   EXPECT_EQ(space.unclaimed_accesses(), 5u);
 }
@@ -77,9 +77,9 @@ TEST(AddressSpaceTest, AccessThatLeavesItsRangeIsUnclaimedEvenBesideAnother) {
   ASSERT_TRUE(space.Insert(0x1010, 0x10, &second).ok());
   AddressSpace::View view(space);
 
-  EXPECT_EQ(view.Read(kSomeone, 0x100c, 4), 0x1'0000000cu);
-  EXPECT_EQ(view.Read(kSomeone, 0x100d, 4), 0xffffffffu);
-  view.Write(kSomeone, 0x101c, 8, 0);
+  EXPECT_EQ(view.Read(kRequester, 0x100c, 4), 0x1'0000000cu);
+  EXPECT_EQ(view.Read(kRequester, 0x100d, 4), 0xffffffffu);
+  view.Write(kRequester, 0x101c, 8, 0);
   EXPECT_EQ(first.writes + second.writes, 0);
   EXPECT_EQ(space.unclaimed_accesses(), 2u);
 }
@@ -89,8 +89,8 @@ TEST(AddressSpaceTest, RangesUpToTheLastAddressWork) {
   NumberedHandler handler(1);
   ASSERT_TRUE(space.Insert(UINT64_MAX - 0xf, 0x10, &handler).ok());
   AddressSpace::View view(space);
-  EXPECT_EQ(view.Read(kSomeone, UINT64_MAX, 1), 0x1'0000000fu);
-  EXPECT_EQ(view.Read(kSomeone, UINT64_MAX, 2), 0xffffu);
+  EXPECT_EQ(view.Read(kRequester, UINT64_MAX, 1), 0x1'0000000fu);
+  EXPECT_EQ(view.Read(kRequester, UINT64_MAX, 2), 0xffffu);
 }
 
 TEST(AddressSpaceTest, InsertRefusesOverlapEmptyAndWrappingRanges) {
@@ -114,17 +114,17 @@ TEST(AddressSpaceTest, OlderViewsSeeRemovalAndReplacementAtTheirNextAccess) {
   NumberedHandler before(1), after(2);
   ASSERT_TRUE(space.Insert(0x1000, 0x1000, &before).ok());
   AddressSpace::View view(space);
-  EXPECT_EQ(view.Read(kSomeone, 0x1000, 4), 0x1'00000000u);
+  EXPECT_EQ(view.Read(kRequester, 0x1000, 4), 0x1'00000000u);
 
   ASSERT_TRUE(space.Remove(0x1000).ok());
-  EXPECT_EQ(view.Read(kSomeone, 0x1000, 4), 0xffffffffu);
+  EXPECT_EQ(view.Read(kRequester, 0x1000, 4), 0xffffffffu);
   ASSERT_TRUE(space.Insert(0x1000, 0x1000, &after).ok());
-  EXPECT_EQ(view.Read(kSomeone, 0x1000, 4), 0x2'00000000u);
+  EXPECT_EQ(view.Read(kRequester, 0x1000, 4), 0x2'00000000u);
   EXPECT_EQ(space.Remove(0x1001).code(), absl::StatusCode::kNotFound);
 }
 
-// Two BARs trade places again and again while vCPUs read: every read is answered by a handler
-// that was mapped there at some time, with the right offset, or by nobody.
+// A BAR moves back and forth while vCPUs read. Every read must be answered by a handler that was
+// mapped there at some time, with the right offset, or read as all ones.
 TEST(AddressSpaceTest, ReadersDuringBarMovesSeeOneStateOrTheOther) {
   AddressSpace space;
   NumberedHandler fixed(1), moving(2);
@@ -148,9 +148,9 @@ TEST(AddressSpaceTest, ReadersDuringBarMovesSeeOneStateOrTheOther) {
     });
   }
   uint64_t at = 0x20000;
-  const auto every_reader_made = [&](int wanted) {
+  const auto every_reader_made = [&](int count) {
     return std::all_of(std::begin(rounds), std::end(rounds),
-                       [=](const std::atomic<int>& made) { return made.load() >= wanted; });
+                       [=](const std::atomic<int>& made) { return made.load() >= count; });
   };
   for (int move = 0; move < 2000 || !every_reader_made(1000); ++move) {
     ASSERT_TRUE(space.Remove(at).ok());

@@ -5,7 +5,7 @@
 
 #include "base/guest_memory.h"
 
-// Every guest-physical address, port and interrupt that the vmm itself decides, with the reason.
+// Every guest-physical address, port and interrupt that the vmm itself chooses, with the reason.
 
 namespace bulkhead::vmm::layout {
 
@@ -21,7 +21,7 @@ inline constexpr GuestAddress kCommandLine = 0x20000;
 inline constexpr uint64_t kCommandLineMaxBytes = 2048;  // with the terminating zero; Linux's limit
 inline constexpr GuestAddress kEbda = 0x9fc00;          // usable low memory ends here
 inline constexpr GuestAddress kAcpiTables =
-    0xe0000;  // where a BIOS has its RSDP: found by a scan too
+    0xe0000;  // where a BIOS has its RSDP: a guest that scans for it finds it
 inline constexpr GuestAddress kAcpiTablesEnd = 0xff000;
 inline constexpr GuestAddress kResetVector = 0xffff0;  // of a PC's BIOS: f000:fff0
 inline constexpr GuestAddress kHighMemory = 0x100000;  // kernels load at or above 1 MiB
@@ -38,7 +38,7 @@ inline constexpr GuestAddress kIdentityMap =
     0xfffbc000;                                   // one page; Intel VT-x without unrestricted guest
 inline constexpr GuestAddress kTss = 0xfffbd000;  // three pages; as above
 inline constexpr uint64_t kTssSize = 0x3000;
-inline constexpr GuestAddress kHoleEnd = 0x100000000;  // RAM goes on here
+inline constexpr GuestAddress kHoleEnd = 0x100000000;  // RAM continues here
 
 // --- Above all RAM: 64-bit BARs. The start is the end of RAM, rounded up to 1 GiB, and at
 // least 64 GiB so that it does not move with the memory size. ---------------------------------
@@ -60,8 +60,8 @@ inline constexpr uint8_t kAcpiS5Value = 0x34;
 inline constexpr uint16_t kPciConfigAddress = 0xcf8;
 
 // --- Interrupts (global system interrupts) ----------------------------------------------------
-// 0-15: edge-triggered, for platform devices, but for ACPI's; 16-23: PCI INTx,
-// level-triggered, slot n uses 16 + n % 8.
+// 0-15: platform devices, edge-triggered, except ACPI's. 16-23: PCI INTx, level-triggered; slot n
+// uses 16 + n % 8.
 inline constexpr uint32_t kAcpiGsi = 9;  // SCI, where a PC has it
 inline constexpr uint32_t kIntxGsiBase = 16;
 inline constexpr uint32_t kIntxGsiCount = 8;

@@ -16,7 +16,7 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr uint64_t kPageSize = 4096;
-// KVM maps 2 MiB at once only where guest and host addresses agree below that.
+// KVM maps 2 MiB at once only where the low 21 bits of guest and host addresses are equal.
 constexpr uint64_t kHugePageSize = 2 << 20;
 static_assert(layout::kHoleStart % kHugePageSize == 0 && layout::kHoleEnd % kHugePageSize == 0);
 
@@ -25,11 +25,11 @@ static_assert(layout::kHoleStart % kHugePageSize == 0 && layout::kHoleEnd % kHug
 absl::StatusOr<GuestRam> GuestRam::Create(uint64_t size_bytes) {
   if (size_bytes == 0 || size_bytes % kPageSize != 0 || size_bytes > INT64_MAX) {
     return absl::InvalidArgumentError(absl::StrFormat(
-        "guest memory of %d bytes: want a positive multiple of %d", size_bytes, kPageSize));
+        "guest memory: %d bytes is not a positive multiple of %d", size_bytes, kPageSize));
   }
   ASSIGN_OR_RETURN(UniqueFd memfd, CreateMemfd("guest-ram", size_bytes));
-  // A device process holds this descriptor. Were it to shrink the file, the vmm would die of
-  // SIGBUS; were it to add a write seal, its successor could not map it.
+  // Device processes have this descriptor. If one shrank the file, the vmm would die of SIGBUS. If
+  // one added a write seal, its successor could not map the file.
   RETURN_IF_ERROR(AddSeals(memfd.get(), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
 
   const uint64_t low_bytes = std::min(size_bytes, layout::kHoleStart);
@@ -45,7 +45,7 @@ absl::StatusOr<GuestRam> GuestRam::Create(uint64_t size_bytes) {
                      MemoryMapping::Map(memfd.get(), block.file_offset, block.size_bytes,
                                         MemoryMapping::Protection::kReadWrite, kHugePageSize));
     block.host = mapping.data();
-    // A core dump of the vmm is for the vmm's state: without gigabytes of the guest's secrets.
+    // Keeps the guest's memory, gigabytes that may contain secrets, out of the vmm's core dumps.
     if (madvise(block.host, block.size_bytes, MADV_DONTDUMP) != 0) {
       return ErrnoToStatus(errno, "madvise(MADV_DONTDUMP) of guest memory");
     }
@@ -56,7 +56,7 @@ absl::StatusOr<GuestRam> GuestRam::Create(uint64_t size_bytes) {
 }
 
 absl::Status GuestRam::Clear() const {
-  // The file's pages go, and with them those of every mapping, the device processes' too.
+  // Frees the file's pages and so those of every mapping, also in device processes.
   while (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
                    static_cast<off_t>(size_bytes())) != 0) {
     if (errno != EINTR) return ErrnoToStatus(errno, "clearing guest memory");

@@ -15,7 +15,7 @@
 namespace bulkhead::vmm {
 
 // The guest's RAM: one memory file, mapped here, given to KVM as memory slots and to device
-// processes as descriptors. It begins at address 0 and goes on at 4 GiB if it does not fit below
+// processes as descriptors. It begins at address 0 and continues at 4 GiB if it does not fit below
 // the hole (guest_layout.h).
 //
 // Immutable after Create(), so thread-safe. Owns the file and the mappings; KVM and devices
@@ -27,7 +27,7 @@ class GuestRam {
     GuestAddress start = 0;
     uint64_t size_bytes = 0;
     uint64_t file_offset = 0;  // in memfd()
-    uint8_t* host = nullptr;   // equal to `start` and `file_offset` in its low 21 bits
+    uint8_t* host = nullptr;   // its low 21 bits equal those of `start` and `file_offset`
   };
 
   // `size_bytes`: a multiple of the page size, not 0. Pages cost host memory once touched.
@@ -37,13 +37,13 @@ class GuestRam {
   GuestRam(GuestRam&&) = default;
   GuestRam& operator=(GuestRam&&) = default;
 
-  // Makes it all zeroes, and gives its pages back to the host. Nobody else may use it meanwhile.
-  // Errors: as fallocate(2).
+  // Zeroes all RAM and frees its pages on the host. No other thread or process may use the RAM
+  // meanwhile. Errors: as fallocate(2).
   absl::Status Clear() const;
 
   const GuestMemory& memory() const { return memory_; }
   absl::Span<const Block> blocks() const { return blocks_; }
-  // Sealed: nobody who has the descriptor can shrink it under the vmm.
+  // Sealed: a process that has the descriptor cannot shrink the file.
   int memfd() const { return memfd_.get(); }
   uint64_t size_bytes() const;
   // The first address above all RAM.

@@ -31,7 +31,7 @@ TEST(GuestRamTest, MemoryUpToTheHoleHasNoHighBlock) {
   EXPECT_EQ(ram.end(), layout::kHoleStart);
 }
 
-TEST(GuestRamTest, LargeMemoryGoesOnAboveTheHole) {
+TEST(GuestRamTest, LargeMemoryContinuesAboveTheHole) {
   const GuestRam ram = *GuestRam::Create(5 * kGiB);
   ASSERT_EQ(ram.blocks().size(), 2u);
   EXPECT_EQ(ram.blocks()[0].size_bytes, layout::kHoleStart);
@@ -63,14 +63,14 @@ TEST(GuestRamTest, AMappingOfTheFileShowsTheSameBytes) {
   EXPECT_EQ(*reinterpret_cast<const uint64_t*>(device.data() + 0x5008), 0x1122334455667788u);
 }
 
-TEST(GuestRamTest, NobodyWithTheDescriptorCanShrinkOrSealIt) {
+TEST(GuestRamTest, TheDescriptorAllowsNeitherShrinkingNorSealing) {
   const GuestRam ram = *GuestRam::Create(16 * kMiB);
   EXPECT_NE(ftruncate(ram.memfd(), 4096), 0);
   EXPECT_FALSE(AddSeals(ram.memfd(), F_SEAL_FUTURE_WRITE).ok());
   EXPECT_TRUE(ram.memory().WriteObject<uint8_t>(16 * kMiB - 1, 1));
 }
 
-TEST(GuestRamTest, RefusesSizesThatAreNoNumberOfPages) {
+TEST(GuestRamTest, RefusesSizesThatAreNotWholePages) {
   EXPECT_EQ(GuestRam::Create(0).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(GuestRam::Create(4097).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_FALSE(GuestRam::Create(UINT64_MAX & ~0xfffull).ok());

@@ -5,17 +5,17 @@
 
 namespace bulkhead::vmm {
 
-// Who makes an access: the index of a vCPU, or the number of vCPUs for the vmm itself.
+// The source of an access: the index of a vCPU, or the number of vCPUs for the vmm itself.
 using Requester = uint32_t;
 
-// Something behind guest-physical or port addresses. Thread-safe: any vCPU thread may call.
-// May block for as long as the device's access timeout allows, never longer.
+// Serves accesses to a range of guest-physical or port addresses. Thread-safe: any vCPU thread may
+// call. May block until the device's access timeout, never longer.
 class IoHandler {
  public:
   virtual ~IoHandler() = default;
 
   // A read of `size_bytes` (1, 2, 4 or 8; any alignment) at `offset` from the start of the
-  // handler's range; the access lies within the range. Absent or dead: all ones.
+  // handler's range; the access lies within the range. All ones if the device is absent or dead.
   virtual uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) = 0;
   virtual void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) = 0;
 };

@@ -28,7 +28,7 @@ std::string Describe(const InternalErrorExit& exit) {
   std::string text =
       exit.suberror == kSuberrorEmulation
           ? "KVM cannot emulate the guest's instruction"
-          : absl::StrCat("KVM cannot go on with the guest (internal error ", exit.suberror, ")");
+          : absl::StrCat("KVM cannot run the guest (internal error ", exit.suberror, ")");
   for (const uint64_t word : exit.data) absl::StrAppendFormat(&text, " %x", word);
   return text;
 }
@@ -78,8 +78,8 @@ ExitHandler::Next ExitHandler::Handle(const VcpuExit& exit, VmEnd& end) {
 }
 
 void ExitHandler::HandleMmio(const MmioExit& exit) {
-  // An access over a page border reaches us in two parts, and a part may have any width up to 8.
-  // A device takes powers of two: largest first, in the order of addresses.
+  // KVM splits an access over a page border in two parts of any width up to 8. Devices take powers
+  // of two only, so each part is split again: largest first, in the order of addresses.
   uint8_t done = 0;
   while (done < exit.size_bytes) {
     const uint8_t left = exit.size_bytes - done;

@@ -10,9 +10,9 @@
 
 namespace bulkhead::vmm {
 
-// Decides what an exit of one vCPU means: accesses go to their handlers, the rest ends the VM or
-// the run. Knows nothing of KVM or threads, so that tests can feed it. Thread-compatible: one
-// for each vCPU.
+// Handles the exits of one vCPU: accesses go to their handlers; other exits end the VM or make
+// the thread check its requests. Uses neither KVM nor threads, so that tests can feed it.
+// Thread-compatible: one for each vCPU.
 class ExitHandler {
  public:
   // `vcpu` is its index. The address spaces must outlive this.
@@ -20,10 +20,10 @@ class ExitHandler {
       : vcpu_(vcpu), memory_(memory), ports_(ports) {}
 
   enum class Next {
-    kRun,            // run the vCPU again: data that it waits for is in place
-    kCheckRequests,  // it was interrupted: someone may want it to pause or stop
+    kRun,            // run the vCPU again: the result of its access is in place
+    kCheckRequests,  // it was interrupted: a pause or stop may be requested
     kEndVm,          // `end` says why
-    kCrashVm,        // likewise; the vCPU's state tells more
+    kCrashVm,        // likewise; add the vCPU's state to the message
   };
   Next Handle(const VcpuExit& exit, VmEnd& end);
 

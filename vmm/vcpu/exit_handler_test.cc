@@ -132,7 +132,7 @@ TEST_F(ExitHandlerTest, InterruptionAsksForARequestCheck) {
   EXPECT_EQ(handler_.Handle(InterruptedExit{}, end_), Next::kCheckRequests);
 }
 
-TEST_F(ExitHandlerTest, ShutdownIsATripleFaultAndNoSuccess) {
+TEST_F(ExitHandlerTest, ShutdownIsATripleFaultAndNotSuccess) {
   EXPECT_EQ(handler_.Handle(ShutdownExit{}, end_), Next::kCrashVm);
   EXPECT_EQ(end_.reason, EndReason::kTripleFault);
   EXPECT_NE(static_cast<int>(end_.reason), 0);

@@ -14,15 +14,15 @@
 namespace bulkhead::vmm {
 namespace {
 
-// One kick is enough by the protocol. Repeating it costs nothing where somebody waits anyway, and
-// turns a signal that got lost for whatever reason into a short delay.
+// By the protocol one kick is enough. Repeating it costs nothing, since the caller waits anyway,
+// and turns a lost signal into a short delay.
 constexpr absl::Duration kKickInterval = absl::Milliseconds(20);
 
 constexpr absl::Duration kHoldInterval = absl::Milliseconds(1);
 
 constexpr int kKickSignal = SIGUSR1;
 
-// The signal's only purpose is to interrupt system calls, so none is to be restarted.
+// The signal only interrupts system calls: the handler is empty, and SA_RESTART is not set.
 void InstallKickSignal() {
   struct sigaction action{};
   action.sa_handler = [](int) {};
@@ -38,7 +38,7 @@ VcpuThread::VcpuThread(uint32_t index, std::unique_ptr<Vcpu> vcpu, ExitHandler h
 
 absl::Status VcpuThread::Start() {
   InstallKickSignal();
-  absl::MutexLock lock(&mutex_);  // the thread's first act waits for it
+  absl::MutexLock lock(&mutex_);  // the new thread takes it first, so it waits for this function
   const BlockedSignals blocked;   // the thread inherits the mask
   const int error = pthread_create(&thread_, nullptr, &ThreadMain, this);
   if (error != 0) {
@@ -63,7 +63,7 @@ void* VcpuThread::ThreadMain(void* self) {
 
 void VcpuThread::RunUntilInterruptedOrEnded() {
   VmEnd end;
-  // Asked after each exit: the vCPU whose write ended the VM executes nothing more.
+  // Checked after each exit: the vCPU whose write ended the VM executes nothing more.
   while (!end_.reported()) {
     switch (handler_.Handle(RunGuest(), end)) {
       case ExitHandler::Next::kRun:
@@ -83,15 +83,15 @@ void VcpuThread::RunUntilInterruptedOrEnded() {
 }
 
 VcpuExit VcpuThread::RunGuest() {
-  // seq_cst: before the look at the interrupt request in Run(). Partner: AwaitOutsideGuest(), which
-  // looks here after the request; else both would miss each other, and guest code would run on.
+  // seq_cst: comes before Run() reads the interrupt request. Partner: AwaitOutsideGuest(), which
+  // reads this after the request; else both would miss each other, and guest code would run on.
   in_guest_.store(true, std::memory_order_seq_cst);
   const VcpuExit exit = vcpu_->Run();
-  in_guest_.store(false, std::memory_order_release);  // what the guest did comes before
+  in_guest_.store(false, std::memory_order_release);  // after all that the guest did
   return exit;
 }
 
-// Blocks while paused. False: the thread is to end.
+// Blocks while paused. False: the thread must end.
 bool VcpuThread::AwaitPermissionToRun() {
   bool paused = false;
   bool run = false;
@@ -100,7 +100,7 @@ bool VcpuThread::AwaitPermissionToRun() {
     vcpu_->ClearInterrupt();
     paused = WaitWhilePaused();
     paused |= std::exchange(note_pause_, false);
-    run = wanted_ == Wanted::kRun && !end_.reported();
+    run = request_ == Request::kRun && !end_.reported();
     state_ = run ? State::kRunning : State::kFinished;
     changed_.SignalAll();
   }
@@ -110,23 +110,23 @@ bool VcpuThread::AwaitPermissionToRun() {
 
 bool VcpuThread::ParkWhilePaused() {
   bool paused = false;
-  bool go_on = false;
+  bool resume = false;
   {
     absl::MutexLock lock(&mutex_);
-    // The interrupt stays requested: the next Run() takes the access's result and finds it.
+    // The interrupt stays requested: the next Run() takes the access's result and then finds it.
     paused = WaitWhilePaused();
     note_pause_ = false;
-    go_on = wanted_ != Wanted::kStop;
-    state_ = State::kRunning;  // also if it is to stop: it has yet to leave the access
+    resume = request_ != Request::kStop;
+    state_ = State::kRunning;  // also after a stop request: the thread has yet to leave the access
   }
-  if (paused && go_on) vcpu_->NotePause();
-  return go_on;
+  if (paused && resume) vcpu_->NotePause();
+  return resume;
 }
 
-// False: no pause was wanted.
+// False: no pause was requested.
 bool VcpuThread::WaitWhilePaused() {
   bool paused = false;
-  while (wanted_ == Wanted::kPause) {
+  while (request_ == Request::kPause) {
     paused = true;
     state_ = State::kPaused;
     changed_.SignalAll();
@@ -135,16 +135,16 @@ bool VcpuThread::WaitWhilePaused() {
   return paused;
 }
 
-void VcpuThread::RequestPause() { Want(Wanted::kPause); }
-void VcpuThread::Resume() { Want(Wanted::kRun); }
-void VcpuThread::RequestStop() { Want(Wanted::kStop); }
+void VcpuThread::RequestPause() { SetRequest(Request::kPause); }
+void VcpuThread::Resume() { SetRequest(Request::kRun); }
+void VcpuThread::RequestStop() { SetRequest(Request::kStop); }
 
-void VcpuThread::Want(Wanted wanted) {
+void VcpuThread::SetRequest(Request request) {
   absl::MutexLock lock(&mutex_);
-  if (wanted_ == Wanted::kStop) return;
-  wanted_ = wanted;
-  note_pause_ |= wanted == Wanted::kPause;
-  if (wanted != Wanted::kRun) Kick();
+  if (request_ == Request::kStop) return;
+  request_ = request;
+  note_pause_ |= request == Request::kPause;
+  if (request != Request::kRun) Kick();
   changed_.SignalAll();
 }
 
@@ -175,7 +175,7 @@ bool VcpuThread::AwaitOutsideGuest(absl::Time deadline) {
     const absl::Duration left = deadline - SteadyNow();
     if (left <= absl::ZeroDuration()) return false;
     Kick();
-    // Who comes out of the guest into an access does not signal.
+    // A thread that leaves the guest for an access does not signal `changed_`.
     changed_.WaitFor(&mutex_, std::min(left, kHoldInterval));
   }
   return true;

@@ -40,8 +40,8 @@ VcpuThreads::~VcpuThreads() {
 
 absl::Status VcpuThreads::Start() {
   started_ = true;
-  // The first one last: the others wait for what it sends them, so where one cannot be started no
-  // instruction of the guest has been executed.
+  // vCPU 0 starts last: the others wait for its INIT and SIPI. So if a thread cannot be started, no
+  // guest instruction has been executed.
   for (auto thread = threads_.rbegin(); thread != threads_.rend(); ++thread) {
     if (absl::Status started = (*thread)->Start(); !started.ok()) {
       Stop(kLastStopTimeout).IgnoreError();
@@ -53,7 +53,7 @@ absl::Status VcpuThreads::Start() {
 
 absl::Status VcpuThreads::Pause(absl::Duration timeout) {
   const absl::Time deadline = SteadyNow() + timeout;
-  // In this order: whoever finds its access cancelled also finds the request, and parks.
+  // In this order: a thread that finds its access cancelled also finds the request, and parks.
   for (const auto& thread : threads_) thread->RequestPause();
   waits_.cancel();
   for (const auto& thread : threads_) {
@@ -78,7 +78,7 @@ absl::Status VcpuThreads::Hold(absl::Duration timeout) {
 }
 
 void VcpuThreads::Resume() {
-  // In this order: whoever is told to go on with its access can wait for it.
+  // In this order: a thread that resumes its access can wait for it.
   waits_.resume();
   for (const auto& thread : threads_) thread->Resume();
 }

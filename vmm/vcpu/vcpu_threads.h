@@ -16,53 +16,53 @@
 
 namespace bulkhead::vmm {
 
-// How vCPUs that wait for devices are reached: both act on the accesses of every device.
+// Cancels and resumes the waits of vCPUs in accesses to devices; both act on every device.
 struct AccessWaits {
-  // Accesses that wait, and those that begin to, return to their caller soon, which asks
-  // VcpuThreads::ParkWhilePaused() what to do.
+  // Accesses that wait, and those that begin to wait, return to their caller soon. The caller then
+  // calls VcpuThreads::ParkWhilePaused().
   std::function<void()> cancel;
-  // From now on accesses wait again.
+  // Accesses wait again.
   std::function<void()> resume;
 };
 
-// All vCPUs of a VM, each on its thread. One caller at a time, but for ParkWhilePaused().
+// All vCPUs of a VM, each on its thread. One caller at a time, except for ParkWhilePaused().
 //
-// A vCPU that ends the VM (power-off, triple fault, ...) reports to the VmEndLatch and leaves;
-// whoever waits at the latch then calls Stop() for the others.
+// A vCPU that ends the VM (power-off, triple fault, ...) reports to the VmEndLatch and ends its
+// thread. The thread that waits for the latch then calls Stop() for the others.
 class VcpuThreads {
  public:
   // `waits` is called by Pause(), Resume() and Stop(), on their threads. The rest must outlive
   // this.
   VcpuThreads(std::vector<std::unique_ptr<Vcpu>> vcpus, AddressSpace& memory, AddressSpace& ports,
               VmEndLatch& end, AccessWaits waits);
-  // Stops. A vCPU that cannot be stopped in ten seconds would go on to use what is destroyed
-  // next: the process then ends, with a message.
+  // Stops all vCPUs. If one does not stop within ten seconds, ends the process with a message: the
+  // vCPU would go on to use objects that are destroyed next.
   ~VcpuThreads();
 
-  // Errors: as pthread_create(3); then no vCPU runs.
+  // Errors: as pthread_create(3); no vCPU runs then.
   absl::Status Start();
 
-  // Returns once no vCPU executes guest code or deals with an access, except that it may be parked
-  // in one. Does not wait for devices. Errors: DeadlineExceeded (names a vCPU; all run on).
+  // Returns once no vCPU executes guest code or handles an access; it may be parked in one. Does
+  // not wait for devices. Errors: DeadlineExceeded (names a vCPU; all run on).
   absl::Status Pause(absl::Duration timeout);
-  // Returns once no vCPU executes guest code, as Pause(), but lets accesses wait on: the VM stands
-  // still until one of them is answered. Pause() may follow, or Resume(). Errors: as Pause().
+  // Returns once no vCPU executes guest code, as Pause(), but does not cancel accesses: their vCPUs
+  // wait on for the answers. Pause() or Resume() may follow. Errors: as Pause().
   absl::Status Hold(absl::Duration timeout);
   void Resume();
 
-  // On the thread of a vCPU whose access was cancelled: blocks while the vCPUs are paused. True:
-  // the access is to be waited for again; false: it is to be given up. `vcpu` may be anybody who
-  // accesses devices: for one that is no vCPU the answer is false, at once.
+  // Call on the thread of a vCPU whose access was cancelled. Blocks while the vCPUs are paused.
+  // True: wait for the access again. False: give it up. `vcpu` may be any requester of device
+  // accesses; for one that is not a vCPU, returns false at once.
   bool ParkWhilePaused(uint32_t vcpu);
 
-  // Ends every vCPU, for good, and joins its thread; accesses stay cancelled. Errors:
-  // DeadlineExceeded (names a vCPU; call it again to go on waiting).
+  // Ends every vCPU and joins its thread. Final; accesses stay cancelled. Errors: DeadlineExceeded
+  // (names a vCPU; call it again to wait on).
   absl::Status Stop(absl::Duration timeout);
 
  private:
   const AccessWaits waits_;
   std::vector<std::unique_ptr<VcpuThread>> threads_;
-  bool started_ = false;  // and not wholly stopped
+  bool started_ = false;  // and not all stopped yet
 };
 
 }  // namespace bulkhead::vmm

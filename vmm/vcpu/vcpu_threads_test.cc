@@ -28,7 +28,7 @@ namespace {
 constexpr absl::Duration kLong = absl::Seconds(30);
 constexpr uint64_t kDevice = 0xc0000000;
 
-// A vCPU whose guest is a function: called for each Run() that is not interrupted. Keeps to the
+// A vCPU whose guest is a function, called for each Run() that is not interrupted. Follows the
 // kernel's rules for interruption.
 class FakeVcpu : public Vcpu {
  public:
@@ -46,7 +46,7 @@ class FakeVcpu : public Vcpu {
   void NotePause() override { pauses.fetch_add(1); }
   std::string DescribeState() override { return "rip=0x1234"; }
 
-  // Guest code that never exits: only a signal ends it, also one that comes just before.
+  // Guest code that never exits: only a signal ends it, also one that came just before.
   VcpuExit SpinUntilSignal() {
     sigset_t kick, before;
     sigemptyset(&kick);
@@ -58,7 +58,7 @@ class FakeVcpu : public Vcpu {
   }
 
   std::atomic<int> runs{0};
-  std::atomic<int> pauses{0};  // that it was told of
+  std::atomic<int> pauses{0};  // calls of NotePause()
   uint8_t data[8] = {};
 
  private:
@@ -107,7 +107,7 @@ class RemoteDeviceStandIn : public IoHandler {
 
   std::function<bool(uint32_t)> park;
   std::function<void(uint32_t)> before_park = [](uint32_t) {};
-  std::atomic<int> waiting{0};  // accesses under way
+  std::atomic<int> waiting{0};  // accesses in flight
   std::atomic<int> answers{0};
   std::atomic<int> given_up{0};
 
@@ -181,7 +181,7 @@ TEST_F(VcpuThreadsTest, StopGetsVcpusOutOfGuestCode) {
   for (int i = 0; i < 4; ++i) Add(Spin);
   VcpuThreads& threads = Start();
   EXPECT_TRUE(threads.Stop(kLong).ok());
-  EXPECT_FALSE(end_->reported()) << "being stopped is no end of the VM's own";
+  EXPECT_FALSE(end_->reported()) << "Stop() is not an end of the VM";
 }
 
 // No signal of this user can be queued.
@@ -205,7 +205,7 @@ TEST_F(VcpuThreadsTest, StopGetsVcpusOutOfGuestCodeWhereNoSignalCanBeQueued) {
   EXPECT_TRUE(threads.Stop(kLong).ok());
 }
 
-TEST_F(VcpuThreadsTest, VcpuWhoseAccessEndsTheVmRunsNoMore) {
+TEST_F(VcpuThreadsTest, VcpuWhoseAccessEndsTheVmDoesNotRunAgain) {
   class PowerButton : public IoHandler {
    public:
     explicit PowerButton(VmEndLatch& end) : end_(end) {}
@@ -302,7 +302,7 @@ TEST_F(VcpuThreadsTest, StopCancelsTheAccessThatAVcpuWaitsIn) {
   EXPECT_EQ(cancellations, 1) << "the destructor finds nothing left to cancel";
 }
 
-TEST_F(VcpuThreadsTest, StopNamesAVcpuThatDoesNotComeBackAndMayBeRepeated) {
+TEST_F(VcpuThreadsTest, StopNamesAVcpuThatDoesNotReturnAndMayBeRepeated) {
   SlowDevice device;
   ASSERT_TRUE(memory_.Insert(kDevice, 0x1000, &device).ok());
   Add([](FakeVcpu& self) -> VcpuExit {
@@ -329,9 +329,9 @@ TEST_F(VcpuThreadsTest, PauseDoesNotWaitForADeviceThatDoesNotAnswer) {
   VcpuThreads& threads = StartReading(device, 2);
   ASSERT_TRUE(AwaitAtLeast(device.waiting, 2));
   ASSERT_TRUE(threads.Pause(kLong).ok());
-  EXPECT_EQ(device.waiting, 2) << "parked within the access";
+  EXPECT_EQ(device.waiting, 2) << "parked in the access";
 
-  // An answer that comes now is for later.
+  // An answer during the pause must not resume the vCPUs.
   device.AnswerAll();
   const int runs = spinning->runs;
   absl::SleepFor(absl::Milliseconds(20));
@@ -378,20 +378,20 @@ TEST_F(VcpuThreadsTest, StopReleasesAParkedVcpu) {
   EXPECT_EQ(device.given_up, 3);
 }
 
-// Between the cancellation of its access and its parking a vCPU may be held up for as long as it
-// takes; meanwhile the pause may be over.
-TEST_F(VcpuThreadsTest, AVcpuThatIsResumedBeforeItParksGoesOn) {
+// Any time may pass between the cancellation of a vCPU's access and its parking. The pause may be
+// over by then.
+TEST_F(VcpuThreadsTest, AVcpuThatIsResumedBeforeItParksContinues) {
   RemoteDeviceStandIn device;
-  absl::Notification at_the_door, may_park;
+  absl::Notification before_parking, may_park;
   device.before_park = [&](uint32_t) {
-    if (at_the_door.HasBeenNotified()) return;
-    at_the_door.Notify();
+    if (before_parking.HasBeenNotified()) return;
+    before_parking.Notify();
     may_park.WaitForNotification();
   };
   VcpuThreads& threads = StartReading(device, 1);
   ASSERT_TRUE(AwaitAtLeast(device.waiting, 1));
   EXPECT_EQ(threads.Pause(absl::Milliseconds(30)).code(), absl::StatusCode::kDeadlineExceeded);
-  ASSERT_TRUE(at_the_door.WaitForNotificationWithTimeout(kLong));
+  ASSERT_TRUE(before_parking.WaitForNotificationWithTimeout(kLong));
   may_park.Notify();
   // It waits for its answer again, and can be paused again.
   ASSERT_TRUE(threads.Pause(kLong).ok());
@@ -403,7 +403,7 @@ TEST_F(VcpuThreadsTest, AVcpuThatIsResumedBeforeItParksGoesOn) {
   EXPECT_TRUE(threads.Stop(kLong).ok());
 }
 
-TEST_F(VcpuThreadsTest, AParkedVcpuStaysWhenThePauseIsRenewedBeforeItWakesUp) {
+TEST_F(VcpuThreadsTest, AParkedVcpuStaysParkedIfPausedAgainBeforeItWakesUp) {
   RemoteDeviceStandIn device;
   VcpuThreads& threads = StartReading(device, 4);
   ASSERT_TRUE(AwaitAtLeast(device.waiting, 4));
@@ -415,12 +415,12 @@ TEST_F(VcpuThreadsTest, AParkedVcpuStaysWhenThePauseIsRenewedBeforeItWakesUp) {
   ASSERT_TRUE(threads.Pause(kLong).ok());
   device.AnswerAll();
   absl::SleepFor(absl::Milliseconds(5));
-  EXPECT_EQ(device.waiting, 4) << "one of them goes on while the VM is paused";
+  EXPECT_EQ(device.waiting, 4) << "a vCPU continued while the VM is paused";
   EXPECT_TRUE(threads.Stop(kLong).ok());
   EXPECT_EQ(device.given_up, 4);
 }
 
-// Pauses fall anywhere into accesses that are answered at once, wait, park and go on.
+// Pauses come at any point of an access: while it is answered, waits, parks or continues.
 TEST_F(VcpuThreadsTest, PausesWhileADeviceAnswersLoseNoAccess) {
   RemoteDeviceStandIn device;
   VcpuThreads& threads = StartReading(device, 3);
@@ -437,21 +437,21 @@ TEST_F(VcpuThreadsTest, PausesWhileADeviceAnswersLoseNoAccess) {
   EXPECT_LE(device.given_up, 3) << "only what Stop() ended";
 }
 
-// A VM that reboots while it is to be paused.
+// As when a VM reboots while a pause is requested.
 TEST_F(VcpuThreadsTest, VcpusThatArePausedBeforeTheyStartRunNothing) {
   FakeVcpu* const vcpu = Add(Spin);
   threads_ = std::make_unique<VcpuThreads>(std::move(vcpus_), memory_, ports_, *end_,
                                            AccessWaits{.cancel = [] {}, .resume = [] {}});
   ASSERT_TRUE(threads_->Pause(kLong).ok());
   ASSERT_TRUE(threads_->Start().ok());
-  ASSERT_TRUE(threads_->Pause(kLong).ok());  // by now it is there, and waits
+  ASSERT_TRUE(threads_->Pause(kLong).ok());  // now the thread has started, and waits
   EXPECT_EQ(vcpu->runs, 0);
   threads_->Resume();
   EXPECT_TRUE(AwaitAtLeast(vcpu->runs, 1));
   EXPECT_TRUE(threads_->Stop(kLong).ok());
 }
 
-TEST_F(VcpuThreadsTest, WhoIsNoVcpuDoesNotPark) {
+TEST_F(VcpuThreadsTest, ARequesterThatIsNotAVcpuDoesNotPark) {
   Add(Spin);
   VcpuThreads& threads = Start();
   ASSERT_TRUE(threads.Pause(kLong).ok());
@@ -459,7 +459,7 @@ TEST_F(VcpuThreadsTest, WhoIsNoVcpuDoesNotPark) {
   EXPECT_TRUE(threads.Stop(kLong).ok());
 }
 
-TEST_F(VcpuThreadsTest, AVcpuIsToldOfEachPauseOnce) {
+TEST_F(VcpuThreadsTest, AVcpuIsNotifiedOfEachPauseOnce) {
   FakeVcpu* const vcpu = Add(Spin);
   VcpuThreads& threads = Start();
   for (int round = 1; round <= 3; ++round) {
@@ -485,7 +485,7 @@ TEST_F(VcpuThreadsTest, AHoldLeavesAccessesWaitingAndTheirVcpusOutsideTheGuest) 
   const int runs = spinning->runs;
   EXPECT_EQ(reading->runs, 1);
   device.released.Notify();
-  // It takes the answer, and finds the request at the next entry.
+  // The vCPU takes the answer and finds the request at the next entry.
   ASSERT_TRUE(AwaitAtLeast(reading->runs, 2));
   ASSERT_TRUE(threads.Pause(kLong).ok());
   EXPECT_EQ(reading->runs, 2);
@@ -494,11 +494,11 @@ TEST_F(VcpuThreadsTest, AHoldLeavesAccessesWaitingAndTheirVcpusOutsideTheGuest) 
   threads.Resume();
   EXPECT_TRUE(AwaitAtLeast(reading->runs, 3));
   EXPECT_TRUE(AwaitAtLeast(spinning->pauses, 1));
-  EXPECT_EQ(reading->pauses, 1) << "its guest's watchdog is told, too";
+  EXPECT_EQ(reading->pauses, 1) << "a hold must notify the guest's watchdog, too";
   EXPECT_TRUE(threads.Stop(kLong).ok());
 }
 
-TEST_F(VcpuThreadsTest, HoldsThatFallAnywhereStopAllGuestCode) {
+TEST_F(VcpuThreadsTest, HoldsAtAnyPointStopAllGuestCode) {
   std::atomic<int> steps{0};
   for (int i = 0; i < 3; ++i) {
     Add([&](FakeVcpu&) -> VcpuExit {
@@ -517,7 +517,7 @@ TEST_F(VcpuThreadsTest, HoldsThatFallAnywhereStopAllGuestCode) {
   EXPECT_TRUE(threads.Stop(kLong).ok());
 }
 
-TEST_F(VcpuThreadsTest, ThreadsTakeNoSignalsMeantForTheProcess) {
+TEST_F(VcpuThreadsTest, ThreadsBlockSignalsOfTheProcess) {
   std::atomic<bool> term_blocked{false}, kick_blocked{true};
   Add([&](FakeVcpu& vcpu) {
     sigset_t mask;
@@ -535,8 +535,8 @@ TEST_F(VcpuThreadsTest, ThreadsTakeNoSignalsMeantForTheProcess) {
   EXPECT_EQ(sigismember(&mask, SIGTERM), 0) << "the caller's mask is as before";
 }
 
-// Requests fall between any two steps of the loop; none may get lost.
-TEST_F(VcpuThreadsTest, NoRequestIsLostHoweverItFalls) {
+// A request may come between any two steps of the loop.
+TEST_F(VcpuThreadsTest, NoRequestIsLost) {
   for (int i = 0; i < 4; ++i) Add(Spin);
   VcpuThreads& threads = Start();
   for (int round = 0; round < 500; ++round) {

@@ -15,27 +15,27 @@
 
 namespace bulkhead::vmm {
 
-// What has happened to the VM and its devices: the last kKeptEvents of it, numbered from 1, for
-// any number of readers, none of which can hold up a writer. Thread-safe.
+// The last kKeptEvents events of the VM and its devices, numbered from 1, for any number of
+// readers. A reader cannot delay a writer. Thread-safe.
 class EventLog {
  public:
   static constexpr size_t kKeptEvents = 1024;
 
-  // Gives `event` its number and the time, and tells the listeners. The number. What the event is
-  // about has changed before: who reads the event, then the state, sees at least that.
+  // Gives `event` its number and the time, calls the listeners, and returns the number. Change the
+  // state before the call: a reader that sees the event then also sees the new state.
   uint64_t Append(v1::Event event);
 
-  // The number of the newest event; 0: none yet.
+  // The number of the newest event; 0 if there is none yet.
   uint64_t last_sequence() const;
 
-  // Copies the events after number `after`, oldest first, `limit` at most. If the oldest of them
-  // are not kept any more, those that follow: their numbers show the gap.
+  // Copies the events after number `after`, oldest first, `limit` at most. Skips those that are not
+  // kept any more: the numbers show the gap.
   std::vector<v1::Event> EventsAfter(uint64_t after, size_t limit) const;
 
-  // `on_append` is called after each Append(), on the appending thread, whatever locks that holds:
-  // it may read this log, takes no lock of the VM, and returns at once. Returns a number for
-  // Unlisten(), after which it is not called any more and no call is under way; not from within
-  // `on_append`.
+  // Calls `on_append` after each Append(), on the appending thread, which may hold locks of the VM:
+  // `on_append` may read this log, must take no lock of the VM, and must return at once. Returns
+  // the number for Unlisten(). When Unlisten() returns, no call of `on_append` is running or will
+  // follow; do not call it from `on_append`.
   uint64_t Listen(std::function<void()> on_append);
   void Unlisten(uint64_t listener);
 

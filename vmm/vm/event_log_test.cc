@@ -63,7 +63,7 @@ TEST(EventLogTest, OnlyTheNewestAreKeptAndTheirNumbersShowTheGap) {
   EXPECT_THAT(log.EventsAfter(0, SIZE_MAX), SizeIs(EventLog::kKeptEvents));
 }
 
-TEST(EventLogTest, AListenerMayReadTheEventThatItIsToldOf) {
+TEST(EventLogTest, AListenerMayReadTheNewEvent) {
   EventLog log;
   std::vector<uint64_t> seen;
   const uint64_t listener = log.Listen([&] {
@@ -79,7 +79,7 @@ TEST(EventLogTest, AListenerMayReadTheEventThatItIsToldOf) {
   EXPECT_THAT(seen, ElementsAre(1, 2));
 }
 
-TEST(EventLogTest, UnlisteningWaitsForACallThatIsUnderWay) {
+TEST(EventLogTest, UnlistenWaitsForARunningCall) {
   EventLog log;
   absl::Notification called, go_on;
   bool finished = false;
@@ -97,7 +97,7 @@ TEST(EventLogTest, UnlisteningWaitsForACallThatIsUnderWay) {
   releaser.join();
 }
 
-TEST(EventLogTest, WhatManyThreadsAppendIsNumberedWithoutGapsInOneOrder) {
+TEST(EventLogTest, EventsOfManyThreadsAreNumberedWithoutGapsInOneOrder) {
   constexpr int kThreads = 4;
   constexpr int kEach = 200;
   EventLog log;

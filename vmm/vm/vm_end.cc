@@ -33,7 +33,8 @@ void VmEndLatch::Report(VmEnd end) {
   absl::MutexLock lock(&mutex_);
   if (reported_.load(std::memory_order_relaxed)) return;
   end_ = std::move(end);
-  // release: who sees true (acquire in reported()) also sees what the reporter did before.
+  // release: a thread that sees true (acquire in reported()) also sees all that the reporter did
+  // before.
   reported_.store(true, std::memory_order_release);
   event_.Signal();
 }

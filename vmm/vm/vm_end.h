@@ -21,8 +21,8 @@ enum class EndReason : int {
   kConfigError = 2,       // the configuration or command line is wrong; no VM was started
   kReset = 3,             // the guest asked for a reset (ACPI reset register)
   kTripleFault = 4,       // the guest's processor shut down
-  kGuestNotRunnable = 5,  // KVM or the processor could not go on with the guest
-  kStopped = 6,           // someone outside asked for it: a signal or the control plane
+  kGuestNotRunnable = 5,  // KVM or the processor could not run the guest any further
+  kStopped = 6,           // requested from outside: by a signal or the control plane
 };
 
 // "power-off", "reset", ...
@@ -33,19 +33,19 @@ struct VmEnd {
   std::string message;  // what happened, for a person; may be empty
 };
 
-// The end of one VM. Several parties may report one at the same time (two vCPUs, a signal, a
-// device policy); the first decides, the others are ignored. Thread-safe.
+// The end of one VM. Several threads may report an end at the same time (two vCPUs, a signal, a
+// device policy): the first report decides, the others are ignored. Thread-safe.
 class VmEndLatch {
  public:
   // Errors: as eventfd(2).
   static absl::StatusOr<std::unique_ptr<VmEndLatch>> Create();
 
   void Report(VmEnd end);
-  // Cheap: vCPU threads ask after every exit.
+  // Cheap: vCPU threads call it after every exit.
   bool reported() const { return reported_.load(std::memory_order_acquire); }
   // Readable from the first report on.
   int fd() const { return event_.fd(); }
-  // What was reported first. Call once reported() is true.
+  // The first report. Call once reported() is true.
   VmEnd end() const;
 
  private:

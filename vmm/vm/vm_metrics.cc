@@ -23,15 +23,15 @@ constexpr v1::MetricFamily::Kind kCounter = v1::MetricFamily::COUNTER;
 constexpr v1::MetricFamily::Kind kGauge = v1::MetricFamily::GAUGE;
 constexpr v1::MetricFamily::Kind kHistogram = v1::MetricFamily::HISTOGRAM;
 
-// Of the histogram's powers of two every other one, from half a microsecond on.
+// Exports every second of the histogram's powers of two, from half a microsecond on.
 constexpr size_t kFirstBucket = 9;
 constexpr size_t kBucketStep = 2;
 
-// Of a family that devices describe in different words: none of them speaks for the others.
+// The help text of a family for which devices give different texts.
 constexpr char kDisputedHelp[] = "As the devices' processes count it";
 constexpr absl::string_view kCounterSuffix = "_total";
 
-// Puts samples into their families, in the order in which these are first named.
+// Puts samples into their families, which are in the order of their first sample.
 class Families {
  public:
   void Add(absl::string_view name, v1::MetricFamily::Kind kind, absl::string_view help,
@@ -50,7 +50,8 @@ class Families {
       bucket.set_upper_bound(static_cast<double>(LatencyHistogram::UpperBoundNanoseconds(i)) / 1e9);
       bucket.set_count(counted);
     }
-    // Not latency.count: the figures are not all of one moment, and these must rise.
+    // Not latency.count: the figures were not read at the same time, and cumulative counts must not
+    // fall.
     counted += latency.buckets.back();
     v1::Bucket& last = *histogram.add_buckets();
     last.set_upper_bound(std::numeric_limits<double>::infinity());
@@ -104,7 +105,7 @@ void AddStates(Families& families, absl::string_view name, absl::string_view hel
 }
 
 void AddVm(Families& families, const v1::VmStatus& status, uint64_t unclaimed_accesses) {
-  families.Add("bulkhead_vm_info", kGauge, "Always 1; what runs",
+  families.Add("bulkhead_vm_info", kGauge, "Always 1; name of the VM and version of the vmm",
                {{"name", status.name()}, {"version", status.version()}}, 1);
   AddStates<v1::VmStatus::State>(families, "bulkhead_vm_state", "1 for the state the VM is in", "",
                                  status.state(), v1::VmStatus::STARTING, v1::VmStatus::ENDING,
@@ -118,7 +119,7 @@ void AddVm(Families& families, const v1::VmStatus& status, uint64_t unclaimed_ac
   families.Add("bulkhead_vm_memory_bytes", kGauge, "Guest RAM", {},
                static_cast<double>(status.memory_bytes()));
   families.Add("bulkhead_vm_unclaimed_accesses_total", kCounter,
-               "Guest accesses where nothing is, since it last booted", {},
+               "Guest accesses to unused addresses since it last booted", {},
                static_cast<double>(unclaimed_accesses));
 }
 
@@ -134,17 +135,18 @@ void AddSupervision(Families& families, const v1::Device& device) {
   const v1::Heartbeat& heartbeat = device.heartbeat();
   for (const auto& [result, count] :
        {std::pair("answered", heartbeat.answered()), std::pair("missed", heartbeat.missed())}) {
-    families.Add("bulkhead_device_heartbeats_total", kCounter, "Heartbeats, by what came of them",
+    families.Add("bulkhead_device_heartbeats_total", kCounter, "Heartbeats, by result",
                  {{"device", name}, {"result", result}}, static_cast<double>(count));
   }
-  families.Add("bulkhead_device_heartbeat_round_trip_seconds", kGauge, "Of the last one answered",
-               {{"device", name}}, Seconds(heartbeat.round_trip()));
+  families.Add("bulkhead_device_heartbeat_round_trip_seconds", kGauge,
+               "Round trip of the last answered heartbeat", {{"device", name}},
+               Seconds(heartbeat.round_trip()));
   if (device.recent_restarts_size() == 0) return;
   const v1::RestartCause& last = *device.recent_restarts().rbegin();
   if (!last.has_downtime()) return;
   families.Add("bulkhead_device_last_downtime_seconds", kGauge,
-               "From the loss of its process to the service of the next, last time",
-               {{"device", name}}, Seconds(last.downtime()));
+               "Time without a serving process at the last restart", {{"device", name}},
+               Seconds(last.downtime()));
 }
 
 void AddChannel(Families& families, const DeviceFigures& figures) {
@@ -164,7 +166,7 @@ void AddChannel(Families& families, const DeviceFigures& figures) {
   for (const auto& [how, count] :
        {std::pair("polled", channel.polled_answers), std::pair("slept", channel.slept_answers)}) {
     families.Add("bulkhead_device_answers_total", kCounter,
-                 "Answers, by what the vCPU did when they came", {{"device", name}, {"how", how}},
+                 "Answers, by whether the vCPU polled or slept", {{"device", name}, {"how", how}},
                  static_cast<double>(count));
   }
   families.Add("bulkhead_device_access_seconds", "From sending an access to taking its answer",
@@ -181,20 +183,23 @@ void AddChannel(Families& families, const DeviceFigures& figures) {
                absl::ToDoubleSeconds(channel.ring_full_time));
   families.Add("bulkhead_device_ring_occupancy", kGauge, "Requests in the ring", {{"device", name}},
                static_cast<double>(channel.occupancy));
-  families.Add("bulkhead_device_ring_max_occupancy", kGauge, "The most seen so far",
+  families.Add("bulkhead_device_ring_max_occupancy", kGauge, "Most requests in the ring so far",
                {{"device", name}}, static_cast<double>(channel.max_occupancy));
 
-  const channel::ChannelClient::DeviceReport& said = figures.device_report;
-  counter("requests_processed_total", "As its process says", said.processed);
-  counter("requests_refused_total", "As its process says", said.refused);
-  counter("sleeps_total", "Waits for the next request that slept, as its process says",
-          said.sleeps);
-  counter("polls_total", "Waits for the next request that polled, as its process says", said.polls);
-  counter("poll_hits_total", "Polls that found a request, as its process says", said.poll_hits);
+  const channel::ChannelClient::DeviceReport& report = figures.device_report;
+  counter("requests_processed_total", "Requests processed, as its process reports",
+          report.processed);
+  counter("requests_refused_total", "Requests refused, as its process reports", report.refused);
+  counter("sleeps_total", "Waits for the next request that slept, as its process reports",
+          report.sleeps);
+  counter("polls_total", "Waits for the next request that polled, as its process reports",
+          report.polls);
+  counter("poll_hits_total", "Polls that found a request, as its process reports",
+          report.poll_hits);
 }
 
-// The family of a device's own figure. Its name says its kind, as the formats of Prometheus have
-// it: so two devices never disagree on the kind of one family.
+// The family of a device's own figure. Its name decides its kind, as in the formats of Prometheus,
+// so two devices never disagree on the kind of one family.
 std::string ModelFamily(const v1::DeviceMetric& metric) {
   absl::string_view name = metric.name();
   while (absl::ConsumeSuffix(&name, kCounterSuffix)) {
@@ -209,14 +214,14 @@ void AddModel(Families& families, const DeviceFigures& figures) {
   for (const v1::DeviceMetric& metric : figures.model.metrics()) {
     const std::string family = ModelFamily(metric);
     if (!seen.insert(family).second) {
-      ++repeats;  // two samples of one series: a reader would refuse all of them
+      ++repeats;  // a reader would refuse all metrics if a series had two samples
       continue;
     }
     families.Add(family, metric.is_gauge() ? kGauge : kCounter, metric.help(),
                  {{"device", device}, {"model", figures.description.model()}}, metric.value());
   }
   families.Add("bulkhead_device_repeated_metrics", kGauge,
-               "Figures that its process gave more than once in its last report; the first counts",
+               "Figures that its process repeated in its last report; the first of each counts",
                {{"device", device}}, repeats);
 }
 

@@ -11,21 +11,21 @@
 
 namespace bulkhead::vmm {
 
-// What is known of one device.
+// The figures of one device.
 struct DeviceFigures {
   v1::Device description;
   channel::ChannelMetrics channel;                     // counted by the vmm
-  channel::ChannelClient::DeviceReport device_report;  // as the process says
+  channel::ChannelClient::DeviceReport device_report;  // as its process reports
   uint64_t timed_out_accesses = 0;
   uint64_t dropped_accesses = 0;
-  v1::DeviceMetrics model;  // as the process says; its names and values are possible ones
+  v1::DeviceMetrics model;  // as its process reports; names and values are validated
 };
 
 // All figures as families of samples: bulkhead_vm_*, bulkhead_device_*, and bulkhead_device_model_*
-// for what a device's process says of its model. No process can change what is said of the vmm or
-// of another device: its figures have a prefix of their own; the name of a family says its kind (a
-// counter ends in _total, a gauge does not); where two devices explain one family differently, the
-// vmm's own text stands. Of repeats within one device the first counts. Pure.
+// for what a device's process reports of its model. A process cannot change figures of the vmm or
+// of another device: its own have a prefix, and the name of a family decides its kind (a counter
+// ends in _total, a gauge does not). If two devices give one family different help texts, the vmm's
+// text replaces both. If one device reports a family twice, the first sample counts. Pure.
 v1::VmMetrics MakeMetrics(const v1::VmStatus& status, uint64_t unclaimed_accesses,
                           absl::Span<const DeviceFigures> devices);
 

@@ -21,7 +21,7 @@ const v1::MetricFamily* Find(const v1::VmMetrics& metrics, const std::string& na
   return nullptr;
 }
 
-// The value of the one sample with (at least) these labels; NaN: there is none.
+// The value of the one sample with (at least) these labels; NaN if there is none.
 double Value(const v1::VmMetrics& metrics, const std::string& name,
              const std::map<std::string, std::string>& labels = {}) {
   const v1::MetricFamily* const family = Find(metrics, name);
@@ -132,7 +132,7 @@ v1::DeviceMetric& AddMetric(DeviceFigures& figures, const std::string& name, dou
   return metric;
 }
 
-TEST(VmMetricsTest, ADevicesOwnFiguresCannotPassForTheVmms) {
+TEST(VmMetricsTest, ADevicesOwnFiguresHaveTheirOwnPrefix) {
   DeviceFigures disk = Figures("disk0");
   AddMetric(disk, "read_bytes_total", 512, "bytes read");
   AddMetric(disk, "restarts_total", 99, "a lie");
@@ -143,7 +143,7 @@ TEST(VmMetricsTest, ADevicesOwnFiguresCannotPassForTheVmms) {
   EXPECT_EQ(Value(metrics, "bulkhead_device_restarts_total", {{"device", "disk0"}}), 0);
 }
 
-TEST(VmMetricsTest, ALiarChangesNothingOfAnotherDevicesFigures) {
+TEST(VmMetricsTest, AHostileDeviceCannotChangeAnotherDevicesFigures) {
   DeviceFigures disk = Figures("disk0");
   AddMetric(disk, "flushes_total", 7, "flushes served");
   AddMetric(disk, "depth", 3, "requests in flight", /*is_gauge=*/true);
@@ -167,7 +167,7 @@ TEST(VmMetricsTest, ALiarChangesNothingOfAnotherDevicesFigures) {
   }
 }
 
-TEST(VmMetricsTest, OfRepeatsWithinOneDeviceTheFirstCounts) {
+TEST(VmMetricsTest, TheFirstOfRepeatedFiguresCounts) {
   DeviceFigures disk = Figures("disk0");
   AddMetric(disk, "reads_total", 11, "reads");
   AddMetric(disk, "reads_total", 264, "other reads");
@@ -180,7 +180,7 @@ TEST(VmMetricsTest, OfRepeatsWithinOneDeviceTheFirstCounts) {
   EXPECT_EQ(Value(metrics, "bulkhead_device_repeated_metrics", {{"device", "disk0"}}), 2);
 }
 
-TEST(VmMetricsTest, TheLastDowntimeIsThereOnceItIsOver) {
+TEST(VmMetricsTest, TheLastDowntimeIsReportedOnceItIsOver) {
   DeviceFigures figures = Figures("disk0");
   const std::string name = "bulkhead_device_last_downtime_seconds";
   EXPECT_TRUE(std::isnan(Value(MakeMetrics({}, 0, {figures}), name)));

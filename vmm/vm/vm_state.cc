@@ -57,8 +57,8 @@ void VmState::Set(v1::VmStatus::State state, absl::string_view reason) {
     state_ = state;
     reason_ = std::string(reason);
   }
-  // Not under the lock: who hears of the event may ask for the state. One thread sets, so the
-  // events come in the order of the changes.
+  // Not under the lock: a listener may call Describe(). One thread changes the state, so the events
+  // have the order of the changes.
   events_.Append(std::move(event));
 }
 

@@ -14,22 +14,22 @@
 
 namespace bulkhead::vmm {
 
-// What state the VM is in, why, and since when, for those who ask. Each change is an event.
-// Changed by one thread; thread-safe for the others.
+// The state of the VM, its reason, and its times. Each change appends an event. One thread changes
+// it; any thread may read it.
 class VmState {
  public:
-  // STARTING, from now on. `events` must outlive this.
+  // Begins as STARTING. `events` must outlive this.
   explicit VmState(EventLog& events);
 
-  // The guest begins to boot now.
+  // Call when the guest begins to boot.
   void NoteBoot();
   void SetRunning();
   void SetPaused(absl::string_view reason);
-  // The guest asked for a reset. Counts the reboots.
+  // Call when the guest asked for a reset. Counts the reboots.
   void SetRebooting(absl::string_view reason);
-  // ... and that takes longer.
+  // Call when the reboot has to wait.
   void SetRebootWaits(absl::string_view why) { Set(v1::VmStatus::REBOOTING, why); }
-  // For good.
+  // Final.
   void SetEnding(absl::string_view reason);
 
   // Fills in state, reasons and times.
@@ -39,13 +39,13 @@ class VmState {
   void Set(v1::VmStatus::State state, absl::string_view reason);
 
   EventLog& events_;
-  const absl::Time start_time_;  // by the clock on the wall
-  // By the steady clock: setting the other one changes no uptime.
+  const absl::Time start_time_;  // by the wall clock
+  // By the steady clock: setting the wall clock does not change the uptime.
   const absl::Time start_;
   mutable absl::Mutex mutex_;
   v1::VmStatus::State state_ ABSL_GUARDED_BY(mutex_) = v1::VmStatus::STARTING;
   std::string reason_ ABSL_GUARDED_BY(mutex_);                      // of `state_`
-  absl::Time boot_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // there was none
+  absl::Time boot_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // no boot yet
   uint32_t reboots_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

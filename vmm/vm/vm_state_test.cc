@@ -66,7 +66,7 @@ TEST(VmStateTest, EachChangeIsOneEvent) {
   EXPECT_THAT(Events(log), ElementsAre("RUNNING", "PAUSED: a", "PAUSED: b", "RUNNING"));
 }
 
-TEST(VmStateTest, RebootsAreCountedAndTold) {
+TEST(VmStateTest, RebootsAreCountedAndReported) {
   EventLog log;
   VmState state(log);
   state.SetRunning();
