@@ -14,8 +14,8 @@ namespace {
 
 using channel::Operation;
 
-// TellFunctionState() sends, and does not wait to be obeyed: the supervisor has a process to watch.
-constexpr absl::Duration kTellTimeout = absl::Milliseconds(1);
+// SendFunctionState() does not wait until it takes effect: the supervisor has a process to watch.
+constexpr absl::Duration kSendTimeout = absl::Milliseconds(1);
 // An access that waits for longer holds the whole VM: see SupervisorOptions::hold_vm.
 constexpr absl::Duration kSlowAccess = absl::Seconds(1);
 
@@ -80,13 +80,13 @@ void RemoteDevice::Reset(Requester requester) {
   if (status.ok()) return;
   OnAccessError(status);
   if (absl::IsCancelled(status) || absl::IsInvalidArgument(status)) return;
-  if (IsOnItsWay(status, requester, absl::ZeroDuration())) return;
+  if (IsInFlight(status, requester, absl::ZeroDuration())) return;
   missed_reset_.store(true);
   // As in SetFunctionState().
-  if (endpoints_.channel().status().ok()) TellTrouble();
+  if (endpoints_.channel().status().ok()) ReportFailure();
 }
 
-bool RemoteDevice::IsOnItsWay(const absl::Status& status, Requester requester,
+bool RemoteDevice::IsInFlight(const absl::Status& status, Requester requester,
                               absl::Duration timeout) {
   return absl::IsDeadlineExceeded(status) &&
          !absl::IsFailedPrecondition(endpoints_.channel().AwaitAnswer(requester, timeout).status());
@@ -103,8 +103,8 @@ void RemoteDevice::SetFunctionState(Requester requester, const FunctionState& st
   if (status.ok()) return;
   function_state_missed_.store(true);
   OnAccessError(status);
-  // While the channel has failed: whoever reopens it looks after that whether anything was missed.
-  if (absl::IsUnavailable(status) && endpoints_.channel().status().ok()) TellTrouble();
+  // If the channel has failed, the supervisor checks what was missed after it reopens the channel.
+  if (absl::IsUnavailable(status) && endpoints_.channel().status().ok()) ReportFailure();
 }
 
 absl::StatusOr<uint64_t> RemoteDevice::Call(Operation operation, Requester requester,
@@ -142,7 +142,7 @@ void RemoteDevice::OnAccessError(const absl::Status& status) {
     }
     case absl::StatusCode::kDataLoss:
       dropped_accesses_.fetch_add(1, std::memory_order_relaxed);
-      TellTrouble();
+      ReportFailure();
       return;
     default:  // it refused the request
       dropped_accesses_.fetch_add(1, std::memory_order_relaxed);
@@ -170,25 +170,25 @@ bool RemoteDevice::masters_bus() const {
   return (function_state_.load() & kFunctionStateBusMaster) != 0;
 }
 
-void RemoteDevice::TellTrouble() {
-  if (!trouble_told_.exchange(true)) options_.on_trouble();
+void RemoteDevice::ReportFailure() {
+  if (!failure_reported_.exchange(true)) options_.on_failure();
 }
 
 void RemoteDevice::ReopenAccesses() {
-  trouble_told_.store(false);
+  failure_reported_.store(false);
   endpoints_.channel().Reopen();
 }
 
-bool RemoteDevice::TellFunctionState() {
-  trouble_told_.store(false);
+bool RemoteDevice::SendFunctionState() {
+  failure_reported_.store(false);
   function_state_missed_.store(false);
   const uint64_t bits = function_state_.load();
   const absl::Status status = endpoints_.channel()
                                   .Call(Operation::kSetFunctionState, options_.vcpus, /*region=*/0,
-                                        /*offset=*/0, /*size_bytes=*/8, bits, kTellTimeout)
+                                        /*offset=*/0, /*size_bytes=*/8, bits, kSendTimeout)
                                   .status();
-  const bool sent = status.ok() || IsOnItsWay(status, options_.vcpus, kTellTimeout);
-  // If it has changed meanwhile, whoever changed it may have told before we did.
+  const bool sent = status.ok() || IsInFlight(status, options_.vcpus, kSendTimeout);
+  // If it has changed meanwhile, the thread that changed it may have sent it before we did.
   if (sent && function_state_.load() == bits) return true;
   function_state_missed_.store(true);
   return false;

@@ -30,11 +30,11 @@ struct RemoteDeviceOptions {
   // CancelAccesses() ended an access of this requester before its answer came. Blocks for as long
   // as nobody may wait. True: wait again; false: give it up. On the requester's thread.
   std::function<bool(Requester)> park = [](Requester) { return false; };
-  // There is something for the supervisor: the channel's status() is DataLoss, because the process
-  // broke its protocol and serves nobody any more, or function_state_missed(), or reset_missed().
-  // On the thread of an access, which must not be held up. A guest cannot have it called without
-  // end: once for each time that the supervisor reopens the channel or takes up what was missed.
-  std::function<void()> on_trouble = [] {};
+  // The supervisor has to act: the channel's status() is DataLoss, because the process broke the
+  // protocol, or function_state_missed(), or reset_missed(). Called on the thread of an access;
+  // must return at once. Called once each time that the supervisor reopens the channel or deals
+  // with what was missed, however often the guest repeats it.
+  std::function<void()> on_failure = [] {};
 };
 
 // A device in other processes, one after the other, as the rest of the vmm sees it: what it is,
@@ -89,15 +89,15 @@ class RemoteDevice final : public DeviceAccess {
   absl::Status AwaitAttached(DeviceProcess& process, uint64_t generation, absl::Duration timeout);
 
   // What the guest did while the channel had failed, and must hold for the next process: a reset
-  // (true once for each), and the function state. TellFunctionState() tells it to the process that
-  // serves; false: not possible now, call again in a moment.
+  // (ConsumeMissedReset() is true once for each), and the function state. SendFunctionState() sends
+  // that to the process that serves; false: not possible now, call again in a moment.
   bool reset_missed() const { return missed_reset_.load(); }
-  bool TakeMissedReset() {
-    trouble_told_.store(false);  // the next one is told again
+  bool ConsumeMissedReset() {
+    failure_reported_.store(false);  // the next one is reported again
     return missed_reset_.exchange(false);
   }
   bool function_state_missed() const { return function_state_missed_.load(); }
-  bool TellFunctionState();
+  bool SendFunctionState();
 
   // What the process owes: see ChannelClient::OldestPending().
   uint64_t OldestPending() const { return endpoints_.channel().OldestPending(options_.vcpus); }
@@ -117,12 +117,12 @@ class RemoteDevice final : public DeviceAccess {
   // An access that is answered.
   absl::StatusOr<uint64_t> Call(channel::Operation operation, Requester requester, uint8_t region,
                                 uint64_t offset, uint8_t size_bytes, uint64_t value);
-  // Of a Call() that ended by its timeout: it is in the ring all the same, and will be obeyed.
-  // Waits for the answer once more.
-  bool IsOnItsWay(const absl::Status& status, Requester requester, absl::Duration timeout);
+  // Of a Call() that ended by its timeout: whether its request is in the ring all the same, and
+  // will take effect. Waits for the answer once more.
+  bool IsInFlight(const absl::Status& status, Requester requester, absl::Duration timeout);
   // Deals with an access that failed.
   void OnAccessError(const absl::Status& status);
-  void TellTrouble();
+  void ReportFailure();
 
   const std::string name_;
   const std::string title_;
@@ -134,12 +134,12 @@ class RemoteDevice final : public DeviceAccess {
   std::atomic<uint64_t> timed_out_accesses_{0};
   std::atomic<uint64_t> dropped_accesses_{0};
 
-  // Set before it is told; so, if a call of TellFunctionState() comes between, that one or the
-  // telling after it tells what is newest.
+  // Set before it is sent; so, if a call of SendFunctionState() comes between, that one or the
+  // sending after it sends what is newest.
   std::atomic<uint64_t> function_state_{0};
   std::atomic<bool> function_state_missed_{false};
   std::atomic<bool> missed_reset_{false};
-  std::atomic<bool> trouble_told_{false};  // since ReopenAccesses(), or since it was taken up
+  std::atomic<bool> failure_reported_{false};  // since ReopenAccesses(), or since it was dealt with
 };
 
 }  // namespace bulkhead::vmm

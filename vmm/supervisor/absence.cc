@@ -15,7 +15,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-// How often to look whether the guest uses by now what is away.
+// How often to check whether the guest uses the device by now.
 constexpr absl::Duration kUseInterval = absl::Milliseconds(500);
 
 }  // namespace

@@ -10,15 +10,14 @@
 
 namespace bulkhead::vmm {
 
-// Has the VM held while a device that the guest uses is away: what the guest waits for need not be
-// an access, a request in a queue is one to the guest alone. In time whatever the device's
-// supervisor is waiting for: one thread of the process looks at the clock for all devices.
-// Thread-safe.
+// Holds the VM while a device that the guest uses is away. The vmm cannot see what the guest waits
+// for: it may be a request in a queue. One thread of the process watches the clock for all devices,
+// so a hold is in time even if the device's supervisor is busy. Thread-safe.
 class Absence {
  public:
   struct Options {
     absl::Duration before_hold = absl::Seconds(1);  // as long as an access waits before a hold
-    absl::Duration timeout;                         // nobody waits for longer than that
+    absl::Duration timeout;                         // accesses do not wait for longer than that
     // Whether the guest uses the device. Both are called on any thread, one at a time, and must
     // return at once.
     std::function<bool()> is_used;
@@ -30,9 +29,9 @@ class Absence {
   // Neither function is called any more; a hold stays.
   ~Absence();
 
-  // It is away since then. Again: since another time.
+  // The device is away since then. Called again: since another time.
   void Begin(absl::Time since);
-  // It is back, or not waited for any more.
+  // The device is back, or accesses do not wait for it any more.
   void End();
 
  private:
@@ -40,7 +39,7 @@ class Absence {
 
   Absence(Clock& clock, Options options) : clock_(clock), options_(std::move(options)) {}
 
-  // Holds, or ends that. When to look again.
+  // Begins or ends a hold as is due. Returns when to look again.
   absl::Time Look(absl::Time now);
 
   Clock& clock_;

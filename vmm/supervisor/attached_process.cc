@@ -45,9 +45,10 @@ AttachedProcess::AttachedProcess(const DeviceSpec& spec, RemoteDevice& device,
       supervision_(supervision),
       state_version_(state_version) {}
 
-absl::Status AttachedProcess::CheckFit(const Candidate& candidate, bool discard_state) const {
+absl::Status AttachedProcess::CheckCompatible(const Candidate& candidate,
+                                              bool discard_state) const {
   DeviceDescription wanted = device_.description();
-  // To start over, it need not understand what is left.
+  // A process that starts anew need not know the version of the saved state.
   wanted.state_version = discard_state ? candidate.description.state_version : state_version_;
   const std::string difference = Difference(wanted, candidate.description);
   if (difference.empty()) return absl::OkStatus();
@@ -80,7 +81,7 @@ absl::Status AttachedProcess::PrepareChannel() {
 
 absl::Status AttachedProcess::TryPrepareChannel() {
   RETURN_IF_ERROR(AwaitEarlierIo());
-  if (device_.TakeMissedReset()) supervision_.On(Event::kGuestReset);
+  if (device_.ConsumeMissedReset()) supervision_.On(Event::kGuestReset);
   if (generation_ > 0) {
     const absl::StatusOr<channel::SuccessorPlan> plan =
         device_.endpoints().channel().PrepareSuccessor(supervision_.discard_requests());
@@ -91,8 +92,7 @@ absl::Status AttachedProcess::TryPrepareChannel() {
     }
     supervision_.On(Event::kRequestsDiscarded);
   }
-  // From here on everything that the guest does waits for the new process. What it did before, and
-  // nobody was there, counts too.
+  // From here on accesses wait for the new process. A reset that was missed before that must hold.
   device_.ReopenAccesses();
   if (device_.reset_missed()) return absl::AbortedError("the guest has just reset it");
   if (supervision_.discard_state()) {
@@ -137,14 +137,14 @@ absl::Status AttachedProcess::TryAttach(Candidate candidate, Urgency least,
                           beside == nullptr ? starter_.timeout() : kSpareAttachTimeout);
   });
   if (absl::IsResourceExhausted(attached) && !interrupted) {
-    // What the vmm lacks: the process has got nothing, and has done nothing wrong.
+    // The vmm lacks something: the process has no descriptors, and is not at fault.
     spare_.PutBack({std::move(process_), std::move(candidate.description)});
     return absl::ResourceExhaustedError(
         absl::StrCat("device '", name_, "' (", binary.path(), "): attached: ", attached.message()));
   }
   supervision_.On(Event::kHandedOver);
   if (beside != nullptr && absl::IsDeadlineExceeded(attached) && !interrupted) {
-    // It hangs, or the host is slow: then it is there before another process is.
+    // It hangs, or the host is slow. Then it attaches before another process has started.
     *beside = starter_.StartCandidate(binary, least);
     const absl::Duration longer =
         absl::IsResourceExhausted((*beside)->status()) ? starter_.timeout() : absl::ZeroDuration();
@@ -165,7 +165,7 @@ absl::Status AttachedProcess::TryAttach(Candidate candidate, Urgency least,
         absl::StrCat("device '", name_, "': process ", pid, " did not attach in time"));
   }
   const absl::Status why = process_->ExplainFailure(AtStep("attached", attached));
-  // If it does not die, it keeps the descriptors, and nobody else gets them.
+  // If it does not die, it keeps the descriptors, and no other process gets them.
   if (process_->exited()) process_.reset();
   return interrupted ? absl::CancelledError("something else came first") : why;
 }

@@ -42,12 +42,13 @@ class AttachedProcess {
   DeviceProcess& process() const { return *process_; }
   uint64_t generation() const { return generation_; }
 
-  // May a process go on from the device's state, or, with `discard_state`, replace it?
-  absl::Status CheckFit(const Candidate& candidate, bool discard_state) const;
+  // Is `candidate` the same device, and can it resume from the saved state, or, with
+  // `discard_state`, do without? Errors: FailedPrecondition, with the difference.
+  absl::Status CheckCompatible(const Candidate& candidate, bool discard_state) const;
 
   // Waits for the I/O that has outlived a dead process. Aborted: it takes longer.
   absl::Status AwaitEarlierIo() const;
-  // Makes the channel and the saved state fit for the next process, and has accesses wait for it.
+  // Prepares the channel and the saved state for the next process, and has accesses wait for it.
   // Aborted: the channel is in use, try again in a moment. ResourceExhausted: the host lacks
   // something.
   absl::Status PrepareChannel();
@@ -63,8 +64,8 @@ class AttachedProcess {
   absl::Status Call(absl::Status (ControlClient::*method)(ControlCall&), absl::Duration timeout);
   // Lets it finish what it has begun, so that a successor need not repair anything.
   void Quiesce();
-  // It has ended, or is killed, `planned` or not: waits for it, and tells how it ended. None: it
-  // does not die.
+  // Waits for a process that has exited or was killed, and reports its end, `planned` or not. None:
+  // it does not die.
   std::optional<DeviceProcessEnd> Reap(bool planned);
   // Lets it finish what the guest has sent, and ends it.
   void End();

@@ -33,7 +33,7 @@ void Attention::Take() {
 }
 
 void Attention::Wait(absl::Duration limit) const {
-  // Relative, so by the clock that nobody sets. A signal ends it early: the owner looks around.
+  // A relative limit goes by the steady clock. A signal ends the wait early, which is harmless.
   const timespec timeout = absl::ToTimespec(std::max(limit, absl::ZeroDuration()));
   pollfd p = {.fd = event_.fd(), .events = POLLIN, .revents = 0};
   ppoll(&p, 1, limit == absl::InfiniteDuration() ? nullptr : &timeout, nullptr);

@@ -13,9 +13,9 @@
 
 namespace bulkhead::vmm {
 
-// How one thread, the owner, learns that there is something to look at, whether it sleeps or
-// waits for somebody who may never answer. What there is to look at is not in here: whoever changes
-// that changes it first, and calls Demand() then.
+// Wakes one thread, the owner, when there is something to look at, whether it sleeps or waits for
+// an answer that may never come. What there is to look at is kept elsewhere: change it first, then
+// call Demand().
 //
 //   while (true) {
 //     attention.Take();
@@ -23,15 +23,15 @@ namespace bulkhead::vmm {
 //     attention.Wait(...);
 //   }
 //
-// Nothing is lost: what is demanded after Take() makes Wait() return, and interrupts the
-// interruptible waits in between, at once.
+// No demand is lost: one that comes after Take() makes Wait() return at once, and interrupts the
+// interruptible waits in between.
 class Attention {
  public:
   // What a demand is important enough to interrupt.
   enum class Urgency {
     kNone,
     kNews,     // a process has ended, a command has come: idle work
-    kCommand,  // a command that makes what is being tried pointless: a restart of our own accord
+    kCommand,  // stop or restart: a try that no command has asked for
     kEnd,      // the VM ends: everything
   };
 
@@ -41,9 +41,9 @@ class Attention {
   // Any thread.
   void Demand(Urgency urgency);
 
-  // The owner's. Take(): whatever was demanded until now, the owner is about to look at it.
+  // The owner's. Clears all demands until now: the owner is about to look at everything.
   void Take();
-  // Waits until there is a demand that was not taken, for `limit` at most.
+  // Waits for a demand that was not taken, for `limit` at most.
   void Wait(absl::Duration limit) const;
 
   // While this lives on the owner's stack, a demand of at least `least` calls `interrupt`, once,

@@ -3,8 +3,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-// Stop and restart decide what becomes of the device, so what is being tried is pointless. A reset
-// or a start is served by what is being tried.
+// Stop, restart and reboot interrupt a try to start a process. A reset or a start is served by it.
 Attention::Urgency UrgencyOf(SupervisionEvent command) {
   const bool served = command == SupervisionEvent::kReset || command == SupervisionEvent::kStart;
   return served ? Attention::Urgency::kNews : Attention::Urgency::kCommand;

@@ -20,8 +20,8 @@
 
 namespace bulkhead::vmm {
 
-// What the world is told of one device: a description for clients, events, and log lines for the
-// operator. Nobody decides anything by it. Thread-safe.
+// Reports one device: a description for clients, events, and log lines for the operator. No
+// decision depends on it. Thread-safe.
 class DeviceReport {
  public:
   static constexpr int kKeptRestarts = 10;
@@ -35,10 +35,10 @@ class DeviceReport {
 
   void SetDescription(const DeviceDescription& description);
   void SetSpare(bool has_spare);
-  // Hostile: what is no metric is left out.
+  // `metrics` is hostile input: invalid ones are left out.
   void SetMetrics(const v1::DeviceMetrics& metrics);
 
-  // To the same state: a new reason only, which is no event.
+  // The same state again: only the reason changes, and there is no event.
   void SetState(v1::Device::State state, absl::string_view reason);
   // A process is lost or taken away: `cause` is the first half of an entry in recent_restarts.
   void Lost(absl::string_view cause);
@@ -47,7 +47,7 @@ class DeviceReport {
               ProcessMonitor::Isolation isolation);
   // One serves again, `downtime` after the last one was lost: the second half.
   void Recovered(absl::Duration downtime);
-  // `expected`: it was told to. Else the operator hears of it.
+  // `expected`: it was told to end. Else it is logged as an error.
   void Ended(pid_t pid, uint64_t generation, const DeviceProcessEnd& end, bool expected);
 
   void HeartbeatAnswered(absl::Duration round_trip);

@@ -20,9 +20,9 @@ namespace bulkhead::vmm {
 
 class SupervisorThread;
 
-// Keeps one device served: a thread that notices when its process dies or hangs, and replaces it
-// without the guest noticing; replaces it on command, too. The only one who starts, kills and
-// attaches processes of the device.
+// Supervises one device: its thread detects when the device's process exits or hangs, and replaces
+// it without the guest noticing. Only this thread starts, kills and attaches processes of the
+// device.
 //
 // Thread-safe. Commands return at once; `done` is called exactly once, on the supervisor's thread
 // or, if it has ended, on the caller's, within a bounded time: it must return soon and may give
@@ -53,9 +53,9 @@ class DeviceSupervisor {
   v1::DeviceMetrics Metrics() const;
 
   // Replaces the process, whatever the state: a new one of `binary` (empty: as before) is started
-  // and checked first; then the old one comes to rest, or is killed, and the new one goes on from
-  // its state, or with `discard_state` as after power-on. OK: RUNNING again. FailedPrecondition:
-  // the new process is not fit, and the message says what serves now.
+  // and checked first; then the old one quiesces, or is killed, and the new one resumes from its
+  // state, or with `discard_state` starts as after power-on. OK: RUNNING again.
+  // FailedPrecondition: the new process was rejected; the message says what serves now.
   void Restart(std::string binary, bool discard_state, Done done);
   // The state after power-on; of a device whose process is away: for its successor.
   void Reset(Done done);
@@ -71,7 +71,7 @@ class DeviceSupervisor {
   // a failure, and commands answer Unavailable. Idempotent.
   void Shutdown();
   void AwaitShutdown();
-  // What it does at this moment, in a few words; "": it has ended. Never blocks.
+  // What the thread does at this moment, in a few words; "": it has ended. Never blocks.
   const char* step() const;
 
  private:

@@ -17,7 +17,7 @@
 
 namespace bulkhead::vmm {
 
-// Asks the process that serves, now and then, whether it makes progress, and how it fares. All
+// Asks the process that serves at an interval whether it makes progress, and for its metrics. All
 // times are SteadyNow()'s. Used by the supervisor's thread.
 class Heartbeats {
  public:
@@ -36,10 +36,10 @@ class Heartbeats {
   // When Send() is due; InfiniteFuture: never.
   absl::Time next() const { return next_; }
 
-  // Waits for an answer, for an interval at most; any demand ends it early, and then it is due at
-  // once. Empty: all is well, or not yet bad enough. Else the process hangs, and this is how.
-  // `oldest_pending` is asked when the process has answered: the ticket of the oldest access that
-  // it owes an answer, or 0. A process that answers heartbeats and not that access hangs, too.
+  // Waits for an answer, for an interval at most; any demand interrupts it, and then it is due
+  // again at once. Returns why the process counts as hung; empty: it does not. `oldest_pending` is
+  // called when the process has answered: the ticket of the oldest access that it owes an answer,
+  // or 0. A process that answers heartbeats and not that access hangs, too.
   std::string Send(ControlClient& process, absl::FunctionRef<uint64_t()> oldest_pending);
   // Since when the process has not answered; InfiniteFuture: it has, the last time.
   absl::Time silent_since() const { return silent_since_; }

@@ -8,10 +8,10 @@
 
 namespace bulkhead::vmm {
 
-// When to try again to start a process, while the host is short of what that takes: descriptors,
-// memory, processes. Each wait is twice as long as the one before, give or take a fifth, up to
-// kMaxDelay: a try costs next to nothing, and the guest waits. There is no end to it. Pure: time
-// and randomness come from outside. Thread-compatible.
+// When to try again to start a process while the host is short of descriptors, memory or processes.
+// Each delay is twice as long as the one before, give or take a fifth, up to kMaxDelay, without a
+// limit of tries: a try is cheap, and the guest waits. Pure: time and randomness come from outside.
+// Thread-compatible.
 class HostShortage {
  public:
   static constexpr absl::Duration kMinDelay = absl::Milliseconds(100);

@@ -18,9 +18,10 @@ bool NextProcess::TakeSpare(const AttachedProcess& attached, bool discard_state)
   candidate_ = spare_.Take();
   is_spare_ = true;
   if (!candidate_.has_value()) return false;
-  const absl::Status fit = attached.CheckFit(*candidate_, discard_state);
-  if (fit.ok()) return true;
-  LogWarning(absl::StrCat("device '", starter_.device_name(), "': its spare: ", fit.message()));
+  const absl::Status compatible = attached.CheckCompatible(*candidate_, discard_state);
+  if (compatible.ok()) return true;
+  LogWarning(
+      absl::StrCat("device '", starter_.device_name(), "': its spare: ", compatible.message()));
   candidate_.reset();
   return false;
 }
@@ -31,8 +32,8 @@ absl::Status NextProcess::Start(const AttachedProcess& attached, bool discard_st
       beside_.has_value() ? *std::move(beside_) : starter_.StartCandidate(binary_, least);
   beside_.reset();
   RETURN_IF_ERROR(next.status());
-  const absl::Status fit = attached.CheckFit(*next, discard_state);
-  if (!fit.ok()) return next->process->ExplainFailure(fit);
+  const absl::Status compatible = attached.CheckCompatible(*next, discard_state);
+  if (!compatible.ok()) return next->process->ExplainFailure(compatible);
   Set(*std::move(next));
   return absl::OkStatus();
 }
@@ -70,8 +71,8 @@ absl::Status NextProcess::AwaitSuccessor(const AttachedProcess& attached, bool d
     return candidate.process->ExplainFailure(AtStep("asked what it is", description.status()));
   }
   candidate.description = *std::move(description);
-  const absl::Status fit = attached.CheckFit(candidate, discard_state);
-  return fit.ok() ? fit : candidate.process->ExplainFailure(fit);
+  const absl::Status compatible = attached.CheckCompatible(candidate, discard_state);
+  return compatible.ok() ? compatible : candidate.process->ExplainFailure(compatible);
 }
 
 void NextProcess::AdoptSuccessor() {

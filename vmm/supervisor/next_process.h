@@ -28,8 +28,8 @@ class NextProcess {
 
   // The first process, which has been started already.
   void Set(Candidate candidate);
-  // Of these two `discard_state` and errors are as AttachedProcess::CheckFit(). False: there is no
-  // spare, or none that is compatible.
+  // Of these two `discard_state` and errors are as AttachedProcess::CheckCompatible(). False: there
+  // is no spare, or none that is compatible.
   bool TakeSpare(const AttachedProcess& attached, bool discard_state);
   // Starts one, or takes the one that was started beside the spare. Errors: also as
   // ProcessStarter::StartCandidate().
@@ -37,7 +37,7 @@ class NextProcess {
   // Hands it to `attached`. Errors: as AttachedProcess::Attach(); NotFound: it was the spare that
   // failed, and another process may do better.
   absl::Status Attach(AttachedProcess& attached, Attention::Urgency least);
-  // It could not be attached for no fault of its own, and waits as the spare.
+  // It could not be attached through no fault of its own, and waits as the spare.
   void PutBack() { spare_.PutBack(*std::exchange(candidate_, std::nullopt)); }
   // Forgets a process that was started beside a spare which then attached.
   void DropBeside() { beside_.reset(); }
@@ -46,7 +46,7 @@ class NextProcess {
   // be called next. Errors: as ProgramFile::OpenWithin() and ProcessStarter::Start().
   absl::Status StartSuccessor(const std::string& path);
   bool has_successor() const { return successor_.has_value(); }
-  // Waits until it has said what it is. Cancelled: there was a demand; it may be called again.
+  // Waits until it has described itself. Cancelled: there was a demand; it may be called again.
   absl::Status AwaitSuccessor(const AttachedProcess& attached, bool discard_state);
   void DropSuccessor() { successor_.reset(); }
   // The successor is the next process, and its binary that of further ones; there is no spare.
@@ -58,7 +58,7 @@ class NextProcess {
   struct Successor {
     ProgramFile binary;
     Candidate candidate;
-    absl::Time deadline;  // to say what it is
+    absl::Time deadline;  // to describe itself
   };
 
   const ProcessStarter& starter_;

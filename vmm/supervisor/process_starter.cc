@@ -42,7 +42,7 @@ absl::StatusOr<DeviceDescription> ProcessStarter::Ask(DeviceProcess& process, ab
   return process.Describe(call);
 }
 
-absl::Status ProcessStarter::AskWhetherItLives(DeviceProcess& process, absl::Duration limit) const {
+absl::Status ProcessStarter::CheckLiveness(DeviceProcess& process, absl::Duration limit) const {
   ControlCall call(limit);
   const Attention::Interruptible wait(*attention_, Attention::Urgency::kNews,
                                       [&call] { call.Cancel(); });

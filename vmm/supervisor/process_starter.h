@@ -20,14 +20,14 @@
 
 namespace bulkhead::vmm {
 
-// A process that has said what it is, and could be given the device.
+// A process that has described itself, and can be attached.
 struct Candidate {
   std::unique_ptr<DeviceProcess> process;
   DeviceDescription description;
 };
 
-// Starts processes of one device: its name and flags are always the same. Every end of one demands
-// the supervisor's attention. Used by the supervisor's thread.
+// Starts processes of one device, always with the same name and flags. The exit of each demands the
+// supervisor's attention. Used by the supervisor's thread.
 class ProcessStarter {
  public:
   ProcessStarter(ProcessMonitor& monitor, std::shared_ptr<Attention> attention,
@@ -43,20 +43,20 @@ class ProcessStarter {
   absl::Duration timeout() const { return timeout_; }
 
   // Errors of all: for the operator, naming device and binary. ResourceExhausted: the host could
-  // not start a process, not within timeout(), or did not give it what it needs; the device has
-  // done nothing wrong. Cancelled: the VM ends.
+  // not start a process within timeout(), or did not give it what it needs; it is not the process's
+  // fault. Cancelled: the VM ends.
   absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(const ProgramFile& binary) const;
 
-  // What it is, if it says so within `limit`. Cancelled: a demand of at least `least` came first;
+  // The process's description, within `limit`. Cancelled: a demand of at least `least` came first;
   // it may be asked again. Else as DeviceProcess::Describe().
   absl::StatusOr<DeviceDescription> Ask(DeviceProcess& process, absl::Duration limit,
                                         Attention::Urgency least) const;
 
-  // Whether it answers a heartbeat within `limit`. Cancelled: any demand came first. Else as
+  // OK: it answers a heartbeat within `limit`. Cancelled: any demand came first. Else as
   // ControlClient::Heartbeat().
-  absl::Status AskWhetherItLives(DeviceProcess& process, absl::Duration limit) const;
+  absl::Status CheckLiveness(DeviceProcess& process, absl::Duration limit) const;
 
-  // Start() and Ask(). Cancelled: as above, and the process is not wanted any more.
+  // Start() and Ask(). Cancelled: as above, and the process is killed.
   absl::StatusOr<Candidate> StartCandidate(const ProgramFile& binary,
                                            Attention::Urgency least) const;
 

@@ -14,11 +14,10 @@ namespace bulkhead::vmm {
 // Decides what follows when a device's process has ended unasked, or could not be started. Pure:
 // time and randomness come from outside. Thread-compatible.
 //
-// The first restart follows at once. Each further one waits, min_backoff first and twice as long
-// each time, up to max_backoff, give or take a fifth, so that what fails for a common cause does
-// not all come back in the same moment. A process that served for kStableRun starts over. The
-// crash window knows no mercy: so many ends within that time, however long each served, are too
-// many.
+// The first restart follows at once. The next one waits for min_backoff, and each further one twice
+// as long, up to max_backoff, give or take a fifth, so that devices that fail together do not come
+// back together. After a process that served for kStableRun the delays begin anew. max_crashes
+// within crash_window are too many, however long each process served.
 class RestartPolicy {
  public:
   static constexpr absl::Duration kStableRun = absl::Seconds(10);
@@ -37,7 +36,7 @@ class RestartPolicy {
   // itself, with exit code 0.
   Decision OnEnd(absl::Time now, absl::Duration served, bool clean);
 
-  // A person has intervened: nothing of the past counts.
+  // A command has intervened: past crashes do not count.
   void Forget();
 
  private:

@@ -11,17 +11,17 @@
 namespace bulkhead::vmm {
 namespace {
 
-// Nobody waits for a spare: it is tried again without haste, and for ever.
+// No access waits for a spare: the delays are long, and the tries have no limit.
 constexpr RestartSpec kSpareRestarts = {.policy = RestartSpec::Policy::kAlways,
                                         .min_backoff = absl::Seconds(1),
                                         .max_backoff = absl::Minutes(1),
                                         .max_crashes = -1};
 
-// While the one that was taken begins to serve it needs the processors more than the next one does.
+// The one that was taken begins to serve meanwhile, and needs the processors.
 constexpr absl::Duration kPauseAfterUse = absl::Milliseconds(200);
 
-// How often it is asked whether it lives, and how long it may be silent in all before it counts as
-// hung: a supervisor that waits for it has other things to do, so it waits in pieces.
+// How often its liveness is checked, and how long it may be silent in all before it counts as hung.
+// The supervisor has other things to do, so it waits for an answer in several short waits.
 constexpr absl::Duration kHeartbeatInterval = absl::Seconds(5);
 constexpr absl::Duration kHeartbeatRetryInterval = absl::Milliseconds(200);
 constexpr absl::Duration kMinWait = absl::Milliseconds(10);
@@ -40,7 +40,7 @@ Spare::Spare(const ProcessStarter& starter, DeviceReport& report,
 
 void Spare::Tend(const ProgramFile& binary, absl::Duration limit) {
   if (ready()) {
-    AskWhetherItLives(limit);
+    CheckLiveness(limit);
   } else {
     Prepare(binary, limit);
   }
@@ -65,7 +65,7 @@ void Spare::Prepare(const ProgramFile& binary, absl::Duration limit) {
   }
   shortage_.End(SteadyNow());
   Candidate candidate = {std::move(process_), *std::move(description)};
-  if (const absl::Status fit = check_(candidate); !fit.ok()) return Fail(fit);
+  if (const absl::Status compatible = check_(candidate); !compatible.ok()) return Fail(compatible);
   Keep(std::move(candidate));
 }
 
@@ -77,10 +77,10 @@ void Spare::Keep(Candidate candidate) {
   report_.SetSpare(true);
 }
 
-void Spare::AskWhetherItLives(absl::Duration limit) {
+void Spare::CheckLiveness(absl::Duration limit) {
   const absl::Time asked = SteadyNow();
   const absl::Status answer =
-      starter_.AskWhetherItLives(*process_, std::min(kMaxWait, std::max(limit, kMinWait)));
+      starter_.CheckLiveness(*process_, std::min(kMaxWait, std::max(limit, kMinWait)));
   const absl::Time now = SteadyNow();
   if (answer.ok() || absl::IsUnimplemented(answer)) {  // it answers, at any rate
     silence_ = absl::ZeroDuration();
@@ -103,11 +103,10 @@ void Spare::OnShortage(const absl::Status& why) {
   }
   Drop();
   const absl::Time now = SteadyNow();
-  // Nobody waits for it.
   next_ = now + std::max(shortage_.OnFailedTry(now), kSpareRestarts.min_backoff);
 }
 
-void Spare::NoticeDeath() {
+void Spare::OnExit() {
   const absl::StatusOr<DeviceProcessEnd> end = process_->WaitForEnd(absl::Seconds(1));
   Fail(absl::UnavailableError(
       absl::StrCat("process ", process_->pid(), ": ", end.ok() ? end->reason : "it ended")));

@@ -18,38 +18,37 @@
 
 namespace bulkhead::vmm {
 
-// A successor that is started ahead of time, has said what it is, and waits. It has none of the
-// device's descriptors. It is asked now and then whether it lives. Its failures are of no
-// consequence but a later try. All times are SteadyNow()'s. Used by the supervisor's thread.
+// A successor that is started ahead of time, has described itself, and waits. It has none of the
+// device's descriptors. Its liveness is checked at an interval. If it fails, another one is started
+// later. All times are SteadyNow()'s. Used by the supervisor's thread.
 class Spare {
  public:
-  // `check`: is a candidate fit to go on from the device's state? All must outlive this.
+  // `check`: is a candidate compatible with the device and its state? All must outlive this.
   Spare(const ProcessStarter& starter, DeviceReport& report,
         std::function<absl::Status(const Candidate&)> check, std::function<double()> random);
 
   // When Tend() is to be called again.
   absl::Time next() const { return next_; }
-  // Where there is none, starts one, and waits until it has said what it is; where there is one,
-  // asks it whether it lives. Waits for `limit` at most, or until any demand; then it goes on in
-  // the next call.
+  // Starts a spare if there is none, and waits until it has described itself; else checks its
+  // liveness. Waits for `limit` at most, or until any demand; the next call continues.
   void Tend(const ProgramFile& binary, absl::Duration limit);
 
-  // It has died: to be noticed by Fail().
+  // OnExit() is to be called.
   bool exited() const { return process_ != nullptr && process_->exited(); }
-  void NoticeDeath();
+  void OnExit();
 
   bool ready() const { return description_.has_value(); }
-  // The spare, if there is one that lives; else nullopt. Another one is then due in a moment.
+  // The spare, if there is one that lives; else nullopt. The next one is due after a short pause.
   std::optional<Candidate> Take();
-  // A candidate that could not be used, for no fault of its own, waits as the spare.
+  // Keeps a candidate as the spare that could not be attached through no fault of its own.
   void PutBack(Candidate candidate);
-  // Ends it. A new one is due at once: its binary may be another.
+  // Kills the spare. A new one is due at once, of another binary perhaps.
   void Drop();
 
  private:
   void Prepare(const ProgramFile& binary, absl::Duration limit);
   void Keep(Candidate candidate);
-  void AskWhetherItLives(absl::Duration limit);
+  void CheckLiveness(absl::Duration limit);
   void Fail(const absl::Status& why);
   void OnShortage(const absl::Status& why);
 
@@ -60,9 +59,9 @@ class Spare {
   HostShortage shortage_;
 
   std::unique_ptr<DeviceProcess> process_;
-  std::optional<DeviceDescription> description_;  // it waits
+  std::optional<DeviceDescription> description_;  // set: ready
   absl::Time started_;
-  absl::Duration silence_;  // how long we have waited in vain for its heartbeat
+  absl::Duration silence_;  // how long it has not answered heartbeats
   absl::Time next_ = absl::InfinitePast();
 };
 

@@ -9,12 +9,12 @@
 
 namespace bulkhead::vmm {
 
-// Finds a process that answers its heartbeats and does not serve an access. It counts answered
-// heartbeats during which one access stays the oldest that is owed an answer, and no time: where
-// the host is slow, suspended or stopped, heartbeats are not answered, and nothing is held against
-// the process. An honest one looks for requests between two answers, or says that it did not
-// (HeartbeatReply.in_long_call): a model works for long, and calls KeepAlive(). Such answers have
-// a limit of their own, or a liar could hold an access for ever.
+// Detects a process that answers its heartbeats and does not serve an access. It counts answered
+// heartbeats during which one access stays the oldest that is owed an answer. It does not measure
+// time: while the host is slow or suspended heartbeats are not answered, and do not count against
+// the process. An honest process looks for requests between two answers, or says that it did not
+// (HeartbeatReply.in_long_call, while its model works and calls KeepAlive()). Such answers have a
+// limit of their own, or a process that lies could hold an access for ever.
 // Thread-compatible.
 class StallDetector {
  public:
@@ -35,11 +35,10 @@ class StallDetector {
     return StallDetector(count(timeout), count(std::max(timeout, access_timeout)));
   }
 
-  // A process begins to serve: what is pending is its predecessor's legacy, and it has all the
-  // time.
+  // A process begins to serve. What its predecessor left pending does not count against it.
   void Begin() { *this = StallDetector(limit_, long_call_limit_); }
   // A heartbeat was answered. `pending`: the ticket of the oldest access that is owed an answer, or
-  // 0. True: it has been that for too long.
+  // 0. True: it has been the oldest for too long.
   bool OnHeartbeat(uint64_t pending, bool in_long_call) {
     if (pending == 0 || pending != pending_) {
       pending_ = pending;

@@ -93,7 +93,7 @@ void Supervision::Add(Action action, std::vector<Action>& actions) {
       }
       return;
     case Action::kGiveUpAccesses:
-      // Somebody's command is to bring it back.
+      // A command can bring the device back.
       if (access_policy_ != AccessPolicy::kPauseVm) Add(Action::kFailAccesses, actions);
       return;
     case Action::kFailAccesses:

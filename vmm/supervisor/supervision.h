@@ -31,7 +31,7 @@ class Supervision {
   // process then failed.
   bool restart_discards() const { return restart_discards_; }
   bool restart_has_discarded() const { return restart_has_discarded_; }
-  // A try that nobody has asked for: stop and restart make it pointless.
+  // A try under way that no command has asked for: stop and restart interrupt it.
   bool tries_by_itself() const;
 
   auto operator<=>(const Supervision&) const = default;

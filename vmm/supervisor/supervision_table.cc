@@ -65,14 +65,14 @@ constexpr Row kTable[] = {
 {Any(kLost), Any(kPolicyRestarts), kAlways, kWaiting, {kRetryAfterBackoff, kReportRestarting}},
 {Any(kLost), Any(kPolicyStops),    kAlways, kStopped, {kDropSpare, kFailAccesses, kReportStopped}},
 {Any(kLost), Any(kPolicyFails),    kAlways, kFailed,  {kDropSpare, kGiveUpAccesses, kReportFailed}},
-// One that did not die in time has died. Who waits for that need not wait for the timer.
+// A process that did not die in time has died: the next try need not wait for the timer.
 {kAway,                  Any(kExited),      kAlways, kSame, {kReap}},
 {kAway,                  Any(kDoesNotDie),  kAlways, kSame, {}},
 {Any(kWaiting),          Any(kProcessGone), kAlways, kSame, {kRetryNow}},
 {Any(kStopped, kFailed), Any(kProcessGone), kAlways, kSame, {}},
 
 // --- A try to have a process serve. --------------------------------------------------------------
-// Nobody gets the descriptors before the process that has them is reaped.
+// No process gets the descriptors before the one that has them is reaped.
 {Any(kWaiting), Any(kTimeToTry),  kHeld,    kSame,    {}},
 {Any(kWaiting), Any(kTimeToTry),  kNotHeld, kFinding, {kAwaitEarlierIo}},
 {Any(kFinding), Any(kIoInFlight), kAlways,  kWaiting, {kRetrySoon, kReportRestarting}},
@@ -90,9 +90,9 @@ constexpr Row kTable[] = {
     {kRetryAfterShortage, kReportRestarting}},
 {Any(kFinding, kAttaching), Any(kOwnFault), kAlways, kLost, {kReportFailedStart, kAskPolicy}},
 
-// --- Restart: the new process is started first; if it is not fit, nothing has happened. ----------
+// --- Restart: the new process is started first. If it is rejected, nothing has happened. ---------
 {kAtRest, kRestarts,            kAlways, kSame, {kPrepareSuccessor}},
-{kAtRest, Any(kSuccessorUnfit), kAlways, kSame, {kAnswerUnfit}},
+{kAtRest, Any(kSuccessorRejected), kAlways, kSame, {kAnswerRejected}},
 {Any(kServing), Any(kSuccessorReady), kAlways, kReplacing,
     {kAdoptBinary, kReportTakenAway, kReportRestarting, kQuiesce, kKill, kReap}},
 {kAway, Any(kSuccessorReady), kHeld, kReplacing,
@@ -111,10 +111,10 @@ constexpr Row kTable[] = {
     {kBecomeUnavailable, kRetryAfterShortage, kReportRestarting, kAnswerLater}},
 // Its own fault: back to the binary that was before, with a try of it.
 {Any(kTakingOver), Any(kOwnFault), kHeld, kWaiting,
-    {kBecomeUnavailable, kRevertBinary, kAnswerUnfit}},
+    {kBecomeUnavailable, kRevertBinary, kAnswerRejected}},
 {Any(kTakingOver), Any(kOwnFault), kNotHeld, kFinding,
     {kBecomeUnavailable, kRevertBinary, kAwaitEarlierIo}},
-{kAtRest, Any(kFellBack), kAlways, kSame, {kAnswerUnfit}},
+{kAtRest, Any(kFellBack), kAlways, kSame, {kAnswerRejected}},
 
 // --- Stop. ---------------------------------------------------------------------------------------
 {Any(kServing), Any(kStop), kAlways, kStopping,
@@ -160,7 +160,8 @@ constexpr Row kTable[] = {
 };
 // clang-format on
 
-// Events that cannot come in a state, since nobody listens or no action has such a result.
+// Events that cannot come in a state: they are not looked for, or no action there has such a
+// result.
 constexpr Set kNews = Any(kExited, kMisbehaves, kTimeToTry);
 constexpr Set kReapResults = Any(kProcessGone, kDoesNotDie);
 constexpr Set kPolicyResults = Any(kPolicyRestarts, kPolicyStops, kPolicyFails);
@@ -168,7 +169,7 @@ constexpr Set kFindResults = Any(kIoEnded, kIoInFlight, kSpareTaken, kNoSpare, k
 constexpr Set kFailures = Any(kOwnFault, kShortage, kInterrupted);
 constexpr Set kAttachResults =
     Any(kChannelReady, kChannelInUse, kAttached, kSpareFailed, kGuestReset, kHandedOver);
-constexpr Set kSuccessorResults = Any(kSuccessorReady, kSuccessorUnfit);
+constexpr Set kSuccessorResults = Any(kSuccessorReady, kSuccessorRejected);
 constexpr Set kResetResults = Any(kResetDone, kResetFailed);
 constexpr Set kDiscardResults = Any(kDiscarded, kNotDiscarded);
 constexpr Set kRequestFacts = Any(kRequestsAbandoned, kRequestsDiscarded);

@@ -38,7 +38,7 @@ enum class SupervisionEvent {
   kStop,
   kStart,
   // Results of actions, in the order of the actions.
-  kProcessGone,  // it is reaped, or it did not get the descriptors
+  kProcessGone,  // reaped, or it did not get the descriptors
   kDoesNotDie,   // although killed: it keeps the descriptors
   kPolicyRestarts,
   kPolicyStops,
@@ -56,14 +56,14 @@ enum class SupervisionEvent {
   kShortage,     // ... because of something that the host lacks
   kInterrupted,  // ... because of something that is more urgent
   kSuccessorReady,
-  kSuccessorUnfit,
+  kSuccessorRejected,
   kResetDone,
   kResetFailed,
   kDiscarded,
   kNotDiscarded,
   // What is learned in the middle of an action.
   kGuestReset,         // the guest has reset the device while it was away
-  kRequestsAbandoned,  // nobody waits for what is in the channel
+  kRequestsAbandoned,  // no access waits for an answer to what is in the channel
   kRequestsDiscarded,
   kHandedOver,  // the process has the descriptors: what it leaves is its own state
   // What is left of a command when its actions are done.
@@ -82,7 +82,7 @@ enum class SupervisionAction {
   kStartProcess,      // kCandidateReady, kOwnFault, kShortage, kInterrupted
   kPrepareChannel,    // kChannelReady, kChannelInUse, kShortage
   kAttach,            // kAttached, kSpareFailed, kOwnFault, kShortage, kInterrupted
-  kPrepareSuccessor,  // kSuccessorReady, kSuccessorUnfit; kExited: it goes on after that
+  kPrepareSuccessor,  // kSuccessorReady, kSuccessorRejected; kExited: it goes on after that
   kCallReset,         // kResetDone, kResetFailed
   kDiscard,           // kDiscarded, kNotDiscarded
   // The process.
@@ -106,7 +106,7 @@ enum class SupervisionAction {
   kCloseAccesses,  // the VM ends
   // The timer.
   kRetryNow,
-  kRetrySoon,           // what is in the way is a matter of milliseconds
+  kRetrySoon,           // the obstacle lasts for milliseconds as a rule
   kRetryAfterBackoff,   // as the restart policy says
   kRetryAfterShortage,  // as HostShortage says
   // Reports.
@@ -120,8 +120,8 @@ enum class SupervisionAction {
   kReportReset,
   // Answers of commands.
   kAnswerDone,
-  kAnswerLater,  // it is obeyed, but not yet
-  kAnswerUnfit,  // the process of a restart command
+  kAnswerLater,     // it is obeyed, but not yet
+  kAnswerRejected,  // the process of a restart command
   kAnswerNotStarted,
   kAnswerNotDiscarded,
   kAnswerShutDown,

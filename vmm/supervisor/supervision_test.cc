@@ -57,7 +57,7 @@ constexpr const char* kEventNames[kSupervisionEvents] = {
     "shortage",
     "interrupted",
     "successor ready",
-    "successor unfit",
+    "successor rejected",
     "reset done",
     "reset failed",
     "discarded",
@@ -138,8 +138,8 @@ std::vector<Event> World::NextEvents() const {
         if (!handed_over) return {kHandedOver, kProcessGone};
         return {kAttached, kProcessGone, kOwnFault, kShortage, kInterrupted, kShutdown};
       case Action::kPrepareSuccessor:
-        if (process == Process::kNone) return {kSuccessorReady, kSuccessorUnfit, kShutdown};
-        return {kSuccessorReady, kSuccessorUnfit, kShutdown, kExited};
+        if (process == Process::kNone) return {kSuccessorReady, kSuccessorRejected, kShutdown};
+        return {kSuccessorReady, kSuccessorRejected, kShutdown, kExited};
       case Action::kCallReset:
         return {kResetDone, kResetFailed, kShutdown};
       case Action::kDiscard:
@@ -227,7 +227,8 @@ std::string World::Judge(Event event, Action done) {
         return "restarted, and no process serves";
       }
     }
-    if (binary_tried && done == Action::kAnswerUnfit) return "a binary that is unfit is kept";
+    if (binary_tried && done == Action::kAnswerRejected)
+      return "a binary that was rejected is kept";
     if (!binary_tried && done == Action::kAnswerLater &&
         (command == kRestart || command == kRestartAnew)) {
       return "a binary is promised and taken back";

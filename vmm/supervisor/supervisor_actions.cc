@@ -37,7 +37,7 @@ absl::Status NotYetError(absl::string_view device, SupervisionEvent command,
       LogWarning(absl::StrCat("device '", device, "' is not restarted yet: ", obstacle.message()));
       return absl::DeadlineExceededError(
           absl::StrCat(WithoutLastLines(obstacle.message()),
-                       "; the device is restarted as was asked as soon as that is over"));
+                       "; the device restarts as asked once that is over"));
   }
 }
 
@@ -59,7 +59,9 @@ SupervisorActions::SupervisorActions(const DeviceSpec& spec, ProcessMonitor& mon
       heartbeats_(spec.heartbeat, spec.access_timeout, attention_, report_),
       spare_(
           starter_, report_,
-          [this](const Candidate& candidate) { return attached_->CheckFit(candidate, false); },
+          [this](const Candidate& candidate) {
+            return attached_->CheckCompatible(candidate, false);
+          },
           [this] { return std::generate_canonical<double, 32>(random_); }),
       next_(starter_, spare_, spec.binary) {}
 
@@ -69,7 +71,7 @@ absl::Status SupervisorActions::CreateDevice(DeviceSpec& spec, const GuestRam& r
   options.vcpus = options_.vcpus;
   options.park = options_.park;
   options.on_slow_access = [name = name_, hold = options_.hold_vm](bool slow) { hold(name, slow); };
-  options.on_trouble = [attention = attention_] { attention->Demand(Urgency::kNews); };
+  options.on_failure = [attention = attention_] { attention->Demand(Urgency::kNews); };
   absl::StatusOr<std::unique_ptr<RemoteDevice>> device =
       RemoteDevice::Create(spec, first.description, ram, std::move(options));
   if (!device.ok()) return first.process->ExplainFailure(device.status());
@@ -150,7 +152,7 @@ std::optional<SupervisionEvent> SupervisorActions::CarryOut(Action action) {
       return std::nullopt;
     case Action::kRevertBinary:
       next_.RevertBinary();
-      unfit_ = failure_;
+      rejection_ = failure_;
       return std::nullopt;
     case Action::kForgetFailures:
       outage_.ForgetFailures();
@@ -221,8 +223,8 @@ std::optional<SupervisionEvent> SupervisorActions::CarryOut(Action action) {
     case Action::kAnswerLater:
       Answer(NotYetError(name_, command_->event, failure_));
       return std::nullopt;
-    case Action::kAnswerUnfit:
-      Answer(commands_.ending() ? VmEndsError() : Unfit());
+    case Action::kAnswerRejected:
+      Answer(commands_.ending() ? VmEndsError() : WhyRejected());
       return std::nullopt;
     case Action::kAnswerNotStarted:
       Answer(absl::FailedPreconditionError(
@@ -314,8 +316,8 @@ SupervisionEvent SupervisorActions::PrepareSuccessor() {
     status = absl::OkStatus();
   }
   next_.DropSuccessor();
-  unfit_ = status;
-  return commands_.ending() ? Event::kShutdown : Event::kSuccessorUnfit;
+  rejection_ = status;
+  return commands_.ending() ? Event::kShutdown : Event::kSuccessorRejected;
 }
 
 void SupervisorActions::AdoptBinary() {
@@ -334,7 +336,7 @@ SupervisionEvent SupervisorActions::CallReset() {
   const absl::Status reset = attached_->Call(&ControlClient::Reset, kResetTimeout);
   if (commands_.ending()) return Event::kShutdown;
   if (reset.ok()) {
-    device_->TellFunctionState();
+    device_->SendFunctionState();
     return Event::kResetDone;
   }
   outage_.Begin(heartbeats_.silent_since());
@@ -360,7 +362,7 @@ void SupervisorActions::BeginServing() {
   outage_.End();
   next_.DropBeside();
   heartbeats_.Begin(attached_->generation());
-  if (device_->function_state_missed()) device_->TellFunctionState();
+  if (device_->function_state_missed()) device_->SendFunctionState();
 }
 
 void SupervisorActions::Answer(const absl::Status& status) {
@@ -368,7 +370,7 @@ void SupervisorActions::Answer(const absl::Status& status) {
   command.done(status);
 }
 
-absl::Status SupervisorActions::Unfit() const {
+absl::Status SupervisorActions::WhyRejected() const {
   std::string what =
       absl::StrCat("it is ", v1::Device::State_Name(outage_.state()), ": ", outage_.state_reason());
   if (supervision_.state() == State::kServing) {
@@ -376,9 +378,9 @@ absl::Status SupervisorActions::Unfit() const {
                         " serves");
   }
   if (supervision_.restart_has_discarded()) what += "; its state is discarded all the same";
-  LogError(unfit_.message());
+  LogError(rejection_.message());
   return absl::FailedPreconditionError(
-      absl::StrCat(WithoutLastLines(unfit_.message()), "; ", what));
+      absl::StrCat(WithoutLastLines(rejection_.message()), "; ", what));
 }
 
 }  // namespace bulkhead::vmm

@@ -81,7 +81,7 @@ class SupervisorActions {
   void BeginServing();
   void AdoptBinary();
   void Answer(const absl::Status& status);
-  absl::Status Unfit() const;
+  absl::Status WhyRejected() const;
   // What may interrupt a try.
   Urgency Interrupting() const {
     return supervision_.tries_by_itself() ? Urgency::kCommand : Urgency::kEnd;
@@ -104,8 +104,8 @@ class SupervisorActions {
   std::unique_ptr<AttachedProcess> attached_;
   std::optional<SupervisorCommand> command_;  // under way
   std::string kill_reason_;
-  absl::Status failure_;  // of the last action that failed
-  absl::Status unfit_;    // why the process of the restart command cannot serve
+  absl::Status failure_;    // of the last action that failed
+  absl::Status rejection_;  // why the process of the restart command cannot serve
 };
 
 }  // namespace bulkhead::vmm

@@ -23,17 +23,16 @@ struct SupervisorOptions {
   // requester's thread. VcpuThreads::ParkWhilePaused().
   std::function<bool(Requester)> park = [](Requester) { return false; };
 
-  // The guest waits for the device: an access for longer than a second, or a device that it uses
-  // has been away for that long. From here (true) until each such call has its counterpart (false)
-  // the VM is to stand still, so that the guest does not notice. From any thread; must
-  // return at once, and must not wait for the access.
+  // The guest waits for the device: an access has waited for longer than a second, or a device that
+  // it uses has been away for that long. While there are more calls with true than with false the
+  // VM is to stand still, so that the guest does not notice. Called on any thread; must return at
+  // once, and must not wait for the access.
   std::function<void(absl::string_view device, bool hold)> hold_vm = [](absl::string_view, bool) {};
 
-  // Of devices with the policy PAUSE_VM: the device is away, and it is back or will not come back.
-  // In turn, on the supervisor's thread, which supervises nothing meanwhile: pausing may take
+  // For devices with the policy PAUSE_VM: pause_vm when the device becomes unavailable, resume_vm
+  // when it is back or stopped. Called in turn, on the supervisor's thread, which they may block
   // until no vCPU runs. Must not wait for a command to any device, nor for a lock that is held
-  // while one is waited for. A device that is FAILED keeps the VM paused: it is still to come back,
-  // by somebody's command.
+  // while one is waited for. A FAILED device keeps the VM paused: a command can bring it back.
   std::function<void(absl::string_view device)> pause_vm = [](absl::string_view) {};
   std::function<void(absl::string_view device)> resume_vm = [](absl::string_view) {};
 };

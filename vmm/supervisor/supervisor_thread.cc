@@ -21,7 +21,7 @@ namespace {
 using Event = SupervisionEvent;
 using State = SupervisionState;
 
-constexpr absl::Duration kTellingInterval = absl::Milliseconds(50);
+constexpr absl::Duration kSendingInterval = absl::Milliseconds(50);
 
 }  // namespace
 
@@ -86,7 +86,7 @@ bool SupervisorThread::LookAround() {
     Obey(*std::move(command));
   } else if (actions_.spare().exited()) {
     step_ = "the end of its spare";
-    actions_.spare().NoticeDeath();
+    actions_.spare().OnExit();
   } else if (supervision_.state() == State::kWaiting && now >= actions_.outage().next_try()) {
     step_ = "the start of a process";
     actions_.outage().StopTimer();
@@ -98,12 +98,12 @@ bool SupervisorThread::LookAround() {
     if (hang.empty()) return true;
     actions_.report().PolicyActs("kills the process, which does not answer");
     OnMisbehaviour(hang);
-  } else if (serving && device().function_state_missed() && now >= next_telling_) {
-    device().TellFunctionState();
-    next_telling_ = now + kTellingInterval;
+  } else if (serving && device().function_state_missed() && now >= next_sending_) {
+    device().SendFunctionState();
+    next_sending_ = now + kSendingInterval;
   } else if (serving && device().reset_missed()) {
     step_ = "a reset";
-    device().TakeMissedReset();
+    device().ConsumeMissedReset();
     Obey({.event = Event::kReset, .by = "the guest"});
   } else if (serving && wants_spare_ && now >= actions_.spare().next()) {
     step_ = "its spare";
@@ -118,7 +118,7 @@ absl::Time SupervisorThread::NextTime() const {
   absl::Time next = actions_.heartbeats().next();
   if (supervision_.state() == State::kWaiting) next = std::min(next, actions_.outage().next_try());
   if (supervision_.state() == State::kServing) {
-    if (actions_.device().function_state_missed()) next = std::min(next, next_telling_);
+    if (actions_.device().function_state_missed()) next = std::min(next, next_sending_);
     if (actions_.device().reset_missed()) next = absl::InfinitePast();
     if (wants_spare_) next = std::min(next, actions_.spare().next());
   }

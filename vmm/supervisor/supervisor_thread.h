@@ -60,7 +60,7 @@ class SupervisorThread {
   CommandQueue commands_;
   Supervision supervision_;    // the thread's alone
   SupervisorActions actions_;  // the thread's alone, but for device() and report()
-  absl::Time next_telling_;    // of the function state
+  absl::Time next_sending_;    // of the function state
 
   std::atomic<const char*> step_{"its start"};  // string literals
 
