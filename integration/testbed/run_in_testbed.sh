@@ -2,7 +2,7 @@
 # Runs a test in the testbed, whatever this machine's KVM is able to: it changes what belongs to the
 # whole machine. usage: run_in_testbed.sh TESTBED TEST [ARGUMENT...]
 set -euo pipefail
-flags=(--verbose --cpus=2 --memory=2G --timeout="$((${TEST_TIMEOUT:-310} - 10))s")
+flags=(--verbose --memory=2G --timeout="$((${TEST_TIMEOUT:-310} - 10))s")
 if [[ -n ${XML_OUTPUT_FILE-} ]]; then
   mkdir -p "$(dirname "$XML_OUTPUT_FILE")"
   flags+=(--writable="$(dirname "$XML_OUTPUT_FILE")")

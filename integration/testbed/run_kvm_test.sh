@@ -21,7 +21,7 @@ esac
 echo "runs in the testbed: this machine's KVM is $answer; $measured"
 
 # The test's time limit less what the testbed may need to say why.
-flags=(--verbose --cpus=2 --memory="$memory" --timeout="$((${TEST_TIMEOUT:-310} - 10))s")
+flags=(--verbose --memory="$memory" --timeout="$((${TEST_TIMEOUT:-310} - 10))s")
 # What Bazel takes back from a test. TEST_TMPDIR is not among it.
 for path in "${XML_OUTPUT_FILE:+$(dirname "$XML_OUTPUT_FILE")}" "${TEST_UNDECLARED_OUTPUTS_DIR-}" \
   "${TEST_UNDECLARED_OUTPUTS_ANNOTATIONS_DIR-}" "${COVERAGE_DIR-}" \

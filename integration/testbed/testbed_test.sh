@@ -104,9 +104,9 @@ check ClockIsTheHosts test "$age" -ge 0 -a "$age" -lt 100
 # --- Two machines from one snapshot, and one that boots. ----------------------------------
 timeout 100 "$testbed" head -c 16 /dev/urandom > other_random
 check RandomBytesDiffer test "$(od -An -tx1 other_random)" != "$(od -An -tx1 out/random)"
-timeout 200 "$testbed" --cpus=1 --memory=1G --verbose -- \
+timeout 200 "$testbed" --cpus=2 --memory=1G --verbose -- \
   bash -c 'nproc; awk "/MemTotal/ {print \$2 / 1024 < 1024}" /proc/meminfo; "$1" --quiet' - "$probe" > stdout
-check BootedMachineIsAsAskedFor test "$(cat stdout)" = $'1\n1\nnative'
+check BootedMachineIsAsAskedFor test "$(cat stdout)" = $'2\n1\nnative'
 
 # --- A terminal. --------------------------------------------------------------------------
 cat > terminal.sh <<'END'

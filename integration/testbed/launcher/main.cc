@@ -1,6 +1,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -9,6 +10,7 @@
 #include "base/standard_descriptors.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
+#include "base/unique_fd.h"
 #include "integration/testbed/launcher/options.h"
 #include "integration/testbed/launcher/qemu_control.h"
 #include "integration/testbed/launcher/session.h"
@@ -40,8 +42,9 @@ absl::StatusOr<int> Run(const Options& options, const char* program) {
       .memory_mib = options.memory_mib,
       .writable_folders = options.writable_folders,
   };
+  ASSIGN_OR_RETURN(UniqueFd signals, Session::TakeSignals());
   ASSIGN_OR_RETURN(VirtualMachine machine, VirtualMachine::Start(config));
-  Session session(options, machine);
+  Session session(options, machine, std::move(signals));
   absl::StatusOr<int> code = session.Run();
   // A command that hangs may do so because its kernel does, which may then be unable to say so.
   if ((!code.ok() || *code == kTimedOut) && !options.show_console) {

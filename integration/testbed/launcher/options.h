@@ -22,7 +22,8 @@ device mapper targets (crypt, delay, flakey, thin), loop, fuse, ext4 and more (W
 
   --writable=DIR     writes below DIR reach the host; may be given up to four times
   --timeout=TIME     kill it after TIME (90s, 10m, ...; 0: never); default 10m
-  --cpus=N           processors of the virtual machine; default 2
+  --cpus=N           processors of the virtual machine; default 1, which is the fastest
+                     and the most reliable: see ARCHITECTURE.md, decisions 53 and 54
   --memory=SIZE      its memory (512M, 2G, ...); default 2G
   --cold-boot        boot instead of going on from the snapshot that the build made; other
                      numbers of processors and sizes of memory than the default always do
@@ -43,7 +44,7 @@ struct Options {
   bool cold_boot = false;
   bool show_console = false;
   absl::Duration timeout = absl::Minutes(10);
-  int cpus = 2;
+  int cpus = 1;
   int memory_mib = 2048;
   std::vector<std::string> writable_folders;  // absolute
   std::vector<std::string> command;

@@ -54,22 +54,26 @@ int PollTimeoutMs(absl::Time deadline) {
 
 }  // namespace
 
-Session::Session(const Options& options, VirtualMachine& machine)
+absl::StatusOr<UniqueFd> Session::TakeSignals() {
+  return bulkhead::TakeSignals({SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH});
+}
+
+Session::Session(const Options& options, VirtualMachine& machine, UniqueFd signals)
     : options_(options),
       machine_(machine),
+      signals_(std::move(signals)),
       start_(SteadyNow()),
       terminal_(isatty(STDIN_FILENO) != 0 && isatty(STDOUT_FILENO) != 0) {}
 
 absl::StatusOr<int> Session::Run() {
-  ASSIGN_OR_RETURN(UniqueFd signals, TakeSignals({SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGWINCH}));
   signal(SIGPIPE, SIG_IGN);
   RETURN_IF_ERROR(SendStart());
   std::optional<RawTerminal> raw;
   if (terminal_) raw.emplace(RawTerminal::Output::kUnchanged);
-  return Loop(signals.get());
+  return Loop();
 }
 
-absl::StatusOr<int> Session::Loop(int signals) {
+absl::StatusOr<int> Session::Loop() {
   const absl::Time time_limit = start_ + options_.timeout;
   const absl::Time start_limit = start_ + kStartTimeout;
   while (!exited_ || !to_stdout_.empty() || !to_stderr_.empty()) {
@@ -83,7 +87,7 @@ absl::StatusOr<int> Session::Loop(int signals) {
             static_cast<short>((may_read_agent ? POLLIN : 0) | (to_agent_.empty() ? 0 : POLLOUT)),
             0},
         pollfd{machine_.console_fd(), POLLIN, 0},
-        pollfd{signals, POLLIN, 0},
+        pollfd{signals_.get(), POLLIN, 0},
         pollfd{to_stdout_.empty() ? -1 : STDOUT_FILENO, POLLOUT, 0},
         pollfd{to_stderr_.empty() ? -1 : STDERR_FILENO, POLLOUT, 0},
         pollfd{may_read_input ? STDIN_FILENO : -1, POLLIN, 0},
@@ -104,7 +108,7 @@ absl::StatusOr<int> Session::Loop(int signals) {
     if (ready <= 0) continue;
     if (events[2].revents != 0) {
       signalfd_siginfo info;
-      if (read(signals, &info, sizeof(info)) == sizeof(info)) {
+      if (read(signals_.get(), &info, sizeof(info)) == sizeof(info)) {
         if (info.ssi_signo != SIGWINCH) return 128 + static_cast<int>(info.ssi_signo);
         if (terminal_) SendWindowSize();
       }

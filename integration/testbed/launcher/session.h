@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "base/unique_fd.h"
 #include "integration/testbed/launcher/options.h"
 #include "integration/testbed/launcher/virtual_machine.h"
 #include "integration/testbed/wire.h"
@@ -15,10 +16,14 @@ namespace bulkhead::testbed {
 inline constexpr int kTimedOut = 124;  // as timeout(1)
 
 // Runs one command in a virtual machine and passes its standard streams through those of this
-// process. Single-threaded; blocks signals that end or resize a session while it lives.
+// process. Single-threaded; `signals`: see TakeSignals().
 class Session {
  public:
-  Session(const Options& options, VirtualMachine& machine);
+  // Those that end or resize a session. Taken before the machine is started: one that came earlier
+  // would end the launcher, and QEMU some time after it.
+  static absl::StatusOr<UniqueFd> TakeSignals();
+
+  Session(const Options& options, VirtualMachine& machine, UniqueFd signals);
 
   // Returns the exit code for the shell: the command's, kTimedOut after the time limit, 128 + N
   // when this process got signal N.
@@ -29,7 +34,7 @@ class Session {
   absl::string_view console() const { return console_; }
 
  private:
-  absl::StatusOr<int> Loop(int signals);
+  absl::StatusOr<int> Loop();
   absl::Status SendStart();
   absl::Status FlushToAgent();
   absl::Status ReadAgent();
@@ -41,6 +46,7 @@ class Session {
 
   const Options& options_;
   VirtualMachine& machine_;
+  const UniqueFd signals_;
   const absl::Time start_;
   const bool terminal_;
   FrameReader reader_;

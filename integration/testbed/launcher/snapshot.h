@@ -10,7 +10,7 @@
 namespace bulkhead::testbed {
 
 // The testbed that a snapshot is made of and hence the one that starts quickly.
-inline constexpr int kSnapshotCpus = 2;
+inline constexpr int kSnapshotCpus = 1;
 inline constexpr int kSnapshotMemoryMib = 2048;
 
 // Waits until the agent of a machine is up and writes the machine's state to `path`, which
