@@ -10,9 +10,9 @@
 
 namespace bulkhead::vmm {
 
-// What a process is attached with (proto/attach.proto).
+// The message and the descriptors that attach a process (proto/attach.proto).
 struct AttachOffer {
-  // A file that was opened for one process. Its HostFile closes it, on another thread.
+  // A file that was opened for one process. HostFile closes it on another thread.
   class OwnFile {
    public:
     OwnFile(HostFile& file, UniqueFd fd) : file_(&file), fd_(std::move(fd)) {}
@@ -27,7 +27,7 @@ struct AttachOffer {
   };
 
   v1::AttachRequest request;
-  std::vector<int> descriptors;  // borrowed, but for those of `own_files`
+  std::vector<int> descriptors;  // borrowed, except those of `own_files`
   // Closed with the offer, once the process has its copies.
   std::vector<OwnFile> own_files;
 };

@@ -18,8 +18,8 @@ namespace {
 
 constexpr absl::Duration kStep = absl::Milliseconds(50);
 
-// Its only purpose is to interrupt system calls, so none is to be restarted. (A real-time signal is
-// lost where RLIMIT_SIGPENDING is used up.)
+// Only interrupts system calls: the handler is empty, and SA_RESTART is not set. (A real-time
+// signal is lost if RLIMIT_SIGPENDING is used up.)
 constexpr int kWakeSignal = SIGUSR2;
 
 void InstallWakeSignal() {
@@ -46,20 +46,20 @@ absl::StatusOr<CallWatchdog*> CallWatchdog::Get() {
 absl::Status CallWatchdog::Start() {
   InstallWakeSignal();
   if (const int error = StartDetachedThread("call-watchdog", [this] { Run(); }); error != 0) {
-    return ErrnoToStatus(error, "starting the thread of the calls' watchdog");
+    return ErrnoToStatus(error, "starting the call watchdog's thread");
   }
   return absl::OkStatus();
 }
 
 void CallWatchdog::Run() {
   while (true) {
-    wake_.Drain();  // before the look: what changes later signals later
+    wake_.Drain();  // before the check: a later change signals again
     absl::Duration left;
     {
       absl::MutexLock lock(&mutex_);
       const absl::Time now = SteadyNow();
-      next_look_ = Look(now);
-      left = std::max(next_look_ - now, absl::ZeroDuration());
+      next_check_ = Check(now);
+      left = std::max(next_check_ - now, absl::ZeroDuration());
     }
     const timespec limit = absl::ToTimespec(left);
     pollfd polled = {.fd = wake_.fd(), .events = POLLIN, .revents = 0};
@@ -67,7 +67,7 @@ void CallWatchdog::Run() {
   }
 }
 
-absl::Time CallWatchdog::Look(absl::Time now) {
+absl::Time CallWatchdog::Check(absl::Time now) {
   absl::Time next = absl::InfiniteFuture();
   for (Guard* const call : calls_) {
     if (now < call->limit_) {
@@ -84,9 +84,9 @@ absl::Time CallWatchdog::Look(absl::Time now) {
   return next;
 }
 
-void CallWatchdog::LookBy(absl::Time when) {
-  if (when >= next_look_) return;  // the usual case: it looks early, and finds what is new
-  next_look_ = when;
+void CallWatchdog::CheckBy(absl::Time when) {
+  if (when >= next_check_) return;  // the usual case: the next check is early enough
+  next_check_ = when;
   wake_.Signal();
 }
 
@@ -99,7 +99,7 @@ CallWatchdog::Guard::Guard(CallWatchdog& watchdog, int socket, absl::Duration li
       grace_(grace) {
   absl::MutexLock lock(&watchdog_.mutex_);
   watchdog_.calls_.insert(this);
-  watchdog_.LookBy(limit_);
+  watchdog_.CheckBy(limit_);
 }
 
 CallWatchdog::Guard::~Guard() {
@@ -107,12 +107,12 @@ CallWatchdog::Guard::~Guard() {
   watchdog_.calls_.erase(this);
 }
 
-void CallWatchdog::Guard::Hurry(absl::Duration grace) {
+void CallWatchdog::Guard::Expire(absl::Duration grace) {
   const absl::Time now = SteadyNow();
   absl::MutexLock lock(&watchdog_.mutex_);
   limit_ = std::min(limit_, now);
   grace_ = std::min(grace_, grace);
-  watchdog_.LookBy(limit_);
+  watchdog_.CheckBy(limit_);
 }
 
 bool CallWatchdog::Guard::cut() const {

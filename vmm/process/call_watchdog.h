@@ -17,37 +17,37 @@
 
 namespace bulkhead::vmm {
 
-// Ends calls into a library that do not return by themselves, because a peer keeps the library
-// busy or waiting in ways that its deadlines do not cover. gRPC is one: a peer that sends HTTP/2
-// PING frames without end and does not read keeps a call from returning whatever its deadline is,
-// and Cancel() does not help.
+// Cuts calls into a library that do not return because a peer keeps the library busy or waiting in
+// ways that its deadlines do not cover. gRPC needs this: a peer that sends HTTP/2 PING frames
+// without end and does not read keeps a call from returning, whatever its deadline, and Cancel()
+// does not help.
 //
-// One thread for all calls of the process. What it does with a call that is not back in time: it
-// shuts the call's socket down, so that the library's reads and writes fail; then it sends the
-// calling thread a signal now and again until the call returns, which ends a close(2) that waits.
-// Thread-safe.
+// One thread serves all calls of the process. To cut an overdue call, it shuts down the call's
+// socket, so that the library's reads and writes fail. Then it sends the calling thread a signal
+// every 50 ms until the call returns, which interrupts a close(2) that waits. Thread-safe.
 class CallWatchdog {
  public:
-  // The process's only one. Started by the first use; ends with the process. Errors: as
-  // eventfd(2), pthread_create(3); the next use tries again.
+  // The only watchdog of the process. The first call starts it; it ends with the process. Errors:
+  // as eventfd(2), pthread_create(3); the next call tries again.
   static absl::StatusOr<CallWatchdog*> Get();
 
-  // One call, on the thread that makes it and for as long as it lasts.
+  // Guards one call. Lives on the thread that makes the call, for as long as the call lasts.
   class Guard {
    public:
-    // `socket` is borrowed, of a stream socket. The call is cut once `limit` and then `grace` have
-    // passed. Time in which this process did not run is not part of `grace`.
+    // `socket` is a borrowed stream socket. The call is cut after `limit` plus `grace`. `grace`
+    // counts only time in which this process ran.
     Guard(CallWatchdog& watchdog, int socket, absl::Duration limit, absl::Duration grace);
-    // Another thread is to end the call of `call`, which lives for as long as this: it has `grace`.
+    // Guards another thread while it cancels the guarded `call`, which must outlive this: that
+    // thread has `grace`.
     Guard(const Guard& call, absl::Duration grace)
         : Guard(call.watchdog_, call.socket_, absl::ZeroDuration(), grace) {}
     ~Guard();
     Guard(const Guard&) = delete;
     Guard& operator=(const Guard&) = delete;
 
-    // Any thread: the call is not wanted any more, and cut once `grace` has passed.
-    void Hurry(absl::Duration grace);
-    // The socket was shut down.
+    // Any thread: ends the call's limit now, so that it is cut after `grace`.
+    void Expire(absl::Duration grace);
+    // True if the socket was shut down.
     bool cut() const;
 
    private:
@@ -68,16 +68,17 @@ class CallWatchdog {
 
   absl::Status Start();
   [[noreturn]] void Run();
-  // Looks after all calls. When to look again.
-  absl::Time Look(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void LookBy(absl::Time when) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Cuts the overdue calls. Returns the time of the next check.
+  absl::Time Check(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Makes the thread check at `when` at the latest.
+  void CheckBy(absl::Time when) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const EventFd wake_;
   mutable absl::Mutex mutex_;
   std::set<Guard*> calls_ ABSL_GUARDED_BY(mutex_);
-  // When the thread looks without being woken. Later than some call's limit only between a change
+  // When the thread checks without being woken. Later than a call's limit only between a change
   // and the signal that follows it under the mutex.
-  absl::Time next_look_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
+  absl::Time next_check_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteFuture();
 };
 
 }  // namespace bulkhead::vmm

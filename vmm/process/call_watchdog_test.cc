@@ -26,7 +26,7 @@ std::pair<UniqueFd, UniqueFd> Sockets() {
   return {UniqueFd(fds[0]), UniqueFd(fds[1])};
 }
 
-// Blocks for as long as nothing comes from the peer.
+// Blocks until the peer sends something.
 ssize_t ReadOne(int socket) {
   char byte;
   ssize_t n;
@@ -36,7 +36,7 @@ ssize_t ReadOne(int socket) {
   return n;
 }
 
-TEST(CallWatchdogTest, ACallThatIsNotBackInTimeFindsItsSocketShutDown) {
+TEST(CallWatchdogTest, AnOverdueCallFindsItsSocketShutDown) {
   CallWatchdog& watchdog = **CallWatchdog::Get();
   const auto [socket, peer] = Sockets();
   CallWatchdog::Guard guard(watchdog, socket.get(), absl::Milliseconds(1), absl::Milliseconds(1));
@@ -44,14 +44,14 @@ TEST(CallWatchdogTest, ACallThatIsNotBackInTimeFindsItsSocketShutDown) {
   EXPECT_TRUE(guard.cut());
 }
 
-TEST(CallWatchdogTest, ACallThatIsBackInTimeKeepsItsSocket) {
+TEST(CallWatchdogTest, ACallThatReturnsInTimeKeepsItsSocket) {
   CallWatchdog& watchdog = **CallWatchdog::Get();
   const auto [socket, peer] = Sockets();
   {
     CallWatchdog::Guard guard(watchdog, socket.get(), kForever, kNoTime);
   }
   {
-    // The watchdog has worked meanwhile.
+    // The watchdog has checked in between.
     const auto [other, other_peer] = Sockets();
     CallWatchdog::Guard guard(watchdog, other.get(), kNoTime, kNoTime);
     EXPECT_EQ(ReadOne(other.get()), 0);
@@ -60,26 +60,26 @@ TEST(CallWatchdogTest, ACallThatIsBackInTimeKeepsItsSocket) {
   EXPECT_EQ(ReadOne(socket.get()), 1);
 }
 
-TEST(CallWatchdogTest, HurryCutsACallWhoseTimeIsNotUp) {
+TEST(CallWatchdogTest, ExpireCutsACallBeforeItsLimit) {
   CallWatchdog& watchdog = **CallWatchdog::Get();
   const auto [socket, peer] = Sockets();
   CallWatchdog::Guard guard(watchdog, socket.get(), kForever, kForever);
-  std::thread other([&] { guard.Hurry(absl::Milliseconds(1)); });
+  std::thread other([&] { guard.Expire(absl::Milliseconds(1)); });
   EXPECT_EQ(ReadOne(socket.get()), 0);
   EXPECT_TRUE(guard.cut());
   other.join();
 }
 
-TEST(CallWatchdogTest, AThreadThatBlocksElsewhereIsInterruptedUntilItIsBack) {
+TEST(CallWatchdogTest, AThreadThatBlocksElsewhereIsInterruptedUntilItReturns) {
   CallWatchdog& watchdog = **CallWatchdog::Get();
   const auto [socket, peer] = Sockets();
   CallWatchdog::Guard guard(watchdog, socket.get(), kNoTime, kNoTime);
-  // As often as it blocks: a close(2) may be followed by another.
+  // Each time it blocks: a close(2) may be followed by another.
   EXPECT_EQ(poll(nullptr, 0, -1), -1);
   EXPECT_EQ(poll(nullptr, 0, -1), -1);
 }
 
-TEST(CallWatchdogTest, AThreadIsInterruptedAlsoWhereNoSignalCanBeQueued) {
+TEST(CallWatchdogTest, AThreadIsInterruptedEvenIfNoSignalCanBeQueued) {
   rlimit before;
   ASSERT_EQ(getrlimit(RLIMIT_SIGPENDING, &before), 0);
   const rlimit none = {.rlim_cur = 0, .rlim_max = before.rlim_max};
@@ -88,7 +88,7 @@ TEST(CallWatchdogTest, AThreadIsInterruptedAlsoWhereNoSignalCanBeQueued) {
   const auto [socket, peer] = Sockets();
   {
     CallWatchdog::Guard guard(watchdog, socket.get(), kNoTime, kNoTime);
-    EXPECT_EQ(poll(nullptr, 0, -1), -1);  // the test's own time limit judges
+    EXPECT_EQ(poll(nullptr, 0, -1), -1);  // without the signal the test times out
   }
   ASSERT_EQ(setrlimit(RLIMIT_SIGPENDING, &before), 0);
 }

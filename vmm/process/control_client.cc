@@ -37,13 +37,13 @@
 namespace bulkhead::vmm {
 namespace {
 
-// What a hostile device can make the vmm buffer: the longest answer that is taken, and what gRPC
-// holds of a connection before it closes it.
+// Bounds of what a hostile device can make the vmm buffer: the longest answer that is accepted, and
+// the memory that gRPC uses for a connection before it closes it.
 constexpr int kMaxAnswerBytes = 256 * 1024;
 constexpr size_t kMaxBufferedBytes = 4 << 20;
 constexpr int kMaxHeaderBytes = 16 * 1024;
 
-// While gRPC has no descriptor to wait with.
+// Between two attempts to wait while gRPC has no descriptor to wait with.
 constexpr absl::Duration kRetryInterval = absl::Milliseconds(10);
 
 absl::Status ToStatus(const grpc::Status& status) {
@@ -58,16 +58,16 @@ absl::Status ToStatus(const grpc::Status& status) {
   }
 }
 
-// Makes the queue take the descriptor that it waits with, which it then keeps.
-void Warm(grpc::CompletionQueue& queue) {
+// Makes the queue open the descriptor that it waits with; it keeps the descriptor.
+void OpenDescriptor(grpc::CompletionQueue& queue) {
   void* tag = nullptr;
   bool ok = false;
   queue.AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_MONOTONIC));
 }
 
 // Waits for the one call that uses the queue. If gRPC cannot wait (EMFILE), a deadline or a
-// cancellation still ends the call: gRPC's own wait for a unary call would then return before the
-// call is over, which goes on to write into memory that is freed.
+// cancellation still ends the call. gRPC's own wait for a unary call is not used: on EMFILE it
+// returns before the call is over, and the call later writes into freed memory.
 void AwaitCall(grpc::CompletionQueue& queue) {
   void* tag = nullptr;
   bool ok = false;
@@ -81,10 +81,10 @@ grpc::ChannelArguments Limits() {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxAnswerBytes);
   arguments.SetInt(GRPC_ARG_MAX_METADATA_SIZE, kMaxHeaderBytes);
-  // A quarter of a megabyte can unpack to half a gigabyte.
+  // No decompression: 256 KiB can expand to half a gigabyte.
   arguments.SetInt(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   arguments.SetInt(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 << GRPC_COMPRESS_NONE);
-  // A window stays as it is: no probing for more, which a flood would fill.
+  // The window must not grow by probing: a flood would fill it.
   arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   grpc::ResourceQuota quota("device");
   quota.Resize(kMaxBufferedBytes);
@@ -105,7 +105,7 @@ ControlCall::ControlCall(absl::Duration timeout, absl::Duration grace)
     : timeout_(std::max(timeout, absl::ZeroDuration())),
       grace_(grace),
       context_(std::make_unique<Context>()) {
-  // Not by the wall clock, which may be set.
+  // The monotonic clock, since the wall clock may be set.
   context_->context.set_deadline(
       gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                    gpr_time_from_nanos(absl::ToInt64Nanoseconds(timeout_), GPR_TIMESPAN)));
@@ -117,15 +117,15 @@ void ControlCall::Cancel() {
   cancelled_.store(true, std::memory_order_relaxed);
   absl::MutexLock lock(&context_->mutex);
   if (context_->guard == nullptr) return;  // it will not begin, or has ended
-  // The process may keep this thread busy in gRPC just as the one that called.
+  // The process may keep this thread busy in gRPC, as it may the calling thread.
   const CallWatchdog::Guard guard(*context_->guard, kGrace);
-  context_->guard->Hurry(std::min(grace_, kGrace));
+  context_->guard->Expire(std::min(grace_, kGrace));
   context_->context.TryCancel();
 }
 
 class ControlClient::Impl {
  public:
-  // `socket` and `own` are descriptors of one socket; gRPC closes the first, at a time of its own.
+  // `socket` and `own` are descriptors of one socket. gRPC closes the first when it likes.
   Impl(CallWatchdog& watchdog, UniqueFd socket, UniqueFd own)
       : watchdog_(watchdog),
         own_(std::move(own)),
@@ -136,7 +136,7 @@ class ControlClient::Impl {
   ~Impl() {
     const CallWatchdog::Guard guard(watchdog_, own_.get(), absl::ZeroDuration(),
                                     ControlCall::kGrace);
-    // What gRPC still has to write or read fails from here on.
+    // From here on gRPC's reads and writes fail.
     shutdown(own_.get(), SHUT_RDWR);
     stub_.reset();
     channel_.reset();
@@ -147,21 +147,21 @@ class ControlClient::Impl {
   // `method`: of the service DeviceControl. Its request is empty.
   template <typename Reply>
   absl::StatusOr<Reply> Call(absl::string_view method, ControlCall& call) {
-    if (cut()) return absl::UnavailableError("its control connection was cut");
+    if (cut()) return absl::UnavailableError("the control connection was cut");
     CallWatchdog::Guard guard(watchdog_, own_.get(), call.timeout_, call.grace_);
-    if (!call.Begin(guard)) return absl::CancelledError("cancelled before it began");
+    if (!call.Begin(guard)) return absl::CancelledError("cancelled before the call began");
     grpc::ByteBuffer answer;
     const grpc::Status status = Run(method, call.context_->context, answer);
     call.End();
     if (guard.cut()) {
       cut_.store(true, std::memory_order_relaxed);
-      return absl::DeadlineExceededError("it kept its control connection from working");
+      return absl::DeadlineExceededError("it blocked its control connection");
     }
     if (!status.ok()) return ToStatus(status);
     Reply reply;
     if (!answer.Valid() ||
         !grpc::GenericDeserialize<grpc::ProtoBufferReader, Reply>(&answer, &reply).ok()) {
-      return absl::DataLossError("its answer is none of this call");
+      return absl::DataLossError(absl::StrCat("it sent an invalid answer to ", method));
     }
     return reply;
   }
@@ -183,8 +183,8 @@ class ControlClient::Impl {
     return status;
   }
 
-  // A queue for each call under way. They are kept, each with its descriptor, so that a shortage of
-  // descriptors does not keep a device that serves from being asked whether it lives.
+  // A queue for each call in flight. Queues are kept, each with its descriptor, so that heartbeats
+  // work during a shortage of descriptors.
   std::unique_ptr<grpc::CompletionQueue> TakeQueue() {
     {
       absl::MutexLock lock(&mutex_);
@@ -195,7 +195,7 @@ class ControlClient::Impl {
       }
     }
     auto queue = std::make_unique<grpc::CompletionQueue>();
-    Warm(*queue);
+    OpenDescriptor(*queue);
     return queue;
   }
 
@@ -226,23 +226,23 @@ void ControlCall::End() {
 }
 
 void ControlClient::IsolateConnections() {
-  // Its default, epoll1, has one set for all descriptors: whatever thread waits in gRPC reads for
+  // The default, epoll1, has one set for all descriptors: any thread that waits in gRPC reads from
   // all connections.
   setenv("GRPC_POLL_STRATEGY", "poll", /*overwrite=*/1);
 }
 
-// gRPC sets itself up with the first channel and ends with the last one, and where it then cannot
-// open a descriptor to set itself up again it aborts the process. So there is always one, which is
+// gRPC initialises with the first channel and shuts down with the last one. If it cannot open a
+// descriptor when it initialises again, it aborts the process. So one channel always exists; it is
 // never connected.
-static void KeepGrpcSetUp() {
+static void KeepGrpcInitialised() {
   static const auto* const channel = new std::shared_ptr<grpc::Channel>(
       grpc::CreateChannel("unix:/nowhere", grpc::InsecureChannelCredentials()));
   static_cast<void>(channel);
 }
 
 absl::StatusOr<std::unique_ptr<ControlClient>> ControlClient::Create(UniqueFd socket) {
-  KeepGrpcSetUp();
-  // gRPC waits for the socket itself; none of its calls may block in it.
+  KeepGrpcInitialised();
+  // gRPC polls the socket itself; its reads and writes must not block.
   if (fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) {
     return ErrnoToStatus(errno, "O_NONBLOCK on the control socket");
   }

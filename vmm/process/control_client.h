@@ -14,60 +14,60 @@
 
 namespace bulkhead::vmm {
 
-// One call of a ControlClient, which another thread may cancel: before it is made, meanwhile, or
-// when it is over.
+// One call of a ControlClient. Another thread may cancel it at any time: before the call begins,
+// while it runs, or after its end.
 class ControlCall {
  public:
-  // How long a call may go on once its time is up or it is cancelled. gRPC needs microseconds,
-  // and a host with many runnable threads a few time slices.
+  // How long a call may take to return after its timeout or its cancellation. gRPC needs
+  // microseconds, plus a few time slices on a host with many runnable threads.
   static constexpr absl::Duration kGrace = absl::Milliseconds(300);
 
   explicit ControlCall(absl::Duration timeout, absl::Duration grace = kGrace);
   ~ControlCall();
 
-  // Returns within kGrace and a moment.
+  // Returns within about kGrace.
   void Cancel();
-  // A device may answer with any error: whether it was cancelled, only this tells.
+  // True if Cancel() was called. A call's status does not show it: a device may answer with any
+  // error.
   bool cancelled() const { return cancelled_.load(std::memory_order_relaxed); }
 
  private:
   friend class ControlClient;
-  class Context;  // keeps gRPC's headers out of here: they compile slowly
+  class Context;  // hides gRPC's headers, which compile slowly
 
-  // False: it was cancelled, and does not begin.
+  // False: it was cancelled and must not begin.
   bool Begin(CallWatchdog::Guard& guard);
   void End();
 
   const absl::Duration timeout_;
   const absl::Duration grace_;
   const std::unique_ptr<Context> context_;
-  std::atomic<bool> cancelled_{false};  // set before the call can end by it
+  std::atomic<bool> cancelled_{false};  // set before the cancellation can end the call
 };
 
 // Calls a device process's DeviceControl service (proto/device_control.proto) over the socket
-// that it inherited. Thread-safe; each ControlCall serves once.
+// that it inherited. Thread-safe; each ControlCall is for one call.
 //
 // Every call blocks until it is answered, its timeout has passed, it is cancelled, or the process
-// has closed the socket. The process may do what it likes with its end of the socket: a call that
-// gRPC does not end in time is ended from outside (call_watchdog.h), and with it the connection.
-// So is the destruction of the client. An answer is not unpacked, and what gRPC buffers of it is
-// bounded.
+// has closed the socket. The process may be hostile: if gRPC does not end a call in time, the
+// watchdog cuts the connection (call_watchdog.h), which ends the call. The client's destructor is
+// guarded likewise. Answers are not decompressed, and gRPC buffers a bounded part of them.
 //
 // Errors: DeadlineExceeded, Cancelled, Unavailable (the process closed the socket, or the
 // connection was cut), DataLoss (the answer cannot be parsed), Unimplemented (the device was built
 // without this call), or what the process answers.
 class ControlClient {
  public:
-  // Has gRPC read a connection only on threads that make a call over it, in this whole process: a
-  // device that floods its connection then keeps no other device's supervisor busy. Call it first
-  // thing in main().
+  // Makes gRPC, in the whole process, read a connection only on threads that make a call over it.
+  // A device that floods its connection then does not keep another device's supervisor busy. Call
+  // it first in main().
   static void IsolateConnections();
 
   // `socket`: one end of a stream socket pair. Errors: as fcntl(2), CallWatchdog::Get().
   static absl::StatusOr<std::unique_ptr<ControlClient>> Create(UniqueFd socket);
   ~ControlClient();
 
-  // A call had to be ended from outside: every further call is Unavailable.
+  // True if the watchdog has cut the connection: every further call is Unavailable.
   bool cut() const;
 
   absl::StatusOr<v1::PciInfo> GetPciInfo(ControlCall& call);

@@ -31,7 +31,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-// Before the fix these calls never returned; the machine may be busy.
+// Long, since the machine may be busy: a call that is not cut never returns.
 constexpr absl::Duration kBounded = absl::Seconds(30);
 constexpr absl::Duration kSoon = absl::Milliseconds(200);
 
@@ -56,7 +56,7 @@ std::string Frame(FrameType type, uint8_t flags, uint32_t stream, absl::string_v
                       std::string(1, static_cast<char>(flags)), BigEndian(stream, 4), payload);
 }
 
-// A header field that no table knows (RFC 7541, 6.2.2). Both are shorter than 127 bytes.
+// A header field without indexing (RFC 7541, 6.2.2). Name and value are shorter than 127 bytes.
 std::string Field(absl::string_view name, absl::string_view value) {
   return absl::StrCat(std::string(1, '\0'), std::string(1, static_cast<char>(name.size())), name,
                       std::string(1, static_cast<char>(value.size())), value);
@@ -123,10 +123,10 @@ size_t OpenSockets() {
   return count;
 }
 
-// The device's end of a control connection, on a thread of its own.
+// The device's end of a control connection, on its own thread.
 class Peer {
  public:
-  // `serve` ends when Send() or AwaitCall() is false: the vmm's end was closed or shut down.
+  // `serve` must end when Send() or AwaitCall() is false: the vmm's end was closed or shut down.
   explicit Peer(const std::function<void(Peer&)>& serve) {
     auto sockets = *CreateSocketPair(SOCK_STREAM);
     socket_ = std::move(sockets.second);
@@ -145,7 +145,7 @@ class Peer {
   ControlClient& client() { return *client_; }
   void DropClient() { client_.reset(); }
 
-  // The thread's. Blocks while the other side does not read.
+  // Call on the thread. Blocks while the vmm does not read.
   bool Send(absl::string_view bytes) {
     while (!bytes.empty()) {
       const ssize_t n = send(socket_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL);
@@ -154,7 +154,7 @@ class Peer {
     }
     return true;
   }
-  // Reads until a call has come in whole: its stream, or 0.
+  // Reads until a whole call has arrived. Returns its stream, or 0.
   uint32_t AwaitCall() {
     if (!preface_read_ && !Read(24)) return 0;
     preface_read_ = true;
@@ -217,12 +217,12 @@ absl::Duration TimeOf(const std::function<void()>& work) {
 
 class FloodTest : public testing::TestWithParam<std::string> {};
 
-TEST_P(FloodTest, ACallReturnsAndTheConnectionIsGivenUp) {
+TEST_P(FloodTest, ACallReturnsAndTheConnectionIsCut) {
   const size_t before = OpenSockets();
   {
     Peer peer(FloodOf(GetParam()));
-    // The first call may be written before the socket is full; a later one waits in gRPC behind
-    // what cannot be written.
+    // The first call may be written before the socket is full. A later one waits in gRPC behind
+    // data that cannot be written.
     for (int calls = 0; calls < 50 && !peer.client().cut(); ++calls) {
       EXPECT_LT(TimeOf([&] {
                   ControlCall call(kSoon);
@@ -234,7 +234,7 @@ TEST_P(FloodTest, ACallReturnsAndTheConnectionIsGivenUp) {
     ControlCall call(kBounded);
     EXPECT_TRUE(absl::IsUnavailable(peer.client().Heartbeat(call).status()));
   }
-  // gRPC closes its own a moment later.
+  // gRPC closes its descriptor a moment later.
   const absl::Time deadline = SteadyNow() + kBounded;
   while (OpenSockets() > before && SteadyNow() < deadline) absl::SleepFor(kSoon);
   EXPECT_LE(OpenSockets(), before);
@@ -244,7 +244,7 @@ TEST_P(FloodTest, ACallThatIsCancelledReturns) {
   Peer peer(FloodOf(GetParam()));
   ControlCall call(absl::Hours(1));
   std::thread other([&] {
-    absl::SleepFor(kSoon);  // usually in the middle of the call; before it is as good
+    absl::SleepFor(kSoon);  // usually until the middle of the call; earlier is fine, too
     call.Cancel();
   });
   EXPECT_LT(TimeOf([&] { EXPECT_FALSE(peer.client().Heartbeat(call).ok()); }), kBounded);
@@ -262,7 +262,7 @@ INSTANTIATE_TEST_SUITE_P(Frames, FloodTest,
                          testing::Values(PingFrame(), Frame(kSettings, 0, 0, "")),
                          [](const auto& info) { return info.index == 0 ? "Ping" : "Settings"; });
 
-TEST(ControlClientTest, AFloodThatReadsItsAnswersDoesNotKeepACall) {
+TEST(ControlClientTest, AFloodThatReadsItsAnswersDoesNotBlockACall) {
   Peer peer([](Peer& peer) {
     std::thread reader([&] { peer.ReadAndDropAll(); });
     FloodOf(PingFrame())(peer);
@@ -275,7 +275,7 @@ TEST(ControlClientTest, AFloodThatReadsItsAnswersDoesNotKeepACall) {
             kBounded);
 }
 
-TEST(ControlClientTest, AFloodedConnectionDoesNotHoldUpAnother) {
+TEST(ControlClientTest, AFloodedConnectionDoesNotDelayAnother) {
   Peer liar(FloodOf(PingFrame()));
   Peer honest([](Peer& peer) {
     while (const uint32_t stream = peer.AwaitCall()) {
@@ -294,7 +294,7 @@ TEST(ControlClientTest, AFloodedConnectionDoesNotHoldUpAnother) {
   EXPECT_FALSE(honest.client().cut());
 }
 
-TEST(ControlClientTest, ACallThatIsOnlyLateLeavesTheConnectionAsItIs) {
+TEST(ControlClientTest, ACallThatIsOnlyLateDoesNotCutTheConnection) {
   Peer peer([](Peer& peer) {
     const uint32_t late = peer.AwaitCall();
     const uint32_t next = peer.AwaitCall();
@@ -311,8 +311,8 @@ TEST(ControlClientTest, ACallThatIsOnlyLateLeavesTheConnectionAsItIs) {
   EXPECT_FALSE(peer.client().cut());
 }
 
-TEST(ControlClientTest, ACompressedAnswerIsNotUnpacked) {
-  // An unknown field of 240 MiB: a valid reply for any parser that gets it.
+TEST(ControlClientTest, ACompressedAnswerIsNotDecompressed) {
+  // An unknown field of 240 MiB: any parser would accept the reply.
   constexpr size_t kUnpacked = size_t{240} << 20;
   std::string head = "\x08\x07\x9a\x06";  // generation 7; field 99, of so many bytes:
   for (size_t left = kUnpacked; left > 0; left >>= 7) {
@@ -342,7 +342,7 @@ TEST(ControlClientTest, AMessageAnnouncedAsHugeIsNotBuffered) {
     peer.Send(AnswerHeaders(stream));
     std::string payload(16384, 'x');
     payload.replace(0, 5, std::string("\0\x7f\xff\xff\xff", 5));
-    // Whatever windows the other side opens.
+    // The peer ignores flow-control windows.
     std::thread reader([&] { peer.ReadAndDropAll(); });
     while (peer.Send(Frame(kData, 0, stream, payload))) {
     }
@@ -373,7 +373,7 @@ TEST(ControlClientTest, ACallNeedsNoFreeDescriptor) {
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
 }
 
-TEST(ControlClientTest, AnAnswerThatDoesNotParseIsNotTakenForACallThatIsUnknown) {
+TEST(ControlClientTest, AnAnswerThatDoesNotParseIsNotReportedAsUnimplemented) {
   Peer peer([](Peer& peer) {
     peer.Send(Answer(peer.AwaitCall(), Message("\xff\xff\xff")));
     peer.Send(AnswerHeaders(peer.AwaitCall()));  // never a message

@@ -14,16 +14,16 @@ DeviceLog::DeviceLog(absl::string_view device_name, Sink sink)
       sink_(std::move(sink)),
       allowance_time_(SteadyNow()) {}
 
-void DeviceLog::HoldBack() {
+void DeviceLog::Hold() {
   absl::MutexLock lock(&mutex_);
-  holding_back_ = true;
+  holding_ = true;
 }
 
-void DeviceLog::PassOnAll() {
+void DeviceLog::ForwardAll() {
   absl::MutexLock lock(&mutex_);
-  if (!holding_back_) return;
-  holding_back_ = false;
-  for (const std::string& line : last_lines_) PassOn(line);
+  if (!holding_) return;
+  holding_ = false;
+  for (const std::string& line : last_lines_) Forward(line);
 }
 
 void DeviceLog::Append(absl::string_view bytes) {
@@ -45,7 +45,7 @@ void DeviceLog::Finish() {
 void DeviceLog::EndLine() {
   last_lines_.push_back(line_);
   if (last_lines_.size() > kKeptLines) last_lines_.pop_front();
-  if (!holding_back_) PassOn(line_);
+  if (!holding_) Forward(line_);
   line_.clear();
 }
 
@@ -59,13 +59,14 @@ bool DeviceLog::TakeAllowance() {
   return true;
 }
 
-void DeviceLog::PassOn(absl::string_view line) {
+void DeviceLog::Forward(absl::string_view line) {
   if (!TakeAllowance()) {
-    ++lost_lines_;
+    ++dropped_lines_;
     return;
   }
-  if (lost_lines_ != 0) {
-    sink_(absl::StrCat(prefix_, "(", std::exchange(lost_lines_, 0), " lines were dropped here)"));
+  if (dropped_lines_ != 0) {
+    sink_(
+        absl::StrCat(prefix_, "(", std::exchange(dropped_lines_, 0), " lines were dropped here)"));
   }
   sink_(absl::StrCat(prefix_, line));
 }

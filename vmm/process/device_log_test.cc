@@ -19,35 +19,35 @@ using ::testing::HasSubstr;
 class DeviceLogTest : public testing::Test {
  protected:
   DeviceLog::Sink Sink() {
-    return [this](absl::string_view line) { absl::StrAppend(&passed_on_, line, "\n"); };
+    return [this](absl::string_view line) { absl::StrAppend(&forwarded_, line, "\n"); };
   }
-  // What was passed on since the last call.
-  std::string PassedOn() { return std::exchange(passed_on_, ""); }
+  // The lines forwarded since the last call.
+  std::string Forwarded() { return std::exchange(forwarded_, ""); }
 
  private:
-  std::string passed_on_;
+  std::string forwarded_;
 };
 
-TEST_F(DeviceLogTest, LinesArePassedOnOnceCompleteAndNamed) {
+TEST_F(DeviceLogTest, CompleteLinesAreForwardedWithTheDevicesName) {
   DeviceLog log("disk0", Sink());
   log.Append("first li");
-  EXPECT_EQ(PassedOn(), "");
+  EXPECT_EQ(Forwarded(), "");
   log.Append("ne\nsecond line\nthird");
-  EXPECT_EQ(PassedOn(), "disk0| first line\ndisk0| second line\n");
+  EXPECT_EQ(Forwarded(), "disk0| first line\ndisk0| second line\n");
   log.Finish();
-  EXPECT_EQ(PassedOn(), "disk0| third\n");
+  EXPECT_EQ(Forwarded(), "disk0| third\n");
   EXPECT_EQ(log.LastLines(), "first line\nsecond line\nthird\n");
 }
 
-TEST_F(DeviceLogTest, LinesHeldBackAreKeptAndPassedOnLater) {
+TEST_F(DeviceLogTest, HeldLinesAreForwardedLater) {
   DeviceLog log("d", Sink());
-  log.HoldBack();
+  log.Hold();
   log.Append("early\n");
-  EXPECT_EQ(PassedOn(), "");
+  EXPECT_EQ(Forwarded(), "");
   EXPECT_EQ(log.LastLines(), "early\n");
-  log.PassOnAll();
+  log.ForwardAll();
   log.Append("late\n");
-  EXPECT_EQ(PassedOn(), "d| early\nd| late\n");
+  EXPECT_EQ(Forwarded(), "d| early\nd| late\n");
 }
 
 TEST_F(DeviceLogTest, TheLastLinesAreKept) {
@@ -60,39 +60,39 @@ TEST_F(DeviceLogTest, TheLastLinesAreKept) {
 TEST_F(DeviceLogTest, ControlCharactersDoNotReachTheTerminal) {
   DeviceLog log("d", Sink());
   log.Append(absl::string_view("\x1b[2J\x07\r\0\x9b\ttab\n", 13));
-  EXPECT_EQ(PassedOn(), "d| \\x1b[2J\\x07\\x0d\\x00\\x9b\ttab\n");
+  EXPECT_EQ(Forwarded(), "d| \\x1b[2J\\x07\\x0d\\x00\\x9b\ttab\n");
 }
 
 TEST_F(DeviceLogTest, ALongLineIsCut) {
   DeviceLog log("d", Sink());
   log.Append(std::string(1 << 20, 'x'));
   log.Append("\nnext\n");
-  EXPECT_EQ(PassedOn(),
+  EXPECT_EQ(Forwarded(),
             absl::StrCat("d| ", std::string(DeviceLog::kMaxLineBytes, 'x'), "\nd| next\n"));
 }
 
-TEST_F(DeviceLogTest, AProcessThatPrintsWithoutEndIsHeldBack) {
+TEST_F(DeviceLogTest, LinesOfAProcessThatPrintsWithoutEndAreDropped) {
   DeviceLog log("d", Sink());
   size_t lines = 0;
   for (int i = 0; i < 5000; ++i) {
     log.Append("again\n");
-    if (!PassedOn().empty()) ++lines;
+    if (!Forwarded().empty()) ++lines;
   }
   EXPECT_GE(lines, DeviceLog::kBurstLines);
   EXPECT_LT(lines, 2 * DeviceLog::kBurstLines);
   EXPECT_THAT(log.LastLines(), HasSubstr("again\n"));
 }
 
-TEST_F(DeviceLogTest, WhatIsHeldBackIsCountedOnceThereIsRoomAgain) {
+TEST_F(DeviceLogTest, DroppedLinesAreCountedInTheNextForwardedLine) {
   DeviceLog log("d", Sink());
   constexpr int kLines = 2000;
   for (int i = 0; i < kLines; ++i) log.Append("again\n");
-  const std::string text = PassedOn();
+  const std::string text = Forwarded();
   const auto passed_on = std::count(text.begin(), text.end(), '\n');
   std::string more;
-  while (more.empty()) {  // for a fiftieth of a second
+  while (more.empty()) {  // for about 20 ms
     log.Append("x\n");
-    more = PassedOn();
+    more = Forwarded();
   }
   EXPECT_THAT(more, testing::MatchesRegex("d\\| \\([0-9]+ lines were dropped here\\)\nd\\| x\n"));
   EXPECT_GE(atoi(more.c_str() + 4), kLines - passed_on);

@@ -34,11 +34,11 @@ namespace {
 constexpr size_t kMaxReplyBytes = 4096;
 constexpr absl::string_view kPrintedNothing = "; it printed nothing";
 constexpr absl::string_view kLastLines = "; its last lines:";
-// How long a process may take to be dead once it was killed, and once it has closed its sockets.
-constexpr absl::Duration kDeathTimeout = absl::Seconds(2);
-constexpr absl::Duration kGoodbyeTimeout = absl::Milliseconds(500);
+// How long a process may take to be dead after it was killed, and after it closed its sockets.
+constexpr absl::Duration kKillTimeout = absl::Seconds(2);
+constexpr absl::Duration kExitTimeout = absl::Milliseconds(500);
 
-// A device's environment is empty, but for the options of a sanitizer that it is built with.
+// A device's environment is empty, except for the options of sanitizers.
 std::vector<std::string> DeviceEnvironment() {
   std::vector<std::string> environment;
   for (const char* name : {"ASAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS"}) {
@@ -47,8 +47,8 @@ std::vector<std::string> DeviceEnvironment() {
   return environment;
 }
 
-// What a process answers is no mistake in the configuration, which InvalidArgument stands for, nor
-// anything else that a code tells but that it failed.
+// Keeps DeadlineExceeded and Unavailable; any other error of a process is Internal. A process must
+// not choose the code: InvalidArgument, for one, means a mistake in the configuration.
 absl::Status AsDeviceError(const absl::Status& status) {
   if (absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status)) return status;
   return absl::InternalError(status.message());
@@ -61,7 +61,7 @@ class DeviceProcess::Watcher final : public ProcessObserver {
  public:
   Watcher(absl::string_view device_name, std::function<void()> on_exit)
       : log_(device_name, LogInfo), on_exit_(std::move(on_exit)) {
-    log_.HoldBack();
+    log_.Hold();
   }
 
   void OnOutput(absl::string_view bytes) override { log_.Append(bytes); }
@@ -86,7 +86,7 @@ class DeviceProcess::Watcher final : public ProcessObserver {
   }
   DeviceProcessEnd End(const ExitInfo& exit) const {
     absl::MutexLock lock(&mutex_);
-    // It may have been quicker than whoever wanted to kill it.
+    // The process may have ended by itself before the kill.
     const bool killed = exit.signalled && exit.code == SIGKILL && !kill_reason_.empty();
     return {.exit = exit,
             .reason = killed ? kill_reason_ : exit.ToString(),
@@ -108,7 +108,7 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
     std::shared_ptr<PendingCloses> closes, const ProcessMonitor::Limits& limits) {
   static_assert(kAttachSocketFd == 3 && kControlSocketFd == 4);
   ASSIGN_OR_RETURN(Pipe output, CreatePipe());
-  // Not of the write end: a device's write waits for the vmm to read.
+  // The write end stays blocking: a device's write waits until the vmm reads.
   if (fcntl(output.read_end.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoToStatus(errno, "fcntl");
   ASSIGN_OR_RETURN(auto attach, CreateSocketPair(SOCK_SEQPACKET));
   RefuseDescriptors(attach.first.get());
@@ -145,16 +145,16 @@ DeviceProcess::~DeviceProcess() {
   CloseElsewhere(std::move(attach_socket_), closes_);
 }
 
-void DeviceProcess::AskToEnd() {
-  // The process sees the end of the socket now, whenever that is closed.
+void DeviceProcess::RequestExit() {
+  // The process must see the end of the socket now; the close may happen later.
   shutdown(attach_socket_.get(), SHUT_RDWR);
   CloseElsewhere(std::move(attach_socket_), closes_);
-  control_.reset();  // else it waits a moment for further calls
+  control_.reset();  // else the process waits a moment for further calls
 }
 
 absl::StatusOr<DeviceDescription> DeviceProcess::Describe(ControlCall& call) {
   const absl::StatusOr<v1::PciInfo> info = control_->GetPciInfo(call);
-  if (!info.ok() && call.cancelled()) return absl::CancelledError("something else came first");
+  if (!info.ok() && call.cancelled()) return absl::CancelledError("the call was cancelled");
   if (!info.ok()) return AsDeviceError(info.status());
   absl::StatusOr<DeviceDescription> description = ValidatePciInfo(*info);
   if (!description.ok()) return AsDeviceError(description.status());
@@ -176,7 +176,7 @@ absl::Status DeviceProcess::AwaitAttached(uint64_t generation, absl::Duration ti
   if (!message.ok()) return AsDeviceError(message.status());
   v1::AttachReply reply;
   if (!reply.ParseFromString(*message)) {
-    return absl::InternalError("its reply to the attach request is not one");
+    return absl::InternalError("its reply to the attach request does not parse");
   }
   if (!reply.error().empty()) {
     return absl::FailedPreconditionError(Printable(reply.error()));
@@ -193,18 +193,18 @@ bool DeviceProcess::has_taken_offer() const {
   return ioctl(attach_socket_.get(), SIOCOUTQ, &unread_bytes) != 0 || unread_bytes == 0;
 }
 
-void DeviceProcess::PassOnOutput() { watcher_->log().PassOnAll(); }
+void DeviceProcess::ForwardOutput() { watcher_->log().ForwardAll(); }
 
 absl::Status DeviceProcess::ExplainFailure(const absl::Status& why) {
-  // The socket closes a moment before the process is dead, and how it ended says more.
+  // The socket closes a moment before the process is dead. Wait for its exit code, which says more.
   absl::StatusOr<DeviceProcessEnd> end = absl::DeadlineExceededError("");
-  if (absl::IsUnavailable(why)) end = WaitForEnd(kGoodbyeTimeout);
+  if (absl::IsUnavailable(why)) end = WaitForEnd(kExitTimeout);
   const bool ended_by_itself = end.ok();
   if (!ended_by_itself) {
     Kill("killed, because its start failed");
-    end = WaitForEnd(kDeathTimeout);
+    end = WaitForEnd(kKillTimeout);
   }
-  // What the vmm lacks is not the process's doing.
+  // A shortage of the vmm is not the process's fault: report it without the last lines.
   if (absl::IsResourceExhausted(why)) {
     return absl::ResourceExhaustedError(absl::StrCat(title_, ": ", why.message()));
   }
@@ -214,12 +214,13 @@ absl::Status DeviceProcess::ExplainFailure(const absl::Status& why) {
     if (end->exit.code == kDeviceExitUsage && !described_) {
       return absl::InvalidArgumentError(absl::StrCat(
           "device '", program_.device_name,
-          "': its flags are wrong: ", lines.empty() ? "it does not say how" : lines.back(),
+          "': its flags are wrong: ", lines.empty() ? "it printed no reason" : lines.back(),
           "; see ", program_.binary.path(), " --help"));
     }
     if (end->exit.code == kDeviceExitShortage) {
       return absl::ResourceExhaustedError(absl::StrCat(
-          title_, ": ", lines.empty() ? "it does not say what it lacks" : lines.back()));
+          title_, ": ",
+          lines.empty() ? "it reports a shortage but printed no reason" : lines.back()));
     }
   }
   const std::string what = ended_by_itself

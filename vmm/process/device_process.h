@@ -36,15 +36,15 @@ struct DeviceProgram {
 struct DeviceProcessEnd {
   ExitInfo exit;
   std::string reason;      // for people: why it was killed, else `exit` in words
-  absl::Time time;         // SteadyNow() when it was noticed
-  std::string last_lines;  // of what it printed, each with a newline
+  absl::Time time;         // SteadyNow() when the vmm saw the exit
+  std::string last_lines;  // of its output, each with a newline
 };
 
-// `text` and what a process printed last: several lines, without a newline at the end. Those of the
-// process begin with the device's name, so that they cannot pass for the vmm's.
+// Appends a process's last lines to `text`: several lines, without a newline at the end. The
+// process's lines begin with the device's name, so that they cannot be mistaken for the vmm's.
 std::string WithLastLines(std::string text, absl::string_view device_name,
                           absl::string_view last_lines);
-// The first half of that.
+// Removes what WithLastLines() appended.
 std::string WithoutLastLines(absl::string_view text);
 
 // One process that serves a device, from its start to its end; knows the handshake of
@@ -53,9 +53,10 @@ class DeviceProcess {
  public:
   // Starts it. Its descriptors: /dev/null as standard input, a pipe to the log as standard output
   // and error, and its ends of the attach and control sockets. `on_exit` is called on the
-  // monitor's thread as soon as it is dead, possibly after this object has gone; it must return
-  // at once. `closes`: counts its socket from the end of this object until it is closed;
-  // descriptors that the process has sent may keep it open. Errors: as ProcessMonitor::Start().
+  // monitor's thread as soon as the process is dead, possibly after this object's destruction; it
+  // must return at once. `closes` counts the attach socket from the destruction of this object
+  // until the socket is closed, which descriptors that the process has sent may delay. Errors: as
+  // ProcessMonitor::Start().
   static absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(
       ProcessMonitor& monitor, const DeviceProgram& program, std::function<void()> on_exit,
       std::shared_ptr<PendingCloses> closes = nullptr, const ProcessMonitor::Limits& limits = {});
@@ -65,40 +66,43 @@ class DeviceProcess {
   pid_t pid() const { return process_->pid(); }
   ProcessMonitor::Isolation isolation() const { return process_->isolation(); }
 
-  // What the device says it is, validated. Errors: Cancelled (the call was), DeadlineExceeded,
-  // Unavailable (it died), Internal (it may not be so, or it answered with an error).
+  // Asks the device for its description and validates it. Errors: Cancelled (the call was),
+  // DeadlineExceeded, Unavailable (it died), Internal (the description is invalid, or the device
+  // answered with an error).
   absl::StatusOr<DeviceDescription> Describe(ControlCall& call);
-  // Hands the offer over and waits until the process serves. Errors: DeadlineExceeded (it may still
+  // Sends the offer and waits until the process serves. Errors: DeadlineExceeded (it may still
   // come to serve: AwaitAttached()), Unavailable (it died), FailedPrecondition (why it refused),
-  // Internal (a wrong answer), ResourceExhausted (the host could not hand it over).
+  // Internal (a wrong answer), ResourceExhausted (the host could not send the offer).
   absl::Status Attach(const AttachOffer& offer, absl::Duration timeout);
-  // Waits on for that. Errors: as above.
+  // Waits on after a DeadlineExceeded. Errors: as Attach().
   absl::Status AwaitAttached(uint64_t generation, absl::Duration timeout);
-  // After Attach(): whether the process has read the offer, and so has the descriptors.
+  // Call after Attach(). True if the process has read the offer and so has the descriptors.
   bool has_taken_offer() const;
-  // Further calls, before AskToEnd().
+  // For further calls. Not after RequestExit().
   ControlClient& control() { return *control_; }
 
-  // What it prints goes to the vmm's standard error; until then it is kept, for ExplainFailure().
-  void PassOnOutput();
+  // Forwards its output, past and future, to the vmm's standard error. Until then the output is
+  // kept for ExplainFailure().
+  void ForwardOutput();
 
-  // The message for the operator about the step of its start that ended with `why`: how the
-  // process ended, if it did, and what it printed last. It does not live any more when this
-  // returns. InvalidArgument: its flags are wrong, the configuration's mistake. ResourceExhausted:
-  // it says that the host does not give it what it needs (kDeviceExitShortage), or `why` is that of
-  // the vmm; then nothing is said of what it printed.
+  // Kills the process, if it still lives, and returns the operator's message about the step of its
+  // start that failed with `why`: how the process ended, if by itself, and its last lines.
+  // InvalidArgument: its flags are wrong, which is a mistake in the configuration.
+  // ResourceExhausted: the process reports that the host lacks what it needs
+  // (kDeviceExitShortage), or `why` is a shortage of the vmm; the message then has no output, or
+  // only the process's last line.
   absl::Status ExplainFailure(const absl::Status& why);
 
-  // Closes its sockets: the process finishes what is in its channel and ends.
-  void AskToEnd();
-  // The first `reason` counts.
+  // Closes its sockets: the process finishes the requests in its channel and exits.
+  void RequestExit();
+  // If called more than once, the first `reason` is reported.
   void Kill(absl::string_view reason) const;
   bool exited() const;
-  // Waits until it is dead and all that it printed is seen. Errors: DeadlineExceeded.
+  // Waits until it is dead and all its output has been read. Errors: DeadlineExceeded.
   absl::StatusOr<DeviceProcessEnd> WaitForEnd(absl::Duration timeout) const;
 
  private:
-  class Watcher;  // hears from the monitor
+  class Watcher;  // the monitor's observer
 
   DeviceProcess(const DeviceProgram& program, std::shared_ptr<Watcher> watcher,
                 std::shared_ptr<MonitoredProcess> process, UniqueFd attach_socket,

@@ -11,8 +11,8 @@
 
 namespace bulkhead::vmm {
 
-// A device must not be able to send escape sequences to the operator's terminal. There are
-// some above 0x7f too.
+// Appends `c`, escaped if it is not printable ASCII or a tab: a device must not be able to send
+// escape sequences to the operator's terminal, and some begin above 0x7f.
 inline void AppendPrintable(char c, std::string& text) {
   const auto byte = static_cast<unsigned char>(c);
   if (c == '\t' || absl::ascii_isprint(byte)) {
@@ -22,10 +22,10 @@ inline void AppendPrintable(char c, std::string& text) {
   }
 }
 
-// The first `max_bytes` of what a device says, to be shown to people.
-inline std::string Printable(absl::string_view said, size_t max_bytes = 512) {
+// The first `max_bytes` of a device's text, escaped, for people.
+inline std::string Printable(absl::string_view raw, size_t max_bytes = 512) {
   std::string text;
-  for (const char c : said.substr(0, max_bytes)) AppendPrintable(c, text);
+  for (const char c : raw.substr(0, max_bytes)) AppendPrintable(c, text);
   return text;
 }
 

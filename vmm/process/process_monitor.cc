@@ -42,7 +42,7 @@ absl::StatusOr<ExitInfo> MonitoredProcess::WaitForExit(absl::Duration timeout) c
   while (!exit_.has_value()) {
     if (!ended_.WaitUntil(&mutex_, deadline)) {
       if (exit_.has_value()) break;
-      return absl::DeadlineExceededError("the process still lives");
+      return absl::DeadlineExceededError("the process is still alive");
     }
   }
   return *exit_;
@@ -85,14 +85,14 @@ absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::Start(
   Arrival arrival;
   arrival.process.reset(new MonitoredProcess(std::move(spawned.process), spawned.isolation,
                                              std::move(output), std::move(observer)));
-  absl::Status status = absl::UnavailableError("the VM ends");
+  absl::Status status = absl::UnavailableError("the VM is ending");
   {
     absl::MutexLock lock(&mutex_);
     if (!stopping_) {
       arrivals_.push_back(&arrival);
       wake_up_.Signal();
       const auto watched = [&arrival] { return arrival.result.has_value(); };
-      mutex_.Await(absl::Condition(&watched));  // the monitor's thread waits for nobody
+      mutex_.Await(absl::Condition(&watched));  // short: the monitor's thread does not block
       status = *arrival.result;
     }
   }
@@ -112,7 +112,7 @@ void ProcessMonitor::Run() {
 }
 
 void ProcessMonitor::HandleEvents(int limit_ms) {
-  if (!held_.empty()) limit_ms = kHeldRetryMs;  // nothing tells when they are let go
+  if (!held_.empty()) limit_ms = kHeldRetryMs;  // no event reports their release
   std::array<epoll_event, 16> events;
   const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), limit_ms);
   for (int i = 0; i < n; ++i) HandleEvent(events[i].data.u64);
@@ -139,7 +139,8 @@ void ProcessMonitor::EndAll() {
   const absl::Time deadline = SteadyNow() + kEndTimeout;
   while (!processes_.empty() && SteadyNow() < deadline) HandleEvents(/*limit_ms=*/100);
   for (const auto& [id, process] : processes_) {
-    LogError(absl::StrCat("process ", process->pid(), " does not end, although killed"));
+    LogError(absl::StrCat("process ", process->pid(), " was killed but is still alive after ",
+                          absl::FormatDuration(kEndTimeout)));
   }
 }
 
@@ -165,11 +166,11 @@ void ProcessMonitor::ReportIsolation(Isolation isolation) {
   if (isolation != Isolation::kNone) return;
   LogWarning(absl::StrCat(
       "this host allows no PID namespaces (", spawn_threads_->obstacle().message(),
-      "): a process that a device forks outlives it, and may go on using the guest's memory"));
+      "): a process that a device forks outlives the device and may use the guest's memory"));
 }
 
 void ProcessMonitor::ReadOutput(MonitoredProcess& process) {
-  // One piece at a time: a process that prints without end must not keep us from others.
+  // One read at a time: a process that prints without end must not delay other processes' events.
   std::array<char, 16 * 1024> buffer;
   const ssize_t n = read(process.output_.get(), buffer.data(), buffer.size());
   if (n > 0) {
@@ -182,15 +183,15 @@ void ProcessMonitor::ReadOutput(MonitoredProcess& process) {
 void ProcessMonitor::Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process) {
   const absl::StatusOr<ExitInfo> exit = process->process_.Wait(absl::ZeroDuration());
   if (absl::IsDeadlineExceeded(exit.status())) {
-    // Its pidfd stays readable: out of the epoll set, lest this thread spins.
+    // Its pidfd stays readable. Remove it from the epoll set, else this thread would spin.
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process->process_.fd(), nullptr);
     held_.insert(id);
     return;
   }
-  // Somebody else waited for our child: how it ended is not known.
+  // On an error another waiter has reaped the process, and its exit code is unknown.
   const ExitInfo info = exit.value_or(ExitInfo{.signalled = false, .code = -1});
   process->observer_->OnExit(info);
-  // A pipe holds 64 KiB by default; whoever else writes to it does not keep us.
+  // A pipe holds 64 KiB by default. The bound keeps another writer from occupying this thread.
   for (int i = 0; i < 8 && process->output_.ok(); ++i) ReadOutput(*process);
   process->observer_->OnOutputEnd();
   process->observer_.reset();

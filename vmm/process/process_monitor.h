@@ -29,16 +29,16 @@
 
 namespace bulkhead::vmm {
 
-// What happens to one process. Called on the monitor's thread, which all processes share: a
-// call that blocks delays the news of other deaths.
+// Receives the events of one process. Called on the monitor's thread, which all processes share: a
+// call that blocks delays the events of other processes.
 class ProcessObserver {
  public:
   virtual ~ProcessObserver() = default;
 
   virtual void OnOutput(absl::string_view bytes) = 0;
-  // It is dead. Called at once, before its last output.
+  // The process is dead. Called at once, before its last output has been read.
   virtual void OnExit(const ExitInfo& exit) = 0;
-  // All output has been seen. The last call; after OnExit().
+  // All output has been read. The last call; after OnExit().
   virtual void OnOutputEnd() = 0;
 };
 
@@ -48,8 +48,8 @@ class MonitoredProcess {
   pid_t pid() const { return process_.pid(); }
   ProcessSpawner::Isolation isolation() const { return isolation_; }
   void Kill() const { process_.Signal(SIGKILL).IgnoreError(); }
-  // Waits until the process is dead and its observer's last call has returned. Not for the
-  // observer. Errors: DeadlineExceeded.
+  // Waits until the process is dead and its observer's last call has returned. The observer must
+  // not call it. Errors: DeadlineExceeded.
   absl::StatusOr<ExitInfo> WaitForExit(absl::Duration timeout) const;
 
  private:
@@ -73,24 +73,24 @@ class MonitoredProcess {
   std::optional<ExitInfo> exit_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Starts processes, reads what they print, and notices at once when one dies. One thread for all
-// does the latter, and never waits for a start (SpawnThreads). Thread-safe.
+// Starts processes, reads their output, and reports at once when one dies. One thread serves all
+// processes; it never waits for a start (SpawnThreads). Thread-safe.
 class ProcessMonitor {
  public:
   using Isolation = ProcessSpawner::Isolation;
 
-  // Processes are isolated as well as the host allows, but no better than `best`. Errors: as
-  // open(2) of /dev/null, epoll_create1(2), eventfd(2).
+  // Processes get the best isolation that the host allows, up to `best`. Errors: as open(2) of
+  // /dev/null, epoll_create1(2), eventfd(2), pthread_create(3).
   static absl::StatusOr<std::unique_ptr<ProcessMonitor>> Create(
       Isolation best = Isolation::kPidNamespace);
-  // Kills what still runs, and waits for it, for two seconds at most.
+  // Kills all processes and waits for their deaths, for two seconds at most.
   ~ProcessMonitor();
 
-  // /dev/null, opened once: for the standard input of processes.
+  // /dev/null, for the standard input of processes.
   int null_device() const { return null_device_.get(); }
 
   // Starts a process. `output` is the read end of the pipe that it writes to; non-blocking.
-  // Errors: as SpawnThreads::Spawn(), which tells of the limits; then the observer is never called.
+  // Limits and errors: as SpawnThreads::Spawn(). On an error the observer is never called.
   struct Limits {
     absl::Duration timeout = absl::Seconds(10);
     std::function<bool()> cancelled;  // none: never
@@ -103,11 +103,11 @@ class ProcessMonitor {
     return Start(spec, std::move(output), std::move(observer), Limits());
   }
 
-  // Kills all processes, for the end of the vmm: none is started any more. Returns at once.
+  // Kills all processes, for the end of the vmm, and refuses further starts. Returns at once.
   void KillAll();
 
  private:
-  // A process that was started, for the monitor's thread.
+  // A started process that the monitor's thread has yet to adopt.
   struct Arrival {
     std::shared_ptr<MonitoredProcess> process;
     std::optional<absl::Status> result;
@@ -121,12 +121,12 @@ class ProcessMonitor {
         spawn_threads_(std::move(spawn_threads)) {}
 
   void Run();
-  // Waits until something happens, for `limit_ms` at most (-1: no limit), and sees to it.
+  // Waits for events, for `limit_ms` at most (-1: no limit), and handles them.
   void HandleEvents(int limit_ms);
   void HandleEvent(uint64_t key);
-  // Kills everything and waits for it until the deadline.
+  // Kills all processes and waits for their deaths until kEndTimeout.
   void EndAll();
-  // Begins to watch what has arrived. True: nothing will arrive any more.
+  // Adopts the started processes. True: no more will arrive.
   bool TakeArrivals();
   absl::Status Adopt(const std::shared_ptr<MonitoredProcess>& process);
   void ReadOutput(MonitoredProcess& process);
@@ -140,7 +140,7 @@ class ProcessMonitor {
   // The monitor's thread only. An id is never used again, so a stale event finds nothing.
   std::map<uint64_t, std::shared_ptr<MonitoredProcess>> processes_;
   uint64_t next_id_ = 1;
-  std::set<uint64_t> held_;  // dead, but a process that traces them has to let go of them first
+  std::set<uint64_t> held_;  // dead, but not reapable until their tracer releases them
   const std::unique_ptr<SpawnThreads> spawn_threads_;
 
   absl::Mutex mutex_;

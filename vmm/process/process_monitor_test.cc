@@ -101,7 +101,7 @@ class ProcessMonitorTest : public testing::Test {
   std::unique_ptr<ProcessMonitor> monitor_ = *ProcessMonitor::Create();
 };
 
-TEST_F(ProcessMonitorTest, OutputAndExitOfAProcessAreSeenInOrder) {
+TEST_F(ProcessMonitorTest, OutputAndExitOfAProcessAreReportedInOrder) {
   auto process = RunScript("echo hello; exit 3");
   ASSERT_TRUE(process.ok()) << process.status();
   const auto exit = (*process)->WaitForExit(kLong);
@@ -115,7 +115,7 @@ TEST_F(ProcessMonitorTest, OutputAndExitOfAProcessAreSeenInOrder) {
   EXPECT_EQ(waitpid((*process)->pid(), nullptr, WNOHANG), -1);
 }
 
-TEST_F(ProcessMonitorTest, AKilledProcessIsNoticed) {
+TEST_F(ProcessMonitorTest, TheExitOfAKilledProcessIsReported) {
   auto process = RunScript("echo up; exec sleep 100");
   ASSERT_TRUE(process.ok()) << process.status();
   ASSERT_TRUE(recorder_->WaitForOutput());
@@ -123,24 +123,24 @@ TEST_F(ProcessMonitorTest, AKilledProcessIsNoticed) {
   (*process)->Kill();
   EXPECT_TRUE((*process)->WaitForExit(kLong).ok());
   EXPECT_EQ(recorder_->exit(), "killed by signal 9 (Killed)");
-  (*process)->Kill();  // nobody is hit
+  (*process)->Kill();  // hits no other process
 }
 
-TEST_F(ProcessMonitorTest, AllOutputIsSeenAlthoughTheProcessIsDead) {
+TEST_F(ProcessMonitorTest, AllOutputIsReadAfterTheProcessIsDead) {
   auto process = RunScript("head -c 60000 /dev/zero");
   ASSERT_TRUE(process.ok()) << process.status();
   ASSERT_TRUE((*process)->WaitForExit(kLong).ok());
   EXPECT_EQ(recorder_->output().size(), 60000u);
 }
 
-TEST_F(ProcessMonitorTest, AGrandchildThatKeepsThePipeOpenKeepsNobody) {
+TEST_F(ProcessMonitorTest, AGrandchildThatKeepsThePipeOpenDoesNotDelayTheExit) {
   monitor_ = *ProcessMonitor::Create(Isolation::kNone);  // else it would die as well
   auto process = RunScript("sleep 5 & exit 0");
   ASSERT_TRUE(process.ok()) << process.status();
   EXPECT_TRUE((*process)->WaitForExit(absl::Seconds(4)).ok());
 }
 
-TEST_F(ProcessMonitorTest, ADeadProcessThatADebuggerHoldsKeepsNobodyAndIsReapedAfterwards) {
+TEST_F(ProcessMonitorTest, ADeadProcessThatADebuggerHoldsDelaysNoOtherAndIsReapedLater) {
   auto process = RunScript("echo up; exec sleep 1000");
   ASSERT_TRUE(process.ok()) << process.status();
   ASSERT_TRUE(recorder_->WaitForOutput());
@@ -151,7 +151,7 @@ TEST_F(ProcessMonitorTest, ADeadProcessThatADebuggerHoldsKeepsNobodyAndIsReapedA
   if (debugger == 0) {
     const char result = ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) == 0 ? 'y' : 'n';
     if (write(attached[1], &result, 1) != 1) _exit(1);
-    while (true) pause();  // waits for nothing that it traces
+    while (true) pause();  // never calls wait(2) for its tracee
   }
   char result = 0;
   ASSERT_EQ(read(attached[0], &result, 1), 1);
@@ -177,13 +177,13 @@ TEST_F(ProcessMonitorTest, ADeadProcessThatADebuggerHoldsKeepsNobodyAndIsReapedA
 
 class IsolationTest : public ProcessMonitorTest, public testing::WithParamInterface<Isolation> {};
 
-TEST_P(IsolationTest, WhatAProcessHasForkedIsDeadWhenItsDeathIsReported) {
+TEST_P(IsolationTest, ForkedProcessesAreDeadWhenAProcesssDeathIsReported) {
   monitor_ = *ProcessMonitor::Create(GetParam());
   auto process = RunScript("setsid sleep 1000 & echo $$; wait");
   ASSERT_TRUE(process.ok()) << process.status();
   ASSERT_TRUE(recorder_->WaitForOutput());
   EXPECT_EQ((*process)->isolation(), GetParam());
-  EXPECT_EQ(recorder_->output(), "1\n") << "it is not init";
+  EXPECT_EQ(recorder_->output(), "1\n") << "the process is not init";
   const pid_t forked = ChildOf((*process)->pid());
   ASSERT_GT(forked, 0);
   (*process)->Kill();
@@ -203,7 +203,7 @@ INSTANTIATE_TEST_SUITE_P(Isolations, IsolationTest,
                          testing::Values(Isolation::kPidNamespace,
                                          Isolation::kUserAndPidNamespace));
 
-// In processes of their own, which give up root.
+// Runs each test body in its own process, which gives up root.
 class OrdinaryUserTest : public ProcessMonitorTest {
  protected:
   void SetUp() override {
@@ -211,10 +211,10 @@ class OrdinaryUserTest : public ProcessMonitorTest {
     ASSERT_EQ(geteuid(), 0u) << "run as root: this test becomes an ordinary user";
   }
 
-  // Its exit code is that of the script; 10 and more: what went wrong before.
+  // Exits with the script's exit code; 10 and above: an earlier step failed.
   [[noreturn]] static void RunAsOrdinaryUser(const char* script) {
     if (setgid(65534) != 0 || setuid(65534) != 0) _exit(10);
-    prctl(PR_SET_DUMPABLE, 1);  // as of a process that never was root
+    prctl(PR_SET_DUMPABLE, 1);  // as a process that never was root has it
     KeepMemoryOfChildrenOutOfCoreDumps();
     auto monitor = *ProcessMonitor::Create();
     const UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
@@ -242,7 +242,7 @@ TEST_F(OrdinaryUserTest, GetsAPidNamespaceToo) {
               "");
 }
 
-TEST_F(OrdinaryUserTest, WhoCannotForbidCoreFilesHasNoMemoryInThem) {
+TEST_F(OrdinaryUserTest, CoreFilesThatCannotBeForbiddenContainNoMemory) {
   EXPECT_EXIT(RunWithoutCoreFiles("read filter < /proc/self/coredump_filter && "
                                   "test $filter = 00000000"),
               testing::ExitedWithCode(0), "");
@@ -287,7 +287,7 @@ TEST_F(ProcessMonitorTest, AProcessStartsWithNoSignalBlockedOrIgnored) {
   EXPECT_EQ(recorder_->output(), "0000000000000000\n0000000000000000\n");
 }
 
-TEST_F(ProcessMonitorTest, AProcessOutlivesTheThreadThatAskedForIt) {
+TEST_F(ProcessMonitorTest, AProcessOutlivesTheThreadThatRequestedItsStart) {
   std::shared_ptr<MonitoredProcess> process;
   // The kernel's parent-death signal follows the thread that forked: it must be the monitor's.
   std::thread starter([&] { process = *RunScript("echo up; exec sleep 100"); });
@@ -318,7 +318,7 @@ class ScriptTest : public ProcessMonitorTest {
   const std::string path_ = absl::StrCat(testing::TempDir(), "/script");
 };
 
-TEST_F(ScriptTest, RunsAsOftenAsIsWantedWhateverBecomesOfItsName) {
+TEST_F(ScriptTest, RunsRepeatedlyAfterItsFileIsReplaced) {
   const ProgramFile script = WriteProgram("#!/bin/sh\necho one $*\n");
   EXPECT_EQ(OutputOf(script), "one a b\n");
   const ProgramFile other = WriteProgram("#!/bin/sh\necho two $*\n");
@@ -329,7 +329,7 @@ TEST_F(ScriptTest, RunsAsOftenAsIsWantedWhateverBecomesOfItsName) {
   EXPECT_EQ(OutputOf(other), "two a b\n");
 }
 
-TEST_F(ScriptTest, HasItselfAsOneMoreDescriptorThanAProgram) {
+TEST_F(ScriptTest, HasItselfAsAnAdditionalDescriptor) {
   const std::string descriptors = OutputOf(WriteProgram("#!/bin/sh\necho /proc/self/fd/*\n"));
   EXPECT_THAT(descriptors, HasSubstr("/fd/2 /proc/self/fd/3"));
 }
@@ -338,7 +338,7 @@ TEST_F(ScriptTest, WithoutItsInterpreterIsAnErrorThatNamesIt) {
   EXPECT_THAT(OutputOf(WriteProgram("#!/no/such/interpreter\n")), HasSubstr(path_));
 }
 
-TEST_F(ProcessMonitorTest, AFileThatIsNoProgramIsAnErrorAndLeavesNoZombie) {
+TEST_F(ProcessMonitorTest, AFileThatIsNotAProgramIsAnErrorAndLeavesNoZombie) {
   const std::string text = absl::StrCat(testing::TempDir(), "/text");
   std::ofstream(text) << "no program\n";
   chmod(text.c_str(), 0700);
@@ -349,7 +349,7 @@ TEST_F(ProcessMonitorTest, AFileThatIsNoProgramIsAnErrorAndLeavesNoZombie) {
   EXPECT_EQ(errno, ECHILD);
 }
 
-TEST_F(ProcessMonitorTest, TheDestructorEndsWhatStillRuns) {
+TEST_F(ProcessMonitorTest, TheDestructorKillsRunningProcesses) {
   auto process = RunScript("trap '' TERM; echo up; exec sleep 100");
   ASSERT_TRUE(process.ok()) << process.status();
   ASSERT_TRUE(recorder_->WaitForOutput());

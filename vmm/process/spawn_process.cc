@@ -25,12 +25,12 @@
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 
-// For code that runs in the new process while it shares the memory of this one: a sanitizer
-// would take its accesses for this thread's.
+// Marks code that runs in the new process while it shares the memory of this one: a sanitizer
+// would attribute its accesses to this thread.
 #define BULKHEAD_NOT_SANITIZED __attribute__((no_sanitize("thread", "address")))
 
-// clone(2) under glibc's other name for it. ThreadSanitizer intercepts the usual one and, taking
-// the new process for the child of a fork, resets the state of the memory that both share.
+// clone(2) under glibc's other name for it. ThreadSanitizer intercepts the usual name. It would
+// treat the new process as the child of a fork and reset the state of the shared memory.
 extern "C" int __clone(int (*function)(void*), void* stack, int flags, void* argument,
                        ...);  // NOLINT
 
@@ -39,28 +39,28 @@ namespace {
 
 constexpr size_t kStackBytes = 64 * 1024;
 
-// What the new process needs before its program runs, prepared by the old one: in between,
-// both share their memory, so the new one must not allocate.
+// What the new process needs before its program runs. The old process prepares it: until the
+// program runs both share their memory, so the new one must not allocate.
 struct Launch {
   int binary = -1;
-  bool shares_descriptors = false;  // at first
+  bool shares_descriptors = false;  // until Prepare()
   const int* descriptors = nullptr;
   size_t descriptor_count = 0;
   char* const* argv = nullptr;
   char* const* envp = nullptr;
-  // This process, as /proc numbers it; 0: not known.
+  // The pid of this process in /proc's namespace; 0: unknown.
   pid_t parent = 0;
   const OriginalLimits* limits = nullptr;
   // Lines for /proc/self/uid_map and gid_map. Null: no user namespace.
   const char* uid_map = nullptr;
   const char* gid_map = nullptr;
-  // Answers.
+  // Results.
   const char* failed_call = nullptr;
   int error = 0;
-  bool isolated = false;  // the namespaces are set up; a failure is a later step's
+  bool isolated = false;  // the namespaces are set up: a failure is not theirs
 };
 
-// Raw system calls only: a sanitizer's interceptors would take this process for the other one.
+// Raw system calls only: a sanitizer's interceptors would attribute them to the old process.
 BULKHEAD_NOT_SANITIZED bool Try(Launch& launch, const char* call, int64_t result) {
   if (result >= 0) return true;
   launch.failed_call = call;
@@ -69,7 +69,7 @@ BULKHEAD_NOT_SANITIZED bool Try(Launch& launch, const char* call, int64_t result
 }
 
 BULKHEAD_NOT_SANITIZED bool ResetSignals(Launch& launch) {
-  // A handler of the vmm must not run here, and what the vmm ignores a device may want.
+  // The vmm's handlers must not run here, and a device may need signals that the vmm ignores.
   for (int signal_number = 1; signal_number < NSIG; ++signal_number) {
     struct {
       void* handler;
@@ -77,7 +77,7 @@ BULKHEAD_NOT_SANITIZED bool ResetSignals(Launch& launch) {
       void* restorer;
       uint64_t mask;
     } defaults = {};
-    // SIGKILL and SIGSTOP are refused, and are at their defaults.
+    // The kernel refuses SIGKILL and SIGSTOP, which have their defaults anyway.
     syscall(SYS_rt_sigaction, signal_number, &defaults, nullptr, sizeof(uint64_t));
   }
   const uint64_t none = 0;
@@ -85,7 +85,8 @@ BULKHEAD_NOT_SANITIZED bool ResetSignals(Launch& launch) {
              syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, nullptr, sizeof(none)));
 }
 
-// What the vmm changed for itself alone. Where /proc is not there, it has not changed the score.
+// Restores the limits that the vmm changed for itself only. Without /proc it has not changed the
+// score.
 BULKHEAD_NOT_SANITIZED bool RestoreLimits(Launch& launch) {
   const OriginalLimits& limits = *launch.limits;
   size_t length = 0;
@@ -112,22 +113,22 @@ BULKHEAD_NOT_SANITIZED bool WriteFile(Launch& launch, const char* path, const ch
   return written;
 }
 
-// The process keeps its user and group: what it may do with files does not change.
+// The process keeps its user and group: its access to files does not change.
 BULKHEAD_NOT_SANITIZED bool MapUser(Launch& launch) {
   return launch.uid_map == nullptr || (WriteFile(launch, "/proc/self/setgroups", "deny") &&
                                        WriteFile(launch, "/proc/self/gid_map", launch.gid_map) &&
                                        WriteFile(launch, "/proc/self/uid_map", launch.uid_map));
 }
 
-// The parent's id by /proc/self/stat: getppid() gives 0 in a PID namespace that the parent is not
-// in. 0: not known.
+// The parent's pid from /proc/self/stat; 0: unknown. getppid() gives 0 if the parent is outside the
+// PID namespace.
 BULKHEAD_NOT_SANITIZED pid_t ParentByProc() {
   const int64_t fd = syscall(SYS_openat, AT_FDCWD, "/proc/self/stat", O_RDONLY | O_CLOEXEC);
   if (fd < 0) return 0;
   char text[128];
   const int64_t size = syscall(SYS_read, fd, text, sizeof(text));
   syscall(SYS_close, fd);
-  // "123 (name) S 122 ...": the name may have parentheses, what follows it has none.
+  // "123 (name) S 122 ...": the name may contain parentheses, the text after it does not.
   int64_t i = size;
   while (i > 0 && text[i - 1] != ')') --i;
   pid_t parent = 0;
@@ -138,13 +139,14 @@ BULKHEAD_NOT_SANITIZED pid_t ParentByProc() {
 }
 
 BULKHEAD_NOT_SANITIZED void ForbidCoreDumps() {
-  // base/core_dumps.h tells why, and what happens where this fails: the hard limit is 0 already.
+  // base/core_dumps.h explains why. Fails if the hard limit is 0 already; that header says what
+  // happens then.
   const rlimit64 limit = {.rlim_cur = 1, .rlim_max = 1};
   syscall(SYS_prlimit64, 0, RLIMIT_CORE, &limit, nullptr);
 }
 
 BULKHEAD_NOT_SANITIZED bool Prepare(Launch& launch) {
-  // A table of its own, into which sheltered descriptors are not even copied.
+  // Unshares the descriptor table without copying sheltered descriptors.
   if (launch.shares_descriptors &&
       !Try(launch, "close_range",
            syscall(SYS_close_range, kFirstShelteredFd, ~0u, CLOSE_RANGE_UNSHARE))) {
@@ -163,7 +165,7 @@ BULKHEAD_NOT_SANITIZED bool Prepare(Launch& launch) {
   for (size_t i = 0; i < launch.descriptor_count; ++i) {
     if (!Try(launch, "dup3", syscall(SYS_dup3, launch.descriptors[i], i, 0))) return false;
   }
-  // Closed by execve, so that the binary's descriptor still works until then.
+  // Close-on-exec, so that the binary's descriptor works until execve().
   if (!Try(launch, "close_range",
            syscall(SYS_close_range, launch.descriptor_count, ~0u, CLOSE_RANGE_CLOEXEC))) {
     return false;
@@ -181,7 +183,7 @@ BULKHEAD_NOT_SANITIZED int RunChild(void* argument) {
   return 127;
 }
 
-// Copies above the numbers that the new process will have, so that none is overwritten
+// Copies `fd` above the numbers that the new process will have: a lower one could be overwritten
 // before it is duplicated.
 absl::StatusOr<UniqueFd> CopyAbove(int fd, size_t minimum) {
   UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, static_cast<int>(minimum)));
@@ -189,7 +191,7 @@ absl::StatusOr<UniqueFd> CopyAbove(int fd, size_t minimum) {
   return copy;
 }
 
-// The id of this process in the PID namespace that /proc shows; 0: there is no /proc.
+// The pid of this process in /proc's PID namespace; 0: there is no /proc.
 pid_t OwnPidInProc() {
   char text[32];
   const ssize_t size = readlink("/proc/self", text, sizeof(text));
@@ -200,8 +202,8 @@ pid_t OwnPidInProc() {
   return pid;
 }
 
-// Does the host forbid a namespace, rather than lack something for a while? ENOSPC, EUSERS: the
-// sysctls user.max_*_namespaces are 0, or used up.
+// True if `error` means that the host forbids a namespace, false for a temporary shortage. ENOSPC,
+// EUSERS: the sysctls user.max_*_namespaces are 0, or used up.
 bool IsForbidden(int error) {
   return error == EPERM || error == EACCES || error == EINVAL || error == ENOSYS ||
          error == ENOSPC || error == EUSERS || error == ENOENT || error == EROFS;
@@ -238,14 +240,14 @@ absl::Status ProcessSpawner::obstacle() const {
 
 absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, Isolation isolation,
                                                   bool& forbidden) {
-  std::vector<int> wanted = spec.descriptors;
-  // Its interpreter opens it by this number.
-  if (spec.binary.is_script()) wanted.push_back(spec.binary.fd());
-  const size_t count = wanted.size();
+  std::vector<int> originals = spec.descriptors;
+  // A script's interpreter opens the script by this number.
+  if (spec.binary.is_script()) originals.push_back(spec.binary.fd());
+  const size_t count = originals.size();
   ASSIGN_OR_RETURN(const UniqueFd binary, CopyAbove(spec.binary.fd(), count));
   std::vector<UniqueFd> copies;
   std::vector<int> descriptors;
-  for (const int fd : wanted) {
+  for (const int fd : originals) {
     ASSIGN_OR_RETURN(UniqueFd copy, CopyAbove(fd, count));
     descriptors.push_back(copy.get());
     copies.push_back(std::move(copy));
@@ -281,13 +283,13 @@ absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, Isola
   void* stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
   if (stack == MAP_FAILED) return ErrnoToStatus(errno, "mmap of a stack");
-  // While both share their memory, a signal handler must not run in the new process.
+  // A signal handler must not run in the new process while both share their memory.
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   int pid_fd = -1;
-  // CLONE_VFORK: this thread goes on when the new program runs or the process has ended.
+  // CLONE_VFORK: this thread continues when the new program runs or the process has ended.
   const pid_t pid =
       __clone(RunChild, static_cast<char*>(stack) + kStackBytes, flags, &launch, &pid_fd);
   const int clone_error = errno;
@@ -299,7 +301,7 @@ absl::StatusOr<PidFd> ProcessSpawner::SpawnInside(const ProcessSpec& spec, Isola
   }
   PidFd process(UniqueFd(pid_fd), pid);
   if (launch.failed_call != nullptr) {
-    process.Wait(absl::Seconds(1)).status().IgnoreError();  // it has ended: no zombie stays
+    process.Wait(absl::Seconds(1)).status().IgnoreError();  // it has ended: reap it
     forbidden = !launch.isolated && IsForbidden(launch.error);
     return ErrnoToStatus(launch.error,
                          absl::StrCat(launch.failed_call, " of ", spec.binary.path()));

@@ -18,41 +18,41 @@ struct ProcessSpec {
   ProgramFile binary;
   std::vector<std::string> args;         // after argv[0], which is the path of `binary`
   std::vector<std::string> environment;  // "NAME=value", and nothing else
-  // Become descriptors 0, 1, 2, ... of the process, which has no others; but a script has itself
-  // as one more. Borrowed.
+  // Become descriptors 0, 1, 2, ... of the process, which has no others, except that a script also
+  // has itself as the next one. Borrowed.
   std::vector<int> descriptors;
 };
 
 struct SpawnedProcess;
 
-// Starts processes, without copying this one's page tables: the vmm is large and has many threads.
+// Starts processes without copying the vmm's page tables: the vmm is large and has many threads.
 //
-// A process begins in a session of its own (the terminal's signals are for the vmm alone), with no
-// signal blocked or ignored, and leaves no core file. It is init (pid 1) of a PID namespace of its
-// own: when it dies, the kernel kills whatever it has forked, before its pidfd says that it is
-// dead. As init it is spared signals that it has no handler for, but for SIGKILL, SIGSTOP, and
-// faults of its own. It is killed when the *thread* that started it ends, unless it renounces that
-// by prctl(2): start processes on a thread that lives as long as they shall.
+// A process begins in its own session (only the vmm gets the terminal's signals), with no signal
+// blocked or ignored, and leaves no core file. It is init (pid 1) of its own PID namespace: when
+// it dies, the kernel kills everything that it has forked before its pidfd reports its death. As
+// init it does not get signals that it has no handler for, except SIGKILL, SIGSTOP, and its own
+// faults. It is killed when the *thread* that started it ends, unless it disables that by
+// prctl(2): start processes on a thread that lives long enough.
 //
 // Thread-safe.
 class ProcessSpawner {
  public:
-  // How a process is kept together with what it forks, best first.
+  // How the processes that a process forks are made to die with it, best first.
   enum class Isolation {
-    kPidNamespace,         // takes CAP_SYS_ADMIN
+    kPidNamespace,         // needs CAP_SYS_ADMIN
     kUserAndPidNamespace,  // for an ordinary user; the process keeps its user and group
-    kNone,                 // what it has forked outlives it
+    kNone,                 // forked processes outlive it
   };
 
   // Tries no better isolation than `best`.
   explicit ProcessSpawner(Isolation best = Isolation::kPidNamespace) : isolation_(best) {}
 
-  // Blocks until the new program runs, which takes as long as its file system does. The first
-  // process that starts settles the isolation for all: the best that this host allows. Errors: as
-  // clone(2) and execve(2), naming the binary.
+  // Blocks until the new program runs, for as long as its file system takes. The first successful
+  // start decides the isolation for all: the best that this host allows. Errors: as clone(2) and
+  // execve(2), naming the binary.
   absl::StatusOr<SpawnedProcess> Spawn(const ProcessSpec& spec);
 
-  // Why the isolation is no better; OK: it is the best.
+  // Why the isolation is no better. OK if it is `best`.
   absl::Status obstacle() const;
 
  private:

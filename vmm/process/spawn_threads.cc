@@ -24,10 +24,10 @@
 namespace bulkhead::vmm {
 namespace {
 
-// A start takes a millisecond: one that is not begun by then waits for another that hangs.
-constexpr absl::Duration kLookInterval = absl::Milliseconds(100);
-// For a process that came too late, and was killed.
-constexpr absl::Duration kDeathTimeout = absl::Minutes(1);
+// A start takes a millisecond: a job that has not begun after this time waits for one that hangs.
+constexpr absl::Duration kCheckInterval = absl::Milliseconds(100);
+// For a process that started too late and was killed.
+constexpr absl::Duration kKillTimeout = absl::Minutes(1);
 
 }  // namespace
 
@@ -39,14 +39,14 @@ struct SpawnThreads::Job {
   std::optional<absl::StatusOr<SpawnedProcess>> result;
 };
 
-// Of the object and its threads, which may outlast it.
+// Shared by the object and its threads, which may outlive it.
 struct SpawnThreads::State {
   explicit State(ProcessSpawner::Isolation best) : spawner(best) {}
 
   ProcessSpawner spawner;  // thread-safe
   absl::Mutex mutex;
-  SteadyCondVar changed;  // for those that wait for a result
-  SteadyCondVar work;     // for the threads
+  SteadyCondVar changed;  // wakes callers that wait for a result
+  SteadyCondVar work;     // wakes the threads
   std::deque<std::shared_ptr<Job>> waiting ABSL_GUARDED_BY(mutex);
   std::multiset<std::string> abandoned ABSL_GUARDED_BY(mutex);  // paths of such jobs
   size_t threads ABSL_GUARDED_BY(mutex) = 0;
@@ -100,8 +100,9 @@ absl::StatusOr<SpawnedProcess> SpawnThreads::Spawn(const ProcessSpec& spec, absl
   const absl::Time deadline = SteadyNow() + timeout;
   absl::MutexLock lock(&state.mutex);
   if (state.abandoned.count(spec.binary.path()) != 0) {
-    return absl::UnavailableError(absl::StrCat("an earlier start of ", spec.binary.path(),
-                                               " still waits for the program's file system"));
+    return absl::UnavailableError(
+        absl::StrCat("starting ", spec.binary.path(),
+                     ": an earlier start still waits for the program's file system"));
   }
   state.waiting.push_back(job);
   state.work.Signal();
@@ -109,12 +110,12 @@ absl::StatusOr<SpawnedProcess> SpawnThreads::Spawn(const ProcessSpec& spec, absl
       absl::StrCat("starting ", spec.binary.path(), ": the program's file system does not answer"));
   while (true) {
     if (job->result.has_value()) return *std::move(job->result);
-    if (state.stopped) why = absl::UnavailableError("the VM ends");
+    if (state.stopped) why = absl::UnavailableError("the VM is ending");
     if (state.stopped || SteadyNow() >= deadline) break;
-    state.changed.WaitUntil(&state.mutex, std::min(deadline, SteadyNow() + kLookInterval));
+    state.changed.WaitUntil(&state.mutex, std::min(deadline, SteadyNow() + kCheckInterval));
     if (job->result.has_value()) continue;
     if (cancelled && cancelled()) {
-      why = absl::CancelledError("something else came first");
+      why = absl::CancelledError(absl::StrCat("starting ", spec.binary.path(), ": cancelled"));
       break;
     }
     if (!job->taken && state.idle == 0 && state.threads < kMaxThreads) StartThread(state_);
@@ -149,7 +150,7 @@ void SpawnThreads::Run(State& state) {
     state.mutex.Unlock();
     if (spawned.ok()) {
       spawned->process.Signal(SIGKILL).IgnoreError();
-      spawned->process.Wait(kDeathTimeout).status().IgnoreError();
+      spawned->process.Wait(kKillTimeout).status().IgnoreError();
     }
     state.mutex.Lock();
     state.abandoned.erase(state.abandoned.find(job->spec.binary.path()));

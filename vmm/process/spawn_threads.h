@@ -12,29 +12,29 @@
 
 namespace bulkhead::vmm {
 
-// Starts processes on threads of its own: clone(2) and execve(2) come back when the program has
-// been read, which a file system that hangs may never let them. One thread starts them all, as long
-// as it does come back; others join it if not. They last as long as this object, and the kernel
-// kills with a thread the processes that it started. Thread-safe.
+// Starts processes on its own threads: clone(2) and execve(2) return when the program has been
+// read, which may be never on a file system that hangs. Normally one thread starts all processes;
+// further threads are added while it hangs. The threads live as long as this object, and when a
+// thread ends the kernel kills the processes that it started. Thread-safe.
 class SpawnThreads {
  public:
   static constexpr size_t kMaxThreads = 33;
 
   // Errors: as pthread_create(3).
   static absl::StatusOr<std::unique_ptr<SpawnThreads>> Create(ProcessSpawner::Isolation best);
-  // Kills what it has started. Does not wait: a start that has not come back yet is killed when it
-  // does.
+  // Kills the processes that it has started. Does not wait: a start that hangs is killed when it
+  // returns.
   ~SpawnThreads();
 
-  // Waits for `timeout` at most; what comes later is killed. While a start of a program has not
-  // come back, the next one of that program fails at once. `cancelled` is asked now and then: to
-  // wait no longer. Errors: DeadlineExceeded, Unavailable (an earlier start has not come back, or
-  // Stop()), Cancelled, else as ProcessSpawner::Spawn().
+  // Waits for `timeout` at most; a process that starts later is killed. While an abandoned start of
+  // a program hangs, further starts of it fail at once. `cancelled` is called now and then; true
+  // ends the wait. Errors: DeadlineExceeded, Unavailable (an earlier start still hangs, or Stop()),
+  // Cancelled, else as ProcessSpawner::Spawn().
   absl::StatusOr<SpawnedProcess> Spawn(const ProcessSpec& spec, absl::Duration timeout,
                                        const std::function<bool()>& cancelled);
-  // Spawn() fails from now on, also where it waits. Returns at once.
+  // Makes Spawn() fail from now on, also calls that wait. Returns at once.
   void Stop();
-  // Why processes are isolated no better; OK: it is the best.
+  // Why the isolation is no better. OK if it is `best`.
   absl::Status obstacle() const;
 
  private:

@@ -180,7 +180,7 @@ absl::Status AttachedProcess::Call(absl::Status (ControlClient::*method)(Control
 void AttachedProcess::Quiesce() {
   const absl::Status quiesced = Call(&ControlClient::Quiesce, kQuiesceTimeout);
   if (absl::IsUnimplemented(quiesced)) {
-    process_->AskToEnd();
+    process_->RequestExit();
     process_->WaitForEnd(kLastRequestsTimeout).status().IgnoreError();
   } else if (!quiesced.ok()) {
     LogWarning(absl::StrCat("device '", name_, "' does not quiesce: ", quiesced.message()));
@@ -202,7 +202,7 @@ std::optional<DeviceProcessEnd> AttachedProcess::Reap(bool planned) {
 }
 
 void AttachedProcess::End() {
-  process_->AskToEnd();
+  process_->RequestExit();
   if (!process_->WaitForEnd(kEndTimeout).ok()) {
     process_->Kill("killed, because it did not end when asked to");
   }

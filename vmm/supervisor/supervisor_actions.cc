@@ -356,7 +356,7 @@ SupervisionEvent SupervisorActions::Discard() {
 
 void SupervisorActions::BeginServing() {
   DeviceProcess& process = attached_->process();
-  process.PassOnOutput();
+  process.ForwardOutput();
   report_.Serves(process.pid(), attached_->generation(), next_.binary().path(),
                  process.isolation());
   outage_.End();
