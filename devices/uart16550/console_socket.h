@@ -16,8 +16,8 @@
 
 namespace bulkhead::devices::uart16550 {
 
-// A console device's end of proto/console_stream.h: packets, without what they mean. Nothing
-// blocks. Thread-compatible.
+// A console device's end of proto/console_stream.h: sends and receives packets, and does not
+// interpret them. Nothing blocks. Thread-compatible.
 class ConsoleSocket {
  public:
   struct Packet {
@@ -33,18 +33,18 @@ class ConsoleSocket {
   // Readable when there is something to Peek().
   int fd() const { return fd_.get(); }
 
-  // Of `data`, at most kMaxConsoleBytes are sent. How many; nullopt: there is no room now. If
-  // nobody takes packets any more, it is as if they were sent.
+  // Sends at most kMaxConsoleBytes of `data`. Returns how many; nullopt: there is no room now. Once
+  // the vmm is gone, bytes count as sent.
   std::optional<size_t> Send(const ConsolePacketHeader& header, absl::Span<const uint8_t> data);
-  // The oldest packet that is there; it stays there. Valid until the next call. nullopt: there is
+  // The oldest packet, which stays in the socket. Valid until the next call. nullopt: there is
   // none.
   std::optional<Packet> Peek();
-  // The packet that Peek() gave is done with.
+  // Removes the packet that Peek() gave.
   void Drop();
   // The vmm is gone: there will be no packets.
   bool has_ended() const { return ended_; }
 
-  // Has writable_fd() become readable, once, as soon as there is room. False: it never will.
+  // Makes writable_fd() readable, once, as soon as there is room. False: it never will be.
   bool AwaitRoom();
   void EndAwaitingRoom();
   int writable_fd() const { return writable_.get(); }

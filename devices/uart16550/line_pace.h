@@ -8,9 +8,9 @@
 
 namespace bulkhead::devices::uart16550 {
 
-// The time that UartRegisters does not know: after how long a burst of an interrupt handler is cut
-// off, how long the line stays quiet then, and when a driver that never asserts RTS is given its
-// input. Pure: is told the time. Thread-compatible.
+// The timing that UartRegisters leaves out: when a burst of an interrupt handler is cut off, how
+// long the line stays quiet then, and when a driver that never asserts RTS gets its input. Pure:
+// the caller gives the time. Thread-compatible.
 //
 // A handler runs with interrupts off: kMaxBurst, or four FIFOs where that takes longer. A quiet
 // phase takes an eighth of the burst, counted from the guest's last access. So a guest that only

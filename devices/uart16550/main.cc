@@ -27,10 +27,10 @@ absl::StatusOr<std::unique_ptr<DeviceModel>> CreateUart() {
   options.port = absl::GetFlag(FLAGS_port);
   options.irq = absl::GetFlag(FLAGS_irq);
   if (options.port > 0x10000 - kRegisterCount) {
-    return absl::InvalidArgumentError("--port: the 8 ports must end by 0xffff");
+    return absl::InvalidArgumentError("--port: the 8 ports must not pass 0xffff");
   }
   if (options.irq == 0 || options.irq > 15) {
-    return absl::InvalidArgumentError("--irq: 1 to 15 are possible");
+    return absl::InvalidArgumentError("--irq: must be 1 to 15");
   }
   return std::make_unique<UartDevice>(options);
 }

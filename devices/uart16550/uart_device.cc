@@ -25,7 +25,7 @@ namespace {
 
 constexpr char kConsoleResource[] = "console";
 constexpr uint32_t kStateVersion = 2;
-// At the end of the device. Well below what the vmm waits for it.
+// In the destructor. Well below the time that the vmm waits for the end of the process.
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(200);
 
 // Waits for an event of `fd`. False: it is too late.
@@ -83,16 +83,18 @@ size_t UartDevice::Save(absl::Span<uint8_t> state) const {
 
 absl::Status UartDevice::Restore(absl::Span<const uint8_t> state) {
   Saved saved;
-  if (state.size() < sizeof(saved)) return absl::InvalidArgumentError("too few bytes");
+  if (state.size() < sizeof(saved))
+    return absl::InvalidArgumentError(
+        absl::StrCat("saved state of ", state.size(), " bytes, less than ", sizeof(saved)));
   memcpy(&saved, state.data(), sizeof(saved));
   if (saved.positions_known > 1 || !registers_.Restore(state.subspan(sizeof(saved)))) {
-    return absl::InvalidArgumentError("no state of a 16550");
+    return absl::InvalidArgumentError("impossible registers or positions");
   }
   output_position_ = saved.output_position;
   input_position_ = saved.input_position;
   positions_known_ = saved.positions_known != 0;
   BeginEvent();
-  Greet();
+  SendHandshake();
   // Output that waits goes out in an event of its own.
   output_is_blocked_ = !registers_.Transmitted().empty() && console_->AwaitRoom();
   UpdatePace();
@@ -116,7 +118,7 @@ void UartDevice::SetServing(bool serving) {
 
 uint64_t UartDevice::Read(uint8_t, uint64_t offset, uint8_t size_bytes) {
   BeginEvent();
-  // A wider access is so many byte accesses, lowest port first, as on ISA.
+  // A wider access is several byte accesses, lowest port first, as on ISA.
   uint64_t value = 0;
   for (uint8_t i = 0; i < size_bytes; ++i) {
     value |= uint64_t{registers_.Read(static_cast<uint8_t>(offset + i))} << 8 * i;
@@ -142,7 +144,7 @@ void UartDevice::BeginEvent() {
 
 void UartDevice::FinishEvent() {
   if (serving_) {
-    Greet();
+    SendHandshake();
     SendOutput();
   }
   UpdateWatches();
@@ -152,14 +154,14 @@ void UartDevice::FinishEvent() {
   }
 }
 
-void UartDevice::Greet() {
-  if (std::exchange(greeted_, true)) return;
+void UartDevice::SendHandshake() {
+  if (std::exchange(handshake_sent_, true)) return;
   const uint64_t position = positions_known_ ? output_position_ : kConsolePositionUnknown;
   console_->Send({.position = position, .acknowledged = acknowledgement_}, {});
 }
 
 void UartDevice::SendOutput() {
-  // At most twice around: the bytes may lie in two pieces.
+  // At most twice: the bytes may lie in two pieces.
   while (may_send_ && !output_is_blocked_) {
     const absl::Span<const uint8_t> bytes = registers_.Transmitted();
     if (bytes.empty()) return;
@@ -218,11 +220,11 @@ void UartDevice::TakePositions(const ConsolePacketHeader& header) {
 
 void UartDevice::TakeInput(const ConsoleSocket::Packet& packet) {
   if (packet.header.position > input_position_) {
-    LogWarning(absl::StrCat("input at position ", packet.header.position, " instead of ",
+    LogWarning(absl::StrCat("console: input at position ", packet.header.position, " instead of ",
                             input_position_));
     input_position_ = packet.header.position;
   }
-  // How much of it is taken in already.
+  // The number of its bytes that were taken already.
   const size_t known =
       std::min<uint64_t>(input_position_ - packet.header.position, packet.data.size());
   absl::Span<const uint8_t> bytes = packet.data.subspan(known);
@@ -246,7 +248,7 @@ void UartDevice::UpdatePace() {
 }
 
 void UartDevice::SetTimer() {
-  // A timer that goes off too early is set anew: one system call a wait, not one an access.
+  // A timer that expires too early is set again: one system call for each wait, not each access.
   if (pace_.due() >= timer_due_) return;
   timer_due_ = pace_.due();
   const itimerspec due = {.it_interval = {}, .it_value = absl::ToTimespec(timer_due_)};
@@ -265,7 +267,7 @@ void UartDevice::OnTimer() {
 
 void UartDevice::UpdateWatches() {
   const bool wants_packet = !positions_known_ || packet_is_taken_ || registers_.ReceiveRoom() != 0;
-  SetWatch(console_->fd(), serving_ && greeted_ && wants_packet && !console_->has_ended(),
+  SetWatch(console_->fd(), serving_ && handshake_sent_ && wants_packet && !console_->has_ended(),
            socket_is_watched_, &UartDevice::OnPacket);
   SetWatch(console_->writable_fd(), serving_ && output_is_blocked_, room_is_watched_,
            &UartDevice::OnRoom);
@@ -284,7 +286,8 @@ void UartDevice::SetWatch(int fd, bool wanted, bool& watched, void (UartDevice::
     (this->*on_ready)();
     FinishEvent();
   });
-  if (!status.ok()) LogWarning(absl::StrCat("the console is lost: ", status.message()));
+  if (!status.ok())
+    LogWarning(absl::StrCat("console: cannot be watched any more: ", status.message()));
 }
 
 void UartDevice::UpdateInterrupt() {
@@ -300,8 +303,8 @@ void UartDevice::UpdateInterrupt() {
 
 void UartDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   AddCounter(metrics, "transmitted_bytes_total",
-             "What the guest has sent and the console has taken.", transmitted_bytes_);
-  AddCounter(metrics, "received_bytes_total", "What was typed and the guest can read.",
+             "Bytes that the guest has sent and the console has taken.", transmitted_bytes_);
+  AddCounter(metrics, "received_bytes_total", "Bytes that were typed and that the guest can read.",
              received_bytes_);
   AddCounter(metrics, "output_waits_total", "How often the console took no more output.",
              output_waits_);

@@ -25,16 +25,15 @@ struct UartOptions {
 // A serial port (UartRegisters) between the guest and the vmm, the resource "console"
 // (proto/console_stream.h).
 //
-// All there is to it is saved: registers, both FIFOs, and how far each stream has come. A packet of
-// input stays in the socket until what was taken in of it is saved; output is sent first and then
-// saved as sent, and its position tells the vmm what it has already.
+// Its whole state is saved: registers, both FIFOs, and the position in each stream. A packet of
+// input stays in the socket until the bytes taken from it are saved; output is sent first and then
+// saved as sent, and by its position the vmm knows what it has already.
 //
 // Single-threaded, as every DeviceModel.
 class UartDevice : public DeviceModel {
  public:
   explicit UartDevice(const UartOptions& options) : options_(options) {}
-  // Unless it is not serving, sends the rest of the output; a reader that is still slow is given a
-  // moment, then no more.
+  // If it is serving, sends the rest of the output, and waits for a slow reader for a short time.
   ~UartDevice() override;
 
   v1::PciInfo Describe() const override;
@@ -54,13 +53,14 @@ class UartDevice : public DeviceModel {
   // What is saved, before the registers.
   struct Saved;
 
-  // Every call from the host is one event: BeginEvent(), the change, FinishEvent(). What the events
-  // before it have changed is saved by then.
+  // Every call from the host is one event: BeginEvent(), the change, FinishEvent(). The changes of
+  // earlier events are saved by then.
   void BeginEvent();
-  // Moves output as far as it goes now, then tells the guest and the host.
+  // Sends output as far as there is room, then updates the interrupt and reports the change of
+  // state.
   void FinishEvent();
-  // Tells the vmm where this process goes on.
-  void Greet();
+  // Once: tells the vmm the positions from which this process resumes.
+  void SendHandshake();
   void SendOutput();
   void SendRemainingOutput();
   // There is a packet, and there is room.
@@ -93,15 +93,15 @@ class UartDevice : public DeviceModel {
   bool may_send_ = false;         // the positions were known
   uint64_t acknowledgement_ = 0;  // input_position_
 
-  bool greeted_ = false;
-  bool packet_is_taken_ = false;    // the oldest packet, wholly; to be dropped once that is saved
+  bool handshake_sent_ = false;
+  bool packet_is_taken_ = false;    // all of the oldest packet; drop it once that is saved
   bool output_is_blocked_ = false;  // until there is room
   LinePace pace_;
-  absl::Time timer_due_ = absl::InfiniteFuture();  // never later than pace_ has it
+  absl::Time timer_due_ = absl::InfiniteFuture();  // not later than pace_.due()
   bool socket_is_watched_ = false;
   bool room_is_watched_ = false;
   bool timer_is_watched_ = false;
-  bool line_ = false;  // as last told to the services
+  bool line_ = false;  // as last set by SetIntx()
 
   uint64_t transmitted_bytes_ = 0;
   uint64_t received_bytes_ = 0;

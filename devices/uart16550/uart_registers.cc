@@ -92,7 +92,7 @@ uint8_t UartRegisters::Read(uint8_t offset) {
     case kLineStatus:
       value = LineStatus();
       changed_ |= std::exchange(overrun_, false);
-      // While the transmitter is not ready, it may be that which is waited for.
+      // While the transmitter is not ready, the driver may be polling for that instead.
       if (value == (kTransmitHoldingEmpty | kTransmitterIdle)) CountInputPoll();
       break;
     case kModemStatus:
@@ -413,7 +413,7 @@ bool UartRegisters::TakeInterruptEdge() {
 void UartRegisters::UpdateInterrupt() {
   const uint8_t causes = PendingCauses();
   if (causes != 0 && causes != pending_) edge_ = true;
-  if (causes == 0) edge_ = false;  // an interrupt that nobody has been told of is withdrawn
+  if (causes == 0) edge_ = false;  // an interrupt that was not taken yet is withdrawn
   pending_ = causes;
 }
 

@@ -15,30 +15,29 @@ inline constexpr uint8_t kRegisterCount = 8;
 // The registers of a 16550A (National Semiconductor PC16550D data sheet), one byte each, and
 // its FIFOs. Pure: no descriptors, no time. Thread-compatible.
 //
-// Where there is no time, things happen at once: a transmitted byte has left the FIFO when the
-// write returns (as long as the other end takes it), and a received byte below the trigger
-// level is a character timeout. Baud rate, parity and word length are stored and mean nothing.
+// It has no notion of time: a transmitted byte has left the FIFO when the write returns (as long as
+// the other end takes it), and a received byte below the trigger level is a character timeout at
+// once. Baud rate, parity and word length are stored and have no effect.
 //
-// Interrupt handlers rely on time all the same: they work until nothing is pending, and on a wire
-// they get there, since each byte takes its time. Here a handler whose data does not run out would
-// never end. So the line falls quiet once a handler has moved kMaxBurstBytes, or at BeginQuiet():
-// nothing more is received, and the transmitter's interrupt is held back. LSR says at any time that
-// the transmitter is ready: a driver that polls loses nothing. EndQuiet() is up to the owner.
+// But interrupt handlers rely on time: they work until nothing is pending, which ends on a real
+// wire because each byte takes its time. Here a handler whose data does not run out would never
+// end. So the line becomes quiet once a handler has moved kMaxBurstBytes, or at BeginQuiet(): no
+// more bytes are received, and the transmitter's interrupt is held back. LSR still shows the
+// transmitter ready: a driver that polls loses nothing. The owner calls EndQuiet().
 //
 // The other end keeps to hardware flow control: it sends only while the guest asserts RTS.
-// Drivers assert it once they are ready, so what is typed ahead is not lost when a driver
-// probes the chip and clears its FIFOs. To a driver that has never asserted it the other end sends
-// all the same, once that driver plainly waits for input: it polls for it, or it has enabled the
-// interrupt (AssumeRts()).
+// Drivers assert it once they are ready, so early input is not lost when a driver probes the chip
+// and clears its FIFOs. A driver that never asserts RTS gets input once it is seen to wait for it:
+// it polls, or it has enabled the interrupt (AssumeRts()).
 class UartRegisters {
  public:
   static constexpr size_t kFifoBytes = 16;
   // What one run of an interrupt handler may move, beside what is received already.
   static constexpr uint32_t kMaxBurstBytes = 16 * kFifoBytes;
-  // So many looks for input one after the other, and nothing sent in between, are a driver that
-  // polls. Drivers that probe the chip look a few times.
+  // A driver that reads LSR so often in a row without sending polls for input. Drivers that probe
+  // the chip read it a few times.
   static constexpr uint32_t kInputPolls = 32;
-  // What the other end has not taken yet. The guest is told to wait (LSR) when less than a
+  // Room for bytes that the other end has not taken yet. LSR makes the guest wait when less than a
   // FIFO's worth is free, so that a driver's burst always fits.
   static constexpr size_t kTransmitBytes = 4096;
 
@@ -67,14 +66,14 @@ class UartRegisters {
   void AssumeRts();
 
   // --- What outlives the process ---------------------------------------------------------------
-  // All of it as bytes, at most kMaxSavedBytes. How many were written. A burst ends with the
-  // process: what is held back is saved as pending.
+  // Writes all of it, at most kMaxSavedBytes. Returns the number of bytes. A burst ends with the
+  // process: interrupts that are held back are saved as pending.
   static constexpr size_t kMaxSavedBytes = 32 + kTransmitBytes;
   size_t Save(absl::Span<uint8_t> bytes) const;
-  // Becomes what was saved; what is pending is an edge of the line. False: `bytes` cannot be, and
-  // nothing has changed.
+  // Restores what Save() wrote; a pending cause makes an edge of the line. False: `bytes` are
+  // impossible, and nothing has changed.
   bool Restore(absl::Span<const uint8_t> bytes);
-  // True if what Save() gives has changed since the last call.
+  // True if Save() would write something else than at the last call.
   bool TakeChanged();
   // State after power-on. What was transmitted has left the guest, and stays.
   void Reset();

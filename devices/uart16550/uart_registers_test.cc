@@ -456,7 +456,7 @@ TEST_F(UartRegistersTest, ASecondCauseIsAnEdge) {
   EXPECT_TRUE(uart_.TakeInterruptEdge());
 }
 
-TEST_F(UartRegistersTest, AnEdgeThatNobodyTookIsWithdrawnWithItsCause) {
+TEST_F(UartRegistersTest, AnEdgeThatWasNotTakenIsWithdrawnWithItsCause) {
   uart_.Write(kIer, kIerTransmit);
   uart_.Write(kIer, 0);
   EXPECT_FALSE(uart_.TakeInterruptEdge());

@@ -30,7 +30,7 @@ class ConfigWindow {
 
   // Guest accesses; beyond the capability they read 0 and change nothing.
   uint64_t Read(uint64_t offset, uint8_t size_bytes) const;
-  // True: a byte is another one now.
+  // True: a byte has changed.
   bool Write(uint64_t offset, uint8_t size_bytes, uint64_t value);
   static bool TouchesData(uint64_t offset, uint8_t size_bytes) {
     return offset < kSize && offset + size_bytes > kData;
@@ -41,14 +41,14 @@ class ConfigWindow {
     uint64_t offset = 0;
     uint8_t size_bytes = 0;
   };
-  // Nothing if that is no place.
+  // nullopt: it points nowhere.
   std::optional<Target> target() const;
   uint32_t data() const;
   void set_data(uint32_t data);
 
   absl::Span<const uint8_t> bytes() const { return bytes_; }
   void Reset() { bytes_ = initial_; }
-  // False, and unchanged: no guest can have made it that.
+  // False, and nothing changes: no guest can have written these bytes.
   bool Restore(absl::Span<const uint8_t> bytes);
 
  private:

@@ -12,9 +12,9 @@
 
 namespace bulkhead::devices::virtio {
 
-// Which chains of a split virtqueue its device has taken and the driver has not got back yet, in
-// memory that outlives the process: a successor goes on with exactly those. (The split-ring
-// in-flight region of vhost-user, with fewer stores.)
+// The chains of a split virtqueue that the device has taken and not given back yet, in memory that
+// outlives the process: a successor does exactly those again. (The split-ring in-flight region of
+// vhost-user, with fewer stores.)
 //
 // The steps of a chain, in this order. A process may die between any two:
 //
@@ -26,15 +26,15 @@ namespace bulkhead::devices::virtio {
 //   6              used_idx follows used.idx
 //
 // Step 4 alone decides, and it is in guest memory: where used.idx and used_idx differ, step 5 may
-// be missing for the chains between the two, which completed[] names, and Recover() makes up for
-// it. A chain that was completed and not shown is in flight again, to be redone.
+// be missing for the chains between the two. completed[] names them, and Recover() does that step.
+// A chain that was completed and not shown is in flight again, and is done again.
 //
 // Nothing else is needed: all that was popped is shown or in flight, so the next available entry
 // to pop is used.idx plus the number in flight. No step takes two stores, so none can be half done.
 //
-// Order: one thread writes, and who reads does so after the kernel has reported that thread's
-// process dead. Then every store before the death is there and none behind it, so it is the
-// compiler alone that must keep to the program's order: atomic_signal_fence.
+// Order: one thread writes, and the reader starts after the kernel has reported that thread's
+// process dead. By then it sees every store before the death and none after it, so only the
+// compiler must keep the program's order: atomic_signal_fence.
 //
 // Single-threaded. What Recover() reads was written by a process that may have been compromised:
 // it is checked. So is the driver's part.
@@ -60,10 +60,11 @@ class InFlightLog {
   // Steps 5 and 6, after used.idx went from `from` to `to`. Calls back with each head.
   void Published(uint16_t from, uint16_t to, absl::FunctionRef<void(uint16_t)> on_head);
 
-  // Goes on from what a predecessor left, in place of Begin(). `used_idx` is what guest memory
-  // holds now. Returns the heads in flight, in the order in which they were popped; to be served
-  // again, without Popped(). May be repeated, and dies as safely as everything else. Errors:
-  // InvalidArgument, for the log: this cannot be; nothing can be popped from such a queue.
+  // Takes over a predecessor's log, instead of Begin(). `used_idx` is what guest memory holds now.
+  // Returns the heads in flight, in the order in which they were popped; serve them again, without
+  // Popped(). May be repeated; the process may die in it as in every other step. Errors:
+  // InvalidArgument, for people: the log is impossible, and nothing can be popped from such a
+  // queue.
   absl::StatusOr<std::vector<uint16_t>> Recover(uint32_t epoch, uint16_t size, uint16_t used_idx);
 
  private:

@@ -380,7 +380,7 @@ void PciTransport::InterruptConfig() {
 }
 
 // A change is saved with its interrupt: as owed, or as the ISR's bit, or after the message was
-// sent. So a death in the middle makes it one too many, never one too few.
+// sent. So a death in the middle causes one interrupt too many, never one too few.
 void PciTransport::OnConfigChanged() {
   ++config_generation_;
   services_->StateChanged();
@@ -397,12 +397,12 @@ void PciTransport::RaiseOwedConfigInterrupt() {
   Interrupt(config_vector_, kIsrConfig);
 }
 
-// Which ones it has raised, no predecessor has told: any may be missing, and a spurious one does no
-// harm.
+// It is not known which interrupts the predecessor has raised: any may be missing, and a spurious
+// one does no harm.
 void PciTransport::RaiseOwedInterrupts() {
   const bool possible = function_.bus_master || !function_.msix_enabled;
-  // Before DRIVER_OK nothing is signalled; but the predecessor may have died in setting it, which
-  // then comes again.
+  // Before DRIVER_OK nothing is signalled; but the predecessor may have died while the driver set
+  // it, and then that write is applied again.
   if (!possible || (core_.status() & kStatusDriverOk) == 0) return;
   if (!std::exchange(interrupts_owed_, false)) return;
   for (uint32_t i = 0; i < core_.queue_count(); ++i) {

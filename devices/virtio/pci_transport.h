@@ -36,7 +36,7 @@ class PciTransport : public DeviceModel, private InterruptSink {
   void OnFunctionState(const FunctionState& state) override;
   size_t Save(absl::Span<uint8_t> out) const override;
   absl::Status Restore(absl::Span<const uint8_t> state) override;
-  // Keeps what the vmm has told by OnFunctionState().
+  // Keeps the function state.
   void Reset() override;
   void SetServing(bool serving) override { core_.SetServing(serving); }
   bool at_rest() const override { return core_.at_rest(); }
@@ -87,7 +87,7 @@ class PciTransport : public DeviceModel, private InterruptSink {
   bool config_interrupt_owed_ = false;
   // A predecessor may have died before it raised them.
   bool interrupts_owed_ = false;
-  // Between Restore() and OnFunctionState(): how to interrupt is not known yet.
+  // Between Restore() and OnFunctionState(): the way to interrupt is not known yet.
   bool restoring_ = false;
 };
 

@@ -1,4 +1,4 @@
-// What of a PciTransport outlives its process.
+// The state of a PciTransport that outlives its process.
 #include <string.h>
 
 #include <algorithm>
@@ -43,7 +43,9 @@ size_t PciTransport::Save(absl::Span<uint8_t> out) const {
 absl::Status PciTransport::Restore(absl::Span<const uint8_t> state) {
   const size_t fixed = sizeof(SavedDevice) + core_.queue_count() * sizeof(SavedQueue);
   if (state.size() < fixed || state.size() > fixed + identity_.saved_state_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("saved state of ", state.size(), " bytes"));
+    return absl::InvalidArgumentError(absl::StrCat("saved state of ", state.size(), " bytes, not ",
+                                                   fixed, " to ",
+                                                   fixed + identity_.saved_state_bytes));
   }
   SavedDevice device;
   memcpy(&device, state.data(), sizeof(device));
@@ -64,11 +66,15 @@ absl::Status PciTransport::RestoreTransport(const SavedDevice& device,
   }
   const auto is_vector = [this](uint16_t v) { return v <= core_.queue_count() || v == kNoVector; };
   for (const SavedQueue& queue : queues) {
-    if (!is_vector(queue.vector)) return absl::InvalidArgumentError("a vector that is none");
+    if (!is_vector(queue.vector)) {
+      return absl::InvalidArgumentError(absl::StrCat("impossible vector ", queue.vector));
+    }
   }
   if (!is_vector(device.config_vector) || (device.isr & ~(kIsrQueue | kIsrConfig)) != 0 ||
       device.config_interrupt_owed > 1) {
-    return absl::InvalidArgumentError("impossible interrupts");
+    return absl::InvalidArgumentError(absl::StrCat("impossible interrupts: configuration vector ",
+                                                   device.config_vector, ", ISR ", device.isr,
+                                                   ", owed ", device.config_interrupt_owed));
   }
   static_assert(sizeof(device.window) == ConfigWindow::kSize);
   if (!window_.Restore(device.window)) {

@@ -24,19 +24,20 @@ class InterruptSink {
   virtual ~InterruptSink() = default;
   virtual void InterruptQueue(uint32_t queue) = 0;
   virtual void InterruptConfig() = 0;
-  // The device's configuration is another one: counts it, and InterruptConfig().
+  // The device's configuration has changed: counts it, and calls InterruptConfig().
   virtual void OnConfigChanged() = 0;
 };
 
-// The part of a virtio device that neither its type nor its transport changes: status, features,
-// queue set-up and reset (virtio 1.2, sections 2 and 3). All arguments come from the driver.
+// The part of a virtio device that depends neither on its type nor on its transport: status,
+// features, queue set-up, serving and reset (virtio 1.2, sections 2 and 3). All arguments come from
+// the driver.
 //
 // Reset never blocks and never lets DMA outlive it: while chains are in flight, status stays
 // what it was, and reads 0 once the last of them has been given back.
 //
-// Each process but the first Restore()s what the one before has saved. Before a new enabling of a
-// queue is saved, nothing is popped from it: else a successor, which enables it again, would start
-// from index 0 of a queue that has been served.
+// Each process but the first restores what the one before has saved. Before the enabling of a queue
+// is saved, nothing is popped from it: else a successor, which enables it again, would start from
+// index 0 of a queue that has been served.
 class VirtioCore : public VirtioServices {
  public:
   // Both outlive this.
@@ -51,7 +52,7 @@ class VirtioCore : public VirtioServices {
   // The fields of both that are not the transport's, and what the device type adds.
   void Save(SavedDevice& device) const;
   void Save(uint32_t index, SavedQueue& queue) const;
-  // Once, after Start(). Errors: InvalidArgument (this cannot be the state of this device).
+  // Once, after Start(). Errors: InvalidArgument (impossible for this device).
   absl::Status Restore(const SavedDevice& device, absl::Span<const SavedQueue> queues,
                        absl::Span<const uint8_t> type_state);
   // As if the driver had written 0 to the status.
@@ -74,10 +75,10 @@ class VirtioCore : public VirtioServices {
   void EnableQueue(uint32_t index);
   void ResetQueue(uint32_t index);  // VIRTIO_F_RING_RESET
 
-  // The driver rang, or may have.
+  // The driver has rung, or may have.
   void Notify(uint32_t index);
   void SetDmaAllowed(bool allowed);
-  // The host's wish; initially true.
+  // As DeviceModel::SetServing(); initially true.
   void SetServing(bool serving);
   bool at_rest() const { return !resetting_ && device_->at_rest(); }
   bool dma_in_flight() const { return device_->dma_in_flight(); }

@@ -1,4 +1,4 @@
-// What of a VirtioCore outlives its process.
+// The state of a VirtioCore that outlives its process.
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -39,8 +39,8 @@ absl::Status VirtioCore::CheckRestorable(const SavedDevice& device) const {
   if ((device.status & ~kKnownStatus) != 0 ||
       (has(kStatusFeaturesOk) && !has(kStatusAcknowledge | kStatusDriver)) ||
       (has(kStatusDriverOk) && !has(kStatusFeaturesOk)) || device.resetting > 1) {
-    return absl::InvalidArgumentError(absl::StrFormat("no device has status 0x%x, resetting %d",
-                                                      device.status, device.resetting));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("impossible status 0x%x, resetting %d", device.status, device.resetting));
   }
   if (!has(kStatusFeaturesOk)) return absl::OkStatus();
   const uint64_t missing = device.driver_features & ~offered_features_;
@@ -65,7 +65,7 @@ absl::Status VirtioCore::Restore(const SavedDevice& device, absl::Span<const Sav
       return absl::InvalidArgumentError(absl::StrCat("queue ", i, ": ", status.message()));
     }
   }
-  // Whatever the reset waited for has ended with the process.
+  // The I/O that the reset waited for has ended with the process.
   resetting_ = device.resetting != 0;
   FinishReset();
   return absl::OkStatus();
@@ -75,10 +75,10 @@ absl::Status VirtioCore::RestoreQueue(uint32_t index, const SavedQueue& saved) {
   Queue& queue = *queues_[index];
   queue.epoch = saved.epoch;
   if (saved.was_reset > 1 || saved.state > SavedQueueState::kStopping) {
-    return absl::InvalidArgumentError("unknown state");
+    return absl::InvalidArgumentError("impossible state");
   }
   queue.was_reset = saved.was_reset != 0;
-  // Stopping: waits for nothing more, so it has stopped.
+  // Stopping: the chains that it waited for have ended with the process, so it has stopped.
   if (saved.state == SavedQueueState::kStopping) return absl::OkStatus();
   queue.setup = {.size = saved.size,
                  .descriptor_table = saved.descriptor_table,
@@ -86,7 +86,7 @@ absl::Status VirtioCore::RestoreQueue(uint32_t index, const SavedQueue& saved) {
                  .device_area = saved.device_area};
   if (saved.state == SavedQueueState::kDisabled) return absl::OkStatus();
   if ((status_ & kStatusFeaturesOk) == 0 || queue.was_reset) {
-    return absl::InvalidArgumentError("enabled, which the driver could not do");
+    return absl::InvalidArgumentError("enabled before FEATURES_OK, or after a reset");
   }
   return queue.ring.Resume(host_->memory(), queue.setup,
                            (driver_features_ & kFeatureEventIndex) != 0,

@@ -26,7 +26,7 @@ struct VirtioIdentity {
   // for its end.
   uint32_t chains_per_turn = 16;
   std::vector<std::string> required_resources;
-  // Of SaveState(), at most; and what changes with its meaning.
+  // The most that SaveState() writes, and a version that changes with its meaning.
   uint32_t saved_state_bytes = 0;
   uint32_t state_version = 0;
 };
@@ -56,10 +56,9 @@ class VirtioServices {
   // a turn when it is on again.
   virtual bool dma_allowed() const = 0;
 
-  // What ReadConfig() gives has changed, and not by the driver's doing: tells the driver
-  // (virtio 1.2, section 2.5), as soon as it may be interrupted, and however many processes end
-  // until then. The change itself must be in the state that is saved. May be called from
-  // RestoreState() on.
+  // The device has changed what ReadConfig() gives: notifies the driver (virtio 1.2, section 2.5)
+  // as soon as it may be interrupted, also from a later process. The change itself must be in the
+  // saved state. May be called from RestoreState() on.
   virtual void ConfigChanged() = 0;
 
   // The driver broke the device type's rules in a way that no request can report: asks it to
@@ -109,7 +108,8 @@ class VirtioDevice {
   virtual void ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const = 0;
   virtual void WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) = 0;
 
-  // What the driver has changed beyond features and queues, as DeviceModel::Save() and Restore().
+  // The state that the driver has changed beyond features and queues, as DeviceModel::Save() and
+  // Restore() have it.
   // RestoreState() follows Start() and, where the driver had negotiated, OnFeatures().
   virtual size_t SaveState(absl::Span<uint8_t>) const { return 0; }
   virtual absl::Status RestoreState(absl::Span<const uint8_t>) { return absl::OkStatus(); }

@@ -74,7 +74,7 @@ absl::Status Virtqueue::SetUp(const GuestMemory& memory, const QueueSetup& setup
                               bool indirect_descriptors, uint32_t epoch) {
   if (!std::has_single_bit(setup.size) || setup.size > max_size_) {
     return absl::InvalidArgumentError(
-        absl::StrFormat("queue size %d is no power of two up to %d", setup.size, max_size_));
+        absl::StrFormat("queue size %d is not a power of two up to %d", setup.size, max_size_));
   }
   // The event words at the ends exist only with the feature. Section 2.7.
   const uint64_t event_bytes = event_index ? 2 : 0;

@@ -148,7 +148,7 @@ TEST(VirtqueueTest, ABufferAcrossAdjoiningRangesOfMemoryBecomesSeveral) {
   ASSERT_TRUE(queue.Pop(absl::MakeSpan(storage), chain)) << violations.at(0);
   EXPECT_EQ(chain.writable.size(), 2u * kSize);
   queue.Complete(chain.head, 0);
-  // Larger than a range, again and again: nobody has a use for that.
+  // Larger than a range, several times in a row, which no driver needs.
   EXPECT_TRUE(queue.Publish());
   EXPECT_TRUE(driver.PopUsed().has_value());
   ASSERT_TRUE(driver.Add(std::vector<Buffer>(kSize, {0, 3 << 20, true})).has_value());

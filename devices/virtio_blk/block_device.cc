@@ -22,7 +22,7 @@
 namespace bulkhead::devices::virtio {
 namespace {
 
-constexpr uint32_t kPciClassScsi = 0x010000;  // mass storage: what virtio disks say since ever
+constexpr uint32_t kPciClassScsi = 0x010000;  // mass storage, as all virtio disks have it
 
 constexpr uint32_t kMaxQueues = 32;
 constexpr uint32_t kMinQueueSize = 4;  // header, data, status, and one to spare
@@ -49,7 +49,7 @@ constexpr absl::Duration kRetryInterval = absl::Milliseconds(5);
 
 // A device process ends within a second.
 constexpr absl::Duration kDrainTimeout = absl::Milliseconds(500);
-// A failing disk fails every request: that must not fill the log.
+// A failing disk may fail every request, which must not fill the log.
 constexpr uint32_t kMaxFailuresLogged = 16;
 
 }  // namespace
@@ -150,7 +150,7 @@ absl::Status BlockDevice::StartEngine(uint32_t max_operations) {
   RETURN_IF_ERROR(host_->Watch(chosen.engine->fd(), [this] { OnEngine(); }));
   engine_ = std::move(chosen.engine);
   if (is_io_uring_ && disk_.is_block_device && !disk_.read_only) {
-    // BLKDISCARD is an ioctl; io_uring has its like since Linux 6.12 only.
+    // BLKDISCARD is an ioctl; io_uring can discard since Linux 6.12 only.
     ASSIGN_OR_RETURN(auto threads, IoThreads::Create(disk_, max_operations, /*max_threads=*/1));
     RETURN_IF_ERROR(host_->Watch(threads->fd(), [this] { OnEngine(); }));
     discard_engine_ = std::move(threads);
@@ -191,7 +191,8 @@ void BlockDevice::OnFeatures(uint64_t features) {
   UpdateWriteThrough();
 }
 
-// Section 5.2.5, item 5, and 5.2.6.2: who can neither flush nor choose gets durable writes.
+// Section 5.2.5, item 5, and 5.2.6.2: a driver that can neither flush nor choose gets durable
+// writes.
 void BlockDevice::UpdateWriteThrough() {
   context_.write_through = (negotiated_ & kBlockConfigWce) != 0 ? config_.writeback == 0
                                                                 : (negotiated_ & kBlockFlush) == 0;
@@ -319,7 +320,8 @@ bool BlockDevice::Submit() {
   return submitted;
 }
 
-// Last: the results that it brings are an event, so those that wait still are looked at again.
+// Comes last: its results arrive as an event, after which the operations that still wait are looked
+// at again.
 void BlockDevice::SubmitWaiting() {
   if (engine_->has_waiting()) Submit();
 }
@@ -364,13 +366,13 @@ void BlockDevice::OnResult(const DiskEngine::Result& result) {
   const auto owed = [this] { return std::pair(failures_.OwesFlush(), failures_.OwesWrite()); };
   const auto before = owed();
   if (stopping) {
-    // The driver does not hear of it.
-    if (result.result < 0 && slot.request.HearsOfWriteback(context_)) failures_.Failed();
+    // The driver gets no answer to this request.
+    if (result.result < 0 && slot.request.MayReportWriteback(context_)) failures_.Failed();
     GiveBack(index, 0);
   } else {
     Continue(index, slot.request.OnResult(result.result, context_));
   }
-  // Saved after the driver was told: a death in between tells it twice.
+  // Saved after the driver was told: if the process dies in between, the driver is told twice.
   if (owed() != before) SaveFailures();
 }
 
@@ -417,7 +419,7 @@ void BlockDevice::LogFailure(const BlockRequest& request) {
   LogError(
       absl::StrCat("disk: request of type ", request.type(), " at sector ", request.sector(), ": ",
                    strerror(request.error_number()),
-                   failures_logged_ == kMaxFailuresLogged ? " (further ones are not told)" : ""));
+                   failures_logged_ == kMaxFailuresLogged ? " (further ones are not logged)" : ""));
 }
 
 }  // namespace bulkhead::devices::virtio

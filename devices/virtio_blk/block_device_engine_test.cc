@@ -182,7 +182,7 @@ TEST_F(DirectBlockDeviceTest, WhatWasReadIsNotCopiedIntoGuestMemoryWhileBusMaste
   EXPECT_EQ(Data(), std::string(512, 'r'));
 }
 
-TEST_F(DirectBlockDeviceTest, WhatWaitsForABufferIsStartedWhoeverHasReapedTheResults) {
+TEST_F(DirectBlockDeviceTest, WhatWaitsForABufferIsStartedWhereverResultsWereReaped) {
   constexpr uint16_t kBuffers = DirectEngine::kBounceBuffers;
   for (int i = 0; i < kBuffers + 4; ++i) AddRead(1, 512);
   driver_->Kick(0);
@@ -228,7 +228,7 @@ TEST_F(BlockDeviceEngineTest, AFullQueueOfTheLargestRequestsIsServedInBoundedTur
   check_turn();
   while (driver_->queue(0).used_idx() != kQueueSize && !HasFailure()) {
     ASSERT_LT(turns, 100'000);
-    ASSERT_GT(services_.RunWatches(0), 0) << "work is left and nobody is called";
+    ASSERT_GT(services_.RunWatches(0), 0) << "work is left and no callback is due";
     check_turn();
   }
   EXPECT_GT(turns, 1000);

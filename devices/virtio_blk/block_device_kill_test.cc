@@ -34,7 +34,7 @@ constexpr uint32_t kTrackBytes = 8 * 512;
 constexpr uint64_t kTrackSectors = kTrackBytes / kSectorSize;
 constexpr int kKills = 150;
 
-// One request after the other on sectors that belong to nobody else: writes something new, reads
+// One request after the other on sectors of its own: writes something new, reads
 // it back, and so on, with a flush or a discard now and then.
 class Track {
  public:

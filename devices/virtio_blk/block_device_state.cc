@@ -1,4 +1,4 @@
-// What of a BlockDevice outlives its process.
+// The state of a BlockDevice that outlives its process.
 #include <string.h>
 
 #include <type_traits>
@@ -36,20 +36,20 @@ absl::Status BlockDevice::RestoreState(absl::Span<const uint8_t> state) {
   Saved saved;
   if (state.size() != sizeof(saved)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("disk: saved state of ", state.size(), " bytes"));
+        absl::StrCat("disk: saved state of ", state.size(), " bytes instead of ", sizeof(saved)));
   }
   memcpy(&saved, state.data(), sizeof(saved));
   const bool chosen = (negotiated_ & kBlockConfigWce) != 0;
   if (saved.writeback > 1 || (saved.writeback == 0 && !chosen) || saved.owes_flush > 1 ||
       saved.owes_write > 1) {
-    return absl::InvalidArgumentError("disk: impossible cache mode");
+    return absl::InvalidArgumentError("disk: saved state with an impossible cache mode or failure");
   }
   config_.writeback = saved.writeback;
   UpdateWriteThrough();
   if (saved.owes_flush != 0 || saved.owes_write != 0) {
     const bool owes_write = saved.owes_write != 0 || failures_.OwesWrite();
     failures_.Failed();
-    if (!owes_write) failures_.Tell(/*is_flush=*/false);
+    if (!owes_write) failures_.Report(/*is_flush=*/false);
     SaveFailures();
   }
   if (saved.capacity != config_.capacity) {

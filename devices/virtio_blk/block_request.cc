@@ -84,7 +84,7 @@ BlockRequest::Step BlockRequest::Begin(const DescriptorChain& chain, const Block
   if (last.iov_len == 0) data_in_.remove_suffix(1);
   in_bytes_ -= 1;
 
-  if (context.failures != nullptr) failures_told_ = context.failures->Told(is_flush());
+  if (context.failures != nullptr) failures_reported_ = context.failures->Reported(is_flush());
   switch (header_.type) {
     case kBlockIn:
     case kBlockOut:
@@ -265,7 +265,7 @@ BlockRequest::Step BlockRequest::OnSyncResult(int32_t result, const BlockContext
   return DoneDurably(result, context);
 }
 
-bool BlockRequest::HearsOfWriteback(const BlockContext& context) const {
+bool BlockRequest::MayReportWriteback(const BlockContext& context) const {
   switch (operation_.kind) {
     case FileOperation::Kind::kSync:
     case FileOperation::Kind::kSyncRange:
@@ -279,9 +279,9 @@ bool BlockRequest::HearsOfWriteback(const BlockContext& context) const {
 
 BlockRequest::Step BlockRequest::DoneDurably(int32_t result, const BlockContext& context) {
   if (context.failures != nullptr) {
-    if (result < 0 && HearsOfWriteback(context)) context.failures->Failed();
-    if (result >= 0 && context.failures->count() != failures_told_) result = -EIO;
-    if (result < 0) context.failures->Tell(is_flush());
+    if (result < 0 && MayReportWriteback(context)) context.failures->Failed();
+    if (result >= 0 && context.failures->count() != failures_reported_) result = -EIO;
+    if (result < 0) context.failures->Report(is_flush());
   }
   if (result >= 0) return Done(kBlockStatusOk);
   error_number_ = -result;

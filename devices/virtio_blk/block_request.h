@@ -40,11 +40,10 @@ struct BlockContext {
   WritebackFailures* failures = nullptr;
 };
 
-// One request of the driver, as a sequence of file operations of bounded size: neither does one
-// keep the thread that submits it, nor does the death of the process wait for long until the kernel
-// is done with it. Pure: tells what to do next, is told the result, and at the end leaves the
-// answer in guest memory. Guest memory may change under it at any time. Thread-compatible;
-// allocates nothing.
+// One request of the driver, as a sequence of file operations of bounded size: an operation neither
+// holds up the thread that submits it, nor delays the death of the process for long. Pure: says
+// which operation comes next, takes its result, and at the end writes the answer into guest memory.
+// Guest memory may change at any time. Thread-compatible; allocates nothing.
 class BlockRequest {
  public:
   // Of one read or write. Linux's drivers ask for 1280 KiB at most by default.
@@ -73,8 +72,8 @@ class BlockRequest {
   uint64_t sector() const { return header_.sector; }
   // Of a read's or write's data.
   uint64_t data_bytes() const { return is_write() ? out_bytes_ : in_bytes_; }
-  // The kernel may report a failed writeback by the result of operation().
-  bool HearsOfWriteback(const BlockContext& context) const;
+  // The kernel may report a failed writeback in the result of operation().
+  bool MayReportWriteback(const BlockContext& context) const;
   // errno of the operation that failed the request, or 0.
   int error_number() const { return error_number_; }
 
@@ -119,7 +118,7 @@ class BlockRequest {
   iovec zeros_;
   DirtyMap::Region region_;  // of a flush
   int sweeps_left_ = 0;
-  uint64_t failures_told_ = 0;  // when it began
+  uint64_t failures_reported_ = 0;  // as it began
 };
 
 }  // namespace bulkhead::devices::virtio

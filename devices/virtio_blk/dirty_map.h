@@ -7,12 +7,11 @@
 
 namespace bulkhead::devices::virtio {
 
-// About how much of a file is written and may not be on the medium yet, by regions. With it a flush
-// of gigabytes becomes many operations of a region each. The kernel lets no process end in the
-// midst of an fsync(2): a death would wait for all of it, and the successor with it.
+// An estimate of how much of a file was written and may not be on the medium yet, by regions. With
+// it a flush of gigabytes becomes many operations of one region each. A process cannot end in the
+// middle of an fsync(2): its death, and its successor, would wait for all of it.
 //
-// Knows nothing of what was written before it was made, so all counts as dirty at first.
-// Thread-compatible.
+// It does not know earlier writes, so the whole file counts as dirty at first. Thread-compatible.
 class DirtyMap {
  public:
   static constexpr uint64_t kMinRegionBytes = 16 << 20;
@@ -25,7 +24,7 @@ class DirtyMap {
 
   void Wrote(uint64_t offset, uint64_t length);
 
-  // Whether a flush is to go by regions.
+  // True: a flush should go by regions.
   bool is_heavy() const { return dirty_sectors_ * 512 > kMaxSyncBytes; }
 
   struct Region {

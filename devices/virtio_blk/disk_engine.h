@@ -18,14 +18,14 @@ namespace bulkhead::devices::virtio {
 //
 // What an engine relies on, and gives to recovery:
 // - No operation through the page cache outlives the process. This thread or a worker carries it
-// out, and workers are
-//   threads of this process: its pidfd tells of its death when the last of them has ended. A
-//   successor starts after that, so what it writes again is never overwritten by its predecessor's
-//   late write, and no late read reaches guest memory. Direct I/O may outlive it, and holds a lock
-//   for which the vmm waits before it attaches a successor (vmm/config/host_file.h). A network file
-//   system that goes past the page cache by itself is as direct I/O, and cannot be told here.
-// - To do an operation again is harmless: the driver has not been told of its end, so it cannot
-//   have built anything upon it, and there is no order among operations in flight.
+//   out, workers are threads of this process, and its pidfd reports its death when the last of them
+//   has ended. A successor starts after that, so its writes are never overwritten by a late write
+//   of its predecessor, and no late read reaches guest memory. Direct I/O may outlive the process,
+//   and holds a lock for which the vmm waits before it attaches a successor
+//   (vmm/config/host_file.h). A network file system that bypasses the page cache by itself behaves
+//   like direct I/O; this cannot be detected here.
+// - An operation may be done again: the driver has not seen its end, so it does not rely on it, and
+//   operations in flight have no order.
 class DiskEngine {
  public:
   struct Result {

@@ -29,7 +29,7 @@ constexpr uint64_t kSectors = 128;
 constexpr uint16_t kQueueSize = 16;
 constexpr uint16_t kQueues = 2;
 constexpr uint64_t kFeatures = ~uint64_t{0};
-// Never given to the device by its address: nobody may write there.
+// The device never gets its address, and must not write there.
 constexpr GuestAddress kUntouchable = kMemorySize - 4096;
 // Headers, data and status bytes; headers at fixed places so that inputs can hit them.
 constexpr GuestAddress kArena = 0x80000;
@@ -62,7 +62,7 @@ class HostileDriver {
     for (uint64_t i = 0; i < 4096; i += 8) {
       uint64_t value = 1;
       services_.memory().ReadObject(kUntouchable + i, value);
-      Require(value == 0, "memory was written that nobody named");
+      Require(value == 0, "memory was written that no chain has named");
     }
     struct stat info;
     Require(fstat(file_.get(), &info) == 0 && info.st_size == kSectors * kSectorSize,

@@ -5,33 +5,33 @@
 
 namespace bulkhead::devices::virtio {
 
-// Failures to write data back, and which of them the driver has been told of. The kernel reports
-// one to a single operation, be it a flush or a durable write, but it may be about what others
-// wrote: of all that are in flight at the time, and promise that data is on the medium, none may
-// succeed. Neither may the next flush, unless a flush was told; nor the next durable write, unless
-// anything was told: there are drivers that never flush. Thread-compatible.
+// Failures to write data back, and which of them were reported to the driver. The kernel reports a
+// failure to one operation, a flush or a durable write, but the failed data may be another
+// operation's. So no flush or durable write that is in flight at that time may succeed. Nor may the
+// next flush, unless a flush has failed for it; nor the next durable write, unless a flush or a
+// durable write has: there are drivers that never flush. Thread-compatible.
 class WritebackFailures {
  public:
-  // An operation has failed that the kernel may have told of it.
+  // An operation has failed by which the kernel may have reported one.
   void Failed() { ++count_; }
 
-  // A flush or durable write begins. It must not succeed if count() is another one at its end.
-  uint64_t Told(bool is_flush) const { return is_flush ? told_flushes_ : told_writes_; }
+  // For a flush or durable write that begins: it must not succeed if count() differs at its end.
+  uint64_t Reported(bool is_flush) const { return is_flush ? reported_flushes_ : reported_writes_; }
   uint64_t count() const { return count_; }
-  // It has failed, and the driver sees that.
-  void Tell(bool is_flush) {
-    told_writes_ = count_;
-    if (is_flush) told_flushes_ = count_;
+  // It has failed, which reports all failures so far.
+  void Report(bool is_flush) {
+    reported_writes_ = count_;
+    if (is_flush) reported_flushes_ = count_;
   }
 
   // For the saved state: the next flush, or the next durable write, has to fail.
-  bool OwesFlush() const { return told_flushes_ != count_; }
-  bool OwesWrite() const { return told_writes_ != count_; }
+  bool OwesFlush() const { return reported_flushes_ != count_; }
+  bool OwesWrite() const { return reported_writes_ != count_; }
 
  private:
   uint64_t count_ = 0;
-  uint64_t told_flushes_ = 0;  // count_ when the driver was last told
-  uint64_t told_writes_ = 0;
+  uint64_t reported_flushes_ = 0;  // count_ at the last report
+  uint64_t reported_writes_ = 0;
 };
 
 }  // namespace bulkhead::devices::virtio

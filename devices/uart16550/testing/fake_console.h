@@ -31,7 +31,7 @@ class FakeConsole {
     // What the last process has sent counts, though it is dead.
     if (socket_.ok()) Receive();
     socket_ = std::move(ours);
-    greeted_ = answer_due_ = false;
+    has_handshake_ = answer_due_ = false;
     return std::move(device);
   }
 
@@ -42,7 +42,7 @@ class FakeConsole {
     char packet[sizeof(ConsolePacketHeader) + kMaxConsoleBytes + 1];
     while (true) {
       const ssize_t size = recv(socket_.get(), packet, sizeof(packet), MSG_DONTWAIT);
-      if (size < 0 && errno == ECONNRESET) continue;  // it died with input unread: told once
+      if (size < 0 && errno == ECONNRESET) continue;  // it died with input unread: reported once
       if (size <= 0) return;
       ReceivePacket({packet, static_cast<size_t>(size)});
     }
@@ -50,7 +50,7 @@ class FakeConsole {
   // Sends what is due, and what was typed, in packets of `size` bytes.
   void Send(size_t size = kMaxConsoleBytes) {
     if (std::exchange(answer_due_, false)) SendPacket(0);
-    while (greeted_ && sent_ < typed_.size()) {
+    while (has_handshake_ && sent_ < typed_.size()) {
       if (!SendPacket(std::min(size, typed_.size() - sent_))) return;
     }
   }
@@ -69,18 +69,18 @@ class FakeConsole {
     const absl::string_view data = packet.substr(sizeof(header));
     if (header.position == kConsolePositionUnknown) {
       ASSERT_EQ(data, "");
-      ASSERT_FALSE(greeted_) << "it was told already";
-      greeted_ = answer_due_ = true;
+      ASSERT_FALSE(has_handshake_) << "a second handshake";
+      has_handshake_ = answer_due_ = true;
       sent_ = acknowledged_;
       return;
     }
-    ASSERT_TRUE(greeted_ || data.empty()) << "output before it has said where it is";
+    ASSERT_TRUE(has_handshake_ || data.empty()) << "output before the handshake";
     ASSERT_LE(header.position, output_.size()) << "a gap";
     ASSERT_GE(header.position + kMaxConsoleRepeatBytes, output_.size()) << "dropped as too old";
     ASSERT_GE(header.acknowledged, acknowledged_);
     ASSERT_LE(header.acknowledged, ever_sent_);
     acknowledged_ = header.acknowledged;
-    if (!std::exchange(greeted_, true)) sent_ = acknowledged_;
+    if (!std::exchange(has_handshake_, true)) sent_ = acknowledged_;
     const size_t known = std::min<size_t>(output_.size() - header.position, data.size());
     ASSERT_EQ(data.substr(0, known), absl::string_view(output_).substr(header.position, known))
         << "it comes again, but otherwise";
@@ -100,7 +100,7 @@ class FakeConsole {
   }
 
   UniqueFd socket_;
-  bool greeted_ = false;
+  bool has_handshake_ = false;
   bool answer_due_ = false;
   std::string output_;
   std::string typed_;

@@ -134,7 +134,7 @@ class KillableUart {
     StartProcess();
     return true;
   }
-  // As by SIGKILL: what its destructor does reaches nobody.
+  // As by SIGKILL: its destructor has no effect outside.
   void Kill() {
     const UniqueFd null(open("/dev/null", O_RDWR | O_CLOEXEC));
     dup3(null.get(), socket_, O_CLOEXEC);

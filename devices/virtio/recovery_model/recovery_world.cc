@@ -116,7 +116,7 @@ void Model::Settle() {
     memory_.ReadObject(kUsed + kUsedRing + kUsedElementSize * Slot(world_.shown_idx), head);
     Expect(head < setup_.size, "a used element names a head");
     const uint8_t request = world_.request_of_head[head];
-    Expect(request != kNobody, "a used element names a chain that the driver has given");
+    Expect(request != kNoRequest, "a used element names a chain that the driver has given");
     Expect((world_.shown & Bit(request)) == 0, "no request is completed twice");
     const auto it = std::find(world_.in_flight.begin(), world_.in_flight.end(), request);
     Expect(it != world_.in_flight.end(), "what is completed was in flight");
@@ -130,7 +130,7 @@ void Model::Settle() {
 
 bool Model::CanAdd() const {
   const auto* begin = world_.request_of_head;
-  const auto free = std::count(begin, begin + setup_.size, kNobody);
+  const auto free = std::count(begin, begin + setup_.size, kNoRequest);
   const uint8_t count = options_.pairs ? 2 : 1;
   return world_.enabled && !world_.resetting && world_.made + count <= options_.requests &&
          free >= count;
@@ -139,7 +139,7 @@ bool Model::CanAdd() const {
 void Model::Add() {
   for (int i = 0; i < (options_.pairs ? 2 : 1); ++i) {
     uint16_t head = 0;
-    while (world_.request_of_head[head] != kNobody) ++head;
+    while (world_.request_of_head[head] != kNoRequest) ++head;
     const uint8_t request = world_.made++;
     world_.request_of_head[head] = request;
     memory_.WriteObject(kDescriptors + 16 * head,
@@ -163,7 +163,7 @@ void Model::Take() {
        ++world_.used_idx) {
     uint32_t head = 0;
     memory_.ReadObject(kUsed + kUsedRing + kUsedElementSize * Slot(world_.used_idx), head);
-    const uint8_t request = std::exchange(world_.request_of_head[head], kNobody);
+    const uint8_t request = std::exchange(world_.request_of_head[head], kNoRequest);
     world_.done |= Bit(request);
   }
   if (options_.event_index) Word(kAvailable + kAvailableRing + 2 * setup_.size) = world_.used_idx;
@@ -197,7 +197,7 @@ void Model::ApplyReset() {
   Settle();
   world_.enabled = world_.resetting = false;
   // The driver reads that it is done, and sets the queue up anew.
-  std::fill(world_.request_of_head, world_.request_of_head + kMaxModelQueueSize, kNobody);
+  std::fill(world_.request_of_head, world_.request_of_head + kMaxModelQueueSize, kNoRequest);
   world_.done = world_.shown = Bit(world_.made) - 1;
   world_.next_new = world_.made;
   world_.in_flight.clear();
@@ -277,7 +277,7 @@ bool Model::Pop() {
   if (!queue_->Pop(absl::MakeSpan(storage), chain)) return false;
   Settle();
   const uint8_t request = world_.request_of_head[chain.head];
-  Expect(request != kNobody, "what is popped is the device's");
+  Expect(request != kNoRequest, "what is popped is the device's");
   Expect((world_.shown & Bit(request)) == 0, "nothing is done again that the driver knows as done");
   Expect(chain.writable.size() == 1 && chain.writable[0].iov_base == Guest(kBuffers + 4 * request),
          "a chain has its buffers");

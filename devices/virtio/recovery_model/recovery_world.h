@@ -17,7 +17,7 @@
 namespace bulkhead::devices::virtio {
 
 inline constexpr uint16_t kMaxModelQueueSize = 4;
-inline constexpr uint8_t kNobody = 0xff;
+inline constexpr uint8_t kNoRequest = 0xff;
 
 struct ModelOptions {
   bool event_index = false;
@@ -50,7 +50,7 @@ struct World {
   uint16_t available_idx = 0;
   uint16_t kicked_idx = 0;
   uint16_t used_idx = 0;  // up to where it has looked
-  uint8_t request_of_head[kMaxModelQueueSize] = {kNobody, kNobody, kNobody, kNobody};
+  uint8_t request_of_head[kMaxModelQueueSize] = {kNoRequest, kNoRequest, kNoRequest, kNoRequest};
   uint32_t done = 0;  // bit by request: got back, or given up by a reset
   // The truth.
   uint16_t shown_idx = 0;               // up to where used.idx has been seen

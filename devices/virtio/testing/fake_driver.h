@@ -108,7 +108,7 @@ class FakeDriver {
   // Kicks, then runs the event loop until the next used element of the queue.
   std::optional<UsedElement> KickAndWait(uint16_t index);
 
-  // Guest memory that nobody else uses, 16-byte aligned.
+  // Guest memory for this caller alone, 16-byte aligned.
   GuestAddress Allocate(uint64_t size_bytes);
 
  private:

@@ -46,7 +46,7 @@ RestartableDevice::RestartableDevice(DurableServices& services, Factory factory)
   Create();
   if (services_.saved_.empty()) return;
   Require(model_->Restore(services_.saved_));
-  GoOn();
+  Resume();
 }
 
 RestartableDevice::~RestartableDevice() {
@@ -77,10 +77,10 @@ absl::Status RestartableDevice::TryRestart() {
 
 void RestartableDevice::Restart() {
   Require(TryRestart());
-  GoOn();
+  Resume();
 }
 
-void RestartableDevice::GoOn() {
+void RestartableDevice::Resume() {
   model_->OnFunctionState(services_.function_state_);
   services_.SaveIfChanged();
   for (int i = 0; i < Describe().doorbells_size(); ++i) OnDoorbell(static_cast<uint32_t>(i));

@@ -40,20 +40,20 @@ class DurableServices : public FakeServices {
   bool changed_ = false;  // since the last save
 };
 
-// A model, and the successors that go on for it. Does the device host's part: what an access
+// A model, and the successors that take its place. Does the device host's part: what an access
 // changes is saved before it is answered; an access that was applied and not saved is applied
 // again. To drivers it is one device.
 class RestartableDevice : public DeviceModel {
  public:
   using Factory = std::function<std::unique_ptr<DeviceModel>()>;
-  // `services` outlives this. Goes on from what a device before it has saved there. Aborts if the
-  // model does not start.
+  // `services` outlives this. Restores what an earlier device has saved there. Aborts if the model
+  // does not start.
   RestartableDevice(DurableServices& services, Factory factory);
   ~RestartableDevice() override;
 
   // The process dies, between any two calls, and a successor takes over. Aborts if it cannot.
   void Restart();
-  // The same, but stops where the successor has been told: its error, if it refuses `saved`.
+  // The same up to Restore(), whose error it returns.
   absl::Status TryRestart();
 
   // Lets it die in each access of the driver: before what it did is saved, or right after.
@@ -80,7 +80,7 @@ class RestartableDevice : public DeviceModel {
  private:
   void Access(const std::function<void()>& apply, const std::function<void()>& on_save = [] {});
   void Create();
-  void GoOn();
+  void Resume();
 
   DurableServices& services_;
   const Factory factory_;
