@@ -12,38 +12,47 @@ using enum SupervisionState;
 using enum SupervisionEvent;
 using enum SupervisionAction;
 
-// Sets of states, and of events.
-using Set = uint64_t;
-template <typename... T>
-constexpr Set Any(T... members) {
-  return (... | (uint64_t{1} << static_cast<int>(members)));
-}
+// Sets of states or of events, written as `kStopped | kFailed`.
 template <typename T>
-constexpr bool Has(Set set, T member) {
-  return (set & Any(member)) != 0;
+struct Set {
+  constexpr Set() = default;
+  constexpr Set(T member) : bits(uint64_t{1} << static_cast<int>(member)) {}
+  constexpr bool Has(T member) const { return (bits & Set(member).bits) != 0; }
+
+  uint64_t bits = 0;
+};
+using States = Set<State>;
+using Events = Set<Event>;
+constexpr States operator|(States a, States b) {
+  a.bits |= b.bits;
+  return a;
 }
-constexpr Set kAllEvents = (uint64_t{1} << kSupervisionEvents) - 1;
+constexpr States operator|(State a, State b) { return States(a) | States(b); }
+constexpr Events operator|(Events a, Events b) {
+  a.bits |= b.bits;
+  return a;
+}
+constexpr Events operator|(Event a, Event b) { return Events(a) | Events(b); }
 
-constexpr Set kAway = Any(kWaiting, kStopped, kFailed);
-constexpr Set kAtRest = kAway | Any(kServing);
+constexpr States kAway = kWaiting | kStopped | kFailed;
+constexpr States kAtRest = kAway | kServing;
 // The other actions take at most some seconds, and nothing interrupts them.
-constexpr Set kInterruptible =
-    kAtRest | Any(kStarting, kResetting, kFinding, kAttaching, kTakingOver);
-constexpr Set kResets = Any(kReset, kResetForReboot);
-constexpr Set kRestarts = Any(kRestart, kRestartAnew);
-constexpr Set kCommands = kRestarts | kResets | Any(kStop, kStart);
+constexpr States kInterruptible =
+    kAtRest | kStarting | kResetting | kFinding | kAttaching | kTakingOver;
+constexpr Events kResets = kReset | kResetForReboot;
+constexpr Events kRestarts = kRestart | kRestartAnew;
+constexpr Events kCommands = kRestarts | kResets | kStop | kStart;
 
-// If a process has the descriptors, or may have them. Away, that is one that does not die.
-enum class If { kAlways, kHeld, kNotHeld };
-constexpr If kAlways = If::kAlways;
-constexpr If kHeld = If::kHeld;
-constexpr If kNotHeld = If::kNotHeld;
+// kHeld: if a process has the device's descriptors, or may have them; while the device is away that
+// is one that does not die. kFree: if none has.
+enum class If { kAny, kHeld, kFree };
+using enum If;
 
 constexpr State kSame = State{-1};
 
 struct Row {
-  Set in;
-  Set on;
+  States in;
+  Events on;
   If when;
   State next;
   std::array<SupervisionAction, 6> actions;
@@ -51,169 +60,164 @@ struct Row {
 
 // clang-format off
 constexpr Row kTable[] = {
+// in         on                  if     next         actions
 // --- The first process. What goes wrong is the error of DeviceSupervisor::Create(). --------------
-{Any(kStarting), Any(kCandidateReady), kAlways, kSame,    {kPrepareChannel}},
-{Any(kStarting), Any(kChannelReady),   kAlways, kSame,    {kAttach}},
-{Any(kStarting), Any(kAttached),       kAlways, kServing, {kBeginServing, kReportRunning}},
-{Any(kStarting), Any(kChannelInUse, kShortage, kOwnFault, kInterrupted), kAlways, kShutDown, {}},
+{kStarting,   kCandidateReady,    kAny,  kSame,       {kPrepareChannel}},
+{kStarting,   kChannelReady,      kAny,  kSame,       {kAttach}},
+{kStarting,   kAttached,          kAny,  kServing,    {kBeginServing, kReportRunning}},
+{kStarting,   kChannelInUse | kShortage | kOwnFault | kInterrupted, kAny, kShutDown, {}},
 
 // --- A process ends unasked, or has to be killed. ------------------------------------------------
-{Any(kServing), Any(kExited),     kAlways, kLost, {kBecomeUnavailable, kReap}},
-{Any(kServing), Any(kMisbehaves), kAlways, kLost, {kKill, kBecomeUnavailable, kReap}},
+{kServing,    kExited,            kAny,  kLost,       {kBecomeUnavailable, kReap}},
+{kServing,    kMisbehaves,        kAny,  kLost,       {kKill, kBecomeUnavailable, kReap}},
 // One that does not die counts as ended: the policy decides what the guest meets meanwhile.
-{Any(kLost), Any(kProcessGone, kDoesNotDie), kAlways, kSame, {kReportLoss, kAskPolicy}},
-{Any(kLost), Any(kPolicyRestarts), kAlways, kWaiting, {kRetryAfterBackoff, kReportRestarting}},
-{Any(kLost), Any(kPolicyStops),    kAlways, kStopped, {kDropSpare, kFailAccesses, kReportStopped}},
-{Any(kLost), Any(kPolicyFails),    kAlways, kFailed,  {kDropSpare, kGiveUpAccesses, kReportFailed}},
+{kLost,       kProcessGone | kDoesNotDie, kAny,  kSame,       {kReportLoss, kAskPolicy}},
+{kLost,       kPolicyRestarts,    kAny,  kWaiting,    {kRetryAfterBackoff, kReportRestarting}},
+{kLost,       kPolicyStops,       kAny,  kStopped,    {kDropSpare, kFailAccesses, kReportStopped}},
+{kLost,       kPolicyFails,       kAny,  kFailed,     {kDropSpare, kGiveUpAccesses, kReportFailed}},
 // A process that did not die in time has died: the next try need not wait for the timer.
-{kAway,                  Any(kExited),      kAlways, kSame, {kReap}},
-{kAway,                  Any(kDoesNotDie),  kAlways, kSame, {}},
-{Any(kWaiting),          Any(kProcessGone), kAlways, kSame, {kRetryNow}},
-{Any(kStopped, kFailed), Any(kProcessGone), kAlways, kSame, {}},
+{kAway,       kExited,            kAny,  kSame,       {kReap}},
+{kAway,       kDoesNotDie,        kAny,  kSame,       {}},
+{kWaiting,    kProcessGone,       kAny,  kSame,       {kRetryNow}},
+{kStopped | kFailed, kProcessGone, kAny,  kSame,       {}},
 
 // --- A try to have a process serve. --------------------------------------------------------------
 // No process gets the descriptors before the one that has them is reaped.
-{Any(kWaiting), Any(kTimeToTry),  kHeld,    kSame,    {}},
-{Any(kWaiting), Any(kTimeToTry),  kNotHeld, kFinding, {kAwaitEarlierIo}},
-{Any(kFinding), Any(kIoInFlight), kAlways,  kWaiting, {kRetrySoon, kReportRestarting}},
-{Any(kFinding), Any(kIoEnded),    kAlways,  kSame,    {kTakeSpare}},
-{Any(kFinding), Any(kNoSpare),    kAlways,  kSame,    {kStartProcess}},
-{Any(kFinding), Any(kSpareTaken, kCandidateReady), kAlways, kAttaching, {kPrepareChannel}},
-{Any(kAttaching), Any(kChannelReady), kAlways, kSame,    {kAttach}},
-{Any(kAttaching), Any(kChannelInUse), kAlways, kWaiting, {kRetrySoon}},
-{Any(kAttaching), Any(kAttached),     kAlways, kServing, {kBeginServing, kReportRunning}},
+{kWaiting,    kTimeToTry,         kHeld, kSame,       {}},
+{kWaiting,    kTimeToTry,         kFree, kFinding,    {kAwaitEarlierIo}},
+{kFinding,    kIoInFlight,        kAny,  kWaiting,    {kRetrySoon, kReportRestarting}},
+{kFinding,    kIoEnded,           kAny,  kSame,       {kTakeSpare}},
+{kFinding,    kNoSpare,           kAny,  kSame,       {kStartProcess}},
+{kFinding,    kSpareTaken | kCandidateReady, kAny,  kAttaching,  {kPrepareChannel}},
+{kAttaching,  kChannelReady,      kAny,  kSame,       {kAttach}},
+{kAttaching,  kChannelInUse,      kAny,  kWaiting,    {kRetrySoon}},
+{kAttaching,  kAttached,          kAny,  kServing,    {kBeginServing, kReportRunning}},
 // The failure of a spare is of no consequence.
-{Any(kAttaching), Any(kSpareFailed),  kAlways, kFinding, {kStartProcess}},
-{Any(kFinding, kAttaching), Any(kInterrupted), kAlways, kWaiting, {kRetryNow}},
+{kAttaching,  kSpareFailed,       kAny,  kFinding,    {kStartProcess}},
+{kFinding | kAttaching, kInterrupted, kAny,  kWaiting,    {kRetryNow}},
 // A shortage of the host is no failure of the device: the policy is not asked.
-{Any(kFinding, kAttaching), Any(kShortage), kAlways, kWaiting,
-    {kRetryAfterShortage, kReportRestarting}},
-{Any(kFinding, kAttaching), Any(kOwnFault), kAlways, kLost, {kReportFailedStart, kAskPolicy}},
+{kFinding | kAttaching, kShortage, kAny,  kWaiting,    {kRetryAfterShortage, kReportRestarting}},
+{kFinding | kAttaching, kOwnFault, kAny,  kLost,       {kReportFailedStart, kAskPolicy}},
 
 // --- Restart: the new process is started first. If it is rejected, nothing has happened. ---------
-{kAtRest, kRestarts,            kAlways, kSame, {kPrepareSuccessor}},
-{kAtRest, Any(kSuccessorRejected), kAlways, kSame, {kAnswerRejected}},
-{Any(kServing), Any(kSuccessorReady), kAlways, kReplacing,
+{kAtRest,     kRestarts,          kAny,  kSame,       {kPrepareSuccessor}},
+{kAtRest,     kSuccessorRejected, kAny,  kSame,       {kAnswerRejected}},
+{kServing,    kSuccessorReady,    kAny,  kReplacing,
     {kAdoptBinary, kReportTakenAway, kReportRestarting, kQuiesce, kKill, kReap}},
-{kAway, Any(kSuccessorReady), kHeld, kReplacing,
+{kAway,       kSuccessorReady,    kHeld, kReplacing,
     {kAdoptBinary, kReportRestarting, kQuiesce, kKill, kReap}},
-{kAway, Any(kSuccessorReady), kNotHeld, kTakingOver,
+{kAway,       kSuccessorReady,    kFree, kTakingOver,
     {kAdoptBinary, kReportRestarting, kPrepareChannel}},
-{Any(kReplacing), Any(kProcessGone),   kAlways, kTakingOver, {kPrepareChannel}},
-{Any(kReplacing), Any(kDoesNotDie),    kAlways, kWaiting,    {kBecomeUnavailable, kAnswerLater}},
-{Any(kTakingOver), Any(kChannelReady), kAlways, kSame,       {kAttach}},
-{Any(kTakingOver), Any(kAttached),     kAlways, kServing,
-    {kBeginServing, kReportRunning, kAnswerDone}},
+{kReplacing,  kProcessGone,       kAny,  kTakingOver, {kPrepareChannel}},
+{kReplacing,  kDoesNotDie,        kAny,  kWaiting,    {kBecomeUnavailable, kAnswerLater}},
+{kTakingOver, kChannelReady,      kAny,  kSame,       {kAttach}},
+{kTakingOver, kAttached,          kAny,  kServing,    {kBeginServing, kReportRunning, kAnswerDone}},
 // Any other binary's process would have met with the same: the new binary stays.
-{Any(kTakingOver), Any(kChannelInUse, kInterrupted), kAlways, kWaiting,
+{kTakingOver, kChannelInUse | kInterrupted, kAny,  kWaiting,
     {kBecomeUnavailable, kRetrySoon, kReportRestarting, kAnswerLater}},
-{Any(kTakingOver), Any(kShortage), kAlways, kWaiting,
+{kTakingOver, kShortage,          kAny,  kWaiting,
     {kBecomeUnavailable, kRetryAfterShortage, kReportRestarting, kAnswerLater}},
 // Its own fault: back to the binary that was before, with a try of it.
-{Any(kTakingOver), Any(kOwnFault), kHeld, kWaiting,
+{kTakingOver, kOwnFault,          kHeld, kWaiting,
     {kBecomeUnavailable, kRevertBinary, kAnswerRejected}},
-{Any(kTakingOver), Any(kOwnFault), kNotHeld, kFinding,
+{kTakingOver, kOwnFault,          kFree, kFinding,
     {kBecomeUnavailable, kRevertBinary, kAwaitEarlierIo}},
-{kAtRest, Any(kFellBack), kAlways, kSame, {kAnswerRejected}},
+{kAtRest,     kFellBack,          kAny,  kSame,       {kAnswerRejected}},
 
 // --- Stop. ---------------------------------------------------------------------------------------
-{Any(kServing), Any(kStop), kAlways, kStopping,
+{kServing,    kStop,              kAny,  kStopping,
     {kDropSpare, kReportTakenAway, kQuiesce, kKill, kReap}},
-{Any(kStopped), Any(kStop), kAlways, kSame, {kDropSpare, kAnswerDone}},
-{Any(kWaiting, kFailed), Any(kStop), kHeld,    kStopping, {kDropSpare, kQuiesce, kKill, kReap}},
-{Any(kWaiting, kFailed), Any(kStop), kNotHeld, kStopped,
+{kStopped,    kStop,              kAny,  kSame,       {kDropSpare, kAnswerDone}},
+{kWaiting | kFailed, kStop,       kHeld, kStopping,   {kDropSpare, kQuiesce, kKill, kReap}},
+{kWaiting | kFailed, kStop,       kFree, kStopped,
     {kDropSpare, kFailAccesses, kReportStopped, kAnswerDone}},
-{Any(kStopping), Any(kProcessGone), kAlways, kStopped,
-    {kFailAccesses, kReportStopped, kAnswerDone}},
-{Any(kStopping), Any(kDoesNotDie),  kAlways, kStopped,
+{kStopping,   kProcessGone,       kAny,  kStopped,    {kFailAccesses, kReportStopped, kAnswerDone}},
+{kStopping,   kDoesNotDie,        kAny,  kStopped,
     {kFailAccesses, kReportStopped, kAnswerLater}},
 
 // --- Start: one try. If it fails, further ones follow as after a loss. ---------------------------
-{Any(kServing), Any(kStart), kAlways,  kSame,    {kAnswerDone}},
-{kAway,         Any(kStart), kHeld,    kWaiting, {kForgetFailures, kReportRestarting}},
-{kAway,         Any(kStart), kNotHeld, kFinding,
+{kServing,    kStart,             kAny,  kSame,       {kAnswerDone}},
+{kAway,       kStart,             kHeld, kWaiting,    {kForgetFailures, kReportRestarting}},
+{kAway,       kStart,             kFree, kFinding,
     {kForgetFailures, kReportRestarting, kAwaitEarlierIo}},
-{Any(kServing), Any(kStartTried), kAlways, kSame, {kAnswerDone}},
-{kAway,         Any(kStartTried), kAlways, kSame, {kAnswerNotStarted}},
+{kServing,    kStartTried,        kAny,  kSame,       {kAnswerDone}},
+{kAway,       kStartTried,        kAny,  kSame,       {kAnswerNotStarted}},
 
 // --- Reset. A process that cannot reset itself is lost, and then the device is reset while away. -
-{Any(kServing),   kResets,           kAlways,  kResetting, {kCallReset}},
-{Any(kResetting), Any(kResetDone),   kAlways,  kServing,   {kReportReset, kAnswerDone}},
-{Any(kResetting), Any(kResetFailed), kAlways,  kLost,      {kKill, kBecomeUnavailable, kReap}},
-{kAway,           kResets,           kHeld,    kSame, {kNoteDiscard, kReportReset, kAnswerLater}},
-{kAway,           kResets,           kNotHeld, kSame, {kNoteDiscard, kReportReset, kDiscard}},
-{kAway,           Any(kDiscarded),    kAlways, kSame, {kAnswerDone}},
-{kAway,           Any(kNotDiscarded), kAlways, kSame, {kAnswerNotDiscarded}},
+{kServing,    kResets,            kAny,  kResetting,  {kCallReset}},
+{kResetting,  kResetDone,         kAny,  kServing,    {kReportReset, kAnswerDone}},
+{kResetting,  kResetFailed,       kAny,  kLost,       {kKill, kBecomeUnavailable, kReap}},
+{kAway,       kResets,            kHeld, kSame,       {kNoteDiscard, kReportReset, kAnswerLater}},
+{kAway,       kResets,            kFree, kSame,       {kNoteDiscard, kReportReset, kDiscard}},
+{kAway,       kDiscarded,         kAny,  kSame,       {kAnswerDone}},
+{kAway,       kNotDiscarded,      kAny,  kSame,       {kAnswerNotDiscarded}},
 
 // --- The VM ends. --------------------------------------------------------------------------------
-{kInterruptible, Any(kShutdown), kHeld,    kShutDown,
+{kInterruptible, kShutdown,       kHeld, kShutDown,
     {kAnswerShutDown, kDropSpare, kEndProcess, kCloseAccesses}},
-{kInterruptible, Any(kShutdown), kNotHeld, kShutDown,
+{kInterruptible, kShutdown,       kFree, kShutDown,
     {kAnswerShutDown, kDropSpare, kCloseAccesses}},
-{Any(kShutDown), kCommands, kAlways, kSame, {kAnswerShutDown}},
+{kShutDown,   kCommands,          kAny,  kSame,       {kAnswerShutDown}},
 
 // --- What is learned in the middle of an action; class Supervision keeps it. ---------------------
-{Any(kStarting, kAttaching, kTakingOver), Any(kGuestReset, kRequestsDiscarded, kHandedOver,
-    kProcessGone), kAlways, kSame, {}},
-{Any(kReplacing, kTakingOver), Any(kRequestsAbandoned), kAlways, kSame, {}},
-{kAway, Any(kRequestsDiscarded), kAlways, kSame, {}},
+{kStarting | kAttaching | kTakingOver,
+    kGuestReset | kRequestsDiscarded | kHandedOver | kProcessGone, kAny, kSame, {}},
+{kReplacing | kTakingOver, kRequestsAbandoned, kAny,  kSame,       {}},
+{kAway,       kRequestsDiscarded, kAny,  kSame,       {}},
 };
 // clang-format on
 
 // Events that cannot come in a state: they are not looked for, or no action there has such a
 // result.
-constexpr Set kNews = Any(kExited, kMisbehaves, kTimeToTry);
-constexpr Set kReapResults = Any(kProcessGone, kDoesNotDie);
-constexpr Set kPolicyResults = Any(kPolicyRestarts, kPolicyStops, kPolicyFails);
-constexpr Set kFindResults = Any(kIoEnded, kIoInFlight, kSpareTaken, kNoSpare, kCandidateReady);
-constexpr Set kFailures = Any(kOwnFault, kShortage, kInterrupted);
-constexpr Set kAttachResults =
-    Any(kChannelReady, kChannelInUse, kAttached, kSpareFailed, kGuestReset, kHandedOver);
-constexpr Set kSuccessorResults = Any(kSuccessorReady, kSuccessorRejected);
-constexpr Set kResetResults = Any(kResetDone, kResetFailed);
-constexpr Set kDiscardResults = Any(kDiscarded, kNotDiscarded);
-constexpr Set kRequestFacts = Any(kRequestsAbandoned, kRequestsDiscarded);
-constexpr Set kLeftOfCommands = Any(kStartTried, kFellBack);
+constexpr Events kNews = kExited | kMisbehaves | kTimeToTry;
+constexpr Events kReapResults = kProcessGone | kDoesNotDie;
+constexpr Events kPolicyResults = kPolicyRestarts | kPolicyStops | kPolicyFails;
+constexpr Events kFindResults = kIoEnded | kIoInFlight | kSpareTaken | kNoSpare | kCandidateReady;
+constexpr Events kFailures = kOwnFault | kShortage | kInterrupted;
+constexpr Events kAttachResults =
+    kChannelReady | kChannelInUse | kAttached | kSpareFailed | kGuestReset | kHandedOver;
+constexpr Events kSuccessorResults = kSuccessorReady | kSuccessorRejected;
+constexpr Events kResetResults = kResetDone | kResetFailed;
+constexpr Events kDiscardResults = kDiscarded | kNotDiscarded;
+constexpr Events kRequestFacts = kRequestsAbandoned | kRequestsDiscarded;
+constexpr Events kLeftOfCommands = kStartTried | kFellBack;
 
-struct ImpossibleRow {
-  State in;
-  Set on;
-};
 // clang-format off
-constexpr ImpossibleRow kImpossible[] = {
-{kServing,    Any(kTimeToTry) | kReapResults | kPolicyResults | kFindResults | kFailures |
-              kAttachResults | kResetResults | kDiscardResults | kRequestFacts},
-{kWaiting,    Any(kMisbehaves, kRequestsAbandoned) | kPolicyResults | kFindResults | kFailures |
-              kAttachResults | kResetResults},
-{kStopped,    Any(kMisbehaves, kTimeToTry, kRequestsAbandoned) | kPolicyResults | kFindResults |
-              kFailures | kAttachResults | kResetResults},
-{kFailed,     Any(kMisbehaves, kTimeToTry, kRequestsAbandoned) | kPolicyResults | kFindResults |
-              kFailures | kAttachResults | kResetResults},
-{kStarting,   kNews | kCommands | Any(kDoesNotDie) | kPolicyResults |
-              (kFindResults & ~Any(kCandidateReady)) | Any(kSpareFailed) | kSuccessorResults |
-              kResetResults | kDiscardResults | Any(kRequestsAbandoned) | kLeftOfCommands},
-{kResetting,  kNews | kCommands | kReapResults | kPolicyResults | kFindResults | kFailures |
-              kAttachResults | kSuccessorResults | kDiscardResults | kRequestFacts |
-              kLeftOfCommands},
-{kLost,       Any(kShutdown) | kNews | kCommands | kFindResults | kFailures | kAttachResults |
-              kSuccessorResults | kResetResults | kDiscardResults | kRequestFacts |
-              kLeftOfCommands},
-{kFinding,    kNews | kCommands | kReapResults | kPolicyResults | kAttachResults |
-              kSuccessorResults | kResetResults | kDiscardResults | kRequestFacts |
-              kLeftOfCommands},
-{kAttaching,  kNews | kCommands | Any(kDoesNotDie) | kPolicyResults | kFindResults |
-              kSuccessorResults | kResetResults | kDiscardResults | Any(kRequestsAbandoned) |
-              kLeftOfCommands},
-{kReplacing,  Any(kShutdown) | kNews | kCommands | kPolicyResults | kFindResults | kFailures |
-              kAttachResults | kSuccessorResults | kResetResults | kDiscardResults |
-              Any(kRequestsDiscarded) | kLeftOfCommands},
-{kTakingOver, kNews | kCommands | Any(kDoesNotDie) | kPolicyResults | kFindResults |
-              Any(kSpareFailed) | kSuccessorResults | kResetResults | kDiscardResults |
-              kLeftOfCommands},
-{kStopping,   Any(kShutdown) | kNews | kCommands | kPolicyResults | kFindResults | kFailures |
-              kAttachResults | kSuccessorResults | kResetResults | kDiscardResults |
-              kRequestFacts | kLeftOfCommands},
-{kShutDown,   kAllEvents & ~kCommands},
+constexpr Events kImpossible[kSupervisionStates] = {
+/* kServing */    kTimeToTry | kReapResults | kPolicyResults | kFindResults | kFailures |
+                  kAttachResults | kResetResults | kDiscardResults | kRequestFacts,
+/* kWaiting */    kMisbehaves | kRequestsAbandoned | kPolicyResults | kFindResults | kFailures |
+                  kAttachResults | kResetResults,
+/* kStopped */    kMisbehaves | kTimeToTry | kRequestsAbandoned | kPolicyResults | kFindResults |
+                  kFailures | kAttachResults | kResetResults,
+/* kFailed */     kMisbehaves | kTimeToTry | kRequestsAbandoned | kPolicyResults | kFindResults |
+                  kFailures | kAttachResults | kResetResults,
+/* kStarting */   kNews | kCommands | kDoesNotDie | kPolicyResults | kIoEnded | kIoInFlight |
+                  kSpareTaken | kNoSpare | kSpareFailed | kSuccessorResults | kResetResults |
+                  kDiscardResults | kRequestsAbandoned | kLeftOfCommands,
+/* kResetting */  kNews | kCommands | kReapResults | kPolicyResults | kFindResults | kFailures |
+                  kAttachResults | kSuccessorResults | kDiscardResults | kRequestFacts |
+                  kLeftOfCommands,
+/* kLost */       kShutdown | kNews | kCommands | kFindResults | kFailures | kAttachResults |
+                  kSuccessorResults | kResetResults | kDiscardResults | kRequestFacts |
+                  kLeftOfCommands,
+/* kFinding */    kNews | kCommands | kReapResults | kPolicyResults | kAttachResults |
+                  kSuccessorResults | kResetResults | kDiscardResults | kRequestFacts |
+                  kLeftOfCommands,
+/* kAttaching */  kNews | kCommands | kDoesNotDie | kPolicyResults | kFindResults |
+                  kSuccessorResults | kResetResults | kDiscardResults | kRequestsAbandoned |
+                  kLeftOfCommands,
+/* kReplacing */  kShutdown | kNews | kCommands | kPolicyResults | kFindResults | kFailures |
+                  kAttachResults | kSuccessorResults | kResetResults | kDiscardResults |
+                  kRequestsDiscarded | kLeftOfCommands,
+/* kTakingOver */ kNews | kCommands | kDoesNotDie | kPolicyResults | kFindResults | kSpareFailed |
+                  kSuccessorResults | kResetResults | kDiscardResults | kLeftOfCommands,
+/* kStopping */   kShutdown | kNews | kCommands | kPolicyResults | kFindResults | kFailures |
+                  kAttachResults | kSuccessorResults | kResetResults | kDiscardResults |
+                  kRequestFacts | kLeftOfCommands,
+/* kShutDown */   kShutdown | kNews | kReapResults | kPolicyResults | kFindResults | kFailures |
+                  kAttachResults | kSuccessorResults | kResetResults | kDiscardResults |
+                  kRequestFacts | kLeftOfCommands,
 };
 // clang-format on
 
@@ -227,9 +231,9 @@ constexpr Steps ExpandTable() {
   for (const Row& row : kTable) {
     for (int state = 0; state < kSupervisionStates; ++state) {
       for (int event = 0; event < kSupervisionEvents; ++event) {
-        if (!Has(row.in, State{state}) || !Has(row.on, Event{event})) continue;
+        if (!row.in.Has(State{state}) || !row.on.Has(Event{event})) continue;
         for (const bool held : {false, true}) {
-          if (row.when == (held ? kNotHeld : kHeld)) continue;
+          if (row.when == (held ? kFree : kHeld)) continue;
           SupervisionStep& step = steps[state][event][held];
           if (step.possible) throw "two rows of kTable for one state and event";
           step = {.possible = true,
@@ -239,10 +243,10 @@ constexpr Steps ExpandTable() {
       }
     }
   }
-  for (const ImpossibleRow& row : kImpossible) {
+  for (int state = 0; state < kSupervisionStates; ++state) {
     for (int event = 0; event < kSupervisionEvents; ++event) {
-      for (const SupervisionStep& step : steps[static_cast<int>(row.in)][event]) {
-        if (step.possible == Has(row.on, Event{event})) {
+      for (const SupervisionStep& step : steps[state][event]) {
+        if (step.possible == kImpossible[state].Has(Event{event})) {
           throw "a state and event must be in kTable or in kImpossible";
         }
       }

@@ -93,7 +93,6 @@ enum class SupervisionAction {
   kAdoptBinary,   // of the restart command; drops the spare, forgets failures
   kRevertBinary,  // to what was before that
   kNoteDiscard,   // the state, and at a reboot the channel's requests, before a process attaches
-                  // what a process of a restart command has left, if it was to discard
   kForgetFailures,
   kDropSpare,
   // The guest.
@@ -127,7 +126,7 @@ enum class SupervisionAction {
   kAnswerShutDown,
 };
 
-// One row of the table: in which state, on which event, and under which condition, what is next.
+// What follows from an event in a state.
 struct SupervisionStep {
   bool possible = false;  // false: such an event does not come in that state, and is ignored
   SupervisionState next = SupervisionState::kShutDown;
