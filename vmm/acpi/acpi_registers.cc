@@ -10,10 +10,10 @@ constexpr uint64_t kGpeStatusOffset = layout::kGpe0 - layout::kAcpiPort;
 constexpr uint64_t kGpeEnableOffset = kGpeStatusOffset + 1;
 
 constexpr uint16_t kPowerButton = 1 << 8;
-// Timer, global lock, both buttons, clock: guests check that what they enable is enabled.
+// Timer, global lock, both buttons, clock: guests check that the bits that they set read back.
 constexpr uint16_t kPm1Enables = 0x0721;
 constexpr uint16_t kSciEnabled = 1 << 0;
-constexpr uint16_t kPm1Controls = 0x1c02;  // what is kept of it: BM_RLD, SLP_TYP
+constexpr uint16_t kPm1Controls = 0x1c02;  // the bits that are stored: BM_RLD, SLP_TYP
 constexpr uint8_t kWake = 1 << layout::kWakeGpe;
 
 // Replaces the byte of `word` that lies at `offset`, 0 or 1.
@@ -41,7 +41,8 @@ void AcpiRegisters::Write(Requester, uint64_t offset, uint8_t size_bytes, uint64
     kept_press_ = false;
     pm1_status_ |= kPowerButton;
   }
-  // An edge for whatever is active after it: none is lost, and one too many is harmless.
+  // An edge if any event is active after the write: no event is lost, and one edge too many is
+  // harmless.
   if (is_active()) raise_sci_();
 }
 

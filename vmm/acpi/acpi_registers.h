@@ -21,19 +21,19 @@ namespace bulkhead::vmm {
 //   offset 8        PM1 control: SLP_TYP 5 with SLP_EN powers off; always in ACPI mode (SCI_EN)
 //   offset 12, 13   general-purpose events, status and enable: 0 wakes the guest
 //
-// A status bit that the guest has enabled raises the SCI: it is all that wakes a Linux guest from
-// suspend-to-idle, which is why the machine is not a hardware-reduced one.
+// A status bit that the guest has enabled raises the SCI. Only the SCI wakes a Linux guest from
+// suspend-to-idle; therefore the machine is not hardware-reduced.
 //
-// A button that is pressed before the guest has enabled it is kept: operating systems clear the
-// status when they enable the event. It is kept across a reset, too (has_kept_press()): the person
-// who pressed it wants the machine to be off, whatever the guest was about to do.
+// A press of the power button before the guest has enabled it is kept, because operating systems
+// clear the status when they enable the event. It is kept across a reset, too (has_kept_press()):
+// the operator wants the machine off, whatever the guest was about to do.
 //
 // Thread-safe.
 class AcpiRegisters final : public IoHandler {
  public:
   static constexpr uint64_t kPortCount = layout::kAcpiPortCount;
 
-  // `end` must outlive this. `raise_sci` is one edge of the SCI; it must not block.
+  // `end` must outlive this. `raise_sci` raises one edge of the SCI; it must not block.
   explicit AcpiRegisters(
       VmEndLatch& end, std::function<void()> raise_sci = [] {})
       : end_(end), raise_sci_(std::move(raise_sci)) {}
@@ -41,14 +41,14 @@ class AcpiRegisters final : public IoHandler {
   uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override;
   void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
 
-  // False: the guest has not enabled its power button yet; the press is kept until it does.
+  // False: the guest has not enabled the power button yet; the press is kept until it does.
   bool PressPowerButton();
-  // A press waits for the guest to enable its power button.
+  // True if a press waits for the guest to enable the power button.
   bool has_kept_press() const {
     absl::MutexLock lock(&mutex_);
     return kept_press_;
   }
-  // Wakes a guest that is suspended; one that is awake notes it and does nothing.
+  // Wakes a suspended guest. A guest that is awake gets the event but does nothing.
   void Wake();
 
  private:

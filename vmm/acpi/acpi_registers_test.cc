@@ -42,7 +42,7 @@ TEST(AcpiRegistersTest, Pm1ControlPowersOff) {
   EXPECT_EQ(end->end().reason, EndReason::kPowerOff);
 }
 
-TEST(AcpiRegistersTest, EveryOtherValueEndsNothing) {
+TEST(AcpiRegistersTest, OtherValuesDoNotEndTheVm) {
   const std::unique_ptr<VmEndLatch> end = *VmEndLatch::Create();
   AcpiRegisters registers(*end);
   for (uint64_t offset = 0; offset < AcpiRegisters::kPortCount; ++offset) {
@@ -103,7 +103,7 @@ TEST_F(AcpiEventTest, APressBeforeTheButtonIsEnabledIsKept) {
   EXPECT_EQ(Read(kStatus), 0u) << "once";
 }
 
-TEST_F(AcpiEventTest, AnotherEventAmidTheFirstIsAnInterruptOfItsOwn) {
+TEST_F(AcpiEventTest, ASecondEventDuringTheFirstRaisesAnotherInterrupt) {
   Write(kEnable, kButton);
   Write(kGpeEnable, 1, 1);
   registers_.PressPowerButton();
@@ -116,7 +116,7 @@ TEST_F(AcpiEventTest, AnotherEventAmidTheFirstIsAnInterruptOfItsOwn) {
   EXPECT_EQ(TakeInterrupts(), 0);
 }
 
-TEST_F(AcpiEventTest, AWakeUpInterruptsOnceTheGuestEnablesIt) {
+TEST_F(AcpiEventTest, AWakeEventInterruptsOnceTheGuestEnablesIt) {
   registers_.Wake();
   EXPECT_EQ(TakeInterrupts(), 0);
   EXPECT_EQ(Read(kGpeStatus, 1), 1u);

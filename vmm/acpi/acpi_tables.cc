@@ -13,7 +13,7 @@ namespace {
 
 using Bytes = std::vector<uint8_t>;
 
-// What the tables call their maker.
+// Names of the tables' creator.
 constexpr absl::string_view kOemId = "BULKHD";
 constexpr absl::string_view kOemTableId = "BULKHEAD";
 constexpr absl::string_view kCreatorId = "BLKH";
@@ -59,7 +59,7 @@ constexpr GenericAddress IoPort(uint16_t port, uint8_t bits, uint8_t access_byte
   return {/*system I/O*/ 1, bits, 0, access_bytes, port};
 }
 
-// The FADT, section 5.2.9, after the header. Addresses of registers are there twice.
+// The FADT, section 5.2.9, after the header. It has the addresses of registers twice.
 struct __attribute__((packed)) Fadt {
   uint32_t firmware_control = 0;
   uint32_t dsdt = 0;  // the 64-bit one is used
@@ -141,7 +141,7 @@ static_assert(sizeof(Facs) == 64);
 // The MADT's entries, section 5.2.12.
 struct __attribute__((packed)) MadtStart {
   uint32_t local_apic = static_cast<uint32_t>(layout::kLocalApic);
-  uint32_t flags = 0;  // no 8259 that the guest would have to set up
+  uint32_t flags = 0;  // no 8259 that the guest must set up
 };
 struct __attribute__((packed)) MadtLocalApic {
   uint8_t type = 0;
@@ -158,7 +158,7 @@ struct __attribute__((packed)) MadtIoApic {
   uint32_t address = static_cast<uint32_t>(layout::kIoApic);
   uint32_t gsi_base = 0;
 };
-// The SCI as it is wired: not level-triggered, as it is without this entry.
+// The SCI's trigger mode: edge. Without this entry it is level-triggered.
 struct __attribute__((packed)) MadtInterruptOverride {
   uint8_t type = 2;
   uint8_t length = 10;
@@ -171,7 +171,7 @@ struct __attribute__((packed)) MadtLocalApicNmi {
   uint8_t type = 4;
   uint8_t length = 6;
   uint8_t processor_uid = 0xff;  // all
-  uint16_t flags = 0;            // as the bus has it
+  uint16_t flags = 0;            // polarity and trigger mode of the bus
   uint8_t lint = 1;
 };
 
@@ -261,7 +261,7 @@ Bytes RsdpBytes(GuestAddress xsdt) {
   return out;
 }
 
-// Tables one after the other, each aligned; the place of the RSDP is kept free in front.
+// Tables one after the other, each aligned, with free space for the RSDP in front.
 class TableArea {
  public:
   explicit TableArea(GuestAddress start) : start_(start), bytes_(sizeof(Rsdp)) {}
@@ -290,9 +290,11 @@ absl::StatusOr<std::vector<uint8_t>> BuildAcpiTables(const AcpiDescription& desc
                                                      GuestAddress address) {
   if (description.vcpus == 0 || description.vcpus > layout::kMaxVcpus ||
       description.platform_devices.size() > kMaxPlatformDevices) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("no ACPI tables for %d processors and %d platform devices",
-                        description.vcpus, description.platform_devices.size()));
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "ACPI tables: %d processors (1 to %d) or %d platform devices (at most %d) are "
+        "out of range",
+        description.vcpus, layout::kMaxVcpus, description.platform_devices.size(),
+        kMaxPlatformDevices));
   }
 
   constexpr uint8_t kDsdtRevision = 2;  // integers of 64 bits

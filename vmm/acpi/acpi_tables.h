@@ -9,8 +9,8 @@
 #include "base/guest_memory.h"
 #include "vmm/acpi/dsdt.h"
 
-// The guest's ACPI tables: what the guest cannot find out by itself. Of ACPI's fixed hardware there
-// is what wakes a guest and powers it off (acpi_registers.h), and no more.
+// The guest's ACPI tables: descriptions of hardware that the guest cannot detect. The only fixed
+// ACPI hardware wakes a guest and powers it off (acpi_registers.h).
 //
 //   RSDP -> XSDT -> FADT (ACPI registers) -> DSDT (dsdt.h), FACS
 //                -> MADT (processors, IOAPIC)
@@ -24,13 +24,12 @@ struct AcpiDescription {
   std::vector<AcpiPlatformDevice> platform_devices = {};
 };
 
-// The bytes of all tables, to be put at `address`, where the RSDP is. Errors: InvalidArgument (too
-// many processors or devices), ResourceExhausted (the tables do not fit below
-// layout::kAcpiTablesEnd).
+// The bytes of all tables, for `address`, where the RSDP is. Errors: InvalidArgument (too many
+// processors or devices), ResourceExhausted (the tables do not fit below layout::kAcpiTablesEnd).
 absl::StatusOr<std::vector<uint8_t>> BuildAcpiTables(const AcpiDescription& description,
                                                      GuestAddress address);
 
-// Builds the tables for layout::kAcpiTables and puts them there. Returns the RSDP's address.
+// Builds the tables for layout::kAcpiTables and writes them there. Returns the RSDP's address.
 // Errors: as BuildAcpiTables(); Internal (no RAM there).
 absl::StatusOr<GuestAddress> WriteAcpiTables(const AcpiDescription& description,
                                              const GuestMemory& memory);

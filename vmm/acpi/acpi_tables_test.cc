@@ -77,7 +77,7 @@ std::map<std::string, std::string> Build(const AcpiDescription& description) {
   return FindTables(area.value_or(std::vector<uint8_t>(36)), layout::kAcpiTables);
 }
 
-TEST(AcpiTablesTest, TheRsdpHasBothChecksumsAndLeadsToTheXsdtAlone) {
+TEST(AcpiTablesTest, TheRsdpHasBothChecksumsAndPointsOnlyToTheXsdt) {
   const std::string rsdp = Build(TwoProcessorsAndAUart())["RSDP"];
   EXPECT_EQ(rsdp.substr(0, 8), "RSD PTR ");
   EXPECT_EQ(Sum(rsdp.substr(0, 20)), 0);
@@ -135,14 +135,14 @@ TEST(AcpiTablesTest, TheMadtListsEachProcessorTheIoApicAndTheNmi) {
   EXPECT_EQ(madt.substr(82, 6), std::string("\x04\x06\xff\0\0\x01", 6));
 }
 
-TEST(AcpiTablesTest, TheMcfgGivesOneBusOfEcam) {
+TEST(AcpiTablesTest, TheMcfgDescribesOneBusOfEcam) {
   const std::string mcfg = Build(TwoProcessorsAndAUart())["MCFG"];
   ASSERT_EQ(mcfg.size(), 60u);
   EXPECT_EQ(LittleEndian(mcfg, 44, 8), layout::kEcamStart);
   EXPECT_EQ(LittleEndian(mcfg, 52, 4), 0u) << "segment 0, buses 0 to 0";
 }
 
-TEST(AcpiTablesTest, TheGreatestMachineFits) {
+TEST(AcpiTablesTest, TheLargestMachineFits) {
   AcpiDescription description = {.vcpus = layout::kMaxVcpus, .high_window_start = kHighWindow};
   description.platform_devices.resize(
       kMaxPlatformDevices,
@@ -159,7 +159,7 @@ TEST(AcpiTablesTest, TheGreatestMachineFits) {
             absl::StatusCode::kResourceExhausted);
 }
 
-TEST(AcpiTablesTest, WritesThemWhereABiosHasThem) {
+TEST(AcpiTablesTest, WritesTheTablesWhereABiosHasThem) {
   const UniqueFd fd = *CreateMemfd("ram", 1 << 20);
   std::vector<GuestMemory::Range> ranges;
   ranges.push_back(
@@ -184,7 +184,7 @@ class IaslTest : public ::testing::Test {
     EXPECT_NE(text, "") << "is acpica-tools installed?";
     return text;
   }
-  // Compiles what Disassemble() has left; returns the table.
+  // Compiles the output of Disassemble(); returns the table.
   std::string Recompile(const std::string& signature) {
     const std::string base = TempPath(signature);
     EXPECT_THAT(OutputOf("iasl -p " + base + "_again " + base + ".dsl"),
@@ -193,7 +193,7 @@ class IaslTest : public ::testing::Test {
   }
 };
 
-TEST_F(IaslTest, TheDsdtReadsAsMeantAndRecompilesToTheSameBytes) {
+TEST_F(IaslTest, TheDsdtDisassemblesToTheExpectedTermsAndRecompilesToTheSameBytes) {
   const std::string dsdt = Build(TwoProcessorsAndAUart())["DSDT"];
   const std::string text = Disassemble("DSDT", dsdt);
   for (const char* part : {

@@ -42,7 +42,7 @@ Bytes NameString(absl::string_view name) {
   return out;
 }
 
-// PkgLength (section 20.2.4) and what it covers: the length counts its own bytes too.
+// PkgLength (section 20.2.4) followed by the contents. The length includes its own bytes.
 Bytes WithLength(const Bytes& body) {
   Bytes out;
   if (body.size() + 1 < 1 << 6) {
@@ -83,7 +83,7 @@ Bytes AddressSpace(uint8_t tag, SpaceType type, uint8_t type_flags, T first, T l
   AppendLittleEndian<T>(out, first);
   AppendLittleEndian<T>(out, last);
   AppendLittleEndian<T>(out, 0);  // translation
-  // A range of everything has no length that fits.
+  // The length of the whole range does not fit into T.
   Check(last - first != std::numeric_limits<T>::max());
   AppendLittleEndian<T>(out, static_cast<T>(last - first + 1));
   return out;

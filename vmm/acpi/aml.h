@@ -8,12 +8,12 @@
 
 #include "absl/strings/string_view.h"
 
-// ACPI Machine Language (ACPI 6.5, chapter 20), as far as the vmm's own tables need it: each
-// function gives the bytes of one term, so that a nest of calls reads like ASL.
+// The part of ACPI Machine Language (ACPI 6.5, chapter 20) that the vmm's tables need. Each
+// function returns the bytes of one term, so that nested calls read like ASL.
 //
 // A name is one segment of four characters, padded with '_': "_SB_"; or two from the root:
-// "\_SB_.WAKE". A wrong name or value is a programmer's mistake and CHECKed; what comes from a
-// device is validated before.
+// "\_SB_.WAKE". A wrong name or value is a programmer's mistake and CHECKed. Values from a device
+// must be validated before.
 
 namespace bulkhead::vmm::aml {
 
@@ -40,18 +40,17 @@ Bytes Argument(uint8_t index);
 Bytes Equal(const Bytes& left, const Bytes& right);
 Bytes If(const Bytes& condition, std::initializer_list<Bytes> terms);
 Bytes Return(const Bytes& value);
-// Tells drivers of the object of that name; a single segment is found from the method outwards.
+// Notifies the drivers of the named object. A single segment is looked up from the method outwards.
 Bytes Notify(absl::string_view name, uint8_t value);
 
-// --- Resource descriptors (section 6.4), for a ResourceTemplate
-// -----------------------------------
+// --- Resource descriptors (section 6.4), for a ResourceTemplate ------------------------------
 Bytes ResourceTemplate(std::initializer_list<Bytes> descriptors);
-// Ports that the device answers on: `size` 1 to 255.
+// Ports that the device decodes: `size` 1 to 255.
 Bytes IoPorts(uint16_t base, uint8_t size);
 Bytes Memory32Fixed(uint32_t base, uint32_t size_bytes);
-// An edge-triggered, active-high interrupt of its own.
+// An edge-triggered, active-high interrupt that is not shared.
 Bytes EdgeInterrupt(uint32_t gsi);
-// Ranges that a bus hands on to its devices: fixed, both ends inclusive.
+// Ranges that a bus forwards to its devices: fixed, both ends inclusive.
 Bytes BusNumbers(uint16_t first, uint16_t last);
 Bytes PortWindow(uint16_t first, uint16_t last);
 Bytes MemoryWindow32(uint32_t first, uint32_t last);

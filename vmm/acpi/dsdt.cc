@@ -35,7 +35,7 @@ Bytes Processors(uint32_t count) {
   return out;
 }
 
-// INTA# of every slot but the host bridge's.
+// INTA# of every slot except the host bridge's.
 Bytes InterruptRouting() {
   constexpr uint64_t kEveryFunction = 0xffff;
   constexpr uint64_t kInta = 0;
@@ -80,7 +80,7 @@ Bytes PciRoot(GuestAddress high_window_start) {
        aml::Name("_PRT", InterruptRouting()), HostBridgeDsm()});
 }
 
-// Motherboard resources: the guest must put nothing here.
+// Motherboard resources: the guest must not place devices here.
 Bytes ReservedRanges() {
   return aml::Device(
       "RSVD", {HardwareId("PNP0C02"), aml::Name("_UID", aml::Integer(0)),
@@ -90,9 +90,9 @@ Bytes ReservedRanges() {
                                       aml::IoPorts(layout::kAcpiPort, layout::kAcpiPortCount)}))});
 }
 
-// What wakes the guest without a button being pressed. It is a control method power button (ACPI
-// 6.5, section 4.8.2.2.1.2) that is never pressed: of devices that may wake a machine, buttons are
-// the ones that Linux arms by itself.
+// The device that wakes the guest. It is a control method power button (ACPI 6.5, section
+// 4.8.2.2.1.2) that is never pressed: of the devices that may wake a machine, Linux arms only
+// buttons by itself.
 Bytes WakeDevice() {
   constexpr uint64_t kDeepestSleepState = 4;
   return aml::Device("WAKE", {HardwareId("PNP0C0C"), aml::Name("_UID", aml::Integer(0)),

@@ -12,7 +12,7 @@
 
 namespace bulkhead::vmm {
 
-// A device that the guest finds by ACPI alone: ports and an edge-triggered interrupt.
+// A device that the guest finds only through ACPI: ports and an edge-triggered interrupt.
 struct AcpiPlatformDevice {
   std::string name = {};  // the configuration's name for it; becomes _DDN
   DeviceDescription::PlatformDevice device = {};

@@ -10,8 +10,9 @@
 
 namespace bulkhead::vmm {
 
-// ACPI's system control interrupt, layout::kAcpiGsi: edge-triggered, as the MADT says. So no event
-// that comes while the guest deals with another is lost, and nobody has to lower it. Thread-safe.
+// ACPI's system control interrupt, layout::kAcpiGsi. It is edge-triggered, as the MADT says: an
+// event that comes while the guest handles another is not lost, and the vmm need not lower the
+// line. Thread-safe.
 class SciLine {
  public:
   // `routing` must outlive the line. Errors: as eventfd(2), those of EventRouting::BindIrq().

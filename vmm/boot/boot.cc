@@ -15,8 +15,8 @@ namespace {
 
 constexpr uint64_t kPageBytes = 4096;
 
-// The highest page-aligned place of `size_bytes` below `limit`, in low memory and clear of the
-// kernel: what a kernel does with the memory right above itself is its own affair. 0: none.
+// The highest page-aligned address for `size_bytes` in low memory, below `limit` and outside the
+// kernel's range, which includes the space that it unpacks itself to. 0: there is none.
 GuestAddress PlaceInitrd(uint64_t size_bytes, GuestAddress limit, const LoadedKernel& kernel) {
   const auto place_between = [size_bytes](GuestAddress start, GuestAddress end) -> GuestAddress {
     if (end < start || size_bytes > end - start) return 0;
@@ -47,11 +47,11 @@ absl::Status WriteCommandLine(const std::string& command_line, const LoadedKerne
                               const GuestMemory& memory, BootPlacement& placement) {
   if (command_line.size() > kernel.max_command_line_bytes) {
     return absl::InvalidArgumentError(
-        absl::StrFormat("kernel.cmdline: %d bytes long, the kernel takes at most %d",
+        absl::StrFormat("kernel.cmdline: %d bytes long, the kernel accepts at most %d",
                         command_line.size(), kernel.max_command_line_bytes));
   }
   if (command_line.find('\0') != std::string::npos) {
-    return absl::InvalidArgumentError("kernel.cmdline: has a zero byte in it");
+    return absl::InvalidArgumentError("kernel.cmdline: contains a zero byte");
   }
   placement.command_line = layout::kCommandLine;
   // With its terminating zero.

@@ -11,19 +11,19 @@
 
 namespace bulkhead::vmm {
 
-// What the guest boots from, as the user configured it.
+// The user's kernel, initrd and command line.
 struct BootSources {
   BootFile kernel;
   std::optional<BootFile> initrd = std::nullopt;
   std::string command_line = {};  // at most layout::kCommandLineMaxBytes - 1 bytes
 };
 
-// Puts kernel, initrd, command line and the boot information of the kernel's entry protocol
-// into `memory`, and returns the state in which the first vCPU starts. `memory` is all zeroes
-// but for the ACPI tables, whose RSDP is at `rsdp`.
+// Writes kernel, initrd, command line and the boot information of the kernel's entry protocol
+// to `memory`, and returns the initial state of the first vCPU. `memory` must be all zeroes
+// except for the ACPI tables, whose RSDP is at `rsdp`.
 //
-// Errors: each is the one line for the user, names the configuration field and its value
-// (InvalidArgument, or as pread(2)); Internal if `memory` has no RAM in its first MiB.
+// Errors: InvalidArgument, or as pread(2): each is one line for the user that names the
+// configuration field and its value. Internal if `memory` has no RAM in its first MiB.
 absl::StatusOr<InitialCpuState> PrepareBoot(const BootSources& sources, GuestAddress rsdp,
                                             const GuestMemory& memory);
 

@@ -15,12 +15,12 @@
 
 namespace bulkhead::vmm {
 
-// An open, regular file of the user's that goes into guest memory. Nothing in it is trusted: every
-// read is checked against its size. Errors name the configuration field and the path, so that
-// each can stand alone as the one line that the user sees. Thread-compatible.
+// An open, regular file of the user that is loaded into guest memory. Its contents are not trusted:
+// every read is checked against its size. Errors name the configuration field and the path, so that
+// each is complete as the only line that the user sees. Thread-compatible.
 class BootFile {
  public:
-  // `field` is the configuration's name for the file, "kernel.path"; it and `path` are for
+  // `field` is the configuration's name of the file ("kernel.path"); it and `path` are for
   // messages. Errors: InvalidArgument (not a regular file, or empty), or as fstat(2).
   static absl::StatusOr<BootFile> FromFd(UniqueFd fd, absl::string_view field,
                                          absl::string_view path);
@@ -28,7 +28,7 @@ class BootFile {
   uint64_t size() const { return size_; }
 
   // Reads exactly out.size() bytes from `offset`.
-  // Errors: InvalidArgument (the file ends before), or as pread(2).
+  // Errors: InvalidArgument (the file is too short), or as pread(2).
   absl::Status ReadAt(uint64_t offset, absl::Span<uint8_t> out) const;
   template <typename T>
   absl::Status ReadObjectAt(uint64_t offset, T& out) const {

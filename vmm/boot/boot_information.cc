@@ -89,7 +89,7 @@ absl::Status WriteZeroPage(const LoadedKernel& kernel, const BootPlacement& plac
   params.hdr.type_of_loader = kUndefinedBootLoader;
   params.hdr.code32_start = static_cast<uint32_t>(kernel.start);
   params.hdr.cmd_line_ptr = static_cast<uint32_t>(placement.command_line);
-  // Both below 4 GiB: initrds go into low memory.
+  // Both fit into 32 bits: initrds are in low memory.
   params.hdr.ramdisk_image = static_cast<uint32_t>(placement.initrd);
   params.hdr.ramdisk_size = static_cast<uint32_t>(placement.initrd_bytes);
   params.acpi_rsdp_addr = placement.rsdp;

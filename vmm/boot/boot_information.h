@@ -9,7 +9,7 @@
 
 namespace bulkhead::vmm {
 
-// Where things are that the kernel is told about.
+// Addresses in the boot information.
 struct BootPlacement {
   GuestAddress command_line = 0;  // zero-terminated
   GuestAddress initrd = 0;
@@ -17,7 +17,7 @@ struct BootPlacement {
   GuestAddress rsdp = 0;
 };
 
-// Writes PVH's start info, module list and memory map at layout::kPvhStartInfo and after.
+// Writes PVH's start info, module list and memory map, at layout::kPvhStartInfo and above.
 // Errors: Internal (no RAM there).
 absl::Status WritePvhStartInfo(const BootPlacement& placement, const GuestMemory& memory);
 

@@ -43,13 +43,13 @@ MemoryMapEntry Reserved(GuestAddress start, GuestAddress end) {
   return {start, end - start, MemoryMapEntry::kReserved};
 }
 
-TEST(MemoryMapTest, GivesRamBelowTheEbdaAndAboveOneMiBAndReservesWhatIsOurs) {
+TEST(MemoryMapTest, HasRamBelowTheEbdaAndAboveOneMiBAndReservesTheVmmsRanges) {
   EXPECT_THAT(BuildMemoryMap(MakeGuestMemory(64 * kMiB)),
               ElementsAre(Ram(0, 0x9fc00), Reserved(0x9fc00, 0x100000), Ram(0x100000, 64 * kMiB),
                           Reserved(0xe0000000, 0xe0100000), Reserved(0xfffbc000, 0xfffc0000)));
 }
 
-TEST(MemoryMapTest, RamGoesOnAboveTheHole) {
+TEST(MemoryMapTest, RamContinuesAboveTheHole) {
   EXPECT_THAT(BuildMemoryMap(MakeGuestMemory(3 * kGiB, kGiB)),
               ElementsAre(Ram(0, 0x9fc00), Reserved(0x9fc00, 0x100000), Ram(0x100000, 3 * kGiB),
                           Reserved(0xe0000000, 0xe0100000), Reserved(0xfffbc000, 0xfffc0000),
@@ -109,7 +109,7 @@ TEST(InitialCpuStateTest, PageTablesMapTheFirstFourGiBToThemselves) {
   }
 }
 
-TEST(BootFileTest, OnlyARegularFileWithSomethingInItWillDo) {
+TEST(BootFileTest, OnlyARegularFileThatIsNotEmptyIsAccepted) {
   const auto error_of = [](UniqueFd fd) {
     return BootFile::FromFd(std::move(fd), "kernel.initrd", "/x").status();
   };
@@ -212,7 +212,7 @@ TEST_F(PrepareBootTest, TheInitrdGoesBelowAKernelThatEndsAtTheTop) {
   EXPECT_EQ(uint32_t{params.hdr.ramdisk_image}, 62 * kMiB - 4096);
 }
 
-TEST_F(PrepareBootTest, WithoutAnInitrdNoneIsAnnounced) {
+TEST_F(PrepareBootTest, WithoutAnInitrdTheStartInfoHasNoModule) {
   ASSERT_TRUE(PrepareBoot({.kernel = MakeBootFile(MakeBzImage({}))}, kRsdp, memory_).ok());
   const auto params = ObjectAt<boot_params>(memory_, layout::kZeroPage);
   EXPECT_EQ(uint32_t{params.hdr.ramdisk_image}, 0u);
@@ -237,12 +237,12 @@ TEST_F(PrepareBootTest, TheCommandLineMayHave2047Bytes) {
   EXPECT_TRUE(PrepareBoot(sources, kRsdp, memory_).ok());
   sources.command_line += 'c';
   EXPECT_EQ(ErrorOf(sources, memory_),
-            "kernel.cmdline: 2048 bytes long, the kernel takes at most 2047");
+            "kernel.cmdline: 2048 bytes long, the kernel accepts at most 2047");
   sources.command_line = std::string("a\0b", 3);
-  EXPECT_EQ(ErrorOf(sources, memory_), "kernel.cmdline: has a zero byte in it");
+  EXPECT_EQ(ErrorOf(sources, memory_), "kernel.cmdline: contains a zero byte");
 }
 
-TEST_F(PrepareBootTest, AKernelsOwnCommandLineLimitIsObeyed) {
+TEST_F(PrepareBootTest, AKernelsOwnCommandLineLimitIsRespected) {
   const BootSources sources = {.kernel = MakeBootFile(MakeBzImage({.cmdline_size = 10})),
                                .command_line = "12345678901"};
   EXPECT_THAT(ErrorOf(sources, memory_), HasSubstr("at most 10"));

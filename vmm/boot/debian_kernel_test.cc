@@ -1,4 +1,4 @@
-// Loads the kernel that Debian ships, in both of its forms.
+// Loads Debian's kernel in both formats.
 
 #include <fcntl.h>
 #include <stdlib.h>

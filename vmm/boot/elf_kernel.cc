@@ -1,4 +1,4 @@
-// ELF kernels: the segments go to their physical addresses, the entry point is in a note.
+// ELF kernels: segments are loaded at their physical addresses, the entry point is in a note.
 
 #include <elf.h>
 #include <string.h>
@@ -18,12 +18,11 @@ namespace {
 constexpr uint32_t kXenNotePhys32Entry = 18;
 constexpr char kXenNoteName[] = "Xen";
 
-// Bounds on what a file can make the loader do. Linux has 5 program headers and 512 bytes
-// of notes.
+// Bounds against hostile files. Linux has 5 program headers and 512 bytes of notes.
 constexpr uint64_t kMaxProgramHeaders = 64;
 constexpr uint64_t kMaxNoteSegmentBytes = 64 * 1024;
 
-// One program header, 32 and 64 bits alike.
+// One program header, of a 32-bit or 64-bit file.
 struct ElfSegment {
   uint32_t type = 0;
   uint64_t offset = 0;
@@ -54,7 +53,7 @@ absl::StatusOr<ElfTable> ReadHeader(const BootFile& file, uint16_t machine,
   }
   if (header.e_phentsize != program_header_bytes || header.e_phnum == 0 ||
       header.e_phnum > kMaxProgramHeaders) {
-    return file.Error(absl::StrFormat("damaged ELF file: %d program headers of %d bytes",
+    return file.Error(absl::StrFormat("damaged ELF file: it has %d program headers of %d bytes",
                                       static_cast<int>(header.e_phnum),
                                       static_cast<int>(header.e_phentsize)));
   }
@@ -64,7 +63,7 @@ absl::StatusOr<ElfTable> ReadHeader(const BootFile& file, uint16_t machine,
 template <typename ProgramHeader>
 absl::StatusOr<std::vector<ElfSegment>> ReadSegments(const BootFile& file, const ElfTable& table) {
   if (!file.Contains(table.offset, table.entries * table.entry_bytes)) {
-    return file.Error("the file is truncated: its ELF program headers lie past its end");
+    return file.Error("the file is truncated: its ELF program headers are past its end");
   }
   std::vector<ElfSegment> segments;
   for (uint64_t i = 0; i < table.entries; ++i) {
@@ -80,7 +79,7 @@ absl::StatusOr<std::vector<ElfSegment>> ReadProgramHeaders(const BootFile& file)
   unsigned char ident[EI_NIDENT];
   RETURN_IF_ERROR(file.ReadAt(0, absl::MakeSpan(ident)));
   if (ident[EI_DATA] != ELFDATA2LSB || ident[EI_VERSION] != EV_CURRENT) {
-    return file.Error("an ELF file that is not little-endian, version 1");
+    return file.Error("an ELF file that is not little-endian of version 1");
   }
   switch (ident[EI_CLASS]) {
     case ELFCLASS64: {
@@ -98,7 +97,7 @@ absl::StatusOr<std::vector<ElfSegment>> ReadProgramHeaders(const BootFile& file)
   }
 }
 
-// Looks for the PVH entry in one note segment. `found` stays as it is without one.
+// Looks for the PVH entry in one note segment. Sets `found` if there is one.
 absl::Status FindPvhEntry(const BootFile& file, const ElfSegment& segment, bool& found,
                           uint64_t& entry) {
   if (segment.file_bytes > kMaxNoteSegmentBytes) {
@@ -107,14 +106,14 @@ absl::Status FindPvhEntry(const BootFile& file, const ElfSegment& segment, bool&
   }
   std::vector<uint8_t> notes(segment.file_bytes);
   if (!file.Contains(segment.offset, notes.size())) {
-    return file.Error("the file is truncated: an ELF note segment lies past its end");
+    return file.Error("the file is truncated: an ELF note segment is past its end");
   }
   RETURN_IF_ERROR(file.ReadAt(segment.offset, absl::MakeSpan(notes)));
-  // Names and descriptors are padded to 4 bytes, in 8-aligned segments to 8.
+  // Names and descriptors are padded to 4 bytes, or to 8 in segments with alignment 8.
   const uint64_t alignment = segment.alignment == 8 ? 8 : 4;
   const auto align_up = [alignment](uint64_t n) { return (n + alignment - 1) & ~(alignment - 1); };
 
-  // Elf32_Nhdr and Elf64_Nhdr are the same. No sum wraps: the sizes have 32 bits.
+  // Elf32_Nhdr and Elf64_Nhdr have the same layout. No sum wraps: the sizes have 32 bits.
   uint64_t position = 0;
   while (notes.size() - position >= sizeof(Elf64_Nhdr)) {
     Elf64_Nhdr header;
@@ -139,7 +138,7 @@ absl::Status FindPvhEntry(const BootFile& file, const ElfSegment& segment, bool&
   return absl::OkStatus();
 }
 
-// Checks the segments that are loaded against the file, the guest's memory and each other.
+// Checks the loadable segments against the file, the guest's memory and each other.
 absl::Status CheckSegments(const BootFile& file, const std::vector<ElfSegment>& segments,
                            GuestAddress memory_end) {
   GuestAddress end_of_previous = 0;
@@ -157,8 +156,8 @@ absl::Status CheckSegments(const BootFile& file, const std::vector<ElfSegment>& 
                           file.size(), segment.address, segment.file_bytes, segment.offset));
     }
     if (segment.address < layout::kHighMemory) {
-      return file.Error(
-          absl::StrFormat("a segment at 0x%x: below 1 MiB nothing can be loaded", segment.address));
+      return file.Error(absl::StrFormat(
+          "a segment is at 0x%x, below 1 MiB: link the kernel at or above 1 MiB", segment.address));
     }
     if (segment.address > memory_end || segment.memory_bytes > memory_end - segment.address) {
       return file.Error(
@@ -187,7 +186,7 @@ absl::StatusOr<LoadedKernel> LoadElfKernel(const BootFile& file, const GuestMemo
     RETURN_IF_ERROR(FindPvhEntry(file, segment, has_entry, kernel.entry));
   }
   if (!has_entry) {
-    return file.Error("an ELF file without a PVH entry note (Xen, type 18): no kernel");
+    return file.Error("an ELF file without a PVH entry note (Xen, type 18): not a PVH kernel");
   }
 
   segments.erase(std::remove_if(segments.begin(), segments.end(),
@@ -205,11 +204,11 @@ absl::StatusOr<LoadedKernel> LoadElfKernel(const BootFile& file, const GuestMemo
       });
   if (entered == segments.end()) {
     return file.Error(
-        absl::StrFormat("damaged ELF file: its PVH entry 0x%x lies in no segment", kernel.entry));
+        absl::StrFormat("damaged ELF file: its PVH entry 0x%x is in no segment", kernel.entry));
   }
 
   for (const ElfSegment& segment : segments) {
-    // What is beyond the file's bytes is zero already: fresh memory is not touched.
+    // Bytes that are not in the file are zero already: do not touch fresh memory.
     uint8_t* host = memory.HostPointer(segment.address, segment.file_bytes);
     if (host == nullptr) return absl::InternalError("guest memory has no range at address 0");
     RETURN_IF_ERROR(file.ReadAt(segment.offset, absl::MakeSpan(host, segment.file_bytes)));

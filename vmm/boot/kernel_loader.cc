@@ -29,7 +29,7 @@ absl::StatusOr<LoadedKernel> LoadKernel(const BootFile& file, const GuestMemory&
       return LoadBzImage(file, memory);
     }
   }
-  return file.Error("no kernel: neither an ELF file nor a bzImage");
+  return file.Error("not a kernel: neither an ELF file nor a bzImage");
 }
 
 GuestAddress LowMemoryEnd(const GuestMemory& memory) {

@@ -17,36 +17,36 @@ enum class EntryProtocol {
   kLinux64,  // long mode, identity-mapped (Linux: Documentation/arch/x86/boot.rst, 64-bit)
 };
 
-// A kernel that is in guest memory.
+// A kernel in guest memory.
 struct LoadedKernel {
   EntryProtocol protocol = EntryProtocol::kPvh;
   GuestAddress entry = 0;
-  // What it occupies: its segments and the space that it needs to unpack itself.
+  // The range of its segments and of the space that it needs to unpack itself.
   GuestAddress start = 0;
   GuestAddress end = 0;
   // The initrd must end at or below this.
   GuestAddress initrd_limit = 0;
   // The longest command line that it reads, without the terminating zero.
   uint64_t max_command_line_bytes = 0;
-  // kLinux64: the setup header as it stands in the file, from kSetupHeaderOffset on.
+  // kLinux64: the setup header as in the file, from kSetupHeaderOffset on.
   std::vector<uint8_t> setup_header;
 };
 
 // Where a bzImage's setup header starts, both in the file and in the zero page.
 inline constexpr uint64_t kSetupHeaderOffset = 0x1f1;
 
-// Loads a kernel into `memory`, which is all zeroes: an ELF file (32 or 64 bits) with a PVH
-// entry note, or a bzImage with a 64-bit entry point. It takes no memory below
-// layout::kHighMemory and none above the hole.
+// Loads a kernel into `memory`, which must be all zeroes: an ELF file (32 or 64 bits) with a PVH
+// entry note, or a bzImage with a 64-bit entry point. Uses no memory below layout::kHighMemory
+// and none above the hole.
 // Errors: InvalidArgument (the file is neither, is damaged, or does not fit into the guest's
-// memory), or as pread(2). Memory may have been written by then.
+// memory), or as pread(2). `memory` may have been changed.
 absl::StatusOr<LoadedKernel> LoadKernel(const BootFile& file, const GuestMemory& memory);
 
 // The two formats; LoadKernel() chooses by the file's first bytes.
 absl::StatusOr<LoadedKernel> LoadElfKernel(const BootFile& file, const GuestMemory& memory);
 absl::StatusOr<LoadedKernel> LoadBzImage(const BootFile& file, const GuestMemory& memory);
 
-// The end of the RAM that starts at address 0: kernels and initrds go below it.
+// The end of the RAM that starts at address 0. Kernels and initrds are placed below it.
 GuestAddress LowMemoryEnd(const GuestMemory& memory);
 
 }  // namespace bulkhead::vmm

@@ -1,5 +1,5 @@
-// Hostile kernel files. An input is a script: which valid image to start from, and what to damage
-// of it, so that most inputs get past the first checks.
+// Hostile kernel files. An input is a script: a valid image to start from and patches that damage
+// it, so that most inputs get past the first checks.
 //
 //   byte 0      & 3: 0 the rest is the file itself; 1 ELF64; 2 ELF32; 3 bzImage
 //   byte 1      & 7: number of patches
@@ -43,7 +43,7 @@ std::string ImageOf(const uint8_t* data, size_t size) {
       image = MakeBzImage({});
       break;
   }
-  // Beyond lies what no loader interprets.
+  // No loader interprets bytes beyond these.
   constexpr size_t kInterpretedBytes = 0x270;
   size_t position = 0;
   for (int patches = data[1] & 7; patches > 0 && rest.size() - position >= 3; --patches) {

@@ -76,7 +76,7 @@ TEST(KernelLoaderTest, ARelocatableBzImageIsAlignedAndAFixedOneIsNot) {
   EXPECT_EQ(Load(MakeBzImage({.relocatable = 0, .pref_address = 0x1000100}))->start, 0x1000100u);
 }
 
-TEST(KernelLoaderTest, WhatFollowsABzImagesCodeIsNotLoaded) {
+TEST(KernelLoaderTest, BytesAfterABzImagesCodeAreNotLoaded) {
   EXPECT_TRUE(Load(MakeBzImage({}) + "a signature").ok());
 }
 
@@ -138,9 +138,9 @@ INSTANTIATE_TEST_SUITE_P(
                   "runs past its segment"},
         BadKernel{"HugeNoteSegment", Patched(MakeElf({}), 64 + 32, std::string(8, '\177')),
                   "note segment"},
-        BadKernel{"EntryInBss", MakeElf({.pvh_entry = 0x100800}), "lies in no segment"},
-        BadKernel{"EntryNowhere", MakeElf({.pvh_entry = ~uint64_t{0}}), "lies in no segment"},
-        BadKernel{"NoSegments", MakeElf({.segments = {}}), "lies in no segment"},
+        BadKernel{"EntryInBss", MakeElf({.pvh_entry = 0x100800}), "is in no segment"},
+        BadKernel{"EntryNowhere", MakeElf({.pvh_entry = ~uint64_t{0}}), "is in no segment"},
+        BadKernel{"NoSegments", MakeElf({.segments = {}}), "is in no segment"},
         BadKernel{"LowSegment", MakeElf({.segments = {{0x9000, "x", 1}}}), "below 1 MiB"},
         BadKernel{"SegmentPastMemory", MakeElf({.segments = {{64 * kMiB - 1, "xy", 2}}}),
                   "more memory"},
@@ -161,7 +161,7 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         BadKernel{"HeaderCutOff", Truncated(MakeBzImage({}), 0x208), "truncated bzImage"},
         BadKernel{"LastByteMissing", Truncated(MakeBzImage({}), 1024 + 0xfff),
-                  "truncated bzImage: it has 5119 bytes, its header promises 5120"},
+                  "truncated bzImage: it has 5119 bytes, its header requires 5120"},
         BadKernel{"NoBootFlag", Patched(MakeBzImage({}), 0x1fe, "xx"), "boot flag"},
         BadKernel{"OldProtocol", MakeBzImage({.protocol = 0x020b}), "boot protocol 2.11"},
         BadKernel{"ZImage", MakeBzImage({.loadflags = 0}), "zImage"},
@@ -183,7 +183,7 @@ INSTANTIATE_TEST_SUITE_P(
                   "more memory"},
         BadKernel{"PastMemory", MakeBzImage({.pref_address = 64 * kMiB}), "more memory"}));
 
-TEST(KernelLoaderTest, ABzImageMayEndWhereMemoryEnds) {
+TEST(KernelLoaderTest, ABzImageMayEndAtTheEndOfMemory) {
   EXPECT_TRUE(Load(MakeBzImage({.pref_address = 62 * kMiB, .init_size = 2 * kMiB})).ok());
 }
 

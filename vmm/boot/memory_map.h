@@ -9,8 +9,8 @@
 
 namespace bulkhead::vmm {
 
-// One range of the memory map that the guest is given. The types are those of e820 (ACPI 6.5,
-// section 15.4), which PVH shares.
+// One range of the guest's memory map. The types are those of e820 (ACPI 6.5, section 15.4), which
+// PVH shares.
 struct MemoryMapEntry {
   enum Type : uint32_t { kRam = 1, kReserved = 2 };
   GuestAddress start = 0;
@@ -20,8 +20,8 @@ struct MemoryMapEntry {
   bool operator==(const MemoryMapEntry&) const = default;
 };
 
-// What is where, in ascending order and without overlap: the RAM that the guest may use, and
-// what it must leave alone (firmware area with the ACPI tables, ECAM, KVM's own pages).
+// The memory map, in ascending order and without overlap: RAM that the guest may use, and reserved
+// ranges (firmware area with the ACPI tables, ECAM, KVM's own pages).
 std::vector<MemoryMapEntry> BuildMemoryMap(const GuestMemory& memory);
 
 }  // namespace bulkhead::vmm

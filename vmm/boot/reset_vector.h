@@ -6,11 +6,11 @@
 
 namespace bulkhead::vmm {
 
-// Writes real-mode code at layout::kResetVector, where a PC has its BIOS's entry, that resets the
-// machine by its ACPI register.
+// Writes real-mode code at layout::kResetVector, where a PC has its BIOS's entry. The code resets
+// the machine through the ACPI reset register.
 //
-// For guests that reset a PC by jumping there, as a last resort or because they trust nothing else
-// (Linux: native_machine_emergency_restart()). Without it such a guest hangs.
+// Some guests reset a PC by jumping there, as a last resort or because they use no other way
+// (Linux: native_machine_emergency_restart()). Without the code such a guest hangs.
 // Errors: Internal (no RAM there).
 absl::Status WriteResetVector(const GuestMemory& memory);
 

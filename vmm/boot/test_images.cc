@@ -81,7 +81,7 @@ std::string MakeBzImage(const TestBzImage& image) {
   header.setup_sects = image.setup_sectors;
   header.syssize = image.image_bytes / 16;
   header.boot_flag = 0xaa55;
-  header.jump = 0x6aeb;  // its high byte says where the header ends: 0x202 + 0x6a
+  header.jump = 0x6aeb;  // the high byte gives the header's end: 0x202 + 0x6a
   memcpy(&header.header, "HdrS", 4);
   header.version = image.protocol;
   header.loadflags = image.loadflags;

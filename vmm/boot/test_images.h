@@ -10,7 +10,7 @@
 #include "base/guest_memory.h"
 #include "vmm/boot/boot_file.h"
 
-// Small valid kernels for tests, made field by field, so that a test can damage one field.
+// Small valid kernels for tests, built field by field, so that a test can damage one field.
 
 namespace bulkhead::vmm {
 

@@ -1,5 +1,5 @@
-// Fuzzes the validation of what a device process says it is. An input is a PciInfo, serialised or
-// (as in description_corpus/) in text format.
+// Fuzzes the validation of a device's description. An input is a PciInfo, serialised or (as in
+// description_corpus/) in text format.
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,7 +14,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-// What the rest of the vmm relies on.
+// Checks the invariants that the rest of the vmm relies on.
 void Check(const DeviceDescription& device) {
   Require(device.pci.has_value() != device.platform.has_value());
   uint64_t region_sizes[8] = {};

@@ -7,15 +7,15 @@
 
 namespace bulkhead::vmm {
 
-// State of a PCI function that the vmm owns and tells the device.
+// State of a PCI function that the vmm owns and sends to the device.
 struct FunctionState {
   bool bus_master = false;
   bool msix_enabled = false;
-  bool intx_disabled = false;  // the command register's bit, whatever MSI-X is
+  bool intx_disabled = false;  // the command register's bit, also while MSI-X is enabled
 };
 
 // Guest accesses to one device in another process. Thread-safe. Every call ends within the
-// device's access timeout; when the device is gone, reads give all ones and writes are dropped.
+// device's access timeout. If the device is gone, reads give all ones and writes are dropped.
 class DeviceAccess {
  public:
   virtual ~DeviceAccess() = default;
@@ -23,15 +23,15 @@ class DeviceAccess {
   // `region` as in proto/contract.h; `size_bytes` 1, 2, 4 or 8, within the region.
   virtual uint64_t Read(Requester requester, uint8_t region, uint64_t offset,
                         uint8_t size_bytes) = 0;
-  // Returns once the device is bound to see the write: PCI memory writes are posted.
+  // Returns once the device will certainly see the write: PCI memory writes are posted.
   virtual void PostWrite(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes,
                          uint64_t value) = 0;
   // Returns once the device has applied the write: port I/O and configuration writes.
   virtual void WriteAndWait(Requester requester, uint8_t region, uint64_t offset,
                             uint8_t size_bytes, uint64_t value) = 0;
-  // Puts the device into its state after power-on; returns once it is.
+  // Returns once the device is in its state after power-on.
   virtual void Reset(Requester requester) = 0;
-  // Returns once the device obeys the new state.
+  // Returns once the device has applied the new state.
   virtual void SetFunctionState(Requester requester, const FunctionState& state) = 0;
 };
 

@@ -39,7 +39,7 @@ std::string Hex(uint64_t value) { return absl::StrCat("0x", absl::Hex(value)); }
 
 absl::Status CheckMax(absl::string_view field, uint64_t value, uint64_t max) {
   if (value <= max) return absl::OkStatus();
-  return Refuse(field, " is ", Hex(value), ", beyond ", Hex(max));
+  return Refuse(field, ": ", Hex(value), " is out of range (0 to ", Hex(max), ")");
 }
 
 // Names are shown to people and compared with the configuration.
@@ -56,9 +56,9 @@ absl::Status CheckName(absl::string_view field, absl::string_view name) {
 
 absl::StatusOr<DeviceDescription::Bar> ValidateBar(const v1::Bar& bar, uint32_t& used) {
   const std::string field = absl::StrCat("BAR ", bar.index());
-  if (bar.index() >= kMaxBars) return Refuse(field, ": there are BARs 0 to 5 only");
+  if (bar.index() >= kMaxBars) return Refuse(field, ": the index is out of range (0 to 5)");
   if (bar.is_64bit() && bar.index() + 1 >= kMaxBars) {
-    return Refuse(field, ": a 64-bit BAR takes two, and this is the last");
+    return Refuse(field, ": a 64-bit BAR takes two indices, but this is the last one");
   }
   const uint32_t mask = (bar.is_64bit() ? 3u : 1u) << bar.index();
   if ((used & mask) != 0) return Refuse(field, ": overlaps another BAR");
@@ -76,7 +76,7 @@ absl::StatusOr<DeviceDescription::Bar> ValidateBar(const v1::Bar& bar, uint32_t&
 absl::Status ValidateCapabilities(const v1::PciFunction& pci,
                                   std::vector<DeviceDescription::Capability>& out) {
   if (pci.capabilities_size() > kMaxCapabilities) {
-    return Refuse(pci.capabilities_size(), " capabilities: at most ", kMaxCapabilities);
+    return Refuse(pci.capabilities_size(), " capabilities, at most ", kMaxCapabilities);
   }
   size_t space_bytes = pci::CapabilitySpace(pci::kAdvancedFeaturesBytes);
   if (pci.msix_vectors() != 0) space_bytes += pci::CapabilitySpace(pci::kMsixCapabilityBytes);
@@ -84,12 +84,12 @@ absl::Status ValidateCapabilities(const v1::PciFunction& pci,
     const uint32_t id = capability.id();
     if (id == 0 || id > 0xff || id == pci::kCapabilityMsi || id == pci::kCapabilityMsix ||
         id == pci::kCapabilityAdvancedFeatures) {
-      return Refuse("capability ID ", Hex(id), ": not a device's own");
+      return Refuse("capability ID ", Hex(id), ": is reserved for the vmm or out of range");
     }
     const std::string& body = capability.body();
     if (body.size() < kMinCapabilityBody || body.size() > kMaxCapabilityBody) {
-      return Refuse("capability ", Hex(id), ": body has ", body.size(),
-                    " bytes: ", kMinCapabilityBody, " to ", kMaxCapabilityBody);
+      return Refuse("capability ", Hex(id), ": body has ", body.size(), " bytes: must be ",
+                    kMinCapabilityBody, " to ", kMaxCapabilityBody);
     }
     space_bytes += pci::CapabilitySpace(pci::kCapabilityHeaderBytes + body.size());
     out.push_back({.id = static_cast<uint8_t>(id),
@@ -97,7 +97,7 @@ absl::Status ValidateCapabilities(const v1::PciFunction& pci,
                    .forwarded = capability.forwarded()});
   }
   if (space_bytes > kCapabilitySpaceBytes) {
-    return Refuse("the capabilities take ", space_bytes, " bytes of configuration space: at most ",
+    return Refuse("the capabilities take ", space_bytes, " bytes of configuration space, at most ",
                   kCapabilitySpaceBytes);
   }
   return absl::OkStatus();
@@ -128,7 +128,7 @@ absl::StatusOr<DeviceDescription::PciFunction> ValidatePci(const v1::PciFunction
     ASSIGN_OR_RETURN(out.bars.emplace_back(), ValidateBar(bar, used_bars));
   }
   if (pci.msix_vectors() != 0 && used_bars == (1u << kMaxBars) - 1) {
-    return Refuse("no BAR is left free for the MSI-X table");
+    return Refuse("no BAR index is free for the MSI-X table");
   }
   std::sort(out.bars.begin(), out.bars.end(),
             [](const auto& a, const auto& b) { return a.index < b.index; });
@@ -145,10 +145,10 @@ absl::StatusOr<DeviceDescription::PlatformDevice> ValidatePlatform(
   }
   if (platform.port_ranges_size() == 0 ||
       static_cast<size_t>(platform.port_ranges_size()) > kMaxPortRanges) {
-    return Refuse(platform.port_ranges_size(), " port ranges: 1 to ", kMaxPortRanges);
+    return Refuse(platform.port_ranges_size(), " port ranges: must be 1 to ", kMaxPortRanges);
   }
   RETURN_IF_ERROR(CheckMax("irq", platform.irq(), kLastIsaIrq));
-  if (platform.irq() == layout::kAcpiGsi) return Refuse("irq is 9, which is ACPI's");
+  if (platform.irq() == layout::kAcpiGsi) return Refuse("irq is 9, which ACPI uses");
   DeviceDescription::PlatformDevice out = {.acpi_hid = platform.acpi_hid(),
                                            .port_ranges = {},
                                            .irq = static_cast<uint8_t>(platform.irq())};
@@ -183,7 +183,7 @@ std::optional<uint64_t> RegionSize(const DeviceDescription& device, uint32_t reg
 
 absl::Status ValidateDoorbells(const v1::PciInfo& info, DeviceDescription& device) {
   if (info.doorbells_size() > kMaxDoorbells) {
-    return Refuse(info.doorbells_size(), " doorbells: at most ", kMaxDoorbells);
+    return Refuse(info.doorbells_size(), " doorbells, at most ", kMaxDoorbells);
   }
   for (int i = 0; i < info.doorbells_size(); ++i) {
     const v1::Doorbell& doorbell = info.doorbells(i);
@@ -223,7 +223,7 @@ bool DeviceDescription::has_line() const {
 
 absl::StatusOr<DeviceDescription> ValidatePciInfo(const v1::PciInfo& info) {
   if (info.contract_version() != kContractVersion) {
-    return Refuse("contract_version is ", info.contract_version(), ", this vmm speaks ",
+    return Refuse("contract_version is ", info.contract_version(), ", this vmm needs ",
                   kContractVersion, ": build both from one source");
   }
   DeviceDescription device;
@@ -243,7 +243,7 @@ absl::StatusOr<DeviceDescription> ValidatePciInfo(const v1::PciInfo& info) {
   }
   RETURN_IF_ERROR(ValidateDoorbells(info, device));
   if (info.required_resources_size() > kMaxRequiredResources) {
-    return Refuse(info.required_resources_size(), " required resources: at most ",
+    return Refuse(info.required_resources_size(), " required resources, at most ",
                   kMaxRequiredResources);
   }
   for (const std::string& name : info.required_resources()) {
@@ -274,9 +274,9 @@ std::string Difference(const DeviceDescription& a, const DeviceDescription& b) {
   if (a.doorbells != b.doorbells) return "doorbells";
   if (a.required_resources != b.required_resources) return "required resources";
   if (a.state_version != b.state_version) {
-    return absl::StrCat("state's version (", a.state_version, ", ", b.state_version, ")");
+    return absl::StrCat("state version (", a.state_version, ", ", b.state_version, ")");
   }
-  return "state's size";
+  return "state size";
 }
 
 }  // namespace bulkhead::vmm

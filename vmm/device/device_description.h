@@ -13,10 +13,10 @@
 
 namespace bulkhead::vmm {
 
-// What a device process said it is (proto/device_control.proto), validated: every limit below
-// holds, whatever the process sent. Two descriptions are equal if a guest cannot tell the
-// devices apart and one can go on from the state of the other: a successor must be equal to its
-// predecessor.
+// A device process's description of itself (proto/device_control.proto), validated: every limit
+// below holds, whatever the process sent. Two descriptions are equal if a guest cannot distinguish
+// the devices and each can resume from the state of the other. A successor's description must equal
+// its predecessor's.
 struct DeviceDescription {
   struct Bar {
     uint8_t index = 0;        // 0 to 5, unique; a 64-bit BAR has the next one too
@@ -41,7 +41,8 @@ struct DeviceDescription {
     std::vector<Bar> bars;      // by index; with MSI-X, one index is left free
     uint16_t msix_vectors = 0;  // 0 to 2048
     bool has_intx = false;
-    // They fit into configuration space with the MSI-X capability.
+    // They fit into configuration space together with those that the vmm adds: MSI-X and Advanced
+    // Features.
     std::vector<Capability> capabilities;
     bool operator==(const PciFunction&) const = default;
   };
@@ -74,13 +75,13 @@ struct DeviceDescription {
   std::optional<PlatformDevice> platform;
   std::vector<Doorbell> doorbells;
   std::vector<std::string> required_resources;
-  // What the vmm keeps for the device from process to process (proto/durable_layout.h).
+  // Sizes of the state that outlives a process (proto/durable_layout.h).
   uint32_t saved_state_bytes = 0;     // at most kMaxSavedStateBytes
   uint64_t durable_memory_bytes = 0;  // at most kMaxDurableMemoryBytes
   uint32_t state_version = 0;
 };
 
-// What `b` has another than `a`, for people: "BARs". Empty if they are equal.
+// Names the first difference of `a` and `b`, for people: "BARs". Empty if they are equal.
 std::string Difference(const DeviceDescription& a, const DeviceDescription& b);
 
 // Errors: InvalidArgument, naming field and value.

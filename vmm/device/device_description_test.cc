@@ -63,7 +63,7 @@ v1::PciInfo GoodPlatform() {
   return info;
 }
 
-TEST(DeviceDescriptionTest, TakesOverAPciFunction) {
+TEST(DeviceDescriptionTest, ValidatesAPciFunction) {
   const auto device = ValidatePciInfo(GoodPci());
   ASSERT_TRUE(device.ok()) << device.status();
   EXPECT_EQ(device->model, "virtio-blk");
@@ -89,7 +89,7 @@ TEST(DeviceDescriptionTest, TakesOverAPciFunction) {
   EXPECT_EQ(device->required_resources, std::vector<std::string>{"disk"});
 }
 
-TEST(DeviceDescriptionTest, TakesOverAPlatformDevice) {
+TEST(DeviceDescriptionTest, ValidatesAPlatformDevice) {
   const auto device = ValidatePciInfo(GoodPlatform());
   ASSERT_TRUE(device.ok()) << device.status();
   ASSERT_TRUE(device->platform.has_value());
@@ -120,9 +120,9 @@ TEST(DeviceDescriptionTest, ADifferenceIsNamed) {
       {[](auto& i) { i.mutable_pci()->set_revision_id(2); }, "PCI identification"},
       {[](auto& i) { i.mutable_doorbells(0)->set_offset(0x1008); }, "doorbells"},
       {[](auto& i) { i.clear_required_resources(); }, "required resources"},
-      {[](auto& i) { i.set_state_version(7); }, "state's version (0, 7)"},
-      {[](auto& i) { i.set_saved_state_bytes(1); }, "state's size"},
-      {[](auto& i) { i.set_durable_memory_bytes(1); }, "state's size"},
+      {[](auto& i) { i.set_state_version(7); }, "state version (0, 7)"},
+      {[](auto& i) { i.set_saved_state_bytes(1); }, "state size"},
+      {[](auto& i) { i.set_durable_memory_bytes(1); }, "state size"},
   };
   const DeviceDescription before = *ValidatePciInfo(GoodPci());
   for (const auto& [change, difference] : cases) {
@@ -135,7 +135,7 @@ TEST(DeviceDescriptionTest, ADifferenceIsNamed) {
   }
 }
 
-TEST(DeviceDescriptionTest, TakesOverTheSizesOfItsState) {
+TEST(DeviceDescriptionTest, ContainsTheSizesOfTheState) {
   v1::PciInfo info = GoodPci();
   info.set_saved_state_bytes(kMaxSavedStateBytes);
   info.set_durable_memory_bytes(kMaxDurableMemoryBytes);
@@ -153,7 +153,7 @@ TEST(DeviceDescriptionTest, CapabilitiesMayFillTheSpaceButNotPassIt) {
   EXPECT_TRUE(ValidatePciInfo(info).ok());
   info.mutable_pci()->mutable_capabilities(0)->set_body(std::string(171, 'x'));
   EXPECT_THAT(std::string(ValidatePciInfo(info).status().message()),
-              HasSubstr("take 196 bytes of configuration space: at most 192"));
+              HasSubstr("take 196 bytes of configuration space, at most 192"));
 }
 
 TEST(DeviceDescriptionTest, DoorbellsMayLieAtTheEndOfTheirBar) {
@@ -180,7 +180,7 @@ struct BadInfo {
 
 class BadPciInfoTest : public testing::TestWithParam<BadInfo> {};
 
-TEST_P(BadPciInfoTest, IsRefusedByFieldAndValue) {
+TEST_P(BadPciInfoTest, IsRefusedWithFieldAndValue) {
   v1::PciInfo info = GoodPci();
   GetParam().spoil(info);
   const auto device = ValidatePciInfo(info);
@@ -202,7 +202,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"ModelLong", [](auto& i) { i.set_model(std::string(65, 'a')); }, "1 to 64"},
         {"NoPlacement", [](auto& i) { i.clear_pci(); }, "neither"},
         {"Vendor", [](auto& i) { i.mutable_pci()->set_vendor_id(0x10000); },
-         "vendor_id is 0x10000, beyond 0xffff"},
+         "vendor_id: 0x10000 is out of range (0 to 0xffff)"},
         {"NoVendor", [](auto& i) { i.mutable_pci()->set_vendor_id(0xffff); }, "no device"},
         {"Device", [](auto& i) { i.mutable_pci()->set_device_id(~0u); }, "device_id"},
         {"Class", [](auto& i) { i.mutable_pci()->set_class_code(1 << 24); }, "class_code"},
@@ -211,7 +211,7 @@ INSTANTIATE_TEST_SUITE_P(
          "subsystem_vendor_id"},
         {"Subsystem", [](auto& i) { i.mutable_pci()->set_subsystem_id(~0u); }, "subsystem_id"},
         {"Vectors", [](auto& i) { i.mutable_pci()->set_msix_vectors(2049); },
-         "msix_vectors is 0x801, beyond 0x800"},
+         "msix_vectors: 0x801 is out of range (0 to 0x800)"},
         {"BarIndex", [](auto& i) { Bar0(i).set_index(6); }, "BAR 6"},
         {"BarTwice", [](auto& i) { Bar0(i).set_index(4); }, "BAR 4: overlaps"},
         {"BarInUpperHalf", [](auto& i) { Bar0(i).set_index(5); }, "BAR 5: overlaps"},
@@ -222,7 +222,7 @@ INSTANTIATE_TEST_SUITE_P(
            i.mutable_pci()->mutable_bars(0)->set_index(5);
            i.mutable_pci()->mutable_bars(0)->set_is_64bit(true);
          },
-         "this is the last"},
+         "this is the last one"},
         {"BarSizeOdd", [](auto& i) { Bar0(i).set_size_bytes(24); }, "size_bytes is 24"},
         {"BarSizeSmall", [](auto& i) { Bar0(i).set_size_bytes(8); }, "size_bytes is 8"},
         {"BarSizeZero", [](auto& i) { Bar0(i).set_size_bytes(0); }, "size_bytes is 0"},
@@ -235,7 +235,7 @@ INSTANTIATE_TEST_SUITE_P(
              bar.set_size_bytes(16);
            }
          },
-         "no BAR is left free"},
+         "no BAR index is free"},
         {"CapabilityMsi", [](auto& i) { Capability0(i).set_id(5); }, "capability ID 0x5"},
         {"CapabilityMsix", [](auto& i) { Capability0(i).set_id(17); }, "capability ID 0x11"},
         {"CapabilityNull", [](auto& i) { Capability0(i).set_id(0); }, "capability ID 0x0"},
@@ -286,9 +286,9 @@ INSTANTIATE_TEST_SUITE_P(
          },
          "33 required resources"},
         {"SavedState", [](auto& i) { i.set_saved_state_bytes(kMaxSavedStateBytes + 1); },
-         "saved_state_bytes is 0x40001, beyond 0x40000"},
+         "saved_state_bytes: 0x40001 is out of range (0 to 0x40000)"},
         {"DurableMemory", [](auto& i) { i.set_durable_memory_bytes(kMaxDurableMemoryBytes + 1); },
-         "durable_memory_bytes is 0x1000001, beyond 0x1000000"},
+         "durable_memory_bytes: 0x1000001 is out of range (0 to 0x1000000)"},
         {"Hid",
          [](auto& i) {
            i = GoodPlatform();
@@ -354,7 +354,7 @@ INSTANTIATE_TEST_SUITE_P(
            i = GoodPlatform();
            i.mutable_platform()->set_irq(9);
          },
-         "irq is 9, which is ACPI's"},
+         "irq is 9, which ACPI uses"},
         {"PortBeyond",
          [](auto& i) {
            i = GoodPlatform();
@@ -380,7 +380,7 @@ INSTANTIATE_TEST_SUITE_P(
            i = GoodPlatform();
            i.mutable_platform()->set_irq(16);
          },
-         "irq is 0x10"},
+         "irq: 0x10 is out of range"},
     }),
     [](const auto& info) { return std::string(info.param.name); });
 

@@ -8,12 +8,12 @@
 
 namespace bulkhead::vmm {
 
-// A BAR or port range whose contents live in the device process. Thread-safe, as DeviceAccess is.
+// A BAR or port range that the device process implements. Thread-safe, as DeviceAccess is.
 class DeviceRegion final : public IoHandler {
  public:
   enum class Writes {
     kPosted,   // as to PCI memory ([PCI] 3.2.5)
-    kApplied,  // the guest's instruction ends once the device has applied it: OUT
+    kApplied,  // the guest's instruction (OUT) completes once the device has applied the write
   };
 
   // `device` is borrowed and outlives the region. `index`: as in proto/contract.h.

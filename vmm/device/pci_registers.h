@@ -9,8 +9,8 @@
 
 namespace bulkhead::vmm::pci {
 
-// Size of the configuration space that has a header and capabilities, and with the extended
-// capabilities of ECAM ([PCIe] 7.2.2).
+// Size of the configuration space with header and capabilities, and of the whole one, with ECAM's
+// extended capabilities ([PCIe] 7.2.2).
 inline constexpr uint16_t kConventionalConfigBytes = 0x100;
 inline constexpr uint16_t kConfigBytes = 0x1000;
 
@@ -50,7 +50,7 @@ inline constexpr uint8_t kInterruptPinA = 1;
 
 // --- Capabilities ([PCI] 6.7) --------------------------------------------------------------------
 inline constexpr uint8_t kCapabilityHeaderBytes = 2;  // ID, next pointer
-// What a capability of `bytes`, header included, takes: each is dword-aligned.
+// The space that a capability of `bytes`, header included, takes: each is dword-aligned.
 inline constexpr size_t CapabilitySpace(size_t bytes) { return (bytes + 3) & ~size_t{3}; }
 inline constexpr uint8_t kCapabilityMsi = 0x05;
 inline constexpr uint8_t kCapabilityMsix = 0x11;

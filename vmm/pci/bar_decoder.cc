@@ -29,10 +29,10 @@ BarDecoder::BarId BarDecoder::Add(Bar bar) {
 void BarDecoder::Decode(BarId id, std::optional<GuestAddress> address) {
   absl::MutexLock lock(&mutex_);
   Entry& entry = entries_[id];
-  if (entry.wanted == address) return;
+  if (entry.requested == address) return;
   const bool frees_a_range = entry.decoded;
   if (entry.decoded) Unmap(entry);
-  entry.wanted = address;
+  entry.requested = address;
   Map(entry);
   if (!frees_a_range) return;
   for (Entry& waiting : entries_) {
@@ -48,8 +48,8 @@ bool BarDecoder::IsDecoded(BarId id) const {
 bool BarDecoder::IsFree(GuestAddress start, uint64_t size_bytes) const {
   for (const Entry& other : entries_) {
     if (!other.decoded) continue;
-    // Neither sum wraps: what is decoded lies in a window, and so does the asked range.
-    if (start < *other.wanted + other.bar.size_bytes && *other.wanted < start + size_bytes) {
+    // Neither sum wraps: both ranges lie in a window.
+    if (start < *other.requested + other.bar.size_bytes && *other.requested < start + size_bytes) {
       return false;
     }
   }
@@ -57,15 +57,15 @@ bool BarDecoder::IsFree(GuestAddress start, uint64_t size_bytes) const {
 }
 
 void BarDecoder::Map(Entry& entry) {
-  if (!entry.wanted.has_value()) return;
-  const GuestAddress start = *entry.wanted;
+  if (!entry.requested.has_value()) return;
+  const GuestAddress start = *entry.requested;
   if (!windows_.Holds(start, entry.bar.size_bytes) || !IsFree(start, entry.bar.size_bytes)) return;
 
   const absl::Status inserted = memory_.Insert(start, entry.bar.size_bytes, entry.bar.handler);
   Check(entry, inserted);
   if (!inserted.ok()) return;
   entry.decoded = true;
-  // A doorbell that the kernel refuses still works: its writes reach the device as accesses.
+  // A doorbell that the kernel refuses still works: writes reach the device as accesses.
   for (size_t i = 0; i < entry.bar.doorbells.size(); ++i) {
     const Doorbell& doorbell = entry.bar.doorbells[i];
     const absl::Status bound =
@@ -77,7 +77,7 @@ void BarDecoder::Map(Entry& entry) {
 }
 
 void BarDecoder::Unmap(Entry& entry) {
-  const GuestAddress start = *entry.wanted;
+  const GuestAddress start = *entry.requested;
   for (size_t i = 0; i < entry.bar.doorbells.size(); ++i) {
     if (!entry.bound[i]) continue;
     const Doorbell& doorbell = entry.bar.doorbells[i];
@@ -91,9 +91,9 @@ void BarDecoder::Unmap(Entry& entry) {
 
 void BarDecoder::Check(Entry& entry, const absl::Status& status) {
   if (status.ok() || entry.warned) return;
-  entry.warned = true;  // the guest can cause as many as it likes
+  entry.warned = true;  // the guest can cause any number of failures
   LogWarning(absl::StrCat(entry.bar.name, ": ", status.message(),
-                          " (further failures of it are not logged)"));
+                          " (further failures of this BAR are not logged)"));
 }
 
 }  // namespace bulkhead::vmm

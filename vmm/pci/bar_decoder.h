@@ -19,20 +19,20 @@
 
 namespace bulkhead::vmm {
 
-// Decides which BARs claim which guest-physical addresses, and keeps the address space and the
-// doorbells in step with that.
+// Decides which BARs are decoded at which guest-physical addresses, and keeps the address space
+// and the doorbells consistent with that.
 //
-// The guest may point a BAR anywhere. It is decoded only
+// The guest may point a BAR anywhere. A BAR is decoded only
 // - wholly inside one of the host bridge's windows, which hold no RAM, ECAM, IOAPIC or local
-//   APIC; elsewhere the BAR is silent, as a BAR outside its bridge's window is on hardware;
-// - where no other BAR is decoded. The later one stays silent until the range is free, and then
-//   takes it: a guest may swap two BARs in any order.
+//   APIC. Elsewhere it is not decoded, as a BAR outside its bridge's window on hardware;
+// - where no other BAR is decoded. The later BAR waits until the range is free and is then decoded:
+//   a guest may swap two BARs in any order.
 //
-// Thread-safe. One lock for all functions, under which only the vmm's own tables and KVM are
-// called: a device that hangs holds up nobody here. Functions call with their own lock held.
+// Thread-safe. One lock serves all functions. Only the vmm's own tables and KVM are called under
+// it, so a device that hangs delays no caller. Functions call with their own lock held.
 class BarDecoder {
  public:
-  // A place in the BAR where writes wake the device inside the kernel.
+  // An offset in the BAR where a write signals the device from inside the kernel.
   struct Doorbell {
     uint64_t offset = 0;
     uint32_t size_bytes = 0;  // 0: any width
@@ -54,15 +54,15 @@ class BarDecoder {
 
   BarId Add(Bar bar);
 
-  // The guest wants the BAR at `address`, or nowhere. Moves it only if that is news.
+  // Sets the address that the guest requests for the BAR, or none. Does nothing if it is unchanged.
   void Decode(BarId id, std::optional<GuestAddress> address);
-  // Whether accesses at the wanted address reach the BAR.
+  // True if accesses at the requested address reach the BAR.
   bool IsDecoded(BarId id) const;
 
  private:
   struct Entry {
     Bar bar;
-    std::optional<GuestAddress> wanted;
+    std::optional<GuestAddress> requested;
     bool decoded = false;
     bool warned = false;
     std::vector<bool> bound;  // by doorbell

@@ -34,7 +34,7 @@ class BarDecoderTest : public ::testing::Test {
  protected:
   ~BarDecoderTest() override { EXPECT_THAT(routing_.violations(), IsEmpty()); }
 
-  // Who answers there: 0 for nobody.
+  // The number of the handler that answers at the address; 0: none.
   uint64_t Answer(GuestAddress address) {
     const uint64_t value = view_.Read(0, address, 4);
     return value == 0xffffffff ? 0 : value;
@@ -69,7 +69,7 @@ TEST_F(BarDecoderTest, ABarFollowsItsAddressWithItsDoorbells) {
   EXPECT_THAT(routing_.doorbells(), IsEmpty());
 }
 
-TEST_F(BarDecoderTest, TheSameAddressAgainTouchesNothing) {
+TEST_F(BarDecoderTest, TheSameAddressAgainChangesNothing) {
   const auto bar = decoder_.Add(
       {.name = "a", .size_bytes = 0x1000, .handler = &first_, .doorbells = {{0, 4, 50}}});
   decoder_.Decode(bar, kLow);
@@ -78,7 +78,7 @@ TEST_F(BarDecoderTest, TheSameAddressAgainTouchesNothing) {
   EXPECT_EQ(routing_.doorbell_calls(), calls);
 }
 
-TEST_F(BarDecoderTest, OutsideTheWindowsABarIsSilent) {
+TEST_F(BarDecoderTest, OutsideTheWindowsABarIsNotDecoded) {
   const auto bar = decoder_.Add(
       {.name = "a", .size_bytes = 0x2000, .handler = &first_, .doorbells = {{0, 4, 50}}});
   for (GuestAddress address :
@@ -96,7 +96,7 @@ TEST_F(BarDecoderTest, OutsideTheWindowsABarIsSilent) {
   EXPECT_TRUE(decoder_.IsDecoded(bar));
 }
 
-TEST_F(BarDecoderTest, TheLaterOfTwoOverlappingBarsIsSilentUntilTheRangeIsFree) {
+TEST_F(BarDecoderTest, TheLaterOfTwoOverlappingBarsIsNotDecodedUntilTheRangeIsFree) {
   const auto a = decoder_.Add(
       {.name = "a", .size_bytes = 0x1000, .handler = &first_, .doorbells = {{0, 4, 50}}});
   const auto b = decoder_.Add(
@@ -139,7 +139,7 @@ TEST_F(BarDecoderTest, ADoorbellThatTheKernelRefusesLeavesTheBarReachable) {
   EXPECT_EQ(routing_.doorbells().size(), 2u);
 }
 
-TEST(PlaceBarsTest, BarsGetAlignedAddressesInTheirWindowOnPagesOfTheirOwn) {
+TEST(PlaceBarsTest, BarsGetAlignedAddressesInTheirWindowAndShareNoPage) {
   std::vector<BarRequest> bars = {{.name = "a", .size_bytes = 16},
                                   {.name = "b", .size_bytes = 0x4000, .is_64bit = true},
                                   {.name = "c", .size_bytes = 0x100000},
@@ -151,7 +151,7 @@ TEST(PlaceBarsTest, BarsGetAlignedAddressesInTheirWindowOnPagesOfTheirOwn) {
   EXPECT_EQ(bars[1].address, kHigh);
 }
 
-TEST(PlaceBarsTest, AWindowCanBeFilledButNotPassed) {
+TEST(PlaceBarsTest, AWindowCanBeFilledButNotExceeded) {
   std::vector<BarRequest> bars(8, {.name = "big", .size_bytes = 64 << 20});  // 512 MiB
   EXPECT_TRUE(PlaceBars(MmioWindows::ForHighStart(kHigh), bars).ok());
   bars.push_back({.name = "small", .size_bytes = 4096});

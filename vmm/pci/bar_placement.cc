@@ -16,8 +16,8 @@ uint64_t AlignUp(uint64_t value, uint64_t alignment) {
 }  // namespace
 
 absl::Status PlaceBars(const MmioWindows& windows, std::vector<BarRequest>& bars) {
-  // Big ones first: they are powers of two, so nothing is then lost to alignment. Equal ones keep
-  // their order.
+  // Largest first: sizes are powers of two, so alignment then wastes no space. BARs of equal size
+  // keep their order.
   std::vector<BarRequest*> order;
   for (BarRequest& bar : bars) order.push_back(&bar);
   std::sort(order.begin(), order.end(), [](const BarRequest* a, const BarRequest* b) {

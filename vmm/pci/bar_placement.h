@@ -17,11 +17,11 @@ struct BarRequest {
   std::string name;         // for messages
   uint64_t size_bytes = 0;  // a power of two
   bool is_64bit = false;
-  GuestAddress address = 0;  // the answer
+  GuestAddress address = 0;  // the result
 };
 
-// Does what firmware does: gives every BAR an address, 32-bit ones in the low window and 64-bit
-// ones in the high one, none sharing a page with another (a guest may map each by itself).
+// Gives every BAR an address, as firmware does: 32-bit BARs in the low window, 64-bit BARs in the
+// high one. No two BARs share a page, so that a guest can map each one alone.
 // Errors: ResourceExhausted (a window is full), naming the BAR.
 absl::Status PlaceBars(const MmioWindows& windows, std::vector<BarRequest>& bars);
 

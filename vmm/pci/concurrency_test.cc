@@ -19,7 +19,7 @@ using ::testing::IsEmpty;
 constexpr uint32_t kVcpus = 4;
 constexpr int kRounds = 10000;
 
-TEST(PciConcurrencyTest, VcpusThatFightOverTwoFunctionsLeaveThemConsistent) {
+TEST(PciConcurrencyTest, VcpusThatChangeTwoFunctionsConcurrentlyLeaveThemConsistent) {
   TestMachine machine;
   FakeDeviceAccess devices[2];
   RemoteFunction* functions[2];
@@ -37,7 +37,7 @@ TEST(PciConcurrencyTest, VcpusThatFightOverTwoFunctionsLeaveThemConsistent) {
   }
   ASSERT_TRUE(machine.host->PlaceBars().ok());
 
-  std::latch start(kVcpus);  // a thread that runs alone meets nobody
+  std::latch start(kVcpus);  // makes the threads run at the same time
   std::vector<std::thread> vcpus;
   for (uint32_t vcpu = 0; vcpu < kVcpus; ++vcpu) {
     vcpus.emplace_back([&, vcpu] {
@@ -85,7 +85,7 @@ TEST(PciConcurrencyTest, VcpusThatFightOverTwoFunctionsLeaveThemConsistent) {
 
   EXPECT_THAT(machine.routing.violations(), IsEmpty());
   for (uint32_t i = 0; i < 2; ++i) {
-    // What the device was told last is what the registers say.
+    // The last state that the device got is that of the registers.
     const uint32_t command = machine.ReadConfig(i + 1, 0x04, 2);
     const uint32_t control = machine.ReadConfig(i + 1, 0x42, 2);
     EXPECT_EQ(devices[i].state().bus_master, (command & 4) != 0);

@@ -10,12 +10,12 @@
 
 namespace bulkhead::vmm {
 
-// Configuration mechanism #1 ([PCI] 3.2.2.3.2): eight ports from 0xcf8. CONFIG_ADDRESS takes
-// whole dwords only; a narrower or misaligned access to it is one to an ordinary port where
-// nobody answers (Linux probes for that with a byte at 0xcfb). CONFIG_DATA takes any width and
-// alignment while the enable bit is set.
+// Configuration mechanism #1 ([PCI] 3.2.2.3.2): eight ports from 0xcf8. CONFIG_ADDRESS accepts
+// whole dwords only. A narrower or misaligned access to it is like one to an unused port (Linux
+// probes for that with a byte at 0xcfb). CONFIG_DATA accepts any width and alignment while the
+// enable bit is set.
 //
-// Thread-safe. As on hardware, the register is one for all vCPUs: guests lock around the pair.
+// Thread-safe. As on hardware, all vCPUs share the address register: guests lock around the pair.
 class ConfigPorts final : public IoHandler {
  public:
   static constexpr uint64_t kPortCount = 8;
@@ -29,7 +29,7 @@ class ConfigPorts final : public IoHandler {
   uint32_t address() const;
 
   const PciBus& bus_;
-  mutable absl::Mutex mutex_;  // never held over an access to a function
+  mutable absl::Mutex mutex_;  // never held during an access to a function
   uint32_t address_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

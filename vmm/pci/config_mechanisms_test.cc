@@ -15,7 +15,7 @@ using ::testing::ElementsAre;
 constexpr uint64_t kAddress = 0;  // offsets from port 0xcf8
 constexpr uint64_t kData = 4;
 
-// A function whose every byte reads as its own offset, and which writes down the writes.
+// A function in which each byte reads as its own offset. Records the writes.
 class OffsetFunction final : public PciFunction {
  public:
   struct Access {
@@ -64,7 +64,7 @@ TEST_F(ConfigMechanismsTest, LinuxProbeOfMechanism1FindsIt) {
   EXPECT_EQ(ports_.Read(0, kData + 2, 2), 0x0600u);  // class: host bridge
 }
 
-TEST_F(ConfigMechanismsTest, PartialAccessesToTheAddressAreOrdinaryPorts) {
+TEST_F(ConfigMechanismsTest, PartialAccessesToTheAddressAreLikeUnusedPorts) {
   Select(0x40);
   const uint64_t before = ports_.Read(0, kAddress, 4);
   for (uint64_t offset = 0; offset < 4; ++offset) {
@@ -82,7 +82,7 @@ TEST_F(ConfigMechanismsTest, ReservedBitsOfTheAddressReadAsZero) {
   EXPECT_EQ(ports_.Read(0, kAddress, 4), 0x80fffffcu);
 }
 
-TEST_F(ConfigMechanismsTest, DataTakesEveryWidthAndAlignment) {
+TEST_F(ConfigMechanismsTest, DataAcceptsEveryWidthAndAlignment) {
   Select(0x40);
   EXPECT_EQ(ports_.Read(0, kData, 4), 0x43424140u);
   EXPECT_EQ(ports_.Read(0, kData + 1, 1), 0x41u);
@@ -94,7 +94,7 @@ TEST_F(ConfigMechanismsTest, DataTakesEveryWidthAndAlignment) {
                                             OffsetFunction::Access{0x43, 1, 0xab}));
 }
 
-TEST_F(ConfigMechanismsTest, AnAccessOverBothRegistersReachesOnlyTheData) {
+TEST_F(ConfigMechanismsTest, AnAccessAcrossBothRegistersReachesOnlyTheData) {
   Select(0x40);
   EXPECT_EQ(ports_.Read(0, 2, 4), 0x4140ffffu);
   ports_.Write(0, 3, 4, 0x44332211);
@@ -102,7 +102,7 @@ TEST_F(ConfigMechanismsTest, AnAccessOverBothRegistersReachesOnlyTheData) {
   EXPECT_EQ(ports_.Read(0, kAddress, 4), 0x80001840u);
 }
 
-TEST_F(ConfigMechanismsTest, DataWithoutTheEnableBitIsAnOrdinaryPort) {
+TEST_F(ConfigMechanismsTest, DataWithoutTheEnableBitIsLikeAnUnusedPort) {
   ports_.Write(0, kAddress, 4, 3 << 11);
   EXPECT_EQ(ports_.Read(0, kData, 4), 0xffffffffu);
   ports_.Write(0, kData, 4, 1);
@@ -128,7 +128,7 @@ TEST_F(ConfigMechanismsTest, EcamReachesEveryOffsetAtEveryWidth) {
   EXPECT_EQ(ecam_.Read(0, (3 << 15) + 0x40, 8), 0x4746454443424140u);
 }
 
-TEST_F(ConfigMechanismsTest, AccessesOverADwordAreSplitThere) {
+TEST_F(ConfigMechanismsTest, AccessesAreSplitAtDwordBoundaries) {
   EXPECT_EQ(ecam_.Read(0, (3 << 15) + 0x43, 4), 0x46454443u);
   ecam_.Write(0, (3 << 15) + 0x43, 8, 0x8877665544332211);
   EXPECT_THAT(function_.writes, ElementsAre(OffsetFunction::Access{0x43, 1, 0x11},
@@ -136,8 +136,8 @@ TEST_F(ConfigMechanismsTest, AccessesOverADwordAreSplitThere) {
                                             OffsetFunction::Access{0x48, 3, 0x887766}));
 }
 
-TEST_F(ConfigMechanismsTest, AnAccessOverTheEndOfAFunctionReachesTheNextOne) {
-  // Behind slot 3 function 0 comes the absent function 1; before it slot 2 function 7.
+TEST_F(ConfigMechanismsTest, AnAccessAcrossTheEndOfAFunctionReachesTheNextOne) {
+  // After slot 3 function 0 comes the absent function 1; before it slot 2 function 7.
   EXPECT_EQ(ecam_.Read(0, (3 << 15) + 0xffe, 4), 0xfffffffeu);
   EXPECT_EQ(ecam_.Read(0, (3 << 15) - 2, 4), 0x0100ffffu);
   ecam_.Write(0, (3 << 15) - 2, 4, 0x44332211);
@@ -154,7 +154,7 @@ TEST_F(ConfigMechanismsTest, TheHostBridgeIgnoresWrites) {
   }
 }
 
-TEST(PciBusTest, ASlotIsTakenOnceAndMustExist) {
+TEST(PciBusTest, ASlotMustExistAndIsUsedOnce) {
   OffsetFunction function;
   PciBus bus;
   EXPECT_TRUE(bus.Add(31, &function).ok());

@@ -15,7 +15,7 @@
 
 namespace bulkhead::vmm {
 
-// A device process that writes down what it is asked. Thread-safe.
+// A device process that records its requests. Thread-safe.
 class FakeDeviceAccess final : public DeviceAccess {
  public:
   uint64_t Read(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes) override {
@@ -38,7 +38,7 @@ class FakeDeviceAccess final : public DeviceAccess {
     state_ = state;
   }
 
-  // The calls since the last time, as "read 16+0xe/4".
+  // The calls since the last Take, as "read 16+0xe/4".
   std::vector<std::string> TakeCalls() {
     absl::MutexLock lock(&mutex_);
     return std::exchange(calls_, {});

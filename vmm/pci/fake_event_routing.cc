@@ -17,7 +17,7 @@ bool TakeEvent(int event_fd) {
 
 absl::StatusOr<uint32_t> FakeEventRouting::AllocateMsiGsi() {
   absl::MutexLock lock(&mutex_);
-  if (next_gsi_ >= gsi_limit_) return absl::ResourceExhaustedError("no GSI is left");
+  if (next_gsi_ >= gsi_limit_) return absl::ResourceExhaustedError("all GSIs are in use");
   return next_gsi_++;
 }
 

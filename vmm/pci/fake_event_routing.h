@@ -18,9 +18,9 @@
 
 namespace bulkhead::vmm {
 
-// What KVM would do with routes, irqfds and ioeventfds, written down. It refuses what KVM
-// refuses, and notes as a violation what a caller must never do: bind twice, unbind what is not
-// bound, bind an MSI GSI that has no route. Thread-safe.
+// Records what KVM would do with routes, irqfds and ioeventfds. Refuses what KVM refuses, and
+// records violations of the caller: binding twice, unbinding without a binding, binding an MSI GSI
+// that has no route. Thread-safe.
 class FakeEventRouting final : public EventRouting {
  public:
   struct Doorbell {
@@ -46,9 +46,9 @@ class FakeEventRouting final : public EventRouting {
   absl::Status UnbindDoorbell(Space space, uint64_t address, uint32_t size_bytes,
                               int event_fd) override;
 
-  // --- What a test looks at
-  // Takes what is pending in the bound eventfds, as the kernel does when they are signalled, and
-  // returns all interrupts raised since the last call.
+  // --- For a test's expectations
+  // Consumes the pending counts of the bound eventfds, as the kernel does when they are signalled,
+  // and returns all interrupts raised since the last call.
   std::vector<Delivery> TakeDeliveries();
   bool IsBound(int event_fd) const;
   size_t bound_irqs() const;
@@ -58,7 +58,7 @@ class FakeEventRouting final : public EventRouting {
   int doorbell_calls() const;
   std::vector<std::string> violations() const;
 
-  // --- What a test makes go wrong
+  // --- For a test's faults
   void set_gsi_limit(uint32_t limit);
   // Fails the next call of BindIrq, SetMsiRoute or BindDoorbell.
   void FailNextBind();

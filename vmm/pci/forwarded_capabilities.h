@@ -12,18 +12,18 @@
 
 namespace bulkhead::vmm {
 
-// The bytes of a configuration space that the device process answers itself: the bodies of its
-// forwarded capabilities, each a channel region (proto/contract.h). virtio needs one for
+// The bytes of a configuration space that the device process serves: the bodies of its forwarded
+// capabilities, each a channel region (proto/contract.h). virtio needs one for
 // VIRTIO_PCI_CAP_PCI_CFG (virtio 1.2, 4.1.4.9). Immutable, so thread-safe.
 class ForwardedCapabilities {
  public:
   ForwardedCapabilities(const DeviceDescription::PciFunction& function,
                         const PciFunctionLayout& layout);
 
-  // Replaces those bytes of `value`, read at `offset` within one dword, that are the device's.
+  // Replaces the device's bytes in `value`, which was read at `offset` within one dword.
   uint32_t Read(DeviceAccess& device, Requester requester, uint16_t offset, uint8_t size_bytes,
                 uint32_t value) const;
-  // Hands the device those bytes that are its own. Returns once it has applied them.
+  // Sends the device its bytes of `value`. Returns once it has applied them.
   void Write(DeviceAccess& device, Requester requester, uint16_t offset, uint8_t size_bytes,
              uint32_t value) const;
 
@@ -35,8 +35,8 @@ class ForwardedCapabilities {
     uint8_t offset = 0;
   };
 
-  // How many bytes from `offset` on, at most `limit`, one access to the device can carry: 1, 2
-  // or 4, aligned in the configuration space, in one region. 0: the first is not forwarded.
+  // The number of bytes from `offset` on, at most `limit`, that fit into one access to the device:
+  // 1, 2 or 4, aligned in the configuration space, in one region. 0: the first is not forwarded.
   uint8_t AccessSize(uint16_t offset, uint8_t limit) const;
 
   std::array<Place, pci::kConventionalConfigBytes> places_;

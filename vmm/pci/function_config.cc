@@ -6,7 +6,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-// Nothing if all are taken, which a valid description with MSI-X rules out.
+// Nullopt if all are used, which a valid description with MSI-X excludes.
 std::optional<uint8_t> FreeBar(const DeviceDescription::PciFunction& function) {
   uint32_t used = 0;
   for (const DeviceDescription::Bar& bar : function.bars) {

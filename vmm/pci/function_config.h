@@ -11,9 +11,8 @@
 
 namespace bulkhead::vmm {
 
-// A device in another process as a function of the PCI bus: its validated description, and the
-// eventfds that go with it. Descriptors are borrowed: they must stay open for as long as the
-// function exists.
+// A device in another process as a function of the PCI bus: its validated description and its
+// eventfds. Descriptors are borrowed: they must stay open for as long as the function exists.
 struct PciFunctionConfig {
   struct Intx {
     int event_fd = -1;
@@ -24,20 +23,20 @@ struct PciFunctionConfig {
   DeviceDescription::PciFunction function;
   std::vector<DeviceDescription::Doorbell> doorbells;
 
-  std::vector<int> msix_event_fds;      // one a vector
+  std::vector<int> msix_event_fds;      // by vector
   std::optional<Intx> intx;             // if the function has it
-  std::vector<int> doorbell_event_fds;  // one a doorbell
+  std::vector<int> doorbell_event_fds;  // by doorbell
 };
 
-// Places that the vmm chooses in a function's configuration space.
+// The offsets and the BAR that the vmm chooses for a function.
 struct PciFunctionLayout {
   std::optional<uint8_t> msix_bar;            // the lowest BAR index that the device leaves free
   uint16_t msix_capability = 0;               // offset; 0: none
   std::vector<uint16_t> device_capabilities;  // offsets, in the order of `capabilities`
-  uint16_t advanced_features = 0;             // offset: function-level reset, behind all others
+  uint16_t advanced_features = 0;             // offset: function-level reset, after all others
 };
 
-// Packs the capabilities from 0x40 on ([PCI] 6.7). That they fit is part of a valid description.
+// Packs the capabilities from 0x40 on ([PCI] 6.7). Those of a valid description fit.
 PciFunctionLayout LayOut(const DeviceDescription::PciFunction& function);
 
 }  // namespace bulkhead::vmm

@@ -26,7 +26,7 @@ TEST(LayOutTest, CapabilitiesArePackedAtDwordsAndMsixTakesTheLowestFreeBar) {
   EXPECT_EQ(layout.msix_bar, 2);  // BAR 0 is a 64-bit one and takes 1 too
 }
 
-TEST(LayOutTest, WithoutMsixTheFirstCapabilityIsTheDevices) {
+TEST(LayOutTest, WithoutMsixTheDevicesCapabilitiesAreFirst) {
   DeviceDescription::PciFunction function = Disk();
   function.msix_vectors = 0;
   const PciFunctionLayout layout = LayOut(function);

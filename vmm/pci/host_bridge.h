@@ -8,10 +8,10 @@
 
 namespace bulkhead::vmm {
 
-// The function at slot 0, by which guests recognise a PCI bus: Linux's test of configuration
-// mechanism #1 looks for its class. It has no registers to program. Its ids are those that
-// QEMU's documentation reserves for a generic host bridge (1b36:0008), for which no guest has a
-// quirk, unlike the chipsets of real boards. Immutable, so thread-safe.
+// The function at slot 0. Guests recognise a PCI bus by it: Linux's test of configuration
+// mechanism #1 looks for its class. It has no registers to program. Its ids are those that QEMU's
+// documentation reserves for a generic host bridge (1b36:0008): no guest has a quirk for it, as
+// guests have for the chipsets of real boards. Immutable, so thread-safe.
 class HostBridge final : public PciFunction {
  public:
   HostBridge();

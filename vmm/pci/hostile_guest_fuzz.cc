@@ -1,6 +1,6 @@
-// A guest that writes anything anywhere: configuration registers by both mechanisms, MSI-X
-// tables, BARs, while devices signal. After every step the vmm's tables must agree with what the
-// registers say, and KVM must have been called as it has to be.
+// A guest that writes any value to any address: configuration registers by both mechanisms, MSI-X
+// tables, BARs, while devices signal. After every step the vmm's tables must agree with the
+// registers, and KVM must have been called correctly.
 #include <stdint.h>
 
 #include <algorithm>
@@ -64,7 +64,7 @@ class HostileGuest {
     functions_[i].function = *machine_.host->AddFunction(i + 1, config, functions_[i].device);
   }
 
-  // Values that hit something more often than random ones do.
+  // Values that have an effect more often than random ones.
   uint64_t TakeValue() {
     const uint64_t kind = input_.Take(1);
     switch (kind % 8) {
@@ -110,12 +110,12 @@ class HostileGuest {
         const auto& bar = bars[operation / 8 % bars.size()];
         return WriteMemory(bar.address + input_.Take(1) % 0x50, size);
       }
-      case 6: {  // anywhere at all
+      case 6: {  // any address
         const uint64_t value = machine_.memory_view.Read(0, input_.Take(8), size);
         Require(size == 8 || value >> (8 * size) == 0, "bits beyond the width");
         return;
       }
-      case 7:  // a device signals something
+      case 7:  // a device signals
         return machine_.events[input_.Take(1) % machine_.events.size()].Signal();
     }
   }
@@ -155,15 +155,15 @@ class HostileGuest {
     RequireApart(decoded);
     std::sort(doorbells.begin(), doorbells.end());
     Require(doorbells == machine_.routing.doorbells(), "doorbells are not where their BARs are");
-    Require(bound == machine_.routing.bound_irqs(), "an irqfd that no function has");
+    Require(bound == machine_.routing.bound_irqs(), "an irqfd is bound that no function has");
   }
 
   void CheckBar(const RemoteFunction::BarState& bar, bool memory_enabled) {
     const bool in_window = TestMachine::kWindows.Holds(bar.address, bar.size_bytes);
     Require(bar.address % bar.size_bytes == 0, "a BAR is not aligned");
-    if (bar.decoded) Require(memory_enabled && in_window, "a BAR is decoded that must not be");
+    if (bar.decoded) Require(memory_enabled && in_window, "a BAR is decoded but must not be");
     if (!bar.decoded && memory_enabled && in_window) {
-      // Then another one is in its place.
+      // Else another BAR must be decoded there.
       bool taken = false;
       for (const Function& function : functions_) {
         for (const RemoteFunction::BarState& other : function.function->bars()) {
@@ -171,7 +171,7 @@ class HostileGuest {
                    bar.address < other.address + other.size_bytes;
         }
       }
-      Require(taken, "a BAR is silent for no reason");
+      Require(taken, "a BAR is not decoded although its range is free");
     }
   }
 
@@ -183,22 +183,22 @@ class HostileGuest {
     }
   }
 
-  // How many eventfds of the function are bound, all of them rightly.
+  // Checks that the function's bound eventfds may be bound. Returns their number.
   size_t CheckInterrupts(const Function& function, uint32_t command, uint32_t msix_control) {
     const bool enabled = (msix_control & 0x8000) != 0;
     const bool deliverable = enabled && (msix_control & 0x4000) == 0 && (command & 4) != 0;
     size_t bound = 0;
     for (int event_fd : function.config.msix_event_fds) {
       if (!machine_.routing.IsBound(event_fd)) continue;
-      Require(deliverable, "a vector is bound that may not be delivered");
+      Require(deliverable, "a vector is bound but may not be delivered");
       ++bound;
     }
     const bool usable = !enabled && (command & 0x400) == 0;
     Require(machine_.routing.IsBound(function.config.intx->event_fd) == usable, "INTx");
-    const FunctionState told = function.device.state();
-    Require(told.bus_master == ((command & 4) != 0) && told.msix_enabled == enabled &&
-                told.intx_disabled == ((command & 0x400) != 0),
-            "the device was not told");
+    const FunctionState sent = function.device.state();
+    Require(sent.bus_master == ((command & 4) != 0) && sent.msix_enabled == enabled &&
+                sent.intx_disabled == ((command & 0x400) != 0),
+            "the device does not have the state of the registers");
     return bound + usable;
   }
 

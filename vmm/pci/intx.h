@@ -9,11 +9,11 @@
 namespace bulkhead::vmm {
 
 // The INTA# line of one function ([PCI] 2.2.6): level-triggered, shared with other slots. The
-// device signals one eventfd to raise the line; the guest's end-of-interrupt lowers it and
-// signals the other, upon which a device that still has cause raises the line again.
+// device signals one eventfd to assert the line. The guest's end-of-interrupt deasserts it and
+// signals the other eventfd; a device that still has cause then asserts the line again.
 //
-// While the line is usable the kernel does all this. While it is not, the eventfd is unbound and
-// holds the event. The vmm writes neither eventfd: a device can make such a write block.
+// While the line is usable, the kernel does all this. Otherwise the eventfd is unbound and holds
+// the event. The vmm writes neither eventfd: a device can make such a write block.
 // Thread-compatible.
 class Intx {
  public:
@@ -26,16 +26,17 @@ class Intx {
   Intx(const Intx&) = delete;
   Intx& operator=(const Intx&) = delete;
 
-  // Usable: MSI-X is disabled and the command register's INTx Disable bit is 0. When the line
-  // has become usable the device must be told, so that it raises it again if it has cause:
-  // unbinding lowered the line, and the event of that time is gone.
-  // Errors: those of EventRouting; the line then stays silent.
+  // Usable: MSI-X is disabled and the command register's INTx Disable bit is 0. After the line has
+  // become usable, send the device its function state, so that it asserts the line again if it has
+  // cause: unbinding deasserted the line and lost the earlier event.
+  // Errors: those of EventRouting; the line then delivers nothing.
   absl::Status SetUsable(bool usable);
 
-  // The Interrupt Status bit, as far as the vmm can see it: an event waits while the line is not
-  // usable. A usable line's events go to the interrupt controller inside the kernel, unseen.
+  // The Interrupt Status bit, as far as the vmm can know it: true if an event is pending while the
+  // line is not usable. The events of a usable line go to the interrupt controller inside the
+  // kernel, where the vmm does not see them.
   bool IsPending() const;
-  // Forgets that event.
+  // Discards that event.
   void DiscardPending();
 
  private:

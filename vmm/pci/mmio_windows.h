@@ -8,8 +8,8 @@
 
 namespace bulkhead::vmm {
 
-// The guest-physical ranges that the host bridge leads to bus 0, and that ACPI's _CRS names.
-// Nothing but BARs ever lies in them.
+// The guest-physical ranges that the host bridge forwards to bus 0, and that ACPI's _CRS names.
+// They contain only BARs.
 struct MmioWindows {
   struct Window {
     GuestAddress start = 0;
@@ -20,7 +20,7 @@ struct MmioWindows {
     }
   };
 
-  // `high_start`: where the window above RAM begins (vmm/memory/guest_layout.h).
+  // `high_start`: the start of the window above RAM (vmm/memory/guest_layout.h).
   static MmioWindows ForHighStart(GuestAddress high_start) {
     return {.low = {layout::kMmio32Start, layout::kMmio32End - layout::kMmio32Start},
             .high = {high_start, layout::kMmio64Size}};

@@ -32,7 +32,7 @@ bool SameMessage(const MsiMessage& a, const MsiMessage& b) {
 absl::StatusOr<std::unique_ptr<Msix>> Msix::Create(std::string name,
                                                    const std::vector<int>& event_fds,
                                                    EventRouting& routing) {
-  // All GSIs now: too many vectors are an error at start, not a lost interrupt later.
+  // Allocates all GSIs now: too many vectors are an error at start, not a lost interrupt later.
   std::vector<Vector> vectors;
   vectors.reserve(event_fds.size());
   for (int event_fd : event_fds) {
@@ -126,7 +126,7 @@ uint32_t Msix::ReadPending(uint32_t first) const {
     // poll(2) ignores negative descriptors.
     polls[i] = {.fd = vector.bound ? -1 : vector.event_fd, .events = POLLIN, .revents = 0};
   }
-  // Does not wait. It fails only when no event is there (EINTR), with `revents` all 0.
+  // Does not wait. Fails only if no event is pending (EINTR), with `revents` all 0.
   (void)poll(polls.data(), count, 0);
   uint32_t pending = 0;
   for (uint32_t i = 0; i < count; ++i) {
@@ -172,7 +172,7 @@ void Msix::Update(Vector& vector) {
   }
   if (!vector.route.has_value() || !SameMessage(*vector.route, vector.message)) {
     const absl::Status routed = routing_.SetMsiRoute(vector.gsi, vector.message);
-    if (!routed.ok()) {  // a message that KVM cannot send: silent, as a write to nowhere
+    if (!routed.ok()) {  // KVM cannot send the message: drop it, as a write to an unused address
       warn_.Check(routed);
       vector.route.reset();
       Unbind(vector);

@@ -18,17 +18,17 @@
 namespace bulkhead::vmm {
 
 // The MSI-X table and PBA of one function ([PCI] 6.8.2): the contents of a BAR, the table at its
-// start and the PBA behind it.
+// start and the PBA after it.
 //
 // Each vector has an eventfd, which the device signals, and a GSI. While the vector may be
-// delivered the kernel leads the one to the other without us: the route is set first, then the
-// eventfd is bound. While it may not, the eventfd is unbound and holds the pending event: that is
-// the PBA bit. Routes are slow to change, so one is set only when its message changed.
+// delivered, the kernel raises the GSI for each signal without the vmm: the route is set first,
+// then the eventfd is bound. Otherwise the eventfd is unbound and holds the pending event, which is
+// the PBA bit. Routes are slow to change, so one is set only if its message has changed.
 //
 // A message is delivered while MSI-X is enabled, neither the function nor the vector is masked,
-// and the function is bus master ([PCIe] 7.5.1.1.3: without it MSI-X messages are disabled too).
+// and the function is bus master ([PCIe] 7.5.1.1.3: otherwise MSI-X messages are disabled, too).
 //
-// Accesses to the table are aligned dwords or qwords ([PCI] 6.8.2). Other reads give the bytes,
+// Accesses to the table are aligned dwords or qwords ([PCI] 6.8.2). Other reads return the bytes,
 // other writes are dropped. Thread-safe; calls only `routing` under its lock.
 class Msix final : public IoHandler {
  public:
@@ -38,22 +38,22 @@ class Msix final : public IoHandler {
     bool bus_master = false;
   };
 
-  // `event_fds`: one a vector, 1 to 2048 of them, borrowed. `routing` must outlive the object.
+  // `event_fds`: one for each vector, 1 to 2048, borrowed. `routing` must outlive the object.
   // `name` is for messages. Errors: those of EventRouting::AllocateMsiGsi.
   static absl::StatusOr<std::unique_ptr<Msix>> Create(std::string name,
                                                       const std::vector<int>& event_fds,
                                                       EventRouting& routing);
   ~Msix() override;
 
-  // Sizes and places in the BAR, in bytes.
+  // In bytes.
   static uint32_t PbaOffset(uint32_t vectors);
   static uint32_t BarSize(uint32_t vectors);
 
   void SetControl(const Control& control);
 
-  // The state after reset: nothing enabled, every vector masked, no message.
+  // Sets the state after reset: not enabled, every vector masked and without a message.
   void Reset();
-  // Forgets the events of vectors that may not be delivered now.
+  // Discards the events of vectors that may not be delivered now.
   void DiscardPending();
 
   uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override;
@@ -65,7 +65,7 @@ class Msix final : public IoHandler {
     uint32_t gsi = 0;
     MsiMessage message;
     bool masked = true;               // the state after reset ([PCI] 6.8.2.9)
-    std::optional<MsiMessage> route;  // what `gsi` leads to
+    std::optional<MsiMessage> route;  // the message that `gsi` sends
     bool bound = false;
   };
 
@@ -75,7 +75,7 @@ class Msix final : public IoHandler {
   uint32_t ReadPending(uint32_t first) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteDword(Vector& vector, uint32_t field, uint32_t value)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Makes route and binding what the registers say.
+  // Sets route and binding according to the registers.
   void Update(Vector& vector) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Unbind(Vector& vector) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -191,7 +191,7 @@ TEST_F(MsixTest, ThePbaIsReadOnlyAndTheRestOfTheBarIsZero) {
   EXPECT_EQ(msix_->Read(0, Msix::PbaOffset(kVectors) + 16, 8), 0u);
 }
 
-TEST_F(MsixTest, AMessageThatCannotBeRoutedLeavesTheVectorSilentUntilItChanges) {
+TEST_F(MsixTest, AMessageThatCannotBeRoutedDisablesTheVectorUntilItChanges) {
   Program(0, kLapic, 0x40);
   Unmask(0);
   msix_->SetControl(kOn);

@@ -14,7 +14,7 @@ uint8_t BytesInFirstDword(uint32_t offset, uint8_t size_bytes) {
   return static_cast<uint8_t>(std::min<uint32_t>(size_bytes, 4 - (offset & 3)));
 }
 
-// Moves on by `bytes`, over the end of one function's space into the next one's.
+// Advances by `bytes`, across the end of one function's space into the next one's.
 void Advance(ConfigAddress& address, uint8_t bytes) {
   address.offset += bytes;
   if (address.offset < pci::kConfigBytes) return;
@@ -29,10 +29,11 @@ void Advance(ConfigAddress& address, uint8_t bytes) {
 
 absl::Status PciBus::Add(uint32_t slot, PciFunction* function) {
   if (slot >= slots_.size()) {
-    return absl::InvalidArgumentError(absl::StrCat("PCI slot ", slot, " does not exist"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("PCI slot ", slot, " is out of range (0 to ", slots_.size() - 1, ")"));
   }
   if (slots_[slot] != nullptr) {
-    return absl::AlreadyExistsError(absl::StrCat("PCI slot ", slot, " is taken"));
+    return absl::AlreadyExistsError(absl::StrCat("PCI slot ", slot, " is already in use"));
   }
   slots_[slot] = function;
   return absl::OkStatus();

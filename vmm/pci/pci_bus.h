@@ -11,7 +11,7 @@
 
 namespace bulkhead::vmm {
 
-// Where a configuration access goes ([PCIe] 7.2.1).
+// The target of a configuration access ([PCIe] 7.2.1).
 struct ConfigAddress {
   uint8_t bus = 0;
   uint8_t device = 0;    // 0 to 31
@@ -19,18 +19,18 @@ struct ConfigAddress {
   uint16_t offset = 0;   // 0 to 4095
 };
 
-// Bus 0: slots 0 to 31 with one function each, function 0. Everything else is absent: it reads as
-// all ones and drops writes ([PCI] 6.1: a master abort).
+// Bus 0: slots 0 to 31 with one function each, function 0. All other functions are absent: they
+// read as all ones and drop writes ([PCI] 6.1: a master abort).
 //
-// Add() before the vCPUs run; afterwards the slots do not change, so the rest is thread-safe and
-// takes no lock. Functions are borrowed and must outlive the last access.
+// Call Add() only before the vCPUs run. Afterwards the slots do not change, so accesses are
+// thread-safe and take no lock. Functions are borrowed and must outlive the last access.
 class PciBus {
  public:
-  // Errors: InvalidArgument (no such slot), AlreadyExists (the slot is taken).
+  // Errors: InvalidArgument (no such slot), AlreadyExists (the slot is in use).
   absl::Status Add(uint32_t slot, PciFunction* function);
 
-  // An access of 1, 2, 4 or 8 bytes at any alignment. It is split at dword boundaries, so that
-  // one which runs over the end of a function's space reaches the next function's.
+  // An access of 1, 2, 4 or 8 bytes at any alignment. It is split at dword boundaries: an access
+  // across the end of a function's space reaches the next function's.
   uint64_t Read(Requester requester, ConfigAddress address, uint8_t size_bytes) const;
   void Write(Requester requester, ConfigAddress address, uint8_t size_bytes, uint64_t value) const;
 

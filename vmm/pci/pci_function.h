@@ -7,15 +7,15 @@
 
 namespace bulkhead::vmm {
 
-// The configuration space of one PCI function, however it is reached. Thread-safe: any vCPU
-// thread may call. May block for as long as the device's access timeout allows, and then holds
-// nothing that an access to another function needs.
+// The configuration space of one PCI function, for both configuration mechanisms. Thread-safe: any
+// vCPU thread may call. May block until the device's access timeout, and then holds nothing that
+// an access to another function needs.
 class PciFunction {
  public:
   virtual ~PciFunction() = default;
 
-  // `size_bytes` is 1 to 4 (3 too: a part of a misaligned access) and the access lies within
-  // one aligned dword of the 4096 bytes. Unused upper bits of the result are 0.
+  // `size_bytes` is 1 to 4 (3 as part of a misaligned access), and the access lies within one
+  // aligned dword of the 4096 bytes. Unused upper bits of the result are 0.
   virtual uint32_t ReadConfig(Requester requester, uint16_t offset, uint8_t size_bytes) = 0;
   virtual void WriteConfig(Requester requester, uint16_t offset, uint8_t size_bytes,
                            uint32_t value) = 0;

@@ -38,7 +38,7 @@ PciHost::PciHost(AddressSpace& memory, AddressSpace& ports, EventRouting& routin
       ecam_(bus_) {}
 
 PciHost::~PciHost() {
-  // What is there can be removed: no error to handle.
+  // Removing an existing range does not fail.
   if (ports_reachable_) (void)ports_.Remove(layout::kPciConfigAddress);
   if (ecam_reachable_) (void)memory_.Remove(layout::kEcamStart);
 }
@@ -69,7 +69,7 @@ absl::Status PciHost::PlaceBars() {
                      .is_64bit = bar.is_64bit});
     }
     requests.insert(requests.end(), own.begin(), own.end());
-    // What does not even fit alone is the device's own fault.
+    // BARs that do not fit even alone are the device's fault, not the configuration's.
     if (const absl::Status alone = vmm::PlaceBars(windows_, own); !alone.ok()) {
       return absl::InternalError(alone.message());
     }
@@ -84,24 +84,28 @@ absl::Status PciHost::PlaceBars() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<uint32_t>> PciHost::ChooseSlots(absl::Span<const uint32_t> wanted) {
+absl::StatusOr<std::vector<uint32_t>> PciHost::ChooseSlots(absl::Span<const uint32_t> requested) {
   std::array<bool, layout::kMaxPciSlots> taken{};
   taken[kHostBridgeSlot] = true;
-  for (uint32_t slot : wanted) {
+  for (uint32_t slot : requested) {
     if (slot == 0) continue;
     if (slot >= taken.size()) {
-      return absl::InvalidArgumentError(absl::StrCat("PCI slot ", slot, " does not exist"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("PCI slot ", slot, " is out of range (1 to ", taken.size() - 1, ")"));
     }
     if (std::exchange(taken[slot], true)) {
-      return absl::AlreadyExistsError(absl::StrCat("PCI slot ", slot, " is wanted twice"));
+      return absl::AlreadyExistsError(absl::StrCat("PCI slot ", slot, " is configured twice"));
     }
   }
-  std::vector<uint32_t> slots(wanted.begin(), wanted.end());
+  std::vector<uint32_t> slots(requested.begin(), requested.end());
   uint32_t next = 0;
   for (uint32_t& slot : slots) {
     if (slot != 0) continue;
     while (next < taken.size() && taken[next]) ++next;
-    if (next == taken.size()) return absl::ResourceExhaustedError("more devices than PCI slots");
+    if (next == taken.size()) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat(requested.size(), " PCI devices, at most ", taken.size() - 1, " slots"));
+    }
     taken[next] = true;
     slot = next;
   }

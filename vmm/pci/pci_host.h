@@ -23,34 +23,35 @@
 
 namespace bulkhead::vmm {
 
-// The machine's PCI: bus 0 behind a host bridge, reached by both configuration mechanisms, and
-// the functions on it. Holds no device model.
+// The machine's PCI: bus 0 behind a host bridge, with both configuration mechanisms and the
+// functions. Contains no device model.
 //
 // Set-up is single-threaded and ends before the vCPUs run: Create(), AddFunction() for each
-// device, PlaceBars(). Afterwards everything is thread-safe. Destroy it after the vCPUs ended.
+// device, PlaceBars(). Afterwards it is thread-safe. Destroy it after the vCPUs have ended.
 class PciHost {
  public:
-  // Puts ECAM into `memory` and ports 0xcf8 to 0xcff into `ports`. All are borrowed and must
+  // Inserts ECAM into `memory` and ports 0xcf8 to 0xcff into `ports`. All are borrowed and must
   // outlive the host. Errors: those of AddressSpace::Insert.
   static absl::StatusOr<std::unique_ptr<PciHost>> Create(AddressSpace& memory, AddressSpace& ports,
                                                          EventRouting& routing,
                                                          const MmioWindows& windows);
   ~PciHost();
 
-  // The function stays owned by the host; `device` is borrowed and must outlive it. `slot`: 1 to
-  // 31. Errors: InvalidArgument (slot), AlreadyExists (the slot is taken), those of
-  // EventRouting.
+  // The host owns the function; `device` is borrowed and must outlive it. `slot`: 1 to 31.
+  // Errors: InvalidArgument (slot), AlreadyExists (the slot is in use), those of EventRouting.
   absl::StatusOr<RemoteFunction*> AddFunction(uint32_t slot, const PciFunctionConfig& config,
                                               DeviceAccess& device);
 
-  // Gives every BAR an address. Memory decoding stays off until the guest turns it on, as after a
-  // reset: Linux and the bare-metal programs do, and until then nothing answers unasked.
-  // Errors: ResourceExhausted, naming the BAR.
+  // Gives every BAR an address. Memory decoding is off until the guest enables it, as after a
+  // reset; Linux and the bare-metal programs do.
+  // Errors: Internal (a device's BARs do not fit even alone) or InvalidArgument (the devices' BARs
+  // do not fit together), naming the BAR.
   absl::Status PlaceBars();
 
-  // Spreads devices over slots 1 to 31: `wanted` has one entry a device, 0 for "any". Errors:
-  // InvalidArgument (no such slot), AlreadyExists (wanted twice), ResourceExhausted (too many).
-  static absl::StatusOr<std::vector<uint32_t>> ChooseSlots(absl::Span<const uint32_t> wanted);
+  // Distributes devices over slots 1 to 31. `requested` has one entry for each device, 0 for "any".
+  // Errors: InvalidArgument (no such slot), AlreadyExists (requested twice), ResourceExhausted (too
+  // many).
+  static absl::StatusOr<std::vector<uint32_t>> ChooseSlots(absl::Span<const uint32_t> requested);
 
  private:
   PciHost(AddressSpace& memory, AddressSpace& ports, EventRouting& routing,

@@ -108,7 +108,7 @@ TEST_F(PciHostTest, ReadOnlyFieldsSurviveWritesOfAllOnes) {
     EXPECT_EQ(Read(offset), before) << offset;
   }
   Write(0x0c, 0xffffffff);
-  EXPECT_EQ(Read(0x0c), 0x000000ffu);  // the cache line size is a note of the guest's
+  EXPECT_EQ(Read(0x0c), 0x000000ffu);  // the guest may write the cache line size
   Write(0x3c, 0xffffffff);
   EXPECT_EQ(Read(0x3c), 0x000001ffu);
   Write(kCommand, 0xffffffff);
@@ -143,13 +143,13 @@ TEST_F(PciHostTest, TheCapabilityListIsChainedInOrder) {
   EXPECT_EQ(Read(kAdvancedFeatures + 4, 2), 0u);
 }
 
-TEST_F(PciHostTest, ConstantCapabilitiesAreAnsweredHereAndReadOnly) {
+TEST_F(PciHostTest, TheVmmAnswersConstantCapabilitiesAndTheyAreReadOnly) {
   Write(kCommonCapability + 8, 0xffffffff);
   EXPECT_EQ(Read(kCommonCapability + 8), 0x00001000u);
   EXPECT_THAT(device_.TakeCalls(), IsEmpty());
 }
 
-TEST_F(PciHostTest, ForwardedCapabilityBodiesBelongToTheDevice) {
+TEST_F(PciHostTest, TheDeviceAnswersForwardedCapabilityBodies) {
   device_.set_answer(0xaabbccdd'44332211);
   EXPECT_EQ(Read(kPciCfgCapability + 16), 0x44332211u);
   EXPECT_EQ(Read(kPciCfgCapability + 16, 2), 0x2211u);
@@ -161,7 +161,7 @@ TEST_F(PciHostTest, ForwardedCapabilityBodiesBelongToTheDevice) {
                           "write 17+0xe/4=0x99887766", "write 17+0x4/2=0x1234"));
 }
 
-TEST_F(PciHostTest, AccessesOverTheEdgesOfAForwardedBodyAreSplit) {
+TEST_F(PciHostTest, AccessesAcrossTheEdgesOfAForwardedBodyAreSplit) {
   device_.set_answer(0xffffffff);
   // ID and next pointer are the vmm's, the next two bytes the device's.
   EXPECT_EQ(Read(kPciCfgCapability), 0xffff7409u);
@@ -170,7 +170,7 @@ TEST_F(PciHostTest, AccessesOverTheEdgesOfAForwardedBodyAreSplit) {
   // The body ends one byte into the dword at +20; padding reads as 0.
   EXPECT_EQ(Read(kPciCfgCapability + 20), 0x000000ffu);
   Write(kPciCfgCapability + 20, 0x44332211);
-  // A misaligned access over three bytes of one dword and one of the next.
+  // A misaligned access to three bytes of one dword and one of the next.
   EXPECT_EQ(
       machine_.memory_view.Read(0, TestMachine::EcamAddress(kSlot, kPciCfgCapability + 17), 4),
       0xffffffffu);
@@ -180,7 +180,7 @@ TEST_F(PciHostTest, AccessesOverTheEdgesOfAForwardedBodyAreSplit) {
                   "write 17+0x12/1=0x11", "read 17+0xf/1", "read 17+0x10/2", "read 17+0x12/1"));
 }
 
-TEST_F(PciHostTest, FirmwareAddressesAreThereButNothingIsDecodedBeforeTheGuestAsks) {
+TEST_F(PciHostTest, BarsHaveAddressesButAreNotDecodedUntilTheGuestEnablesThem) {
   EXPECT_EQ(Read(0x10), static_cast<uint32_t>(kHigh) | 0xc);
   EXPECT_EQ(Read(0x14), static_cast<uint32_t>(kHigh >> 32));
   EXPECT_EQ(Read(0x1c), kLow);  // MSI-X, the larger one
@@ -233,7 +233,7 @@ TEST_F(PciHostTest, A32BitBarMovesWhileDecoded) {
   Write(kCommand, kMemory, 2);
   Write(0x18, 0xd0000000);
   machine_.memory_view.Write(0, 0xd0000010, 4, 1);
-  machine_.memory_view.Write(0, kLow + 0x1010, 4, 1);  // the old place: nobody
+  machine_.memory_view.Write(0, kLow + 0x1010, 4, 1);  // the old address: unused
   EXPECT_THAT(device_.TakeCalls(), ElementsAre("post 2+0x10/4=0x1"));
 }
 
@@ -260,7 +260,7 @@ TEST_F(PciHostTest, A64BitBarMovesInEitherOrderOfItsHalves) {
   EXPECT_THAT(device_.TakeCalls(), ElementsAre("post 0+0x0/4=0x1"));
 }
 
-TEST_F(PciHostTest, A64BitBarOnItsWayBelow4GiBIsSilentWhereNoWindowIs) {
+TEST_F(PciHostTest, A64BitBarIsNotDecodedOutsideTheWindowsWhileItsHalvesAreWritten) {
   Write(kCommand, kMemory, 2);
   Write(0x14, 0);  // now at 0: RAM
   EXPECT_THAT(machine_.routing.doorbells(), IsEmpty());
@@ -270,7 +270,7 @@ TEST_F(PciHostTest, A64BitBarOnItsWayBelow4GiBIsSilentWhereNoWindowIs) {
   EXPECT_EQ(function_->bars()[0].address, 0xc8000000u);
 }
 
-TEST_F(PciHostTest, RewritingTheSameAddressTouchesNeitherMapNorDoorbells) {
+TEST_F(PciHostTest, RewritingTheSameAddressChangesNeitherMapNorDoorbells) {
   Write(kCommand, kMemory, 2);
   const int calls = machine_.routing.doorbell_calls();
   Write(0x10, Read(0x10));
@@ -288,7 +288,7 @@ TEST_F(PciHostTest, ABarOverEcamLeavesEcamReachable) {
   EXPECT_TRUE(function_->bars()[1].decoded);
 }
 
-TEST_F(PciHostTest, TheDeviceIsToldOfItsStateOnlyWhenItChanges) {
+TEST_F(PciHostTest, TheDeviceGetsItsStateOnlyWhenItChanges) {
   Write(kCommand, kMemory, 2);
   EXPECT_THAT(device_.TakeCalls(), IsEmpty());
   Write(kCommand, kMemory | kMaster, 2);
@@ -306,7 +306,7 @@ TEST_F(PciHostTest, TheDeviceIsToldOfItsStateOnlyWhenItChanges) {
   EXPECT_TRUE(function_->state().intx_disabled);
 }
 
-TEST_F(PciHostTest, AFunctionLevelResetMakesEverythingAsAtFirst) {
+TEST_F(PciHostTest, AFunctionLevelResetRestoresTheInitialState) {
   Write(kCommand, kMemory | kMaster | kIntxDisable, 2);
   Write(kMsixCapability + 2, 0x8000, 2);
   const GuestAddress table = Read(0x1c);
@@ -323,7 +323,7 @@ TEST_F(PciHostTest, AFunctionLevelResetMakesEverythingAsAtFirst) {
   EXPECT_EQ(Read(kMsixCapability + 2, 2), 0u);
   EXPECT_FALSE(machine_.routing.IsBound(vector_));
   EXPECT_TRUE(machine_.routing.IsBound(intx_));
-  EXPECT_EQ(Read(kAdvancedFeatures + 4, 2), 0u);  // it is over
+  EXPECT_EQ(Read(kAdvancedFeatures + 4, 2), 0u);  // the reset is over
   for (const RemoteFunction::BarState& bar : function_->bars()) {
     EXPECT_EQ(bar.address, 0u);
     EXPECT_FALSE(bar.decoded);
@@ -335,7 +335,7 @@ TEST_F(PciHostTest, AFunctionLevelResetMakesEverythingAsAtFirst) {
   EXPECT_EQ(machine_.memory_view.Read(0, table + 12, 4), 1u);
 }
 
-TEST_F(PciHostTest, WhatADeviceSignalledBeforeItsResetIsForgotten) {
+TEST_F(PciHostTest, EventsFromBeforeADevicesResetAreDiscarded) {
   Write(kCommand, kMemory, 2);
   machine_.Event(vector_).Signal();  // disabled: it stays pending
   const GuestAddress table = Read(0x1c);
@@ -383,7 +383,7 @@ TEST_F(PciHostTest, IntxWorksUntilMsixIsEnabledOrItIsDisabled) {
   EXPECT_THAT(machine_.routing.TakeDeliveries(), ElementsAre(FakeEventRouting::Delivery{17, 0, 0}));
 }
 
-TEST_F(PciHostTest, TheLineIsBoundBeforeTheDeviceHearsThatItIsEnabled) {
+TEST_F(PciHostTest, TheLineIsBoundBeforeTheDeviceGetsTheStateThatEnablesIt) {
   Write(kCommand, kIntxDisable, 2);
   absl::Notification entered, leave;
   device_.HangUntil(&entered, &leave);
@@ -410,7 +410,7 @@ TEST_F(PciHostTest, SlotsEightApartShareAnIntxLine) {
   EXPECT_THAT(machine_.routing.TakeDeliveries(), ElementsAre(FakeEventRouting::Delivery{17, 0, 0}));
 }
 
-TEST_F(PciHostTest, SlotsThatCannotBeUsedAreRefusedWithoutATrace) {
+TEST_F(PciHostTest, RefusedSlotsLeaveTheHostUnchanged) {
   const size_t bound = machine_.routing.bound_irqs();
   PciFunctionConfig config = Config("disk1");
   config.intx = {.event_fd = machine_.NewEvent(), .resample_fd = machine_.NewEvent()};
@@ -423,7 +423,7 @@ TEST_F(PciHostTest, SlotsThatCannotBeUsedAreRefusedWithoutATrace) {
   EXPECT_EQ(machine_.routing.bound_irqs(), bound);
 }
 
-TEST_F(PciHostTest, AHungDeviceBlocksOnlyThoseWhoWaitForIt) {
+TEST_F(PciHostTest, AHungDeviceBlocksOnlyVcpusThatWaitForIt) {
   FakeDeviceAccess other_device;
   PciFunctionConfig config = Config("disk1");
   config.intx.reset();
@@ -456,7 +456,7 @@ TEST_F(PciHostTest, AHungDeviceBlocksOnlyThoseWhoWaitForIt) {
   stuck_in_capability.join();
 }
 
-TEST(PciHostCreateTest, AnOccupiedAddressIsAnErrorAndStaysItsOwners) {
+TEST(PciHostCreateTest, AnOccupiedAddressIsAnErrorAndKeepsItsHandler) {
   AddressSpace memory, ports;
   FakeEventRouting routing;
   HostBridge bridge;
@@ -468,7 +468,7 @@ TEST(PciHostCreateTest, AnOccupiedAddressIsAnErrorAndStaysItsOwners) {
   EXPECT_TRUE(memory.Remove(layout::kEcamStart).ok());
 }
 
-TEST(ChooseSlotsTest, WantedSlotsAreKeptAndTheOthersTakeWhatIsFree) {
+TEST(ChooseSlotsTest, RequestedSlotsAreKeptAndTheOtherDevicesGetFreeOnes) {
   EXPECT_THAT(*PciHost::ChooseSlots({0, 2, 0, 1}), ElementsAre(3, 2, 4, 1));
   EXPECT_EQ(PciHost::ChooseSlots({4, 4}).status().code(), absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(PciHost::ChooseSlots({32}).status().code(), absl::StatusCode::kInvalidArgument);
@@ -477,7 +477,7 @@ TEST(ChooseSlotsTest, WantedSlotsAreKeptAndTheOthersTakeWhatIsFree) {
             absl::StatusCode::kResourceExhausted);
 }
 
-// Who waits for a lock cannot be paused; who waits for the device can.
+// A vCPU that waits for a lock cannot be paused; one that waits for the device can.
 TEST_F(PciHostTest, SeveralVcpusWaitForAHungDeviceAtTheSameTime) {
   absl::Notification hung, release;
   device_.HangUntil(&hung, &release);
@@ -504,7 +504,7 @@ TEST_F(PciHostTest, SeveralVcpusWaitForAHungDeviceAtTheSameTime) {
   EXPECT_EQ(calls, 3u);
   release.Notify();
   for (std::thread& vcpu : vcpus) vcpu.join();
-  // In whatever order they came, the device knows the registers' state.
+  // In any order of the calls, the device ends with the registers' state.
   EXPECT_EQ(device_.state().bus_master, function_->state().bus_master);
   EXPECT_EQ(device_.state().msix_enabled, function_->state().msix_enabled);
 }

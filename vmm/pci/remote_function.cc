@@ -82,7 +82,7 @@ void RemoteFunction::SetUpHeader(const PciFunctionConfig& config, uint32_t slot)
       pci::kCommand, 2,
       pci::kCommandIo | pci::kCommandMemory | pci::kCommandBusMaster | pci::kCommandIntxDisable);
   registers_.MakeWritable(pci::kCacheLineSize, 1, 0xff);  // no effect, as [PCIe] 7.5.1.1.7 says
-  registers_.MakeWritable(pci::kInterruptLine, 1, 0xff);  // a note of the guest's to itself
+  registers_.MakeWritable(pci::kInterruptLine, 1, 0xff);  // only guest software uses it
   if (config.intx.has_value()) {
     registers_.Set(pci::kInterruptPin, 1, pci::kInterruptPinA);
     registers_.Set(pci::kInterruptLine, 1, Intx::GsiOfSlot(slot));
@@ -91,7 +91,7 @@ void RemoteFunction::SetUpHeader(const PciFunctionConfig& config, uint32_t slot)
 
 void RemoteFunction::SetUpCapabilities(const PciFunctionConfig& config,
                                        const PciFunctionLayout& layout) {
-  uint16_t link = pci::kCapabilitiesPointer;  // where the offset of the next one goes
+  uint16_t link = pci::kCapabilitiesPointer;  // the register for the next capability's offset
   if (layout.msix_capability != 0) {
     const uint16_t at = layout.msix_capability;
     const uint32_t vectors = config.function.msix_vectors;
@@ -126,7 +126,7 @@ void RemoteFunction::SetUpCapabilities(const PciFunctionConfig& config,
 
 void RemoteFunction::AddBar(const DeviceDescription::Bar& bar, IoHandler* handler,
                             const PciFunctionConfig& config) {
-  // The bits below the size stay 0: that is how a guest that writes all ones learns the size.
+  // The bits below the size stay 0: a guest that writes all ones reads the size.
   const uint16_t at = BarRegister(bar.index);
   registers_.Set(
       at, 4, (bar.is_64bit ? pci::kBar64Bit : 0) | (bar.prefetchable ? pci::kBarPrefetchable : 0));
@@ -178,7 +178,7 @@ void RemoteFunction::WriteConfig(Requester requester, uint16_t offset, uint8_t s
     if (registers_.Write(offset, size_bytes, value)) Apply();
     switched = !SameState(before, StateLocked());
   }
-  if (switched) TellDevice(requester);
+  if (switched) SendState(requester);
   forwarded_.Write(device_, requester, offset, size_bytes, value);
 }
 
@@ -191,12 +191,12 @@ void RemoteFunction::ResetFunction(Requester requester) {
   }
   device_.Reset(requester);
   {
-    // What the device had signalled before it was reset.
+    // Discards the events that the device signalled before its reset.
     absl::MutexLock lock(&mutex_);
     if (msix_ != nullptr) msix_->DiscardPending();
     if (intx_.has_value()) intx_->DiscardPending();
   }
-  TellDevice(requester);
+  SendState(requester);
 }
 
 void RemoteFunction::AssignBar(uint8_t index, GuestAddress address) {
@@ -253,8 +253,8 @@ FunctionState RemoteFunction::StateLocked() const {
 void RemoteFunction::Apply() {
   const FunctionState state = StateLocked();
   for (const Bar& bar : bars_) {
-    const bool wanted = (command() & pci::kCommandMemory) != 0;
-    decoder_.Decode(bar.id, wanted ? std::optional(BarAddress(bar)) : std::nullopt);
+    const bool enabled = (command() & pci::kCommandMemory) != 0;
+    decoder_.Decode(bar.id, enabled ? std::optional(BarAddress(bar)) : std::nullopt);
   }
   if (msix_ != nullptr) {
     const uint32_t control = registers_.Get(msix_capability_ + pci::kMsixControl, 2);
@@ -267,18 +267,18 @@ void RemoteFunction::Apply() {
   }
 }
 
-// No lock is held over the call: a vCPU that waits for a lock could not be paused. Calls of
-// several vCPUs may so come in any order, but the one that the device sees last carries the last
-// state: if the state changed before its caller looks again, it is not the last call; and whoever
+// No lock is held during the call: a vCPU that waits for a lock could not be paused. So calls of
+// several vCPUs may reach the device in any order, but the last call carries the last state: if
+// the state changes before its caller reads it again, the caller calls once more; a vCPU that
 // changes the state later calls later.
-void RemoteFunction::TellDevice(Requester requester) {
-  FunctionState told;
+void RemoteFunction::SendState(Requester requester) {
+  FunctionState sent;
   do {
-    // Told even if another vCPU has switched it back, and the device hears nothing new: the line
-    // went down in between.
-    told = state();
-    device_.SetFunctionState(requester, told);
-  } while (!SameState(told, state()));
+    // Sent even if another vCPU has switched the state back, so that the device gets the same state
+    // again: the line was deasserted in between.
+    sent = state();
+    device_.SetFunctionState(requester, sent);
+  } while (!SameState(sent, state()));
 }
 
 }  // namespace bulkhead::vmm

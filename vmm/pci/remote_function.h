@@ -28,13 +28,13 @@
 
 namespace bulkhead::vmm {
 
-// The PCI face of a device in another process: a type-0 header ([PCI] 6.1), BARs, MSI-X and
-// INTx, all answered here. The device sees accesses to its BARs and to the bodies of its
-// forwarded capabilities, and is told when bus mastering, MSI-X or INTx is switched, and when the
-// guest resets the function (Advanced Features capability).
+// The PCI function of a device in another process: a type-0 header ([PCI] 6.1), BARs, MSI-X and
+// INTx, all answered here. The device gets the accesses to its BARs and to the bodies of its
+// forwarded capabilities, its function state whenever bus mastering, MSI-X or INTx is switched, and
+// a reset when the guest resets the function (Advanced Features capability).
 //
-// Thread-safe. No call to the device is made under a lock: a device that hangs holds up only those
-// who wait for its own answer, and these can be paused.
+// Thread-safe. No call to the device is made under a lock: a device that hangs delays only threads
+// that wait for its own answer, and these can be paused.
 class RemoteFunction final : public PciFunction {
  public:
   struct BarState {
@@ -45,7 +45,7 @@ class RemoteFunction final : public PciFunction {
     bool decoded = false;      // accesses there reach the device
   };
 
-  // What the function lives among. All borrowed; all must outlive it.
+  // The function's collaborators. All borrowed; all must outlive it.
   struct Surroundings {
     DeviceAccess& device;
     EventRouting& routing;
@@ -56,7 +56,7 @@ class RemoteFunction final : public PciFunction {
   static absl::StatusOr<std::unique_ptr<RemoteFunction>> Create(const PciFunctionConfig& config,
                                                                 uint32_t slot,
                                                                 const Surroundings& around);
-  // No access may be under way.
+  // No access may be in flight.
   ~RemoteFunction() override;
 
   uint32_t ReadConfig(Requester requester, uint16_t offset, uint8_t size_bytes) override;
@@ -65,11 +65,11 @@ class RemoteFunction final : public PciFunction {
 
   const std::string& name() const { return name_; }
 
-  // Gives a BAR its first address: firmware's task, before the vCPUs run.
+  // Gives a BAR its first address, as firmware does, before the vCPUs run.
   void AssignBar(uint8_t index, GuestAddress address);
   std::vector<BarState> bars() const;
 
-  // What the device must obey, for a device process that starts anew.
+  // The function state, for a device process that starts.
   FunctionState state() const;
 
  private:
@@ -83,7 +83,7 @@ class RemoteFunction final : public PciFunction {
   RemoteFunction(const PciFunctionConfig& config, const PciFunctionLayout& layout, uint32_t slot,
                  const Surroundings& around, std::unique_ptr<Msix> msix);
 
-  // INTx is usable from the start: nothing is enabled yet that would rule it out.
+  // INTx is usable from the start: MSI-X and INTx Disable are off.
   absl::Status EnableIntx();
   void SetUpHeader(const PciFunctionConfig& config, uint32_t slot)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -95,12 +95,13 @@ class RemoteFunction final : public PciFunction {
   uint16_t command() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   GuestAddress BarAddress(const Bar& bar) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   FunctionState StateLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Makes decoding and interrupts what the registers say.
+  // Sets decoding and interrupts according to the registers.
   void Apply() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // The guest's function-level reset: this function's registers, then the device.
+  // The guest's function-level reset: resets this function's registers, then the device.
   void ResetFunction(Requester requester);
-  // Only after Apply(): the device may signal the line as soon as it hears that it is enabled.
-  void TellDevice(Requester requester);
+  // Sends the device its function state. Only after Apply(): the device may signal the line as soon
+  // as it gets the state that enables it.
+  void SendState(Requester requester);
 
   const std::string name_;
   DeviceAccess& device_;
@@ -109,13 +110,13 @@ class RemoteFunction final : public PciFunction {
   const uint16_t advanced_features_;
   const ForwardedCapabilities forwarded_;
   const std::unique_ptr<Msix> msix_;                    // nullptr: none
-  std::vector<std::unique_ptr<DeviceRegion>> regions_;  // these two do not change once constructed
+  std::vector<std::unique_ptr<DeviceRegion>> regions_;  // like `bars_`, constant once constructed
   std::vector<Bar> bars_;
 
   // Order of locks: mutex_, then those of Msix and BarDecoder.
   mutable absl::Mutex mutex_;
   ConfigRegisters registers_ ABSL_GUARDED_BY(mutex_);
-  ConfigRegisters reset_registers_ ABSL_GUARDED_BY(mutex_);  // what they are after a reset
+  ConfigRegisters reset_registers_ ABSL_GUARDED_BY(mutex_);  // their values after a reset
   std::optional<Intx> intx_ ABSL_GUARDED_BY(mutex_);
   WarnOnce warn_ ABSL_GUARDED_BY(mutex_);
 };

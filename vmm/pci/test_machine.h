@@ -16,8 +16,8 @@
 
 namespace bulkhead::vmm {
 
-// A PCI host on fake interrupt routing, and the accesses of a guest to it. For tests.
-// The accesses are those of vCPU 0 and thread-compatible; another thread takes Views of its own.
+// A PCI host on fake interrupt routing, with the accesses of a guest, for tests. The accesses are
+// those of vCPU 0 and thread-compatible; another thread must use its own Views.
 struct TestMachine {
   TestMachine() : host(*PciHost::Create(memory, ports, routing, kWindows)) {}
 
@@ -34,12 +34,12 @@ struct TestMachine {
     memory_view.Write(0, EcamAddress(slot, offset), size_bytes, value);
   }
 
-  // A new eventfd of the machine's.
+  // Creates an eventfd, which the machine owns.
   int NewEvent() {
     events.push_back(*EventFd::Create());
     return events.back().fd();
   }
-  // The eventfd of that descriptor.
+  // The eventfd with that descriptor.
   const EventFd& Event(int fd) const {
     for (const EventFd& event : events) {
       if (event.fd() == fd) return event;

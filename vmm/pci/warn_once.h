@@ -10,20 +10,20 @@
 
 namespace bulkhead::vmm {
 
-// Logs the first failure of something that a guest can make fail as often as it likes: it must
-// not be able to fill the host's log. Thread-compatible.
+// Logs only the first failure, so that a guest that causes failures cannot fill the host's log.
+// Thread-compatible.
 class WarnOnce {
  public:
-  explicit WarnOnce(std::string who) : who_(std::move(who)) {}
+  explicit WarnOnce(std::string name) : name_(std::move(name)) {}
 
   void Check(const absl::Status& status) {
     if (status.ok() || warned_) return;
     warned_ = true;
-    LogWarning(absl::StrCat(who_, ": ", status.message(), " (further ones are not logged)"));
+    LogWarning(absl::StrCat(name_, ": ", status.message(), " (further failures are not logged)"));
   }
 
  private:
-  const std::string who_;
+  const std::string name_;
   bool warned_ = false;
 };
 

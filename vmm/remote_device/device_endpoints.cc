@@ -26,8 +26,8 @@ absl::Status CheckResources(const DeviceDescription& description,
   for (const std::string& name : description.required_resources) {
     if (std::none_of(resources.begin(), resources.end(),
                      [&](const ResourceSpec& r) { return r.name == name; })) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("it needs the resource '", name, "', which the configuration lacks"));
+      return absl::InvalidArgumentError(absl::StrCat("it needs the resource '", name,
+                                                     "', which is missing in the configuration"));
     }
   }
   return absl::OkStatus();
@@ -60,7 +60,7 @@ absl::Status AddResource(absl::string_view device_name, const ResourceSpec& reso
     ASSIGN_OR_RETURN(UniqueFd file, resource.file->TakeForProcess());
     fd = file.get();
     offer.own_files.emplace_back(*resource.file, std::move(file));
-    // Only now: what fails later, this process hears of by its own description.
+    // After the open: the process learns of later failures from its own file description.
     writeback_failed = resource.file->HasWritebackFailure();
     if (writeback_failed) {
       LogWarning(absl::StrCat("device '", device_name,
@@ -72,7 +72,7 @@ absl::Status AddResource(absl::string_view device_name, const ResourceSpec& reso
   }
   if (fd < 0) {
     return absl::UnavailableError(
-        absl::StrCat("its resource '", resource.name, "' could not be made anew"));
+        absl::StrCat("its resource '", resource.name, "' could not be connected again"));
   }
   v1::Descriptor& descriptor = AddDescriptor(offer, v1::Descriptor::RESOURCE, fd);
   descriptor.set_name(resource.name);
@@ -94,17 +94,17 @@ absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
   const std::optional<DeviceDescription::PciFunction>& pci = description.pci;
   const size_t vectors = pci.has_value() ? pci->msix_vectors : 0;
   const bool has_resample = pci.has_value() && pci->has_intx;
-  // Before anything is created, so that a greedy device costs nothing.
+  // Checked before anything is created, so that a greedy device costs nothing.
   const bool keeps_state =
       description.saved_state_bytes != 0 || description.durable_memory_bytes != 0;
   const size_t count = 3 + (keeps_state ? 1 : 0) + channel_options.waiters + ram.blocks().size() +
                        description.doorbells.size() + vectors + (description.has_line() ? 1 : 0) +
                        (has_resample ? 1 : 0) + resources.size();
   if (count > kMaxMessageDescriptors) {
-    // Its own doing: the configuration says nothing of any of these.
+    // Internal, since it is the device's fault: none of these is in the configuration.
     return absl::InternalError(absl::StrCat(
-        "it takes ", count, " descriptors (", description.doorbells.size(), " doorbells, ", vectors,
-        " MSI-X vectors), at most ", kMaxMessageDescriptors, " can be handed over"));
+        "it needs ", count, " descriptors (", description.doorbells.size(), " doorbells, ", vectors,
+        " MSI-X vectors), at most ", kMaxMessageDescriptors, " fit into one message"));
   }
   ASSIGN_OR_RETURN(auto channel, channel::ChannelClient::Create(channel_options));
   DeviceEndpoints endpoints(std::move(channel), std::move(resources), ram);
@@ -113,7 +113,7 @@ absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
         durable::SizeBytes(description.saved_state_bytes, description.durable_memory_bytes);
     ASSIGN_OR_RETURN(endpoints.durable_state_,
                      CreateMemfd("bulkhead-durable", endpoints.durable_state_bytes_));
-    // A device could do its successor harm by a seal of its own.
+    // F_SEAL_SEAL: a seal added by a device would harm its successor.
     RETURN_IF_ERROR(
         AddSeals(endpoints.durable_state_.get(), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
   }

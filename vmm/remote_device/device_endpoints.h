@@ -22,17 +22,18 @@
 
 namespace bulkhead::vmm {
 
-// Whether the configuration gives a device what it needs. Errors: InvalidArgument.
+// Checks that the configuration has every resource that the device requires. Errors:
+// InvalidArgument.
 absl::Status CheckResources(const DeviceDescription& description,
                             const std::vector<ResourceSpec>& resources);
 
-// Every memory file and eventfd of one device, and its resources: made once, owned by the vmm,
-// and handed to each process that serves the device, one after the other (files: opened anew). What
-// KVM is told about them stays true while processes come and go; a doorbell rung or an interrupt
-// raised in between is still counted.
+// All memory files, eventfds and resources of one device. The vmm creates and owns them, and gives
+// them to each process that serves the device, one after the other; files are opened again for each
+// process. Their bindings in KVM stay valid when a process is replaced: a doorbell or interrupt
+// that is signalled in between is still counted.
 //
-// Immutable after Create(), so thread-safe where nothing else is said; the channel is thread-safe
-// itself.
+// Immutable after Create(), so thread-safe unless a function says otherwise. The channel is itself
+// thread-safe.
 class DeviceEndpoints {
  public:
   // `ram` is borrowed. Errors: InvalidArgument (a required resource is missing), Internal (the
@@ -46,30 +47,31 @@ class DeviceEndpoints {
   channel::ChannelClient& channel() const { return *channel_; }
   absl::Span<const EventFd> doorbells() const { return doorbells_; }        // by doorbell index
   absl::Span<const EventFd> msix_vectors() const { return msix_vectors_; }  // by vector
-  // The interrupt line, and the event by which KVM tells that the guest acknowledged it. -1:
-  // the device has no line; or no resample event, its line being edge-triggered.
+  // The interrupt line, and the event that KVM signals when the guest acknowledges it. -1: the
+  // device has no line, or no resample event because its line is edge-triggered.
   int intx_fd() const { return intx_.fd(); }
   int intx_resample_fd() const { return intx_resample_.fd(); }
 
-  // Takes all signals that nobody has taken yet. For a guest's reboot: nothing is bound to the
-  // events, and the device is at rest.
+  // Consumes all pending signals. For a guest's reboot: the events must be unbound and the device
+  // quiesced.
   void DrainEvents() const;
 
-  // False: the kernel still does direct I/O of a process that is dead, into the guest's memory or
-  // the file. No successor may be attached yet. Not thread-safe. Does not block.
+  // False: the kernel still does direct I/O of a dead process into the guest's memory or the file,
+  // so no successor may be attached yet. Not thread-safe. Does not block.
   bool EarlierIoHasEnded() const;
 
-  // For the next process, the `generation`-th; the one before it is dead. `function_state`: as in
-  // proto/contract.h. Modes that the dead one has given to an event that it shares with its
-  // successors (blocking) are taken back; files are opened anew for each process. Not thread-safe.
-  // Errors: Unavailable (a console could not be connected anew), or as open(2).
+  // Makes the offer for the next process, the `generation`-th; the one before it must be dead.
+  // `function_state`: as in proto/contract.h. Restores the non-blocking mode of the shared events,
+  // which the dead process may have changed. Opens files for this process. Not thread-safe. Errors:
+  // Unavailable (a console could not be connected), or as open(2).
   absl::StatusOr<AttachOffer> MakeOffer(absl::string_view device_name, uint64_t generation,
                                         uint64_t function_state) const;
-  // The process took the last offer and serves: it answers for failed writeback that it was told.
+  // Call when the process serves with the last offer: it now has the duty to report the failed
+  // writeback that the offer contains.
   void OnAttached() const;
 
-  // Zeroes the durable state: the next process starts as after power-on, but for failed
-  // writeback that the guest has yet to be told of. No process is attached. Errors: as
+  // Zeroes the durable state: the next process starts as after power-on, except that a failed
+  // writeback is kept until it is reported to the guest. No process may be attached. Errors: as
   // fallocate(2).
   absl::Status DiscardDurableState() const;
 
@@ -80,7 +82,7 @@ class DeviceEndpoints {
   std::unique_ptr<channel::ChannelClient> channel_;
   std::vector<ResourceSpec> resources_;
   const GuestRam* ram_;
-  UniqueFd durable_state_;  // not ok(): the device keeps none
+  UniqueFd durable_state_;  // not ok(): the device has none
   uint64_t durable_state_bytes_ = 0;
   std::vector<EventFd> doorbells_;
   std::vector<EventFd> msix_vectors_;

@@ -21,9 +21,9 @@ namespace {
 
 int Modes(int fd) { return fcntl(fd, F_GETFL) & (O_APPEND | O_NONBLOCK | O_DIRECT | O_ACCMODE); }
 
-// What a process does to the modes of an event it does to those of every other process that has it,
-// its successor included. A file is opened anew.
-TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreTakenBack) {
+// All processes that have an event share its modes, so a change by one affects its successor. A
+// file is opened again for each process.
+TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreRestored) {
   const GuestRam ram = *GuestRam::Create(16 << 20);
   DeviceDescription description;
   description.pci.emplace();
@@ -54,7 +54,7 @@ TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreTakenBack) {
   for (const int event : events) EXPECT_NE(fcntl(event, F_GETFL) & O_NONBLOCK, 0);
 }
 
-TEST(DeviceEndpointsTest, AFailedWritebackThatWasNotToldOutlivesDiscardedState) {
+TEST(DeviceEndpointsTest, AnUnreportedWritebackFailureOutlivesDiscardedState) {
   const GuestRam ram = *GuestRam::Create(16 << 20);
   DeviceDescription description;
   description.saved_state_bytes = 8;
@@ -66,7 +66,7 @@ TEST(DeviceEndpointsTest, AFailedWritebackThatWasNotToldOutlivesDiscardedState) 
                                                  {.waiters = 1, .max_poll = absl::ZeroDuration()});
   ASSERT_TRUE(endpoints.ok()) << endpoints.status();
   uint64_t generation = 0;
-  // The next process attaches. Whether it is told; `state`: its durable state.
+  // Attaches the next process. True if its offer reports a failure. `state`: its durable state.
   const auto attach = [&](UniqueFd& state) {
     const auto offer = endpoints->MakeOffer("disk0", ++generation, 0);
     bool failed = false;
@@ -84,7 +84,7 @@ TEST(DeviceEndpointsTest, AFailedWritebackThatWasNotToldOutlivesDiscardedState) 
   EXPECT_FALSE(attach(state));
   const uint32_t owed = 1;
   ASSERT_EQ(pwrite(state.get(), &owed, sizeof(owed), durable::kOwedFailureOffset), 4);
-  EXPECT_FALSE(attach(state)) << "its own state tells it";
+  EXPECT_FALSE(attach(state)) << "the durable state already has the failure";
   ASSERT_TRUE(endpoints->DiscardDurableState().ok());
   EXPECT_TRUE(attach(state));
   EXPECT_FALSE(attach(state));
