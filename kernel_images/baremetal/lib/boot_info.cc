@@ -146,13 +146,13 @@ const char* StringOption(const char* name, const char* otherwise) {
   return value != nullptr ? value : otherwise;
 }
 
-uint64_t NumberOption(const char* name, uint64_t otherwise) {
+uint64_t NumberOption(const char* name, uint64_t otherwise, uint64_t least, uint64_t most) {
   const char* const text = FindOption(name);
   if (text == nullptr) return otherwise;
   const bool hex = text[0] == '0' && text[1] == 'x';
   uint64_t value = 0;
   const char* digit = hex ? text + 2 : text;
-  if (*digit == '\0') Fail("option ", name, " is no number: ", text);
+  if (*digit == '\0') Fail(name, "=", text, " is not a number");
   for (; *digit != '\0'; ++digit) {
     uint32_t one;
     if (*digit >= '0' && *digit <= '9') {
@@ -160,10 +160,12 @@ uint64_t NumberOption(const char* name, uint64_t otherwise) {
     } else if (hex && *digit >= 'a' && *digit <= 'f') {
       one = static_cast<uint32_t>(*digit - 'a' + 10);
     } else {
-      Fail("option ", name, " is no number: ", text);
+      Fail(name, "=", text, " is not a number");
     }
     value = value * (hex ? 16 : 10) + one;
   }
+  if (value < least || value > most)
+    Fail(name, "=", value, " is out of range (", least, " to ", most, ")");
   return value;
 }
 

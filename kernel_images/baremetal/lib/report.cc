@@ -1,15 +1,10 @@
 #include "kernel_images/baremetal/lib/report.h"
 
 #include "kernel_images/baremetal/lib/cpu.h"
+#include "kernel_images/baremetal/lib/uart.h"
 
 namespace bulkhead::guest {
 namespace {
-
-constexpr uint16_t kUart = 0x3f8;
-constexpr uint16_t kUartFifoControl = kUart + 2;
-constexpr uint16_t kUartLineStatus = kUart + 5;
-constexpr uint8_t kTransmitterEmpty = 1 << 5;
-constexpr uint32_t kUartFifoBytes = 16;
 
 // Bulkhead's sleep and reset register, as its FADT says. Under QEMU it is the PM1 status
 // register, in which these bits clear what is not set.
@@ -29,10 +24,10 @@ void PutCharacter(char character) {
   if (fifo_room == 0) {
     // Bounded: a console that does not answer must not keep the program from ending. One that
     // is absent reads as all ones, which looks ready.
-    WaitFor([] { return (In8(kUartLineStatus) & kTransmitterEmpty) != 0; });
-    fifo_room = kUartFifoBytes;
+    WaitFor(uart::CanSend);
+    fifo_room = uart::kFifoBytes;
   }
-  Out8(kUart, static_cast<uint8_t>(character));
+  Out8(uart::kData, static_cast<uint8_t>(character));
   --fifo_room;
 }
 
@@ -48,7 +43,7 @@ void PutCharacter(char character) {
 void PrintOne(char character) {
   static bool fifo_enabled = false;
   if (!fifo_enabled) {
-    Out8(kUartFifoControl, 1);
+    Out8(uart::kFifoControl, 1);
     fifo_enabled = true;
   }
   if (character == '\n') PutCharacter('\r');
@@ -91,6 +86,11 @@ void Pass() {
   if (__atomic_test_and_set(&failed, __ATOMIC_SEQ_CST)) Park();
   Print("BULKHEAD-PASS\n");
   End(kAcpiPowerOff, kQemuPassed);
+}
+
+void ResetMachine() {
+  Out8(kAcpiPort, kAcpiReset);
+  Park();
 }
 
 void BeginFailure() {

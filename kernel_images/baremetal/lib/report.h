@@ -3,16 +3,16 @@
 
 #include <stdint.h>
 
-// What a program tells the outside: lines on the UART at port 0x3f8, and how it ends.
+// The output of a program: lines on the UART, and how it ends.
 //
-// A program ends with the line BULKHEAD-PASS and power-off, or BULKHEAD-FAIL and a reason, and
-// reset: whoever runs it can tell without a console too. Under QEMU, with
+// A program ends with the line BULKHEAD-PASS and power-off, or with BULKHEAD-FAIL, a reason and a
+// reset, so its result is known without a console too. Under QEMU, with
 // `-device isa-debug-exit,iobase=0xf4,iosize=1`, the exit code is 33 or 35.
 
 namespace bulkhead::guest {
 
 // ---- Printing
-// ------------------------------------------------------------------------------------
+
 struct Hex {
   explicit constexpr Hex(uint64_t value) : value(value) {}
   uint64_t value;
@@ -29,15 +29,17 @@ inline void PrintOne(uint8_t number) { PrintOne(uint64_t{number}); }
 inline void PrintOne(int number) { PrintOne(int64_t{number}); }
 inline void PrintOne(bool value) { PrintOne(value ? "true" : "false"); }
 
-// Only the first CPU prints, but for Fail().
+// For the first CPU only; any CPU may call Fail().
 template <typename... Parts>
 void Print(const Parts&... parts) {
   (PrintOne(parts), ...);
 }
 
 // ---- The end
-// ---------------------------------------------------------------------------------------
+
 [[noreturn]] void Pass();
+// Resets the machine, by ACPI's reset register.
+[[noreturn]] void ResetMachine();
 // Begins the BULKHEAD-FAIL line. At most one CPU returns from it, ever.
 void BeginFailure();
 [[noreturn]] void EndFailure();

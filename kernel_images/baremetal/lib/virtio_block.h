@@ -3,7 +3,10 @@
 
 #include <stdint.h>
 
-// What a driver of a block device (virtio 1.2, section 5.2) needs to say and to know.
+#include "kernel_images/baremetal/lib/memory.h"
+#include "kernel_images/baremetal/lib/virtio.h"
+
+// Requests to a virtio block device (virtio 1.2, section 5.2).
 
 namespace bulkhead::guest {
 
@@ -27,6 +30,23 @@ struct BlockHeader {
   uint64_t sector;
 };
 static_assert(sizeof(BlockHeader) == 16);
+
+// Writes the chain of one request into `table`: header, data unless `bytes` is 0, result. `first`
+// is the index of table[0] for the device. Returns the number of descriptors.
+inline constexpr uint16_t kMaxRequestDescriptors = 3;
+inline uint16_t WriteRequest(VirtqueueDescriptor* table, uint16_t first, const BlockHeader& header,
+                             const void* data, uint32_t bytes, const uint8_t* result) {
+  const uint16_t write = header.type == kRequestRead ? kDescriptorWrite : 0;
+  uint16_t used = 0;
+  const auto add = [&](const void* part, uint32_t size, uint16_t flags) {
+    table[used] = {AddressOf(part), size, flags, static_cast<uint16_t>(first + used + 1)};
+    ++used;
+  };
+  add(&header, sizeof(header), kDescriptorNext);
+  if (bytes != 0) add(data, bytes, static_cast<uint16_t>(write | kDescriptorNext));
+  add(result, 1, kDescriptorWrite);
+  return used;
+}
 
 }  // namespace bulkhead::guest
 

@@ -17,6 +17,7 @@
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/memory.h"
+#include "kernel_images/baremetal/lib/random.h"
 #include "kernel_images/baremetal/lib/report.h"
 #include "kernel_images/baremetal/lib/virtio.h"
 #include "kernel_images/baremetal/lib/virtio_block.h"
@@ -26,8 +27,7 @@ namespace bulkhead::guest {
 namespace {
 
 constexpr uint32_t kMaxBytes = 4096;
-constexpr uint32_t kDescriptorsPerSlot = 3;
-constexpr uint32_t kMaxDepth = Virtqueue::kMaxSize / kDescriptorsPerSlot;
+constexpr uint32_t kMaxDepth = Virtqueue::kMaxSize / kMaxRequestDescriptors;
 
 struct Slot {
   uint8_t result;
@@ -38,27 +38,14 @@ alignas(4096) uint8_t buffers[kMaxDepth][kMaxBytes];
 Slot slots[kMaxDepth];
 uint32_t bytes;
 uint64_t places;  // on the disk, each of `bytes`
-uint64_t random_state = 1;
-
-uint64_t Random() {  // xorshift64*
-  random_state ^= random_state >> 12;
-  random_state ^= random_state << 25;
-  random_state ^= random_state >> 27;
-  return (random_state * 0x2545f4914f6cdd1d) >> 16;
-}
+Random random(1);
 
 void Submit(Virtqueue& queue, uint32_t index, uint32_t type) {
   Slot& slot = slots[index];
   slot.result = kNotYet;
-  slot.header = {type, 0, Random() % places * (bytes / kSectorBytes)};
-  const uint16_t first = static_cast<uint16_t>(index * kDescriptorsPerSlot);
-  const uint16_t write = type == kRequestRead ? kDescriptorWrite : 0;
-  queue.descriptor(first) = {AddressOf(&slot.header), sizeof(BlockHeader), kDescriptorNext,
-                             static_cast<uint16_t>(first + 1)};
-  queue.descriptor(first + 1) = {AddressOf(buffers[index]), bytes,
-                                 static_cast<uint16_t>(write | kDescriptorNext),
-                                 static_cast<uint16_t>(first + 2)};
-  queue.descriptor(first + 2) = {AddressOf(&slot.result), 1, kDescriptorWrite, 0};
+  slot.header = {type, 0, (random.Next() >> 16) % places * (bytes / kSectorBytes)};
+  const uint16_t first = static_cast<uint16_t>(index * kMaxRequestDescriptors);
+  WriteRequest(&queue.descriptor(first), first, slot.header, buffers[index], bytes, &slot.result);
   queue.Submit(first);
 }
 
@@ -74,7 +61,7 @@ uint64_t Run(Virtqueue& queue, uint32_t type, uint32_t depth, uint64_t requests)
     if (!WaitFor([&] { return queue.HasUsed(); })) Fail("no answer for a long time");
     bool rings = false;
     while (queue.HasUsed()) {
-      const uint32_t index = queue.TakeUsed().head / kDescriptorsPerSlot;
+      const uint32_t index = queue.TakeUsed().head / kMaxRequestDescriptors;
       if (index >= depth || slots[index].result != kOk) Fail("request ", index, " failed");
       ++done;
       if (submitted == requests) continue;
@@ -90,14 +77,10 @@ uint64_t Run(Virtqueue& queue, uint32_t type, uint32_t depth, uint64_t requests)
 }  // namespace
 
 void RunBenchBlock() {
-  const uint64_t requests = NumberOption("requests", 20000);
-  const uint64_t depth = NumberOption("depth", 16);
-  const uint64_t request_bytes = NumberOption("bytes", kMaxBytes);
-  if (requests == 0) Fail("requests=0");
-  if (depth < 1 || depth > kMaxDepth) Fail("depth=", depth, ": 1 to ", kMaxDepth);
-  if (request_bytes == 0 || request_bytes > kMaxBytes || request_bytes % kSectorBytes != 0) {
-    Fail("bytes=", request_bytes, ": a multiple of 512 up to ", kMaxBytes);
-  }
+  const uint64_t requests = NumberOption("requests", 20000, 1);
+  const uint64_t depth = NumberOption("depth", 16, 1, kMaxDepth);
+  const uint64_t request_bytes = NumberOption("bytes", kMaxBytes, kSectorBytes, kMaxBytes);
+  if (request_bytes % kSectorBytes != 0) Fail("bytes=", request_bytes, " is not a multiple of 512");
   bytes = static_cast<uint32_t>(request_bytes);
 
   VirtioDevice device(kBlockType);

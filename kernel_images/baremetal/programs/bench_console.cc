@@ -13,24 +13,12 @@
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/interrupts.h"
 #include "kernel_images/baremetal/lib/report.h"
+#include "kernel_images/baremetal/lib/uart.h"
 #include "kernel_images/baremetal/programs.h"
 
 namespace bulkhead::guest {
 namespace {
 
-constexpr uint16_t kData = 0x3f8;
-constexpr uint16_t kInterruptEnable = 0x3f9;
-constexpr uint16_t kInterruptIdentification = 0x3fa;
-constexpr uint16_t kFifoControl = 0x3fa;
-constexpr uint16_t kModemControl = 0x3fc;
-constexpr uint16_t kLineStatus = 0x3fd;
-constexpr uint16_t kModemStatus = 0x3fe;
-constexpr uint8_t kTransmitInterrupt = 0x02;
-constexpr uint8_t kNothingPending = 0x01;
-constexpr uint8_t kFifosEnabled = 0x07;
-constexpr uint8_t kInterruptGate = 0x0b;  // DTR, RTS, OUT2: on a PC it connects the interrupt
-constexpr uint8_t kTransmitterEmpty = 0x20;
-constexpr uint64_t kFifoBytes = 16;
 constexpr uint16_t kNoDevice = 0x80;
 constexpr uint32_t kGsi = 4;
 constexpr int kPassLimit = 512;  // Linux's
@@ -43,8 +31,8 @@ uint64_t handler_cycles;
 uint8_t Byte() { return to_send % 64 == 0 ? '\n' : '.'; }
 
 void SendFifo() {
-  for (uint64_t i = 0; i < kFifoBytes && to_send != 0; ++i) {
-    Out8(kData, Byte());
+  for (uint64_t i = 0; i < uart::kFifoBytes && to_send != 0; ++i) {
+    Out8(uart::kData, Byte());
     --to_send;
   }
 }
@@ -54,12 +42,12 @@ void OnUart() {
   const uint64_t start = ReadTsc();
   const uint64_t before = to_send;
   for (int pass = 0; pass < kPassLimit; ++pass) {
-    if ((In8(kInterruptIdentification) & kNothingPending) != 0) break;
-    const uint8_t status = In8(kLineStatus);
-    In8(kModemStatus);
-    if ((status & kTransmitterEmpty) == 0) continue;
+    if ((In8(uart::kInterruptIdentification) & uart::kNothingPending) != 0) break;
+    const uint8_t status = In8(uart::kLineStatus);
+    In8(uart::kModemStatus);
+    if ((status & uart::kTransmitterEmpty) == 0) continue;
     SendFifo();
-    if (to_send == 0) Out8(kInterruptEnable, 0);
+    if (to_send == 0) Out8(uart::kInterruptEnable, 0);
   }
   const uint64_t cycles = ReadTsc() - start;
   if (before - to_send > most_bytes) most_bytes = before - to_send;
@@ -77,21 +65,21 @@ bool AllIsSent() {
 
 void RunBenchConsole() {
   const uint64_t bytes = NumberOption("bytes", 20'000);
-  Out8(kFifoControl, kFifosEnabled);
+  Out8(uart::kFifoControl, uart::kFifosEnabled);
 
   uint64_t start = ReadTsc();
   for (to_send = bytes; to_send != 0; SendFifo()) {
-    EXPECT_TRUE(WaitFor([] { return (In8(kLineStatus) & kTransmitterEmpty) != 0; }));
+    EXPECT_TRUE(WaitFor(uart::CanSend));
   }
   const uint64_t poll_cycles = ReadTsc() - start;
 
   SetInterruptHandler(kFirstVector, OnUart);
   RouteEdgeInterrupt(kGsi, 0, kFirstVector);
-  Out8(kModemControl, kInterruptGate);
+  Out8(uart::kModemControl, uart::kInterruptGate);
   SetInterruptsEnabled(true);
   to_send = bytes;
   start = ReadTsc();
-  Out8(kInterruptEnable, kTransmitInterrupt);
+  Out8(uart::kInterruptEnable, uart::kTransmitInterrupt);
   uint64_t left = bytes;
   while (!WaitFor(AllIsSent)) {
     EXPECT_TRUE(to_send < left);  // it goes on, if slowly

@@ -8,13 +8,13 @@
 // completion. The disk's contents at the start do not matter.
 // Options:
 //   requests=N        so many requests, then the end (10000)
-//   until_key=1       on until something is typed on the console, whatever `requests` says (0)
+//   until_key=1       until a key is typed on the console; `requests` does not count then (0)
 //   depth=N           in flight at once, 1 to 21 (16)
 //   blocks=N          how many blocks of 4 KiB are used, at most 4096 (256)
 //   seed=N            of the sequence of requests (1)
-//   retry=1           submit a request again, as it is, for as long as it ends with an I/O error
-//   (0) patience=N        how many cycles one interrupt may be awaited (30000000000, some ten
-//   seconds) indirect=1, event_index=1  negotiate these features too (0)
+//   retry=1           submit a request again for as long as it ends with an I/O error (0)
+//   patience=N        the longest wait for one interrupt, in cycles (30000000000: ten seconds)
+//   indirect=1, event_index=1  negotiate these features too (0)
 
 #include <stdint.h>
 
@@ -22,7 +22,9 @@
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/interrupts.h"
 #include "kernel_images/baremetal/lib/memory.h"
+#include "kernel_images/baremetal/lib/random.h"
 #include "kernel_images/baremetal/lib/report.h"
+#include "kernel_images/baremetal/lib/uart.h"
 #include "kernel_images/baremetal/lib/virtio.h"
 #include "kernel_images/baremetal/lib/virtio_block.h"
 #include "kernel_images/baremetal/programs.h"
@@ -33,15 +35,9 @@ namespace {
 constexpr uint32_t kBlockBytes = 4096;
 constexpr uint32_t kSectorsPerBlock = 8;
 constexpr uint32_t kMaxBlocks = 4096;
-constexpr uint32_t kDescriptorsPerSlot = 3;
-constexpr uint32_t kMaxDepth = Virtqueue::kMaxSize / kDescriptorsPerSlot;
+constexpr uint32_t kMaxDepth = Virtqueue::kMaxSize / kMaxRequestDescriptors;
 constexpr uint32_t kNoBlock = ~0u;
 
-// The UART, for until_key. Its other end sends once it is asked to.
-constexpr uint16_t kModemControl = 0x3fc;
-constexpr uint8_t kReadyToReceive = 0x03;
-constexpr uint16_t kLineStatus = 0x3fd;
-constexpr uint8_t kDataReady = 0x01;
 constexpr uint64_t kRequestsPerLook = 256;
 
 // A request in flight, or not.
@@ -52,7 +48,7 @@ struct Slot {
   uint32_t version;  // that a read must find
   uint8_t result;
   alignas(16) BlockHeader header;
-  alignas(16) VirtqueueDescriptor indirect[kDescriptorsPerSlot];
+  alignas(16) VirtqueueDescriptor indirect[kMaxRequestDescriptors];
 };
 
 alignas(4096) uint64_t buffers[kMaxDepth][kBlockBytes / 8];
@@ -65,14 +61,7 @@ uint64_t patience;  // in cycles
 bool retry;
 uint64_t errors;  // requests that were submitted again
 bool use_indirect;
-uint64_t random_state;
-
-uint64_t Random() {  // xorshift64*
-  random_state ^= random_state >> 12;
-  random_state ^= random_state << 25;
-  random_state ^= random_state >> 27;
-  return random_state * 0x2545f4914f6cdd1d;
-}
+Random random(1);
 
 // Each word of a block names block, version and its place.
 uint64_t Word(uint32_t block, uint32_t version, uint32_t index) {
@@ -106,20 +95,12 @@ void Submit(Virtqueue& queue, uint32_t index, uint32_t type, uint32_t block) {
     }
     slot.version = versions[block];
   }
-  const uint16_t first = static_cast<uint16_t>(index * kDescriptorsPerSlot);
+  const uint16_t first = static_cast<uint16_t>(index * kMaxRequestDescriptors);
   // Within an indirect table the entries count from 0.
   const uint16_t base = use_indirect ? 0 : first;
   VirtqueueDescriptor* const entries = use_indirect ? slot.indirect : &queue.descriptor(first);
-  uint16_t used = 0;
-  entries[used++] = {AddressOf(&slot.header), sizeof(BlockHeader), kDescriptorNext,
-                     static_cast<uint16_t>(base + 1)};
-  if (block != kNoBlock) {
-    const uint16_t write = type == kRequestRead ? kDescriptorWrite : 0;
-    entries[used++] = {AddressOf(buffers[index]), kBlockBytes,
-                       static_cast<uint16_t>(write | kDescriptorNext),
-                       static_cast<uint16_t>(base + 2)};
-  }
-  entries[used++] = {AddressOf(&slot.result), 1, kDescriptorWrite, 0};
+  const uint16_t used = WriteRequest(entries, base, slot.header, buffers[index],
+                                     block == kNoBlock ? 0 : kBlockBytes, &slot.result);
   if (use_indirect) {
     queue.descriptor(first) = {AddressOf(slot.indirect), used * 16u, kDescriptorIndirect, 0};
   }
@@ -130,8 +111,8 @@ void Submit(Virtqueue& queue, uint32_t index, uint32_t type, uint32_t block) {
 // submitted again.
 bool Complete(Virtqueue& queue) {
   const Virtqueue::Used used = queue.TakeUsed();
-  const uint32_t index = used.head / kDescriptorsPerSlot;
-  if (used.head % kDescriptorsPerSlot != 0 || index >= depth || !slots[index].busy) {
+  const uint32_t index = used.head / kMaxRequestDescriptors;
+  if (used.head % kMaxRequestDescriptors != 0 || index >= depth || !slots[index].busy) {
     Fail("completion of descriptor ", used.head, ", which is not in flight");
   }
   Slot& slot = slots[index];
@@ -152,11 +133,11 @@ bool Complete(Virtqueue& queue) {
 
 // Puts the next request into a free slot. Most are writes; blocks are read once written.
 void SubmitNext(Virtqueue& queue, uint32_t index) {
-  const uint64_t random = Random();
-  if (random % 64 == 0) return Submit(queue, index, kRequestFlush, kNoBlock);
-  uint32_t block = static_cast<uint32_t>(random >> 32) % blocks;
+  const uint64_t number = random.Next();
+  if (number % 64 == 0) return Submit(queue, index, kRequestFlush, kNoBlock);
+  uint32_t block = static_cast<uint32_t>(number >> 32) % blocks;
   while (block_busy[block]) block = (block + 1) % blocks;  // there are more blocks than slots
-  const bool read = versions[block] != 0 && random % 3 == 0;
+  const bool read = versions[block] != 0 && number % 3 == 0;
   Submit(queue, index, read ? kRequestRead : kRequestWrite, block);
 }
 
@@ -213,24 +194,18 @@ uint64_t Run(Virtqueue& queue, bool event_index, Next next) {
   return done;
 }
 
-uint64_t NumberBetween(const char* name, uint64_t otherwise, uint64_t least, uint64_t most) {
-  const uint64_t value = NumberOption(name, otherwise);
-  if (value < least || value > most) Fail(name, "=", value, ": ", least, " to ", most);
-  return value;
-}
-
 }  // namespace
 
 void RunDiskStorm() {
   SetInterruptsEnabled(true);
   const bool until_key = NumberOption("until_key", 0) != 0;
   const uint64_t requests =
-      until_key ? ~uint64_t{0} : NumberBetween("requests", 10000, 1, ~uint64_t{0} >> 1);
-  depth = static_cast<uint32_t>(NumberBetween("depth", 16, 1, kMaxDepth));
-  blocks = static_cast<uint32_t>(NumberBetween("blocks", 256, kMaxDepth + 1, kMaxBlocks));
+      until_key ? ~uint64_t{0} : NumberOption("requests", 10000, 1, ~uint64_t{0} >> 1);
+  depth = static_cast<uint32_t>(NumberOption("depth", 16, 1, kMaxDepth));
+  blocks = static_cast<uint32_t>(NumberOption("blocks", 256, kMaxDepth + 1, kMaxBlocks));
   retry = NumberOption("retry", 0) != 0;
   patience = NumberOption("patience", kLongWaitCycles);
-  random_state = NumberBetween("seed", 1, 1, ~uint64_t{0} >> 1);
+  random = Random(NumberOption("seed", 1, 1, ~uint64_t{0} >> 1));
   use_indirect = NumberOption("indirect", 0) != 0;
   const bool event_index = NumberOption("event_index", 0) != 0;
 
@@ -242,13 +217,13 @@ void RunDiskStorm() {
   Virtqueue& queue = device.queue(0);
   Print("storm begins: used index at ", queue.used_index_address(), "\n");
 
-  if (until_key) Out8(kModemControl, kReadyToReceive);
+  if (until_key) uart::AllowInput();
   uint64_t left = requests;
   const uint64_t begin = ReadTsc();
   const uint64_t done = Run(queue, event_index, [&](uint32_t index) {
     if (left == 0) return false;
     --left;
-    if (until_key && left % kRequestsPerLook == 0 && (In8(kLineStatus) & kDataReady) != 0) {
+    if (until_key && left % kRequestsPerLook == 0 && uart::HasInput()) {
       left = 0;
       return false;
     }

@@ -17,6 +17,7 @@
 #include "kernel_images/baremetal/lib/memory.h"
 #include "kernel_images/baremetal/lib/pci.h"
 #include "kernel_images/baremetal/lib/report.h"
+#include "kernel_images/baremetal/lib/uart.h"
 #include "kernel_images/baremetal/lib/virtio.h"
 #include "kernel_images/baremetal/lib/virtio_block.h"
 #include "kernel_images/baremetal/programs.h"
@@ -26,17 +27,9 @@ namespace {
 
 using namespace devices::rig;
 
-constexpr uint16_t kAcpiPort = 0x600;
-constexpr uint8_t kAcpiReset = 0x01;
 constexpr uint16_t kPm1Status = 0x604;
 constexpr uint16_t kPm1Enable = 0x606;
 constexpr uint16_t kPowerButton = 1 << 8;
-
-constexpr uint16_t kUart = 0x3f8;
-constexpr uint16_t kUartModemControl = kUart + 4;
-constexpr uint8_t kReadyToReceive = 1 << 1;
-constexpr uint16_t kUartLineStatus = kUart + 5;
-constexpr uint8_t kReceived = 1 << 0;
 
 struct Sector {
   uint64_t boots;
@@ -51,11 +44,7 @@ uint32_t of_the_image = 0x1234;  // as it is in the file, at every boot
 void TransferFirstSector(Virtqueue& queue, uint32_t type) {
   header = {type, 0, 0};
   result = 0xff;
-  const uint16_t write = type == kRequestRead ? kDescriptorWrite : 0;
-  queue.descriptor(0) = {AddressOf(&header), sizeof(header), kDescriptorNext, 1};
-  queue.descriptor(1) = {AddressOf(&sector), sizeof(sector),
-                         static_cast<uint16_t>(write | kDescriptorNext), 2};
-  queue.descriptor(2) = {AddressOf(&result), 1, kDescriptorWrite, 0};
+  WriteRequest(&queue.descriptor(0), 0, header, &sector, sizeof(sector), &result);
   queue.Run(0);
   EXPECT_EQ(result, 0);
 }
@@ -157,17 +146,16 @@ void RunRebootTest() {
     return;
   }
   if (NumberOption("by_key", 0) != 0) {
-    Out8(kUartModemControl, kReadyToReceive);
+    uart::AllowInput();
     Print("waits\n");
-    while ((In8(kUartLineStatus) & kReceived) == 0) Pause();
-    In8(kUart);
+    while (!uart::HasInput()) Pause();
+    In8(uart::kData);
   }
   if (rig_registers != 0) {
     // Posted, and perhaps not processed yet when the reset comes.
     MmioWrite<uint32_t>(rig_registers + kScratchOffset, boots & 0xffffffff);
   }
-  Out8(kAcpiPort, kAcpiReset);
-  Park();
+  ResetMachine();
 }
 
 }  // namespace bulkhead::guest

@@ -3,9 +3,9 @@
 // flight, random bytes, the console both ways, resets of a device by its driver and by its PCI
 // function, and at last one of the machine, after which it does all of that again.
 //
-// Each step prints a line, so that an onlooker can tell what the console must have printed. Goes on
-// only when an interrupt says so. Needs a virtio block device of 1 MiB, which it writes, a virtio
-// entropy device, and a console whose other end types kTyped after each "type".
+// Each step prints a line, so that the test knows what the console must have printed. Each step
+// waits for an interrupt. Needs a virtio block device of 1 MiB, which it writes, a virtio entropy
+// device, and a console whose other end types kTyped after each "type".
 
 #include <stdint.h>
 
@@ -14,6 +14,7 @@
 #include "kernel_images/baremetal/lib/memory.h"
 #include "kernel_images/baremetal/lib/pci.h"
 #include "kernel_images/baremetal/lib/report.h"
+#include "kernel_images/baremetal/lib/uart.h"
 #include "kernel_images/baremetal/lib/virtio.h"
 #include "kernel_images/baremetal/lib/virtio_block.h"
 #include "kernel_images/baremetal/programs.h"
@@ -21,14 +22,6 @@
 namespace bulkhead::guest {
 namespace {
 
-constexpr uint16_t kAcpiPort = 0x600;
-constexpr uint8_t kAcpiReset = 0x01;
-
-constexpr uint16_t kUartData = 0x3f8;
-constexpr uint16_t kModemControl = 0x3fc;
-constexpr uint8_t kReadyToReceive = 0x03;
-constexpr uint16_t kLineStatus = 0x3fd;
-constexpr uint8_t kDataReady = 0x01;
 constexpr char kTyped[] = "every byte of this, once and in order.";
 
 // Advanced Features (PCI Conventional, ECN of 2006): function-level reset.
@@ -70,14 +63,8 @@ void Transfer(Virtqueue& queue, uint32_t type, uint32_t first, uint32_t count, u
   for (uint32_t i = 0; i < count; ++i) {
     headers[i] = {type, 0, uint64_t{first + i} * (kBlockBytes / kSectorBytes)};
     results[i] = 0xff;
-    const auto head = static_cast<uint16_t>(3 * i);
-    const auto write = static_cast<uint16_t>(type == kRequestRead ? kDescriptorWrite : 0);
-    queue.descriptor(head) = {AddressOf(&headers[i]), sizeof(BlockHeader), kDescriptorNext,
-                              static_cast<uint16_t>(head + 1)};
-    queue.descriptor(head + 1) = {AddressOf(blocks[i]), bytes,
-                                  static_cast<uint16_t>(write | kDescriptorNext),
-                                  static_cast<uint16_t>(head + 2)};
-    queue.descriptor(head + 2) = {AddressOf(&results[i]), 1, kDescriptorWrite, 0};
+    const auto head = static_cast<uint16_t>(kMaxRequestDescriptors * i);
+    WriteRequest(&queue.descriptor(head), head, headers[i], blocks[i], bytes, &results[i]);
     queue.Submit(head);
   }
   queue.Notify();
@@ -144,13 +131,13 @@ void ResetFunction(uint16_t type) {
 }
 
 void UseConsole() {
-  Out8(kModemControl, kReadyToReceive);
+  uart::AllowInput();
   Print("type\n");
   for (uint32_t i = 0; i + 1 < sizeof(kTyped); ++i) {
-    if (!WaitFor([] { return (In8(kLineStatus) & kDataReady) != 0; })) {
+    if (!WaitFor(uart::HasInput)) {
       Fail("nothing is typed after ", i, " bytes");
     }
-    EXPECT_EQ(In8(kUartData), static_cast<uint8_t>(kTyped[i]));
+    EXPECT_EQ(In8(uart::kData), static_cast<uint8_t>(kTyped[i]));
   }
   Print("typed\n");
 }
@@ -173,8 +160,7 @@ void RunUseDevices() {
     Print("reset\n");
   }
   if (boots > 1) return;
-  Out8(kAcpiPort, kAcpiReset);
-  Park();
+  ResetMachine();
 }
 
 }  // namespace bulkhead::guest
