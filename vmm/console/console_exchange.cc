@@ -1,73 +1,88 @@
 #include "vmm/console/console_exchange.h"
 
+#include <stdint.h>
+
 #include <algorithm>
 
 namespace bulkhead::vmm {
 
-void ClientOutput::Append(absl::string_view bytes) {
-  const size_t size = bytes_.size() + bytes.size();
-  if (size > kMaxBytes) {
-    // More than need be, so that a client that never reads does not cost a move for each packet.
-    const size_t lost = std::min(bytes_.size(), size - kMaxBytes / 2);
-    bytes_.erase(0, lost);
-    lost_bytes_ += lost;
+// One client, shared with the hub's thread. The exchange's mutex guards all but `on_change`.
+struct ConsoleExchange::Attached {
+  explicit Attached(std::function<void()> callback) : on_change(std::move(callback)) {}
+
+  void Append(absl::string_view bytes) {
+    const size_t size = output.size() + bytes.size();
+    if (size > kMaxClientBytes) {
+      // More than necessary, so that a client that never reads does not cost a move for each
+      // packet.
+      const size_t lost = std::min(output.size(), size - kMaxClientBytes / 2);
+      output.erase(0, lost);
+      lost_bytes += lost;
+    }
+    output.append(bytes.data(), bytes.size());
   }
-  bytes_.append(bytes.data(), bytes.size());
-}
 
-bool ClientOutput::Take(size_t limit, std::string& output, uint64_t& lost_bytes) {
-  if (bytes_.empty()) return false;
-  lost_bytes = std::exchange(lost_bytes_, 0);
-  if (bytes_.size() <= limit) {
-    output = std::exchange(bytes_, {});
-  } else {
-    output = bytes_.substr(0, limit);
-    bytes_.erase(0, limit);
+  absl::Mutex mutex;
+  std::function<void()> on_change ABSL_GUARDED_BY(mutex);  // null: the client is gone
+
+  std::string output;       // that the client has not taken
+  uint64_t lost_bytes = 0;  // before `output`
+  bool wants_room = false;  // a Type() did not take all
+  bool changed = false;     // it is among changed_
+};
+
+class ConsoleExchange::Client final : public ConsoleHub::Client {
+ public:
+  Client(std::shared_ptr<ConsoleExchange> exchange, std::shared_ptr<Attached> attached)
+      : exchange_(std::move(exchange)), attached_(std::move(attached)) {}
+  ~Client() override {
+    {
+      absl::MutexLock lock(&exchange_->mutex_);
+      std::erase(exchange_->clients_, attached_);
+    }
+    absl::MutexLock lock(&attached_->mutex);  // waits for a call that is under way
+    attached_->on_change = nullptr;
   }
-  return true;
-}
 
-void ConsoleExchange::Listener::Call() {
-  absl::MutexLock lock(&mutex_);
-  if (on_change_) on_change_();
-}
+  size_t Type(absl::string_view bytes) override {
+    size_t taken = 0;
+    {
+      absl::MutexLock lock(&exchange_->mutex_);
+      if (!exchange_->closed_) taken = exchange_->stream_.AddInput(bytes);
+      attached_->wants_room = taken < bytes.size();
+    }
+    if (taken != 0) exchange_->wake_.Signal();
+    return taken;
+  }
 
-void ConsoleExchange::Listener::Silence() {
-  absl::MutexLock lock(&mutex_);
-  on_change_ = nullptr;
-}
+  bool Take(size_t limit, std::string& output, uint64_t& lost_bytes) override {
+    absl::MutexLock lock(&exchange_->mutex_);
+    if (attached_->output.empty()) return false;
+    lost_bytes = std::exchange(attached_->lost_bytes, 0);
+    if (attached_->output.size() <= limit) {
+      output = std::exchange(attached_->output, {});
+    } else {
+      output = attached_->output.substr(0, limit);
+      attached_->output.erase(0, limit);
+    }
+    return true;
+  }
 
-void ConsoleExchange::Add(const std::shared_ptr<Listener>& listener) {
+ private:
+  const std::shared_ptr<ConsoleExchange> exchange_;
+  const std::shared_ptr<Attached> attached_;
+};
+
+std::unique_ptr<ConsoleHub::Client> ConsoleExchange::Attach(std::function<void()> on_change) {
+  auto client = std::make_shared<Attached>(std::move(on_change));
   {
     absl::MutexLock lock(&mutex_);
-    listener->output_.Append(recent_.Replay());
-    listeners_.push_back(listener);
-    if (listener->output_.empty()) return;
-    AddChanged(listener);
+    client->Append(recent_.Replay());
+    clients_.push_back(client);
+    if (!client->output.empty()) AddChanged(client);
   }
   wake_.Signal();
-}
-
-void ConsoleExchange::Remove(const std::shared_ptr<Listener>& listener) {
-  absl::MutexLock lock(&mutex_);
-  listeners_.erase(std::remove(listeners_.begin(), listeners_.end(), listener), listeners_.end());
-}
-
-size_t ConsoleExchange::Type(Listener& listener, absl::string_view bytes) {
-  size_t taken = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (!closed_) taken = stream_.AddInput(bytes);
-    listener.wants_room_ = taken < bytes.size();
-  }
-  if (taken != 0) wake_.Signal();
-  return taken;
-}
-
-bool ConsoleExchange::Take(Listener& listener, size_t limit, std::string& output,
-                           uint64_t& lost_bytes) {
-  absl::MutexLock lock(&mutex_);
-  return listener.output_.Take(limit, output, lost_bytes);
+  return std::make_unique<Client>(shared_from_this(), std::move(client));
 }
 
 void ConsoleExchange::Receive(absl::string_view packet, std::string& output) {
@@ -75,31 +90,34 @@ void ConsoleExchange::Receive(absl::string_view packet, std::string& output) {
   const absl::string_view bytes = stream_.Receive(packet);
   output.append(bytes.data(), bytes.size());
   recent_.Append(bytes);
-  for (const std::shared_ptr<Listener>& listener : listeners_) {
-    bool changed = listener->output_.empty() && !bytes.empty();
-    listener->output_.Append(bytes);
-    if (listener->wants_room_ && stream_.input_room() != 0) {
-      listener->wants_room_ = false;
+  for (const std::shared_ptr<Attached>& client : clients_) {
+    bool changed = client->output.empty() && !bytes.empty();
+    client->Append(bytes);
+    if (client->wants_room && stream_.input_room() != 0) {
+      client->wants_room = false;
       changed = true;
     }
-    if (changed) AddChanged(listener);
+    if (changed) AddChanged(client);
   }
 }
 
-void ConsoleExchange::AddChanged(const std::shared_ptr<Listener>& listener) {
-  if (listener->changed_) return;
-  listener->changed_ = true;
-  changed_.push_back(listener);
+void ConsoleExchange::AddChanged(const std::shared_ptr<Attached>& client) {
+  if (client->changed) return;
+  client->changed = true;
+  changed_.push_back(client);
 }
 
 void ConsoleExchange::CallChanged() {
-  Listeners changed;
+  Clients changed;
   {
     absl::MutexLock lock(&mutex_);
     changed = std::exchange(changed_, {});
-    for (const std::shared_ptr<Listener>& listener : changed) listener->changed_ = false;
+    for (const std::shared_ptr<Attached>& client : changed) client->changed = false;
   }
-  for (const std::shared_ptr<Listener>& listener : changed) listener->Call();
+  for (const std::shared_ptr<Attached>& client : changed) {
+    absl::MutexLock lock(&client->mutex);
+    if (client->on_change) client->on_change();
+  }
 }
 
 void ConsoleExchange::Close() {

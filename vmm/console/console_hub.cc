@@ -29,34 +29,34 @@
 #include "base/steady_time.h"
 #include "base/unique_fd.h"
 #include "vmm/console/console_exchange.h"
-#include "vmm/console/standard_streams.h"
+#include "vmm/console/standard_output.h"
 
 namespace bulkhead::vmm {
 namespace {
 
-// What is read ahead of a slow output: beyond it the device has to wait.
+// How much is read ahead of a slow output: beyond it the device waits.
 constexpr size_t kMaxPendingBytes = 64 * 1024;
-// The input takes no more than this of what is kept; the rest is for clients.
+// The share of the input in the kept bytes; the rest is for clients.
 constexpr size_t kMaxKeptOfInput = DeviceStream::kMaxKeptInput / 2;
 constexpr size_t kReadBytes = 4096;
-// Processes that died one after the other while the output was stuck, and how long one more waits
-// until the output of one of them has gone.
+// How many processes may die one after the other while the output is stuck, and how long Connect()
+// then waits until the output of the oldest one is read.
 constexpr size_t kMaxWaitingSockets = 16;
 constexpr absl::Duration kConnectTimeout = absl::Seconds(1);
-// A device that keeps its sockets from being closed is not given new ones without end.
+// A device whose sockets cannot be closed gets no further ones beyond these.
 constexpr size_t kMaxPendingCloses = 4;
 constexpr uint32_t kReadable = EPOLLIN;
 constexpr uint32_t kWritable = EPOLLOUT;
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(200);
-// A guest prints byte by byte. After the first one the hub lets more come together: waking up for
-// each would cost more than all the rest.
+// A guest prints byte by byte. After the first byte the hub waits for this long, so that it does
+// not wake up for each one: that would cost more than all else.
 constexpr int kGatherMs = 1;
 
-// Packets that are received together.
+// Receives several packets at once.
 class PacketBatch {
  public:
-  // Without blocking. How many there were; at the stream's end all are empty. `is_foul`: the next
-  // one carries descriptors, and stays in the socket.
+  // Returns the number of packets, without waiting. At the end of the stream all are empty.
+  // `is_foul`: the next one carries descriptors, and stays in the socket.
   int Receive(int socket, bool& is_foul) {
     is_foul = false;
     int count = 0;
@@ -66,15 +66,15 @@ class PacketBatch {
       if (size >= 0) {
         sizes_[count++] = std::min(static_cast<size_t>(size), bytes.size());
       } else if (errno != ECONNRESET && errno != EINTR) {
-        // ECONNRESET: a process has died with input unread, which is told once, before the packets
-        // that it has sent.
+        // ECONNRESET: a process has died with unread input. It comes once, before the packets that
+        // the process has sent.
         is_foul = errno == EBADMSG;
         break;
       }
     }
     return count;
   }
-  // A packet that is too long has kMaxPacketBytes + 1.
+  // A longer packet is cut to kMaxPacketBytes + 1.
   absl::string_view packet(int i) const { return {bytes_[i].data(), sizes_[i]}; }
 
   static constexpr int kPackets = 16;
@@ -88,27 +88,6 @@ bool IsHungUp(int socket) {
   pollfd entry = {.fd = socket, .events = POLLRDHUP, .revents = 0};
   return poll(&entry, 1, 0) == 1 && (entry.revents & (POLLHUP | POLLRDHUP)) != 0;
 }
-
-class AttachedClient final : public ConsoleHub::Client {
- public:
-  AttachedClient(std::shared_ptr<ConsoleExchange> exchange, std::function<void()> on_change)
-      : exchange_(std::move(exchange)),
-        listener_(std::make_shared<ConsoleExchange::Listener>(std::move(on_change))) {
-    exchange_->Add(listener_);
-  }
-  ~AttachedClient() override {
-    exchange_->Remove(listener_);
-    listener_->Silence();
-  }
-  size_t Type(absl::string_view bytes) override { return exchange_->Type(*listener_, bytes); }
-  bool Take(size_t limit, std::string& output, uint64_t& lost_bytes) override {
-    return exchange_->Take(*listener_, limit, output, lost_bytes);
-  }
-
- private:
-  const std::shared_ptr<ConsoleExchange> exchange_;
-  const std::shared_ptr<ConsoleExchange::Listener> listener_;
-};
 
 class Hub final : public ConsoleHub {
  public:
@@ -125,22 +104,22 @@ class Hub final : public ConsoleHub {
   int Connect() override;
   void Drain(absl::Duration limit) override;
   std::unique_ptr<Client> Attach(std::function<void()> on_change) override {
-    return std::make_unique<AttachedClient>(exchange_, std::move(on_change));
+    return exchange_->Attach(std::move(on_change));
   }
 
  private:
-  // What epoll watches a descriptor for. Its events carry the address.
+  // The events that epoll watches a descriptor for. An event carries the address of this.
   struct Watched {
     uint32_t wanted = 0;
     uint32_t ready = 0;  // as of this turn
   };
 
-  // The hub's thread. Each turn does what can be done now.
+  // The hub's thread. Each turn does all that can be done without waiting.
   void Run();
-  // False: the hub ends.
+  // Waits for the next turn. False: the hub ends.
   bool AwaitTurn();
   bool HasNextSocket();
-  // True: the socket was empty at some moment of this call, or there is none any more.
+  // True: the socket was empty at some moment of this call, or is closed.
   bool ReadDevice();
   void TakeNextSocket();
   void CloseSocket();
@@ -149,7 +128,7 @@ class Hub final : public ConsoleHub {
   void SendInput();
   void FinishDrains();
   void UpdateWatches();
-  // False: the descriptor cannot be watched, and errno tells why.
+  // False: the descriptor cannot be watched (errno).
   bool Watch(int fd, Watched& watched, uint32_t wanted);
   void EndInput();
   size_t InputRoom();
@@ -160,20 +139,20 @@ class Hub final : public ConsoleHub {
   const std::shared_ptr<PendingCloses> closes_ = std::make_shared<PendingCloses>();
 
   absl::Mutex mutex_;
-  SteadyCondVar changed_;                        // what Connect() and Drain() wait for
+  SteadyCondVar changed_;                        // Connect() and Drain() wait for it
   UniqueFd device_end_ ABSL_GUARDED_BY(mutex_);  // of the newest socket
   std::deque<UniqueFd> next_sockets_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t drains_wanted_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t drains_done_ ABSL_GUARDED_BY(mutex_) = 0;
 
-  // The hub's thread's alone:
+  // Only the hub's thread uses these:
   uint64_t drains_seen_ = 0;  // of drains_wanted_
   bool draining_ = false;
   bool look_at_device_ = false;  // there may be packets, or the next socket
   bool is_gathering_ = false;    // the socket is not watched, but looked at in a moment
-  // Not ok(): there is none yet, or the device has shut it down. Descriptors that a device has sent
-  // may be in it, whose close may block.
+  // Not ok(): there is none yet, or the device has shut it down. It may hold descriptors that a
+  // device has sent: its close may block.
   UniqueFd socket_;
   bool socket_is_full_ = false;        // for input
   std::optional<SharedStream> input_;  // none, or it has ended
@@ -230,7 +209,8 @@ int Hub::Connect() {
   while (next_sockets_.size() >= kMaxWaitingSockets && changed_.WaitUntil(&mutex_, deadline)) {
   }
   if (next_sockets_.size() >= kMaxWaitingSockets) {
-    LogWarning("console output is lost: its device died too often while nobody took any");
+    LogWarning(
+        "console output is lost: the device's process ended too often while the output was stuck");
     CloseElsewhere(std::move(next_sockets_.front()), closes_);
     next_sockets_.pop_front();
   }
@@ -251,8 +231,8 @@ void Hub::Drain(absl::Duration limit) {
 
 void Hub::Run() {
   while (AwaitTurn()) {
-    // Before the look at the socket: whose successor has a socket is dead, so what that look does
-    // not find will never come.
+    // Before the look at the socket: a process whose successor has a socket is dead, so all that it
+    // has sent is there now.
     const bool has_next = HasNextSocket();
     const bool is_empty = ReadDevice();
     WriteOutput();
@@ -299,8 +279,8 @@ bool Hub::ReadDevice() {
   const int count = batch_.Receive(socket_.get(), is_foul);
   look_at_device_ = count == PacketBatch::kPackets;  // there may be more
   is_gathering_ = count != 0;
-  // The end reads as an empty packet. That there is none now says nothing: packets and the end may
-  // both come before the next line.
+  // The end reads as an empty packet. IsHungUp() alone does not prove that all packets are read:
+  // they and the end may come between the two calls.
   bool has_end = false;
   for (int i = 0; i < count; ++i) {
     has_end |= batch_.packet(i).empty();
@@ -352,7 +332,7 @@ void Hub::WriteOutput() {
 }
 
 size_t Hub::InputRoom() {
-  if (!socket_.ok()) return 0;  // nobody wants any yet: it stays for who comes after this program
+  if (!socket_.ok()) return 0;  // not needed yet: leave it for the program after this one
   const size_t kept =
       exchange_->WithStream([](const DeviceStream& stream) { return stream.kept_input(); });
   return kMaxKeptOfInput - std::min(kMaxKeptOfInput, kept);
@@ -387,7 +367,7 @@ void Hub::SendInput() {
          exchange_->WithStream([&](DeviceStream& stream) { return stream.NextPacket(packet); })) {
     if (send(socket_.get(), packet.data(), packet.size(), MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
       if (errno == EINTR) continue;
-      // Or it is shut down, as the next look at it tells.
+      // Or it is shut down, which the next ReadDevice() finds.
       socket_is_full_ = errno == EAGAIN || errno == ENOBUFS;
       return;
     }
@@ -422,7 +402,7 @@ void Hub::UpdateWatches() {
 
 bool Hub::Watch(int fd, Watched& watched, uint32_t wanted) {
   if (wanted == watched.wanted) return true;
-  // Not watched at all while nothing is wanted: epoll would tell of errors and hang-ups.
+  // Not watched while no event is wanted: epoll would still report errors and hang-ups.
   const int operation = watched.wanted == 0 ? EPOLL_CTL_ADD
                         : wanted == 0       ? EPOLL_CTL_DEL
                                             : EPOLL_CTL_MOD;

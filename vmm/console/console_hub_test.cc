@@ -379,7 +379,7 @@ TEST_F(ConsoleHubTest, AClientThatIsTooFarBehindIsToldWhatItHasLost) {
   FakeProcess device(*hub_);
   device.Greet();
   TestClient slow(*hub_);
-  const std::string all = Letters(3 * ClientOutput::kMaxBytes);
+  const std::string all = Letters(3 * ConsoleExchange::kMaxClientBytes);
   for (size_t printed = 0; printed < all.size();) {
     const size_t count = device.Print(absl::string_view(all).substr(printed, 50'000));
     EXPECT_EQ(ReadOutput(count).size(), count);
@@ -387,8 +387,8 @@ TEST_F(ConsoleHubTest, AClientThatIsTooFarBehindIsToldWhatItHasLost) {
   }
   const std::string taken = slow.Take(all.size());
   EXPECT_GT(slow.lost(), 0u);
-  EXPECT_LE(taken.size(), ClientOutput::kMaxBytes);
-  EXPECT_GE(taken.size(), ClientOutput::kMaxBytes / 2);
+  EXPECT_LE(taken.size(), ConsoleExchange::kMaxClientBytes);
+  EXPECT_GE(taken.size(), ConsoleExchange::kMaxClientBytes / 2);
   EXPECT_TRUE(taken == all.substr(slow.lost()));
 }
 

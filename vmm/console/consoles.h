@@ -16,16 +16,15 @@
 
 namespace bulkhead::vmm {
 
-// The consoles of a VM, one hub each. Must outlive the devices that they are connected to.
-// Thread-safe.
+// The consoles of a VM: one hub for each. Must outlive the devices. Thread-safe.
 class Consoles {
  public:
-  // Makes a hub for each console among the resources of `devices`, and has these connect to it.
-  // Errors: as ConsoleHub::Create().
+  // Creates a hub for each console in the resources of `devices`, and sets their `connect`. Errors:
+  // as ConsoleHub::Create().
   static absl::StatusOr<Consoles> Create(std::vector<DeviceSpec>& devices);
 
-  // The console of that device, or with "" the only one. Errors: NotFound, InvalidArgument (there
-  // are several), for the client.
+  // The console of that device; "": the only one. Errors, for the client: NotFound, InvalidArgument
+  // (there are several).
   absl::StatusOr<ConsoleHub*> Find(absl::string_view device) const;
 
   // ConsoleHub::Drain() of each, one after the other.

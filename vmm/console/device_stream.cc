@@ -31,7 +31,7 @@ absl::string_view DeviceStream::Receive(absl::string_view packet) {
     return {};
   }
   if (!greeted_ && !data.empty()) {
-    Report("output before it has said where it is");
+    Report("output before its first packet without data");
     return {};
   }
   TakeAcknowledgement(header.acknowledged);
@@ -44,7 +44,7 @@ absl::string_view DeviceStream::NewOutput(uint64_t position, absl::string_view d
   const uint64_t behind = received_ - position;
   if (behind > kMaxConsoleRepeatBytes) {
     Report(absl::StrCat("output at position ", position, " instead of ", received_));
-    received_ = position;  // its successor may know better again
+    received_ = position;  // a successor may be honest again
   } else {
     data.remove_prefix(std::min<uint64_t>(behind, data.size()));
   }

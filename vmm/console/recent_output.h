@@ -9,20 +9,20 @@
 
 namespace bulkhead::vmm {
 
-// The last output of a console, for clients that attach later. Thread-compatible.
+// Keeps the last output of a console, for clients that attach later. Thread-compatible.
 class RecentOutput {
  public:
   static constexpr size_t kMaxBytes = 64 * 1024;
 
   void Append(absl::string_view bytes);
 
-  // The last kMaxBytes at most, from the beginning of a line where something is missing before it.
-  // Without control sequences that a terminal answers, such as the question for the cursor's
-  // position: the answer would be typed into the guest, which asked long ago.
+  // The last kMaxBytes at most. If earlier output is missing, they begin at the start of a line.
+  // Control sequences that a terminal answers, such as the query of the cursor's position, are left
+  // out: the answer would be typed into the guest, which asked long ago.
   std::string Replay() const;
 
  private:
-  // Up to twice as much, so that not every byte costs a move.
+  // Up to 2 * kMaxBytes, so that not every byte costs a move.
   std::string bytes_;
   bool is_cut_ = false;
 };

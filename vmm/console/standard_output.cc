@@ -1,4 +1,4 @@
-#include "vmm/console/standard_streams.h"
+#include "vmm/console/standard_output.h"
 
 #include <errno.h>
 #include <string.h>
@@ -27,7 +27,7 @@ size_t StandardOutput::Write(absl::string_view bytes) {
     } else if (errno == EAGAIN) {
       return done;
     } else if (errno != EINTR) {
-      // Nobody will read it (EPIPE, EIO of a terminal that hung up) or it has no room (ENOSPC).
+      // The reader is gone (EPIPE, EIO of a terminal that hung up), or there is no space (ENOSPC).
       ReportOnce(strerror(errno));
       return bytes.size();
     }

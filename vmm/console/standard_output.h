@@ -1,5 +1,5 @@
-#ifndef BULKHEAD_VMM_CONSOLE_STANDARD_STREAMS_H_
-#define BULKHEAD_VMM_CONSOLE_STANDARD_STREAMS_H_
+#ifndef BULKHEAD_VMM_CONSOLE_STANDARD_OUTPUT_H_
+#define BULKHEAD_VMM_CONSOLE_STANDARD_OUTPUT_H_
 
 #include <stddef.h>
 #include <stdint.h>
@@ -11,7 +11,8 @@
 
 namespace bulkhead::vmm {
 
-// Takes output, or drops it if nobody will ever read it. Expects SIGPIPE to be ignored.
+// Writes output to a stream, or drops it if the stream's reader is gone. Expects SIGPIPE to be
+// ignored. Thread-compatible.
 class StandardOutput {
  public:
   // A regular file grows by `max_file_bytes` at most: a guest cannot fill the host's disk.
@@ -20,8 +21,8 @@ class StandardOutput {
 
   int fd() const { return stream_.fd(); }
 
-  // Writes what can be written now. How many bytes are done with: written or dropped. If that is
-  // not all, try again once fd() is writable.
+  // Writes what can be written now. Returns how many bytes were written or dropped; if that is not
+  // all, try again once fd() is writable.
   size_t Write(absl::string_view bytes);
 
  private:
@@ -34,4 +35,4 @@ class StandardOutput {
 
 }  // namespace bulkhead::vmm
 
-#endif  // BULKHEAD_VMM_CONSOLE_STANDARD_STREAMS_H_
+#endif  // BULKHEAD_VMM_CONSOLE_STANDARD_OUTPUT_H_

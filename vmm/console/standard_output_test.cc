@@ -1,4 +1,4 @@
-#include "vmm/console/standard_streams.h"
+#include "vmm/console/standard_output.h"
 
 #include <errno.h>
 #include <fcntl.h>
