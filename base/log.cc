@@ -16,7 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/log_queue.h"
-#include "base/write_now.h"
+#include "base/shared_stream.h"
 
 namespace bulkhead {
 namespace {

@@ -17,7 +17,7 @@
 namespace bulkhead {
 namespace {
 
-// Errors count as ready: the call tells which.
+// Errors count as ready: read(2) or write(2) returns them.
 bool IsReady(int fd, short events) {  // NOLINT(google-runtime-int): as in pollfd
   pollfd entry = {.fd = fd, .events = events, .revents = 0};
   return poll(&entry, 1, 0) == 1;
@@ -26,6 +26,32 @@ bool IsReady(int fd, short events) {  // NOLINT(google-runtime-int): as in pollf
 ssize_t WouldBlock() {
   errno = EAGAIN;
   return -1;
+}
+
+SharedStream::Kind KindOf(const struct stat& info) {
+  return S_ISFIFO(info.st_mode)   ? SharedStream::Kind::kPipe
+         : S_ISCHR(info.st_mode)  ? SharedStream::Kind::kTerminal
+         : S_ISSOCK(info.st_mode) ? SharedStream::Kind::kSocket
+                                  : SharedStream::Kind::kFile;
+}
+
+ssize_t WriteSome(int fd, SharedStream::Kind kind, absl::string_view bytes) {
+  size_t size = bytes.size();
+  switch (kind) {
+    case SharedStream::Kind::kSocket:
+      return send(fd, bytes.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL);
+    case SharedStream::Kind::kPipe:
+    case SharedStream::Kind::kTerminal:
+      if (!IsReady(fd, POLLOUT)) return WouldBlock();
+      // A pipe that is ready has a page free, a terminal has room for one byte. A write(2) of more
+      // waits for the rest.
+      size = std::min<size_t>(size, kind == SharedStream::Kind::kPipe ? PIPE_BUF : 1);
+      break;
+    case SharedStream::Kind::kFile:
+    case SharedStream::Kind::kOwn:
+      break;
+  }
+  return write(fd, bytes.data(), size);
 }
 
 }  // namespace
@@ -46,11 +72,7 @@ absl::StatusOr<SharedStream> SharedStream::CreateAsGiven(int fd) {
   if (fstat(fd, &info) != 0) return ErrnoToStatus(errno, "fstat of a standard stream");
   UniqueFd copy(fcntl(fd, F_DUPFD_CLOEXEC, 0));
   if (!copy.ok()) return ErrnoToStatus(errno, "fcntl of a standard stream");
-  const Kind kind = S_ISFIFO(info.st_mode)   ? Kind::kPipe
-                    : S_ISCHR(info.st_mode)  ? Kind::kTerminal
-                    : S_ISSOCK(info.st_mode) ? Kind::kSocket
-                                             : Kind::kFile;
-  return SharedStream(std::move(copy), kind);
+  return SharedStream(std::move(copy), KindOf(info));
 }
 
 ssize_t SharedStream::Read(char* bytes, size_t size) const {
@@ -70,21 +92,18 @@ ssize_t SharedStream::Read(char* bytes, size_t size) const {
 }
 
 ssize_t SharedStream::Write(absl::string_view bytes) const {
-  size_t size = bytes.size();
-  switch (kind_) {
-    case Kind::kSocket:
-      return send(fd_.get(), bytes.data(), size, MSG_DONTWAIT | MSG_NOSIGNAL);
-    case Kind::kPipe:
-    case Kind::kTerminal:
-      if (!IsReady(fd_.get(), POLLOUT)) return WouldBlock();
-      // A pipe that is ready has a page free, a terminal has room for one byte.
-      size = std::min<size_t>(size, kind_ == Kind::kPipe ? PIPE_BUF : 1);
-      break;
-    case Kind::kFile:
-    case Kind::kOwn:
-      break;
+  return WriteSome(fd_.get(), kind_, bytes);
+}
+
+bool WriteNow(int fd, absl::string_view bytes) {
+  struct stat info;
+  if (fstat(fd, &info) != 0) return false;
+  while (!bytes.empty()) {
+    const ssize_t n = WriteSome(fd, KindOf(info), bytes);
+    if (n < 0 && errno != EINTR) return false;
+    if (n > 0) bytes.remove_prefix(static_cast<size_t>(n));
   }
-  return write(fd_.get(), bytes.data(), size);
+  return true;
 }
 
 }  // namespace bulkhead

@@ -12,29 +12,29 @@
 
 namespace bulkhead {
 
-// A descriptor that other processes use too (a terminal, a pipe, a log file), without ever
-// waiting for it. O_NONBLOCK on it is not the means: it would change it for those other
-// processes, the user's shell among them, and outlive this one. A terminal or pipe is therefore
-// opened anew, and only that is non-blocking; where that is not possible, poll says what would
-// not block.
+// Reads and writes a descriptor that other processes use too (a terminal, a pipe, a log file), and
+// never waits. It must not set O_NONBLOCK on the descriptor: that would change it for those other
+// processes too, the user's shell among them, and last longer than this process. So it opens a
+// terminal or pipe anew, with O_NONBLOCK; if that is not possible, it asks poll(2) what would not
+// block. Expects SIGPIPE to be ignored.
 class SharedStream {
  public:
   enum class Kind {
-    kFile,    // never blocks, and is not for epoll; has an offset, so is never opened anew
-    kSocket,  // is asked not to block at each call
-    kOwn,     // opened anew: O_NONBLOCK
-    kPipe,    // as it was given
-    kTerminal,
+    kFile,      // never blocks; epoll refuses it; it has an offset, so it is not opened anew
+    kSocket,    // MSG_DONTWAIT with each call
+    kOwn,       // opened anew, O_NONBLOCK
+    kPipe,      // as it was given
+    kTerminal,  // as it was given
   };
 
-  // Takes a copy of `fd`. `direction`: O_RDONLY or O_WRONLY. Errors: as fstat(2), fcntl(2).
+  // Copies `fd`. `direction`: O_RDONLY or O_WRONLY. Errors: as fstat(2), fcntl(2).
   static absl::StatusOr<SharedStream> Create(int fd, int direction);
-  // What Create() falls back to.
+  // The same, but does not open it anew: Create() falls back to this.
   static absl::StatusOr<SharedStream> CreateAsGiven(int fd);
 
   int fd() const { return fd_.get(); }
   Kind kind() const { return kind_; }
-  // As read(2) and write(2), but of less, and with EAGAIN instead of waiting.
+  // As read(2) and write(2), but may transfer less, and fail with EAGAIN instead of waiting.
   ssize_t Read(char* bytes, size_t size) const;
   ssize_t Write(absl::string_view bytes) const;
 
@@ -44,6 +44,11 @@ class SharedStream {
   UniqueFd fd_;
   Kind kind_;
 };
+
+// Writes all of `bytes` without waiting for room, as SharedStream::CreateAsGiven() would; allocates
+// nothing. If others write to the same blocking descriptor, they may take the room first, and then
+// this waits; base/log_queue.h never does. False: the rest is lost. Thread-safe.
+bool WriteNow(int fd, absl::string_view bytes);
 
 }  // namespace bulkhead
 

@@ -20,7 +20,6 @@
 #include "base/steady_time.h"
 #include "base/taken_signals.h"
 #include "base/unique_fd.h"
-#include "base/write_now.h"
 #include "tools/vmctl/commands.h"
 #include "tools/vmctl/console_stream.h"
 #include "tools/vmctl/open_vm.h"
@@ -46,7 +45,7 @@ void NoteNow(absl::string_view text) {
   WriteNow(STDERR_FILENO, absl::StrCat("vmctl: ", Printable(text), "\n"));
 }
 
-// Joins standard input and output with the stream until something ends it.
+// Connects standard input and output to the stream until something ends it.
 class ConsoleLoop {
  public:
   // `follows`: the end of input does not end it. Else the VM must have answered within `timeout`.
@@ -70,7 +69,7 @@ class ConsoleLoop {
     }
   }
 
-  // Whether it was not the VM that ended it.
+  // Whether the operator or a signal ended it, not the VM.
   bool left() const { return leaving() || !ended_.has_value(); }
   // How the stream ended; set unless left().
   const std::optional<absl::Status>& ended() const { return ended_; }
@@ -116,7 +115,7 @@ class ConsoleLoop {
     pollfd polled[] = {{.fd = stream_.fd(), .events = POLLIN, .revents = 0},
                        {.fd = signals_, .events = POLLIN, .revents = 0},
                        {.fd = WantsInput() ? STDIN_FILENO : -1, .events = POLLIN, .revents = 0},
-                       // Without output too: that nobody reads it any more is seen at once.
+                       // Also without output: it shows at once that the reader is gone.
                        {.fd = standard_output_.fd(),
                         .events = static_cast<short>(output_.empty() ? 0 : POLLOUT),
                         .revents = 0}};
@@ -159,7 +158,7 @@ class ConsoleLoop {
     if (count < 0 && (errno == EINTR || errno == EAGAIN)) return;
     if (count <= 0) {
       input_ended_ = true;
-      // A terminal without input is gone, and nobody can leave any more.
+      // The terminal is gone, and with it the key that leaves.
       over_ = over_ || is_terminal_;
       return;
     }
@@ -192,7 +191,7 @@ class ConsoleLoop {
 
   void WriteOutput(short state) {
     if ((state & POLLOUT) == 0) {
-      over_ = true;  // nobody reads any more
+      over_ = true;  // the reader is gone
       return;
     }
     const ssize_t count = standard_output_.Write(output_);
@@ -268,10 +267,10 @@ ExitCode RunConsole(const Invocation& invocation) {
     left = loop.left();
     if (!left) ended = *loop.ended();
   }
-  // Where the guest left the cursor nobody knows.
+  // The cursor may be anywhere in a line.
   if (is_terminal) WriteNow(STDERR_FILENO, "\n");
   if (left) {
-    if (is_terminal) NoteNow(absl::StrCat("left the console; ", vm, " goes on"));
+    if (is_terminal) NoteNow(absl::StrCat("left the console; ", vm, " continues"));
     return kOk;
   }
   if (!ended.ok() && !absl::IsUnavailable(ended)) return FailedCall(ended);
