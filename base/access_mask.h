@@ -5,7 +5,7 @@
 
 namespace bulkhead {
 
-// The bits of a value that an access of `size_bytes` carries; 8 and more are all of them.
+// The bits that an access of `size_bytes` covers: all of them from 8 bytes on.
 constexpr uint64_t AccessMask(uint8_t size_bytes) {
   return size_bytes >= 8 ? ~uint64_t{0} : (uint64_t{1} << (8 * size_bytes)) - 1;
 }

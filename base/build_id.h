@@ -5,8 +5,8 @@
 
 namespace bulkhead {
 
-// The hash that the linker put into this program (NT_GNU_BUILD_ID), in hexadecimal: the same for
-// the same sources, options and toolchain, another for any other. Empty: there is none.
+// The build ID that the linker put into this program (NT_GNU_BUILD_ID), in hexadecimal. The same
+// sources, options and toolchain give the same ID. Empty: the program has none.
 std::string BuildId();
 
 }  // namespace bulkhead

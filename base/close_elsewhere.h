@@ -14,12 +14,12 @@
 
 namespace bulkhead {
 
-// How many descriptors of one owner CloseElsewhere() has not closed yet. An owner that takes no
-// further ones while there are too many keeps their number bounded. Thread-safe.
+// Counts the descriptors of one owner that CloseElsewhere() has not closed yet. An owner that waits
+// while the count is high keeps it bounded. Thread-safe.
 class PendingCloses {
  public:
   size_t count() const;
-  // Waits until there are fewer than `limit`. False: there are not after `timeout`.
+  // Waits until the count is below `limit`. False: it still is not after `timeout`.
   bool WaitForFewerThan(size_t limit, absl::Duration timeout) const;
 
   void Add(size_t closes);
@@ -33,11 +33,11 @@ class PendingCloses {
 
 inline constexpr size_t kMaxClosers = 16;
 
-// Closes descriptors that came from a process that is not trusted, or a socket in which such
-// descriptors may wait, on threads of this process that do nothing else: closing one may block for
-// ever (a socket with SO_LINGER, a file of a FUSE server that hangs). Up to kMaxClosers closes may
-// block before others wait for them; if that lasts, the next call warns. Where no thread can be
-// started, they wait until the next call of any of these functions. Returns at once. Thread-safe.
+// Closes descriptors on threads that do nothing else, and returns at once. For descriptors from an
+// untrusted process, and for sockets that may hold such descriptors: close(2) may block for ever (a
+// socket with SO_LINGER, a file of a FUSE server that hangs). If kMaxClosers closes block, further
+// ones wait for them; if that lasts, the next call logs a warning. If no thread can be started, the
+// closes wait until the next call of any function here. Thread-safe.
 void CloseElsewhere(std::vector<UniqueFd> descriptors, std::shared_ptr<PendingCloses> owner = {});
 void CloseElsewhere(UniqueFd descriptor, std::shared_ptr<PendingCloses> owner = {});
 

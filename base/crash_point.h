@@ -9,13 +9,12 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
-// CRASH_POINT("after_apply"): a named place at which a test can have a process die as by SIGKILL
-// (as init of a PID namespace: with exit code 137), in the middle of what it does: no destructor,
-// no handler, no buffer written. What a successor then has to cope with is found by trying every
-// name, in turn.
+// CRASH_POINT("after_apply"): a named place where a test can kill this process as SIGKILL does
+// (init of a PID namespace exits with code 137): no destructor runs, no handler runs, no buffer is
+// written. A test tries every name in turn, to see that a successor copes with each.
 //
 // Costs one test of a bool, which is false outside of such tests. `name` is a literal, [a-z_]+.
-// Not within templates or inline functions: their copies would clash in the list of names.
+// Do not use it in templates or inline functions: their copies would clash in the list of names.
 #define CRASH_POINT(name)                                                           \
   do {                                                                              \
     static const char kCrashPointName[]                                             \
@@ -27,13 +26,13 @@
 
 namespace bulkhead {
 
-// The names in this program, each once, in alphabetical order.
+// The names of the crash points in this program, each once, sorted.
 std::vector<std::string> CrashPointNames();
 
-// Has this process die where `spec` says, "NAME[:COUNT[:GENERATION]]": the COUNT-th time (from 1,
-// the default) that NAME is reached, and only if this is process GENERATION of its device
-// (default: any), as `generation` tells. Empty: nowhere. Call before threads start.
-// Errors: InvalidArgument (no such name; it lists them).
+// Arms one crash point. `spec` is "NAME[:COUNT[:GENERATION]]": the process dies when it reaches
+// NAME for the COUNT-th time (default: 1), if `generation`, its own, is GENERATION (default: any).
+// Empty: arms none. Call before threads start. Errors: InvalidArgument (no such name; lists all
+// names).
 absl::Status ArmCrashPoint(absl::string_view spec, uint64_t generation);
 
 namespace crash_point_internal {

@@ -6,8 +6,8 @@
 
 namespace bulkhead {
 
-// "<what>: <strerror>", with the canonical code that fits `error_number` (ENOENT is
-// NotFound, EACCES is PermissionDenied, ...). Thread-safe.
+// The status for an errno value: code as the value means (ENOENT: NotFound, EACCES:
+// PermissionDenied, ...), message "<what>: <strerror>". Thread-safe.
 absl::Status ErrnoToStatus(int error_number, absl::string_view what);
 
 }  // namespace bulkhead

@@ -8,23 +8,23 @@
 
 namespace bulkhead {
 
-// An eventfd(2): a counter that wakes whoever polls it. Non-blocking and close-on-exec.
+// An eventfd(2): a counter that wakes the threads that poll it. Non-blocking and close-on-exec.
 // Thread-safe.
 class EventFd {
  public:
   static absl::StatusOr<EventFd> Create();
-  // Takes over a descriptor received from another process. It is not trusted to be an
-  // eventfd: Signal() and Drain() on anything else have no effect that matters here.
+  // Takes over a descriptor received from another process. It need not be an eventfd: on anything
+  // else Signal() and Drain() do no harm to this process.
   explicit EventFd(UniqueFd fd) : fd_(std::move(fd)) {}
 
-  // Adds one. Does not block: a full counter already wakes every reader. But another process
-  // that has the descriptor could clear O_NONBLOCK and fill the counter: do not signal what an
-  // untrusted process holds.
+  // Adds one. Does not block: a full counter already wakes every reader. Do not call it if an
+  // untrusted process has the descriptor: it can clear O_NONBLOCK and fill the counter, and then
+  // this blocks.
   void Signal() const;
-  // Takes the count and resets it. False if there was nothing to take. Never blocks, whoever
-  // else holds the descriptor.
+  // Resets the counter. False: it was zero. Never blocks, even if an untrusted process has the
+  // descriptor.
   bool Drain() const;
-  // True if the counter is not zero. Takes nothing.
+  // True if the counter is not zero. Does not change it.
   bool IsPending() const;
 
   int fd() const { return fd_.get(); }
@@ -33,7 +33,7 @@ class EventFd {
   UniqueFd fd_;
 };
 
-// As EventFd::Drain() and IsPending(), of a descriptor that belongs to somebody else.
+// EventFd::Drain() and IsPending() for a descriptor that the caller does not own.
 bool DrainEventFd(int fd);
 bool IsEventFdPending(int fd);
 

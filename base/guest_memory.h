@@ -19,10 +19,9 @@ namespace bulkhead {
 // A guest-physical address in bytes.
 using GuestAddress = uint64_t;
 
-// Guest RAM as this process sees it: a table of mapped ranges, and the one checked way to
-// touch them. Addresses and lengths come from the guest: everything outside the table is
-// an error value, never a crash. The guest changes the bytes at any time: read a field
-// once, into a local.
+// Guest RAM in this process: a table of mapped ranges, and the one checked way to access them.
+// Addresses and lengths come from the guest: an access outside the table is an error value, never a
+// crash. The guest may change the bytes at any time: read each field once, into a local variable.
 //
 // Immutable after Create(), so thread-safe; the bytes themselves are shared with the guest.
 class GuestMemory {
@@ -39,8 +38,8 @@ class GuestMemory {
   GuestMemory(GuestMemory&&) = default;
   GuestMemory& operator=(GuestMemory&&) = default;
 
-  // The host bytes of [address, address + size_bytes) if one range holds all of them, else
-  // nullptr. `size_bytes` 0 is valid for an address within a range.
+  // The bytes [address, address + size_bytes) in this process; nullptr unless one range holds all
+  // of them. `size_bytes` may be 0 for an address within a range.
   uint8_t* HostPointer(GuestAddress address, uint64_t size_bytes) const {
     for (const Range& range : ranges_) {
       const uint64_t offset = address - range.start;
@@ -53,9 +52,9 @@ class GuestMemory {
   }
 
   // Calls `on_part(uint8_t* host, uint64_t size_bytes)` for each part of [address, address +
-  // size_bytes) that is contiguous in this process, in order: there is one, unless the bytes cross
-  // from a range into another that adjoins it. A guest does not know where ranges end. False, with
-  // nothing called, if a byte is outside the table.
+  // size_bytes) that is contiguous in this process, in order. There is one part, or more if the
+  // bytes cross into an adjoining range: a guest does not know where ranges end. False: a byte is
+  // outside the table, and nothing was called.
   template <typename OnPart>
   bool ForEachPart(GuestAddress address, uint64_t size_bytes, OnPart&& on_part) const {
     if (uint8_t* host = HostPointer(address, size_bytes); host != nullptr) {
@@ -74,16 +73,16 @@ class GuestMemory {
     return true;
   }
 
-  // Whether one range, or several that adjoin each other, hold all of these bytes.
+  // Whether one range, or several adjoining ones, hold all of these bytes.
   bool Contains(GuestAddress address, uint64_t size_bytes) const;
-  // True if some bytes that follow each other in guest memory are in two ranges.
+  // Whether any range begins where another one ends.
   bool has_adjoining_ranges() const;
 
-  // Copies from / to guest memory. False, with nothing copied, outside the table.
+  // Copy from and to guest memory. False: a byte is outside the table, and nothing was copied.
   bool Read(GuestAddress address, absl::Span<uint8_t> out) const;
   bool Write(GuestAddress address, absl::Span<const uint8_t> bytes) const;
 
-  // One object of a trivially copyable type, as a snapshot.
+  // The same for one object of a trivially copyable type.
   template <typename T>
   bool ReadObject(GuestAddress address, T& out) const {
     static_assert(std::is_trivially_copyable_v<T>);

@@ -8,27 +8,27 @@ namespace bulkhead {
 
 enum class LogLevel { kDebug = 0, kInfo = 1, kWarning = 2, kError = 3 };
 
-// Names this process in its log lines ("vmm", "virtio_blk") and drops what is below `level`. Call
-// before threads start.
+// Sets the name of this process in its log lines ("vmm", "virtio_blk"), and the lowest level that
+// is logged. Call before threads start.
 void InitLog(absl::string_view process_name, LogLevel level);
 
-// From now on lines are written by a thread of their own, and what standard error does not take
-// waits in a queue: no caller of Log() ever waits, whatever standard error is (base/log_queue.h).
-// Where no thread can be made, lines are written as before. Call once, before threads start.
+// From now on a thread of the log writes the lines, from a queue (base/log_queue.h): no caller of
+// Log() ever waits for standard error. If that thread cannot be started, lines are written as
+// before. Call once, before other threads start.
 void QueueLog();
 
-// From now on lines begin with the time and with what this process serves:
+// From now on lines begin with the time, and `served` follows the process's name:
 // "2026-11-28T17:25:01.123Z vmm[web]: warning: text". Thread-safe.
 void DateLog(absl::string_view served);
 
-// Writes to standard error: "vmm: warning: text". A text of several lines becomes as many, each of
-// which names this process, written at once. Never blocks where QueueLog() was called or standard
-// error is a non-blocking pipe; elsewhere it does not wait for room, but may for another writer.
-// What standard error does not take is dropped, and the next line says how much. Thread-safe.
-// Never on a hot path.
+// Writes to standard error: "vmm: warning: text". Each line of `text` becomes a line with the
+// process's name; all are written at once. Lines that standard error does not take are dropped, and
+// the next line says how many. Never blocks after QueueLog(), or if standard error is a
+// non-blocking pipe; else it does not wait for room, but may wait for another writer. Thread-safe.
+// Not for hot paths.
 void Log(LogLevel level, absl::string_view text);
 
-// Waits until the queued lines are written, for `limit` at most. Before the process ends.
+// Waits until the queued lines are written, for `limit` at most. Call before the process ends.
 void FlushLog(absl::Duration limit);
 
 inline void LogDebug(absl::string_view text) { Log(LogLevel::kDebug, text); }

@@ -12,24 +12,24 @@
 
 namespace bulkhead {
 
-// Writes text to a descriptor on a thread of its own, so that nobody else ever waits for it: a
-// terminal that nobody reads, a full pipe, a file on a file system that hangs. The descriptor's
-// flags stay as they are; other processes may use it too. What does not fit into the queue is
-// dropped, and a line at that place says so. Thread-safe.
+// Writes text to a descriptor on its own thread, so that no other thread waits for a terminal or a
+// pipe that is not read, or for a file system that hangs. Does not change the descriptor's flags:
+// other processes may use it too. Lines that do not fit into the queue are dropped, and a line in
+// their place says how many. Thread-safe.
 class LogQueue {
  public:
   static constexpr size_t kMaxQueuedBytes = 256 * 1024;
 
   // Copies `fd` and starts the thread. Errors: as fcntl(2), pthread_create(3).
   static absl::StatusOr<std::unique_ptr<LogQueue>> Create(int fd);
-  // Does not wait: a thread that is held up ends once it is not. What is queued may be lost.
+  // Does not wait: a thread that is blocked ends later. Queued lines may be lost.
   ~LogQueue();
 
-  // Queues whole lines, which are written at once. Where lines were dropped before, a line that
-  // says how many comes first: `header` and "(2 lines were dropped here)". Never blocks.
+  // Queues whole lines, which are written by one write(2). If lines before them were dropped, a
+  // line precedes them: `header` and "(2 lines were dropped here)". Never blocks.
   void Append(absl::string_view header, absl::string_view lines);
 
-  // Waits until all that was queued is written or refused. False: it is not after `limit`.
+  // Waits until all queued lines are written or lost. False: that takes longer than `limit`.
   bool Flush(absl::Duration limit);
 
  private:

@@ -13,15 +13,14 @@
 
 namespace bulkhead {
 
-// A shared mapping of a file, unmapped on destruction, and left out of core files. Movable.
-// Thread-compatible.
+// A shared mapping of a file. Core files do not contain it. Movable. Thread-compatible.
 class MemoryMapping {
  public:
   enum class Protection { kRead, kReadWrite };
 
-  // Maps `size_bytes` of `fd` from `offset` (a multiple of the page size), at an address that
-  // is a multiple of `alignment_bytes` (a power of two; at least the page size is given). The
-  // mapping outlives the descriptor. Errors: as mmap(2).
+  // Maps `size_bytes` of `fd` from `offset` (a multiple of the page size). The address is a
+  // multiple of the page size and of `alignment_bytes`, a power of two. The mapping outlives the
+  // descriptor. Errors: as mmap(2).
   static absl::StatusOr<MemoryMapping> Map(int fd, uint64_t offset, size_t size_bytes,
                                            Protection protection, size_t alignment_bytes = 1);
 

@@ -41,7 +41,7 @@ absl::Status WaitReadable(int socket, absl::Time deadline) {
   }
 }
 
-// Takes over every descriptor, so that none leaks whatever else is wrong with the packet.
+// Takes over every descriptor first: none leaks if the packet turns out to be wrong.
 std::vector<UniqueFd> TakeDescriptors(msghdr& header) {
   std::vector<UniqueFd> descriptors;
   for (cmsghdr* c = CMSG_FIRSTHDR(&header); c != nullptr; c = CMSG_NXTHDR(&header, c)) {

@@ -30,11 +30,10 @@ inline constexpr size_t kMaxMessageDescriptors = 253;
 // Errors: as socketpair(2).
 absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateSocketPair(int type);
 
-// From now on the peer of this unix socket cannot send descriptors over it: its sendmsg(2) fails
-// with EPERM. For sockets where none is expected of a peer that is not trusted: the kernel closes a
-// descriptor that nobody takes in the thread that reads, and closing one can block for ever (a
-// socket with SO_LINGER, a file of a FUSE server that hangs). Without effect before Linux 6.16
-// (SO_PASSRIGHTS).
+// Forbids the peer of this unix socket to send descriptors: its sendmsg(2) fails with EPERM. For
+// untrusted peers that have none to send. The kernel closes a descriptor that the receiver does not
+// take, in the receiving thread, and such a close can block for ever (a socket with SO_LINGER, a
+// file of a FUSE server that hangs). Has no effect before Linux 6.16 (SO_PASSRIGHTS).
 void RefuseDescriptors(int socket);
 
 // Sends one packet; `descriptors` stay the caller's. Never blocks and never raises SIGPIPE.
@@ -43,23 +42,20 @@ void RefuseDescriptors(int socket);
 absl::Status SendSocketMessage(int socket, absl::string_view bytes,
                                absl::Span<const int> descriptors);
 
-// Receives one packet of a peer that is trusted, waiting for `timeout` at most. An empty packet
-// cannot be told from the end and counts as such. Errors: DeadlineExceeded, Unavailable (the peer
-// is gone), InvalidArgument (more than `max_bytes`), ResourceExhausted (this process may not have
-// all of the descriptors).
+// Receives one packet from a trusted peer; waits for `timeout` at most. An empty packet looks like
+// the end of the stream and counts as it. Errors: DeadlineExceeded, Unavailable (the peer is gone),
+// InvalidArgument (more than `max_bytes`), ResourceExhausted (too many open descriptors).
 absl::StatusOr<SocketMessage> ReceiveSocketMessage(int socket, size_t max_bytes,
                                                    absl::Duration timeout);
 
-// For a peer that is not trusted, also where it can send descriptors: none gets into this process.
-// A packet that carries some stays in the socket, and is in the way of those behind it; then the
-// close of the socket may block (base/close_elsewhere.h). Used by one thread at a time.
-//
-// Receives one packet without waiting. As recv(2) with MSG_DONTWAIT | MSG_TRUNC: returns the
-// packet's size, which may be more than that of the buffer; 0 at the end. Fails with EBADMSG if it
-// carries descriptors.
+// Receives one packet from an untrusted peer, without waiting. No descriptor gets into this
+// process: a packet that carries some fails with EBADMSG and stays in the socket, before all later
+// ones; then closing the socket may block (base/close_elsewhere.h). Else as recv(2) with
+// MSG_DONTWAIT | MSG_TRUNC: returns the packet's size, which may exceed the buffer's; 0 at the end.
+// One thread at a time.
 ssize_t ReceivePlainPacket(int socket, absl::Span<char> buffer);
-// Receives one packet, waiting for `timeout` at most. Errors: as ReceiveSocketMessage(), and
-// InvalidArgument if it carries descriptors.
+// The same, but waits for `timeout` at most. Errors: as ReceiveSocketMessage(), and InvalidArgument
+// (the packet carries descriptors).
 absl::StatusOr<std::string> ReceivePlainMessage(int socket, size_t max_bytes,
                                                 absl::Duration timeout);
 

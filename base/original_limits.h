@@ -6,8 +6,8 @@
 
 namespace bulkhead {
 
-// What this process inherited and changed for itself alone. A process that it starts gets it back
-// (vmm/process/spawn_process.cc), so it is in a form that needs no allocation to use.
+// Inherited values that this process has changed for itself. The processes that it starts get the
+// original ones (vmm/process/spawn_process.cc), so using them must need no allocation.
 struct OriginalLimits {
   bool raised_open_files = false;
   rlimit open_files = {};
@@ -18,13 +18,14 @@ struct OriginalLimits {
 const OriginalLimits& GetOriginalLimits();
 
 // Raises the soft limit of open files to the hard limit: the usual soft limit of 1024 is for
-// programs that use select(2), and a VM with many devices and vCPUs needs more. A program that this
-// process starts gets the soft limit back, but at least `child_minimum` if the hard limit has that.
+// programs that use select(2), and a VM with many devices and vCPUs needs more. Programs that this
+// process starts get the original soft limit, or `child_minimum` if that is more and the hard limit
+// allows it.
 void RaiseOpenFileLimit(rlim_t child_minimum);
 
-// Has the kernel, where it runs out of memory, end this process rather than those that it starts.
-// Their badness is about the same, because they map the same guest RAM; but this process owns it,
-// so ending another one frees nothing. Needs no privilege. Does nothing without /proc.
+// Makes the OOM killer choose this process rather than those that it starts. Their badness is about
+// the same, because all map the same guest RAM; but this process owns that RAM, so killing another
+// one frees nothing. Needs no privilege. Does nothing without /proc.
 void BecomePreferredByOomKiller();
 
 }  // namespace bulkhead

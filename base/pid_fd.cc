@@ -63,7 +63,7 @@ absl::StatusOr<ExitInfo> PidFd::Wait(absl::Duration timeout) const {
     if (info.si_pid != 0) {
       return ExitInfo{.signalled = info.si_code != CLD_EXITED, .code = info.si_status};
     }
-    // A debugger traces it, and the kernel tells that one first: without WNOHANG this would wait
+    // A debugger traces it, and the kernel notifies that one first: without WNOHANG this would wait
     // for the debugger.
     if (SteadyNow() >= deadline) {
       return absl::DeadlineExceededError(

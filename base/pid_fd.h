@@ -13,8 +13,8 @@
 
 namespace bulkhead {
 
-// A process that cannot end itself by signal N, being init of its PID namespace, exits with this
-// much and N instead, as shells have it.
+// Init of a PID namespace cannot end itself by signal N. It exits with this plus N instead, as
+// shells do.
 inline constexpr int kSignalExitCode = 128;
 
 // How a child process ended.
@@ -41,9 +41,8 @@ class PidFd {
 
   // Sends a signal. Errors: NotFound once the child was reaped.
   absl::Status Signal(int signal) const;
-  // Reaps the child. Errors: DeadlineExceeded (after `timeout` it still lives, or is held by a
-  // process that traces it),
-  // FailedPrecondition (it was reaped already).
+  // Reaps the child. Errors: DeadlineExceeded (after `timeout` it still lives, or a tracer holds
+  // it), FailedPrecondition (it was reaped already).
   absl::StatusOr<ExitInfo> Wait(absl::Duration timeout) const;
 
  private:

@@ -5,13 +5,13 @@
 
 namespace bulkhead {
 
-// How long a process should have been idle before that.
+// How long a process should be idle before it calls ReleaseStartupPages().
 inline constexpr absl::Duration kIdleTime = absl::Milliseconds(100);
 
-// Unmaps the pages of code and constants that start-up has touched, and gives free heap back.
-// Most of gRPC's code runs once; what is needed again is mapped again from the page cache, a
-// microsecond a fault. Without it a device process holds 3 MB of text that it never runs again.
-// Breakpoints that a debugger has set are lost. Thread-safe.
+// Unmaps the pages of code and constants that the start-up has touched, and returns free heap to
+// the kernel. Most of gRPC's code runs only once: it is 3 MB of a device process. A page that is
+// needed again is mapped again from the page cache, in a microsecond. Breakpoints of a debugger are
+// lost. Thread-safe.
 void ReleaseStartupPages();
 
 }  // namespace bulkhead

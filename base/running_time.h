@@ -7,17 +7,17 @@
 
 namespace bulkhead {
 
-// Measures a time limit without the time in which this process could not run: stopped by SIGSTOP
-// or a cgroup freezer, on a suspended laptop, or starved by a busy host. Its owner wakes up about
-// every `step` and calls Advance(); a longer gap counts as two steps. So a limit that is
-// reached was really there for this process to use. Thread-compatible.
+// Measures time, without the time in which this process could not run: stopped by SIGSTOP or a
+// cgroup freezer, on a suspended laptop, or starved by a busy host. The owner calls Advance() about
+// every `step`; a longer gap counts as two steps. So a time limit passes only while this process
+// can use it. Thread-compatible.
 class RunningTime {
  public:
-  // `now`: SteadyNow(). Nothing has passed yet.
+  // `now`: SteadyNow().
   RunningTime(absl::Duration step, absl::Time now) : step_(step), last_(now) {}
 
   absl::Duration step() const { return step_; }
-  // What has passed so far.
+  // Returns the time that has passed.
   absl::Duration Advance(absl::Time now) {
     passed_ += std::clamp(now - last_, absl::ZeroDuration(), 2 * step_);
     last_ = now;

@@ -9,13 +9,14 @@
 
 namespace bulkhead {
 
-// A process that this one starts has no copy of descriptors with this number or a higher one, not
-// even until its program runs (vmm/process/spawn_process.cc). Closing such a copy can wait:
-// close(2) of a file on FUSE, or of a written one on NFS, asks the server. More than the largest VM
-// has of others, a multiple of 64 (the kernel copies by that many), and below usual hard limits.
+// Descriptors from this number on are not copied into new processes, not even until execve(2)
+// (vmm/process/spawn_process.cc). Closing such a copy could block: close(2) of a file on FUSE, or
+// of a written file on NFS, asks the server. The number is above all other descriptors of the
+// largest VM, below usual hard limits, and a multiple of 64, because the kernel copies them in
+// groups of 64.
 inline constexpr int kFirstShelteredFd = 3072;
 
-// Gives `fd` such a number; where the limit of open files does not allow that, it stays as it is.
+// Moves `fd` to such a number, or returns it unchanged if the limit of open files forbids that.
 inline UniqueFd Shelter(UniqueFd fd) {
   UniqueFd sheltered(fcntl(fd.get(), F_DUPFD_CLOEXEC, kFirstShelteredFd));
   return sheltered.ok() ? std::move(sheltered) : std::move(fd);

@@ -6,18 +6,18 @@
 
 namespace bulkhead {
 
-// Carries out jobs that may block for ever, in their order, so that its user need not wait for
-// them: on a thread of its own, which is there only while there are jobs. Thread-safe.
+// Runs jobs that may block for ever, in order, on its own thread. The thread exists only while
+// there are jobs. Thread-safe.
 class SideThread {
  public:
   SideThread();
-  // Does not wait: jobs that are left are carried out all the same.
+  // Does not wait: jobs that are left still run.
   ~SideThread();
   SideThread(const SideThread&) = delete;
   SideThread& operator=(const SideThread&) = delete;
 
-  // Returns at once. What `job` uses it owns, since it may outlive everything else. Where there can
-  // be no thread now, it waits for the next call of this, or of Retry().
+  // Returns at once. `job` must own all that it uses, because it may outlive everything else. If no
+  // thread can be started, it waits for the next call of Add() or Retry().
   void Add(std::function<void()> job);
   // Starts the thread if jobs wait for one.
   void Retry();

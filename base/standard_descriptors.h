@@ -3,9 +3,9 @@
 
 namespace bulkhead {
 
-// Opens /dev/null as those of the descriptors 0, 1 and 2 that are closed. Without it the next files
-// that this process opens get these numbers, and what it prints goes into them: a log into a
-// guest's disk. The first thing that main() does, in every program. Ends the process if it cannot.
+// Opens /dev/null for each of the descriptors 0, 1 and 2 that is closed. Else the next files that
+// this process opens would get these numbers, and its output would go into them: a log into a
+// guest's disk. Every main() calls this first. Ends the process if it fails.
 void OpenStandardDescriptors();
 
 }  // namespace bulkhead

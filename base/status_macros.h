@@ -5,7 +5,7 @@
 
 #include "absl/status/status.h"
 
-// RETURN_IF_ERROR(expr): returns the status of `expr` (an absl::Status) if it is not OK.
+// RETURN_IF_ERROR(expr): returns the absl::Status `expr` from the function, if it is not OK.
 #define RETURN_IF_ERROR(expr)                                       \
   do {                                                              \
     if (absl::Status status_macro_ = (expr); !status_macro_.ok()) { \

@@ -9,19 +9,19 @@
 
 namespace bulkhead {
 
-// A condition variable whose timed wait goes by the steady clock. Those of this abseil (CondVar,
-// Mutex::AwaitWithTimeout, Notification) go by the wall clock: where that is set back by an hour, a
-// wait of 20 ms takes an hour. Thread-safe.
+// A condition variable whose timed waits use the steady clock. Those of this abseil version
+// (CondVar, Mutex::AwaitWithTimeout, Notification) use the wall clock: if that is set back by an
+// hour, a wait of 20 ms takes an hour. Thread-safe.
 class SteadyCondVar {
  public:
   SteadyCondVar() = default;
   SteadyCondVar(const SteadyCondVar&) = delete;
   SteadyCondVar& operator=(const SteadyCondVar&) = delete;
 
-  // Releases `mutex`, waits for a signal, and locks it again. May return for no reason: wait in a
-  // loop that looks at the condition.
+  // Releases `mutex`, waits for a signal, and locks it again. May return without a signal: wait in
+  // a loop that checks the condition.
   void Wait(absl::Mutex* mutex) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
-  // Likewise. False: SteadyNow() has reached `deadline`.
+  // The same. False: SteadyNow() has reached `deadline`.
   bool WaitUntil(absl::Mutex* mutex, absl::Time deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
   bool WaitFor(absl::Mutex* mutex, absl::Duration limit) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 

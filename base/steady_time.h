@@ -7,8 +7,8 @@
 
 namespace bulkhead {
 
-// The time since some moment in the past, which setting the clock does not change: for intervals
-// and deadlines that must hold whatever an operator or a time service does.
+// The steady clock, as an absl::Time: for intervals and deadlines. Setting the wall clock does not
+// change it.
 inline absl::Time SteadyNow() {
   return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
 }

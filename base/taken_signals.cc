@@ -12,7 +12,8 @@ void ResetInheritedSignals() {
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
-  signal(SIGCHLD, SIG_DFL);  // where it is ignored the kernel reaps, and how a child ended is lost
+  signal(SIGCHLD,
+         SIG_DFL);  // if it is ignored, the kernel reaps children and their exit codes are lost
   signal(SIGPIPE, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);
 }

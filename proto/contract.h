@@ -3,24 +3,24 @@
 
 #include <stdint.h>
 
-// What a vmm and a device process must agree on beside the messages of this folder.
+// Constants that the vmm and a device process share, beside the messages of this folder.
 
 namespace bulkhead {
 
-// Changes whenever proto/ changes in a way that the other side would misread.
+// Increased when proto/ changes in a way that an older peer would misread.
 inline constexpr uint32_t kContractVersion = 2;
 
 // Descriptors that a device process inherits beside standard input, output and error.
 inline constexpr int kAttachSocketFd = 3;   // SOCK_SEQPACKET, proto/attach.proto
 inline constexpr int kControlSocketFd = 4;  // gRPC, proto/device_control.proto
 
-// A device process ends with this when its flags are wrong: a mistake in the configuration, not a
+// Exit code of a device process whose flags are wrong: a mistake in the configuration, not a
 // failure of the device.
 inline constexpr int kDeviceExitUsage = 2;
-// ... and with this (EX_TEMPFAIL) when the host does not give it the threads, the memory or the
-// descriptors that it needs. Until it has answered the attach request that is no failure of the
-// device, and it is started again for as long as it takes; later it is a crash like any other, so
-// that a process which serves does not escape the restart policy by saying so.
+// Exit code (EX_TEMPFAIL) of a device process that lacks threads, memory or descriptors. Before its
+// answer to the attach request that is a shortage of the host: the vmm starts the device again for
+// as long as it takes. Later it is a crash like any other, so that a process that serves cannot
+// evade the restart policy by this code.
 inline constexpr int kDeviceExitShortage = 75;
 
 // Channel regions of a PCI device: 0 to 5 are its BARs. Of a platform device: its port ranges.

@@ -9,37 +9,36 @@
 #include "absl/functional/function_ref.h"
 #include "absl/strings/string_view.h"
 
-// Where a VM's control socket is unless its configuration says otherwise: what vmm and vmctl must
-// agree on to find each other.
+// The default place of a VM's control socket, by which vmctl finds the vmm.
 
 namespace bulkhead {
 
-// What a control socket's name adds to that of its VM.
+// A control socket is named after its VM, with this suffix.
 inline constexpr char kControlSocketSuffix[] = ".sock";
 
-// What the choice depends on. The variables may be null.
+// The input of the choice. Unset variables are null.
 struct RuntimeEnvironment {
-  const char* bulkhead_runtime_dir = nullptr;  // $BULKHEAD_RUNTIME_DIR: that folder and no other
-  const char* xdg_runtime_dir = nullptr;  // counts if it is absolute, as its specification says
+  const char* bulkhead_runtime_dir = nullptr;  // $BULKHEAD_RUNTIME_DIR: overrides all else
+  const char* xdg_runtime_dir = nullptr;       // ignored unless it is absolute, as specified
   uid_t user = 0;
 };
 
 // The environment of this process.
 RuntimeEnvironment CurrentRuntimeEnvironment();
 
-// Folders in which the VMs of `user` may have their control sockets, whatever the environment of
-// their vmm was: /run/bulkhead (root), $XDG_RUNTIME_DIR/bulkhead, /run/user/UID/bulkhead,
-// /tmp/bulkhead-UID. None twice.
+// All folders that may hold control sockets of the user's VMs, for any environment of their vmm:
+// /run/bulkhead (root), $XDG_RUNTIME_DIR/bulkhead, /run/user/UID/bulkhead, /tmp/bulkhead-UID. No
+// duplicates.
 std::vector<std::string> RuntimeDirectories(const RuntimeEnvironment& environment);
 
-// The folder in which a vmm with this environment has its control socket. For root it is always
-// /run/bulkhead, so that it does not matter whether the vmm was started by ssh, sudo or systemd.
-// For others $XDG_RUNTIME_DIR/bulkhead, but only if that variable is the user's own (`is_users`;
-// after su it is another's), else /tmp/bulkhead-UID.
+// The folder for the control socket of a vmm with this environment. For root: always /run/bulkhead,
+// so it does not matter whether ssh, sudo or systemd started the vmm. For others:
+// $XDG_RUNTIME_DIR/bulkhead if that folder belongs to the user (`is_users`; after su it is another
+// user's), else /tmp/bulkhead-UID.
 std::string RuntimeDirectory(const RuntimeEnvironment& environment,
                              absl::FunctionRef<bool(const char* folder)> is_users);
 
-// The same for this process.
+// The same for the environment of this process.
 std::vector<std::string> RuntimeDirectories();
 std::string RuntimeDirectory();
 

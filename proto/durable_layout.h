@@ -6,10 +6,10 @@
 
 #include <atomic>
 
-// The memory file in which a device's state outlives its processes. The vmm creates it, zeroed
-// and sealed against shrinking and growing, hands it to each process, and reads nothing of it but
-// OwedFailure: what it holds is between a device process and its successor, which trusts none of
-// it.
+// The durable state of a device: a memory file that outlives the device's processes. The vmm
+// creates it, zeroed and sealed against shrinking and growing, and passes it to each process. The
+// vmm reads only OwedFailure; the rest is for the successor of the process that wrote it, which
+// trusts none of it.
 //
 //   0                    DurableHeader
 //   kOwedFailureOffset   OwedFailure
@@ -17,11 +17,11 @@
 //   + SlotBytes(n)       slot 1
 //   DurableMemoryOffset  the model's own memory (virtqueues in flight), page-aligned
 //
-// A save goes into the slot that is not the newest: sequence to 0, contents, checksum, then the
-// sequence. The slot with the higher sequence is the state; one whose writer died in the middle has
-// the sequence 0. All zeroes: no state; the device starts as after power-on. A checksum that does
-// not hold below a sequence is no death's work but somebody's scribbling: nothing is loaded then,
-// not the other slot either, which lacks what the guest has been told since.
+// A save writes the older slot: sequence 0, contents, checksum, then the new sequence. The slot
+// with the higher sequence is the state; a slot whose writer died during a save has sequence 0. All
+// zeroes: no state; the device starts as after power-on. A wrong checksum with a sequence cannot
+// come from a death, only from corruption: then the successor loads neither slot, because the other
+// one lacks what the guest has seen since.
 
 namespace bulkhead {
 
@@ -36,14 +36,14 @@ inline constexpr size_t kSlotsOffset = 64;
 struct DurableHeader {
   uint64_t magic;  // kDurableMagic once a process has attached
   uint32_t version;
-  uint32_t state_version;  // PciInfo.state_version of who wrote it
+  uint32_t state_version;  // PciInfo.state_version of the writer
 };
 inline constexpr uint64_t kDurableMagic = 0x656c6261727564bb;  // "\xbbdurable"
 inline constexpr uint32_t kDurableVersion = 1;
 
-// Not 0: the guest has yet to be told that data could not be written back. Not in a slot, since a
-// reset of the device changes nothing about it; and where the state is discarded, the vmm tells it
-// to the next process (attach.proto).
+// Not 0: data could not be written back, and the guest has not seen that error yet. Outside the
+// slots, because a reset of the device does not change it. If the state is discarded, the vmm
+// passes it to the next process (writeback_failed in attach.proto).
 struct OwedFailure {
   std::atomic<uint32_t> owed;
 };
@@ -51,8 +51,8 @@ inline constexpr size_t kOwedFailureOffset = 32;
 
 struct SlotHeader {
   std::atomic<uint64_t> sequence;  // of saves, from 1; 0: being written, or never was
-  uint64_t ticket;                 // of the last channel request that the state takes in
-  uint64_t answer;                 // to that request, if it is one that is answered
+  uint64_t ticket;                 // of the last channel request that the state includes
+  uint64_t answer;                 // to that request, if it gets one
   uint64_t function_state;         // kFunctionState...
   uint32_t size_bytes;             // of the saved state, which follows; or kResetOrdered
   uint32_t checksum;               // CRC-32 of the header's other fields and the saved state
@@ -60,8 +60,8 @@ struct SlotHeader {
 static_assert(sizeof(DurableHeader) == 16 && sizeof(SlotHeader) == 40);
 static_assert(kOwedFailureOffset + sizeof(OwedFailure) <= kSlotsOffset);
 
-// Instead of a saved state: the device was about to be reset. It is as after power-on, and who
-// goes on from here zeroes the model's own memory first: a reset is never left half done.
+// In place of a size: a reset had begun. The device is as after power-on, and the successor first
+// zeroes the model's own memory, so that no reset stays half done.
 inline constexpr uint32_t kResetOrdered = ~uint32_t{0};
 
 constexpr size_t SlotBytes(uint32_t saved_state_bytes) {

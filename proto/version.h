@@ -9,8 +9,8 @@ namespace bulkhead {
 
 inline constexpr char kVersion[] = "0.1";
 
-// Of this program: "0.1, contract 2, build ce05267302e55e3f". Two programs work together if their
-// contracts are the same; they are of one build if the build is.
+// The version of this program: "0.1, contract 2, build ce05267302e55e3f". Programs with the same
+// contract work together.
 std::string VersionText();
 
 // The line that --version prints, with a newline.

@@ -15,7 +15,7 @@
 
 namespace bulkhead {
 
-// A loop device over a file. The kernel detaches it when nobody has it open any more. Needs root,
+// A loop device over a file. The kernel detaches it at the last close. Needs root,
 // and a test that is not sandboxed.
 class LoopDevice {
  public:

@@ -10,13 +10,12 @@ namespace bulkhead::channel {
 // Pauses for an instant, in a loop that polls shared memory.
 inline void PollPause() { __builtin_ia32_pause(); }
 
-// Decides how long one end polls before it sleeps. Polling pays when the other end answers
-// sooner than a sleep and a wake-up would take; it is waste, and keeps the other end from
-// running where CPUs are scarce, when that one is slow, idle or waiting for this very CPU. So
-// each end keeps the success rate of its own last polls (each new one weighs an eighth) and
-// polls while more than about every other one succeeds. Otherwise it only tries, now and then,
-// whether that has changed: after 16 waits, then after twice as many each time, up to 512. Polling
-// that cannot succeed thus costs `max_poll` / 512 a wait, and a change is noticed within 512 waits.
+// Decides how long one end polls before it sleeps. Polling pays if the other end answers sooner
+// than a sleep and a wake-up take. Else it is waste, and may even keep the other end from running,
+// if that one waits for this CPU. So each end keeps the success rate of its recent polls (each new
+// poll weighs an eighth), and polls while at least half succeed. Below that it polls on trial only:
+// after 16 waits, then after twice as many each time, up to 512. So polling that cannot succeed
+// costs `max_poll` / 512 a wait, and a change is noticed within 512 waits.
 //
 // Counts iterations, so that polling reads no clock. Thread-compatible.
 class AdaptivePoll {
@@ -24,8 +23,8 @@ class AdaptivePoll {
   // Zero: never polls. At most 10 ms.
   explicit AdaptivePoll(absl::Duration max_poll);
 
-  // How many times to look, with a PollPause() between, before the next sleep. May be 0.
-  // Tell the outcome by Record() if it is not.
+  // How often to look before the next sleep, with a PollPause() after each look. May be 0; if not,
+  // call Record() with the outcome.
   uint32_t NextIterations() {
     if (success_ >= kWorthwhile) return iterations_;
     if (++skipped_ < interval_) return 0;
@@ -36,7 +35,7 @@ class AdaptivePoll {
   void Record(bool success) {
     if (success) {
       success_ += (kAlways - success_) / kWeight;
-      // A try that succeeded is followed by polls, so that more than it alone decides.
+      // After a trial that succeeded, polls follow: more than one decides.
       if (success_ < kWorthwhile) success_ = kWorthwhile;
       interval_ = kMinInterval;
     } else {

@@ -13,7 +13,7 @@
 
 // How no wake-up is lost. Three pairs of a sleeper and a waker share one scheme. The sleeper
 // writes that it is about to sleep, then reads once more whether what it waits for has come. The
-// waker writes what is waited for, then reads whether anybody sleeps. All four accesses are
+// waker writes what is waited for, then reads that announcement. All four accesses are
 // seq_cst, so they lie in one total order: if the sleeper's read comes before the waker's write,
 // the sleeper's announcement comes before the waker's read, and the waker wakes it. With
 // anything weaker both reads may overtake the writes before them (on x86: while those are in the
@@ -140,7 +140,7 @@ absl::StatusOr<uint64_t> ChannelClient::Send(const RequestShape& shape, uint64_t
   if (shape.operation != static_cast<uint8_t>(Operation::kPostedWrite)) {
     // relaxed: read after the ticket, which comes after it.
     waiters_[shape.waiter].sent_operation.store(shape.operation, std::memory_order_relaxed);
-    // release: whoever finds this also finds the taken_ticket before it. The publication below
+    // release: a thread that reads this also sees the taken_ticket before it. The publication below
     // orders it before any answer, so PrepareSuccessor() finds no honest answer past it.
     waiters_[shape.waiter].sent_ticket.store(ticket, std::memory_order_release);
   }
@@ -162,8 +162,8 @@ absl::StatusOr<uint64_t> ChannelClient::Send(const RequestShape& shape, uint64_t
 
 uint64_t ChannelClient::TryReserve(uint32_t waiter) {
   while (true) {
-    // acquire: pairs with the release in HeadMovedPast(). Whoever moved seen_head_ has seen the
-    // device finish with the slots that this frees; else we overwrite one that it still reads.
+    // acquire: pairs with the release in HeadMovedPast(). The thread that moved seen_head_ has
+    // seen the device finish with the slots that this frees; else we overwrite one that it reads.
     const uint64_t head = seen_head_.load(std::memory_order_acquire);
     // relaxed: not older than `head`, because seen_head_ never passed the tail.
     uint64_t tail = tail_.load(std::memory_order_relaxed);
@@ -191,16 +191,16 @@ bool ChannelClient::HeadMovedPast(uint32_t waiter, uint64_t known) {
   // is done with the slots before it. Beyond that the re-check of the sleeper, see the top of
   // this file.
   const uint64_t head = responses_.header().head.load(std::memory_order_seq_cst);
-  const std::string fault = HeadFault(seen, head);
-  if (fault.empty()) {
+  const std::string violation = HeadViolation(seen, head);
+  if (violation.empty()) {
     // release: pairs with the acquires above and in TryReserve().
     while (seen < head && !seen_head_.compare_exchange_weak(seen, head, std::memory_order_release,
                                                             std::memory_order_relaxed)) {
     }
   }
   reads_head.store(0, std::memory_order_release);  // after seen_head_ was moved
-  if (!fault.empty()) {
-    Broken(preparations, fault).IgnoreError();
+  if (!violation.empty()) {
+    Broken(preparations, violation).IgnoreError();
     return false;
   }
   // relaxed: a figure for people. Others may have gone on, and so be more than a ring ahead.
@@ -227,7 +227,7 @@ uint64_t ChannelClient::OldestPending(uint32_t waiter) {
   return oldest;
 }
 
-std::string ChannelClient::HeadFault(uint64_t seen, uint64_t head) const {
+std::string ChannelClient::HeadViolation(uint64_t seen, uint64_t head) const {
   // relaxed: not older than `seen`, which never passed it. The device can only have processed
   // what it found published, so an honest head does not pass this.
   const uint64_t tail = tail_.load(std::memory_order_relaxed);
@@ -246,7 +246,7 @@ uint64_t ChannelClient::SentWithoutGap(uint64_t from, uint64_t to) const {
   // A ring further back each slot has been written again, which needs no look of its own.
   if (to > options_.slots) from = std::max(from, to - options_.slots);
   for (uint64_t ticket = from + 1; ticket <= to; ++ticket) {
-    // acquire: pairs with the store in Send(). Whoever writes the slot next comes after it.
+    // acquire: pairs with the store in Send(). The next writer of the slot comes after it.
     if (requests_.slot(ticket).sequence.load(std::memory_order_acquire) < ticket) return ticket - 1;
   }
   return to;
@@ -320,7 +320,7 @@ absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadl
         return answer != Answer::kNone;
       }));
     }
-    std::string fault;
+    std::string violation;
     switch (answer) {
       case Answer::kFound: {
         absl::StatusOr<uint64_t> taken = TakeAnswer(waiter);
@@ -328,7 +328,7 @@ absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadl
           waiters_[waiter].counters.CountAnswer(slept);
           return taken;
         }
-        fault = std::string(taken.status().message());
+        violation = std::string(taken.status().message());
         break;
       }
       case Answer::kLost:
@@ -337,10 +337,10 @@ absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadl
         return absl::UnavailableError("the device was replaced, and this access given up");
       case Answer::kForged:
       case Answer::kNone:
-        fault = absl::StrCat("it answered a request that waiter ", waiter, " never made");
+        violation = absl::StrCat("it answered a request that waiter ", waiter, " never made");
         break;
     }
-    RETURN_IF_ERROR(Broken(preparations, fault));
+    RETURN_IF_ERROR(Broken(preparations, violation));
   }
 }
 
@@ -374,7 +374,7 @@ absl::Status ChannelClient::SleepUntil(uint32_t waiter, LazyDeadline& deadline, 
     // After Fail() or CancelWaits() set the state it made interrupt_ readable, and that stays:
     // either we see the state here, or ppoll() returns at once.
     if (status = Interruption(); !status.ok()) break;
-    // Asked in every round: a device that signals without end keeps nobody past the deadline.
+    // Checked in every round: a device that signals without end cannot delay the timeout.
     const absl::Duration remaining = deadline.Remaining();
     if (remaining <= absl::ZeroDuration()) {
       status = absl::DeadlineExceededError("the device did not answer in time");

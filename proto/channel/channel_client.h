@@ -22,45 +22,45 @@
 
 namespace bulkhead::channel {
 
-// What ChannelClient::PrepareSuccessor() has arranged.
+// The result of ChannelClient::PrepareSuccessor().
 struct SuccessorPlan {
   uint64_t head = 0;       // ticket of the last request that counts as processed
   uint64_t waiting = 0;    // requests after it, for the successor
-  uint64_t discarded = 0;  // requests given up because the caller wished so
-  // DataLoss: the last process broke the protocol, and this is how. It is repaired.
+  uint64_t discarded = 0;  // requests given up because of `discard_requests`
+  // DataLoss: how the last process broke the protocol. It is repaired.
   absl::Status violation;
 };
 
-// The vmm's end of one device's channel: sends accesses, in one total order, and waits for
-// answers. Owns all shared memory and events, and outlives the device processes: a successor
-// that attaches to the same descriptors answers what its predecessor left, and nobody here
-// notices.
+// The vmm's end of one device's channel: sends accesses, in one total order, and waits for the
+// answers. It owns all shared memory and events and outlives the device processes: a successor
+// attaches to the same descriptors and answers what its predecessor left, and callers do not
+// notice.
 //
-// Thread-safe, with one condition: a waiter (index of a vCPU, or the last for the vmm itself)
-// makes one call at a time. Two calls on different threads are ordered as their callers order
-// them: if one has returned before the other begins, the device sees them in that order.
+// Thread-safe, with one condition: each waiter (the index of a vCPU; the last index is the vmm
+// itself) makes one call at a time. If one call has returned before another begins, on any thread,
+// the device sees them in that order.
 //
-// Every wait ends by the answer, Fail(), CancelWaits() or its timeout, whatever the device
-// does. A timeout is counted from the moment when a call stops polling and sleeps.
+// Every wait ends by the answer, Fail(), CancelWaits() or its timeout, even if the device is
+// hostile. A timeout begins when a call stops polling and sleeps.
 //
 // Errors of Post(), Call() and AwaitAnswer():
 //   DeadlineExceeded  the timeout passed
 //   Cancelled         CancelWaits()
 //   DataLoss          the device broke the protocol (the message says how); until Reopen()
-//   as given          to Fail(); until Reopen()
+//   as given to Fail()                                                      until Reopen()
 //   Unavailable       PrepareSuccessor() gave the request up: it will not be answered
-//   InvalidArgument   the arguments, or the device refused the request
+//   InvalidArgument   wrong arguments, or the device refused the request
 //
 // From one device process to the next:
 //
-//   [Fail(why)]          if accesses are not to wait for the successor; a process that breaks the
-//                        protocol has failed the channel by that
-//   PrepareSuccessor()   once the process is dead and waited for
+//   [Fail(why)]          if accesses must not wait for the successor (a process that breaks the
+//                        protocol has failed the channel already)
+//   PrepareSuccessor()   once the process is dead and reaped
 //   <attach>
 //   [Reopen()]           if the channel has failed
 //
-// Whoever waits all that time, or goes on waiting later by AwaitAnswer(), gets the successor's
-// answer.
+// A call that waits through all of this, or that AwaitAnswer() continues later, gets the
+// successor's answer.
 class ChannelClient {
  public:
   // Errors: InvalidArgument (options), else as memfd_create(2), mmap(2), eventfd(2), pipe2(2).
@@ -69,8 +69,8 @@ class ChannelClient {
   ChannelClient(const ChannelClient&) = delete;
   ChannelClient& operator=(const ChannelClient&) = delete;
 
-  // Posts a write and returns: the device is bound to see it. Waits only while the ring is
-  // full; on an error nothing was sent. `size_bytes` is 1, 2, 4 or 8.
+  // Posts a write: once this has returned OK, the device or a successor will apply it. Waits only
+  // while the ring is full. On an error nothing was sent. `size_bytes` is 1, 2, 4 or 8.
   absl::Status Post(uint32_t waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
                     uint64_t value, absl::Duration timeout);
 
@@ -80,44 +80,43 @@ class ChannelClient {
                                 uint64_t offset, uint8_t size_bytes, uint64_t value,
                                 absl::Duration timeout);
 
-  // Waits on for the answer to this waiter's last Call(), which ended with DeadlineExceeded or
-  // Cancelled after its request was sent: that request stays in the ring and takes effect.
-  // Errors: also FailedPrecondition (there is no such request).
+  // Continues to wait for the answer to this waiter's last Call(), if that ended with
+  // DeadlineExceeded or Cancelled after it had sent its request: the request stays in the ring and
+  // takes effect. Errors: also FailedPrecondition (there is no such request).
   absl::StatusOr<uint64_t> AwaitAnswer(uint32_t waiter, absl::Duration timeout);
 
-  // Releases every waiter at once, and every call until Reopen() returns `why`, which is not OK.
-  // The first failure counts. What is in the ring stays there.
+  // Fails the channel: every call, present or later, returns `why` (not OK) until Reopen(). The
+  // first failure counts. Requests stay in the ring.
   void Fail(absl::Status why);
-  // Ends the failure: calls work again, and what still waits goes on waiting. A violation of the
-  // protocol stays one until PrepareSuccessor() has repaired it.
+  // Ends the failure: calls work again, and AwaitAnswer() continues earlier ones. A violation of
+  // the protocol remains until PrepareSuccessor() has repaired it.
   void Reopen();
-  // OK, or why the channel failed: given to Fail(), or found by a check of this class.
+  // OK, or why the channel failed: the reason given to Fail(), or a violation that this class
+  // found.
   absl::Status status() const;
 
-  // Pause and stop: calls that wait or would wait return Cancelled until ResumeWaits().
+  // For pause and stop: calls that wait, or would have to, return Cancelled until ResumeWaits().
   void CancelWaits();
   void ResumeWaits();
 
-  // The ticket of the oldest request that the device owes something: it is not processed, or
-  // was sent for an answer and is not answered. 0: none. A reset that was processed owes nothing:
-  // its answer may wait for I/O. Looks at the head, too: an impossible one fails the channel. On
-  // the thread of `waiter`.
+  // The ticket of the oldest request that is not processed, or not answered although it has to be.
+  // 0: none. A reset that is processed does not count: its answer may wait for I/O. An impossible
+  // head fails the channel. Call it on the thread of `waiter`.
   uint64_t OldestPending(uint32_t waiter);
 
-  // Makes what a device process left fit for its successor. Call it before each attachment but
-  // the first, while no process is attached: the last one is dead and waited for. The channel
-  // may be in use, and stays failed if it has failed. Can be repeated.
+  // Prepares the response memory for the successor of a device process. Call it before each attach
+  // but the first, once the last process is dead and reaped. The channel may be in use, and stays
+  // failed if it has failed. May be repeated.
   //
   // A request counts as processed if the head has passed it, or if it or a later one has been
-  // answered. A request that is not processed waits for the successor, and so does who waits for
-  // its answer; who waits for the answer to a processed request and finds none is released with
-  // Unavailable. What no honest process can have left, in a memory that any process could write,
-  // is replaced by what the vmm itself has seen.
+  // answered. A request that is not processed stays for the successor, and its caller keeps
+  // waiting. If a processed request has no answer, its caller is released with Unavailable. A value
+  // that no honest process can have left is replaced by the one that the vmm itself has seen.
   //
-  // `discard_requests`: the successor starts with an empty ring. All that was sent before this
-  // call is given up, and who waits for an answer to it is released at once with Unavailable.
+  // `discard_requests`: the successor starts with an empty ring. All earlier requests are given up,
+  // and their callers are released at once with Unavailable.
   //
-  // Errors: DeadlineExceeded (another thread stands in the middle of a call for a second: nothing
+  // Errors: DeadlineExceeded (another thread stayed in the middle of a call for a second: nothing
   // has changed, try again), else as mmap(2).
   absl::StatusOr<SuccessorPlan> PrepareSuccessor(bool discard_requests);
 
@@ -132,15 +131,15 @@ class ChannelClient {
   };
   DeviceReport device_report() const;
 
-  // What this end has counted. Each figure is right, though not all are of one moment.
+  // The counters of this end. Each is exact, but they are not read at one moment.
   ChannelMetrics metrics() const;
 
-  // For the Attach message. They stay this object's.
+  // For the AttachRequest. This object keeps them.
   int request_memory_fd() const { return memory_.request_memory.get(); }
   int response_memory_fd() const { return memory_.response_memory.get(); }
   int request_event_fd() const { return memory_.request_event.read_fd(); }
   int completion_event_fd(uint32_t waiter) const { return memory_.completion_events[waiter].fd(); }
-  // As in effect: max_poll is zero where there is one CPU.
+  // The options in effect: max_poll is zero on one CPU.
   ChannelOptions options() const { return options_; }
 
  private:
@@ -168,7 +167,7 @@ class ChannelClient {
   // Takes in how far the device has got: is it past `known`? Impossible fails the channel.
   bool HeadMovedPast(uint32_t waiter, uint64_t known);
   // Why `head` is impossible, read after `seen` was. Empty: it is possible.
-  std::string HeadFault(uint64_t seen, uint64_t head) const;
+  std::string HeadViolation(uint64_t seen, uint64_t head) const;
   // The last ticket, at most `to`, up to which all requests after `from` have been sent.
   uint64_t SentWithoutGap(uint64_t from, uint64_t to) const;
 

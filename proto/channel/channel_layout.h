@@ -6,11 +6,11 @@
 
 #include <atomic>
 
-// The shared memory of a channel: what the vmm and one device process read and write.
+// The shared memory of a channel, which the vmm and one device process read and write.
 //
 // Each of the two memory files has one writer. n = slots, w = waiters (0 to w - 1).
 //
-// REQUEST MEMORY: only writer the vmm; sealed, so that a device can map it read-only only.
+// REQUEST MEMORY: only the vmm writes it. Sealed: a device can map it only for reading.
 //
 //   offset            field            read by, and where it is checked
 //   0x000             magic            device, once: ChannelServer::Create()
@@ -30,13 +30,12 @@
 //           +28         region         device; the device host, against its regions
 //           +29         flags          device: ChannelServer::TryPeek() (must be zero)
 //
-// RESPONSE MEMORY: only writer the device, whoever that is by now: the vmm trusts none of it,
-// and maps it read-only. It cannot shrink (sealed), so reading it cannot fault. Between two
-// device processes the vmm writes head, sleeping and completion tickets, see
-// ChannelClient::PrepareSuccessor().
+// RESPONSE MEMORY: only the device process writes it. The vmm trusts none of it and maps it
+// read-only. It cannot shrink (sealed), so reading it cannot fault. Between two device processes
+// the vmm writes head, sleeping and completion tickets: see ChannelClient::PrepareSuccessor().
 //
 //   0x000             generation       vmm, for reports only
-//   0x040             head             vmm: ChannelClient::LookAtHead(); a successor:
+//   0x040             head             vmm: ChannelClient::HeadMovedPast(); a successor:
 //                                      ChannelServer::Create()
 //   0x080             sleeping         vmm; any value is harmless (zero or not)
 //   0x0c0             counters         vmm, for reports only
@@ -47,10 +46,10 @@
 //           +24         deferred       vmm: ChannelClient::WaitForAnswer(); a successor:
 //                                      ChannelServer::Deferred()
 //
-// Tickets count requests from 1 in the one order in which the device sees them; 64 bits never
-// wrap. `head` is the ticket of the last request that the device has wholly processed, 0 at
-// first. A ticket is handed out only while `ticket - head <= slots`, so a slot is free when it
-// is written. What a device process leaves here when it dies is where its successor goes on.
+// Tickets number the requests from 1, in the one order in which the device sees them; 64 bits never
+// wrap. `head` is the ticket of the last request that the device has fully processed, at first 0.
+// The vmm takes a ticket only while `ticket - head <= slots`, so a slot is free when it is written.
+// A successor continues from the contents that a dead process has left.
 
 namespace bulkhead::channel {
 
@@ -64,12 +63,12 @@ inline constexpr size_t kCacheLineBytes = 64;
 
 enum class Operation : uint8_t {
   kRead = 1,
-  kPostedWrite = 2,  // the only one that nobody waits for
+  kPostedWrite = 2,  // not answered; all others are
   kWrite = 3,        // answered once it has taken effect
   // Answered once the device obeys, its DMA in flight included, or half a second later: see
   // proto/contract.h for the data.
   kSetFunctionState = 4,
-  kReset = 5,  // answered once the device is as after power-on
+  kReset = 5,  // answered once the device is in its state after power-on
 };
 
 enum class CompletionStatus : uint64_t {
@@ -162,8 +161,8 @@ struct alignas(kCacheLineBytes) CompletionSlot {
   std::atomic<uint64_t> ticket;  // of the request that is answered; publishes the rest
   PublishedWord data;
   PublishedWord status;  // CompletionStatus
-  // The ticket of the last request that the head has passed and whose answer comes later, from this
-  // process or a successor. The answer's ticket is not older once it has come.
+  // The ticket of the last request that the head has passed before it was answered: this process or
+  // a successor answers it later. `ticket` is at least this once it is answered.
   std::atomic<uint64_t> deferred;
 };
 

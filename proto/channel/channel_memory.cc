@@ -73,7 +73,7 @@ absl::StatusOr<ChannelMemory> ChannelMemory::Create(const ChannelOptions& option
   requests.header().version = kLayoutVersion;
   requests.header().slots = options.slots;
   requests.header().waiters = options.waiters;
-  // After the mapping above: from now on nobody can map it writable, write(2) to it or punch
+  // After the mapping above: from now on no process can map it writable, write(2) to it or punch
   // holes, so a compromised device cannot forge requests for its successor.
   RETURN_IF_ERROR(AddSeals(memory.request_memory.get(),
                            F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));

@@ -19,20 +19,20 @@ namespace bulkhead::channel {
 
 struct ChannelOptions {
   uint32_t slots = 256;  // request ring entries: a power of two, kMinSlots to kMaxSlots
-  uint32_t waiters = 0;  // who may wait for answers: one a vCPU, then one for the vmm itself
-  // How long a waiter polls before it sleeps, at most. Zero wherever this process has one CPU.
+  uint32_t waiters = 0;  // callers that may wait for answers: one a vCPU, then the vmm itself
+  // The longest time that a waiter polls before it sleeps. Zero if this process has one CPU.
   absl::Duration max_poll = absl::Microseconds(50);
-  // A call that sleeps for longer than this, for room in the ring or for its answer, tells by
-  // `on_slow(waiter, true)`, and by `on_slow(waiter, false)` when it wakes up for good. Both on the
-  // call's thread; they must return at once.
+  // A call that has slept for this long, for room in the ring or for its answer, calls
+  // `on_slow(waiter, true)`, and `on_slow(waiter, false)` when the wait ends. Both run on the
+  // call's thread and must return at once.
   absl::Duration slow_after = absl::InfiniteDuration();
   std::function<void(uint32_t waiter, bool slow)> on_slow = {};
 };
 
-// How many CPUs this process may run on. Needs no file system. At least 1.
+// The number of CPUs that this process may run on, at least 1. Reads no file.
 int AvailableCpus();
 
-// Request memory, typed. Copyable; points into a mapping that must outlive it.
+// Typed access to request memory. Copyable; the mapping must outlive it.
 class RequestView {
  public:
   static size_t SizeBytes(uint32_t slots, uint32_t waiters);
@@ -50,7 +50,7 @@ class RequestView {
   uint64_t slot_mask_;
 };
 
-// Response memory, typed. Copyable; points into a mapping that must outlive it.
+// Typed access to response memory. Copyable; the mapping must outlive it.
 class ResponseView {
  public:
   static size_t SizeBytes(uint32_t waiters);
@@ -65,15 +65,15 @@ class ResponseView {
   CompletionSlot* completions_;
 };
 
-// All that a channel consists of, created and owned by the vmm. It outlives the device
-// processes that work on it one after the other. Move-only.
+// All memory and events of a channel, created and owned by the vmm. They outlive the device
+// processes, which use them one after the other. Move-only.
 struct ChannelMemory {
   // Creates, maps and seals both memory files. Errors: InvalidArgument (options), else as
   // memfd_create(2), mmap(2), eventfd(2), pipe2(2).
   static absl::StatusOr<ChannelMemory> Create(const ChannelOptions& options);
 
   UniqueFd request_memory;
-  MemoryMapping request_mapping;  // writable; the last mapping that ever will be
+  MemoryMapping request_mapping;  // writable; the seal forbids further such mappings
   UniqueFd response_memory;
   MemoryMapping response_mapping;  // read-only
   WakePipe request_event;

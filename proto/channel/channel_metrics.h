@@ -10,7 +10,7 @@
 
 namespace bulkhead::channel {
 
-// Times, counted by powers of two of a nanosecond.
+// Counts times in buckets of powers of two, in nanoseconds.
 struct LatencyHistogram {
   static constexpr size_t kBuckets = 33;
 
@@ -18,8 +18,7 @@ struct LatencyHistogram {
     const size_t bits = nanoseconds == 0 ? 0 : 64 - __builtin_clzll(nanoseconds);
     return bits < kBuckets ? bits : kBuckets - 1;
   }
-  // The longest time that a bucket counts. The last one counts all that is longer than the one
-  // before it (2 s) allows.
+  // The longest time that a bucket counts. The last bucket counts all times above 2 s.
   static constexpr uint64_t UpperBoundNanoseconds(size_t bucket) {
     return bucket + 1 < kBuckets ? (uint64_t{1} << bucket) - 1 : UINT64_MAX;
   }
@@ -29,32 +28,32 @@ struct LatencyHistogram {
   absl::Duration sum;
 };
 
-// What has passed through one channel since it was created, whichever processes served it.
+// The counters of one channel since it was created, for all processes that have served it.
 struct ChannelMetrics {
   // Requests sent, of each kind.
   uint64_t reads = 0;
-  uint64_t writes = 0;  // those that are waited for
+  uint64_t writes = 0;  // answered ones
   uint64_t posted_writes = 0;
   uint64_t function_states = 0;
   uint64_t resets = 0;
 
-  // Calls that ended so, sent or not. One that is continued by AwaitAnswer() counts each time.
+  // Calls that ended so, sent or not. A call that AwaitAnswer() continues counts each time.
   uint64_t timeouts = 0;
   uint64_t cancelled = 0;
   uint64_t given_up = 0;  // by PrepareSuccessor()
 
-  // Answers, by what the waiter did when it got them. `latency` counts from sending to taking,
-  // without those that AwaitAnswer() took.
+  // Answers that a waiter got while it polled, and while it slept. `latency` is from the sending to
+  // the answer, without those that AwaitAnswer() took.
   uint64_t polled_answers = 0;
   uint64_t slept_answers = 0;
   LatencyHistogram latency;
 
-  // Requests that found the ring full, and how long they waited for a place in all.
+  // Requests that found the ring full, and how long they waited in total.
   uint64_t ring_full_stalls = 0;
   absl::Duration ring_full_time;
 
-  // Requests in the ring: now, and at most. The latter is looked at about once in a ring full of
-  // requests, and when somebody finds it full: lesser bursts may be missed.
+  // Requests in the ring: now, and the maximum. The maximum is updated about once a ring full of
+  // requests, and when a request finds the ring full: it may miss shorter bursts.
   uint64_t occupancy = 0;
   uint64_t max_occupancy = 0;
 };

@@ -12,7 +12,7 @@
 
 namespace bulkhead::channel {
 
-// For tests: what lies behind the public face of both ends.
+// For tests: access to the private parts of both ends.
 class ChannelPeer {
  public:
   struct Pair {

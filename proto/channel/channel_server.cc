@@ -20,8 +20,8 @@
 namespace bulkhead::channel {
 namespace {
 
-// Whether somebody waits for space is looked at once in each such part of the ring, not after
-// every request: a producer that is woken then finds room for many.
+// The ring has this many parts. Only at the end of a part does the server look for producers that
+// wait for space, not after every request: a producer that it wakes then finds room for many.
 constexpr uint32_t kSpaceParts = 4;
 static_assert(kMinSlots >= kSpaceParts);
 
@@ -116,10 +116,9 @@ absl::Status ChannelServer::Attach(uint64_t generation) {
                      header.waiters, " waiters; expected version ", kLayoutVersion, ", ",
                      parameters_.slots, " slots, ", parameters_.waiters, " waiters"));
   }
-  // The head that a predecessor left, which may have been anybody's prey: the vmm's own slots
-  // tell whether it is possible. The slot after it holds the next request or, if that was not
-  // sent yet, the one of a round ago; the slot at it holds its request or, if the ring is full,
-  // the one of a round later.
+  // The predecessor may have been compromised: check its head against the vmm's own slots. The slot
+  // after the head holds the next request or, if that was not sent yet, the one of a round ago; the
+  // slot at the head holds its request or, if the ring is full, the one of a round later.
   head_ = responses_.header().head.load(std::memory_order_acquire);
   const uint64_t round = parameters_.slots;
   const uint64_t next = requests_.slot(head_ + 1).sequence.load(std::memory_order_acquire);
@@ -199,8 +198,8 @@ void ChannelServer::Complete(const Request& request, uint64_t data) {
       request.waiter >= parameters_.waiters) {
     Misused("Complete() of a request that TryPeek() did not give last, or of a posted write");
   }
-  // Before the head moves: whoever dies between leaves a request that the successor answers
-  // again, never one that nobody answers.
+  // Before the head moves: a process that dies in between leaves a request that its successor
+  // answers again, never one that stays unanswered.
   Answer(request.waiter, request.ticket, data, CompletionStatus::kDone);
   CRASH_POINT("mid_complete");
   AdvanceHead();
@@ -227,7 +226,7 @@ void ChannelServer::AnswerDeferred(const Request& request, uint64_t data) {
   if (request.ticket > head_ || request.waiter >= parameters_.waiters) {
     Misused("AnswerDeferred() of a request that was not deferred");
   }
-  // relaxed: nobody else writes it. A waiter's tickets rise.
+  // relaxed: only this process writes it. A waiter's tickets rise.
   const CompletionSlot& completion = responses_.completion(request.waiter);
   if (completion.ticket.load(std::memory_order_relaxed) >= request.ticket) return;
   Answer(request.waiter, request.ticket, data, CompletionStatus::kDone);
@@ -265,8 +264,8 @@ void ChannelServer::AdvanceHead() {
   std::atomic<uint64_t>& head = responses_.header().head;
   if ((head_ & (parameters_.slots / kSpaceParts - 1)) != 0) {
     // release: pairs with the load in ChannelClient::HeadMovedPast(); else a producer overwrites
-    // a slot that we still read. Nobody needs to be woken here: whoever finds the ring full has a
-    // whole ring of requests before it, so the head still comes to the end of a quarter.
+    // a slot that we still read. No wake-up is needed here: a producer that finds the ring full
+    // has a whole ring of requests before it, so the head still reaches the end of a part.
     head.store(head_, std::memory_order_release);
     return;
   }

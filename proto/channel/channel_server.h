@@ -19,7 +19,7 @@
 
 namespace bulkhead::channel {
 
-// What the Attach message carries for the channel.
+// The descriptors of the channel that the AttachRequest carries.
 struct ServerDescriptors {
   UniqueFd request_memory;
   UniqueFd response_memory;
@@ -30,13 +30,13 @@ struct ServerDescriptors {
 struct ServerParameters {
   uint32_t slots = 0;
   uint32_t waiters = 0;
-  absl::Duration max_poll = absl::ZeroDuration();  // how long PollForRequest() takes, at most
+  absl::Duration max_poll = absl::ZeroDuration();  // upper limit of PollForRequest()
   uint64_t generation = 0;
 };
 
-// The device process's end of its channel. Takes the requests in their one order, one at a
-// time. What it did not finish before it died, its successor on the same descriptors starts
-// with: a request counts as processed only once Complete() or Retire() has returned.
+// The device process's end of its channel: takes the requests in order, one at a time. A request
+// counts as processed once Complete(), Retire() or Defer() has returned; a successor on the same
+// descriptors starts with the first one that does not.
 //
 // Thread-compatible: all calls from one thread. The loop of its user:
 //
@@ -61,57 +61,56 @@ class ChannelServer {
     uint64_t ticket = 0;  // position in the total order, from 1
   };
 
-  // Goes on where the last process on this channel stopped. Errors: InvalidArgument (the
-  // descriptors do not fit the parameters), DataLoss (an impossible head was left behind),
-  // else as mmap(2).
+  // Continues where the last process on this channel stopped. Errors: InvalidArgument (the
+  // descriptors do not match the parameters), DataLoss (the head in the memory is impossible), else
+  // as mmap(2).
   static absl::StatusOr<std::unique_ptr<ChannelServer>> Create(ServerDescriptors descriptors,
                                                                const ServerParameters& parameters);
 
   ChannelServer(const ChannelServer&) = delete;
   ChannelServer& operator=(const ChannelServer&) = delete;
 
-  // The next request that is not processed yet, if there is one: a validated copy. The same one
-  // again until it is processed. Malformed requests are refused here and never seen.
+  // Copies the next request that is not processed yet, validated: the same one until it is
+  // processed. Refuses malformed requests and skips them. False: there is none.
   bool TryPeek(Request& out);
 
-  // The ticket of the last request that can be processed now: all after processed() are there,
-  // up to this one. Equal to processed(): there is none. Counts at most a ring full.
+  // The ticket of the last request that can be processed now: all from processed() to this one are
+  // published. Equal to processed(): none is. Looks at most one ring ahead.
   uint64_t VisibleTail() const;
 
-  // True if a request after the next one is there, even while the next one is missing: its
-  // sender has its ticket and is about to publish it. What comes by another path than the ring,
-  // as a doorbell does, may have been sent after such a later request.
+  // True if a request after the next one is published, even if the next one is not yet: its sender
+  // has the ticket and is about to publish it. A doorbell, which does not pass through the ring,
+  // may have been sent after that later request.
   bool HasLaterRequest() const;
 
-  // Answers the request that TryPeek() gave last, and wakes its waiter. Not for kPostedWrite.
-  // Whether this process has applied it, or a predecessor had that died before it could answer,
-  // is not the channel's business; the same goes for Retire().
+  // Answers the last request of TryPeek(), and wakes its waiter. Not for kPostedWrite. Here and for
+  // Retire() the channel does not care whether this process has applied the request, or a
+  // predecessor that died before it could answer.
   void Complete(const Request& request, uint64_t data);
-  // Done with the request that TryPeek() gave last. For kPostedWrite only.
+  // Finishes the last request of TryPeek(). For kPostedWrite only.
   void Retire(const Request& request);
 
-  // The request that TryPeek() gave last takes its time: those after it need not wait. It counts as
-  // processed, and AnswerDeferred() is due, from this process or from a successor.
+  // Defers the answer to the last request of TryPeek(), so that later requests need not wait. It
+  // counts as processed; this process or a successor must call AnswerDeferred() for it.
   void Defer(const Request& request);
-  // Answers it. Nothing happens if its waiter has given it up and been answered another one since.
+  // Answers a deferred request. Does nothing if its waiter has given up and got a later answer.
   void AnswerDeferred(const Request& request, uint64_t data);
-  // What a predecessor has deferred and not answered: waiter and ticket only.
+  // The requests that a predecessor deferred and did not answer: waiter and ticket only.
   std::vector<Request> Deferred() const;
 
-  // Polls for the next request for as long as that has paid lately, at most
-  // `max_poll`. True: there is one. `other_work` is asked now and then; true ends polling.
+  // Polls for the next request, as AdaptivePoll decides, for `max_poll` at most. True: there is
+  // one. Calls `other_work` now and then; true ends the polling.
   bool PollForRequest(absl::FunctionRef<bool()> other_work);
 
-  // Announces that only event_fd() will wake this process. False: there is a request, do not
-  // sleep. True: sleep, until event_fd() is readable or for any other reason, then call
-  // AfterSleep().
+  // Announces that this process sleeps until event_fd() wakes it. False: there is a request, do not
+  // sleep. True: sleep until event_fd(), or anything else, is readable, then call AfterSleep().
   bool PrepareToSleep();
   void AfterSleep();
 
-  // Readable when a request came while asleep. Level-triggered.
+  // Readable when a request has come during the sleep. Level-triggered.
   int event_fd() const { return request_event_.get(); }
 
-  // The ticket of the last request wholly processed, by this process or one before it.
+  // The ticket of the last request that is processed, by this process or a predecessor.
   uint64_t processed() const { return head_; }
 
   struct Counters {
@@ -120,7 +119,7 @@ class ChannelServer {
     uint64_t poll_hits = 0;
     uint64_t refused = 0;  // malformed requests
   };
-  // Of all processes on this channel, as far as the one before us told the truth.
+  // Of all processes on this channel, if the predecessor was honest.
   Counters counters() const;
 
  private:
@@ -141,7 +140,7 @@ class ChannelServer {
   UniqueFd request_event_;
   std::vector<EventFd> completion_events_;
   AdaptivePoll poll_;
-  uint64_t head_ = 0;  // the ticket of the last request wholly processed
+  uint64_t head_ = 0;  // as processed()
 };
 
 }  // namespace bulkhead::channel

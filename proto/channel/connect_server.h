@@ -12,15 +12,15 @@
 
 namespace bulkhead::channel {
 
-// For tests: duplicates of the descriptors that an Attach message would carry.
+// For tests: duplicates of the descriptors that an AttachRequest carries.
 ServerDescriptors DuplicateDescriptors(const ChannelClient& client);
 
 ServerParameters ParametersFor(const ChannelClient& client, uint64_t generation,
                                absl::Duration max_poll);
 
-// For tests: a server in this process, attached to `client` through its own mapping. Does not
-// keep `client` alive, nor need it. Several, one after the other, are what a device process and
-// its successors are.
+// For tests: a server in this process, attached to `client` by a mapping of its own. It may outlive
+// `client`. Servers that are created one after the other behave as a device process and its
+// successors.
 absl::StatusOr<std::unique_ptr<ChannelServer>> ConnectServer(
     const ChannelClient& client, uint64_t generation = 1,
     absl::Duration max_poll = absl::ZeroDuration());

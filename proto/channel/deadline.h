@@ -7,13 +7,13 @@
 
 namespace bulkhead::channel {
 
-// A time limit that starts to run when it is first asked for: a wait that ends while polling
-// reads no clock. Monotonic. Thread-compatible.
+// A time limit that starts at the first call of a method: a wait that ends while it polls reads no
+// clock. Uses the steady clock. Thread-compatible.
 class LazyDeadline {
  public:
   explicit LazyDeadline(absl::Duration timeout) : timeout_(timeout) {}
 
-  // What has passed since it was first asked for.
+  // The time since the first call.
   absl::Duration Elapsed() {
     const auto now = std::chrono::steady_clock::now();
     if (!running_) {
@@ -22,14 +22,14 @@ class LazyDeadline {
     }
     return absl::FromChrono(now - start_);
   }
-  // A sleep of `asked` that began at Elapsed() == `before` has just ended. If it ended much later,
-  // this process could not run (stopped, suspended): that time is not part of the limit.
+  // Call it after a sleep of `asked` that began at Elapsed() == `before`. If the sleep took much
+  // longer, this process could not run (stopped, suspended): that time does not count.
   void AfterSleep(absl::Duration before, absl::Duration asked) {
     constexpr absl::Duration kTolerance = absl::Seconds(1);
     const absl::Duration late = Elapsed() - before - asked;
     if (late > kTolerance) start_ += absl::ToChronoNanoseconds(late);
   }
-  // What is left; never below zero.
+  // The time that is left, at least zero.
   absl::Duration Remaining() {
     const absl::Duration left = timeout_ - Elapsed();
     return left > absl::ZeroDuration() ? left : absl::ZeroDuration();

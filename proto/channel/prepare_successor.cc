@@ -10,7 +10,7 @@
 #include "proto/channel/channel_client.h"
 
 // What ChannelClient does between two device processes. Other threads send and wait meanwhile;
-// nobody but this thread writes response memory, as the last process is dead.
+// only this thread writes response memory, because the last process is dead.
 
 namespace bulkhead::channel {
 namespace {
@@ -43,7 +43,8 @@ absl::StatusOr<SuccessorPlan> ChannelClient::PrepareSuccessor(bool discard_reque
     const std::lock_guard<std::mutex> lock(mutex_);
     const uint64_t sent_before = tail_.load(std::memory_order_relaxed);
     if (discard_requests) RETURN_IF_ERROR(AwaitSenders(sent_before));
-    // Nobody takes in a head from now on: who finds this impossible one waits for the mutex.
+    // From now on no thread takes in a head: one that reads this impossible value waits for the
+    // mutex.
     std::atomic<uint64_t>& shared_head = responses.header().head;
     const uint64_t head = shared_head.exchange(UINT64_MAX, std::memory_order_seq_cst);
     if (const absl::Status waited = AwaitHeadReaders(); !waited.ok()) {
@@ -58,12 +59,12 @@ absl::StatusOr<SuccessorPlan> ChannelClient::PrepareSuccessor(bool discard_reque
     };
     // relaxed: AwaitHeadReaders() came after the last who moved it.
     const uint64_t seen = seen_head_.load(std::memory_order_relaxed);
-    const std::string fault = HeadFault(seen, head);
-    if (!fault.empty()) violated(fault);
-    const uint64_t passed = fault.empty() ? head : seen;
+    const std::string violation = HeadViolation(seen, head);
+    if (!violation.empty()) violated(violation);
+    const uint64_t passed = violation.empty() ? head : seen;
     const uint64_t answered = EraseForgedAnswers(responses, violated);
     // An honest process may have died between an answer and the head's step over its request.
-    if (fault.empty() && answered > passed + 1) {
+    if (violation.empty() && answered > passed + 1) {
       violated(absl::StrFormat("it answered request %d with its head at %d", answered, passed));
     }
     plan.head = answered > passed ? SentWithoutGap(passed, answered) : passed;
@@ -146,8 +147,8 @@ uint64_t ChannelClient::EraseForgedAnswers(const ResponseView& responses,
 
 absl::Status ChannelClient::AwaitHeadReaders() const {
   for (uint32_t i = 0; i < options_.waiters; ++i) {
-    // seq_cst: whoever is not seen here finds the head that PrepareSuccessor() has just written.
-    // Partner: the store in HeadMovedPast().
+    // seq_cst: a reader that is not seen here finds the head that PrepareSuccessor() has just
+    // written. Partner: the store in HeadMovedPast().
     RETURN_IF_ERROR(
         AwaitStep([&] { return waiters_[i].reads_head.load(std::memory_order_seq_cst) == 0; }));
   }

@@ -195,7 +195,7 @@ TEST_P(StressTest, RestartsMixUpNothing) {
       for (uint64_t k = 0; !stop.load(); ++k) {
         client.Post(i, 0, 0, 8, k, kLong).IgnoreError();
         absl::StatusOr<uint64_t> answer = client.Call(Operation::kWrite, i, 0, 0, 8, k, kLong);
-        // Kept waiting by a pause, and told to wait on by whoever ended the failure.
+        // Kept waiting by a pause, and continued by the thread that ended the failure.
         while (!answer.ok() && (absl::IsCancelled(answer.status()) || k % 2 == 0) &&
                !absl::IsUnavailable(answer.status()) && !stop.load()) {
           const absl::StatusOr<uint64_t> later = client.AwaitAnswer(i, kLong);

@@ -8,12 +8,11 @@
 
 namespace bulkhead::channel {
 
-// Times what takes a microsecond, for figures: reads the CPU's time-stamp counter (9 ns here,
-// against 23 ns of a steady_clock) where that runs at one rate, else the steady_clock. Immutable,
-// so thread-safe.
+// Measures times of microseconds, for metrics. Reads the CPU's time-stamp counter if that has a
+// constant rate (9 ns here), else the steady_clock (23 ns). Immutable, so thread-safe.
 class TickClock {
  public:
-  // The first one of a process takes 0.1 ms: it measures the counter's rate.
+  // The first one in a process measures the counter's rate, in 0.1 ms.
   TickClock();
 
   uint64_t Now() const {

@@ -15,7 +15,7 @@
 
 namespace bulkhead::channel {
 
-// A figure for people with one writer, read by anybody: plain adding, no locked instruction.
+// A counter for reports. One thread writes it, any thread reads it: needs no locked instruction.
 class Counter {
  public:
   void Add(uint64_t n) { value_.store(value() + n, std::memory_order_relaxed); }
@@ -28,7 +28,7 @@ class Counter {
   std::atomic<uint64_t> value_{0};
 };
 
-// What one waiter of a ChannelClient has done. Written by the thread that uses the waiter.
+// The counters of one waiter of a ChannelClient. The thread that uses the waiter writes them.
 class WaiterCounters {
  public:
   void CountSent(uint8_t operation) { sent_[operation & (sent_.size() - 1)].Add(1); }
@@ -65,7 +65,7 @@ class WaiterCounters {
   Counter max_occupancy_;
 };
 
-// What a ChannelClient keeps of one waiter. Written by the thread that uses the waiter.
+// The state of one waiter of a ChannelClient. The thread that uses the waiter writes it.
 struct alignas(kCacheLineBytes) WaiterState {
   AdaptivePoll poll{absl::ZeroDuration()};
   uint64_t awaited_ticket = 0;  // of the last request whose answer was not taken; 0: none

@@ -8,15 +8,14 @@
 
 namespace bulkhead::channel {
 
-// Wakes an untrusted process: that one polls the read end, the vmm keeps the write end.
-// Thread-safe.
+// Wakes an untrusted process, which polls the read end. The vmm keeps the write end. Thread-safe.
 //
-// Why not an eventfd: O_NONBLOCK belongs to the open file, and both processes would share the
-// one file of an eventfd. A hostile device clears the flag and fills the counter, and the vmm
-// hangs in write(2). The two ends of a pipe are two open files, so the vmm's stays
-// non-blocking. Both cost the same (5.8 us a round trip on one CPU). What remains: a reader whose
-// buffer faults holds the pipe's lock meanwhile. Only a process that serves kernel page faults
-// itself (privileged userfaultfd, FUSE) can draw that out, and a sandboxed device is none.
+// Why not an eventfd: O_NONBLOCK belongs to the open file, and both processes would share the one
+// file of an eventfd. A hostile device could clear the flag and fill the counter, and the vmm would
+// hang in write(2). The two ends of a pipe are two open files, so the vmm's end stays non-blocking.
+// Both cost the same (5.8 us a round trip on one CPU). One way to block remains: a reader whose
+// buffer faults holds the pipe's lock. Only a process that serves kernel page faults itself
+// (privileged userfaultfd, FUSE) can prolong that, and a sandboxed device cannot.
 class WakePipe {
  public:
   static absl::StatusOr<WakePipe> Create();
@@ -26,8 +25,8 @@ class WakePipe {
   // Makes the read end readable. Never blocks: a full pipe is readable already.
   void Signal() const;
 
-  // For the other process; the vmm keeps it too, so that what is signalled while that process
-  // is being replaced is kept.
+  // For the other process. The vmm keeps it too, so that no signal is lost while that process is
+  // replaced.
   int read_fd() const { return pipe_.read_end.get(); }
 
  private:
