@@ -22,20 +22,20 @@ namespace {
 constexpr absl::string_view kHelp = R"(usage: vmm --kernel PATH [flags]
        vmm --config FILE [flags]
 
-Runs a virtual machine whose every device is a process of its own.
+Runs a virtual machine. Each of its devices is a process of its own.
 
 The virtual machine
   --config FILE     configuration in protobuf text format (see --help-config);
-                    flags are laid over it
+                    flags override it
   --kernel PATH     Linux vmlinux (PVH) or bzImage
   --initrd PATH     initial RAM disk
   --cmdline TEXT    kernel command line
-  --memory SIZE     guest RAM, as 512M or 2G                        (default: 512M)
+  --memory SIZE     guest RAM: 512M, 2G                             (default: 512M)
   --cpus N          virtual CPUs, 1 to 32                           (default: 1)
   --name NAME       name of the VM                (default: vm, or vm-2, ... if that runs)
-  --no-reboot       end with exit code 3 when the guest asks for a reset
+  --no-reboot       exit with code 3 when the guest asks for a reset
   --on-crash=exit|reboot
-                    when its processor shuts down (triple fault): end with exit code 4,
+                    when its processor shuts down (triple fault): exit with code 4,
                     or boot again, as a PC does                     (default: exit)
   --control PATH|none
                     control socket        (default: NAME.sock in /run/bulkhead for root,
@@ -44,7 +44,7 @@ The virtual machine
 Devices; each flag starts one process, and may be given several times
   --disk path=FILE[,readonly][,direct][,shared][,name=NAME][,slot=N]
                     virtio-blk over a file or block device. direct: past the host's page
-                    cache. shared: DANGEROUS: others may write it, too; for cluster file
+                    cache. shared: DANGEROUS: other writers are allowed; for cluster file
                     systems only
   --rng[=NAME]      virtio entropy source
   --console=stdio|detached|none
@@ -52,21 +52,22 @@ Devices; each flag starts one process, and may be given several times
                                                   (default: stdio, or none with --config)
   --device name=NAME,binary=BIN[,arg=FLAG]...[,file:RES=PATH]...[,rofile:RES=PATH]...[,slot=N]
                     any device binary; RES is the resource's name. ',,' is a literal comma.
-                    Also timeout=30s, how long an access may wait, and poll=50us, how long
+                    Also timeout=30s: the longest wait of an access, and poll=50us: how long
                     both sides poll before they sleep
   With --disk and --device, how a process that dies or hangs is replaced:
-    restart=always|on-failure|never  when it has ended; on-failure: not if it ended by itself,
-                                     with exit code 0               (default: always)
-    policy=wait|all-ones|pause-vm    what accesses meet meanwhile   (default: wait)
-    heartbeat=TIME                   how often it must show progress, 0 for never; five
-                                     misses in a row are a hang     (default: 1s)
-    spare                            keep a successor started and waiting
-  --device-dir DIR  where device binaries are                       (default: beside vmm)
+    restart=always|on-failure|never  when it has ended; on-failure: not after exit code 0
+                                                                    (default: always)
+    policy=wait|all-ones|pause-vm    accesses meanwhile wait, read all ones, or pause the VM
+                                                                    (default: wait)
+    heartbeat=TIME                   how often it must show progress, 0: never; five missed
+                                     in a row are a hang            (default: 1s)
+    spare                            keep a second process started and waiting
+  --device-dir DIR  folder of device binaries                       (default: beside vmm)
 
-  --check           check what a start would need, as far as that is possible beside a running
-                    VM: fields and files, that the kernel loads, that each device binary
-                    takes its flags and has its resources. Takes no lock, needs no KVM
-  --verbose         log what happens
+  --check           check the configuration and exit, also beside the running VM: fields and
+                    files, that the kernel loads, that each device binary accepts its flags
+                    and resources. Takes no lock, needs no KVM
+  --verbose         log more
   -h, --help        this text
   --help-config     all fields of a configuration file
   --version         version, contract with device binaries, and build
@@ -74,7 +75,7 @@ Devices; each flag starts one process, and may be given several times
 Exit codes
   0 the guest powered off          3 the guest asked for a reset, with --no-reboot
   1 the vmm or its host failed     4 the guest's processor shut down (triple fault)
-  2 bad configuration              5 KVM could not go on with the guest
+  2 bad configuration              5 KVM could not run the guest any further
                                    6 ended from outside: SIGINT, SIGTERM, SIGHUP, SIGQUIT
 
 Example
@@ -185,8 +186,8 @@ absl::Status ParseSlot(absl::string_view flag, absl::string_view text, v1::Devic
   return absl::OkStatus();
 }
 
-// How the device is supervised. True: `part` says so, and `device` has it. Errors: it says so
-// wrongly.
+// Reads an option of the device's supervision into `device`. False: `part` is none. Errors: its
+// value is not valid.
 absl::StatusOr<bool> ParseSupervision(absl::string_view flag, absl::string_view part,
                                       v1::DeviceConfig& device) {
   using Restart = v1::RestartConfig;
@@ -199,7 +200,8 @@ absl::StatusOr<bool> ParseSupervision(absl::string_view flag, absl::string_view 
                                                          : Restart::POLICY_UNSPECIFIED;
     device.mutable_restart()->set_policy(policy);
     if (policy != Restart::POLICY_UNSPECIFIED) return true;
-    return FlagError(flag, absl::StrCat("\"", part, "\" is unknown; always, on-failure or never"));
+    return FlagError(flag,
+                     absl::StrCat("\"", part, "\" is not valid; give always, on-failure or never"));
   }
   if (absl::ConsumePrefix(&value, "policy=")) {
     const Device::AccessPolicy policy = value == "wait"       ? Device::WAIT
@@ -208,7 +210,8 @@ absl::StatusOr<bool> ParseSupervision(absl::string_view flag, absl::string_view 
                                                               : Device::ACCESS_POLICY_UNSPECIFIED;
     device.set_access_policy(policy);
     if (policy != Device::ACCESS_POLICY_UNSPECIFIED) return true;
-    return FlagError(flag, absl::StrCat("\"", part, "\" is unknown; wait, all-ones or pause-vm"));
+    return FlagError(flag,
+                     absl::StrCat("\"", part, "\" is not valid; give wait, all-ones or pause-vm"));
   }
   if (absl::ConsumePrefix(&value, "heartbeat=")) {
     device.mutable_heartbeat()->set_interval(std::string(value));
@@ -243,12 +246,12 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
       shared = true;
     } else {
       return FlagError("--disk",
-                       absl::StrCat("\"", part, "\" is unknown; it takes path=FILE, readonly, ",
+                       absl::StrCat("\"", part, "\" is unknown; give path=FILE, readonly, ",
                                     "direct, shared, name=NAME, slot=N, restart=, policy=, ",
                                     "heartbeat=, spare"));
     }
   }
-  if (path.empty()) return FlagError("--disk", "no path=FILE given");
+  if (path.empty()) return FlagError("--disk", "path=FILE is missing");
   device.set_name(name);
   device.set_binary("virtio_blk");
   v1::FileResource& file = AddFile(device, "disk", path, read_only);
@@ -287,7 +290,7 @@ absl::Status ParseDevice(absl::string_view text, CommandLine& line) {
       AddFile(device, value.substr(0, equals), value.substr(equals + 1), read_only);
     } else {
       return FlagError("--device",
-                       absl::StrCat("\"", part, "\" is unknown; it takes name=, binary=, arg=, ",
+                       absl::StrCat("\"", part, "\" is unknown; give name=, binary=, arg=, ",
                                     "file:RES=PATH, rofile:RES=PATH, timeout=, poll=, slot=, ",
                                     "restart=, policy=, heartbeat=, spare"));
     }
@@ -334,7 +337,8 @@ absl::Status ApplyScalar(int flag, const std::string& value, CommandLine& line) 
       break;
     case kOnCrash:
       if (value != "exit" && value != "reboot") {
-        return FlagError("--on-crash", absl::StrCat("\"", value, "\" is neither exit nor reboot"));
+        return FlagError("--on-crash",
+                         absl::StrCat("\"", value, "\" is not valid; give exit or reboot"));
       }
       config.set_on_crash(value == "reboot" ? v1::VmConfig::CRASH_REBOOT
                                             : v1::VmConfig::CRASH_EXIT);
@@ -422,10 +426,11 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
       }
       case kConsole:
         if (value != "stdio" && value != "detached" && value != "none") {
-          return FlagError("--console",
-                           absl::StrCat("\"", value, "\" is unknown; stdio, detached or none"));
+          return FlagError(
+              "--console",
+              absl::StrCat("\"", value, "\" is not valid; give stdio, detached or none"));
         }
-        if (console_given) return FlagError("--console", "given twice; there is one");
+        if (console_given) return FlagError("--console", "given twice; a VM has at most one");
         if (value != "none") AddConsole(line, "--console", value == "stdio");
         console_given = true;
         break;
@@ -445,7 +450,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
   if (!has_file && !console_given) AddConsole(line, "--console", true);
   if (line.config.memory().empty() && line.places.count("memory") == 0)
     line.config.set_memory("512M");
-  // The wire cannot tell "0" from "not given"; a place can.
+  // The message does not distinguish "0" from "not given"; the place does.
   if (line.config.cpus() == 0 && line.places.count("cpus") == 0) line.config.set_cpus(1);
   return line;
 }

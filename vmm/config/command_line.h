@@ -10,19 +10,19 @@
 
 namespace bulkhead::vmm {
 
-// What the command line of `vmm` asks for.
+// The parsed command line of `vmm`.
 struct CommandLine {
-  // --help, --version or --help-config: print this and end. Nothing else is filled in then.
+  // For --help, --version and --help-config: print this and exit. Then nothing else is set.
   std::string answer;
   bool check_only = false;  // see vmm/machine/check_vm.h
   bool verbose = false;
   std::string device_dir;  // empty: beside the vmm
-  v1::VmConfig config;     // the configuration file with the flags laid over it
+  v1::VmConfig config;     // the configuration file, overridden by the flags
   FieldPlaces places;
 };
 
 // Reads the flags and the configuration file that they name. Errors: InvalidArgument, one line
-// that names the flag (or file and line) and says what would be right.
+// with the flag (or file and line), the value and what is accepted.
 absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv);
 
 }  // namespace bulkhead::vmm

@@ -5,8 +5,8 @@
 
 namespace bulkhead::vmm {
 
-// proto/vm_config.proto: all fields of a configuration file, with their explanations. Generated at
-// build time, so that it is what this program reads.
+// The text of proto/vm_config.proto: all fields of a configuration file, with their explanations.
+// Generated at build time, so that it matches this program.
 absl::string_view ConfigReference();
 
 }  // namespace bulkhead::vmm

@@ -138,7 +138,7 @@ TEST_F(ConfigTest, ADiskMayBeDirectOrShared) {
       std::string(FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,readonly,shared"})
                       .status()
                       .message()),
-      HasSubstr("--disk: means nothing for a file that is only read"));
+      HasSubstr("--disk: shared cannot be combined with readonly"));
 }
 
 TEST_F(ConfigTest, AConsoleIsOnTheStandardStreamsOrDetachedOrNotThere) {
@@ -229,8 +229,8 @@ TEST_F(ConfigTest, MemoryIsLimitedByThePhysicalAddressesOfTheProcessor) {
   EXPECT_TRUE(takes(46, "1T").ok()) << takes(46, "1T");
   EXPECT_TRUE(takes(39, "447G").ok()) << takes(39, "447G");
   EXPECT_THAT(takes(39, "448G").message(),
-              HasSubstr("--memory: \"448G\" is out of range: this host's processor has 39 bits of "
-                        "physical addresses, which is 457728M beside"));
+              HasSubstr("--memory: \"448G\" is out of range (16M to 457728M, because this host's "
+                        "processor has 39-bit physical addresses)"));
   // As ever, with windows that cannot be reached.
   EXPECT_TRUE(takes(36, "63G").ok());
   EXPECT_FALSE(takes(36, "64G").ok());
@@ -276,7 +276,7 @@ TEST_F(ConfigTest, AGuestsResetAndTheControlSocketAreConfigurable) {
   EXPECT_FALSE(spec->reboot_on_reset);
   EXPECT_FALSE(spec->has_control);
   EXPECT_EQ(FromFlags({"--kernel=$DIR/vmlinux", "--on-crash=halt"}).status().message(),
-            "--on-crash: \"halt\" is neither exit nor reboot");
+            "--on-crash: \"halt\" is not valid; give exit or reboot");
 
   const std::string error(
       FromFlags({"--kernel=$DIR/vmlinux", "--console=none", "--control", std::string(108, 'x')})
@@ -307,13 +307,15 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
       {kernel + "memory: \"64\" cpus: 1", "vm.textproto:2: memory: \"64\" is not a size"},
       {kernel + "memory: \"99999999999999G\" cpus: 1", "is not a size"},
       {kernel + "memory: \"8M\" cpus: 1", "\"8M\" is out of range (16M to"},
-      {kernel + "memory: \"2G\" cpus: 1", "\"2G\" is out of range (16M to 1024M, which is all"},
+      {kernel + "memory: \"2G\" cpus: 1",
+       "\"2G\" is out of range (16M to 1024M, the memory of this host)"},
       {good + "devices { name: \"a b\" binary: \"virtio_rng\" }",
        "vm.textproto:4: devices[0].name: \"a b\" is not a valid name"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" }\n"
               "devices { name: \"a\" binary: \"virtio_rng\" }",
        "vm.textproto:5: devices[1].name: \"a\" is taken"},
-      {good + "devices { name: \"a\" binary: \"nothing\" }", "\"nothing\" is no executable file"},
+      {good + "devices { name: \"a\" binary: \"nothing\" }",
+       "\"nothing\" is not an executable file"},
       {good + "devices { name: \"a\" }", "devices[0].binary: missing"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" access_timeout: \"soon\" }",
        "access_timeout: \"soon\" is not a duration (1ms to 1h"},
@@ -327,7 +329,7 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
       {good + "devices { name: \"a\" binary: \"virtio_rng\" restart { crash_window: \"1\" } }",
        "restart.crash_window: \"1\" is not a duration (1s to 24h"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" heartbeat { interval: \"1ms\" } }",
-       "heartbeat.interval: \"1ms\" is out of range (10ms to 1h); 0 turns"},
+       "heartbeat.interval: \"1ms\" is out of range (10ms to 1h); \"0\" turns"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" heartbeat { misses: 2000 } }",
        "heartbeat.misses: 2000 is out of range (1 to 1000)"},
       {good + "devices { name: \"a\" binary: \"virtio_rng\" max_poll: \"1s\" }",
@@ -338,13 +340,13 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
               "devices { name: \"b\" binary: \"virtio_rng\" pci_slot: 3 }",
        "devices[1].pci_slot: 3 is taken"},
       {good + "devices { name: \"a\" binary: \"virtio_blk\" resources { name: \"disk\" } }",
-       "devices[0].resources[0]: has no source; give file or console"},
+       "devices[0].resources[0]: the source is missing; give file or console"},
       {good + "devices { name: \"a\" binary: \"uart16550\"\n"
               "resources { name: \"console\" console { standard_streams: true } } }\n"
               "devices { name: \"b\" binary: \"uart16550\"\n"
               "resources { name: \"console\" console { standard_streams: true } } }",
-       "vm.textproto:7: devices[1].resources[0].console.standard_streams: the standard streams are "
-       "given to devices[0].resources[0] already"},
+       "vm.textproto:7: devices[1].resources[0].console.standard_streams: devices[0].resources[0] "
+       "already has the standard streams"},
       {good + "devices { name: \"a\" binary: \"uart16550\" resources { name: \"x\" console {} }\n"
               "resources { name: \"y\" console {} } }",
        "vm.textproto:5: devices[0].resources[1]: is a second console"},
@@ -371,16 +373,16 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
       {{"--kernel=$DIR/vmlinux", "--memory=4K"}, "--memory: \"4K\" is not a size"},
       {{"--kernel=$DIR/vmlinux", "--memory=4T"}, "--memory: \"4T\" is out of range (16M to"},
       {{"--kernel=$DIR/vmlinux", "--disk=$DIR/disk.img"}, "--disk: \""},
-      {{"--kernel=$DIR/vmlinux", "--disk=readonly"}, "--disk: no path=FILE given"},
+      {{"--kernel=$DIR/vmlinux", "--disk=readonly"}, "--disk: path=FILE is missing"},
       {{"--kernel=$DIR/vmlinux", "--disk=path=/no/disk"}, "--disk: cannot open \"/no/disk\""},
       {{"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,restart=maybe"},
-       "--disk: \"restart=maybe\" is unknown; always, on-failure or never"},
+       "--disk: \"restart=maybe\" is not valid; give always, on-failure or never"},
       {{"--kernel=$DIR/vmlinux", "--device=name=a,binary=virtio_rng,policy=none"},
-       "--device: \"policy=none\" is unknown; wait, all-ones or pause-vm"},
+       "--device: \"policy=none\" is not valid; give wait, all-ones or pause-vm"},
       {{"--kernel=$DIR/vmlinux", "--device=name=a,binary=virtio_rng,heartbeat=often"},
        "--device: \"often\" is not a duration"},
       {{"--kernel=$DIR/vmlinux", "--console=vga"},
-       "--console: \"vga\" is unknown; stdio, detached"},
+       "--console: \"vga\" is not valid; give stdio, detached"},
       {{"--kernel=$DIR/vmlinux", "--console=none", "--console=stdio"}, "--console: given twice"},
       {{"--kernel=$DIR/vmlinux", "--rng=a", "--rng=a"}, "--rng: \"a\" is taken"},
       {{"--frobnicate"}, "--frobnicate: unknown"},

@@ -49,17 +49,16 @@ absl::Status OpenError(const std::string& path, int flags, int error_number) {
   const bool writes = (flags & O_ACCMODE) != O_RDONLY;
   absl::string_view advice;
   if (writes && (error_number == EACCES || error_number == EROFS || error_number == EPERM)) {
-    advice = "; if reading is enough, say so: readonly";
+    advice = "; if reading is enough, add readonly";
   } else if (error_number == EBUSY && (flags & O_EXCL) != 0) {
     advice =
-        ": it is mounted or otherwise in use by the host (swap, RAID, LVM, device mapper). To "
-        "write "
-        "it all the same, which destroys a file system that both sides write, say so: shared";
+        ": it is mounted or otherwise in use by the host (swap, RAID, LVM, device mapper). Add "
+        "shared to write it all the same, which destroys a file system that both sides write";
   } else if (error_number == EINVAL && (flags & O_DIRECT) != 0) {
-    advice = "; its file system does not do direct I/O: leave out direct";
+    advice = "; its file system does not support direct I/O: leave out direct";
   }
   const std::string what = absl::StrCat("cannot open \"", path, "\"", writes ? " for writing" : "");
-  // The host is short of something: no mistake in the configuration.
+  // A shortage of the host, not a mistake in the configuration.
   if (error_number == EMFILE || error_number == ENFILE || error_number == ENOMEM) {
     return ErrnoToStatus(error_number, what);
   }

@@ -28,15 +28,15 @@ namespace bulkhead::vmm {
 absl::StatusOr<UniqueFd> OpenHostFile(const std::string& path, int flags, bool regular_only);
 
 // A file or block device of a device, whose processes use it one after the other. Each process gets
-// an open file description of its own, so that what one does to it (F_SETFL, locks, errors taken
-// note of) is not its successor's. The vmm keeps one that no process ever gets. It
-//  - holds the lock, which a process thus cannot release;
+// its own open file description, so that its actions (F_SETFL, locks, errors that it consumes) do
+// not affect its successor. The vmm keeps another description, which no process ever gets. That one
+//  - holds the lock, so a process cannot release it;
 //  - holds a block device exclusively (O_EXCL);
-//  - hears of every failed writeback once more. The kernel reports one once for each description,
-//    and a process may die between hearing of it and telling the guest.
+//  - reports every failed writeback once more: the kernel reports each failure once for each
+//    description, and a process may die between the report and the error to the guest.
 //
-// File systems may not answer for as long as a server is away. After Open() nothing waits for one
-// for longer than kPatience: what takes longer goes on elsewhere, and is there for a later call.
+// A file system may not answer for as long as its server is away. After Open() no call waits for it
+// longer than kPatience: the operation continues on another thread, for a later call.
 //
 // Thread-compatible.
 class HostFile {
@@ -53,25 +53,24 @@ class HostFile {
   static absl::StatusOr<std::unique_ptr<HostFile>> Open(const std::string& path,
                                                         const Options& options);
 
-  // For people: absolute where that can be known.
+  // For messages: absolute if that is possible.
   const std::string& path() const { return path_; }
 
   // How long a call waits for the file system.
   static constexpr absl::Duration kPatience = absl::Milliseconds(200);
 
-  // An open file description for the next process. Its predecessor is dead. It was opened before
-  // that one began to serve, where that was possible. Errors: as open(2); DeadlineExceeded (call
+  // An open file description for the next process, once its predecessor is dead. If possible it was
+  // opened before the predecessor began to serve. Errors: as open(2); DeadlineExceeded (call
   // again).
   absl::StatusOr<UniqueFd> TakeForProcess();
-  // Closes what TakeForProcess() gave, which the process has by now. Does not wait.
+  // Closes the descriptor of TakeForProcess(), once the process has it. Does not wait.
   void Close(UniqueFd fd);
 
-  // False: the kernel still reads or writes for an earlier process, though that is dead, or does
-  // not tell yet. Only direct I/O outlives its process.
+  // False: the kernel still reads or writes for an earlier, dead process, or its answer is still
+  // pending. Only direct I/O outlives its process.
   bool EarlierIoHasEnded();
 
-  // A writeback has failed that no process has been told of by this since
-  // ForgetWritebackFailure(). Does not block.
+  // Whether a writeback has failed since ForgetWritebackFailure(). Does not block.
   bool HasWritebackFailure();
   void ForgetWritebackFailure() { writeback_failure_ = false; }
   // The one that was told did not tell the guest, and its successor knows nothing of it.
@@ -82,7 +81,7 @@ class HostFile {
     UniqueFd fd;
     off_t lock_position = 0;
   };
-  // What jobs of side_ answer.
+  // The results of jobs of side_.
   struct Answers {
     absl::Mutex mutex;
     SteadyCondVar changed;

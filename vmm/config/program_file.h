@@ -10,15 +10,15 @@
 
 namespace bulkhead::vmm {
 
-// An executable file, opened once: what is run later is this file, whatever becomes of its name
-// meanwhile. Only a file that is overwritten in place (the kernel allows that while no process runs
-// it) is another program from then on. Copies share one descriptor. Thread-compatible.
+// An executable file that is opened once, so that later starts run this file even if its name is
+// removed or replaced. Only overwriting it in place (the kernel allows that while no process runs
+// it) changes the program. Copies share one descriptor. Thread-compatible.
 class ProgramFile {
  public:
   // Errors: as open(2) and access(2), and InvalidArgument (no regular file), naming the path.
   static absl::StatusOr<ProgramFile> Open(const std::string& path);
   // For a caller that cannot wait for a file system that hangs. Errors: as above, DeadlineExceeded,
-  // ResourceExhausted (too many earlier ones have not come back).
+  // ResourceExhausted (too many earlier calls still wait).
   static absl::StatusOr<ProgramFile> OpenWithin(const std::string& path, absl::Duration timeout);
 
   // None.

@@ -48,7 +48,7 @@ std::optional<FieldProblem> ReadHeartbeat(const v1::HeartbeatConfig& config,
   } else if (auto problem =
                  ReadDuration("heartbeat.interval", config.interval(), absl::Milliseconds(10),
                               absl::Hours(1), heartbeat.interval)) {
-    absl::StrAppend(&problem->problem, "; 0 turns heartbeats off");
+    absl::StrAppend(&problem->problem, "; \"0\" turns heartbeats off");
     return problem;
   }
   if (config.stall_timeout() == "0") {
@@ -56,7 +56,7 @@ std::optional<FieldProblem> ReadHeartbeat(const v1::HeartbeatConfig& config,
   } else if (auto problem =
                  ReadDuration("heartbeat.stall_timeout", config.stall_timeout(),
                               absl::Milliseconds(10), absl::Hours(1), heartbeat.stall_timeout)) {
-    absl::StrAppend(&problem->problem, "; 0 is no limit");
+    absl::StrAppend(&problem->problem, "; \"0\" is no limit");
     return problem;
   }
   if (config.misses() != 0) heartbeat.misses = config.misses();

@@ -10,18 +10,18 @@
 
 namespace bulkhead::vmm {
 
-// What cannot be: the field within DeviceConfig, "restart.max_crashes", and why not.
+// A wrong field of a DeviceConfig ("restart.max_crashes"), and what is wrong with it.
 struct FieldProblem {
   std::string field;
   std::string problem;
 };
 
-// Takes a duration over into `out`, unless `text` is empty.
+// Parses a duration into `out`, unless `text` is empty.
 std::optional<FieldProblem> ReadDuration(const std::string& field, const std::string& text,
                                          absl::Duration min, absl::Duration max,
                                          absl::Duration& out);
 
-// Takes over how a device is to be supervised: access_policy, restart, heartbeat, spare.
+// Reads how a device is supervised: access_policy, restart, heartbeat, spare.
 std::optional<FieldProblem> ReadSupervision(const v1::DeviceConfig& config, DeviceSpec& spec);
 
 }  // namespace bulkhead::vmm

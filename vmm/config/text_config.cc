@@ -25,7 +25,7 @@ using ::google::protobuf::Message;
 using ::google::protobuf::TextFormat;
 
 constexpr size_t kMaxConfigBytes = 1 << 20;
-// A pipe's writer has to be done by then.
+// The time for the writer of a pipe.
 constexpr absl::Duration kWriterTimeout = absl::Seconds(5);
 
 // Keeps the first error: the ones after it are mostly its consequences.
@@ -65,7 +65,7 @@ void CollectPlaces(const Message& message, const TextFormat::ParseInfoTree& tree
   }
 }
 
-// A mistake of the user's, whatever errno says.
+// InvalidArgument with every errno: it is the user's mistake.
 absl::Status FileError(absl::string_view action, absl::string_view path) {
   return absl::InvalidArgumentError(
       absl::StrCat("--config: cannot ", action, " \"", path, "\": ", strerror(errno)));
@@ -111,7 +111,7 @@ absl::Status ReadTextConfig(const std::string& path, v1::VmConfig& config, Field
   }
   if (size > kMaxConfigBytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--config: \"", path, "\" is larger than 1 MiB, more than any configuration"));
+        absl::StrCat("--config: \"", path, "\" is larger than 1 MiB"));
   }
   text.resize(size);
   return ParseTextConfig(text, path, config, places);

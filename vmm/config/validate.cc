@@ -38,7 +38,7 @@ constexpr absl::Duration kMinAccessTimeout = absl::Milliseconds(1);
 constexpr absl::Duration kMaxAccessTimeout = absl::Hours(1);
 constexpr absl::Duration kMaxPoll = absl::Milliseconds(10);
 
-// `path` as it reads from every folder: for people, and for messages. "" stays "".
+// `path` as an absolute path, for messages. "" stays "".
 std::string AbsolutePath(const std::string& path) {
   if (path.empty() || path[0] == '/') return path;
   char folder[PATH_MAX];
@@ -53,7 +53,7 @@ uint64_t MostAddressableMemory(uint32_t address_bits) {
   return std::max(of_little, of_much) - (layout::kHoleEnd - layout::kHoleStart);
 }
 
-// Builds errors that say where the field stands.
+// Its errors name the place of the field.
 class Validator {
  public:
   Validator(const FieldPlaces& places, const HostLimits& host) : places_(places), host_(host) {}
@@ -122,7 +122,8 @@ absl::Status Validator::ControlSocket(const std::string& path, VmSpec& spec) con
 }
 
 absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
-  if (text.empty()) return Error("memory", "missing; say how much RAM the guest has, as \"512M\"");
+  if (text.empty())
+    return Error("memory", "missing; give the size of the guest's RAM, such as \"512M\"");
   absl::string_view number = text;
   uint64_t unit = 0;
   if (absl::ConsumeSuffix(&number, "M"))
@@ -135,19 +136,19 @@ absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
   if (unit == 0 || !absl::SimpleAtoi(number, &count) || count > UINT64_MAX / unit) {
     return Error("memory", absl::StrCat("\"", text,
                                         "\" is not a size: give a whole number with the unit M, G "
-                                        "or T, as \"512M\""));
+                                        "or T, such as \"512M\""));
   }
   const uint64_t bytes = count * unit;
   if (bytes < kMinMemory || bytes > host_.memory_bytes) {
-    return Error("memory", absl::StrCat("\"", text, "\" is out of range (", kMinMemory / kMebibyte,
-                                        "M to ", host_.memory_bytes / kMebibyte,
-                                        "M, which is all that this host has)"));
+    return Error("memory",
+                 absl::StrCat("\"", text, "\" is out of range (", kMinMemory / kMebibyte, "M to ",
+                              host_.memory_bytes / kMebibyte, "M, the memory of this host)"));
   }
   if (const uint64_t most = MostAddressableMemory(host_.physical_address_bits); bytes > most) {
     return Error("memory",
-                 absl::StrCat("\"", text, "\" is out of range: this host's processor has ",
-                              host_.physical_address_bits, " bits of physical addresses, which is ",
-                              most / kMebibyte, "M beside what devices take of them"));
+                 absl::StrCat("\"", text, "\" is out of range (", kMinMemory / kMebibyte, "M to ",
+                              most / kMebibyte, "M, because this host's processor has ",
+                              host_.physical_address_bits, "-bit physical addresses)"));
   }
   return bytes;
 }
@@ -160,13 +161,14 @@ absl::StatusOr<UniqueFd> Validator::OpenBootFile(const std::string& field,
 }
 
 absl::Status Validator::FileError(const std::string& field, const absl::Status& status) const {
-  // A shortage of the host's is no mistake in the configuration.
+  // A shortage of the host is not a mistake in the configuration.
   return absl::Status(status.code(), Error(field, status.message()).message());
 }
 
 absl::StatusOr<ProgramFile> Validator::FindBinary(const std::string& field,
                                                   const std::string& name) const {
-  if (name.empty()) return Error(field, "missing; name the device's binary, as \"virtio_blk\"");
+  if (name.empty())
+    return Error(field, "missing; give the device's binary, such as \"virtio_blk\"");
   std::vector<std::string> candidates;
   if (absl::StrContains(name, '/')) {
     candidates.push_back(name);
@@ -180,10 +182,10 @@ absl::StatusOr<ProgramFile> Validator::FindBinary(const std::string& field,
   for (const std::string& path : candidates) {
     absl::StatusOr<ProgramFile> file = ProgramFile::Open(AbsolutePath(path));
     if (file.ok()) return file;
-    // Not its fault: another candidate would hide that.
+    // A shortage of the host: another candidate must not hide it.
     if (absl::IsResourceExhausted(file.status())) return file.status();
   }
-  return Error(field, absl::StrCat("\"", name, "\" is no executable file; looked for ",
+  return Error(field, absl::StrCat("\"", name, "\" is not an executable file; searched: ",
                                    absl::StrJoin(candidates, ", ")));
 }
 
@@ -199,7 +201,7 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
       if (given.path().empty()) return Error(path_field, "missing; give the path of a file");
       if (given.read_only() && given.shared()) {
         return Error(absl::StrCat(field, ".file.shared"),
-                     "means nothing for a file that is only read; leave out shared or readonly");
+                     "shared cannot be combined with readonly; leave one of them out");
       }
       spec.read_only = given.read_only();
       absl::StatusOr<std::unique_ptr<HostFile>> file =
@@ -219,14 +221,14 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
     case v1::ResourceConfig::SOURCE_NOT_SET:
       break;
   }
-  return Error(field, "has no source; give file or console");
+  return Error(field, "the source is missing; give file or console");
 }
 
 absl::Status Validator::StandardStreams(const std::string& field) {
   const std::string flag = absl::StrCat(field, ".console.standard_streams");
   if (!standard_streams_user_.empty()) {
-    return Error(flag, absl::StrCat("the standard streams are given to ", standard_streams_user_,
-                                    " already; only one console can have them"));
+    return Error(flag, absl::StrCat(standard_streams_user_,
+                                    " already has the standard streams; only one console can"));
   }
   standard_streams_user_ = field;
   return absl::OkStatus();
@@ -277,7 +279,7 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
                    absl::StrCat("\"", resource.name, "\" is given twice"));
     }
     if (resource.is_console && std::exchange(has_console, true)) {
-      return Error(resource_field, "is a second console; a device has one");
+      return Error(resource_field, "is a second console; a device has at most one");
     }
     spec.resources.push_back(std::move(resource));
   }
@@ -305,8 +307,8 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   }
   spec.cmdline = config.kernel().cmdline();
   if (spec.cmdline.size() >= layout::kCommandLineMaxBytes) {
-    return Error("kernel.cmdline", absl::StrCat("has ", spec.cmdline.size(), " bytes; at most ",
-                                                layout::kCommandLineMaxBytes - 1));
+    return Error("kernel.cmdline", absl::StrCat("has ", spec.cmdline.size(), " bytes (at most ",
+                                                layout::kCommandLineMaxBytes - 1, ")"));
   }
 
   ASSIGN_OR_RETURN(spec.memory_bytes, Memory(config.memory()));
@@ -317,7 +319,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   }
 
   if (config.devices_size() >= static_cast<int>(layout::kMaxPciSlots)) {
-    return Error("devices", absl::StrCat(config.devices_size(), " devices are too many (at most ",
+    return Error("devices", absl::StrCat("there are ", config.devices_size(), " (at most ",
                                          layout::kMaxPciSlots - 1, ")"));
   }
   for (int i = 0; i < config.devices_size(); ++i) {

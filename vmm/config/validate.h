@@ -18,14 +18,14 @@ namespace bulkhead::vmm {
 // takes the place of the nearest message around it.
 using FieldPlaces = std::map<std::string, std::string>;
 
-// What the host has to offer.
+// The limits of the host.
 struct HostLimits {
   uint64_t memory_bytes = 0;
   // Of guest-physical addresses (MAXPHYADDR).
   uint32_t physical_address_bits = 52;
   // Folders in which a device binary without a '/' is looked up, in this order.
   std::vector<std::string> device_dirs;
-  // False: a VM with this configuration may be running, and its files must not be taken from it.
+  // False: do not lock files, because a VM with this configuration may be running.
   bool lock_files = true;
 };
 
@@ -33,7 +33,7 @@ struct HostLimits {
 HostLimits CurrentHost();
 
 // Checks every field once and opens every file. Errors: InvalidArgument, one line: place,
-// field, value, and what would be right.
+// field, value, and what is accepted.
 absl::StatusOr<VmSpec> ValidateConfig(const v1::VmConfig& config, const FieldPlaces& places,
                                       const HostLimits& host);
 

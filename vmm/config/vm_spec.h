@@ -20,7 +20,7 @@ struct ResourceSpec {
   std::string name;
   std::unique_ptr<HostFile> file = {};
   bool read_only = false;  // the file
-  // Instead of `file`: a console, which the machine makes and connects.
+  // Instead of `file`: a console, which the machine creates and connects.
   bool is_console = false;
   bool has_standard_streams = false;  // the console
   // If set, instead of `file`: called before each process of the device is attached, when the one
@@ -29,10 +29,10 @@ struct ResourceSpec {
   std::function<int()> connect = {};
 };
 
-// What the guest's accesses meet while the device's process is away (proto/vm_config.proto).
+// What happens to guest accesses while the device has no process (proto/vm_config.proto).
 enum class AccessPolicy { kWait, kAllOnes, kPauseVm };
 
-// What follows when a device's process ends unasked.
+// What the supervisor does when a device's process ends by itself.
 struct RestartSpec {
   enum class Policy { kNever, kOnFailure, kAlways };
   Policy policy = Policy::kAlways;
@@ -58,7 +58,7 @@ struct DeviceSpec {
   AccessPolicy access_policy = AccessPolicy::kWait;
   RestartSpec restart;
   HeartbeatSpec heartbeat;
-  bool spare = false;                                // keep a successor started and waiting
+  bool spare = false;                                // keep a second process started and waiting
   absl::Duration max_poll = absl::Microseconds(50);  // before either side sleeps
   uint32_t pci_slot = 0;                             // 1 to 31; 0 for "the next free one"
 };
@@ -66,7 +66,7 @@ struct DeviceSpec {
 // A validated configuration: every file is open, every limit holds.
 struct VmSpec {
   std::string name;
-  bool name_given = false;  // by the user; else a free name is as good
+  bool name_given = false;  // by the user; else any free name will do
   std::string kernel_path;
   UniqueFd kernel;
   std::string initrd_path;
