@@ -12,6 +12,7 @@ import statistics
 import tempfile
 
 from integration.bench import block_targets, host, table
+from integration.bench.aims import conclude
 from integration.bench.arguments import names_of, positive
 from integration.bench.processes import BenchError, bench_lines
 
@@ -117,9 +118,6 @@ def run(args):
                          "%.2f" % (1 / entry["over"][OURS]) if OURS in entry["over"] else "-"])
     print("\n".join(table.render(["requests", "k/s", "vmm /"], rows)))
     print()
-    aims = judge_aims(summary)
-    for aim in aims:
-        print("%s: %s" % ("met   " if aim["met"] else "MISSED", aim["text"]))
     figures = {"benchmark": "block", "machine": facts, "tsc_khz": tsc_khz, "rounds": rounds,
-               "summary": summary, "aims": aims}
-    return (3 if args.check and not all(aim["met"] for aim in aims) else 0), figures
+               "summary": summary}
+    return conclude(args, figures, judge_aims(summary))

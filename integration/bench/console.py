@@ -12,6 +12,7 @@ import os
 import statistics
 
 from integration.bench import host, table
+from integration.bench.aims import conclude
 from integration.bench.arguments import names_of, positive
 from integration.bench.mmio_targets import (GUEST, QEMU_PASSED, UART, VMM, VMM_POWERED_OFF,
                                             QemuTarget, Target)
@@ -139,9 +140,6 @@ def run(args):
     print("\n".join(table.render(
         ["output", "kB/s", "vmm /", "most bytes", "longest ms", "in handler"], rows)))
     print()
-    aims = judge_aims(summary)
-    for aim in aims:
-        print("%s: %s" % ("met   " if aim["met"] else "MISSED", aim["text"]))
     figures = {"benchmark": "console", "machine": facts, "tsc_khz": tsc_khz, "rounds": rounds,
-               "summary": summary, "aims": aims}
-    return (3 if args.check and not all(aim["met"] for aim in aims) else 0), figures
+               "summary": summary}
+    return conclude(args, figures, judge_aims(summary))

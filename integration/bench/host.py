@@ -29,7 +29,7 @@ def guest_tsc_khz():
         fds.append(fcntl.ioctl(fds[-1], _KVM_CREATE_VCPU, 0))
         return fcntl.ioctl(fds[-1], _KVM_GET_TSC_KHZ, 0)
     except OSError as error:
-        raise BenchError("KVM does not tell its timestamp counter's rate: %s" %
+        raise BenchError("KVM does not report the rate of its time-stamp counter: %s" %
                          error.strerror) from error
     finally:
         for fd in reversed(fds):

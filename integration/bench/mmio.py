@@ -12,6 +12,7 @@ import argparse
 import statistics
 
 from integration.bench import host, mmio_targets, table
+from integration.bench.aims import conclude
 from integration.bench.arguments import names_of, positive
 from integration.bench.processes import BenchError, bench_lines, use_realtime
 
@@ -79,9 +80,6 @@ def run(args):
                        for m in machines})
     summary = summarize(rounds)
     _print_report(machines, summary, tsc_khz, machine_facts)
-    aims = judge_aims(summary)
-    for aim in aims:
-        print("%s: %s" % ("met   " if aim["met"] else "MISSED", aim["text"]))
     figures = {
         "benchmark": "mmio",
         "host": machine_facts,
@@ -89,10 +87,8 @@ def run(args):
         "options": {k: v for k, v in vars(args).items() if isinstance(v, (int, float, str))},
         "rounds": rounds,
         "summary": summary,
-        "aims": aims,
     }
-    missed = any(not aim["met"] for aim in aims)
-    return (3 if args.check and missed else 0), figures
+    return conclude(args, figures, judge_aims(summary))
 
 
 def _cmdline(machine, args, tsc_khz):

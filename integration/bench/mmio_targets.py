@@ -1,6 +1,6 @@
 """Machines with one PCI device each, on which the same guest program measures accesses.
 
-A target has a `name`, a `description`, `guest_options` that tell the guest program where the
+A target has a `name`, a `description`, `guest_options` with which the guest program finds the
 device's registers are, and run(), which boots it once and returns what the guest printed.
 """
 import os

@@ -14,6 +14,7 @@ import tempfile
 import time
 
 from integration.bench import host, table
+from integration.bench.aims import conclude
 from integration.bench.arguments import positive
 from integration.bench.processes import BenchError
 
@@ -150,8 +151,6 @@ def run(args):
         ("each device within %g MiB" % _AIMS["device"],
          all(own <= _AIMS["device"] for _, own, _ in memory[1:])),
     ]
-    for text, met in aims:
-        print("%s: %s" % ("met   " if met else "MISSED", text))
     figures = {
         "benchmark": "startup",
         "machine": facts,
@@ -159,6 +158,5 @@ def run(args):
         "first_console_byte_ms": line,
         "memory_mib": [{"process": name, "own": own, "guest_ram": ram}
                        for name, own, ram in memory],
-        "aims": [{"text": text, "met": met} for text, met in aims],
     }
-    return (3 if args.check and not all(met for _, met in aims) else 0), figures
+    return conclude(args, figures, [{"text": text, "met": met} for text, met in aims])

@@ -14,6 +14,7 @@ import os
 import subprocess
 
 from integration.bench import host, table
+from integration.bench.aims import conclude
 from integration.bench.processes import BenchError
 
 HELP = "kill device processes under load: nothing lost, and how long the guest waited"
@@ -98,10 +99,7 @@ def run(args):
         print(line)
     for problem in report["problems"]:
         print("PROBLEM: " + problem)
-    for aim in aims:
-        print("%s: %s" % ("met   " if aim["met"] else "MISSED", aim["text"]))
     figures = {"benchmark": "storm", "machine": facts, "guest": args.guest, "way": args.way,
-               "spare": args.spare, "aims": aims, **report}
-    if result.returncode != 0:
-        return 1, figures
-    return (3 if args.check and not all(aim["met"] for aim in aims) else 0), figures
+               "spare": args.spare, **report}
+    code, figures = conclude(args, figures, aims)
+    return (1 if result.returncode != 0 else code), figures

@@ -129,7 +129,7 @@ absl::StatusOr<VmEnd> Run() {
   ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Vcpu>> vcpus, vm->CreateVcpus(1, first));
   VcpuThreads threads(std::move(vcpus), memory, ports, *end, {.cancel = [] {}, .resume = [] {}});
   RETURN_IF_ERROR(threads.Start());
-  // No limit: whoever started this has one.
+  // No limit: the benchmark that starts this has one.
   while (!end->reported()) {
     pollfd ended = {.fd = end->fd(), .events = POLLIN, .revents = 0};
     poll(&ended, 1, -1);

@@ -1,5 +1,5 @@
 // Device processes that flood their control connection and read nothing, and serve all the while:
-// whatever gRPC makes of that, their supervisor goes on.
+// their supervisor continues, even if gRPC cannot cope with that.
 #include <memory>
 #include <string>
 #include <utility>

@@ -211,7 +211,7 @@ TEST_F(RemoteDeviceTest, StopEndsTheProcessWithoutAFailureReport) {
 }
 
 TEST_F(RemoteDeviceTest, NothingIsLeftBehind) {
-  ASSERT_TRUE(Start("").ok());  // whatever gRPC opens once
+  ASSERT_TRUE(Start("").ok());  // what gRPC opens once
   const size_t before = CountDescriptors();
   for (int i = 0; i < 3; ++i) {
     ASSERT_TRUE(Start("").ok());
@@ -419,8 +419,8 @@ TEST_F(RemoteDeviceTest, StartDevicesStartsSeveral) {
   }
 }
 
-// What a vmm is for its devices, so that it can be killed: starts one, tells its pid, and waits.
-[[noreturn]] void RunVmmThatWaits(int tell, const std::string& misbehaviour,
+// Stands for a vmm that can be killed: starts a device, reports its pid, and waits.
+[[noreturn]] void RunVmmThatWaits(int report, const std::string& misbehaviour,
                                   ProcessMonitor::Isolation isolation) {
   GuestRam ram = *GuestRam::Create(16 << 20);
   auto monitor = *ProcessMonitor::Create(isolation);
@@ -437,7 +437,7 @@ TEST_F(RemoteDeviceTest, StartDevicesStartsSeveral) {
   auto device = DeviceSupervisor::Create(std::move(spec), ram, *monitor, options);
   const pid_t pid = device.ok() ? (*device)->Describe().pid() : -1;
   if (device.ok() && !misbehaviour.empty()) (*device)->device().Read(0, 0, regs::kTrigger, 4);
-  if (write(tell, &pid, sizeof(pid)) != sizeof(pid)) _exit(1);
+  if (write(report, &pid, sizeof(pid)) != sizeof(pid)) _exit(1);
   while (true) pause();
 }
 
@@ -446,15 +446,15 @@ using Death = std::pair<const char*, Isolation>;
 class VmmDeathTest : public testing::TestWithParam<Death> {};
 
 TEST_P(VmmDeathTest, TheDeviceEndsWithinASecond) {
-  int tell[2];
-  ASSERT_EQ(pipe(tell), 0);
+  int report[2];
+  ASSERT_EQ(pipe(report), 0);
   const pid_t vmm = fork();
   ASSERT_GE(vmm, 0);
   const std::string how = GetParam().first;
-  if (vmm == 0) RunVmmThatWaits(tell[1], how == "stopped" ? "" : how, GetParam().second);
+  if (vmm == 0) RunVmmThatWaits(report[1], how == "stopped" ? "" : how, GetParam().second);
   pid_t device = -1;
-  ASSERT_TRUE(IsReadable(tell[0], absl::Seconds(10)));
-  ASSERT_EQ(read(tell[0], &device, sizeof(device)), static_cast<ssize_t>(sizeof(device)));
+  ASSERT_TRUE(IsReadable(report[0], absl::Seconds(10)));
+  ASSERT_EQ(read(report[0], &device, sizeof(device)), static_cast<ssize_t>(sizeof(device)));
   ASSERT_GT(device, 0);
   const UniqueFd pid_fd(static_cast<int>(syscall(SYS_pidfd_open, device, 0)));
   ASSERT_TRUE(pid_fd.ok());

@@ -4,12 +4,12 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 #include <filesystem>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -41,7 +41,7 @@
 
 namespace bulkhead::vmm {
 
-// Whatever is waited for comes much sooner; the machine may be busy.
+// All waits end much sooner; the machine may be busy.
 inline constexpr absl::Duration kTestTimeout = absl::Seconds(60);
 
 inline std::string DeviceBinary() {
@@ -136,6 +136,30 @@ class SupervisedTest : public testing::Test {
     unlink(link.c_str());
     EXPECT_EQ(symlink(DeviceBinary().c_str(), link.c_str()), 0);
     return link;
+  }
+
+  // A program that is the device while the file `needed` exists; else it runs, but does not say
+  // what device it is.
+  static std::string ProgramThatNeeds(const std::string& needed) {
+    const std::string script =
+        WriteTempFile("script", absl::StrCat("#!/bin/sh\n[ -e ", needed,
+                                             " ] || exec sleep 1000\nexec ", DeviceBinary(), "\n"));
+    EXPECT_EQ(chmod(script.c_str(), 0700), 0);
+    return script;
+  }
+
+  // A device whose process has this file open for direct I/O.
+  DeviceSpec DirectSpec(const std::string& path) {
+    DeviceSpec spec = Spec("");
+    absl::StatusOr<std::unique_ptr<HostFile>> file = HostFile::Open(path, {.direct = true});
+    EXPECT_TRUE(file.ok()) << file.status();
+    spec.resources[0].file = *std::move(file);
+    return spec;
+  }
+  // The path of the file as /proc has it.
+  static std::string DirectFile() {
+    WriteTempFile("direct.img", std::string(4096, 'x'));
+    return std::filesystem::canonical(testing::TempDir()) / "direct.img";
   }
 
   // Waits until `reached`, which is asked again whenever anything happens. False: never.

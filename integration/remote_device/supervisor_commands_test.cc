@@ -154,7 +154,7 @@ TEST_F(SupervisorTest, AnotherVersionOfTheStateIsFineIfTheStateIsDiscarded) {
   ASSERT_TRUE(restarted.ok()) << restarted;
   EXPECT_EQ(Read(*device), 0u);
   device->device().WriteAndWait(0, 0, kRegister, 8, 44);
-  // From now on that is the version to go on from.
+  // From now on that is the version for the next restart.
   EXPECT_TRUE(absl::IsFailedPrecondition(Restart(*device, DeviceBinary())));
   ASSERT_TRUE(Restart(*device).ok());
   EXPECT_EQ(device->Describe().binary(), other);
@@ -229,7 +229,7 @@ TEST_F(SupervisorTest, WhatTheGuestToldADeviceThatWasStoppedHoldsWhenItIsBack) {
 }
 
 // The guest resets the device all the while that it comes back. Whichever process that reset, a
-// later one goes on from what came after.
+// later one resumes from the later state.
 TEST_F(SupervisorTest, AResetWhileTheDeviceComesBackIsNotTakenUpByALaterProcess) {
   const auto device = Device();
   ASSERT_TRUE(StopDevice(*device).ok());

@@ -1,8 +1,6 @@
 // What becomes of a command to restart a device that cannot be carried out at once, or not at all.
 #include <string.h>
 
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <utility>
@@ -24,13 +22,8 @@ using ::testing::HasSubstr;
 using RestartTest = SupervisorTest;
 
 TEST_F(RestartTest, WithAnotherBinaryIsNotTakenBackWhileTheOldProcessesIoLasts) {
-  const std::string path = std::filesystem::canonical(testing::TempDir()) / "direct.img";
-  std::ofstream(path) << std::string(4096, 'x');
-  DeviceSpec spec = Spec("");
-  auto file = HostFile::Open(path, {.direct = true});
-  ASSERT_TRUE(file.ok()) << file.status();
-  spec.resources[0].file = *std::move(file);
-  const auto device = Device(std::move(spec));
+  const std::string path = DirectFile();
+  const auto device = Device(DirectSpec(path));
   // What the kernel keeps open while it reads or writes for that process.
   UniqueFd in_flight = DescriptorOf(device->Describe().pid(), path);
   ASSERT_TRUE(in_flight.ok()) << strerror(errno);

@@ -1,12 +1,10 @@
-// What a supervisor makes of device processes that die or hang, whatever else goes on.
+// How a supervisor handles device processes that die or hang.
 #include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -55,12 +53,8 @@ TEST_F(SupervisorTest, AKilledProcessIsReplacedAndItsSuccessorGoesOnFromItsState
 }
 
 TEST_F(SupervisorTest, ASuccessorWaitsUntilTheDirectIoOfItsPredecessorHasEnded) {
-  const std::string path = std::filesystem::canonical(testing::TempDir()) / "direct.img";
-  std::ofstream(path) << std::string(4096, 'x');
-  DeviceSpec spec = Spec("");
-  auto file = HostFile::Open(path, {.direct = true});
-  ASSERT_TRUE(file.ok()) << file.status();
-  spec.resources[0].file = *std::move(file);
+  const std::string path = DirectFile();
+  DeviceSpec spec = DirectSpec(path);
   spec.restart.max_crashes = 2;  // to wait is no crash
   const auto device = Device(std::move(spec));
   const pid_t old = Pid(*device);
@@ -273,16 +267,9 @@ TEST_F(SupervisorTest, ADeathIsNoticedWhileTheSuccessorOfACommandHangs) {
 }
 
 TEST_F(SupervisorTest, ACommandInterruptsARestartThatHangs) {
-  // A program that is the device, as long as a certain file is there; else it runs, and does not
-  // say what device it is.
-  const std::string honest = absl::StrCat(testing::TempDir(), "/honest");
-  std::ofstream(honest) << "yes";
-  const std::string script = absl::StrCat(testing::TempDir(), "/script");
-  std::ofstream(script) << "#!/bin/sh\n[ -e " << honest << " ] || exec sleep 1000\nexec "
-                        << DeviceBinary() << "\n";
-  ASSERT_EQ(chmod(script.c_str(), 0700), 0);
+  const std::string honest = WriteTempFile("honest", "yes");
   DeviceSpec spec = Spec("");
-  spec.binary = Program(script);
+  spec.binary = Program(ProgramThatNeeds(honest));
   SupervisorOptions options = Options();
   options.start_timeout = absl::Seconds(100);
   absl::StatusOr<std::unique_ptr<DeviceSupervisor>> device =

@@ -1,10 +1,9 @@
 // What a supervisor does while the guest waits for its device: accesses that are never answered,
-// and waits that the rest of the vmm is told of.
+// and waits that are reported to the rest of the vmm.
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <fstream>
 #include <memory>
 #include <string>
 #include <thread>
@@ -155,16 +154,9 @@ TEST_F(WaitingGuestTest, ADeviceThatTheGuestUsesHoldsTheVmWhileItIsAway) {
 }
 
 TEST_F(WaitingGuestTest, TheVmIsHeldInTimeAlthoughTheSuccessorHangsAtItsStart) {
-  // A program that is the device, as long as a certain file is there; else it runs, and does not
-  // say what device it is.
-  const std::string honest = absl::StrCat(testing::TempDir(), "/honest");
-  std::ofstream(honest) << "yes";
-  const std::string script = absl::StrCat(testing::TempDir(), "/script");
-  std::ofstream(script) << "#!/bin/sh\n[ -e " << honest << " ] || exec sleep 1000\nexec "
-                        << DeviceBinary() << "\n";
-  ASSERT_EQ(chmod(script.c_str(), 0700), 0);
+  const std::string honest = WriteTempFile("honest", "yes");
   DeviceSpec spec = Spec("");
-  spec.binary = Program(script);
+  spec.binary = Program(ProgramThatNeeds(honest));
   spec.access_timeout = absl::Minutes(5);
   const auto device = Device(std::move(spec), /*start_timeout=*/2 * kTestTimeout);
   device->device().SetFunctionState(0, {.bus_master = true});
