@@ -41,7 +41,7 @@ void ExpectPasses(const std::string& orders, std::vector<std::string> flags) {
   ASSERT_TRUE(exit.ok()) << exit.status();
   EXPECT_EQ(exit->ToString(), "exit code 0") << (*vm)->log();
   EXPECT_THAT((*vm)->output(), EndsWith("BULKHEAD-PASS\r\n")) << (*vm)->log();
-  // Hostile requests are told to the operator; nothing else is worth a line.
+  // Only hostile requests are logged for the operator.
   for (const absl::string_view line : absl::StrSplit((*vm)->log(), '\n', absl::SkipEmpty())) {
     EXPECT_THAT(std::string(line), HasSubstr("warning: the driver must reset the device: "));
   }

@@ -88,7 +88,7 @@ TEST(ControlThreadsTest, IoGoesOnWhileAllOfThemAreStopped) {
   // The vmm's main thread, monitor, supervisors and gRPC; the devices' gRPC.
   EXPECT_GT(held.size(), 10u);
 
-  // From now on nobody of the control plane does anything; the disk is written all the same.
+  // From now on the control plane stands still; the disk is still written.
   for (int round = 0; round < 5; ++round) {
     const absl::Time before = LastWrite(disk);
     const absl::Time deadline = absl::Now() + absl::Seconds(30);

@@ -1,4 +1,4 @@
-// Somebody sets the clock of the host, by hours. Runs in the testbed alone: it does set the clock.
+// The clock of the host is set, by hours. Runs in the testbed alone: it does set the clock.
 
 #include <fcntl.h>
 #include <string.h>

@@ -24,7 +24,7 @@ using ::testing::HasSubstr;
 
 constexpr absl::Duration kTimeout = absl::Seconds(60);
 
-// A guest that reads a register of the rig all the time, for as long as it is told.
+// A guest that reads a register of the rig all the time, until it is ended.
 absl::StatusOr<std::unique_ptr<VmProcess>> StartBusyGuest(const std::string& orders,
                                                           const std::string& device_more = "") {
   return VmProcess::Start({

@@ -84,8 +84,8 @@ pid_t AwaitDevice(const VmProcess& vm, const std::string& name, pid_t old = kNoP
 
 // ---- Standard descriptors ---------------------------------------------------------
 
-// Whatever of the standard streams is closed, what the vmm prints does not go into a file that
-// happened to get the number: the disk has the bytes that it had.
+// If standard streams are closed, the output of the vmm does not go into a file that got their
+// number: the disk keeps its bytes.
 TEST(StandardDescriptorsTest, ClosedOnesDoNotTurnTheDiskIntoTheLog) {
   for (const char* const closed : {">&- 2>&-", "<&- 2>&-", "2>&-", "<&- >&- 2>&-", ">&-"}) {
     const std::string disk = TempPath("disk.img");
@@ -107,7 +107,7 @@ TEST(StandardDescriptorsTest, ClosedOnesDoNotTurnTheDiskIntoTheLog) {
   }
 }
 
-// A terminal that nobody reads, with room for a few bytes: poll(2) calls it writable, and a write
+// A terminal that is not read, with room for a few bytes: poll(2) calls it writable, and a write
 // of a line waits.
 class StuckTerminal {
  public:
@@ -151,7 +151,7 @@ class StuckTerminal {
     return done;
   }
 
-  UniqueFd user_;      // where nobody reads
+  UniqueFd user_;      // is not read
   UniqueFd terminal_;  // open, or it would be hung up
   std::string path_;
 };
@@ -322,7 +322,7 @@ TEST(LimitsTest, TooFewOpenFilesAreToldBeforeAnythingStarts) {
 }
 
 // RLIMIT_NPROC does not bind root, so the vmm runs as another user, from a folder that this one can
-// read. Whatever the limit is, it ends by itself.
+// read. It ends by itself with any limit.
 TEST(LimitsTest, TooFewThreadsAreToldAndNothingHangs) {
   std::string folder = "/tmp/bulkhead-readable-XXXXXX";
   ASSERT_NE(mkdtemp(folder.data()), nullptr);

@@ -1,4 +1,4 @@
-// The vmm ends in bounded time once it is told to, whatever its devices and its terminal do.
+// The vmm ends in bounded time once it is asked to, even if its devices and its terminal hang.
 #include <fcntl.h>
 #include <pty.h>
 #include <signal.h>
@@ -80,7 +80,7 @@ pid_t ThreadOf(pid_t process, const std::string& name) {
   return -1;
 }
 
-// Whatever it is that a supervisor waits for: its thread stands still.
+// A supervisor's thread stands still, for any reason.
 TEST(VmEndTest, ASupervisorThatStandsStillDoesNotKeepTheVm) {
   int master_fd, slave_fd;
   ASSERT_EQ(openpty(&master_fd, &slave_fd, nullptr, nullptr, nullptr), 0);

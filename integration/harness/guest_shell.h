@@ -41,8 +41,8 @@ class GuestShell {
   // Reboots the guest, up to the shell again. The guest was booted with `reboots`.
   absl::Status Reboot();
 
-  // The lines of the guest's kernel log of level 0 to 4 (warnings and errors), but those that tell
-  // how busy the host is, and those that contain `but`. Errors: as Run().
+  // The lines of the guest's kernel log of level 0 to 4 (warnings and errors), without those that a
+  // busy host causes, and those that contain `but`. Errors: as Run().
   absl::StatusOr<std::string> KernelErrors(absl::string_view but = "no such line");
 
   // Ends the shell: the guest powers off. Returns how the vmm ended.

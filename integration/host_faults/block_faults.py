@@ -190,7 +190,7 @@ class EncryptedDisk(DeviceMapper):
 
 
 class FailingDisk(DeviceMapper):
-    """Each request of the block device fails (dm-error): the guest is told, and tries again."""
+    """Each request of the block device fails (dm-error): the guest sees errors, and tries again."""
     name = "failing_disk"
     disk_fails = True
 

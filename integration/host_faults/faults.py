@@ -23,7 +23,7 @@ class Fault:
     others_serve = True   # likewise: the devices in `bystanders`
     bystanders = ("console", "rng0", "rig")
     vmm_hears = True      # likewise: SIGTERM ends it; else as soon as the fault is over
-    disk_fails = False    # the guest must be told of I/O errors; else of none
+    disk_fails = False    # the guest must see I/O errors; else none
     # How many processes of one device it kills, at most. More are crashes that the default restart
     # policy may take for too many: it is to be shown that the fault itself is none.
     kills = 1
@@ -42,18 +42,18 @@ class Fault:
         """It ends."""
 
     def close(self):
-        """Whatever happened: nothing of it is left on the host. The VM is gone."""
+        """Removes all traces from the host. The VM has ended."""
         self.stack.close()
 
 
 class UnreadLog(Fault):
-    """Nobody reads the terminal that is the vmm's standard error, and it is full."""
+    """The terminal that is the vmm's standard error is full and not read."""
     name = "unread_log"
     kills = 3
 
     def inject(self, vm):
         vm.log.stop_reading_and_fill()
-        for _ in range(3):  # there is much to tell
+        for _ in range(3):  # there is much to log
             vm.kill("rng0")
             vm.await_running("rng0")
             vm.kill("disk0")
@@ -64,7 +64,7 @@ class UnreadLog(Fault):
 
 
 class UnreadConsole(Fault):
-    """Nobody reads the pipe that is the guest's console, and it is full."""
+    """The pipe that is the guest's console is full and not read."""
     name = "unread_console"
 
     def inject(self, vm):
@@ -94,8 +94,8 @@ class FullLogDisk(Fault):
 
 
 class FullImageDisk(Fault):
-    """The file system of the disk's image, a sparse file, is full: the guest is told, and tries
-    again."""
+    """The file system of the disk's image, a sparse file, is full: the guest sees errors, and
+    tries again."""
     name = "full_image_disk"
     disk_fails = True
 
@@ -206,7 +206,7 @@ class FewDescriptors(Shortage):
         self.limit = host.DescriptorLimit(vm.pid)
         super().inject(vm)
 
-    others_serve = False  # nobody can ask the vmm
+    others_serve = False  # the vmm does not answer
 
 
 class FewProcesses(Shortage):
@@ -341,7 +341,7 @@ class StoppedDisk(Fault):
 
 
 class FewBytesOfMemory(Fault):
-    """The control group of the disk's process has no memory left, whatever it asks for."""
+    """The control group of the disk's process has no memory left."""
     name = "no_memory_for_the_disk"
     kills = math.inf  # the kernel's
 

@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Injects one fault of the host after another into a VM under load, and checks what is promised.
+"""Injects one fault of the host after another into a VM under load, and checks the promises.
 
-For each fault, two VMs. The first one lives through it: while it lasts, what it does not touch goes
-on; afterwards all devices serve, the guest has got no wrong byte and no error, and its disk holds
-what it wrote. The second is told to end (SIGTERM) while the fault lasts, and does, in bounded time.
-Neither leaves a process, a socket, a mount or a control group behind.
+Each fault gets two VMs. The first one lives through it: during the fault the other devices serve;
+afterwards all devices serve, the guest has seen no wrong byte and no error, and its disk holds what
+the guest wrote. The second gets SIGTERM during the fault, and ends in bounded time. Neither leaves a process, a socket, a mount or a control group behind.
 """
 import argparse
 import math
@@ -28,7 +27,7 @@ def _mounts():
 
 
 def _with_vm(tools, fault, body):
-    """Runs `body` with a VM under load for this fault; whatever happens, cleans up."""
+    """Runs `body` with a VM under load for this fault, and cleans up in any case."""
     folder = tempfile.mkdtemp(prefix="hf")
     vm = None
     try:
@@ -62,7 +61,7 @@ def _live_through(fault, vm):
     vm.await_running()
     errors = vm.finish()
     if (errors > 0) != fault.disk_fails:
-        raise Failure("the guest was told of %d errors" % errors)
+        raise Failure("the guest saw %d errors" % errors)
     vm.check_nothing_left()
 
 

@@ -1,9 +1,8 @@
 """A VM whose devices are under load, and what must be true of it.
 
 The guest is the bare-metal program disk_storm: it keeps a disk busy, checks every byte and every
-completion, and tells at its end which version of each block the disk must hold. Beside the disk the
-VM has a console, an entropy source and the rig, so that there is somebody to be harmed by
-the disk's trouble.
+completion, and prints at its end which version of each block the disk must hold. Beside the disk the
+VM has a console, an entropy source and the rig, which the disk's trouble must not harm.
 """
 import contextlib
 import json
@@ -84,7 +83,7 @@ class Stream:
             return self._data.decode("utf-8", "replace")
 
     def stop_reading_and_fill(self):
-        """Nobody reads any more, and there is no room for another byte."""
+        """Stops reading, and fills the stream to the last byte."""
         self._reading.clear()
         time.sleep(0.3)  # a read under way
         fd = os.open("/proc/self/fd/%d" % self._write_fd, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -263,7 +262,7 @@ class Vm:
             sorted(wanted), self.vmctl("devices"), self.all_text()), all_answered, limit)
 
     def children(self):
-        """The device processes, spares and whatever is between them and the vmm: pid to binary."""
+        """The device processes, spares, and processes between them and the vmm: pid to binary."""
         found, parents = {}, {self.pid}
         stats = {}
         for entry in os.listdir("/proc"):
@@ -295,7 +294,7 @@ class Vm:
     # --- The end
 
     def finish(self):
-        """The guest ends, content; the disk holds what it says. How many errors it was told."""
+        """The guest ends, content; the disk holds what it says. Returns the number of errors that it saw."""
         self.process.stdin.write(b"q")
         self.process.stdin.flush()
         text = wait_for(lambda: "the guest's end\n" + self.all_text(), lambda: re.search(
@@ -358,7 +357,7 @@ class Vm:
             self.process.kill()
 
     def destroy(self):
-        """Whatever state it is in. Nothing keeps its process from dying any more."""
+        """In any state. Nothing keeps its process from dying any more."""
         self.kill_vmm()
         if self.process is not None:
             self.process.wait(LIMIT_S)

@@ -50,7 +50,7 @@ struct RecordedAccess {
 };
 std::ostream& operator<<(std::ostream& out, const RecordedAccess& access);
 
-// Keeps what it is told and answers reads with `answer`. Thread-safe.
+// Records writes and answers reads with `answer`. Thread-safe.
 class Recorder : public IoHandler {
  public:
   uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override;

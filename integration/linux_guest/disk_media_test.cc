@@ -157,7 +157,7 @@ TEST_F(DiskMediaTest, AGuestSeesThatItsImageHasGrownOrShrunk) {
   KillDiskProcess();
   wait_for_size(8 * kMiB);
   Guest("dd if=/dev/vda of=/dev/null bs=1M count=8 iflag=direct 2>/dev/null");
-  // Each change is told once, however many processes follow.
+  // Each change is reported once, however many processes follow.
   ASSERT_TRUE(client.RestartDevice("disk0").ok());
   Guest("dd if=/dev/vda of=/dev/null bs=1M count=8 iflag=direct 2>/dev/null");
   EXPECT_EQ(Guest("dmesg | grep -c 'new size'"), "2");
@@ -180,10 +180,10 @@ TEST_F(DiskMediaTest, AFailedWritebackFailsAFlushOfTheSuccessorToo) {
   EXPECT_THAT(Guest(flush), Not(HasSubstr("error")));
   Guest("dd if=/dev/urandom of=/dev/vda bs=1M count=16 oflag=direct conv=notrunc 2>/dev/null");
   EXPECT_THAT(Guest(flush), HasSubstr("error")) << "the process that wrote hears of it";
-  EXPECT_THAT(Guest(flush), Not(HasSubstr("error"))) << "the kernel tells it once";
+  EXPECT_THAT(Guest(flush), Not(HasSubstr("error"))) << "the kernel reports it once";
   KillDiskProcess();
   EXPECT_THAT(Guest(flush), HasSubstr("error"))
-      << "that one might have died before it told the guest";
+      << "that process might have died before it reported the error to the guest";
   EXPECT_THAT(Guest(flush), Not(HasSubstr("error")));
   EXPECT_THAT(vm_->vm().log(), HasSubstr("the guest's next flush fails"));
   const absl::StatusOr<ExitInfo> exit = vm_->Leave();

@@ -86,7 +86,7 @@ class OutageTest : public ::testing::TestWithParam<absl::Duration> {
   void AwaitSuccessorOf(pid_t old, absl::Duration limit) {
     const absl::Time deadline = absl::Now() + limit;
     while (absl::Now() < deadline) {
-      // One answer tells both: from two, a process that is just dying looks like its successor.
+      // One answer has both: in two, a dying process could look like its successor.
       const absl::StatusOr<v1::Device> device = client_->GetDevice("disk0");
       if (device.ok() && device->state() == v1::Device::RUNNING && device->pid() != old) return;
       absl::SleepFor(absl::Milliseconds(20));

@@ -78,7 +78,8 @@ int Count(const std::string& text, const std::string& what) {
 
 class CrashPointsTest : public testing::TestWithParam<Case> {
  protected:
-  // Runs the whole guest while the device's second process dies where it is told. How many died.
+  // Runs the whole guest while the device's second process dies at its crash point. Returns how
+  // many died.
   int DeathsWith(const std::string& spec) {
     WriteFiles(spec);
     absl::StatusOr<std::unique_ptr<VmProcess>> started =

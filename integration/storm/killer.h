@@ -22,7 +22,7 @@ namespace bulkhead::integration {
 struct KillerOptions {
   enum class Way {
     kKill,     // SIGKILL
-    kStop,     // SIGSTOP: the process hangs until somebody notices
+    kStop,     // SIGSTOP: the process hangs until its supervisor kills it
     kKillAll,  // SIGKILL to all that live, at once
     kUpgrade,  // replaced by a client of the VM, as `upgrade` says
   };

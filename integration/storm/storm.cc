@@ -172,7 +172,7 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
   ASSIGN_OR_RETURN(const ScratchFile config, ScratchFile::Create("vm.textproto", 0));
   ASSIGN_OR_RETURN(const ScratchFile copy, ScratchFile::Create("virtio_blk", 0));
   ASSIGN_OR_RETURN(const KillerOptions with_upgrades, WithUpgrades(options.killer, config, copy));
-  // Until the guest is told to end, by a key: how much it does in a given time differs a lot.
+  // Until a key ends the guest: how much it does in a given time differs a lot.
   std::string orders = "run=disk_storm until_key=1";
   for (const std::string& option : options.guest_options) absl::StrAppend(&orders, " ", option);
   std::ofstream(config.path()) << "on_reset: EXIT\nmemory: \"64M\"\ncpus: 1\nkernel { path: \""

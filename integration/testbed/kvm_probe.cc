@@ -1,4 +1,4 @@
-// Tells what this machine's /dev/kvm can do, by measuring it:
+// Measures what this machine's /dev/kvm can do:
 //
 //   native          runs kernel mode of guests at full speed: Linux guests boot
 //   user-mode-only  runs guest user mode natively but interprets kernel mode: bare-metal guest
@@ -263,7 +263,7 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr,
                  "usage: kvm_probe [--json | --quiet]\n"
                  "Prints native, user-mode-only or none, and on a second line (not with\n"
-                 "--quiet) the measurement behind it. Exit code 0 whatever the answer.\n");
+                 "--quiet) the measurement behind it. Exit code 0 with every answer.\n");
     return 2;
   }
   struct sigaction action = {};

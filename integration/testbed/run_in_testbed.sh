@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs a test in the testbed, whatever this machine's KVM is able to: it changes what belongs to the
+# Runs a test in the testbed, even if this machine's KVM could run it: it changes what belongs to the
 # whole machine. usage: run_in_testbed.sh TESTBED TEST [ARGUMENT...]
 set -euo pipefail
 flags=(--verbose --memory=2G --timeout="$((${TEST_TIMEOUT:-310} - 10))s")

@@ -24,7 +24,7 @@ _COMPILE_FLAGS = [
     "-fno-pie",
     "-mcmodel=small",  # linked at 1 MiB
     "-mno-red-zone",  # interrupts at CPL0 use the stack below
-    "-mgeneral-regs-only",  # nobody sets up or saves SSE state
+    "-mgeneral-regs-only",  # no code sets up or saves SSE state
     "-ffunction-sections",
     "-fdata-sections",
     "-iquote",

@@ -79,7 +79,7 @@ check ZeroesNoOtherBlocks test "$(head -c 1048576 "$TEST_TMPDIR/data.img" | sha2
   "$(head -c 1048576 /dev/zero | sha256sum)"
 
 # --- A script of an initramfs that was extended, then a shell, then a reboot. -------------
-# Typed once the prompt is there: a serial port that nobody reads holds 16 bytes.
+# Typed once the prompt is there: a serial port that is not read holds 16 bytes.
 rm "$TEST_TMPDIR/console"
 {
   await 'guest:/root#' "$TEST_TMPDIR/console"

@@ -205,7 +205,7 @@ class Relay {
   }
 
   // Reaps dead processes. True when the command itself was among them for the first time: then
-  // whatever it left behind is killed, so that its pipes come to their end.
+  // all processes that it left behind are killed, so that its pipes reach their end.
   bool Reap() {
     signalfd_siginfo info;
     while (read(child_events_.get(), &info, sizeof(info)) > 0) {

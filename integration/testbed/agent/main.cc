@@ -55,7 +55,7 @@ absl::StatusOr<uint32_t> Serve(Port& port, absl::string_view boot_times) {
   return code;
 }
 
-// Errors are those that cannot be told to the launcher.
+// Returns errors that could not be sent to the launcher.
 absl::Status Run() {
   const double kernel_s = UptimeSeconds();
   RETURN_IF_ERROR(StartKernelServices());

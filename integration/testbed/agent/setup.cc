@@ -30,7 +30,7 @@
 namespace bulkhead::testbed {
 namespace {
 
-// cache=loose trusts that nobody changes the host's files under us: right for the system and
+// cache=loose trusts that no one changes the host's files under us: right for the system and
 // for a finished build. cache=mmap reads and writes through, and still allows shared mappings.
 constexpr char kReadOptions[] = "trans=virtio,version=9p2000.L,msize=1048576,cache=loose";
 constexpr char kWriteOptions[] = "trans=virtio,version=9p2000.L,msize=1048576,cache=mmap";

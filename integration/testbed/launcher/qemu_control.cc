@@ -17,7 +17,7 @@
 namespace bulkhead::testbed {
 namespace {
 
-// Nobody looks for a lock-up in those of the floating point unit, and they are half of all.
+// Without those of the floating point unit: they are half of all, and no help with lock-ups.
 bool IsVectorRegister(absl::string_view line) {
   return absl::StartsWith(line, "FCW") || absl::StartsWith(line, "FPR") ||
          absl::StartsWith(line, "XMM") || absl::StartsWith(line, "YMM");

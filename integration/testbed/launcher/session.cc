@@ -208,7 +208,7 @@ absl::Status Session::HandleFrame(const Frame& frame) {
 }
 
 // Writes no more than a pipe takes without blocking once it polls as writable, so that a
-// reader who stops cannot hold up the time limit. Output nobody wants is dropped.
+// reader who stops cannot hold up the time limit. Output without a reader is dropped.
 absl::Status Session::WriteOutput(int fd, std::string& pending) {
   const ssize_t count = write(fd, pending.data(), std::min<size_t>(pending.size(), PIPE_BUF));
   if (count > 0) {

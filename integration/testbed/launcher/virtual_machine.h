@@ -14,7 +14,7 @@ namespace bulkhead::testbed {
 struct VirtualMachineConfig {
   std::string kernel;     // ELF vmlinux: no time is spent on unpacking it
   std::string initramfs;  // with the agent
-  // What SaveSnapshot() wrote, to go on from there instead of booting; or empty. It fits only
+  // A snapshot of SaveSnapshot(), to resume instead of booting; or empty. It fits only
   // the number of processors and the memory that it was made with.
   std::string snapshot;
   int cpus = 0;

@@ -117,7 +117,7 @@ uint32_t ApicId(uint32_t cpu);
 // at CPL3, interrupts off, and is parked when that returns. False if they did not come.
 bool StartOtherCpus(uint32_t count, void (*entry)(uint32_t cpu));
 
-// Mutual exclusion. Whoever runs may take it: order of arrival would make all wait for a CPU
+// Mutual exclusion. Any running CPU may take it: order of arrival would make all wait for a CPU
 // that its host does not run just now.
 class SpinLock {
  public:

@@ -1,4 +1,4 @@
-// Doorbells arrive whatever their width, never overtake posted writes, and follow their BAR.
+// Doorbells of every width arrive, never overtake posted writes, and follow their BAR.
 // Needs the rig.
 
 #include "devices/rig/registers.h"

@@ -1,4 +1,4 @@
-// The interrupt line: level-triggered, asserted again while nobody has quietened the device,
+// The interrupt line: level-triggered, asserted again until the device is quietened,
 // and silent while MSI-X or the disable bit says so. Needs the rig.
 // Options: gsi=N, the I/O APIC input of its line (default: 16 + slot % 8).
 

@@ -61,7 +61,7 @@ void CheckEdges(const PciFunction& function) {
   MmioWrite<uint64_t>(memory + kMemoryBarSize - 4, 0x0102030405060708);
   (void)MmioRead<uint64_t>(memory + kMemoryBarSize - 4);
   EXPECT_EQ(MmioRead<uint32_t>(registers), kIdentification);
-  // Addresses that nobody answers.
+  // Addresses without a device.
   constexpr uint64_t kUnassigned = 0xdff00000;
   MmioWrite<uint32_t>(kUnassigned, 1);
   EXPECT_EQ(MmioRead<uint8_t>(kUnassigned), 0xff);
@@ -83,7 +83,7 @@ void CheckPorts() {
   count = sizeof(read);
   asm volatile("rep insb" : "+D"(to), "+c"(count) : "d"(kUartScratch) : "memory");
   for (const uint8_t byte : read) EXPECT_EQ(byte, 0xa7);
-  // A port that nobody answers.
+  // A port without a device.
   constexpr uint16_t kUnassigned = 0x2f0;
   Out8(kUnassigned, 0);
   EXPECT_EQ(In8(kUnassigned), 0xff);

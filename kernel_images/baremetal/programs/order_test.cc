@@ -1,4 +1,4 @@
-// One total order of posted writes: CPUs hand a lock around, and whoever holds it posts the next
+// One total order of posted writes: CPUs pass a lock around, and its holder posts the next
 // number to the device, without reading anything back. The device checks that the numbers
 // arrive one after the other. Needs the rig.
 // Options: cpus=N (2), writes=N of each CPU (1000), under_lock=N writes each time (1).

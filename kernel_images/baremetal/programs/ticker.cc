@@ -1,4 +1,4 @@
-// Prints a line every few milliseconds, for as long as the VM runs: whoever watches sees when it
+// Prints a line every few milliseconds, for as long as the VM runs: an observer sees when it
 // does not.
 
 #include "kernel_images/baremetal/lib/cpu.h"

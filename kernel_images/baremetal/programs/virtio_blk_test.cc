@@ -128,7 +128,7 @@ void CheckInterrupts(Virtqueue& queue, bool event_index) {
   queue.SetInterruptsWanted(true);
 }
 
-// Whatever a chain holds, the device answers its registers, and works after a reset.
+// For any contents of a chain, the device answers its registers, and works after a reset.
 void CheckHostile(VirtioDevice& device, uint64_t features) {
   struct Case {
     uint16_t position;

@@ -1,5 +1,5 @@
 // Drives a virtio entropy device directly: random bytes arrive, by interrupt and by polling;
-// a reset and a second start work; a hostile queue hurts nobody.
+// a reset and a second start work; a hostile queue does no harm.
 // Options: hostile=0 leaves out what other machines' devices may not survive (1); type, of a device
 // that gives bytes as this one does (4).
 
@@ -53,7 +53,7 @@ void CheckInterrupt(VirtioDevice& device) {
   queue.SetInterruptsWanted(true);
 }
 
-// Whatever the queue holds, the device answers its registers, and works after a reset.
+// For any contents of the queue, the device answers its registers, and works after a reset.
 void CheckHostile(VirtioDevice& device) {
   const VirtqueueDescriptor hostile[] = {
       {~uint64_t{0} - 16, kBytes, kDescriptorWrite, 0},   // wraps

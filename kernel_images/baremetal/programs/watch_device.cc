@@ -16,7 +16,7 @@ void RunWatchDevice() {
   rig.SetCommandBits(kCommandMemory);
   Print("watching\n");
   uint32_t value;
-  // Ends with the VM, if not before: whoever runs this has a limit.
+  // No limit of its own: the test that runs this has one.
   while ((value = MmioRead<uint32_t>(registers + kIdentificationOffset)) == kIdentification) {
     Pause();
   }
