@@ -216,7 +216,7 @@ def fail_devices(options, guest, socket, checksum, problems):
     started = time.monotonic()
     while process_of(vmm, "virtio_rng") in (hung, None):
         if time.monotonic() - started > HANG_SECONDS:
-            raise Failure("nobody noticed that the entropy source hangs")
+            raise Failure("the entropy source hangs and is not replaced")
         time.sleep(0.05)
     replaced = time.monotonic() - started
     guest.answer()

@@ -91,7 +91,7 @@ absl::Status Apply(const Command* command, Flag flag, const std::string& value,
   return absl::OkStatus();
 }
 
-// What getopt_long() is told of a set of flags. Values are the flags' bits.
+// The options of a set of flags for getopt_long(). Values are the flags' bits.
 struct GetoptTables {
   explicit GetoptTables(uint32_t flags, const char* mode) : letters(mode) {
     for (const FlagInfo& info : AllFlags()) {
@@ -187,12 +187,13 @@ absl::StatusOr<const Command*> TakeCommand(const std::vector<char*>& words, size
     if (const Command* command = FindCommand(absl::StrCat(first, " ", second))) return command;
     if (AsksForHelp(second)) return nullptr;
     if (second.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          first, ": say what to do: ", absl::StrJoin(subcommands, ", "), "; see vmctl --help"));
+      return absl::InvalidArgumentError(absl::StrCat(first, ": no action given; give one of ",
+                                                     absl::StrJoin(subcommands, ", "),
+                                                     "; see vmctl --help"));
     }
-    return absl::InvalidArgumentError(absl::StrCat(first, ": \"", second, "\" is unknown; it can ",
-                                                   absl::StrJoin(subcommands, ", "),
-                                                   "; see vmctl --help"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(first, ": \"", second, "\" is unknown; give one of ",
+                     absl::StrJoin(subcommands, ", "), "; see vmctl --help"));
   }
   used = 1;
   if (const Command* command = FindCommand(first)) return command;

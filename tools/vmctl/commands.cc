@@ -43,21 +43,21 @@ Examples
   vmctl devices --json | jq -r '.devices[] | select(.state != "RUNNING") | .name'
 )",
      RunDevices},
-    {"device show", "all that is known of one device", kVmFlags | kJsonFlag, Argument::kDevice,
+    {"device show", "all details of one device", kVmFlags | kJsonFlag, Argument::kDevice,
      absl::Seconds(10), R"(Example
   vmctl device show disk0
 )",
      RunDeviceShow},
-    {"device restart", "replace its process; the guest goes on",
+    {"device restart", "replace its process while the guest runs",
      kVmFlags | kJsonFlag | kBinaryFlag | kDiscardStateFlag, Argument::kDevice, kLong,
-     R"(A new process is started and checked first, then it takes over where the old one stopped. Works in
-every state of the device, FAILED and STOPPED too. If the new process is not fit, the old one goes
-on, and the exit code is 1.
+     R"(Starts and checks a new process, which then resumes where the old one stopped. Works in every state
+of the device, FAILED and STOPPED too. If the new process does not match, the old one continues, and
+the exit code is 1.
 
---binary gives another binary, now and for later restarts; it must describe the same device. The
-path is one of the vmm's host, relative ones of the folder that vmctl is called in.
---discard-state starts the device as after power-on: the guest's driver will likely have to be
-loaded again. For a device whose state is what makes it fail.
+--binary sets another binary, for later restarts too; it must describe the same device. The path is
+on the vmm's host; a relative path begins at vmctl's working directory.
+--discard-state starts the device as after power-on: the guest may have to load its driver again.
+For a device whose state makes it fail.
 
 Examples
   vmctl device restart disk0
@@ -66,7 +66,7 @@ Examples
      RunDeviceRestart},
     {"device reset", "put it into its state after power-on", kVmFlags | kJsonFlag,
      Argument::kDevice, kLong,
-     R"(The process stays. The guest's driver is not told, and will likely have to be loaded again.
+     R"(The process stays. The guest's driver is not notified: the guest may have to load it again.
 
 Example
   vmctl device reset rng0
@@ -94,11 +94,11 @@ Examples
   vmctl pci -v
 )",
      RunPci},
-    {"events", "what has happened, and what happens", kVmFlags | kJsonFlag | kFollowFlag,
-     Argument::kNone, absl::Seconds(10),
-     R"(The events that the VM remembers, with local time, and how everything is now. With --follow first
-how everything is, and then each event, until Ctrl-C (exit code 0) or until the VM ends (0; 3 if it
-did not say that it ends). --json gives one object a line, as the VM sends them.
+    {"events", "past events, and new ones", kVmFlags | kJsonFlag | kFollowFlag, Argument::kNone,
+     absl::Seconds(10),
+     R"(Prints the events that the VM still has, with local time, and the present state. With --follow:
+the present state, then each new event, until Ctrl-C (exit code 0) or the end of the VM (0; 3 if it
+did not announce its end). --json prints one object a line, as the VM sends them.
 
 Examples
   vmctl events --follow
@@ -114,21 +114,21 @@ Example, for node_exporter's textfile collector
      RunMetrics},
     {"console", "the guest's serial console", kVmFlags | kEscapeFlag | kFollowFlag,
      Argument::kOptionalDevice, absl::Seconds(10),
-     R"(Shows the last 64 KiB that the guest has printed, and what it prints from now on. On a terminal
-every key goes to the guest, Ctrl-C too; Ctrl-] leaves, or the key that --escape gives, and the VM
-goes on. Several may watch and type.
+     R"(Prints the last 64 KiB of the guest's output, then its further output. On a terminal every key goes
+to the guest, Ctrl-C too; Ctrl-], or the key of --escape, leaves the console, and the VM continues.
+Several clients may watch and type.
 
-Standard input and output may be pipes or files: then no key leaves. At the end of input it ends,
-once the guest has printed nothing for half a second, or after three seconds; with --follow it goes
-on to print, until the VM ends or a signal comes. What this program takes too slowly is lost;
+Standard input and output may be pipes or files: then no key leaves. After the end of input vmctl
+ends once the guest has printed nothing for half a second, or after three seconds; with --follow it
+prints until the VM ends or a signal comes. If vmctl is read too slowly, output is lost, and
 standard error says how much.
 
-NAME is the console's device, for a VM with several. --timeout is for the first answer only.
+NAME is the console's device, for a VM with several. --timeout limits the first answer only.
 
 Examples
   vmctl console
   vmctl console --escape ^A
-  vmctl console </dev/null            what was printed lately
+  vmctl console </dev/null            the recent output
   vmctl console --follow </dev/null >boot.log
   echo reboot | vmctl console
 )",
@@ -145,10 +145,10 @@ Example
 )",
      RunResume},
     {"wake", "wake a guest that is suspended", kVmFlags, Argument::kNone, absl::Seconds(10),
-     R"(Wakes a guest that has suspended itself to idle (`systemctl suspend`). Nothing happens to one that
-is awake. The power button wakes it too, and is no more than that to a guest that sleeps.
+     R"(Wakes a guest that has suspended itself to idle (`systemctl suspend`). Does nothing to a guest that
+is awake. The power button wakes a suspended guest too, and does nothing else to it.
 
-A key on its serial console wakes a Linux guest only if the guest says so beforehand:
+A key on its serial console wakes a Linux guest only if the guest has enabled that:
   echo enabled > /sys/class/tty/ttyS0/power/wakeup
 
 Example
@@ -156,19 +156,19 @@ Example
 )",
      RunWake},
     {"shutdown", "press the guest's power button", kVmFlags | kWaitFlag, Argument::kNone, kLong,
-     R"(A guest that listens to its ACPI power button powers off soon. If it has not enabled the button
-yet, as while it starts, the press is kept until it does, even if it reboots before; vmctl says so.
-A suspended guest is woken, no more: press again. With --wait this returns once the vmm has ended,
-so that the VM can be started again; exit code 5 if --timeout passes first.
+     R"(A guest that handles its ACPI power button powers off soon. If it has not enabled the button yet,
+for example while it boots, the press is kept until it does, across reboots; vmctl says so. A
+suspended guest only wakes up: press again. With --wait this returns once the vmm has ended, and the
+VM can be started again; exit code 5 if --timeout passes first.
 
 Example
   vmctl shutdown --wait --timeout 2m || vmctl stop
 )",
      RunShutdown},
-    {"stop", "end the VM at once, as pulling the plug", kVmFlags | kWaitFlag | kNoWaitFlag,
+    {"stop", "end the VM at once, like pulling the plug", kVmFlags | kWaitFlag | kNoWaitFlag,
      Argument::kNone, kLong,
-     R"(Returns once the vmm has ended, so that the VM can be started again: within five seconds, whatever
-its devices do. Exit code 5 if --timeout passes first. --wait is the default; with --no-wait this
+     R"(Returns once the vmm has ended, and the VM can be started again: within five seconds, even if its
+devices hang. Exit code 5 if --timeout passes first. --wait is the default; with --no-wait this
 returns at once.
 
 Example
@@ -182,7 +182,7 @@ Example, for ~/.bashrc
   source <(vmctl completion bash)
 )",
      RunCompletion},
-    {"help", "this text, or that of one command", kHelpFlag, Argument::kOptionalCommand,
+    {"help", "this text, or the help of a command", kHelpFlag, Argument::kOptionalCommand,
      absl::Seconds(1), R"(Example
   vmctl help device restart
 )",

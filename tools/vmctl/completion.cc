@@ -216,7 +216,7 @@ int RunComplete(int argc, char** argv) {
 ExitCode RunCompletion(const Invocation& invocation) {
   if (invocation.argument != "bash") {
     return Fail(kUsage, absl::StrCat("completion: \"", invocation.argument,
-                                     "\" is no shell that it knows; bash is"));
+                                     "\" is not a supported shell; give bash"));
   }
   char self[PATH_MAX] = {};
   const ssize_t length = readlink("/proc/self/exe", self, sizeof(self) - 1);

@@ -107,7 +107,7 @@ class GrpcConsoleStream : public ConsoleStream, private Reactor {
       attached_ = true;
       received_ = true;
     } else {
-      // The stream is over. OnDone() follows once nobody may start an operation any more.
+      // The stream is over. OnDone() follows once no operation can start any more.
       broken_ = true;
       ReleaseHold();
     }

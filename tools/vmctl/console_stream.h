@@ -10,28 +10,28 @@
 
 namespace bulkhead::vmctl {
 
-// One attachment to a guest's console, for a loop that polls. No call waits; the stream works on
-// threads of gRPC's. Used by one thread. The destructor detaches.
+// One attachment to a guest's console, for a loop that polls. No call waits: gRPC's threads do the
+// work. Used by one thread. The destructor detaches.
 class ConsoleStream {
  public:
   virtual ~ConsoleStream() = default;
 
-  // Readable when one of the answers below may have changed; Drain() first, then ask.
+  // Readable when a result of the functions below may have changed: call Drain(), then them.
   virtual int fd() const = 0;
   virtual void Drain() = 0;
 
-  // Whether the VM has taken the client in; if it refuses it, the stream ends instead.
+  // Whether the VM has accepted the client; if it refuses, the stream ends.
   virtual bool attached() const = 0;
 
-  // Whether the former input has gone out.
+  // Whether the last input has been sent.
   virtual bool can_send() const = 0;
   // Only if can_send().
   virtual void Send(std::string bytes) = 0;
   // No more input follows; the VM may end the stream. Only if can_send(), and no Send() after it.
   virtual void SendEnd() = 0;
 
-  // The next output, and how many bytes were lost before it. False: nothing has come. Until it is
-  // taken no more is received: the VM then counts what is lost.
+  // The next output, and how many bytes were lost before it. False: there is none. No more output
+  // is received until this is taken; the VM counts what is lost meanwhile.
   virtual bool Take(std::string& bytes, uint64_t& lost_bytes) = 0;
 
   // How the stream ended, once it has and all output is taken. Errors: as VmClient's.

@@ -39,7 +39,7 @@ absl::Status CheckTrusted(const std::string& directory) {
 }
 
 // Root may operate a VM of `user`, but only where that user is plain from the path: not in a folder
-// where anybody can have put the socket.
+// where any user could have put the socket.
 bool IsInFolderOf(const std::string& path, uid_t user) {
   const size_t slash = path.rfind('/');
   const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);

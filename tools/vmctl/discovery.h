@@ -9,35 +9,35 @@
 #include "absl/strings/string_view.h"
 #include "base/unique_fd.h"
 
-// Which VMs run, and which one is meant. A VM runs if somebody listens on its control socket: a
-// vmm that was killed leaves a socket that refuses, and that is no running VM.
+// Finds the VMs that run, and the one that is meant. A VM runs if a process listens on its control
+// socket: the socket of a vmm that was killed refuses connections.
 namespace bulkhead::vmctl {
 
 struct VmAddress {
-  std::string name;  // as --vm takes it; of a socket given by path, the file's name
+  std::string name;  // as for --vm; for --socket, the name of the file
   std::string socket_path;
 };
 
-// A connection, non-blocking, to a process whose user may be trusted with it: a console takes
-// passwords. That is this user, root, or, for root, the user whose folder the socket is in. Never
-// waits. Errors, each a text for the operator: NotFound (no such socket, or no process listens any
-// more), PermissionDenied, ResourceExhausted (a listener that accepts no connection),
-// InvalidArgument (no path for a socket).
+// Connects to a trusted process: passwords are typed into consoles. Trusted users are this user,
+// root, and, for root, the user whose folder holds the socket. Never waits; the socket is
+// non-blocking. Errors, each with a text for the operator: NotFound (no such socket, or no process
+// listens), PermissionDenied, ResourceExhausted (the listener accepts no connection),
+// InvalidArgument (not a path for a socket).
 absl::StatusOr<UniqueFd> ConnectSocket(const std::string& path);
 
-// What is found in the places where a user's VMs may be (RuntimeDirectories()).
+// The VMs in the places where this user's VMs may be (RuntimeDirectories()).
 struct RunningVms {
-  std::vector<std::string> directories;  // that were looked in
+  std::vector<std::string> directories;  // that were searched
   std::vector<VmAddress> vms;            // by directory, then by name
-  std::vector<std::string> warnings;     // what was left out, and why: lines for the operator
+  std::vector<std::string> warnings;     // lines for the operator: what was skipped, and why
 };
 
-// The VMs that run with their sockets in `directories`. One that is not there has none; one that
-// cannot be read, or where another user could have put sockets to be mistaken for VMs, is left out.
+// Finds the VMs whose sockets are in `directories`. Skips a directory that does not exist, and
+// warns of one that cannot be read or where another user could have planted sockets.
 RunningVms FindRunningVms(const std::vector<std::string>& directories);
 
-// The VM named `name`; with "" the only one that runs. Errors: NotFound: it does not run, or none
-// does; FailedPrecondition: several run, or several with that name.
+// The VM named `name`; "": the only one that runs. Errors: NotFound (it does not run, or none
+// does), FailedPrecondition (several run, or several have that name).
 absl::StatusOr<VmAddress> ChooseVm(const RunningVms& running, const std::string& name);
 
 // "no VM is running: no process listens on a control socket in ...".

@@ -8,8 +8,8 @@
 
 namespace bulkhead::vmctl {
 
-// One event for people: "TIME  SUBJECT  what happened", and further lines, indented, where it has
-// more to tell. The subject is a device or "vm".
+// One event for people: "TIME  SUBJECT  what happened", and indented lines with details, if there
+// are any. The subject is a device or "vm".
 std::string EventText(const v1::Event& event, absl::TimeZone zone, bool color);
 
 }  // namespace bulkhead::vmctl

@@ -6,20 +6,20 @@
 
 namespace bulkhead::vmctl {
 
-// What vmctl ends with. Scripts depend on the numbers; --help has them.
+// The exit codes of vmctl. Scripts depend on the numbers; --help lists them.
 enum ExitCode : int {
   kOk = 0,
   kRefused = 1,  // the VM refused, or the call failed
   kUsage = 2,    // wrong command line, or several VMs run and none is named
-  kNoVm = 3,     // no such VM runs, or nobody can connect to it
+  kNoVm = 3,     // no such VM runs, or it cannot be reached
   kNoSuchDevice = 4,
-  kTimedOut = 5,  // no answer within --timeout; what was asked for may still happen
+  kTimedOut = 5,  // no answer within --timeout; the command may still take effect
 };
 
 // "vmctl: error: TEXT" on standard error; returns `code`.
 ExitCode Fail(ExitCode code, absl::string_view text);
 
-// Says why a call to a VM failed, by a status of VmClient's. Returns the code that fits it.
+// Prints why a call to a VM failed, from a status of VmClient. Returns the code for it.
 ExitCode FailedCall(const absl::Status& status);
 
 // "vmctl: TEXT" on standard error. Not an error.

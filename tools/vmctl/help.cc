@@ -12,7 +12,7 @@ constexpr char kIntroduction[] =
     R"(usage: vmctl [--vm NAME | --socket PATH] COMMAND [ARGUMENT] [FLAG...]
        vmctl --version
 
-Operates a running virtual machine of Bulkhead's over its control socket.
+Operates a running Bulkhead VM over its control socket.
 
 )";
 
@@ -26,8 +26,8 @@ constexpr char kExitCodes[] = R"(
 Exit codes
   0 done                                       3 no such VM runs, or it cannot be reached
   1 the VM refused, or the call failed         4 no such device
-  2 wrong usage, or several VMs run and        5 no answer within --timeout; what was asked
-    none is named                                for may still happen
+  2 wrong usage, or several VMs run and        5 no answer within --timeout; the command may
+    none is named                                still take effect
 )";
 
 constexpr char kExamples[] = R"(
@@ -39,7 +39,7 @@ Examples
   vmctl console
   vmctl shutdown --wait
 
-vmctl COMMAND --help tells more of each, with examples.
+vmctl COMMAND --help has details and examples.
 )";
 
 absl::string_view ArgumentText(Argument argument) {

@@ -12,8 +12,8 @@
 // How vmctl writes single values for people. Pure functions.
 namespace bulkhead::vmctl {
 
-// `text` with each control character as \xNN: what devices and guests say must not steer the
-// operator's terminal. An end of line is a control character too.
+// `text` with each control character, ends of line included, as \xNN: texts of devices and guests
+// must not control the operator's terminal.
 std::string Printable(absl::string_view text);
 
 // Two units at most: "85us", "12ms", "5.2s", "3m 20s", "4h 12m", "3d 4h". Negative is "0s".
@@ -34,7 +34,7 @@ std::string StateName(v1::VmStatus::State state);
 
 enum class Color { kNone, kGreen, kYellow, kRed, kFaint };
 
-// Green is well, yellow passes by itself, red needs somebody.
+// Green: healthy. Yellow: recovers by itself. Red: the operator must act.
 Color StateColor(v1::Device::State state);
 Color StateColor(v1::VmStatus::State state);
 

@@ -16,12 +16,12 @@
 namespace bulkhead::vmctl {
 namespace {
 
-// What gRPC's own side says, unlike a text of the VM's, which tells more.
+// The text of a deadline that passed in this process. A text of the VM says more.
 constexpr char kOwnDeadlineText[] = "Deadline Exceeded";
 
 constexpr int kEndMs = 2000;
 
-// Who listens on the other side's socket.
+// The process that listens on the other side of the socket.
 absl::StatusOr<PidFd> PeerProcess(int socket) {
   ucred peer = {};
   socklen_t size = sizeof(peer);
@@ -63,7 +63,7 @@ absl::Status VmClient::Impl::ToStatus(const grpc::Status& status) const {
         return absl::DeadlineExceededError(absl::StrCat(vm, ": ", text));
       return absl::DeadlineExceededError(
           absl::StrCat(vm, " did not answer within ", absl::FormatDuration(timeout_),
-                       "; what was asked for may still happen. `vmctl status` tells how it is, ",
+                       "; the command may still take effect. See `vmctl status`; ",
                        "--timeout sets how long to wait"));
     case grpc::StatusCode::UNAVAILABLE:
       if (HasEnded()) {

@@ -20,12 +20,12 @@ class ConsoleStream;
 // Calls one VM's VmControl service (proto/vm_control.proto). Thread-compatible.
 //
 // Errors are for the operator: a code, and one line that names the VM and says what to do.
-// Unavailable: the VM has ended, or is about to; DeadlineExceeded: no answer within the time-out;
-// else what the VM answers.
+// Unavailable: the VM has ended, or is ending; DeadlineExceeded: no answer within the time-out;
+// else the VM's answer.
 class VmClient {
  public:
-  // Each plain call waits for its answer for `timeout`; InfiniteDuration(): until the VM ends.
-  // Errors: those of ConnectSocket().
+  // Each plain call waits for its answer for `timeout` at most; InfiniteDuration(): until the VM
+  // ends. Errors: those of ConnectSocket().
   static absl::StatusOr<std::unique_ptr<VmClient>> Connect(const VmAddress& address,
                                                            absl::Duration timeout);
   ~VmClient();
@@ -53,10 +53,10 @@ class VmClient {
   absl::Status WatchEvents(bool only_past, absl::Time deadline,
                            const std::function<bool(const v1::Event&)>& on_event);
 
-  // `device`: "" is the VM's only console. Errors come from the stream. Not to outlive the client.
+  // `device`: "" is the VM's only console. The stream reports errors. The client must outlive it.
   absl::StatusOr<std::unique_ptr<ConsoleStream>> AttachConsole(const std::string& device);
 
-  // The vmm's process, which is no child: only poll its descriptor. Errors: as pidfd_open(2);
+  // The vmm's process. It is not a child: only poll its descriptor. Errors: as pidfd_open(2);
   // FailedPrecondition (it lives in another pid namespace).
   const absl::StatusOr<PidFd>& vmm_process() const;
 

@@ -18,7 +18,7 @@
 
 namespace bulkhead::vmctl {
 
-// gRPC's half of VmClient, shared with its streams. Thread-safe.
+// The part of VmClient that uses gRPC, shared with its streams. Thread-safe.
 class VmClient::Impl {
  public:
   Impl(VmAddress address, absl::Duration timeout, UniqueFd socket);
@@ -29,7 +29,7 @@ class VmClient::Impl {
   // Errors: FailedPrecondition: not in this pid namespace.
   const absl::StatusOr<PidFd>& vmm_process() const { return vmm_process_; }
 
-  // What the operator is told of it.
+  // The error for the operator.
   absl::Status ToStatus(const grpc::Status& status) const;
 
   template <typename Request, typename Reply>
@@ -44,8 +44,8 @@ class VmClient::Impl {
   }
 
  private:
-  // Whether there is no vmm any more. One that is about to end is waited for, for a moment: its
-  // sockets close one after the other, and its process ends last.
+  // Whether the vmm has ended. Waits a moment for a vmm that is ending: its sockets close one after
+  // the other, and its process ends last.
   bool HasEnded() const;
 
   const VmAddress address_;

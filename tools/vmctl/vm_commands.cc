@@ -1,4 +1,4 @@
-// Commands that ask or tell the VM as a whole.
+// Commands for the VM as a whole.
 
 #include <memory>
 #include <string>

@@ -134,7 +134,7 @@ TEST_F(ConsoleTerminalTest, EveryKeyGoesToTheGuestUntilCtrlBracketLeaves) {
   Tell(*vm_, "output x\\ny\\r\\n");
   EXPECT_EQ(shell_->WaitForOutput("x\ny\r\n"), "");
   shell_->Write("\x1d");
-  ExpectLeft("\nvmctl: left the console; VM \"web\" goes on");
+  ExpectLeft("\nvmctl: left the console; VM \"web\" continues");
   vm_->WaitForOutput("detached\n");
 }
 
@@ -151,20 +151,20 @@ TEST_F(ConsoleTerminalTest, AKilledVmmLeaves) {
 
 TEST_F(ConsoleTerminalTest, ASignalLeaves) {
   ASSERT_EQ(kill(vmctl_, SIGTERM), 0);
-  ExpectLeft("vmctl: left the console; VM \"web\" goes on");
+  ExpectLeft("vmctl: left the console; VM \"web\" continues");
 }
 
 TEST_F(ConsoleTerminalTest, PressedTwiceTheKeyLeavesAVmThatHangs) {
   vm_->Signal(SIGSTOP);
   shell_->Write("text\x1d\x1d");
-  ExpectLeft("vmctl: left the console; VM \"web\" goes on");
+  ExpectLeft("vmctl: left the console; VM \"web\" continues");
 }
 
 TEST_F(ConsoleTerminalTest, LostOutputIsSaidOnALineOfItsOwn) {
   Tell(*vm_, "lost 12 after");
   shell_->WaitForOutput("vmctl: 12 bytes of output were lost here\r\nafter");
   shell_->Write("\x1d");
-  ExpectLeft("vmctl: left the console; VM \"web\" goes on");
+  ExpectLeft("vmctl: left the console; VM \"web\" continues");
 }
 
 TEST_F(VmctlTest, AStoppedConsoleGivesTheTerminalBackMeanwhile) {

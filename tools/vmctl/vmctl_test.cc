@@ -146,13 +146,12 @@ TEST_F(VmctlTest, TheVersionNamesContractAndBuild) {
 }
 
 // --- What goes wrong
-// ------------------------------------------------------------------------------
 
 TEST_F(VmctlTest, WrongUsageIsExitCode2) {
   ExpectError({"stats"}, 2, "\"stats\" is not a command; see vmctl --help");
   ExpectError({"device", "show"}, 2,
               "device show: give the device's NAME; see vmctl device show --help");
-  ExpectError({"completion", "zsh"}, 2, "completion: \"zsh\" is no shell that it knows; bash is");
+  ExpectError({"completion", "zsh"}, 2, "completion: \"zsh\" is not a supported shell; give bash");
   ExpectError({"help", "nonsense"}, 2, "\"nonsense\" is not a command; see vmctl --help");
 }
 
@@ -235,8 +234,8 @@ TEST_F(VmctlTest, AVmThatDoesNotAnswerIsExitCode5) {
   Tell(*vm, "hang");
   for (const char* command : {"status", "pause", "devices", "metrics", "console"}) {
     ExpectError({command, "--timeout", "50ms"}, 5,
-                "VM \"web\" did not answer within 50ms; what was asked for may still happen. "
-                "`vmctl status` tells how it is, --timeout sets how long to wait");
+                "VM \"web\" did not answer within 50ms; the command may still take effect. "
+                "See `vmctl status`; --timeout sets how long to wait");
   }
   const Result list = Run({"list", "--timeout=50ms"});
   EXPECT_EQ(list.exit, "exit code 0");
@@ -271,7 +270,6 @@ TEST_F(VmctlTest, OutputThatCannotBeWrittenIsExitCode1) {
 }
 
 // --- Terminals
-// ------------------------------------------------------------------------------------
 
 TEST_F(VmctlTest, ColoursAreForTerminals) {
   const std::unique_ptr<ChildProcess> vm = StartVm();
@@ -283,7 +281,6 @@ TEST_F(VmctlTest, ColoursAreForTerminals) {
 }
 
 // --- events --follow
-// --------------------------------------------------------------------------------
 
 TEST_F(VmctlTest, FollowingShowsEachEventAsItComesAndEndsWithTheVm) {
   const std::unique_ptr<ChildProcess> vm = StartVm();
@@ -333,7 +330,6 @@ TEST_F(VmctlTest, FollowingInTheBackgroundOfAScriptHearsNoCtrlC) {
 }
 
 // --- shutdown --wait, stop --wait
-// -------------------------------------------------------------------
 
 TEST_F(VmctlTest, APressThatTheGuestDoesNotListenToYetIsSaidToBeKept) {
   const std::unique_ptr<ChildProcess> vm = StartVm();
@@ -386,7 +382,6 @@ TEST_F(VmctlTest, WaitingForWhatTheVmRefusesDoesNotWait) {
 }
 
 // --- completion
-// -------------------------------------------------------------------------------------
 
 class CompletionTest : public VmctlTest {
  protected:

@@ -16,8 +16,8 @@ class ServerBidiReactor;
 
 namespace bulkhead::vmctl {
 
-// The console of a fake VM: sends what it is given to all who are attached, and tells what they
-// type. Thread-safe.
+// The console of a fake VM: sends output to all attached clients, and reports what they type.
+// Thread-safe.
 class FakeConsole {
  public:
   using Reactor = grpc::ServerBidiReactor<v1::ConsoleInput, v1::ConsoleOutput>;

@@ -7,8 +7,8 @@
 //   button off          the guest does not listen to its power button
 //   hang                from now on plain calls are not answered
 //   end                 ends every stream with UNAVAILABLE, and this process
-// Standard output tells, a line each: ready, obeyed (a command), and what clients do: call METHOD
-// {REQUEST}, watched, attached DEVICE, typed BYTES, detached.
+// Standard output has a line for each step: ready, obeyed (a command), and the actions of clients:
+// call METHOD {REQUEST}, watched, attached DEVICE, typed BYTES, detached.
 
 #include <unistd.h>
 

@@ -25,7 +25,7 @@ inline constexpr char kVmctl[] = "tools/vmctl/vmctl";
 inline constexpr char kFakeVm[] = "tools/vmctl/testing/fake_vm";
 inline constexpr char kScenario[] = "tools/vmctl/testdata/web.textproto";
 
-// Tells a fake VM (testing/fake_vm.cc), and waits until it has obeyed.
+// Sends a command to a fake VM (testing/fake_vm.cc), and waits until it has obeyed.
 inline void Tell(ChildProcess& vm, const std::string& command) {
   vm.Write(command + "\n");
   vm.WaitForOutput("obeyed\n");
