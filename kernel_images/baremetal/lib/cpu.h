@@ -60,7 +60,7 @@ inline void MmioWrite(uint64_t address, T value) {
 inline void Pause() { asm volatile("pause" ::: "memory"); }
 
 // ---- Time: the timestamp counter is all there is
-// -------------------------------------------------
+
 inline uint64_t ReadTsc() {
   uint32_t low, high;
   asm volatile("lfence; rdtsc; lfence" : "=a"(low), "=d"(high)::"memory");
@@ -86,7 +86,7 @@ inline void Delay(uint64_t cycles) {
 }
 
 // ---- Privileged calls
-// ----------------------------------------------------------------------------
+
 struct InterruptFrame {
   uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax;
   uint64_t vector, error_code;
