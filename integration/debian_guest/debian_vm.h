@@ -12,8 +12,8 @@
 
 namespace bulkhead::integration {
 
-// How long a guest may take for what takes an idle machine a minute, where KVM is emulated and
-// other tests want the processor.
+// The time limit for steps that take a minute on an idle machine: KVM may be emulated, and other
+// tests may use the processor.
 inline constexpr absl::Duration kSlowly = absl::Minutes(20);
 
 // Boots the stock Debian system of //kernel_images:debian_root, with its own kernel and initramfs,

@@ -14,19 +14,19 @@
 
 namespace bulkhead::integration {
 
-// A Linux guest with a shell on its serial console, driven as a person would: by typing.
+// A Linux guest with a shell on its serial console, into which a test types.
 // Every wait has a deadline. Single-threaded.
 class GuestShell {
  public:
-  // Boots the Debian guest (vmlinux and initramfs are data of the test) with these further
-  // flags of vmm and words of the kernel command line, up to the shell. A reset ends the vmm, so
-  // that a panic is noticed, unless `reboots`.
+  // Boots the Debian guest (vmlinux and initramfs are data of the test) up to the shell, with these
+  // further flags of vmm and words of the kernel command line. Unless `reboots`, a reset ends the
+  // vmm, so that a panic is noticed.
   static absl::StatusOr<std::unique_ptr<GuestShell>> Boot(const std::vector<std::string>& flags,
                                                           absl::string_view cmdline = "",
                                                           bool reboots = false);
 
-  // A VM whose guest is a Debian system that logs root in on its console by itself (//kernel_images
-  // :debian_root); LogIn() comes next.
+  // A VM whose guest is the Debian system of //kernel_images:debian_root, which logs root in on its
+  // console. Call LogIn() next.
   explicit GuestShell(std::unique_ptr<VmProcess> vm) : vm_(std::move(vm)) {}
 
   // Waits for the prompt of such a system, at the first boot and after each reboot, and makes the

@@ -40,7 +40,7 @@ class VmClient {
     return Call(&Vm::StopDevice, name);
   }
   absl::StatusOr<v1::VmMetrics> GetMetrics() const { return Call(&Vm::GetMetrics); }
-  // A snapshot, and the events that the VM still knows.
+  // A snapshot, and the events that the VM still has.
   absl::StatusOr<std::vector<v1::Event>> PastEvents() const;
 
  private:

@@ -30,7 +30,7 @@ class VmProcess {
   static absl::StatusOr<std::unique_ptr<VmProcess>> Start(const std::vector<std::string>& flags,
                                                           const std::string& shell = "");
 
-  // As of ChildProcess: of the guest's output, and of what the vmm and its devices log.
+  // As of ChildProcess: for the guest's output, and for the log of the vmm and its devices.
   absl::StatusOr<std::string> WaitForOutput(absl::string_view text, absl::Duration timeout) {
     return process_->WaitForOutput(text, timeout);
   }
@@ -53,7 +53,7 @@ class VmProcess {
     pid_t pid;
   };
   std::vector<Child> Children() const;
-  // One of that name, or kNoProcess.
+  // The pid of the first one of that name, or kNoProcess.
   pid_t PidOf(absl::string_view name) const;
 
  private:

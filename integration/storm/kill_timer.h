@@ -12,15 +12,15 @@
 
 namespace bulkhead::integration {
 
-// Kills processes of a device, and takes the time until the guest has the next request back, which
-// it sees where the guest sees it: in the used index of a virtqueue. Thread-compatible.
+// Kills processes of a device, and measures the time until the guest gets its next completed
+// request: it watches the used index of the virtqueue in guest memory. Thread-compatible.
 class KillTimer {
  public:
-  // The used index lies at `address` of the guest's RAM. Errors: there is no such RAM.
+  // `address`: of the used index, in the guest's RAM. Errors: that is not RAM.
   static absl::StatusOr<KillTimer> Create(pid_t vmm, uint64_t address);
 
-  // From just before the kill. Errors: NotFound (there is no such process), DeadlineExceeded (it
-  // does not die, or nothing is completed, for half a minute).
+  // Returns the time from just before the kill. Errors: NotFound (there is no such process),
+  // DeadlineExceeded (the process does not die, or no request is completed, for half a minute).
   absl::StatusOr<absl::Duration> Kill(pid_t pid) const;
 
  private:

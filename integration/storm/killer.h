@@ -18,7 +18,7 @@
 
 namespace bulkhead::integration {
 
-// What happens to device processes while a guest works.
+// What to do to device processes while a guest works.
 struct KillerOptions {
   enum class Way {
     kKill,     // SIGKILL
@@ -27,45 +27,45 @@ struct KillerOptions {
     kUpgrade,  // replaced by a client of the VM, as `upgrade` says
   };
   Way way = Way::kKill;
-  // The binaries whose processes are chosen from, serving or spare; empty: all.
+  // The binaries whose processes may be chosen, serving or spare; empty: all.
   std::vector<std::string> names = {};
-  // Of kKill and kStop, instead: the process that serves this device.
+  // For kKill and kStop, instead of `binaries`: choose the process that serves this device.
   std::string serving = {};
   const KillTimer* timer = nullptr;  // with kKill and `serving`: takes their times. Borrowed
   std::string control_socket = {};   // of the VM; for `serving` and kUpgrade
-  // Time between two, at random; a successor may be hit while it starts or attaches.
+  // The random time between two hits; a successor may be hit while it starts or attaches.
   absl::Duration min_interval = absl::ZeroDuration();
   absl::Duration max_interval = absl::Milliseconds(40);
   uint64_t seed = 1;
   struct Upgrade {
     std::string device = {};
     std::vector<std::string> versions = {};  // binaries to change to, in turn
-    // Binaries that must be refused, in turn, now and then; then nothing may have changed.
+    // Binaries to try now and then, in turn: each must be refused, and change nothing.
     std::vector<std::string> misfits = {};
   };
   Upgrade upgrade = {};
 };
 
-// Hits device processes of a VM at random moments, each process once at most, on a thread of its
-// own, until it is stopped or `limit` processes were hit (or replaced).
+// Hits (kills, stops or replaces) device processes of a VM at random moments, each process once at
+// most, on its own thread, until it is stopped or has hit `limit` processes.
 class Killer {
  public:
   // `vm` is borrowed; only its Children() is used.
   Killer(const VmProcess& vm, const KillerOptions& options, uint64_t limit);
   ~Killer() { Stop(); }
 
-  // How many processes were hit so far.
+  // The number of processes hit so far.
   uint64_t hits() const { return hits_.load(); }
   void Stop();
-  // After Stop(): what should not have been, of upgrades that failed or were wrongly accepted.
+  // After Stop(): upgrades that failed or were wrongly accepted.
   const std::vector<std::string>& problems() const { return problems_; }
-  // After Stop(), with a timer: from each kill to the next completed request.
+  // After Stop(), with a timer: the times from each kill to the next completed request.
   const std::vector<absl::Duration>& times() const { return times_; }
 
  private:
   void Run();
   std::vector<pid_t> Targets();
-  // Another than the last one; 0: there is none yet.
+  // A process other than the last one; 0: there is none yet.
   pid_t ServingProcess();
   void Strike(std::vector<pid_t> targets);
   void KillAndTakeTime(pid_t pid);

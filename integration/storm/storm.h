@@ -13,15 +13,15 @@
 
 namespace bulkhead::integration {
 
-// A guest that works without a pause and checks every byte, while its device processes are killed.
+// A guest works without a pause and checks every byte, while its device processes are killed.
 struct StormOptions {
   uint64_t kills = 20;  // processes hit, at least; then the guest may end
-  // `control_socket` and `upgrade` are filled in: the disk, "disk0", is what kUpgrade changes.
+  // `control_socket` and `upgrade` are filled in: kUpgrade replaces the disk, "disk0".
   KillerOptions killer = {};
   bool spare = false;                           // a warm spare for each device
   std::vector<std::string> guest_options = {};  // bare metal: of the program disk_storm, "depth=4"
   absl::Duration time_limit = absl::Minutes(5);
-  // Called now and then, with the processes hit so far.
+  // Called now and then, with the number of processes hit so far.
   std::function<void(uint64_t)> on_progress = [](uint64_t) {};
 };
 
@@ -30,15 +30,15 @@ struct StormReport {
   uint64_t requests = 0;  // that the guest completed
   uint64_t failed = 0;    // requests with an error
   uint64_t wrong_bytes = 0;
-  // Bare metal, if the process that serves the disk is what is killed: from each kill to the first
+  // Bare metal, if the process that serves the disk is killed: the times from each kill to the next
   // request that the guest gets back.
   std::vector<absl::Duration> first_completions;
-  // From the loss of a process to RUNNING again, of all devices.
+  // The times from the loss of a process to RUNNING, of all devices.
   std::vector<absl::Duration> recoveries;
-  // Without any completion (Linux: of one request).
+  // The longest time without any completion (Linux: of one request).
   absl::Duration longest_stall;
   absl::Duration duration;
-  // What was wrong beside that: "the guest's kernel log has errors: ..."
+  // Other problems: "the guest's kernel log has errors: ..."
   std::vector<std::string> problems;
 
   bool good() const { return failed == 0 && wrong_bytes == 0 && problems.empty(); }

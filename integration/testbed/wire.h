@@ -9,9 +9,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-// What the launcher (on the host) and the agent (PID 1 of the testbed) say to each other over
-// one virtio serial port: frames of {payload length, type} and the payload. Both ends are built
-// from one tree and trust each other; the checks here find bugs, not attacks. Integers are
+// The protocol between the launcher (on the host) and the agent (PID 1 of the testbed) on one
+// virtio serial port: frames of {payload length, type} and the payload. Both ends are built from
+// one tree and trust each other; the checks here find bugs, not attacks. Integers are
 // little-endian, as both ends are x86.
 namespace bulkhead::testbed {
 

@@ -9,13 +9,12 @@
 
 namespace bulkhead::testbed {
 
-// Runs the command of `request` and passes its standard streams through `port`. When it ends,
-// every other process is killed.
-// Returns its exit code as a shell has it: 128 + signal for a killed one, 127 for one that was
-// not found, 126 for one that cannot be executed.
-// Call once, in PID 1, single-threaded. Blocks as long as the command runs: the time limit is
-// the launcher's, which kills the whole virtual machine.
-// Errors: fork, pipe and terminal errors; Unavailable (the launcher is gone).
+// Runs the command of `request` and passes its standard streams through `port`. When it ends, every
+// other process is killed. Returns an exit code as a shell does: 128 + signal if the command was
+// killed, 127 if it was not found, 126 if it cannot be executed. Call once, in PID 1,
+// single-threaded. Blocks as long as the command runs: the launcher has the time limit, and kills
+// the whole virtual machine. Errors: fork, pipe and terminal errors; Unavailable (the launcher is
+// gone).
 absl::StatusOr<uint32_t> RunCommand(const StartRequest& request, Port& port);
 
 }  // namespace bulkhead::testbed

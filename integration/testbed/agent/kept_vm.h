@@ -6,14 +6,14 @@
 
 namespace bulkhead::testbed {
 
-// A VM that never runs, to be kept while others do: with it KVM rewrites none of the kernel's code
-// when they come and go.
+// A VM that never runs. While it exists, KVM does not rewrite the kernel's code when other VMs
+// start and end.
 //
-// The kernel switches what few need on and off by rewriting instructions (static keys), and KVM
-// does so for its first VM and its last one (preemption notifiers, in the scheduler) and for the
-// first virtual processor whose local APIC is disabled and the last one. QEMU's multi-threaded
+// The kernel turns rarely used code on and off by rewriting instructions (static keys). KVM does so
+// for its first and its last VM (preemption notifiers, in the scheduler), and for the first and the
+// last virtual processor whose local APIC is disabled. QEMU's multi-threaded
 // emulation can miss such a write: a processor that translates the instruction at that moment
-// keeps a breakpoint that is in memory no more. The handler finds none, returns to it, and so for
+// keeps a breakpoint that memory no longer holds. The handler finds none and returns to it, for
 // ever. Seen in __schedule(), once in some twenty boots of a guest on a busy host.
 struct KeptVm {
   UniqueFd vm;

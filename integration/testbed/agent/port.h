@@ -16,7 +16,7 @@ namespace bulkhead::testbed {
 // The agent's end of the virtio serial port to the launcher. Thread-compatible.
 class Port {
  public:
-  // Opens it; the kernel announces it a moment after its driver is loaded.
+  // Opens the port; the kernel announces it a moment after its driver is loaded.
   // Errors: DeadlineExceeded (there is none).
   static absl::StatusOr<Port> Open();
 

@@ -4,7 +4,7 @@
 #include "absl/status/status.h"
 #include "integration/testbed/wire.h"
 
-// What PID 1 of the testbed does before the command starts. Each call blocks until it is done.
+// The steps of PID 1 of the testbed before the command starts. Each call blocks until it is done.
 namespace bulkhead::testbed {
 
 // Mounts /proc, /sys and /dev of the initramfs and loads the modules listed in /modules.load.

@@ -13,8 +13,8 @@ namespace bulkhead::testbed {
 // Unavailable (QEMU has ended), else as read(2). Deadlines here are of SteadyNow().
 absl::StatusOr<std::string> ReadFromQemu(int fd, absl::Time deadline);
 
-// Speaks QEMU's line-based JSON protocol. Only a few fixed words of the answers matter, so
-// they are looked for as text. The first command is qmp_capabilities.
+// Speaks QEMU's line-based JSON protocol. Only a few fixed words of the answers matter, so it
+// searches for them as text. The first command is qmp_capabilities.
 class QemuControl {
  public:
   // `fd` is borrowed.
@@ -31,7 +31,7 @@ class QemuControl {
   std::string received_;
 };
 
-// Where each virtual processor stands: its registers, for people. It may be any moment of it.
+// The registers of each virtual processor at some moment, for people.
 // Errors: as QemuControl::Execute().
 absl::StatusOr<std::string> DescribeProcessors(int control_fd, absl::Time deadline);
 

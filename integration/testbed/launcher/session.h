@@ -27,7 +27,7 @@ class Session {
 
   // Returns the exit code for the shell: the command's, kTimedOut after the time limit, 128 + N
   // when this process got signal N.
-  // Errors: the testbed failed (message); console() then helps to see why.
+  // Errors: the testbed failed; see the message and console().
   absl::StatusOr<int> Run();
 
   // The last kernel messages.

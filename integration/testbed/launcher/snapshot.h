@@ -9,13 +9,12 @@
 
 namespace bulkhead::testbed {
 
-// The testbed that a snapshot is made of and hence the one that starts quickly.
+// The configuration of the snapshot: only a testbed with the same one starts quickly.
 inline constexpr int kSnapshotCpus = 1;
 inline constexpr int kSnapshotMemoryMib = 2048;
 
-// Waits until the agent of a machine is up and writes the machine's state to `path`, which
-// stops it. Blocks until `deadline` at most.
-// Errors: DeadlineExceeded; Internal (what QEMU says).
+// Waits until the agent of a machine is up, then stops the machine and writes its state to `path`.
+// Blocks until `deadline` at most. Errors: DeadlineExceeded; Internal (an error of QEMU).
 absl::Status SaveSnapshot(VirtualMachine& machine, const std::string& path, absl::Time deadline);
 
 }  // namespace bulkhead::testbed

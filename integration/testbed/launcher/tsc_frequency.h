@@ -5,8 +5,8 @@
 
 namespace bulkhead::testbed {
 
-// How fast this machine's time stamp counter runs, in kHz, to 0.1 percent also where other
-// processes want the processor. Blocks for 50 ms.
+// The frequency of this machine's time stamp counter in kHz, to 0.1 percent even on a busy machine.
+// Blocks for 50 ms.
 int64_t MeasureTscKhz();
 
 }  // namespace bulkhead::testbed

@@ -22,7 +22,7 @@ struct VirtualMachineConfig {
   std::vector<std::string> writable_folders;  // at most kMaxShares
 };
 
-// A snapshot fits only the devices that it was made with: so many shares are always there.
+// A snapshot fits only the devices that it was made with, so this many shares are always there.
 inline constexpr size_t kMaxShares = 4;
 
 // A QEMU process in software emulation with the host's root as read-only 9p share.
@@ -37,7 +37,7 @@ class VirtualMachine {
 
   // Non-blocking stream to and from the agent.
   int agent_fd() const { return agent_.get(); }
-  // Non-blocking: kernel messages, and what QEMU itself has to complain about.
+  // Non-blocking: kernel messages, and errors of QEMU itself.
   int console_fd() const { return console_.get(); }
   // Non-blocking: QEMU's control protocol (QMP).
   int control_fd() const { return control_.get(); }
