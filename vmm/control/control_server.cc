@@ -176,10 +176,12 @@ void ControlServer::Impl::Loop(const std::stop_token& stop) {
     connections_.AppendTo(polled);
     // Without a limit: wake_ ends the wait.
     if (poll(polled.data(), polled.size(), accepting ? -1 : Milliseconds(pause) + 1) <= 0) continue;
+    const bool woken = wake_.Drain();
+    // After Drain(): the stop is requested before its signal, so this look finds it, or the next.
     if (stop.stop_requested()) return;
     connections_.Remove(&polled[2]);
     if (polled[1].revents != 0) AcceptConnections();
-    if (wake_.Drain()) {
+    if (woken) {
       TellHealth();
       streams_.PumpAll();
     }
