@@ -1,9 +1,11 @@
 #include "devices/host/attachment.h"
 
 #include <errno.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -82,7 +84,34 @@ absl::Status PutResource(const v1::Descriptor& descriptor, UniqueFd fd, Attachme
   return absl::OkStatus();
 }
 
+// So that `count` descriptors more can be received, if the hard limit lets them.
+void AllowDescriptors(size_t count) {
+  constexpr size_t kOthers = 256;  // what this process has open for itself
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= count + kOthers) return;
+  limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, count + kOthers);
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 }  // namespace
+
+absl::StatusOr<SocketMessage> ReceiveAttachRequest(int attach_socket, absl::Duration timeout) {
+  ASSIGN_OR_RETURN(SocketMessage message,
+                   ReceiveSocketMessage(attach_socket, kMaxAttachRequestBytes, timeout));
+  v1::AttachRequest request;
+  // Not a request: ParseAttachRequest() says so.
+  if (!request.ParseFromString(message.bytes)) return message;
+  const size_t announced = request.descriptors_size();
+  if (announced > kMaxMessageDescriptors) AllowDescriptors(announced);
+  while (message.descriptors.size() < announced) {
+    ASSIGN_OR_RETURN(SocketMessage more,
+                     ReceiveSocketMessage(attach_socket, /*max_bytes=*/1, timeout));
+    if (more.descriptors.empty()) break;  // too few: likewise
+    std::move(more.descriptors.begin(), more.descriptors.end(),
+              std::back_inserter(message.descriptors));
+  }
+  return message;
+}
 
 absl::StatusOr<Attachment> ParseAttachRequest(const v1::PciInfo& info, SocketMessage message) {
   v1::AttachRequest request;

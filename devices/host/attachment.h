@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/event_fd.h"
 #include "base/guest_memory.h"
@@ -53,6 +54,11 @@ struct Attachment {
   UniqueFd durable_state;             // not ok(): the device keeps nothing
   std::vector<Resource> resources;
 };
+
+// Receives an AttachRequest with all of its descriptors, which may come in several packets. Waits
+// for `timeout` at most for each. Where they are more than this process may have open, it raises
+// its soft limit. Errors: as ReceiveSocketMessage(); InvalidArgument (a packet that is none of it).
+absl::StatusOr<SocketMessage> ReceiveAttachRequest(int attach_socket, absl::Duration timeout);
 
 // Takes an AttachRequest apart for the device that `info` describes. Errors: InvalidArgument;
 // the text goes to the operator. Nothing of the request stays open then.

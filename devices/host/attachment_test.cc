@@ -1,10 +1,13 @@
 #include "devices/host/attachment.h"
 
+#include <sys/socket.h>
+
 #include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/event_fd.h"
 #include "base/memory_mapping.h"
 #include "base/message_socket.h"
 #include "base/testing/mapping_flags.h"
@@ -67,6 +70,49 @@ SocketMessage Message(const v1::AttachRequest& request) {
     message.descriptors.push_back(*CreateMemfd("test", 0x10000));
   }
   return message;
+}
+
+TEST(ReceiveAttachRequestTest, TakesDescriptorsOfSeveralPackets) {
+  const auto [vmm, device] = *CreateSocketPair(SOCK_SEQPACKET);
+  constexpr int kCount = 2 * kMaxMessageDescriptors + 1;
+  v1::AttachRequest request = GoodRequest();
+  while (request.descriptors_size() < kCount) Add(request, v1::Descriptor::MSIX_VECTOR);
+  const EventFd event = *EventFd::Create();
+  const std::vector<int> full(kMaxMessageDescriptors, event.fd());
+  ASSERT_TRUE(SendSocketMessage(vmm.get(), request.SerializeAsString(), full).ok());
+  ASSERT_TRUE(SendSocketMessage(vmm.get(), "+", full).ok());
+  ASSERT_TRUE(SendSocketMessage(vmm.get(), "+", {event.fd()}).ok());
+  ASSERT_TRUE(SendSocketMessage(vmm.get(), "+", {event.fd()}).ok());  // not of this request
+  const absl::StatusOr<SocketMessage> message =
+      ReceiveAttachRequest(device.get(), absl::Seconds(10));
+  ASSERT_TRUE(message.ok()) << message.status();
+  EXPECT_EQ(message->descriptors.size(), size_t{kCount});
+  EXPECT_EQ(message->bytes, request.SerializeAsString());
+}
+
+TEST(ReceiveAttachRequestTest, EndsWhereDescriptorsAreMissing) {
+  const auto [vmm, device] = *CreateSocketPair(SOCK_SEQPACKET);
+  const std::string request = GoodRequest().SerializeAsString();
+  const EventFd event = *EventFd::Create();
+  // A packet without descriptors.
+  ASSERT_TRUE(SendSocketMessage(vmm.get(), request, {event.fd()}).ok());
+  ASSERT_TRUE(SendSocketMessage(vmm.get(), "+", {}).ok());
+  absl::StatusOr<SocketMessage> message = ReceiveAttachRequest(device.get(), absl::Seconds(10));
+  ASSERT_TRUE(message.ok()) << message.status();
+  EXPECT_EQ(message->descriptors.size(), 1u);
+  EXPECT_THAT(std::string(ParseAttachRequest(Device(), *std::move(message)).status().message()),
+              HasSubstr("12 descriptors announced, 1 received"));
+  // One that is longer than a byte; none at all.
+  ASSERT_TRUE(SendSocketMessage(vmm.get(), request, {event.fd()}).ok());
+  ASSERT_TRUE(SendSocketMessage(vmm.get(), "++", {event.fd()}).ok());
+  EXPECT_EQ(ReceiveAttachRequest(device.get(), absl::Seconds(10)).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  ASSERT_TRUE(SendSocketMessage(vmm.get(), request, {event.fd()}).ok());
+  EXPECT_EQ(ReceiveAttachRequest(device.get(), absl::Milliseconds(1)).status().code(),
+            absl::StatusCode::kDeadlineExceeded);
+  // No request: what it is, ParseAttachRequest() tells.
+  ASSERT_TRUE(SendSocketMessage(vmm.get(), "\xff", {}).ok());
+  EXPECT_TRUE(ReceiveAttachRequest(device.get(), absl::Seconds(10)).ok());
 }
 
 TEST(AttachmentTest, TakesAGoodRequestApart) {

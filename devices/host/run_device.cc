@@ -120,7 +120,7 @@ absl::StatusOr<SocketMessage> AwaitAttachRequest(int attach_socket, ControlMailb
       }
     }
     if (fds[0].revents != 0) {
-      return ReceiveSocketMessage(attach_socket, kMaxAttachRequestBytes, absl::InfiniteDuration());
+      return ReceiveAttachRequest(attach_socket, absl::InfiniteDuration());
     }
   }
 }

@@ -17,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/message_socket.h"
@@ -163,10 +164,17 @@ absl::StatusOr<DeviceDescription> DeviceProcess::Describe(ControlCall& call) {
 }
 
 absl::Status DeviceProcess::Attach(const AttachOffer& offer, absl::Duration timeout) {
-  const absl::Status sent =
-      SendSocketMessage(attach_socket_.get(), offer.request.SerializeAsString(), offer.descriptors);
-  if (absl::IsUnavailable(sent)) return sent;
-  if (!sent.ok()) return absl::ResourceExhaustedError(sent.message());
+  std::string bytes = offer.request.SerializeAsString();
+  absl::Span<const int> unsent = offer.descriptors;
+  do {
+    const auto packet = unsent.subspan(0, kMaxMessageDescriptors);
+    const absl::Status sent = SendSocketMessage(attach_socket_.get(), bytes, packet);
+    if (absl::IsUnavailable(sent)) return sent;
+    if (!sent.ok()) return absl::ResourceExhaustedError(sent.message());
+    ++offer_packets_;
+    unsent.remove_prefix(packet.size());
+    bytes.assign(1, '+');  // no packet is empty
+  } while (!unsent.empty());
   return AwaitAttached(offer.request.generation(), timeout);
 }
 
@@ -190,7 +198,9 @@ absl::Status DeviceProcess::AwaitAttached(uint64_t generation, absl::Duration ti
 
 bool DeviceProcess::has_taken_offer() const {
   int unread_bytes = 0;
-  return ioctl(attach_socket_.get(), SIOCOUTQ, &unread_bytes) != 0 || unread_bytes == 0;
+  // Of several packets it may have read the first.
+  return offer_packets_ > 1 || ioctl(attach_socket_.get(), SIOCOUTQ, &unread_bytes) != 0 ||
+         unread_bytes == 0;
 }
 
 void DeviceProcess::ForwardOutput() { watcher_->log().ForwardAll(); }

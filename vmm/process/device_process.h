@@ -76,7 +76,8 @@ class DeviceProcess {
   absl::Status Attach(const AttachOffer& offer, absl::Duration timeout);
   // Waits on after a DeadlineExceeded. Errors: as Attach().
   absl::Status AwaitAttached(uint64_t generation, absl::Duration timeout);
-  // Call after Attach(). True if the process has read the offer and so has the descriptors.
+  // Call after Attach(). True if the process has read the offer, or a part of it, and so has
+  // descriptors; true as well where that cannot be known.
   bool has_taken_offer() const;
   // For further calls. Not after RequestExit().
   ControlClient& control() { return *control_; }
@@ -116,6 +117,7 @@ class DeviceProcess {
   std::unique_ptr<ControlClient> control_;
   const std::shared_ptr<PendingCloses> closes_;
   bool described_ = false;
+  int offer_packets_ = 0;  // sent
 };
 
 }  // namespace bulkhead::vmm

@@ -14,7 +14,6 @@
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/memory_mapping.h"
-#include "base/message_socket.h"
 #include "base/status_macros.h"
 #include "proto/contract.h"
 #include "proto/durable_layout.h"
@@ -94,18 +93,8 @@ absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
   const std::optional<DeviceDescription::PciFunction>& pci = description.pci;
   const size_t vectors = pci.has_value() ? pci->msix_vectors : 0;
   const bool has_resample = pci.has_value() && pci->has_intx;
-  // Checked before anything is created, so that a greedy device costs nothing.
   const bool keeps_state =
       description.saved_state_bytes != 0 || description.durable_memory_bytes != 0;
-  const size_t count = 3 + (keeps_state ? 1 : 0) + channel_options.waiters + ram.blocks().size() +
-                       description.doorbells.size() + vectors + (description.has_line() ? 1 : 0) +
-                       (has_resample ? 1 : 0) + resources.size();
-  if (count > kMaxMessageDescriptors) {
-    // Internal, since it is the device's fault: none of these is in the configuration.
-    return absl::InternalError(absl::StrCat(
-        "it needs ", count, " descriptors (", description.doorbells.size(), " doorbells, ", vectors,
-        " MSI-X vectors), at most ", kMaxMessageDescriptors, " fit into one message"));
-  }
   ASSIGN_OR_RETURN(auto channel, channel::ChannelClient::Create(channel_options));
   DeviceEndpoints endpoints(std::move(channel), std::move(resources), ram);
   if (keeps_state) {

@@ -36,9 +36,8 @@ absl::Status CheckResources(const DeviceDescription& description,
 // thread-safe.
 class DeviceEndpoints {
  public:
-  // `ram` is borrowed. Errors: InvalidArgument (a required resource is missing), Internal (the
-  // device takes more descriptors than one message carries), else as memfd_create(2) and
-  // eventfd(2).
+  // `ram` is borrowed. Errors: InvalidArgument (a required resource is missing), else as
+  // memfd_create(2) and eventfd(2).
   static absl::StatusOr<DeviceEndpoints> Create(const DeviceDescription& description,
                                                 std::vector<ResourceSpec> resources,
                                                 const GuestRam& ram,
