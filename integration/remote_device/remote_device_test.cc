@@ -354,7 +354,7 @@ INSTANTIATE_TEST_SUITE_P(
         StartFailure{"garbage_control", "asked what it is: "},
         StartFailure{"bad_bar", "BAR 0: size_bytes is 3000"},
         StartFailure{"never_reply", "attached: no answer came in time", true},
-        StartFailure{"bad_reply", "its reply to the attach request is not one"},
+        StartFailure{"bad_reply", "its reply to the attach request does not parse"},
         StartFailure{"close_attach", "the other end of the socket is closed"},
         StartFailure{"refuse", "the input is not to my taste"}),
     [](const auto& info) { return std::string(info.param.misbehaviour); });
