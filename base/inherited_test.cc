@@ -1,6 +1,5 @@
 // What a process inherits from its parent: limits and signals.
 
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -14,22 +13,18 @@
 #include "base/original_limits.h"
 #include "base/taken_signals.h"
 #include "base/testing/processes.h"
+#include "base/testing/streams.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead {
 namespace {
-
-bool IsReadable(const UniqueFd& fd) {
-  pollfd readable = {.fd = fd.get(), .events = POLLIN, .revents = 0};
-  return poll(&readable, 1, 0) == 1;
-}
 
 TEST(TakeSignalsTest, ASignalIsReadAndDoesNothingElse) {
   EXPECT_TRUE(HoldsInChild([] {
     signal(SIGTERM, SIG_DFL);
     const UniqueFd signals = *TakeSignals({SIGTERM});
     raise(SIGTERM);
-    return IsReadable(signals);
+    return IsReadable(signals.get());
   }));
 }
 
@@ -39,9 +34,9 @@ TEST(TakeSignalsTest, ASignalThatTheParentHadIgnoredStaysIgnored) {
     signal(SIGTERM, SIG_DFL);
     const UniqueFd signals = *TakeSignals({SIGHUP, SIGTERM});
     raise(SIGHUP);
-    if (IsReadable(signals)) return false;
+    if (IsReadable(signals.get())) return false;
     raise(SIGTERM);
-    return IsReadable(signals);
+    return IsReadable(signals.get());
   }));
 }
 

@@ -12,7 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "base/testing/stream_ends.h"
+#include "base/testing/streams.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 

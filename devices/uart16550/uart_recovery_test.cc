@@ -10,18 +10,13 @@
 
 #include "absl/time/time.h"
 #include "base/steady_time.h"
+#include "base/testing/streams.h"
 #include "devices/uart16550/testing/fake_console.h"
 #include "devices/uart16550/testing/killable_uart.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::devices::uart16550 {
 namespace {
-
-std::string Letters(size_t count, char first) {
-  std::string text;
-  while (text.size() < count) text.push_back(static_cast<char>(first + text.size() % 26));
-  return text;
-}
 
 struct Conditions {
   size_t output_bytes = 100;

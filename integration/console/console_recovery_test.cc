@@ -14,6 +14,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/pipe.h"
+#include "base/testing/streams.h"
 #include "base/unique_fd.h"
 #include "devices/uart16550/testing/killable_uart.h"
 #include "gtest/gtest.h"
@@ -28,27 +30,14 @@ using vmm::ConsoleHub;
 
 constexpr absl::Duration kPatience = absl::Seconds(30);
 
-std::string Letters(size_t count, char first) {
-  std::string text;
-  while (text.size() < count) text.push_back(static_cast<char>(first + text.size() % 26));
-  return text;
-}
-
-struct Pipe {
-  Pipe() {
-    int fds[2];
-    EXPECT_EQ(pipe2(fds, O_CLOEXEC | O_NONBLOCK), 0);
-    read_end.reset(fds[0]);
-    write_end.reset(fds[1]);
-  }
+struct Pipe : bulkhead::Pipe {
+  Pipe() : bulkhead::Pipe(*CreatePipe(O_NONBLOCK)) {}
   std::string Read(size_t size) const {
     std::string text(size, 0);
     text.resize(
         static_cast<size_t>(std::max<ssize_t>(read(read_end.get(), text.data(), text.size()), 0)));
     return text;
   }
-  UniqueFd read_end;
-  UniqueFd write_end;
 };
 
 struct Conditions {

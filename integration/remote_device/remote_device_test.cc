@@ -25,6 +25,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/event_fd.h"
+#include "base/testing/streams.h"
 #include "base/unique_fd.h"
 #include "devices/host/testdata/misbehaving_device.h"
 #include "gmock/gmock.h"
@@ -44,11 +45,6 @@ namespace regs = devices::testdata;
 using ::testing::HasSubstr;
 
 constexpr uint64_t kAllOnes32 = 0xffffffff;
-
-bool IsReadable(int fd, absl::Duration timeout) {
-  pollfd p = {.fd = fd, .events = POLLIN, .revents = 0};
-  return poll(&p, 1, static_cast<int>(absl::ToInt64Milliseconds(timeout))) == 1;
-}
 
 size_t CountDescriptors(pid_t process = getpid()) {
   std::error_code ignored;  // it may have ended

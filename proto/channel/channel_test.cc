@@ -1,5 +1,4 @@
 #include <fcntl.h>
-#include <poll.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/testing/streams.h"
 #include "gtest/gtest.h"
 #include "proto/channel/channel_client.h"
 #include "proto/channel/channel_peer.h"
@@ -31,11 +31,6 @@ constexpr absl::Duration kLong = absl::Seconds(60);  // never passes in a test t
 std::unique_ptr<ChannelClient> MakeClient(uint32_t waiters, uint32_t slots = 256) {
   return *ChannelClient::Create(
       {.slots = slots, .waiters = waiters, .max_poll = absl::ZeroDuration()});
-}
-
-bool IsReadable(int fd) {
-  pollfd event = {.fd = fd, .events = POLLIN, .revents = 0};
-  return poll(&event, 1, 0) == 1;
 }
 
 // The next request, waiting for it.

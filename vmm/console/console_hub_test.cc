@@ -21,7 +21,9 @@
 #include "base/close_elsewhere.h"
 #include "base/memory_mapping.h"
 #include "base/message_socket.h"
+#include "base/pipe.h"
 #include "base/testing/lingering_socket.h"
+#include "base/testing/streams.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 #include "proto/console_stream.h"
@@ -33,26 +35,15 @@ namespace {
 
 constexpr absl::Duration kPatience = absl::Seconds(20);
 
-bool IsReadable(int fd, absl::Duration timeout = kPatience) {
-  pollfd entry = {.fd = fd, .events = POLLIN, .revents = 0};
-  return poll(&entry, 1, static_cast<int>(absl::ToInt64Milliseconds(timeout))) == 1;
-}
-
 // Reads until `size` bytes have come, or nothing comes any more.
 std::string ReadSize(int fd, size_t size) {
   std::string text;
   char buffer[65536];
-  while (text.size() < size && IsReadable(fd)) {
+  while (text.size() < size && IsReadable(fd, kPatience)) {
     const ssize_t n = read(fd, buffer, std::min(sizeof(buffer), size - text.size()));
     if (n <= 0) break;
     text.append(buffer, static_cast<size_t>(n));
   }
-  return text;
-}
-
-std::string Letters(size_t count, char first = 'a') {
-  std::string text;
-  while (text.size() < count) text.push_back(static_cast<char>(first + text.size() % 26));
   return text;
 }
 
@@ -64,18 +55,11 @@ std::set<int> OpenDescriptors() {
   return open;
 }
 
-struct Pipe {
-  Pipe() {
-    int fds[2];
-    EXPECT_EQ(pipe2(fds, O_CLOEXEC), 0);
-    read_end.reset(fds[0]);
-    write_end.reset(fds[1]);
-  }
+struct Pipe : bulkhead::Pipe {
+  Pipe() : bulkhead::Pipe(*CreatePipe()) {}
   void Write(const std::string& text) const {
     EXPECT_EQ(write(write_end.get(), text.data(), text.size()), static_cast<ssize_t>(text.size()));
   }
-  UniqueFd read_end;
-  UniqueFd write_end;
 };
 
 // A process of the device. It keeps nothing: a successor is told where it goes on.
@@ -95,7 +79,7 @@ class FakeProcess {
   // Waits for a packet.
   bool Receive(ConsolePacketHeader& header, std::string& data) const {
     char packet[DeviceStream::kMaxPacketBytes];
-    if (!IsReadable(socket_.get())) return false;
+    if (!IsReadable(socket_.get(), kPatience)) return false;
     const ssize_t size = recv(socket_.get(), packet, sizeof(packet), MSG_DONTWAIT);
     if (size < static_cast<ssize_t>(sizeof(header))) return false;
     memcpy(&header, packet, sizeof(header));
@@ -194,7 +178,7 @@ class ConsoleHubTest : public testing::Test {
     hub_ = *ConsoleHub::Create({.input_fd = in_.read_end.get(), .output_fd = out_.write_end.get()});
   }
   std::string ReadOutput(size_t size) const { return ReadSize(out_.read_end.get(), size); }
-  bool HasOutput() const { return IsReadable(out_.read_end.get(), absl::ZeroDuration()); }
+  bool HasOutput() const { return IsReadable(out_.read_end.get()); }
 
   Pipe in_;
   Pipe out_;
@@ -346,7 +330,7 @@ TEST_F(ConsoleHubTest, InputThatADeadProcessDidNotAcknowledgeComesAgain) {
     in_.Write("two ");
     EXPECT_EQ(device.TakeInput(4), "two ");
     in_.Write("three");  // not even read
-    EXPECT_TRUE(IsReadable(device.socket()));
+    EXPECT_TRUE(IsReadable(device.socket(), kPatience));
   }
   FakeProcess successor(*hub_);
   successor.Greet();
@@ -455,7 +439,7 @@ TEST_F(ConsoleHubTest, AFloodDoesNotKeepInputAway) {
   const absl::Time deadline = absl::Now() + kPatience;
   while (input.empty() && absl::Now() < deadline) {
     for (int i = 0; i < 100; ++i) device.Send(0, 0, "");
-    if (IsReadable(device.socket(), absl::ZeroDuration())) input = device.TakeInput(4);
+    if (IsReadable(device.socket())) input = device.TakeInput(4);
   }
   EXPECT_EQ(input, "stop");
 }

@@ -10,7 +10,7 @@
 
 #include "base/memory_mapping.h"
 #include "base/shared_stream.h"
-#include "base/testing/stream_ends.h"
+#include "base/testing/streams.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::vmm {
@@ -25,12 +25,6 @@ std::string ReadAvailable(int fd) {
   for (ssize_t n; (n = read(fd, buffer, sizeof(buffer))) > 0;) {
     text.append(buffer, static_cast<size_t>(n));
   }
-  return text;
-}
-
-std::string Letters(size_t count) {
-  std::string text;
-  while (text.size() < count) text.push_back(static_cast<char>('a' + text.size() % 26));
   return text;
 }
 

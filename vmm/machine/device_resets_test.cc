@@ -1,12 +1,11 @@
 #include "vmm/machine/device_resets.h"
 
-#include <poll.h>
-
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "base/event_fd.h"
+#include "base/testing/streams.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -16,11 +15,6 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr absl::Duration kShort = absl::Milliseconds(1);
-
-bool IsReadable(int fd) {
-  pollfd entry{.fd = fd, .events = POLLIN, .revents = 0};
-  return poll(&entry, 1, 0) == 1;
-}
 
 TEST(DeviceResetsTest, AreWaitedForUntilAllAreDone) {
   DeviceResets resets({"disk0", "net0"}, *EventFd::Create());

@@ -6,15 +6,11 @@
 #include <thread>
 #include <vector>
 
+#include "base/testing/streams.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::vmm {
 namespace {
-
-bool IsReadable(int fd) {
-  pollfd p = {.fd = fd, .events = POLLIN, .revents = 0};
-  return poll(&p, 1, 0) == 1;
-}
 
 TEST(WorkQueueTest, WorkIsDoneInItsOrderWhenTheThreadSaysSo) {
   const std::unique_ptr<WorkQueue> queue = *WorkQueue::Create();

@@ -1,22 +1,16 @@
 #include "vmm/vm/vm_end.h"
 
-#include <poll.h>
-
 #include <memory>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/testing/streams.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::vmm {
 namespace {
-
-bool IsReadable(int fd) {
-  pollfd p = {.fd = fd, .events = POLLIN, .revents = 0};
-  return poll(&p, 1, 0) == 1;
-}
 
 TEST(VmEndLatchTest, TheFirstReportDecides) {
   const std::unique_ptr<VmEndLatch> end = *VmEndLatch::Create();

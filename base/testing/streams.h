@@ -1,13 +1,16 @@
-#ifndef BULKHEAD_BASE_TESTING_STREAM_ENDS_H_
-#define BULKHEAD_BASE_TESTING_STREAM_ENDS_H_
+#ifndef BULKHEAD_BASE_TESTING_STREAMS_H_
+#define BULKHEAD_BASE_TESTING_STREAMS_H_
 
 #include <fcntl.h>
+#include <poll.h>
 #include <pty.h>
 #include <sys/socket.h>
 #include <termios.h>
 
+#include <string>
 #include <utility>
 
+#include "absl/time/time.h"
 #include "base/pipe.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
@@ -42,6 +45,19 @@ inline StreamEnds MakeTerminal(int /*direction*/) {
   return {UniqueFd(ours), UniqueFd(other)};
 }
 
+// Whether `fd` is readable, or becomes so within `timeout`.
+inline bool IsReadable(int fd, absl::Duration timeout = absl::ZeroDuration()) {
+  pollfd polled = {.fd = fd, .events = POLLIN, .revents = 0};
+  return poll(&polled, 1, static_cast<int>(absl::ToInt64Milliseconds(timeout))) == 1;
+}
+
+// "abc...zab...": a text in which lost and repeated bytes show.
+inline std::string Letters(size_t count, char first = 'a') {
+  std::string text;
+  while (text.size() < count) text.push_back(static_cast<char>(first + text.size() % 26));
+  return text;
+}
+
 }  // namespace bulkhead
 
-#endif  // BULKHEAD_BASE_TESTING_STREAM_ENDS_H_
+#endif  // BULKHEAD_BASE_TESTING_STREAMS_H_
