@@ -363,7 +363,7 @@ TEST_F(SuccessorTest, DiscardingWaitsForWhoIsJustSending) {
 TEST_F(SuccessorTest, NothingHasChangedIfSomebodyStandsStillInTheMiddleOfAnAccess) {
   Post(1);
   ChannelPeer::SetReadsHead(*client_, 1, true);
-  // Whoever looks at the head now finds nothing that he would blame the device for.
+  // A thread that looks at the head now finds no violation.
   std::thread vcpu([&] {
     while (head().load() != UINT64_MAX) std::this_thread::yield();
     for (uint64_t i = 2; i <= 8; ++i) Post(i);
