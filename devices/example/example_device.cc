@@ -96,7 +96,7 @@ void ExampleDevice::Write(uint8_t, uint64_t offset, uint8_t size_bytes, uint64_t
 }
 
 void ExampleDevice::OnDoorbell(uint32_t) {
-  // Each process is rung once though nobody rang: look whether there is work.
+  // The host also calls this once in each process, without a ring: look whether there is work.
   if (state_.status != kRequested) return;
   state_.status = AddUp();
   services_->StateChanged();

@@ -34,7 +34,7 @@ class ExampleDeviceTest : public testing::Test {
     device_->OnDoorbell(0);
     return static_cast<Status>(Read(kStatusOffset, 4));
   }
-  // A new process goes on from the saved state of the last one, as the device host has it.
+  // A new process restores the saved state of the last one, as the device host has it.
   absl::Status Restart(const FunctionState& function) {
     std::vector<uint8_t> saved(device_->Describe().saved_state_bytes());
     saved.resize(device_->Save(absl::MakeSpan(saved)));

@@ -33,7 +33,7 @@ class RigDeviceTest : public ::testing::Test {
     services_.SetDurableMemory(kMemoryBarSize);
     EXPECT_TRUE(device_->Start(services_).ok());
   }
-  // A new process goes on from the saved state of the last one, as the device host has it.
+  // A new process restores the saved state of the last one, as the device host has it.
   absl::Status Restart(const FunctionState& state = {}) {
     std::vector<uint8_t> saved(device_->Describe().saved_state_bytes());
     saved.resize(device_->Save(absl::MakeSpan(saved)));

@@ -99,7 +99,7 @@ TEST_P(InFlightRestartTest, ChainsComeAgainInTheirOrderAndBeforeNewOnes) {
   const Heads other = AddAndKick(0, 4);
   ASSERT_EQ(device->held[1], first);
   for (int i = 0; i < 3; ++i) {
-    first.push_back(Add(1));  // while nobody listens
+    first.push_back(Add(1));  // while no process serves
     model.Restart();
     EXPECT_EQ(device->held[1], first);
     EXPECT_EQ(device->held[0], other);

@@ -1,4 +1,4 @@
-// Who is told that data could not be written back, of requests that are in flight or come later.
+// Which requests, in flight or later, report that data could not be written back.
 #include "devices/virtio_blk/writeback_failures.h"
 
 #include <errno.h>

@@ -119,7 +119,7 @@ void ForgeHead() {
   *reinterpret_cast<uint64_t*>(FindResponseMemory() + kHeadOffset) = uint64_t{1} << 40;
 }
 
-// From now on whatever the host answers goes into memory that nobody else sees.
+// From now on the answers of the host go into memory that no other process sees.
 void LoseAnswers() {
   uint8_t* const memory = FindResponseMemory();
   const size_t size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
@@ -330,7 +330,7 @@ class MisbehavingDevice final : public DeviceModel {
       Hang();
     }
     if (Misbehaves("corrupt_completion")) {
-      // A ticket that nobody has been given yet.
+      // A ticket that was not given out yet.
       *reinterpret_cast<uint64_t*>(FindResponseMemory() + 0x100) = uint64_t{1} << 40;
       Hang();
     }
