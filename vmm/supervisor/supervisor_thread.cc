@@ -6,7 +6,6 @@
 #include <optional>
 #include <string>
 #include <utility>
-#include <vector>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
@@ -137,12 +136,15 @@ void SupervisorThread::Obey(SupervisorCommand command) {
 }
 
 void SupervisorThread::Dispatch(Event event) {
-  std::optional<Event> next = event;
-  while (next.has_value()) {
-    if (*next == Event::kShutdown) step_ = "the end of its processes";
-    const std::vector<SupervisionAction> actions = supervision_.On(*next);
-    next.reset();
-    for (const SupervisionAction action : actions) next = actions_.CarryOut(action);
+  for (bool at_rest = false; !at_rest;) {
+    if (event == Event::kShutdown) step_ = "the end of its processes";
+    at_rest = true;
+    for (const SupervisionAction action : supervision_.On(event)) {
+      if (const std::optional<Event> result = actions_.CarryOut(action); result.has_value()) {
+        event = *result;
+        at_rest = false;
+      }
+    }
   }
 }
 
