@@ -26,7 +26,8 @@ struct RuntimeEnvironment {
 // The environment of this process.
 RuntimeEnvironment CurrentRuntimeEnvironment();
 
-// All folders that may hold control sockets of the user's VMs, for any environment of their vmm:
+// All folders that may hold control sockets of the user's VMs, whatever environment each vmm was
+// started with:
 // /run/bulkhead (root), $XDG_RUNTIME_DIR/bulkhead, /run/user/UID/bulkhead, /tmp/bulkhead-UID. No
 // duplicates.
 std::vector<std::string> RuntimeDirectories(const RuntimeEnvironment& environment);

@@ -38,7 +38,7 @@ class UartRegisters {
   // the chip read it a few times.
   static constexpr uint32_t kInputPolls = 32;
   // Room for bytes that the other end has not taken yet. LSR makes the guest wait when less than a
-  // FIFO's worth is free, so that a driver's burst always fits.
+  // FIFO's worth is free, so that a driver's full FIFO always fits.
   static constexpr size_t kTransmitBytes = 4096;
 
   // --- The guest's side. `offset` below kRegisterCount. -----------------------------------
@@ -66,8 +66,8 @@ class UartRegisters {
   void AssumeRts();
 
   // --- What outlives the process ---------------------------------------------------------------
-  // Writes all of it, at most kMaxSavedBytes. Returns the number of bytes. A burst ends with the
-  // process: interrupts that are held back are saved as pending.
+  // Saves everything, into at most kMaxSavedBytes; returns how many. A quiet line is not saved: an
+  // interrupt that it holds back is saved as pending.
   static constexpr size_t kMaxSavedBytes = 32 + kTransmitBytes;
   size_t Save(absl::Span<uint8_t> bytes) const;
   // Restores what Save() wrote; a pending cause makes an edge of the line. False: `bytes` are

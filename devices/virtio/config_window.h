@@ -12,8 +12,8 @@
 
 namespace bulkhead::devices::virtio {
 
-// The body of a struct virtio_pci_cap (virtio 1.2, section 4.1.4): what follows its ID and
-// next-pointer bytes, from which all offsets count.
+// The body of a struct virtio_pci_cap (virtio 1.2, section 4.1.4): the bytes after its ID and next
+// pointer. Offsets count from the first of them.
 inline constexpr size_t kCapabilityBar = 2;
 inline constexpr size_t kCapabilityOffset = 6;  // and the length behind it
 inline constexpr size_t kCapabilityBody = 14;

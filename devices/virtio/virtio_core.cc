@@ -39,7 +39,8 @@ absl::Status VirtioCore::Start(DeviceServices& services) {
   absl::Span<uint8_t> durable = services.durable_memory();
   if (!durable.empty() && durable.size() < durable_memory_bytes()) {
     return absl::InvalidArgumentError(absl::StrCat("durable memory of ", durable.size(),
-                                                   " bytes, instead of ", durable_memory_bytes()));
+                                                   " bytes, instead of at least ",
+                                                   durable_memory_bytes()));
   }
   for (const uint16_t size : queue_sizes_) {
     const absl::Span<uint8_t> part = durable.subspan(0, InFlightLog::SizeBytes(size));

@@ -79,8 +79,8 @@ TEST(DoorbellTest, AnAddressCanBeBoundOnlyOnceAndUnboundOnlyWhenBound) {
 // Vectors 0x40 and 0x41 write their low digit to the recorder's port, end the interrupt and go
 // back to waiting (without IRET: KVM's instruction emulator, which runs this code where there is
 // no hardware virtualization, knows it in real mode only). The I/O APIC's
-// pin 4, edge-triggered, has vector 0x40; pin 16, level-triggered, 0x41. Once all is set up, 0xff
-// is written.
+// pin 4, edge-triggered, has vector 0x40; pin 16, level-triggered, 0x41. After its set-up the
+// guest writes 0xff to that port.
 
 #define INTERRUPT_GATE(vector, handler)    \
   "mov $" handler                          \

@@ -313,7 +313,8 @@ absl::StatusOr<uint64_t> ChannelClient::WaitForAnswer(uint32_t waiter, LazyDeadl
         // ticket in ChannelServer::Answer().
         answer = LookForAnswer(waiter, std::memory_order_seq_cst);
         // acquire: pairs with the store in ChannelServer::Defer(), which comes before the head that
-        // was settled. A successor answers what was deferred.
+        // PrepareSuccessor() stored in settled_. A successor answers a deferred request, so it is
+        // not lost.
         const bool deferred = responses_.completion(waiter).deferred.load(
                                   std::memory_order_acquire) == waiters_[waiter].awaited_ticket;
         if (answer == Answer::kNone && settled && !deferred) answer = Answer::kLost;

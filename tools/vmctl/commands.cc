@@ -140,7 +140,7 @@ Example
   vmctl pause
 )",
      RunPause},
-    {"resume", "let them run again", kVmFlags, Argument::kNone, kLong, R"(Example
+    {"resume", "let the vCPUs run again, after pause", kVmFlags, Argument::kNone, kLong, R"(Example
   vmctl resume
 )",
      RunResume},

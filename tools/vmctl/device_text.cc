@@ -23,7 +23,7 @@ std::string HeartbeatCell(const v1::Device& device, absl::Time now) {
     cell = absl::StrCat(FormatSpan(now - ToTime(heartbeat.last())), " ago");
   }
   if (heartbeat.missed_in_a_row() > 0) {
-    absl::StrAppend(&cell, ", ", heartbeat.missed_in_a_row(), "/", heartbeat.misses_allowed(),
+    absl::StrAppend(&cell, ", ", heartbeat.missed_in_a_row(), "/", heartbeat.misses_until_hang(),
                     " missed");
   }
   return cell;
@@ -63,7 +63,7 @@ void AddHeartbeat(const v1::Device& device, absl::Time now, Fields& fields) {
   if (interval <= absl::ZeroDuration()) return;
   std::string counts = absl::StrCat("every ", FormatSpan(interval), "; ", heartbeat.answered(),
                                     " answered, ", heartbeat.missed(), " missed; ",
-                                    heartbeat.misses_allowed(), " in a row are a hang");
+                                    heartbeat.misses_until_hang(), " in a row are a hang");
   if (heartbeat.has_round_trip()) {
     absl::StrAppend(&counts, "; round trip ", FormatSpan(ToDuration(heartbeat.round_trip())));
   }

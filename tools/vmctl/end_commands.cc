@@ -105,7 +105,7 @@ ExitCode RunStop(const Invocation& invocation) {
   const absl::Status status = client->Stop();
   // It may have ended faster than it answers.
   if (!status.ok() && !absl::IsUnavailable(status)) return FailedCall(status);
-  return Print(absl::StrCat("VM \"", client->address().name, "\" ends\n"));
+  return Print(absl::StrCat("VM \"", client->address().name, "\" is ending\n"));
 }
 
 }  // namespace bulkhead::vmctl

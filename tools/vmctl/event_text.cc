@@ -87,7 +87,7 @@ Line LineOf(const v1::Event& event, bool color) {
     case v1::Event::kHeartbeatMissed:
       return {event.heartbeat_missed().device(),
               absl::StrCat("missed ", event.heartbeat_missed().missed_in_a_row(), " of ",
-                           event.heartbeat_missed().misses_allowed(), " heartbeats")};
+                           event.heartbeat_missed().misses_until_hang(), " heartbeats")};
     case v1::Event::kPolicy:
       return {event.policy().device().empty() ? kVm : event.policy().device(),
               absl::StrCat("the vmm ", Printable(event.policy().action()))};

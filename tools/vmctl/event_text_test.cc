@@ -35,8 +35,9 @@ TEST(EventTextTest, EveryKindSaysWhatHappened) {
   EXPECT_EQ(TextOf(R"(device_ended { device: "disk0" pid: 12 generation: 3 reason: "exit code 0"
                                      expected: true })"),
             "  disk0      process 12 (generation 3) ended as asked: exit code 0\n");
-  EXPECT_EQ(TextOf(R"(heartbeat_missed { device: "disk0" missed_in_a_row: 2 misses_allowed: 4 })"),
-            "  disk0      missed 2 of 4 heartbeats\n");
+  EXPECT_EQ(
+      TextOf(R"(heartbeat_missed { device: "disk0" missed_in_a_row: 2 misses_until_hang: 4 })"),
+      "  disk0      missed 2 of 4 heartbeats\n");
   EXPECT_EQ(TextOf(R"(policy { device: "disk0" action: "gives up: 5 crashes in 60s" })"),
             "  disk0      the vmm gives up: 5 crashes in 60s\n");
   EXPECT_EQ(TextOf(R"(policy { action: "pauses" })"), "  vm         the vmm pauses\n");

@@ -88,8 +88,8 @@ std::string CommandHelp(const Command& command) {
       absl::StrCat("usage: vmctl ", command.name, ArgumentText(command.argument), " [FLAG...]\n\n",
                    command.summary, "\n\n", command.details, "\nFlags\n", FlagLines(command.flags));
   if ((command.flags & kTimeoutFlag) != 0) {
-    absl::StrAppend(&text, "\n--timeout is ", absl::FormatDuration(command.timeout),
-                    " unless it is given. Exit codes: vmctl --help.\n");
+    absl::StrAppend(&text, "\n--timeout has the default ", absl::FormatDuration(command.timeout),
+                    ". Exit codes: vmctl --help.\n");
   }
   return text;
 }

@@ -104,7 +104,7 @@ TEST_F(VmctlTest, CommandsCallWhatTheyAreNamedAfter) {
       {{"resume"}, "Resume {}", "VM \"web\" runs again\n"},
       {{"shutdown"}, "Shutdown {}", "pressed the power button of VM \"web\"\n"},
       {{"wake"}, "Wake {}", "woke VM \"web\"\n"},
-      {{"stop", "--no-wait"}, "Stop {}", "VM \"web\" ends\n"},
+      {{"stop", "--no-wait"}, "Stop {}", "VM \"web\" is ending\n"},
       {{"device", "stop", "disk0"},
        "StopDevice {name: \"disk0\"}",
        "disk0 is RUNNING: pid 4720, generation 2\n"},

@@ -279,8 +279,8 @@ bool Hub::ReadDevice() {
   const int count = batch_.Receive(socket_.get(), is_foul);
   look_at_device_ = count == PacketBatch::kPackets;  // there may be more
   is_gathering_ = count != 0;
-  // The end reads as an empty packet. IsHungUp() alone does not prove that all packets are read:
-  // they and the end may come between the two calls.
+  // An empty packet is the end, or one that the device sent. A hang-up alone may be newer than the
+  // packets just read. Both together: all is read.
   bool has_end = false;
   for (int i = 0; i < count; ++i) {
     has_end |= batch_.packet(i).empty();

@@ -21,9 +21,8 @@ namespace bulkhead::vmm {
 // - The output loses nothing: while it takes no bytes, the device's socket fills up and the device
 //   waits, as for a slow terminal. Clients delay nobody: a client that is too far behind loses
 //   output and gets the number of lost bytes.
-// - Input from all sources is sent in the order of arrival. Input that the device has not
-// acknowledged
-//   is kept, and sent again to a successor. While too much is kept, no more is read or taken.
+// - Input from all sources is sent in the order of arrival. What the device has not acknowledged is
+//   kept, and sent again to a successor. While too much is kept, no more is read or taken.
 //
 // Thread-safe. Expects SIGPIPE to be ignored.
 class ConsoleHub {
@@ -52,9 +51,10 @@ class ConsoleHub {
   virtual ~ConsoleHub() = default;
 
   // Creates the socket for the next process of the device, and returns the device's end, which
-  // stays the hub's until the next call. The last process must be dead; its output is still read.
-  // -1: no descriptor is left, or the sockets of earlier processes cannot be closed (logged).
-  // Waits, for a second at most, if many processes have died while the output was stuck.
+  // stays the hub's until the next call. The last process must be dead; what it wrote is read to
+  // its end all the same. -1: no descriptor is left, or the sockets of earlier processes cannot be
+  // closed (logged). Waits, for a second at most, if many processes have died while the output was
+  // stuck.
   virtual int Connect() = 0;
 
   // Waits until all that the device has sent is written to the output, for `limit` at most. For the

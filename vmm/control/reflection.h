@@ -8,7 +8,8 @@
 namespace bulkhead::vmm {
 
 // Answers one question about the services of the control plane and their messages, from the
-// descriptions that are linked into this program. The request is a client's: anything.
+// descriptions that are linked into this program. The request comes from a client and may
+// contain anything.
 grpc::reflection::v1alpha::ServerReflectionResponse Reflect(
     const grpc::reflection::v1alpha::ServerReflectionRequest& request);
 

@@ -244,7 +244,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
     return started;
   }));
   ReleaseStartupPages();
-  LogDebug(absl::StrCat("the guest asked for a reset and boots again, after ",
+  LogDebug(absl::StrCat("the guest boots again (", reason, "), after ",
                         absl::FormatDuration(SteadyNow() - begin)));
   return absl::OkStatus();
 }
@@ -272,7 +272,7 @@ absl::Status Machine::TryUntilTheHostCan(const OutsideEnd& outside,
     }
     if (!shortage.lasts()) {
       LogError(absl::StrCat("the guest's reboot waits for the host: ", status.message(),
-                            "; it is tried until that works"));
+                            "; the reboot is repeated until it succeeds"));
       state_.SetRebootWaits(status.message());
     }
     const absl::Time next = SteadyNow() + shortage.OnFailedTry(SteadyNow());

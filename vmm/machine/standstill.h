@@ -11,12 +11,11 @@
 namespace bulkhead::vmm {
 
 // Makes a VM stand still for as long as anybody wants it to. Two ways:
-//   paused  by clients, and by devices whose access policy says so: no guest code runs, and
-//   accesses
-//           that wait are parked
+//   paused  by clients, and by devices whose access policy says so: no guest code runs, and the
+//           accesses that wait are parked
 //   held    by devices that keep the guest waiting: no guest code runs, but accesses go on waiting,
 //           for an answer that ends the hold
-// A pause comes before a hold. The guest's clock stands meanwhile. Thread-compatible.
+// A pause takes precedence over a hold. The guest's clock stands meanwhile. Thread-compatible.
 class Standstill {
  public:
   // What is done with the VM. Errors of `pause` and `hold`: as VcpuThreads; the VM runs then.

@@ -46,7 +46,7 @@ absl::StatusOr<CallWatchdog*> CallWatchdog::Get() {
 absl::Status CallWatchdog::Start() {
   InstallWakeSignal();
   if (const int error = StartDetachedThread("call-watchdog", [this] { Run(); }); error != 0) {
-    return ErrnoToStatus(error, "starting the call watchdog's thread");
+    return ErrnoToStatus(error, "starting the thread that watches calls to devices");
   }
   return absl::OkStatus();
 }

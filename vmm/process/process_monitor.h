@@ -74,7 +74,7 @@ class MonitoredProcess {
 };
 
 // Starts processes, reads their output, and reports at once when one dies. One thread serves all
-// processes; it never waits for a start (SpawnThreads). Thread-safe.
+// processes; starts are on threads of their own (SpawnThreads), so none delays it. Thread-safe.
 class ProcessMonitor {
  public:
   using Isolation = ProcessSpawner::Isolation;

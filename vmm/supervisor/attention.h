@@ -30,9 +30,9 @@ class Attention {
   // What a demand is important enough to interrupt.
   enum class Urgency {
     kNone,
-    kNews,     // a process has ended, a command has come: idle work
-    kCommand,  // stop or restart: a try that no command has asked for
-    kEnd,      // the VM ends: everything
+    kNews,     // a process has ended, a command has come. Interrupts idle work
+    kCommand,  // stop or restart. Interrupts a try that no command has asked for
+    kEnd,      // the VM ends. Interrupts everything
   };
 
   // Errors: as eventfd(2).

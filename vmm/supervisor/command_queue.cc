@@ -3,7 +3,8 @@
 namespace bulkhead::vmm {
 namespace {
 
-// Stop, restart and reboot interrupt a try to start a process. A reset or a start is served by it.
+// Stop, restart and reboot interrupt a try to start a process. Such a try is what a reset or a
+// start needs, so these do not.
 Attention::Urgency UrgencyOf(SupervisionEvent command) {
   const bool served = command == SupervisionEvent::kReset || command == SupervisionEvent::kStart;
   return served ? Attention::Urgency::kNews : Attention::Urgency::kCommand;
@@ -17,8 +18,8 @@ void CommandQueue::Submit(SupervisorCommand command) {
     if (!ended_) {
       const Attention::Urgency urgency = UrgencyOf(command.event);
       commands_.push_back(std::move(command));
-      // Still under the lock: a demand that came after its command was carried out would interrupt
-      // what the thread does next.
+      // Under the lock, so that the thread cannot finish the command before this demand comes: the
+      // demand would then interrupt its next work.
       attention_->Demand(urgency);
       return;
     }

@@ -97,7 +97,7 @@ DeviceReport::DeviceReport(const DeviceSpec& spec, EventLog& events)
   device_.set_access_policy(std::string(Name(spec.access_policy)));
   device_.set_restart_policy(std::string(Name(spec.restart.policy)));
   *device_.mutable_heartbeat()->mutable_interval() = ToProto(spec.heartbeat.interval);
-  device_.mutable_heartbeat()->set_misses_allowed(spec.heartbeat.misses);
+  device_.mutable_heartbeat()->set_misses_until_hang(spec.heartbeat.misses);
 }
 
 v1::Device DeviceReport::device() const {
@@ -228,7 +228,7 @@ void DeviceReport::HeartbeatMissed(uint32_t in_a_row) {
     v1::Heartbeat& heartbeat = *device_.mutable_heartbeat();
     heartbeat.set_missed_in_a_row(in_a_row);
     heartbeat.set_missed(heartbeat.missed() + 1);
-    event.mutable_heartbeat_missed()->set_misses_allowed(heartbeat.misses_allowed());
+    event.mutable_heartbeat_missed()->set_misses_until_hang(heartbeat.misses_until_hang());
   }
   event.mutable_heartbeat_missed()->set_device(name_);
   event.mutable_heartbeat_missed()->set_missed_in_a_row(in_a_row);

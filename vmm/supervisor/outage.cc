@@ -86,7 +86,7 @@ void Outage::RetryAfterBackoff() {
 void Outage::RetryAfterShortage(const absl::Status& why) {
   if (!shortage_.lasts()) {
     LogError(absl::StrCat("the host lacks what a process needs: ", why.message(),
-                          "; it is tried until that works"));
+                          "; the start is repeated until it succeeds"));
     report_.PolicyActs("waits until the host has what a process needs");
   }
   const absl::Duration delay = shortage_.OnFailedTry(SteadyNow());

@@ -9,7 +9,9 @@ namespace bulkhead::vmm {
 RestartPolicy::Decision RestartPolicy::OnEnd(absl::Time now, absl::Duration served, bool clean) {
   using Action = Decision::Action;
   if (spec_.policy == RestartSpec::Policy::kNever) {
-    return {.action = Action::kFail, .delay = {}, .reason = "its policy is never to restart"};
+    return {.action = Action::kFail,
+            .delay = {},
+            .reason = "it ended, and its policy is never to restart"};
   }
   if (clean && spec_.policy == RestartSpec::Policy::kOnFailure) {
     return {.action = Action::kStop, .delay = {}, .reason = "it ended by itself"};

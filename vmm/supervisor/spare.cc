@@ -99,7 +99,7 @@ void Spare::CheckLiveness(absl::Duration limit) {
 void Spare::OnShortage(const absl::Status& why) {
   if (!shortage_.lasts()) {
     LogWarning(absl::StrCat("the host cannot start a spare: ", why.message(),
-                            "; it is tried until that works"));
+                            "; the start is repeated until it succeeds"));
   }
   Drop();
   const absl::Time now = SteadyNow();

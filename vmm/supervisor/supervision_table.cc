@@ -61,7 +61,7 @@ struct Row {
 // clang-format off
 constexpr Row kTable[] = {
 // in         on                  if     next         actions
-// --- The first process. What goes wrong is the error of DeviceSupervisor::Create(). --------------
+// --- The first process, which CreateDevice() has started. What goes wrong is the error of DeviceSupervisor::Create(). --------------
 {kStarting,   kCandidateReady,    kAny,  kSame,       {kPrepareChannel}},
 {kStarting,   kChannelReady,      kAny,  kSame,       {kAttach}},
 {kStarting,   kAttached,          kAny,  kServing,    {kBeginServing, kReportRunning}},
@@ -90,7 +90,7 @@ constexpr Row kTable[] = {
 {kFinding,    kNoSpare,           kAny,  kSame,       {kStartProcess}},
 {kFinding,    kSpareTaken | kCandidateReady, kAny,  kAttaching,  {kPrepareChannel}},
 {kAttaching,  kChannelReady,      kAny,  kSame,       {kAttach}},
-{kAttaching,  kChannelInUse,      kAny,  kWaiting,    {kRetrySoon}},
+{kAttaching,  kChannelInUse,      kAny,  kWaiting,    {kRetrySoon, kReportRestarting}},
 {kAttaching,  kAttached,          kAny,  kServing,    {kBeginServing, kReportRunning}},
 // The failure of a spare is of no consequence.
 {kAttaching,  kSpareFailed,       kAny,  kFinding,    {kStartProcess}},
@@ -99,7 +99,8 @@ constexpr Row kTable[] = {
 {kFinding | kAttaching, kShortage, kAny,  kWaiting,    {kRetryAfterShortage, kReportRestarting}},
 {kFinding | kAttaching, kOwnFault, kAny,  kLost,       {kReportFailedStart, kAskPolicy}},
 
-// --- Restart: the new process is started first. If it is rejected, nothing has happened. ---------
+// --- Restart: the new process is started, and asked what it is, while the old one serves. If that
+// fails (kSuccessorRejected), the old one serves on. If it fails to attach: kTakingOver, kOwnFault.
 {kAtRest,     kRestarts,          kAny,  kSame,       {kPrepareSuccessor}},
 {kAtRest,     kSuccessorRejected, kAny,  kSame,       {kAnswerRejected}},
 {kServing,    kSuccessorReady,    kAny,  kReplacing,
@@ -117,7 +118,8 @@ constexpr Row kTable[] = {
     {kBecomeUnavailable, kRetrySoon, kReportRestarting, kAnswerLater}},
 {kTakingOver, kShortage,          kAny,  kWaiting,
     {kBecomeUnavailable, kRetryAfterShortage, kReportRestarting, kAnswerLater}},
-// Its own fault: back to the binary that was before, with a try of it.
+// Its own fault: back to the binary that was before, and a try of it unless the process that has
+// failed does not die.
 {kTakingOver, kOwnFault,          kHeld, kWaiting,
     {kBecomeUnavailable, kRevertBinary, kAnswerRejected}},
 {kTakingOver, kOwnFault,          kFree, kFinding,
@@ -169,7 +171,7 @@ constexpr Row kTable[] = {
 
 // Events that cannot come in a state: they are not looked for, or no action there has such a
 // result.
-constexpr Events kNews = kExited | kMisbehaves | kTimeToTry;
+constexpr Events kSeen = kExited | kMisbehaves | kTimeToTry;
 constexpr Events kReapResults = kProcessGone | kDoesNotDie;
 constexpr Events kPolicyResults = kPolicyRestarts | kPolicyStops | kPolicyFails;
 constexpr Events kFindResults = kIoEnded | kIoInFlight | kSpareTaken | kNoSpare | kCandidateReady;
@@ -192,30 +194,30 @@ constexpr Events kImpossible[kSupervisionStates] = {
                   kFailures | kAttachResults | kResetResults,
 /* kFailed */     kMisbehaves | kTimeToTry | kRequestsAbandoned | kPolicyResults | kFindResults |
                   kFailures | kAttachResults | kResetResults,
-/* kStarting */   kNews | kCommands | kDoesNotDie | kPolicyResults | kIoEnded | kIoInFlight |
+/* kStarting */   kSeen | kCommands | kDoesNotDie | kPolicyResults | kIoEnded | kIoInFlight |
                   kSpareTaken | kNoSpare | kSpareFailed | kSuccessorResults | kResetResults |
                   kDiscardResults | kRequestsAbandoned | kLeftOfCommands,
-/* kResetting */  kNews | kCommands | kReapResults | kPolicyResults | kFindResults | kFailures |
+/* kResetting */  kSeen | kCommands | kReapResults | kPolicyResults | kFindResults | kFailures |
                   kAttachResults | kSuccessorResults | kDiscardResults | kRequestFacts |
                   kLeftOfCommands,
-/* kLost */       kShutdown | kNews | kCommands | kFindResults | kFailures | kAttachResults |
+/* kLost */       kShutdown | kSeen | kCommands | kFindResults | kFailures | kAttachResults |
                   kSuccessorResults | kResetResults | kDiscardResults | kRequestFacts |
                   kLeftOfCommands,
-/* kFinding */    kNews | kCommands | kReapResults | kPolicyResults | kAttachResults |
+/* kFinding */    kSeen | kCommands | kReapResults | kPolicyResults | kAttachResults |
                   kSuccessorResults | kResetResults | kDiscardResults | kRequestFacts |
                   kLeftOfCommands,
-/* kAttaching */  kNews | kCommands | kDoesNotDie | kPolicyResults | kFindResults |
+/* kAttaching */  kSeen | kCommands | kDoesNotDie | kPolicyResults | kFindResults |
                   kSuccessorResults | kResetResults | kDiscardResults | kRequestsAbandoned |
                   kLeftOfCommands,
-/* kReplacing */  kShutdown | kNews | kCommands | kPolicyResults | kFindResults | kFailures |
+/* kReplacing */  kShutdown | kSeen | kCommands | kPolicyResults | kFindResults | kFailures |
                   kAttachResults | kSuccessorResults | kResetResults | kDiscardResults |
                   kRequestsDiscarded | kLeftOfCommands,
-/* kTakingOver */ kNews | kCommands | kDoesNotDie | kPolicyResults | kFindResults | kSpareFailed |
+/* kTakingOver */ kSeen | kCommands | kDoesNotDie | kPolicyResults | kFindResults | kSpareFailed |
                   kSuccessorResults | kResetResults | kDiscardResults | kLeftOfCommands,
-/* kStopping */   kShutdown | kNews | kCommands | kPolicyResults | kFindResults | kFailures |
+/* kStopping */   kShutdown | kSeen | kCommands | kPolicyResults | kFindResults | kFailures |
                   kAttachResults | kSuccessorResults | kResetResults | kDiscardResults |
                   kRequestFacts | kLeftOfCommands,
-/* kShutDown */   kShutdown | kNews | kReapResults | kPolicyResults | kFindResults | kFailures |
+/* kShutDown */   kShutdown | kSeen | kReapResults | kPolicyResults | kFindResults | kFailures |
                   kAttachResults | kSuccessorResults | kResetResults | kDiscardResults |
                   kRequestFacts | kLeftOfCommands,
 };

@@ -10,8 +10,8 @@ namespace bulkhead::vmm {
 enum class SupervisionState {
   kServing,     // a process serves
   kWaiting,     // for the time of the next try, or for the death of a process that was killed
-  kStopped,     // by a command, or by the restart policy
-  kFailed,      // by the restart policy
+  kStopped,     // by a command, or it ended by itself with exit code 0 under policy ON_FAILURE
+  kFailed,      // too many crashes, or policy NEVER
   kStarting,    // the first process is attached
   kResetting,   // the process resets itself
   kLost,        // the process is reaped, or a start has failed; then the restart policy decides
@@ -26,7 +26,7 @@ inline constexpr int kSupervisionStates = 13;
 
 enum class SupervisionEvent {
   // What happens.
-  kExited,      // the process that has, or still has, the descriptors
+  kExited,  // the process with the descriptors, also one that was killed and did not die in time
   kMisbehaves,  // the process hangs, or broke the protocol
   kTimeToTry,   // the timer has run out
   kShutdown,
@@ -38,7 +38,7 @@ enum class SupervisionEvent {
   kStop,
   kStart,
   // Results of actions, in the order of the actions.
-  kProcessGone,  // reaped, or it did not get the descriptors
+  kProcessGone,  // reaped, or it did not get the descriptors; told in the middle of kAttach, too
   kDoesNotDie,   // although killed: it keeps the descriptors
   kPolicyRestarts,
   kPolicyStops,
@@ -54,7 +54,7 @@ enum class SupervisionEvent {
   kSpareFailed,  // it did not attach, and does not have the descriptors
   kOwnFault,     // the process could not be started or attached, by a fault of its own
   kShortage,     // ... because of something that the host lacks
-  kInterrupted,  // ... because of something that is more urgent
+  kInterrupted,  // ... because of a command
   kSuccessorReady,
   kSuccessorRejected,
   kResetDone,
@@ -74,7 +74,8 @@ inline constexpr int kSupervisionEvents = 39;
 
 enum class SupervisionAction {
   kNone,
-  // Those that have a result. Each is the last one of its row.
+  // Those that have a result. Each is the last one of its row. While the VM ends, kStartProcess,
+  // kPrepareChannel, kAttach, kPrepareSuccessor and kCallReset give kShutdown instead of a failure.
   kReap,              // kProcessGone, kDoesNotDie, within two seconds
   kAskPolicy,         // kPolicyRestarts, kPolicyStops, kPolicyFails
   kAwaitEarlierIo,    // kIoEnded, kIoInFlight
@@ -106,7 +107,7 @@ enum class SupervisionAction {
   // The timer.
   kRetryNow,
   kRetrySoon,           // the obstacle lasts for milliseconds as a rule
-  kRetryAfterBackoff,   // as the restart policy says
+  kRetryAfterBackoff,   // as the restart policy says: the first at once
   kRetryAfterShortage,  // as HostShortage says
   // Reports.
   kReportRunning,

@@ -28,7 +28,8 @@ absl::Status NotYetError(absl::string_view device, SupervisionEvent command,
                          const absl::Status& obstacle) {
   switch (command) {
     case SupervisionEvent::kStop:
-      return absl::DeadlineExceededError(kDoesNotDie);
+      return absl::DeadlineExceededError(
+          absl::StrCat(kDoesNotDie, "; the device counts as stopped"));
     case SupervisionEvent::kReset:
     case SupervisionEvent::kResetForReboot:
       return absl::DeadlineExceededError(
@@ -228,7 +229,11 @@ std::optional<SupervisionEvent> SupervisorActions::CarryOut(Action action) {
       return std::nullopt;
     case Action::kAnswerNotStarted:
       Answer(absl::FailedPreconditionError(
-          absl::StrCat("it does not start: ", outage_.state_reason())));
+          attached_.exists()
+              ? absl::StrCat(kDoesNotDie, "; the device starts once that has ended")
+              : absl::StrCat(supervision_.state() == State::kWaiting ? "it has not started yet: "
+                                                                     : "it does not start: ",
+                             outage_.state_reason())));
       return std::nullopt;
     case Action::kAnswerNotDiscarded:
       Answer(failure_);

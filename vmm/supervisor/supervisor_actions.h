@@ -29,7 +29,8 @@
 namespace bulkhead::vmm {
 
 // Carries out the actions of a supervisor's state machine: has the device, its processes, and its
-// reports. Decides nothing. Used by the supervisor's thread, but for device() and report().
+// reports. Decides nothing. Only the supervisor's thread may use it; any thread may call device()
+// and report().
 class SupervisorActions {
  public:
   // Borrows all but `attention` and `options`. They must outlive this.

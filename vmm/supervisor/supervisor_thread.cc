@@ -74,11 +74,11 @@ bool SupervisorThread::LookAround() {
   const absl::Time now = SteadyNow();
   const bool serving = supervision_.state() == State::kServing;
   if (actions_.attached().exited()) {
-    step_ = "the replacement of its process, which has ended";
+    step_ = "the end of its process";
     actions_.OnLoss();
     Dispatch(Event::kExited);
   } else if (serving && absl::IsDataLoss(device().endpoints().channel().status())) {
-    step_ = "the replacement of its process, which broke the protocol";
+    step_ = "the end of its process, which broke the protocol";
     OnMisbehaviour(device().endpoints().channel().status().message());
   } else if (std::optional<SupervisorCommand> command = commands_.Take(); command.has_value()) {
     step_ = "a command";
