@@ -229,7 +229,7 @@ std::optional<SupervisionEvent> SupervisorActions::CarryOut(Action action) {
       return std::nullopt;
     case Action::kAnswerNotStarted:
       Answer(absl::FailedPreconditionError(
-          attached_.exists()
+          attached_->exists()
               ? absl::StrCat(kDoesNotDie, "; the device starts once that has ended")
               : absl::StrCat(supervision_.state() == State::kWaiting ? "it has not started yet: "
                                                                      : "it does not start: ",
