@@ -14,7 +14,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-// A library that fails an assertion says so and aborts: the line has this long to come out.
+// A library logs a failed assertion and aborts: the log may take this long to write the line.
 constexpr absl::Duration kLastLineTimeout = absl::Milliseconds(200);
 
 void OnGrpcLog(gpr_log_func_args* args) {

@@ -3,9 +3,9 @@
 
 namespace bulkhead::vmm {
 
-// What gRPC and protobuf would print to standard error goes through the log: their own writes block
-// where nobody reads, and what they quote of a device's messages is not theirs. Call before either
-// is used.
+// Routes the messages of gRPC and protobuf to the log instead of standard error: their own writes
+// block if standard error is not read, and they quote unescaped text of devices. Call before either
+// library is used.
 void RouteLibraryLogs();
 
 }  // namespace bulkhead::vmm

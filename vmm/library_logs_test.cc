@@ -15,8 +15,8 @@
 namespace bulkhead::vmm {
 namespace {
 
-// What the libraries say is one line of the log, whatever they quote.
-TEST(LibraryLogsTest, LinesOfLibrariesAreTheLogsAndCannotPassForOthers) {
+// Each message of a library is one line of the log, whatever text it quotes.
+TEST(LibraryLogsTest, MessagesOfLibrariesAreLoggedAndCannotForgeLines) {
   int fds[2];
   ASSERT_EQ(pipe2(fds, O_CLOEXEC), 0);
   const UniqueFd read_end(fds[0]);

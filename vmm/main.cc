@@ -1,4 +1,4 @@
-// vmm: one virtual machine, every device a process of its own. See --help.
+// vmm: one virtual machine, with a separate process for each device. See --help.
 
 #include <signal.h>
 #include <stdio.h>
@@ -46,14 +46,14 @@
 namespace bulkhead::vmm {
 namespace {
 
-// What a device process needs, whatever soft limit the vmm was started with.
+// The number of open files that a device process needs, whatever the soft limit of the vmm.
 constexpr rlim_t kMinimumFilesOfDevice = 512;
-// For the last lines of the log, where nobody reads them.
+// How long the exit waits for the last lines of the log if standard error is not read.
 constexpr absl::Duration kLastLinesTimeout = absl::Milliseconds(500);
 
 int ExitCode(EndReason reason) { return static_cast<int>(reason); }
 
-// How an end is told: one that somebody asked for is no error.
+// The level at which an end is logged: a requested end is not an error.
 LogLevel LevelOf(EndReason reason) {
   switch (reason) {
     case EndReason::kPowerOff:
@@ -75,7 +75,7 @@ int Report(const absl::Status& status) {
   return ExitCode(absl::IsInvalidArgument(status) ? EndReason::kConfigError : EndReason::kVmmError);
 }
 
-// Opens the control socket, if there is to be one, and gives the VM the name that goes with it.
+// Opens the control socket, if the VM has one, and gives the VM the name in its path.
 absl::StatusOr<std::optional<ListeningSocket>> OpenControlSocket(VmSpec& spec) {
   if (!spec.has_control) return std::nullopt;
   if (!spec.control_socket.empty()) {
@@ -89,7 +89,7 @@ absl::StatusOr<std::optional<ListeningSocket>> OpenControlSocket(VmSpec& spec) {
   return std::optional<ListeningSocket>(std::move(named.socket));
 }
 
-// The end that a signal asks for, if one has come.
+// The end that a pending signal requests, if there is one.
 std::optional<VmEnd> TakeSignal(int signals) {
   signalfd_siginfo info;
   if (read(signals, &info, sizeof(info)) != sizeof(info)) return std::nullopt;
@@ -97,8 +97,8 @@ std::optional<VmEnd> TakeSignal(int signals) {
                absl::StrCat("ended by ", strsignal(static_cast<int>(info.ssi_signo)))};
 }
 
-// An exception that nobody caught. Ours throw none: the standard library does, for want of a thread
-// or of memory.
+// Reports an uncaught exception. Only the standard library throws, for lack of a thread or of
+// memory.
 void OnUncaughtException() {
   std::string text = "an uncaught exception";
   if (const std::exception_ptr exception = std::current_exception(); exception != nullptr) {
@@ -133,14 +133,14 @@ int Run(int argc, char** argv) {
   const auto take_signal = [fd = signals->get()] { return TakeSignal(fd); };
   absl::StatusOr<std::unique_ptr<StartGuard>> guard =
       StartGuard::Begin(signals->get(), take_signal);
-  // A start that fails while a signal ends it fails because of the signal: the guard tells that,
-  // and reset() does not return.
+  // A start may fail because a signal is ending it. Then the guard reports the signal, and reset()
+  // does not return.
   const auto fail = [&guard](const absl::Status& status) {
     if (guard.ok()) guard->reset();
     return Report(status);
   };
 
-  // The configuration may come through a pipe.
+  // After the guard's start: the configuration may come from a pipe, which may block.
   absl::StatusOr<CommandLine> line = ParseCommandLine(argc, argv);
   if (!line.ok()) return fail(line.status());
   if (!line->answer.empty()) {
@@ -155,9 +155,8 @@ int Run(int argc, char** argv) {
   RaiseOpenFileLimit(kMinimumFilesOfDevice);
   if (KeepMemoryOfChildrenOutOfCoreDumps()) {
     LogWarning(
-        "the hard limit of core files is 0, which does not keep the program in "
-        "/proc/sys/kernel/core_pattern from being run: dumps of the vmm and of devices are made, "
-        "without memory");
+        "core dumps: the hard limit is 0, but the kernel still runs the program in "
+        "/proc/sys/kernel/core_pattern: dumps of the vmm and of devices are made, without memory");
   }
 
   HostLimits host = CurrentHost();
@@ -180,34 +179,34 @@ int Run(int argc, char** argv) {
     if (!status.ok()) return fail(status);
   }
   BecomePreferredByOomKiller();
-  // Before anything that takes time: whoever connects waits until the VM runs.
+  // Before anything that takes time: a client that connects now waits until the VM runs.
   absl::StatusOr<std::optional<ListeningSocket>> socket = OpenControlSocket(*spec);
   if (!socket.ok()) return fail(socket.status());
   if (socket->has_value()) {
-    (*guard)->SetLastAct((*socket)->FileRemover());
+    (*guard)->SetExitAction((*socket)->FileRemover());
   }
   const std::string name = spec->name;
   absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Create(*std::move(spec));
   if (!machine.ok()) return fail(machine.status());
 
-  // From here on the machine hears the signals, and the watchdog hears them if the machine does
+  // From here on the machine reads the signals, and the watchdog handles them if the machine does
   // not.
   const absl::StatusOr<EndWatchdog*> watchdog = EndWatchdog::Start(
       {.exit_request_fd = signals->get(), .exit_request_code = ExitCode(EndReason::kStopped)});
   if (!watchdog.ok()) return fail(watchdog.status());
   (*machine)->SetEndWatchdog(**watchdog);
-  std::vector<EndWatchdog::LastAct> last_acts;
-  last_acts.push_back((*watchdog)->AddLastAct([&machine] { (*machine)->KillDevices(); }));
+  std::vector<EndWatchdog::ExitAction> exit_actions;
+  exit_actions.push_back((*watchdog)->AddExitAction([&machine] { (*machine)->KillDevices(); }));
   if (socket->has_value()) {
-    last_acts.push_back((*watchdog)->AddLastAct((*socket)->FileRemover()));
+    exit_actions.push_back((*watchdog)->AddExitAction((*socket)->FileRemover()));
   }
   guard->reset();
   DateLog(name);
   std::optional<RawTerminal> terminal;
-  std::optional<EndWatchdog::LastAct> restore_terminal;
+  std::optional<EndWatchdog::ExitAction> restore_terminal;
   if (uses_terminal) {
     terminal.emplace(RawTerminal::Output::kProcessed);
-    restore_terminal.emplace((*watchdog)->AddLastAct([t = &*terminal] { t->RestoreNow(); }));
+    restore_terminal.emplace((*watchdog)->AddExitAction([t = &*terminal] { t->RestoreNow(); }));
   }
   if (const absl::Status status = (*machine)->Start(); !status.ok()) return Report(status);
   LogDebug(absl::StrCat("the guest runs, ", absl::FormatDuration(SteadyNow() - started),

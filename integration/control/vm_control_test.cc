@@ -327,14 +327,14 @@ TEST(VmControlTest, ADeviceThatIsAwayPausesTheVmIfItsPolicySaysSo) {
   const VmClient client(ControlSocketOf("pauses"));
   ASSERT_EQ(kill(client.GetDevice("rig")->pid(), SIGKILL), 0);
   ASSERT_TRUE(AwaitState(client, v1::VmStatus::PAUSED));
-  EXPECT_EQ(client.GetStatus()->pause_reason(), "device 'rig' is away");
+  EXPECT_EQ(client.GetStatus()->pause_reason(), "device 'rig' is unavailable");
 
   // A client's pause comes on top, and taking it back is not enough.
   ASSERT_TRUE(client.Pause().ok());
-  EXPECT_EQ(client.GetStatus()->pause_reason(), "paused by a client, device 'rig' is away");
+  EXPECT_EQ(client.GetStatus()->pause_reason(), "paused by a client, device 'rig' is unavailable");
   const absl::Status resumed = client.Resume();
   EXPECT_EQ(resumed.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(resumed.message()), HasSubstr("device 'rig' is away"));
+  EXPECT_THAT(std::string(resumed.message()), HasSubstr("device 'rig' is unavailable"));
 
   const absl::StatusOr<v1::Device> restarted = client.RestartDevice("rig");
   ASSERT_TRUE(restarted.ok()) << restarted.status();

@@ -73,7 +73,7 @@ TEST(TripleFaultTest, BootsTheVmAgainIfItIsToldTo) {
       {absl::StrCat("--kernel=", CrashingKernel()), "--console=none", "--on-crash=reboot"});
   ASSERT_TRUE(vm.ok()) << vm.status();
   for (int i = 0; i < 3; ++i) {
-    const auto log = (*vm)->WaitForLog("the guest crashed and boots again", kTimeout);
+    const auto log = (*vm)->WaitForLog("the guest crashed and reboots", kTimeout);
     ASSERT_TRUE(log.ok()) << log.status();
   }
   EXPECT_THAT((*vm)->log(), HasSubstr("triple fault"));

@@ -139,7 +139,7 @@ TEST(VmEndTest, ASupervisorThatStandsStillDoesNotKeepTheVm) {
   EXPECT_FALSE(Exists(socket));
   ASSERT_EQ(tcgetattr(slave_fd, &mode), 0);
   EXPECT_EQ(mode.c_lflag, before.c_lflag);
-  EXPECT_THAT(ReadFile(log), HasSubstr("the end of the VM waits for device 'rig' (idle)"));
+  EXPECT_THAT(ReadFile(log), HasSubstr("the VM's end waits for device 'rig' (idle)"));
   EXPECT_THAT(ReadFile(log), HasSubstr("has not ended within"));
 }
 

@@ -84,7 +84,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {  // NO
     Require(kernel.status().message().find("kernel.path: \"test\": ") == 0);
     Require(kernel.status().message().find('\n') == absl::string_view::npos);
   }
-  // What is put below 1 MiB later is safe from every kernel.
+  // No kernel may write below 1 MiB, where other boot data goes.
   const uint8_t* low = memory->HostPointer(0, layout::kHighMemory);
   Require(low[0] == 0 && memcmp(low, low + 1, layout::kHighMemory - 1) == 0);
   return 0;

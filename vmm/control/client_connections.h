@@ -11,24 +11,24 @@
 
 namespace bulkhead::vmm {
 
-// A second hold on sockets that another library owns (gRPC), which closes them without telling:
-// to count them, and to cut one that it cannot close because the peer does not read. Whoever
-// closes such a socket must shut it down first (gRPC does), or its peer does not notice.
+// Duplicates of sockets that gRPC owns and closes without a notification: to count the connections,
+// and to cut one that gRPC cannot close because the peer does not read. The owner must shut a
+// socket down before it closes it (gRPC does), else the peer does not notice the close.
 // Thread-compatible.
 class ClientConnections {
  public:
   explicit ClientConnections(size_t limit) : limit_(limit) {}
 
   bool full() const { return sockets_.size() >= limit_; }
-  // `socket` stays the caller's. Errors: as fcntl(2): out of descriptors.
+  // `socket` is borrowed. Errors: as fcntl(2) (out of descriptors).
   absl::Status Add(int socket);
 
-  // Appends all to what is to be polled: POLLHUP tells that a connection is over.
+  // Appends all sockets to `polled`. POLLHUP means that a connection is over.
   void AppendTo(std::vector<pollfd>& polled) const;
-  // `polled`: what AppendTo() has appended, polled. Forgets what is over.
+  // Removes the connections that are over. `polled`: the entries of AppendTo(), after poll(2).
   void Remove(const pollfd* polled);
 
-  // Ends all connections, whatever they are doing.
+  // Ends all connections at once.
   void Cut();
 
  private:

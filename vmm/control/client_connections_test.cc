@@ -24,7 +24,7 @@ struct Pair {
   UniqueFd ours, peers;
 };
 
-// Polls without waiting and forgets what is over.
+// Polls without waiting and removes the connections that are over.
 void Sweep(ClientConnections& connections) {
   std::vector<pollfd> polled;
   connections.AppendTo(polled);
@@ -32,7 +32,7 @@ void Sweep(ClientConnections& connections) {
   connections.Remove(polled.data());
 }
 
-TEST(ClientConnectionsTest, ConnectionsThatEitherSideHasEndedMakeRoom) {
+TEST(ClientConnectionsTest, ConnectionsThatEitherSideHasEndedAreRemoved) {
   Pair first, second, third;
   ClientConnections connections(3);
   for (Pair* pair : {&first, &second, &third}) {
@@ -59,7 +59,7 @@ TEST(ClientConnectionsTest, ConnectionsThatEitherSideHasEndedMakeRoom) {
   EXPECT_TRUE(connections.full());
 }
 
-TEST(ClientConnectionsTest, AClientThatSendsNoMoreIsStillConnected) {
+TEST(ClientConnectionsTest, AClientThatOnlyStopsSendingIsStillConnected) {
   Pair pair;
   ClientConnections connections(1);
   ASSERT_TRUE(connections.Add(pair.ours.get()).ok());
@@ -68,7 +68,7 @@ TEST(ClientConnectionsTest, AClientThatSendsNoMoreIsStillConnected) {
   EXPECT_TRUE(connections.full());
 }
 
-TEST(ClientConnectionsTest, CuttingEndsAConnectionWhoeverElseHoldsIt) {
+TEST(ClientConnectionsTest, CuttingEndsAConnectionThatHasOtherDescriptors) {
   Pair pair;
   ClientConnections connections(1);
   ASSERT_TRUE(connections.Add(pair.ours.get()).ok());

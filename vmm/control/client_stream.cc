@@ -4,22 +4,22 @@
 
 namespace bulkhead::vmm {
 
-void ClientStream::Tell(News news) {
-  // The last step may finish the call, which lets go of this object on another thread.
+void ClientStream::Notify(Changes changes) {
+  // The last step may finish the call, after which another thread drops its reference.
   const std::shared_ptr<ClientStream> keep = shared_from_this();
   {
     absl::MutexLock lock(&mutex_);
-    news_.written |= news.written;
-    news_.read |= news.read;
-    news_.cancelled |= news.cancelled;
-    news_.no_more_input |= news.no_more_input;
-    if (!news.end.ok()) news_.end = std::move(news.end);
+    changes_.written |= changes.written;
+    changes_.read |= changes.read;
+    changes_.cancelled |= changes.cancelled;
+    changes_.input_ended |= changes.input_ended;
+    if (!changes.end.ok()) changes_.end = std::move(changes.end);
     again_ = true;
     if (stepping_) return;
     stepping_ = true;
   }
   while (true) {
-    News taken;
+    Changes taken;
     {
       absl::MutexLock lock(&mutex_);
       if (!again_) {
@@ -27,7 +27,7 @@ void ClientStream::Tell(News news) {
         return;
       }
       again_ = false;
-      taken = std::exchange(news_, News());
+      taken = std::exchange(changes_, Changes());
     }
     Step(taken);
   }

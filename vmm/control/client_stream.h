@@ -11,32 +11,32 @@
 
 namespace bulkhead::vmm {
 
-// The state machine of a stream to a client. News come on any thread; Step() acts on them, one
-// thread at a time, and is alone to use the stream. So it needs no lock of its own, and holds none
-// while it calls gRPC, the VM or a console.
+// The state machine of a stream to a client. Any thread may report changes. Step() handles them, on
+// one thread at a time, and only Step() uses the stream. So it needs no lock, and holds none while
+// it calls gRPC, the VM or a console.
 class ClientStream : public OpenCall, public std::enable_shared_from_this<ClientStream> {
  public:
-  void Pump() override { Tell({}); }
-  void End(const absl::Status& why) override { Tell({.end = why}); }
+  void Pump() override { Notify({}); }
+  void End(const absl::Status& why) override { Notify({.end = why}); }
 
  protected:
-  // What has happened since the last step.
-  struct News {
+  // The changes since the last step.
+  struct Changes {
     bool written = false;    // a write is done
     bool read = false;       // a read is done
     bool cancelled = false;  // the client is gone, or a write failed
-    bool no_more_input = false;
-    absl::Status end = absl::OkStatus();  // else: finish with it once there is nothing to send
+    bool input_ended = false;
+    absl::Status end = absl::OkStatus();  // if not OK: finish with it when nothing is left to send
   };
 
-  // Runs Step(), here or on the thread that runs it now.
-  void Tell(News news);
+  // Makes Step() run, here or on the thread that already runs it.
+  void Notify(Changes changes);
 
-  virtual void Step(const News& news) = 0;
+  virtual void Step(const Changes& changes) = 0;
 
  private:
   absl::Mutex mutex_;
-  News news_ ABSL_GUARDED_BY(mutex_);
+  Changes changes_ ABSL_GUARDED_BY(mutex_);
   bool stepping_ ABSL_GUARDED_BY(mutex_) = false;
   bool again_ ABSL_GUARDED_BY(mutex_) = false;
 };

@@ -32,25 +32,25 @@ void ConsoleCall::OnDone() {
   self_.reset();
 }
 
-void ConsoleCall::Leave(const absl::Status& status) {
+void ConsoleCall::FinishWith(const absl::Status& status) {
   finished_ = true;
-  client_.reset();  // before the call ends: the console may be gone after it
+  client_.reset();  // before the call ends: the console may be destroyed after it
   Finish(ToGrpcStatus(status));
 }
 
-void ConsoleCall::Step(const News& news) {
-  if (news.written) writing_ = false;
-  if (news.read) {
+void ConsoleCall::Step(const Changes& changes) {
+  if (changes.written) writing_ = false;
+  if (changes.read) {
     reading_ = false;
-    has_input_ = !news.no_more_input;
+    has_input_ = !changes.input_ended;
     typed_ = 0;
   }
-  if (news.no_more_input) no_more_input_ = true;
-  if (!news.end.ok()) end_ = news.end;
+  if (changes.input_ended) input_ended_ = true;
+  if (!changes.end.ok()) end_ = changes.end;
   if (finished_) return;
-  if (news.cancelled) return Leave(absl::CancelledError());
+  if (changes.cancelled) return FinishWith(absl::CancelledError());
 
-  if (const absl::Status status = TakeInput(); !status.ok()) return Leave(status);
+  if (const absl::Status status = TakeInput(); !status.ok()) return FinishWith(status);
   if (writing_) return;
   if (client_ != nullptr) {
     uint64_t lost = 0;
@@ -62,7 +62,7 @@ void ConsoleCall::Step(const News& news) {
       return;
     }
   }
-  if (!end_.ok()) Leave(end_);
+  if (!end_.ok()) FinishWith(end_);
 }
 
 absl::Status ConsoleCall::TakeInput() {
@@ -71,17 +71,17 @@ absl::Status ConsoleCall::TakeInput() {
       RETURN_IF_ERROR(Attach());
     } else if (!input_.device().empty() && input_.device() != device_) {
       return absl::InvalidArgumentError(
-          absl::StrCat("the first message chose the console '", device_,
-                       "': call AttachConsole once more for '", input_.device(), "'"));
+          absl::StrCat("the first message selected the console '", device_,
+                       "': use another AttachConsole call for '", input_.device(), "'"));
     }
     typed_ += client_->Type(absl::string_view(input_.data()).substr(typed_));
     has_input_ = typed_ < input_.data().size();
   }
-  if (no_more_input_ && client_ == nullptr) {
+  if (input_ended_ && client_ == nullptr) {
     return absl::InvalidArgumentError(
-        "no message came: send one first, whose `device` chooses the console (it may be empty)");
+        "the stream has no message: send one whose `device` selects the console (it may be empty)");
   }
-  if (!has_input_ && !reading_ && !no_more_input_) {
+  if (!has_input_ && !reading_ && !input_ended_) {
     reading_ = true;
     StartRead(&input_);
   }

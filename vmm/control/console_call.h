@@ -17,14 +17,14 @@
 
 namespace bulkhead::vmm {
 
-// One AttachConsole call. It holds one message in each direction: a client that types faster than
-// the console takes it is not read from, and one that reads too slowly loses output in the hub.
-// The answer's header is sent once the client is attached.
+// One AttachConsole call. It buffers one message in each direction: input of a client that types
+// faster than the console accepts is not read, and a client that reads too slowly loses output in
+// the hub. The initial metadata is sent once the client is attached.
 class ConsoleCall final : public grpc::ServerBidiReactor<v1::ConsoleInput, v1::ConsoleOutput>,
                           public ClientStream {
  public:
-  // For the method's handler to return: gRPC's from then on. `wake` asks, from any thread, for a
-  // Pump() soon. All outlive the call.
+  // The result is for the method's handler to return; gRPC then owns it. `wake` may be called on
+  // any thread and causes a Pump() soon. All must outlive the call.
   static grpc::ServerBidiReactor<v1::ConsoleInput, v1::ConsoleOutput>* Start(
       OpenCalls& streams, VmOperations& vm, std::function<void()> wake);
 
@@ -32,30 +32,30 @@ class ConsoleCall final : public grpc::ServerBidiReactor<v1::ConsoleInput, v1::C
   ConsoleCall(OpenCalls& streams, VmOperations& vm, std::function<void()> wake)
       : streams_(streams), vm_(vm), wake_(std::move(wake)) {}
 
-  void OnReadDone(bool ok) override { Tell({.read = true, .no_more_input = !ok}); }
-  void OnWriteDone(bool ok) override { Tell({.written = true, .cancelled = !ok}); }
-  void OnCancel() override { Tell({.cancelled = true}); }
+  void OnReadDone(bool ok) override { Notify({.read = true, .input_ended = !ok}); }
+  void OnWriteDone(bool ok) override { Notify({.written = true, .cancelled = !ok}); }
+  void OnCancel() override { Notify({.cancelled = true}); }
   void OnDone() override;
-  void Step(const News& news) override;
+  void Step(const Changes& changes) override;
 
-  // Errors: what the call is to be finished with.
+  // Errors: the status to finish the call with.
   absl::Status TakeInput();
   absl::Status Attach();
-  void Leave(const absl::Status& status);
+  void FinishWith(const absl::Status& status);
 
   OpenCalls& streams_;
   VmOperations& vm_;
   const std::function<void()> wake_;
   std::shared_ptr<ClientStream> self_;  // until OnDone()
 
-  // Step()'s.
+  // Used by Step() only.
   std::unique_ptr<ConsoleHub::Client> client_;  // null: not attached yet
   std::string device_;
   v1::ConsoleInput input_;
-  bool has_input_ = false;  // `input_` is not wholly typed
+  bool has_input_ = false;  // a part of `input_` has yet to be typed
   size_t typed_ = 0;        // of `input_`
   bool reading_ = false;
-  bool no_more_input_ = false;
+  bool input_ended_ = false;
   v1::ConsoleOutput output_;
   bool writing_ = false;
   bool finished_ = false;

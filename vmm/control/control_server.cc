@@ -34,13 +34,13 @@
 namespace bulkhead::vmm {
 namespace {
 
-// Requests are small; so is what somebody types or pastes at once.
+// Requests are small, and so is console input, also when it is pasted.
 constexpr int kMaxRequestBytes = 64 * 1024;
 constexpr int kMaxStreamsOfAConnection = 32;
-// What gRPC buffers for all clients together. Beyond it gRPC ends the largest calls.
+// The memory that gRPC may use for all clients together. Beyond it gRPC ends the largest calls.
 constexpr size_t kMaxBufferedBytes = 16 << 20;
 constexpr absl::Duration kIdleConnection = absl::Minutes(10);
-// After accept(2) failed for want of descriptors or memory.
+// The pause after accept(2) has failed for lack of descriptors or memory.
 constexpr absl::Duration kAcceptPause = absl::Milliseconds(200);
 constexpr int kAcceptsAtOnce = 16;
 constexpr absl::Duration kBetweenWarnings = absl::Minutes(1);
@@ -51,8 +51,8 @@ int Milliseconds(absl::Duration duration) {
 
 std::unique_ptr<grpc::Server> StartGrpc(VmControlService& control, ReflectionService& reflection,
                                         const ControlLimits& limits) {
-  // Never undone: the library's last user waits for its threads, one of which may sleep for 10 s
-  // after a client has not read.
+  // No grpc_shutdown(): the library's last user would wait for its threads, one of which may sleep
+  // for 10 s after a client has not read.
   grpc_init();
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ResourceQuota quota("control");
@@ -60,16 +60,16 @@ std::unique_ptr<grpc::Server> StartGrpc(VmControlService& control, ReflectionSer
   grpc::ServerBuilder builder;
   builder.SetResourceQuota(quota);
   builder.SetMaxReceiveMessageSize(kMaxRequestBytes);
-  // A request of 64 KiB would unpack to 64 MiB, and the quota does not count that.
+  // No decompression: a request of 64 KiB could expand to 64 MiB, which the quota does not count.
   builder.AddChannelArgument(GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0);
   for (const grpc_compression_algorithm algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
     builder.SetCompressionAlgorithmSupportStatus(algorithm, false);
   }
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxStreamsOfAConnection);
-  // A window stays as it is: no probing for more, which a flood would fill.
+  // The window must not grow by probing: a flood would fill it.
   builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(limits.silence));
-  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(limits.silence));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(limits.keepalive));
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(limits.keepalive));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, Milliseconds(kIdleConnection));
@@ -101,7 +101,7 @@ class ControlServer::Impl {
   void Loop(const std::stop_token& stop);
   void AcceptConnections();
   void WarnOfRefusal(absl::string_view why);
-  void TellHealth();
+  void UpdateHealth();
 
   VmOperations& vm_;
   const ControlLimits limits_;
@@ -117,7 +117,7 @@ class ControlServer::Impl {
   uint64_t listener_ = 0;
 
   std::jthread thread_;
-  // The thread's.
+  // Used by the thread only.
   absl::Time accept_from_ = absl::InfinitePast();
   absl::Time warn_from_ = absl::InfinitePast();
   std::optional<bool> healthy_;
@@ -126,7 +126,7 @@ class ControlServer::Impl {
 absl::Status ControlServer::Impl::Start() {
   server_ = StartGrpc(control_, reflection_, limits_);
   if (server_ == nullptr) return absl::InternalError("control plane: gRPC did not start");
-  TellHealth();
+  UpdateHealth();
   listener_ = vm_.events().Listen([this] { wake_.Signal(); });
   const BlockedSignals blocked;  // the thread inherits the mask
   thread_ = std::jthread([this](const std::stop_token& stop) { Loop(stop); });
@@ -151,16 +151,16 @@ ControlServer::Impl::~Impl() {
   reflections_.EndAll(why);
   streams_.EndAll(why);
 
-  // gRPC does not close a connection while there is something left to write, and a client that
-  // does not read could keep it from ending for ever.
+  // gRPC does not close a connection while it has something to write: a client that does not read
+  // could block the shutdown for ever. So the connections are cut after the timeout.
   std::promise<void> done;
   std::thread cutter([&] {
-    // By the steady clock, unlike abseil's timed waits.
+    // std::future uses the steady clock, unlike abseil's timed waits.
     const std::future_status ended =
-        done.get_future().wait_for(absl::ToChronoMilliseconds(limits_.farewell));
+        done.get_future().wait_for(absl::ToChronoMilliseconds(limits_.drain_timeout));
     if (ended == std::future_status::timeout) connections_.Cut();
   });
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + limits_.farewell));
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + limits_.drain_timeout));
   done.set_value();
   cutter.join();
 }
@@ -174,22 +174,23 @@ void ControlServer::Impl::Loop(const std::stop_token& stop) {
     polled.push_back({.fd = wake_.fd(), .events = POLLIN, .revents = 0});
     polled.push_back({.fd = accepting ? socket_->fd() : -1, .events = POLLIN, .revents = 0});
     connections_.AppendTo(polled);
-    // Without a limit: wake_ ends the wait.
+    // No timeout while accepting: wake_ ends the wait.
     if (poll(polled.data(), polled.size(), accepting ? -1 : Milliseconds(pause) + 1) <= 0) continue;
     const bool woken = wake_.Drain();
-    // After Drain(): the stop is requested before its signal, so this look finds it, or the next.
+    // After Drain(): the stop is requested before its signal, so this check finds it, or the next
+    // one does.
     if (stop.stop_requested()) return;
     connections_.Remove(&polled[2]);
     if (polled[1].revents != 0) AcceptConnections();
     if (woken) {
-      TellHealth();
+      UpdateHealth();
       streams_.PumpAll();
     }
   }
 }
 
 void ControlServer::Impl::AcceptConnections() {
-  // A few at a time: streams do not wait for all who want to connect.
+  // A few at a time, so that many connecting clients do not delay the streams.
   for (int i = 0; i < kAcceptsAtOnce; ++i) {
     absl::StatusOr<UniqueFd> connection = socket_->Accept();
     if (!connection.ok()) {
@@ -199,7 +200,7 @@ void ControlServer::Impl::AcceptConnections() {
       return;
     }
     if (connections_.full()) {
-      WarnOfRefusal(absl::StrCat("there are ", limits_.connections, " already"));
+      WarnOfRefusal(absl::StrCat("all ", limits_.connections, " are in use"));
       continue;
     }
     if (const absl::Status status = connections_.Add(connection->get()); !status.ok()) {
@@ -213,10 +214,10 @@ void ControlServer::Impl::AcceptConnections() {
 void ControlServer::Impl::WarnOfRefusal(absl::string_view why) {
   if (SteadyNow() < warn_from_) return;
   warn_from_ = SteadyNow() + kBetweenWarnings;
-  LogWarning(absl::StrCat("control plane: a connection is refused: ", why));
+  LogWarning(absl::StrCat("control plane: refusing connections: ", why));
 }
 
-void ControlServer::Impl::TellHealth() {
+void ControlServer::Impl::UpdateHealth() {
   const v1::VmStatus::State state = vm_.Status().state();
   const bool healthy = state != v1::VmStatus::STARTING && state != v1::VmStatus::ENDING;
   if (healthy_ == healthy) return;

@@ -10,37 +10,37 @@
 
 namespace bulkhead::vmm {
 
-// What clients may hold. Who may connect at all, the file's mode decides; these keep a client that
-// is stuck from taking what the VM needs.
+// Limits on the clients' resources, so that a stuck client cannot take what the VM needs. (The
+// file's mode decides which users may connect.)
 struct ControlLimits {
   size_t connections = 96;  // two descriptors each
   size_t streams = 64;      // WatchEvents and AttachConsole together
   size_t long_calls = 64;   // calls that wait for the VM: Pause, RestartDevice, ...
-  // A client that sends nothing for so long must answer a ping within the same time, or is
+  // A client that sends nothing for this time must answer a ping within the same time, else it is
   // disconnected: it hangs, or does not speak HTTP/2.
-  absl::Duration silence = absl::Seconds(30);
-  // How long the destructor lets streams take in what they have not read yet.
-  absl::Duration farewell = absl::Milliseconds(500);
+  absl::Duration keepalive = absl::Seconds(30);
+  // How long the destructor waits for clients to read the rest of their streams.
+  absl::Duration drain_timeout = absl::Milliseconds(500);
 };
 
 // Serves VmControl (proto/vm_control.proto), server reflection and the standard health service on
-// a unix socket, for the user who runs the vmm alone (mode 0600). Thread-safe.
+// a unix socket, only for the user who runs the vmm (mode 0600). Thread-safe.
 //
-// No call holds a thread, however long it goes on. Its own thread accepts connections and tells
-// streams that there is something to send; gRPC's threads do the rest.
+// No call occupies a thread, however long it lasts. The server's own thread accepts connections and
+// wakes streams that have something to send; gRPC's threads do the rest.
 class ControlServer {
  public:
-  // `vm`, its events() and its consoles outlive the server. Who has connected to `socket` before
-  // is served now. Errors: as eventfd(2), Internal (gRPC did not start).
+  // `vm`, its events() and its consoles must outlive the server. Clients that connected to `socket`
+  // before are served now. Errors: as eventfd(2), Internal (gRPC did not start).
   static absl::StatusOr<std::unique_ptr<ControlServer>> Start(VmOperations& vm,
                                                               ListeningSocket socket,
                                                               const ControlLimits& limits = {});
-  // Removes the socket, sends what events and output there are, and ends what still goes on with
-  // UNAVAILABLE and the reason why the VM ends. Blocks for limits.farewell and a little.
+  // Removes the socket, sends the remaining events and output, and ends open calls with
+  // UNAVAILABLE and the reason of the VM's end. Blocks for about limits.drain_timeout at most.
   ~ControlServer();
 
  private:
-  class Impl;  // keeps gRPC's headers out of here: they compile slowly
+  class Impl;  // hides gRPC's headers, which compile slowly
 
   explicit ControlServer(std::unique_ptr<Impl> impl);
 

@@ -58,7 +58,7 @@ bool Eventually(const Condition& condition) {
 
 using Stub = v1::VmControl::Stub;
 
-TEST(ControlServerTest, StatusDevicesAndMetricsAreTold) {
+TEST(ControlServerTest, StatusDevicesAndMetricsAreReturned) {
   TestServer server;
   const std::unique_ptr<Stub> stub = server.NewStub();
   v1::VmStatus status;
@@ -77,7 +77,7 @@ TEST(ControlServerTest, StatusDevicesAndMetricsAreTold) {
   EXPECT_EQ(metrics.families(0).samples(0).value(), 42);
 }
 
-TEST(ControlServerTest, OrdersReachTheVm) {
+TEST(ControlServerTest, CommandsReachTheVm) {
   TestServer server;
   const std::unique_ptr<Stub> stub = server.NewStub();
   v1::ShutdownReply shutdown;
@@ -162,7 +162,7 @@ TEST(ControlServerTest, HealthFollowsTheVmsState) {
 
 // --- Calls that take long -----------------------------------------------------------------------
 
-TEST(ControlServerTest, LongCallsHoldNobodyUp) {
+TEST(ControlServerTest, LongCallsDoNotDelayOtherCalls) {
   TestServer server;
   server.vm.HoldAnswers();
   const std::unique_ptr<Stub> stub = server.NewStub();
@@ -184,7 +184,7 @@ TEST(ControlServerTest, LongCallsHoldNobodyUp) {
   for (std::thread& caller : callers) caller.join();
 }
 
-TEST(ControlServerTest, AnAnswerThatComesAfterTheDeadlineIsHarmless) {
+TEST(ControlServerTest, AnAnswerAfterTheDeadlineIsDropped) {
   TestServer server;
   server.vm.HoldAnswers();
   const std::unique_ptr<Stub> stub = server.NewStub();
@@ -199,7 +199,7 @@ TEST(ControlServerTest, AnAnswerThatComesAfterTheDeadlineIsHarmless) {
   EXPECT_TRUE(Call(*stub, &Stub::GetStatus, v1::GetStatusRequest(), vm_status).ok());
 }
 
-TEST(ControlServerTest, AClientThatCancelsMakesRoomForTheNext) {
+TEST(ControlServerTest, ACancelledCallMakesRoomForTheNext) {
   TestServer server({.long_calls = 1});
   server.vm.HoldAnswers();
   const std::unique_ptr<Stub> stub = server.NewStub();
@@ -224,8 +224,8 @@ TEST(ControlServerTest, AClientThatCancelsMakesRoomForTheNext) {
   server.vm.AnswerAll(absl::OkStatus());
 }
 
-TEST(ControlServerTest, AServerThatEndsTellsThoseWhoWaitAndMayBeAnsweredLater) {
-  TestServer server({.farewell = absl::Seconds(10)});
+TEST(ControlServerTest, TheServersEndFinishesWaitingCallsAndTheVmMayAnswerLater) {
+  TestServer server({.drain_timeout = absl::Seconds(10)});
   server.vm.HoldAnswers();
   const std::unique_ptr<Stub> stub = server.NewStub();
   std::thread caller([&] {
@@ -242,8 +242,7 @@ TEST(ControlServerTest, AServerThatEndsTellsThoseWhoWaitAndMayBeAnsweredLater) {
   EXPECT_NE(access(server.path.c_str(), F_OK), 0) << "the socket is left";
 }
 
-// --- Events
-// ---------------------------------------------------------------------------------------
+// --- Events --------------------------------------------------------------------------------------
 
 TEST(ControlServerTest, ASubscriberGetsASnapshotThenEventsAsTheyHappen) {
   TestServer server;
@@ -266,7 +265,7 @@ TEST(ControlServerTest, ASubscriberGetsASnapshotThenEventsAsTheyHappen) {
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
 }
 
-TEST(ControlServerTest, OnlyThePastEndsByItself) {
+TEST(ControlServerTest, AStreamOfPastEventsEndsByItself) {
   TestServer server;
   server.vm.AppendEvent();
   const std::unique_ptr<Stub> stub = server.NewStub();
@@ -284,7 +283,7 @@ TEST(ControlServerTest, OnlyThePastEndsByItself) {
 }
 
 TEST(ControlServerTest, TheLastEventsComeBeforeTheEnd) {
-  TestServer server({.farewell = absl::Seconds(10)});
+  TestServer server({.drain_timeout = absl::Seconds(10)});
   const std::unique_ptr<Stub> stub = server.NewStub();
   TestContext context;
   const std::unique_ptr<EventReader> reader = stub->WatchEvents(&context, v1::WatchEventsRequest());
@@ -304,7 +303,7 @@ TEST(ControlServerTest, TheLastEventsComeBeforeTheEnd) {
   ending.join();
 }
 
-TEST(ControlServerTest, OneSubscriberTooManyIsToldSoUntilOneLeaves) {
+TEST(ControlServerTest, OneSubscriberTooManyIsRefusedUntilOneLeaves) {
   TestServer server({.streams = 2});
   const std::unique_ptr<Stub> stub = server.NewStub();
   TestContext watching, attached, third;
@@ -329,8 +328,7 @@ TEST(ControlServerTest, OneSubscriberTooManyIsToldSoUntilOneLeaves) {
   }));
 }
 
-// --- The console
-// ----------------------------------------------------------------------------------
+// --- The console ---------------------------------------------------------------------------------
 
 TEST(ControlServerTest, AConsoleCarriesBothDirections) {
   TestServer server;
@@ -348,7 +346,7 @@ TEST(ControlServerTest, AConsoleCarriesBothDirections) {
   ASSERT_TRUE(console->Read(&output));
   EXPECT_EQ(output.data(), "a.txt\n");
   EXPECT_EQ(output.lost_bytes(), 0u);
-  // One that types no more still sees what is printed.
+  // A client that has ended its input still gets output.
   ASSERT_TRUE(console->WritesDone());
   server.vm.console().Print("more\n");
   ASSERT_TRUE(console->Read(&output));
@@ -376,7 +374,7 @@ TEST(ControlServerTest, TypedInputWaitsForTheConsolesRoom) {
   EXPECT_TRUE(Eventually([&] { return server.vm.console().typed() == "0123456789"; }));
 }
 
-TEST(ControlServerTest, AConsoleClientThatDoesNotReadIsToldHowMuchItLost) {
+TEST(ControlServerTest, AConsoleClientThatDoesNotReadGetsTheNumberOfLostBytes) {
   TestServer server;
   const std::unique_ptr<Stub> stub = server.NewStub();
   TestContext context;
@@ -384,7 +382,7 @@ TEST(ControlServerTest, AConsoleClientThatDoesNotReadIsToldHowMuchItLost) {
   ASSERT_TRUE(console->Write(v1::ConsoleInput()));
   console->WaitForInitialMetadata();
   const std::string line(1000, 'x');
-  constexpr size_t kLines = 5000;  // more than gRPC and the console keep
+  constexpr size_t kLines = 5000;  // more than gRPC and the console buffer
   for (size_t i = 0; i < kLines; ++i) server.vm.console().Print(line);
   server.vm.console().Print("end");
   size_t received = 0, lost = 0;
@@ -416,7 +414,7 @@ TEST(ControlServerTest, ConsoleMistakesAreExplained) {
     console->WritesDone();
     const grpc::Status status = console->Finish();
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-    EXPECT_THAT(status.error_message(), HasSubstr("send one first"));
+    EXPECT_THAT(status.error_message(), HasSubstr("send one whose `device`"));
   }
   {
     TestContext context;
@@ -427,13 +425,13 @@ TEST(ControlServerTest, ConsoleMistakesAreExplained) {
     console->Write(input);
     const grpc::Status status = console->Finish();
     EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-    EXPECT_THAT(status.error_message(), HasSubstr("AttachConsole once more for 'other'"));
+    EXPECT_THAT(status.error_message(), HasSubstr("another AttachConsole call for 'other'"));
   }
   EXPECT_TRUE(Eventually([&] { return server.vm.console().clients() == 0; }));
 }
 
 TEST(ControlServerTest, TheLastOutputComesBeforeTheEnd) {
-  TestServer server({.farewell = absl::Seconds(10)});
+  TestServer server({.drain_timeout = absl::Seconds(10)});
   const std::unique_ptr<Stub> stub = server.NewStub();
   TestContext context;
   const std::unique_ptr<Console> console = stub->AttachConsole(&context);

@@ -10,7 +10,8 @@ namespace {
 
 using ::google::protobuf::util::TimeUtil;
 
-// A snapshot without events during it is told only what it does not show.
+// A snapshot is taken again if events come meanwhile: the events that follow it then do not repeat
+// what it shows.
 constexpr int kSnapshotTries = 3;
 
 }  // namespace
@@ -36,34 +37,34 @@ std::optional<v1::Event> EventFeed::Next() {
     started_ = true;
     v1::Event snapshot = TakeSnapshot();
     end_of_past_ = snapshot.sequence();
-    told_ = only_past_ ? 0 : snapshot.sequence();
+    last_sent_ = only_past_ ? 0 : snapshot.sequence();
     return snapshot;
   }
   if (only_past_) return NextOfPast();
   if (snapshot_.has_value()) return *std::exchange(snapshot_, std::nullopt);
 
-  std::vector<v1::Event> events = vm_.events().EventsAfter(told_, 1);
+  std::vector<v1::Event> events = vm_.events().EventsAfter(last_sent_, 1);
   if (events.empty()) return std::nullopt;
-  if (events[0].sequence() == told_ + 1) {
-    ++told_;
+  if (events[0].sequence() == last_sent_ + 1) {
+    ++last_sent_;
     return std::move(events[0]);
   }
   snapshot_ = TakeSnapshot();
   v1::Event missed;
   missed.set_sequence(snapshot_->sequence());
   *missed.mutable_time() = snapshot_->time();
-  missed.mutable_missed()->set_count(snapshot_->sequence() - told_);
-  told_ = snapshot_->sequence();
+  missed.mutable_missed()->set_count(snapshot_->sequence() - last_sent_);
+  last_sent_ = snapshot_->sequence();
   return missed;
 }
 
 std::optional<v1::Event> EventFeed::NextOfPast() {
-  std::vector<v1::Event> events = vm_.events().EventsAfter(told_, 1);
+  std::vector<v1::Event> events = vm_.events().EventsAfter(last_sent_, 1);
   if (events.empty() || events[0].sequence() > end_of_past_) {
     complete_ = true;
     return std::nullopt;
   }
-  told_ = events[0].sequence();
+  last_sent_ = events[0].sequence();
   return std::move(events[0]);
 }
 

@@ -10,24 +10,24 @@
 
 namespace bulkhead::vmm {
 
-// What one subscriber is told next: a snapshot, then event after event, each once, in order. It
-// holds no events: a subscriber that comes too late for what the log keeps is told how many it has
-// missed, then gets a new snapshot. Thread-compatible.
+// The messages for one subscriber: a snapshot, then each event once, in order. It stores no events:
+// a subscriber that is too late for the events that the log keeps gets EventsMissed with their
+// number, then a new snapshot. Thread-compatible.
 //
 // Every message's sequence is that of the last event that the subscriber knows after it: an event
-// follows its predecessor's by one, EventsMissed by its count, and a snapshot does not change it.
+// adds one, EventsMissed adds its count, and a snapshot adds nothing.
 //
-// Between the log's newest event and a snapshot of the VM, more may happen. A snapshot is
-// therefore numbered before it is taken: it takes in every event up to its sequence, because
-// whoever appends an event has changed the state before; it may show more than that, and what
-// comes after says so again. Nothing is lost.
+// The state may change between the log's newest event and a snapshot of the VM. So a snapshot is
+// numbered before it is taken: it contains every event up to its sequence, because the state is
+// changed before its event is appended. It may contain later changes, too; their events follow.
+// Nothing is lost.
 class EventFeed {
  public:
-  // `vm` outlives it. `only_past`: a snapshot, then the events that the log keeps of those before
-  // it, then nothing.
+  // `vm` must outlive this. `only_past`: a snapshot, then the events before it that the log keeps,
+  // then nothing.
   EventFeed(VmOperations& vm, bool only_past) : vm_(vm), only_past_(only_past) {}
 
-  // Nothing: nothing has happened, or complete().
+  // The next message. Nullopt if there is none yet, or complete().
   std::optional<v1::Event> Next();
   bool complete() const { return complete_; }
 
@@ -39,9 +39,9 @@ class EventFeed {
   const bool only_past_;
   bool started_ = false;
   bool complete_ = false;
-  uint64_t told_ = 0;  // the sequence of the last event that the subscriber knows
+  uint64_t last_sent_ = 0;  // the sequence of the last event that the subscriber knows
   uint64_t end_of_past_ = 0;
-  std::optional<v1::Event> snapshot_;  // follows EventsMissed
+  std::optional<v1::Event> snapshot_;  // to send after EventsMissed
 };
 
 }  // namespace bulkhead::vmm

@@ -14,7 +14,7 @@ namespace {
 
 constexpr uint64_t kKept = EventLog::kKeptEvents;
 
-TEST(EventFeedTest, ASnapshotComesFirstAndTakesInWhatHasHappened) {
+TEST(EventFeedTest, ASnapshotComesFirstAndContainsEarlierEvents) {
   FakeVm vm;
   vm.AppendEvent();
   vm.SetState(v1::VmStatus::PAUSED);
@@ -30,7 +30,7 @@ TEST(EventFeedTest, ASnapshotComesFirstAndTakesInWhatHasHappened) {
   EXPECT_FALSE(feed.complete());
 }
 
-TEST(EventFeedTest, WhatHappensLaterIsToldOnceAndInOrder) {
+TEST(EventFeedTest, LaterEventsFollowOnceAndInOrder) {
   FakeVm vm;
   EventFeed feed(vm, /*only_past=*/false);
   EXPECT_EQ(feed.Next()->sequence(), 0u);
@@ -43,7 +43,7 @@ TEST(EventFeedTest, WhatHappensLaterIsToldOnceAndInOrder) {
   EXPECT_FALSE(feed.Next().has_value());
 }
 
-TEST(EventFeedTest, OneThatIsExactlyAsLateAsTheLogKeepsMissesNothing) {
+TEST(EventFeedTest, ASubscriberThatIsAsLateAsTheLogKeepsMissesNothing) {
   FakeVm vm;
   EventFeed feed(vm, /*only_past=*/false);
   ASSERT_TRUE(feed.Next().has_value());
@@ -55,7 +55,7 @@ TEST(EventFeedTest, OneThatIsExactlyAsLateAsTheLogKeepsMissesNothing) {
   }
 }
 
-TEST(EventFeedTest, OneThatIsTooLateIsToldHowManyItMissedAndGetsANewSnapshot) {
+TEST(EventFeedTest, ASubscriberThatIsTooLateGetsTheNumberOfMissedEventsAndANewSnapshot) {
   FakeVm vm;
   EventFeed feed(vm, /*only_past=*/false);
   vm.AppendEvent();
@@ -67,7 +67,7 @@ TEST(EventFeedTest, OneThatIsTooLateIsToldHowManyItMissedAndGetsANewSnapshot) {
   ASSERT_TRUE(missed->has_missed());
   EXPECT_EQ(missed->missed().count(), kKept + 1);
   EXPECT_EQ(missed->sequence(), kKept + 3);
-  // What happens before the snapshot is asked for follows it, as an event.
+  // An event before the snapshot is requested follows it as an event.
   vm.AppendEvent();
   const std::optional<v1::Event> snapshot = feed.Next();
   ASSERT_TRUE(snapshot->has_snapshot());
@@ -79,7 +79,7 @@ TEST(EventFeedTest, OneThatIsTooLateIsToldHowManyItMissedAndGetsANewSnapshot) {
   EXPECT_FALSE(feed.Next().has_value());
 }
 
-// Something happens whenever somebody looks.
+// A VM in which each read of its state causes an event.
 class RestlessVm : public FakeVm {
  public:
   v1::VmStatus Status() const override {
@@ -102,9 +102,9 @@ TEST(EventFeedTest, AnEventDuringASnapshotFollowsIt) {
   EXPECT_FALSE(feed.Next().has_value());
 }
 
-// What a client may rely on, whatever writers do meanwhile: sequences without gaps, and snapshots
-// that show at least what they say.
-TEST(EventFeedTest, NothingIsLostBesideWriters) {
+// The guarantees of a feed, also during concurrent appends: sequences without gaps, and snapshots
+// that contain at least the events up to their sequence.
+TEST(EventFeedTest, NothingIsLostDuringConcurrentAppends) {
   constexpr int kWriters = 2;
   constexpr uint64_t kEach = 20'000;
   FakeVm vm;
@@ -116,26 +116,26 @@ TEST(EventFeedTest, NothingIsLostBesideWriters) {
   }
   EventFeed feed(vm, /*only_past=*/false);
   const v1::Event first = *feed.Next();
-  uint64_t told = first.sequence();
-  EXPECT_GE(first.snapshot().status().devices_running(), told);
+  uint64_t known = first.sequence();
+  EXPECT_GE(first.snapshot().status().devices_running(), known);
   const absl::Time deadline = absl::Now() + absl::Seconds(60);
-  while (told < kWriters * kEach && absl::Now() < deadline) {
+  while (known < kWriters * kEach && absl::Now() < deadline) {
     const std::optional<v1::Event> event = feed.Next();
     if (!event.has_value()) {
       std::this_thread::yield();
     } else if (event->has_snapshot()) {
-      ASSERT_EQ(event->sequence(), told);
-      ASSERT_GE(event->snapshot().status().devices_running(), told);
+      ASSERT_EQ(event->sequence(), known);
+      ASSERT_GE(event->snapshot().status().devices_running(), known);
     } else {
-      told += event->has_missed() ? event->missed().count() : 1;
-      ASSERT_EQ(event->sequence(), told);
+      known += event->has_missed() ? event->missed().count() : 1;
+      ASSERT_EQ(event->sequence(), known);
     }
   }
-  EXPECT_EQ(told, kWriters * kEach);
+  EXPECT_EQ(known, kWriters * kEach);
   for (std::thread& writer : writers) writer.join();
 }
 
-TEST(EventFeedTest, ThePastIsWhatTheLogKeepsAndThenEnds) {
+TEST(EventFeedTest, ThePastHasTheKeptEventsAndThenEnds) {
   FakeVm vm;
   vm.AppendEvent();
   vm.AppendEvent();

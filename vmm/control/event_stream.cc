@@ -25,11 +25,11 @@ void EventStream::OnDone() {
   self_.reset();
 }
 
-void EventStream::Step(const News& news) {
-  if (news.written) writing_ = false;
-  if (!news.end.ok()) end_ = news.end;
+void EventStream::Step(const Changes& changes) {
+  if (changes.written) writing_ = false;
+  if (!changes.end.ok()) end_ = changes.end;
   if (finished_) return;
-  if (news.cancelled) {
+  if (changes.cancelled) {
     finished_ = true;
     Finish(grpc::Status::CANCELLED);
     return;

@@ -12,11 +12,12 @@
 
 namespace bulkhead::vmm {
 
-// One WatchEvents call. It holds the message that is being sent, and that alone: what the client
-// does not read stays in the log.
+// One WatchEvents call. It buffers only the message that is being sent: events that the client has
+// not read stay in the log.
 class EventStream final : public grpc::ServerWriteReactor<v1::Event>, public ClientStream {
  public:
-  // For the method's handler to return: gRPC's from then on. `streams` and `vm` outlive the call.
+  // The result is for the method's handler to return; gRPC then owns it. `streams` and `vm` must
+  // outlive the call.
   static grpc::ServerWriteReactor<v1::Event>* Start(OpenCalls& streams, VmOperations& vm,
                                                     bool only_past);
 
@@ -24,15 +25,15 @@ class EventStream final : public grpc::ServerWriteReactor<v1::Event>, public Cli
   EventStream(OpenCalls& streams, VmOperations& vm, bool only_past)
       : streams_(streams), feed_(vm, only_past) {}
 
-  void OnWriteDone(bool ok) override { Tell({.written = true, .cancelled = !ok}); }
-  void OnCancel() override { Tell({.cancelled = true}); }
+  void OnWriteDone(bool ok) override { Notify({.written = true, .cancelled = !ok}); }
+  void OnCancel() override { Notify({.cancelled = true}); }
   void OnDone() override;
-  void Step(const News& news) override;
+  void Step(const Changes& changes) override;
 
   OpenCalls& streams_;
   std::shared_ptr<ClientStream> self_;  // until OnDone()
 
-  // Step()'s.
+  // Used by Step() only.
   EventFeed feed_;
   v1::Event message_;
   bool writing_ = false;

@@ -8,7 +8,7 @@
 
 namespace bulkhead::vmm {
 
-// The codes are the same numbers.
+// The codes have the same numbers.
 inline grpc::Status ToGrpcStatus(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
 }

@@ -1,5 +1,5 @@
-// Clients that do what they should not. Whatever they do, another client's call is answered, and
-// the VM is not held up.
+// Hostile clients. Whatever they do, another client's call must be answered, and the VM must not be
+// delayed.
 
 #include <stdint.h>
 
@@ -26,7 +26,8 @@
 #include "vmm/control/testing/test_server.h"
 
 #ifdef __SANITIZE_ADDRESS__
-// What is freed would count as held, for a quarter of a GiB.
+// Small: AddressSanitizer's default quarantine keeps 256 MiB of freed memory, which the tests
+// would measure.
 extern "C" const char* __asan_default_options() {  // NOLINT(bugprone-reserved-identifier)
   return "quarantine_size_mb=1:thread_local_quarantine_size_kb=16";
 }
@@ -38,7 +39,7 @@ namespace {
 using ::testing::HasSubstr;
 using Console = grpc::ClientReaderWriter<v1::ConsoleInput, v1::ConsoleOutput>;
 
-// What an allocation costs beside itself: AddressSanitizer surrounds it.
+// The overhead of allocations: AddressSanitizer surrounds each with red zones.
 #ifdef __SANITIZE_ADDRESS__
 constexpr size_t kOverhead = 4;
 #else
@@ -79,7 +80,7 @@ size_t PrivateKib() {
   return kib;
 }
 
-// A call with nothing but its first message sent, by hand. Its answers are never read.
+// A hand-made call that sends only its first message. Its answers are never read.
 std::unique_ptr<RawClient> StartRaw(const TestServer& server, absl::string_view path,
                                     bool with_message = true) {
   auto client = std::make_unique<RawClient>(server.path);
@@ -88,7 +89,7 @@ std::unique_ptr<RawClient> StartRaw(const TestServer& server, absl::string_view 
   return client;
 }
 
-TEST(HostileClientTest, ACompressedRequestDoesNotUnfoldInMemory) {
+TEST(HostileClientTest, ACompressedRequestIsNotDecompressed) {
   TestServer server;
   const std::unique_ptr<v1::VmControl::Stub> stub = server.NewStub();
   v1::GetDeviceRequest request;
@@ -97,13 +98,13 @@ TEST(HostileClientTest, ACompressedRequestDoesNotUnfoldInMemory) {
   context.set_compression_algorithm(GRPC_COMPRESS_GZIP);
   v1::Device device;
   const grpc::Status status = stub->GetDevice(&context, request, &device);
-  // As for any bytes that are no message. RESOURCE_EXHAUSTED would say that it was unfolded
+  // As for any bytes that are not a message. RESOURCE_EXHAUSTED would mean that it was decompressed
   // and found too long.
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << status.error_message();
   ExpectServes(server);
 }
 
-TEST(HostileClientTest, SubscribersThatNeverReadHoldNothingUpAndNoMemory) {
+TEST(HostileClientTest, SubscribersThatNeverReadDelayNothingAndUseLittleMemory) {
   constexpr int kEvents = 100'000;
   TestServer server({.connections = 200, .streams = 60});
   ExpectServes(server);
@@ -114,7 +115,7 @@ TEST(HostileClientTest, SubscribersThatNeverReadHoldNothingUpAndNoMemory) {
   const auto reader = late->WatchEvents(&context, v1::WatchEventsRequest());
   v1::Event event;
   ASSERT_TRUE(reader->Read(&event));
-  uint64_t told = event.sequence();
+  uint64_t known = event.sequence();
   ExpectServes(server);
 
   const size_t before_kib = PrivateKib();
@@ -125,26 +126,26 @@ TEST(HostileClientTest, SubscribersThatNeverReadHoldNothingUpAndNoMemory) {
       EXPECT_TRUE(GetStatus(*other).ok());
     }
   }
-  // 64 KiB a subscriber are gRPC's window, in the socket of the client; the log is 1024 events.
+  // 64 KiB for each subscriber are gRPC's window, in the client's socket; the log has 1024 events.
   EXPECT_LT(PrivateKib(), before_kib + kOverhead * (60 * 100 + 4000));
 
-  // The one that reads after all hears of every event, one way or the other.
+  // A subscriber that reads at last gets every event, or its count in EventsMissed.
   bool missed = false;
-  while (told < kEvents) {
+  while (known < kEvents) {
     ASSERT_TRUE(reader->Read(&event));
     if (event.has_missed()) {
       missed = true;
-      told += event.missed().count();
+      known += event.missed().count();
     } else if (!event.has_snapshot()) {
-      ++told;
+      ++known;
     }
-    ASSERT_EQ(event.sequence(), told);
+    ASSERT_EQ(event.sequence(), known);
   }
   EXPECT_TRUE(missed);
   server.server.reset();  // bounded, although they still do not read
 }
 
-TEST(HostileClientTest, NoOpenCallHoldsAThread) {
+TEST(HostileClientTest, OpenCallsOccupyNoThreads) {
   TestServer server({.connections = 200, .streams = 60, .long_calls = 60});
   server.vm.HoldAnswers();
   ExpectServes(server);
@@ -158,11 +159,11 @@ TEST(HostileClientTest, NoOpenCallHoldsAThread) {
   }
   ASSERT_TRUE(server.vm.AwaitHeld(30, kCallTimeout));
   ExpectServes(server);
-  // gRPC starts a thread of its pools now and then, whoever calls.
+  // gRPC starts a thread of its pools now and then, independent of the calls.
   EXPECT_LT(Threads(), before + 5);
 }
 
-TEST(HostileClientTest, ConnectionsBeyondTheLimitAreClosedAndLeaversMakeRoom) {
+TEST(HostileClientTest, ConnectionsBeyondTheLimitAreClosedUntilOthersEnd) {
   TestServer server({.connections = 100});
   const std::unique_ptr<v1::VmControl::Stub> stub = server.NewStub();
   ASSERT_TRUE(GetStatus(*stub).ok());
@@ -180,13 +181,13 @@ TEST(HostileClientTest, ConnectionsBeyondTheLimitAreClosedAndLeaversMakeRoom) {
   while (!GetStatus(*server.NewStub()).ok()) ASSERT_LT(absl::Now(), deadline);
 }
 
-TEST(HostileClientTest, HalfARequestHoldsUpNobodyElse) {
+TEST(HostileClientTest, APartialRequestDelaysNoOtherClient) {
   TestServer server;
   std::vector<std::unique_ptr<RawClient>> clients;
   const std::string preface = RawClient::Preface();
   const std::string headers = RawClient::Headers(1, kGetStatus);
   const std::string request = absl::StrCat(preface, headers);
-  // Cut anywhere, and in the message too.
+  // Cut at any point, also within the message.
   for (size_t cut = 0; cut < request.size(); cut += 7) {
     clients.push_back(std::make_unique<RawClient>(server.path));
     EXPECT_TRUE(clients.back()->Send(request.substr(0, cut)));
@@ -200,7 +201,7 @@ TEST(HostileClientTest, HalfARequestHoldsUpNobodyElse) {
 }
 
 TEST(HostileClientTest, AClientThatIsSilentAndAnswersNoPingIsDisconnected) {
-  TestServer server({.silence = absl::Milliseconds(300)});
+  TestServer server({.keepalive = absl::Milliseconds(300)});
   RawClient silent(server.path), half(server.path), watching(server.path);
   half.Send(absl::StrCat(RawClient::Preface(), RawClient::Headers(1, kGetStatus)));
   watching.Send(absl::StrCat(RawClient::Preface(), RawClient::Headers(1, kWatchEvents),
@@ -214,12 +215,12 @@ TEST(HostileClientTest, AClientThatIsSilentAndAnswersNoPingIsDisconnected) {
   EXPECT_TRUE(silent.AwaitClose(kCallTimeout));
   EXPECT_TRUE(half.AwaitClose(kCallTimeout));
   EXPECT_TRUE(watching.AwaitClose(kCallTimeout));
-  // gRPC's own client answers pings: it may be silent for as long as it likes.
+  // gRPC's own client answers pings: it may be silent for any time.
   server.vm.AppendEvent();
   EXPECT_TRUE(reader->Read(&event));
 }
 
-TEST(HostileClientTest, GarbageEndsItsOwnConnectionOnly) {
+TEST(HostileClientTest, GarbageEndsOnlyItsOwnConnection) {
   TestServer server;
   std::mt19937 random(1);
   for (int i = 0; i < 200; ++i) {
@@ -229,7 +230,7 @@ TEST(HostileClientTest, GarbageEndsItsOwnConnectionOnly) {
     RawClient client(server.path);
     client.Send(garbage);
   }
-  // Frames that are well-formed, and make no sense.
+  // Well-formed frames in an order that makes no sense.
   for (int i = 0; i < 200; ++i) {
     RawClient client(server.path);
     client.Send(absl::StrCat(RawClient::Preface(), RawClient::Headers(1, kAttachConsole)));
@@ -245,7 +246,7 @@ TEST(HostileClientTest, GarbageEndsItsOwnConnectionOnly) {
   ExpectServes(server);
 }
 
-TEST(HostileClientTest, MoreCallsThanAConnectionMayHaveAreRefused) {
+TEST(HostileClientTest, CallsBeyondAConnectionsLimitAreRefused) {
   TestServer server({.streams = 10});
   server.vm.HoldAnswers();
   RawClient client(server.path);
@@ -279,7 +280,7 @@ TEST(HostileClientTest, ATooLargeMessageIsRefusedByStatus) {
   EXPECT_TRUE(GetStatus(*stub).ok());
 }
 
-TEST(HostileClientTest, BytesThatAreNoMessageAreRefusedByStatus) {
+TEST(HostileClientTest, BytesThatAreNotAMessageAreRefusedByStatus) {
   TestServer server;
   const std::shared_ptr<grpc::Channel> channel = server.Connect();
   const google::protobuf::ServiceDescriptor* const service =
@@ -296,7 +297,7 @@ TEST(HostileClientTest, BytesThatAreNoMessageAreRefusedByStatus) {
           absl::StrCat("/", service->full_name(), "/", service->method(i)->name());
       grpc::CompletionQueue queue;
       const auto call = stub.PrepareCall(&context, path, &queue);
-      // What comes back is read until the call ends, whichever kind it is.
+      // Reads the answers until the call ends, for every kind of call.
       bool ok = false;
       void* tag = nullptr;
       call->StartCall(nullptr);
@@ -366,7 +367,7 @@ TEST(HostileClientTest, ClientsThatVanishLeaveNothing) {
     ASSERT_LT(absl::Now(), deadline);
   }
   EXPECT_EQ(server.vm.console().clients(), 0u);
-  server.vm.AnswerAll(absl::OkStatus());  // nobody waits for them any more
+  server.vm.AnswerAll(absl::OkStatus());  // the calls have ended already
   ExpectServes(server);
 }
 

@@ -22,9 +22,9 @@ absl::StatusOr<sockaddr_un> Address(const std::string& path) {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   if (path.empty() || path.size() >= sizeof(address.sun_path)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("control socket '", path, "': a socket's path has 1 to ",
-                     sizeof(address.sun_path) - 1, " bytes, this one ", path.size()));
+    return absl::InvalidArgumentError(absl::StrCat("control socket '", path, "': the path has ",
+                                                   path.size(), " bytes, must be 1 to ",
+                                                   sizeof(address.sun_path) - 1));
   }
   memcpy(address.sun_path, path.data(), path.size());
   return address;
@@ -36,7 +36,7 @@ absl::StatusOr<UniqueFd> NewSocket() {
   return fd;
 }
 
-// The peer of a connected socket, for people.
+// Names the peer of a connected socket, for messages.
 std::string Server(int fd) {
   ucred peer{};
   socklen_t size = sizeof(peer);
@@ -44,7 +44,7 @@ std::string Server(int fd) {
   return absl::StrCat("process ", peer.pid);
 }
 
-// Removes a socket whose process is gone.
+// Removes a socket that has no listening process.
 absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
   struct stat file;
   if (lstat(path.c_str(), &file) != 0) {
@@ -53,7 +53,7 @@ absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
   }
   if (!S_ISSOCK(file.st_mode)) {
     return absl::AlreadyExistsError(absl::StrCat(
-        "control socket '", path, "': this is not a socket; remove it, or choose another path"));
+        "control socket '", path, "': not a socket; remove the file, or choose another path"));
   }
   ASSIGN_OR_RETURN(const UniqueFd probe, NewSocket());
   const int error =
@@ -63,7 +63,7 @@ absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
   if (error == 0 || error == EAGAIN) {  // EAGAIN: its backlog is full
     return absl::AlreadyExistsError(absl::StrCat(
         "control socket '", path, "': ", error == 0 ? Server(probe.get()) : "another process",
-        " serves it; end that, or choose another path"));
+        " serves it; end that process, or choose another path"));
   }
   if (error != ECONNREFUSED && error != ENOENT) {
     return ErrnoToStatus(error, absl::StrCat("control socket '", path, "'"));
@@ -79,22 +79,22 @@ absl::Status RemoveStale(const std::string& path, const sockaddr_un& address) {
 absl::StatusOr<ListeningSocket> ListeningSocket::Open(const std::string& path) {
   const std::string what = absl::StrCat("control socket '", path, "'");
   ASSIGN_OR_RETURN(const sockaddr_un address, Address(path));
-  // Held until this socket listens: a second vmm that found the same stale socket would else remove
-  // this one.
+  // Held until this socket listens. Otherwise a second vmm that found the same stale socket would
+  // remove this one.
   absl::StatusOr<PathLock> lock = PathLock::Acquire(path);
   if (!lock.ok()) {
     return absl::Status(lock.status().code(), absl::StrCat(what, ": ", lock.status().message()));
   }
   RETURN_IF_ERROR(RemoveStale(path, address));
   ASSIGN_OR_RETURN(UniqueFd fd, NewSocket());
-  // The kernel gives the file the socket's own mode, less the umask: nobody else can connect
-  // between bind() and a chmod().
+  // The kernel gives the file the socket's own mode, less the umask: so no other user can connect
+  // between bind() and chmod().
   if (fchmod(fd.get(), kMode) != 0) return ErrnoToStatus(errno, what);
   if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
     return ErrnoToStatus(errno, what);
   }
   struct stat file;
-  // A strict umask may have taken bits that its user needs.
+  // A strict umask may have cleared bits that the user needs.
   if (lstat(path.c_str(), &file) == 0 && (file.st_mode & 07777) != kMode) {
     chmod(path.c_str(), kMode);
   }
@@ -123,7 +123,7 @@ absl::StatusOr<UniqueFd> ListeningSocket::Accept() const {
   UniqueFd connection(accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (connection.ok()) return connection;
   if (errno == EAGAIN || errno == EINTR || errno == ECONNABORTED) {
-    return absl::UnavailableError("no connection waits");
+    return absl::UnavailableError("no connection is pending");
   }
   return ErrnoToStatus(errno, "accept4");
 }

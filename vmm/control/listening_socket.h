@@ -12,24 +12,25 @@
 
 namespace bulkhead::vmm {
 
-// A unix stream socket in the file system that only its user may connect to (mode 0600), whatever
-// the umask is, from its first moment on. Non-blocking. The file goes with the object, unless
-// another one has taken its place. Thread-compatible.
+// A unix stream socket in the file system that only its user may connect to: its mode is 0600 from
+// the start, whatever the umask. Non-blocking. The destructor removes the file, unless another file
+// has replaced it. Thread-compatible.
 class ListeningSocket {
  public:
-  // Replaces a socket that nobody listens to any more. Of several that open one path at a time, in
-  // whatever processes, one succeeds. Errors: InvalidArgument (the path's length), AlreadyExists
-  // (a process listens, or it is no socket), DeadlineExceeded (another opens it, for seconds), as
-  // bind(2).
+  // Replaces a socket without a listening process. If several processes or threads open one path at
+  // the same time, exactly one succeeds. Errors: InvalidArgument (the path's length), AlreadyExists
+  // (a process listens, or the file is not a socket), DeadlineExceeded (another caller is opening
+  // the path, for seconds), as bind(2).
   static absl::StatusOr<ListeningSocket> Open(const std::string& path);
   ListeningSocket(ListeningSocket&& other) noexcept = default;
   ListeningSocket& operator=(ListeningSocket&& other) = delete;
   ~ListeningSocket();
 
   int fd() const { return fd_.get(); }
-  // Removes the file, as the destructor does: for a process that leaves without destructors.
+  // A function that removes the file as the destructor does, for a process that exits without
+  // destructors.
   std::function<void()> FileRemover() const;
-  // The next connection, non-blocking. Errors: Unavailable (there is none), as accept(2).
+  // Accepts the next connection, non-blocking. Errors: Unavailable (there is none), as accept(2).
   absl::StatusOr<UniqueFd> Accept() const;
 
  private:

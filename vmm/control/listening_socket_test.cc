@@ -41,7 +41,7 @@ UniqueFd Connect(const std::string& path) {
   return fd;
 }
 
-// Sets the umask for its life.
+// Sets the umask while it lives.
 class ScopedUmask {
  public:
   explicit ScopedUmask(mode_t mask) : before_(umask(mask)) {}
@@ -51,7 +51,7 @@ class ScopedUmask {
   const mode_t before_;
 };
 
-TEST(ListeningSocketTest, TheFileIsItsUsersAloneWhateverTheUmask) {
+TEST(ListeningSocketTest, TheFileIsPrivateWhateverTheUmask) {
   for (const mode_t mask : {0u, 022u, 077u, 0777u}) {
     const ScopedUmask umask(mask);
     const std::string path = PathFor("mode.sock");
@@ -61,7 +61,7 @@ TEST(ListeningSocketTest, TheFileIsItsUsersAloneWhateverTheUmask) {
   }
 }
 
-TEST(ListeningSocketTest, ClientsConnectAndTheFileGoesWithTheObject) {
+TEST(ListeningSocketTest, ClientsConnectAndTheDestructorRemovesTheFile) {
   const std::string path = PathFor("life.sock");
   {
     const absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(path);
@@ -74,7 +74,7 @@ TEST(ListeningSocketTest, ClientsConnectAndTheFileGoesWithTheObject) {
   EXPECT_EQ(ModeOf(path), 0u);
 }
 
-TEST(ListeningSocketTest, WhatADeadProcessLeftIsReplaced) {
+TEST(ListeningSocketTest, TheSocketOfADeadProcessIsReplaced) {
   const std::string path = PathFor("stale.sock");
   {
     absl::StatusOr<ListeningSocket> dead = ListeningSocket::Open(path);
@@ -87,7 +87,7 @@ TEST(ListeningSocketTest, WhatADeadProcessLeftIsReplaced) {
   EXPECT_TRUE(Connect(path).ok());
 }
 
-TEST(ListeningSocketTest, ASocketThatIsServedIsLeftAlone) {
+TEST(ListeningSocketTest, ASocketThatIsServedIsKept) {
   const std::string path = PathFor("live.sock");
   const absl::StatusOr<ListeningSocket> first = ListeningSocket::Open(path);
   ASSERT_TRUE(first.ok());
@@ -98,7 +98,7 @@ TEST(ListeningSocketTest, ASocketThatIsServedIsLeftAlone) {
   EXPECT_TRUE(Connect(path).ok());
 }
 
-TEST(ListeningSocketTest, AFileThatIsNoSocketIsLeftAlone) {
+TEST(ListeningSocketTest, AFileThatIsNotASocketIsKept) {
   const std::string path = PathFor("file");
   std::ofstream(path) << "precious";
   const absl::Status status = ListeningSocket::Open(path).status();
@@ -107,7 +107,7 @@ TEST(ListeningSocketTest, AFileThatIsNoSocketIsLeftAlone) {
   EXPECT_TRUE(S_ISREG(ModeOf(path)));
 }
 
-TEST(ListeningSocketTest, AFileThatTookItsPlaceIsNotRemoved) {
+TEST(ListeningSocketTest, AFileThatReplacedTheSocketIsNotRemoved) {
   const std::string path = PathFor("replaced.sock");
   std::optional<ListeningSocket> socket(ListeningSocket::Open(path).value());
   ASSERT_EQ(unlink(path.c_str()), 0);
@@ -117,7 +117,7 @@ TEST(ListeningSocketTest, AFileThatTookItsPlaceIsNotRemoved) {
   EXPECT_TRUE(Connect(path).ok());
 }
 
-TEST(ListeningSocketTest, PathsThatCannotBeAreRefusedByName) {
+TEST(ListeningSocketTest, ErrorsForInvalidPathsNameThePath) {
   const absl::Status missing = ListeningSocket::Open("/no/such/folder/a.sock").status();
   EXPECT_TRUE(absl::IsNotFound(missing)) << missing;
   EXPECT_THAT(std::string(missing.message()), HasSubstr("/no/such/folder/a.sock"));

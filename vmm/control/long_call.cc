@@ -16,7 +16,7 @@ grpc::ServerUnaryReactor* LongCall::Start(OpenCalls& calls,
     return call.get();
   }
   operation([call, answer = std::move(answer)](absl::Status status) {
-    // From the claim on the call is open, and with it the server and the VM.
+    // After the claim, the call stays open until Finish(), so the server and the VM still exist.
     if (!call->Claim()) return;
     if (status.ok()) status = answer();
     call->Finish(ToGrpcStatus(status));

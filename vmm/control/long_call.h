@@ -13,12 +13,13 @@
 
 namespace bulkhead::vmm {
 
-// A call that the VM answers later, on any thread. Whoever comes first finishes it: the VM, the
-// client that gives up, or the server that ends. A late answer of the VM is dropped.
+// A call that the VM answers later, on any thread. The first of these finishes it: the VM's answer,
+// the client's cancellation, or the server's end. A late answer of the VM is dropped.
 class LongCall final : public grpc::ServerUnaryReactor, public OpenCall {
  public:
-  // For the method's handler to return: gRPC's from then on. `operation` is given what to call
-  // when it is done; if all went well, `answer` fills the reply in. `calls` outlives the call.
+  // The result is for the method's handler to return; gRPC then owns it. `operation` gets the
+  // function to call when it is done; if it succeeded, `answer` fills in the reply. `calls` must
+  // outlive the call.
   static grpc::ServerUnaryReactor* Start(OpenCalls& calls,
                                          const std::function<void(VmOperations::Done)>& operation,
                                          std::function<absl::Status()> answer);

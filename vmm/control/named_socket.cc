@@ -17,11 +17,11 @@
 namespace bulkhead::vmm {
 namespace {
 
-constexpr int kMostOfOneName = 1000;
+constexpr int kMaxVmsOfOneName = 1000;
 
-// Another user who can write there could put a socket in the place of a VM's.
+// The directory must be private: another user who can write there could replace a VM's socket.
 absl::Status MakeDirectory(const std::string& directory) {
-  const std::string what = absl::StrCat("the folder of control sockets, '", directory, "'");
+  const std::string what = absl::StrCat("control socket directory '", directory, "'");
   constexpr char kElse[] = "; or give --control PATH, or --control none";
   if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
     const absl::Status status = ErrnoToStatus(errno, what);
@@ -32,8 +32,8 @@ absl::Status MakeDirectory(const std::string& directory) {
   struct stat info;
   if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, what);
   if (info.st_uid != geteuid() || (info.st_mode & 022) != 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(what, " is not this user's alone: make it so", kElse));
+    return absl::FailedPreconditionError(absl::StrCat(
+        what, ": another user owns it, or other users may write to it: make it private", kElse));
   }
   return absl::OkStatus();
 }
@@ -43,7 +43,7 @@ absl::Status MakeDirectory(const std::string& directory) {
 absl::StatusOr<NamedSocket> OpenNamedSocket(const std::string& directory, const std::string& name,
                                             bool name_given) {
   RETURN_IF_ERROR(MakeDirectory(directory));
-  for (int number = 1; number <= kMostOfOneName; ++number) {
+  for (int number = 1; number <= kMaxVmsOfOneName; ++number) {
     std::string candidate = number == 1 ? name : absl::StrCat(name, "-", number);
     absl::StatusOr<ListeningSocket> socket =
         ListeningSocket::Open(ControlSocketPath(directory, candidate));
@@ -51,12 +51,12 @@ absl::StatusOr<NamedSocket> OpenNamedSocket(const std::string& directory, const 
     if (!absl::IsAlreadyExists(socket.status())) return socket.status();
     if (name_given) {
       return absl::InvalidArgumentError(
-          absl::StrCat("name: a VM called \"", name, "\" runs: ", socket.status().message()));
+          absl::StrCat("name: a VM named \"", name, "\" is running: ", socket.status().message()));
     }
   }
   return absl::ResourceExhaustedError(absl::StrCat("all names from \"", name, "\" to \"", name, "-",
-                                                   kMostOfOneName,
-                                                   "\" are taken: give one with --name"));
+                                                   kMaxVmsOfOneName,
+                                                   "\" are in use: give another one with --name"));
 }
 
 }  // namespace bulkhead::vmm

@@ -8,18 +8,19 @@
 
 namespace bulkhead::vmm {
 
-// A control socket at the default place, and the name that goes with it: of the VMs of one user
-// whose sockets are there, no two have the same name.
+// A control socket in the default directory, and the VM's name in its path. No two VMs whose
+// sockets are in one user's directory have the same name.
 struct NamedSocket {
   std::string vm_name;
   ListeningSocket socket;
 };
 
-// Opens NAME.sock in `directory` (proto/control_socket.h), which is made if it is not there, for
-// its user alone. If a running VM has that name: an error if it was given by the user, else the
-// first of NAME-2, NAME-3, ... that is free. Waits a moment for others who choose.
-// Errors: InvalidArgument (the name is taken, or too long), FailedPrecondition (the directory may
-// be somebody else's), as mkdir(2), bind(2). One message for the operator.
+// Opens NAME.sock in `directory` (proto/control_socket.h). Creates the directory, private to the
+// user, if it does not exist. If a running VM has that name, fails if the user gave the name
+// (`name_given`), else uses the first of NAME-2, NAME-3, ... that is free. Waits a moment for other
+// vmms that choose a name. Errors: InvalidArgument (the name is in use, or too long),
+// FailedPrecondition (other users may write to the directory), as mkdir(2), bind(2). Each is one
+// message for the operator.
 absl::StatusOr<NamedSocket> OpenNamedSocket(const std::string& directory, const std::string& name,
                                             bool name_given);
 

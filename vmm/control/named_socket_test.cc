@@ -38,7 +38,7 @@ class NamedSocketTest : public ::testing::Test {
   std::string parent_, directory_;
 };
 
-TEST_F(NamedSocketTest, TheDirectoryIsMadeForItsUserAlone) {
+TEST_F(NamedSocketTest, TheDirectoryIsCreatedPrivate) {
   umask(0);
   const absl::StatusOr<NamedSocket> first = OpenNamedSocket(directory_, "vm", false);
   umask(022);
@@ -50,7 +50,7 @@ TEST_F(NamedSocketTest, TheDirectoryIsMadeForItsUserAlone) {
   EXPECT_TRUE(Exists("vm.sock"));
 }
 
-TEST_F(NamedSocketTest, ADefaultNameThatIsTakenGetsANumber) {
+TEST_F(NamedSocketTest, ADefaultNameThatIsInUseGetsANumber) {
   absl::StatusOr<NamedSocket> first = OpenNamedSocket(directory_, "vm", false);
   std::optional<absl::StatusOr<NamedSocket>> second = OpenNamedSocket(directory_, "vm", false);
   const absl::StatusOr<NamedSocket> third = OpenNamedSocket(directory_, "vm", false);
@@ -65,17 +65,17 @@ TEST_F(NamedSocketTest, ADefaultNameThatIsTakenGetsANumber) {
   EXPECT_EQ(fourth->vm_name, "vm-2");
 }
 
-TEST_F(NamedSocketTest, AGivenNameThatIsTakenIsTheUsersMistake) {
+TEST_F(NamedSocketTest, AGivenNameThatIsInUseIsRefused) {
   const absl::StatusOr<NamedSocket> first = OpenNamedSocket(directory_, "web", true);
   ASSERT_TRUE(first.ok()) << first.status();
   const absl::Status second = OpenNamedSocket(directory_, "web", true).status();
   EXPECT_EQ(second.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(second.message()), HasSubstr("name: a VM called \"web\" runs"));
+  EXPECT_THAT(std::string(second.message()), HasSubstr("name: a VM named \"web\" is running"));
   EXPECT_THAT(std::string(second.message()), HasSubstr(absl::StrCat("process ", getpid())));
   EXPECT_TRUE(Exists("web.sock")) << "the running VM keeps its socket";
 }
 
-TEST_F(NamedSocketTest, ASocketThatACrashLeftBehindDoesNotCount) {
+TEST_F(NamedSocketTest, ASocketOfACrashedProcessIsReplaced) {
   ASSERT_EQ(mkdir(directory_.c_str(), 0700), 0);
   const pid_t child = fork();
   if (child == 0) {
@@ -94,20 +94,20 @@ TEST_F(NamedSocketTest, ADirectoryThatOthersCanWriteIsRefused) {
   ASSERT_EQ(mkdir(directory_.c_str(), 0700), 0);
   ASSERT_EQ(chmod(directory_.c_str(), 0770), 0);
   EXPECT_THAT(std::string(OpenNamedSocket(directory_, "vm", false).status().message()),
-              HasSubstr("not this user's alone"));
+              HasSubstr("other users may write to it"));
   ASSERT_EQ(rmdir(directory_.c_str()), 0);
   ASSERT_EQ(symlink(parent_.c_str(), directory_.c_str()), 0);
   EXPECT_FALSE(OpenNamedSocket(directory_, "vm", false).ok());
 }
 
-TEST_F(NamedSocketTest, ADirectoryThatCannotBeMadeIsToldWithAWayOut) {
+TEST_F(NamedSocketTest, TheErrorForADirectoryThatCannotBeCreatedSaysWhatToDo) {
   const absl::Status status = OpenNamedSocket("/proc/bulkhead", "vm", false).status();
   EXPECT_FALSE(absl::IsInvalidArgument(status));
   EXPECT_THAT(std::string(status.message()), HasSubstr("/proc/bulkhead"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("--control"));
 }
 
-TEST_F(NamedSocketTest, VmsThatStartTogetherAllGetNamesOfTheirOwn) {
+TEST_F(NamedSocketTest, VmsThatStartTogetherGetDifferentNames) {
   constexpr int kVms = 12;
   std::vector<std::optional<absl::StatusOr<NamedSocket>>> sockets(kVms);
   std::vector<std::thread> threads;

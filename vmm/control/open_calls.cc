@@ -8,15 +8,16 @@ absl::Status OpenCalls::Add(std::shared_ptr<OpenCall> call) {
   absl::MutexLock lock(&mutex_);
   if (!ended_.ok()) return ended_;
   if (calls_.size() >= limit_) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        limit_, " clients ", kind_, " already, as many as may: end one of them, then try again"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(limit_, " clients ", kind_,
+                     " already, which is the limit: end one of them, then try again"));
   }
   calls_.push_back(std::move(call));
   return absl::OkStatus();
 }
 
 void OpenCalls::Remove(const OpenCall* call) {
-  std::shared_ptr<OpenCall> removed;  // let go of without the lock
+  std::shared_ptr<OpenCall> removed;  // released after the lock
   absl::MutexLock lock(&mutex_);
   for (std::shared_ptr<OpenCall>& candidate : calls_) {
     if (candidate.get() != call) continue;

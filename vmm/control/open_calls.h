@@ -21,24 +21,24 @@ namespace bulkhead::vmm {
 class OpenCall {
  public:
   virtual ~OpenCall() = default;
-  // There may be something to send. Returns at once.
+  // Makes the call check for something to send. Returns at once.
   virtual void Pump() = 0;
-  // Finishes the call with `why`, after what there is to send. Returns at once.
+  // Finishes the call with `why`, after it has sent the rest. Returns at once.
   virtual void End(const absl::Status& why) = 0;
 };
 
 // The open calls of one kind, a limited number. Thread-safe.
 class OpenCalls {
  public:
-  // `kind` for people: "watch events or a console".
+  // `kind` for messages: "watch events or a console".
   OpenCalls(size_t limit, absl::string_view kind) : limit_(limit), kind_(kind) {}
 
-  // Errors: ResourceExhausted (full), or `why` after EndAll(). For the client.
+  // Errors, for the client: ResourceExhausted (full), or `why` after EndAll().
   absl::Status Add(std::shared_ptr<OpenCall> call);
   void Remove(const OpenCall* call);
 
   void PumpAll();
-  // Ends all that there are, and lets none in any more.
+  // Ends all calls and refuses further ones.
   void EndAll(const absl::Status& why);
 
  private:

@@ -19,7 +19,8 @@ namespace {
 constexpr absl::Duration kTimeout = absl::Seconds(5);
 constexpr absl::Duration kRetryInterval = absl::Milliseconds(2);
 
-// The holder before may have removed the file after it was opened here: then others lock another.
+// False if the previous holder removed the file after it was opened here: other processes then lock
+// another file.
 bool IsStillAt(int fd, const std::string& path) {
   struct stat opened;
   struct stat there;
@@ -50,7 +51,8 @@ absl::StatusOr<PathLock> PathLock::Acquire(const std::string& path) {
 }
 
 PathLock::~PathLock() {
-  // Removed before the lock goes with the descriptor: nobody else can hold it yet.
+  // Removes the file before the descriptor, and with it the lock, is closed: no other process can
+  // hold the lock yet.
   if (fd_.ok()) unlink(path_.c_str());
 }
 

@@ -9,11 +9,12 @@
 
 namespace bulkhead::vmm {
 
-// The right to look at a path and then to replace what is there: an flock(2) on PATH.lock, which
-// exists only while somebody holds it (or was killed holding it). Thread-compatible.
+// A lock for checking and then replacing the file at a path: an flock(2) on PATH.lock. PATH.lock
+// exists only while a process holds it, or after one was killed while it held it.
+// Thread-compatible.
 class PathLock {
  public:
-  // Waits at most a few seconds for another holder. Errors: DeadlineExceeded, as open(2).
+  // Waits a few seconds at most for another holder. Errors: DeadlineExceeded, as open(2).
   static absl::StatusOr<PathLock> Acquire(const std::string& path);
   PathLock(PathLock&& other) noexcept = default;
   PathLock& operator=(PathLock&& other) = delete;

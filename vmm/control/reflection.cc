@@ -25,15 +25,15 @@ using ::google::protobuf::FileDescriptorProto;
 using ::grpc::reflection::v1alpha::ServerReflectionRequest;
 using ::grpc::reflection::v1alpha::ServerReflectionResponse;
 
-// The files of the services that the server has. Naming them also links gRPC's health service's
-// description, which gRPC itself does without.
+// The files of the server's services. The reference also links the descriptor of gRPC's health
+// service, which gRPC itself does not use.
 std::vector<const FileDescriptor*> ServiceFiles() {
   return {v1::VmStatus::descriptor()->file(),
           grpc::health::v1::HealthCheckRequest::descriptor()->file(),
           ServerReflectionRequest::descriptor()->file()};
 }
 
-// A file and all that it imports, each once.
+// A file and all its imports, each once.
 void AddFile(const FileDescriptor& file, std::set<const FileDescriptor*>& added,
              ServerReflectionResponse& response) {
   if (!added.insert(&file).second) return;
@@ -50,11 +50,11 @@ void SetError(const absl::Status& status, ServerReflectionResponse& response) {
   response.mutable_error_response()->set_error_message(std::string(status.message()));
 }
 
-void AnswerWithFile(const FileDescriptor* file, const std::string& wanted,
+void AnswerWithFile(const FileDescriptor* file, const std::string& name,
                     ServerReflectionResponse& response) {
   if (file == nullptr) {
-    SetError(absl::NotFoundError(absl::StrCat(
-                 "'", wanted, "' is unknown here; list_services tells where to begin")),
+    SetError(absl::NotFoundError(
+                 absl::StrCat("'", name, "' is unknown: list_services returns the known services")),
              response);
     return;
   }
@@ -62,7 +62,7 @@ void AnswerWithFile(const FileDescriptor* file, const std::string& wanted,
   AddFile(*file, added, response);
 }
 
-// One stream of questions, answered one after the other.
+// One stream of requests, answered one after the other.
 class ReflectionCall final
     : public grpc::ServerBidiReactor<ServerReflectionRequest, ServerReflectionResponse>,
       public ClientStream {
@@ -71,7 +71,7 @@ class ReflectionCall final
     const std::shared_ptr<ReflectionCall> call(new ReflectionCall(streams));
     call->self_ = call;
     if (absl::Status status = streams.Add(call); !status.ok()) {
-      call->Leave(ToGrpcStatus(status));
+      call->FinishWith(ToGrpcStatus(status));
     } else {
       call->StartRead(&call->request_);
     }
@@ -81,38 +81,38 @@ class ReflectionCall final
  private:
   explicit ReflectionCall(OpenCalls& streams) : streams_(streams) {}
 
-  void OnReadDone(bool ok) override { Tell({.read = true, .no_more_input = !ok}); }
-  void OnWriteDone(bool ok) override { Tell({.written = true, .cancelled = !ok}); }
-  void OnCancel() override { Tell({.cancelled = true}); }
+  void OnReadDone(bool ok) override { Notify({.read = true, .input_ended = !ok}); }
+  void OnWriteDone(bool ok) override { Notify({.written = true, .cancelled = !ok}); }
+  void OnCancel() override { Notify({.cancelled = true}); }
   void OnDone() override {
     streams_.Remove(this);
     self_.reset();
   }
 
-  void Step(const News& news) override {
-    if (!news.end.ok()) end_ = news.end;
-    if (news.written) writing_ = false;
+  void Step(const Changes& changes) override {
+    if (!changes.end.ok()) end_ = changes.end;
+    if (changes.written) writing_ = false;
     if (finished_) return;
-    if (news.cancelled) return Leave(grpc::Status::CANCELLED);
-    if (news.no_more_input) return Leave(grpc::Status::OK);
-    if (news.read) {
+    if (changes.cancelled) return FinishWith(grpc::Status::CANCELLED);
+    if (changes.input_ended) return FinishWith(grpc::Status::OK);
+    if (changes.read) {
       response_ = Reflect(request_);
       writing_ = true;
       StartWrite(&response_);
     }
     if (writing_) return;
-    if (!end_.ok()) return Leave(ToGrpcStatus(end_));
-    if (news.written) StartRead(&request_);
+    if (!end_.ok()) return FinishWith(ToGrpcStatus(end_));
+    if (changes.written) StartRead(&request_);
   }
 
-  void Leave(const grpc::Status& status) {
+  void FinishWith(const grpc::Status& status) {
     finished_ = true;
     Finish(status);
   }
 
   OpenCalls& streams_;
   std::shared_ptr<ClientStream> self_;  // until OnDone()
-  // Step()'s.
+  // Used by Step() only.
   ServerReflectionRequest request_;
   ServerReflectionResponse response_;
   bool writing_ = false;
@@ -145,7 +145,7 @@ ServerReflectionResponse Reflect(const ServerReflectionRequest& request) {
                      request.file_containing_symbol(), response);
       break;
     default:  // proto3 has no extensions
-      SetError(absl::UnimplementedError("ask for list_services, file_by_filename or "
+      SetError(absl::UnimplementedError("supported requests: list_services, file_by_filename, "
                                         "file_containing_symbol"),
                response);
   }

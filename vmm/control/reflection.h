@@ -7,19 +7,18 @@
 
 namespace bulkhead::vmm {
 
-// Answers one question about the services of the control plane and their messages, from the
-// descriptions that are linked into this program. The request comes from a client and may
-// contain anything.
+// Answers one reflection request about the services of the control plane and their messages, from
+// the descriptors that are linked into this program. The request is not trusted.
 grpc::reflection::v1alpha::ServerReflectionResponse Reflect(
     const grpc::reflection::v1alpha::ServerReflectionRequest& request);
 
-// Server reflection (grpc.reflection.v1alpha), which lets grpcurl and its like call VmControl
-// without its .proto. gRPC's own service is not used: each of its streams holds a thread, and one
-// more waits for them (gRPC 1.51).
+// Server reflection (grpc.reflection.v1alpha), by which grpcurl and similar tools call VmControl
+// without its .proto. gRPC's own service is not used: each of its streams occupies a thread, and
+// another thread waits for them (gRPC 1.51).
 class ReflectionService final
     : public grpc::reflection::v1alpha::ServerReflection::CallbackService {
  public:
-  // `streams` outlives the service's calls.
+  // `streams` must outlive the service's calls.
   explicit ReflectionService(OpenCalls& streams) : streams_(streams) {}
 
  private:

@@ -19,7 +19,7 @@ using ::grpc::reflection::v1alpha::ServerReflectionResponse;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-TEST(ReflectTest, AFileComesWithAllThatItImports) {
+TEST(ReflectTest, AFileComesWithItsImports) {
   ServerReflectionRequest request;
   request.set_file_containing_symbol("bulkhead.v1.VmControl");
   const ServerReflectionResponse response = Reflect(request);
@@ -45,7 +45,7 @@ TEST(ReflectTest, MethodsAndMessagesAreSymbolsToo) {
   }
 }
 
-TEST(ReflectTest, WhatIsUnknownOrOddIsAnError) {
+TEST(ReflectTest, UnknownOrUnsupportedRequestsAreErrors) {
   ServerReflectionRequest request;
   request.set_file_containing_symbol("no.such.Symbol");
   EXPECT_EQ(Reflect(request).error_response().error_code(), grpc::StatusCode::NOT_FOUND);
@@ -78,8 +78,8 @@ TEST(ReflectionServiceTest, AClientWithoutAnyProtoCanCall) {
   EXPECT_THAT(*health, HasSubstr("SERVING"));
 }
 
-TEST(ReflectionServiceTest, OneStreamTakesManyQuestionsAndEndsWithTheServer) {
-  TestServer server({.farewell = absl::Seconds(10)});
+TEST(ReflectionServiceTest, OneStreamTakesManyRequestsAndEndsWithTheServer) {
+  TestServer server({.drain_timeout = absl::Seconds(10)});
   const auto stub = ServerReflection::NewStub(server.Connect());
   TestContext context;
   const auto stream = stub->ServerReflectionInfo(&context);

@@ -1,5 +1,5 @@
-// Two vmm's that start at one explicit path while an old socket lies there: the first is held
-// between its look at the old socket and its removal, where another start is most dangerous.
+// Two vmms start with one explicit path, at which an old socket exists. The first is stopped
+// between its check of the old socket and the removal, where another start is most dangerous.
 
 #include <poll.h>
 #include <signal.h>
@@ -23,7 +23,8 @@
 namespace bulkhead::vmm {
 namespace {
 
-// A child that opens the socket, reports whether it could, and keeps it until it is killed.
+// A child process that opens the socket, reports the result, and keeps the socket until it is
+// killed.
 class Opener {
  public:
   Opener(const std::string& path, bool traced) {
@@ -51,7 +52,7 @@ class Opener {
 
   pid_t pid() const { return pid_; }
 
-  // 'y', 'n', or '?' if it has not come in time.
+  // 'y', 'n', or '?' if there is no result in time.
   char Result(absl::Duration timeout) {
     pollfd readable = {.fd = report_.get(), .events = POLLIN, .revents = 0};
     if (result_ == '?' &&
@@ -62,7 +63,7 @@ class Opener {
     return result_;
   }
 
-  // Lets a traced child run until it is about to remove a file. False: it ended before.
+  // Lets a traced child run until it is about to remove a file. False: it exited before.
   bool RunToUnlink() {
     int status = 0;
     for (bool entering = true; waitpid(pid_, &status, 0) == pid_ && WIFSTOPPED(status);) {
@@ -81,7 +82,7 @@ class Opener {
     return false;
   }
 
-  void RunOn() { EXPECT_EQ(ptrace(PTRACE_DETACH, pid_, nullptr, nullptr), 0) << strerror(errno); }
+  void Detach() { EXPECT_EQ(ptrace(PTRACE_DETACH, pid_, nullptr, nullptr), 0) << strerror(errno); }
 
  private:
   pid_t pid_ = -1;
@@ -89,7 +90,7 @@ class Opener {
   char result_ = '?';
 };
 
-// The process that listens at `path`; 0: nobody.
+// The process that listens at `path`; 0: none.
 pid_t Listener(const std::string& path) {
   const UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_un address = {};
@@ -101,18 +102,18 @@ pid_t Listener(const std::string& path) {
   return getsockopt(fd.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
 }
 
-TEST(SocketRaceTest, OfTwoStartsOverAnOldSocketOneSucceedsAndIsReached) {
+TEST(SocketRaceTest, ExactlyOneOfTwoStartsWithAnOldSocketSucceedsAndIsReachable) {
   const std::string path = absl::StrCat(::testing::TempDir(), "/race.sock");
   {
     EXPECT_EQ(Opener(path, /*traced=*/false).Result(absl::Seconds(60)), 'y');
   }
-  ASSERT_EQ(Listener(path), 0) << "the old socket is there, its process is not";
+  ASSERT_EQ(Listener(path), 0) << "the old socket still has a process";
 
   Opener first(path, /*traced=*/true);
   ASSERT_TRUE(first.RunToUnlink());
   Opener second(path, /*traced=*/false);
   second.Result(absl::Milliseconds(500));  // the time in which it could take the path
-  first.RunOn();
+  first.Detach();
 
   const char results[] = {first.Result(absl::Seconds(60)), second.Result(absl::Seconds(60)), 0};
   EXPECT_TRUE(strcmp(results, "yn") == 0 || strcmp(results, "ny") == 0) << results;

@@ -24,7 +24,7 @@ grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const abs
 
 absl::Status CheckNamed(const std::string& name) {
   if (!name.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError("`name` is empty: name a device; ListDevices has them all");
+  return absl::InvalidArgumentError("name: is empty, must be a device's (see ListDevices)");
 }
 
 absl::Status Describe(const VmOperations& vm, const std::string& name, v1::Device* reply) {

@@ -13,11 +13,12 @@
 
 namespace bulkhead::vmm {
 
-// VmControl over VmOperations: one line a call. gRPC's threads call it, and none of them waits.
+// VmControl over VmOperations: one line for each call. Runs on gRPC's threads and never blocks.
 class VmControlService final : public v1::VmControl::CallbackService {
  public:
-  // `streams` holds WatchEvents and AttachConsole, `long_calls` what the VM answers later.
-  // `wake` asks, from any thread, for streams.PumpAll() soon. All outlive the service's calls.
+  // `streams` holds WatchEvents and AttachConsole calls, `long_calls` those that the VM answers
+  // later. `wake` may be called on any thread and causes a streams.PumpAll() soon. All must outlive
+  // the service's calls.
   VmControlService(VmOperations& vm, OpenCalls& streams, OpenCalls& long_calls,
                    std::function<void()> wake)
       : vm_(vm), streams_(streams), long_calls_(long_calls), wake_(std::move(wake)) {}
@@ -54,7 +55,7 @@ class VmControlService final : public v1::VmControl::CallbackService {
   grpc::ServerBidiReactor<v1::ConsoleInput, v1::ConsoleOutput>* AttachConsole(
       Context* context) override;
 
-  // Starts `operation` on the device of that name; its state afterwards is the reply.
+  // Starts `operation` on the named device. The reply is the device's state afterwards.
   Reactor* OnDevice(Context* context, const std::string& name, v1::Device* reply,
                     const std::function<void(VmOperations::Done)>& operation);
 

@@ -14,9 +14,9 @@
 
 namespace bulkhead::vmm {
 
-// What the control plane may ask of a VM. Its service (control_server.h) knows the VM by this
-// alone; tests give it a fake. Thread-safe. The plain calls return at once and may be made on a
-// gRPC thread; what takes longer answers by `done`, called exactly once, on any thread, within a
+// The operations of a VM for the control plane. The service (control_server.h) uses the VM only
+// through this interface; tests have a fake. Thread-safe. Calls without `done` return at once and
+// may be made on a gRPC thread. The others call `done` exactly once, on any thread, within a
 // bounded time. Errors are for the client: code and text as in proto/vm_control.proto.
 class VmOperations {
  public:
@@ -30,9 +30,9 @@ class VmOperations {
   virtual absl::StatusOr<v1::Device> Device(absl::string_view name) const = 0;
   virtual v1::VmMetrics Metrics() const = 0;
 
-  // False: the guest has not enabled it yet; the press is kept until it does.
+  // False: the guest has not enabled the button yet; the press is kept until it does.
   virtual absl::StatusOr<bool> PressPowerButton() = 0;
-  // Wakes a guest that is suspended.
+  // Wakes a suspended guest.
   virtual absl::Status Wake() = 0;
   virtual absl::Status Stop(absl::string_view reason) = 0;
   virtual void Pause(Done done) = 0;
@@ -44,8 +44,8 @@ class VmOperations {
   virtual void StartDevice(absl::string_view name, Done done) = 0;
 
   virtual EventLog& events() = 0;
-  // The console of that device, or with "" the only one. Errors: NotFound, InvalidArgument (there
-  // are several: name one).
+  // The console of `device`; "": the only console. Errors: NotFound, InvalidArgument ("", but there
+  // are several).
   virtual absl::StatusOr<ConsoleHub*> Console(absl::string_view device) = 0;
 };
 

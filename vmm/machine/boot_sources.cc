@@ -8,7 +8,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-// The user's mistake, whatever code the layer below has for it.
+// The user's mistake, whatever the code of the layer below.
 absl::Status AsConfigError(const absl::Status& status) {
   if (status.ok() || absl::IsInternal(status)) return status;
   return absl::InvalidArgumentError(status.message());

@@ -7,8 +7,8 @@
 
 namespace bulkhead::vmm {
 
-// What the guest boots from: takes kernel and initrd out of `spec`. Errors: InvalidArgument (a
-// file is not as it should be), Internal.
+// Makes BootSources from `spec` and takes its kernel and initrd. Errors: InvalidArgument (a file is
+// not regular, empty or not readable), Internal.
 absl::StatusOr<BootSources> OpenBootSources(VmSpec& spec);
 
 }  // namespace bulkhead::vmm

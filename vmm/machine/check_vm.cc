@@ -28,7 +28,7 @@ namespace {
 absl::Status CheckBoot(VmSpec& spec) {
   ASSIGN_OR_RETURN(const BootSources sources, OpenBootSources(spec));
   ASSIGN_OR_RETURN(const GuestRam ram, GuestRam::Create(spec.memory_bytes));
-  // The addresses of devices make no difference.
+  // The devices' addresses do not affect the result.
   const AcpiDescription acpi{.vcpus = spec.cpus, .high_window_start = layout::kMmio64MinStart};
   ASSIGN_OR_RETURN(const GuestAddress rsdp, WriteAcpiTables(acpi, ram.memory()));
   const absl::Status status = PrepareBoot(sources, rsdp, ram.memory()).status();
@@ -36,20 +36,21 @@ absl::Status CheckBoot(VmSpec& spec) {
   return absl::InvalidArgumentError(status.message());
 }
 
-// What the device's process says it is. It is dead when this returns.
+// Starts the device's process and asks it for its description. The process is dead when this
+// returns.
 absl::StatusOr<DeviceDescription> AskDevice(const DeviceSpec& spec, ProcessMonitor& monitor) {
-  const auto in_words = [&spec](const absl::Status& status) {
+  const auto with_title = [&spec](const absl::Status& status) {
     return absl::Status(status.code(), absl::StrCat("device '", spec.name, "' (",
                                                     spec.binary.path(), "): ", status.message()));
   };
   absl::StatusOr<std::unique_ptr<DeviceProcess>> process = DeviceProcess::Start(
       monitor, {.device_name = spec.name, .binary = spec.binary, .args = spec.args}, [] {});
-  if (!process.ok()) return in_words(process.status());
+  if (!process.ok()) return with_title(process.status());
   ControlCall call(SupervisorOptions().start_timeout);
   absl::StatusOr<DeviceDescription> description = (*process)->Describe(call);
   if (!description.ok()) return (*process)->ExplainFailure(description.status());
   const absl::Status resources = CheckResources(*description, spec.resources);
-  if (!resources.ok()) return in_words(resources);
+  if (!resources.ok()) return with_title(resources);
   return description;
 }
 

@@ -6,12 +6,12 @@
 
 namespace bulkhead::vmm {
 
-// What validation alone cannot know of a configuration, without starting the VM: whether the kernel
-// and the initrd load into memory of that size, and whether each device's binary starts with its
-// flags, has the resources it needs, and fits in beside the others. Devices are started up to their
-// description; they get no resource. Needs no KVM and leaves nothing behind.
+// Checks a configuration beyond its validation, without starting the VM: that the kernel and the
+// initrd load into memory of that size, and that each device's binary starts with its flags, has
+// the resources it needs, and does not conflict with other devices. Starts the devices up to their
+// description, without resources. Needs no KVM and leaves nothing behind.
 //
-// Errors: one message for the operator; InvalidArgument: the configuration's mistake, as at a
+// Errors: one message for the operator. InvalidArgument: a mistake in the configuration, as at a
 // start.
 absl::Status CheckVm(VmSpec spec);
 

@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 
 constexpr absl::Duration kShort = absl::Milliseconds(1);
 
-TEST(DeviceResetsTest, AreWaitedForUntilAllAreDone) {
+TEST(DeviceResetsTest, MustWaitUntilAllAreDone) {
   DeviceResets resets({"disk0", "net0"}, *EventFd::Create());
   EXPECT_TRUE(resets.MustWait(kShort));
   resets.Done("disk0", absl::OkStatus());
@@ -29,16 +29,16 @@ TEST(DeviceResetsTest, AreWaitedForUntilAllAreDone) {
   EXPECT_TRUE(resets.status().ok());
 }
 
-TEST(DeviceResetsTest, AreGivenUpAfterALimitThatNamesWhoIsLeft) {
+TEST(DeviceResetsTest, FailAfterTheLimitWithTheNamesOfTheRemainingDevices) {
   DeviceResets resets({"disk0", "net0", "rng0"}, *EventFd::Create());
   resets.Done("net0", absl::OkStatus());
   EXPECT_FALSE(resets.MustWait(DeviceResets::kLimit));
   EXPECT_TRUE(absl::IsDeadlineExceeded(resets.status()));
   EXPECT_THAT(std::string(resets.status().message()),
-              HasSubstr("device 'disk0', 'rng0' is not reset within 30s"));
+              HasSubstr("resetting device 'disk0', 'rng0': not done within 30s"));
   resets.Done("disk0", absl::OkStatus());
   resets.Done("rng0", absl::OkStatus());
-  EXPECT_TRUE(absl::IsDeadlineExceeded(resets.status())) << "it was acted upon";
+  EXPECT_TRUE(absl::IsDeadlineExceeded(resets.status())) << "the failure must stay";
 }
 
 TEST(DeviceResetsTest, TheFirstFailureCounts) {
@@ -47,10 +47,10 @@ TEST(DeviceResetsTest, TheFirstFailureCounts) {
   EXPECT_TRUE(resets.MustWait(kShort)) << "the other may write into guest memory";
   EXPECT_FALSE(resets.MustWait(DeviceResets::kLimit));
   EXPECT_THAT(std::string(resets.status().message()),
-              HasSubstr("device 'net0' is not reset: it burns"));
+              HasSubstr("resetting device 'net0': it burns"));
 }
 
-TEST(DeviceResetsTest, OfNoDevicesAreDone) {
+TEST(DeviceResetsTest, WithoutDevicesAreDoneAtOnce) {
   DeviceResets resets({}, *EventFd::Create());
   EXPECT_FALSE(resets.MustWait(kShort));
   EXPECT_TRUE(resets.status().ok());

@@ -19,8 +19,8 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(100);
-// What writing a line and the last acts may take.
-constexpr absl::Duration kMoment = absl::Milliseconds(500);
+// How long writing a line, and the exit actions, may take.
+constexpr absl::Duration kCallTimeout = absl::Milliseconds(500);
 
 void Sleep(absl::Duration time) {
   poll(nullptr, 0, static_cast<int>(absl::ToInt64Milliseconds(time)));
@@ -29,17 +29,17 @@ void Sleep(absl::Duration time) {
 absl::Status StartThread(const char* name, std::function<void()> run) {
   const int error = StartDetachedThread(name, std::move(run));
   if (error == 0) return absl::OkStatus();
-  return ErrnoToStatus(error, "starting the threads of the end's watchdog");
+  return ErrnoToStatus(error, "starting the end watchdog's threads");
 }
 
 }  // namespace
 
 absl::StatusOr<EndWatchdog*> EndWatchdog::Start(const Limits& limits) {
   ASSIGN_OR_RETURN(EventFd begun, EventFd::Create());
-  // If one thread is missing, the others wait for ever.
+  // Never destroyed. If a thread cannot be started, those that were started wait for ever.
   auto* const watchdog = new EndWatchdog(limits, std::move(begun));
-  RETURN_IF_ERROR(watchdog->speaker_.Start());
-  RETURN_IF_ERROR(watchdog->actor_.Start());
+  RETURN_IF_ERROR(watchdog->logger_.Start());
+  RETURN_IF_ERROR(watchdog->action_caller_.Start());
   RETURN_IF_ERROR(StartThread("end-watchdog", [watchdog] { watchdog->Run(); }));
   return watchdog;
 }
@@ -48,8 +48,8 @@ absl::Status EndWatchdog::Helper::Start() {
   return StartThread("end-helper", [this] { Run(); });
 }
 
-void EndWatchdog::Helper::CallForAMoment(std::function<void()> act) {
-  const absl::Time deadline = SteadyNow() + kMoment;
+void EndWatchdog::Helper::CallBounded(std::function<void()> act) {
+  const absl::Time deadline = SteadyNow() + kCallTimeout;
   absl::MutexLock lock(&mutex_);
   if (act_) return;
   act_ = std::move(act);
@@ -85,16 +85,16 @@ void EndWatchdog::SetStep(std::function<std::string()> describe) {
   step_ = std::move(describe);
 }
 
-EndWatchdog::LastAct EndWatchdog::AddLastAct(std::function<void()> act) {
-  absl::MutexLock lock(&acts_mutex_);
-  last_acts_[++next_id_] = std::move(act);
-  return LastAct(this, next_id_);
+EndWatchdog::ExitAction EndWatchdog::AddExitAction(std::function<void()> act) {
+  absl::MutexLock lock(&actions_mutex_);
+  exit_actions_[++next_id_] = std::move(act);
+  return ExitAction(this, next_id_);
 }
 
-EndWatchdog::LastAct::~LastAct() {
+EndWatchdog::ExitAction::~ExitAction() {
   if (watchdog_ == nullptr) return;
-  absl::MutexLock lock(&watchdog_->acts_mutex_);
-  watchdog_->last_acts_.erase(id_);
+  absl::MutexLock lock(&watchdog_->actions_mutex_);
+  watchdog_->exit_actions_.erase(id_);
 }
 
 int EndWatchdog::AwaitBegin() {
@@ -103,7 +103,7 @@ int EndWatchdog::AwaitBegin() {
                        {.fd = limits_.exit_request_fd, .events = POLLIN, .revents = 0}};
     // EINVAL: RLIMIT_NOFILE is below 2.
     if (poll(polled, 2, -1) < 0 && errno != EINTR) Sleep(kTick);
-    // The thread that reads the request may be the one that is stuck.
+    // The thread that should read the request may be stuck.
     if (polled[1].revents != 0) Begin(limits_.exit_request_code);
     absl::MutexLock lock(&code_mutex_);
     if (exit_code_.has_value()) return *exit_code_;
@@ -113,14 +113,13 @@ int EndWatchdog::AwaitBegin() {
 void EndWatchdog::Run() {
   const int exit_code = AwaitBegin();
   RunningTime time(kTick, SteadyNow());
-  bool said = false;
+  bool warned = false;
   while (true) {
     const absl::Duration passed = time.Advance(SteadyNow());
-    if (passed >= limits_.leave_after) Leave(exit_code);
-    if (!said && passed >= limits_.say_after) {
-      said = true;
-      speaker_.CallForAMoment(
-          [this] { LogWarning(absl::StrCat("the end of the VM waits for ", Step())); });
+    if (passed >= limits_.exit_after) Exit(exit_code);
+    if (!warned && passed >= limits_.warn_after) {
+      warned = true;
+      logger_.CallBounded([this] { LogWarning(absl::StrCat("the VM's end waits for ", Step())); });
     }
     Sleep(kTick);
   }
@@ -131,18 +130,18 @@ std::string EndWatchdog::Step() {
   return step_ ? step_() : "the threads of the vmm";
 }
 
-void EndWatchdog::DoLastActs() {
-  absl::MutexLock lock(&acts_mutex_);
-  for (const auto& [id, act] : last_acts_) act();
+void EndWatchdog::CallExitActions() {
+  absl::MutexLock lock(&actions_mutex_);
+  for (const auto& [id, act] : exit_actions_) act();
 }
 
-void EndWatchdog::Leave(int exit_code) {
-  speaker_.CallForAMoment([this] {
-    LogError(absl::StrCat("the VM has not ended within ", absl::FormatDuration(limits_.leave_after),
-                          ", because of ", Step(), ": killing what is left"));
+void EndWatchdog::Exit(int exit_code) {
+  logger_.CallBounded([this] {
+    LogError(absl::StrCat("the VM has not ended within ", absl::FormatDuration(limits_.exit_after),
+                          ", waiting for ", Step(), ": killing the remaining processes"));
   });
-  actor_.CallForAMoment([this] { DoLastActs(); });
-  FlushLog(kMoment);
+  action_caller_.CallBounded([this] { CallExitActions(); });
+  FlushLog(kCallTimeout);
   _exit(exit_code);
 }
 

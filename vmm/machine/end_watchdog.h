@@ -18,71 +18,73 @@
 
 namespace bulkhead::vmm {
 
-// Ends the process if the VM does not end in time after it was told to. Whatever the other threads
-// wait for then (a device, a file, a lock), this one leaves by _exit(2), with the exit code that
-// the VM's end has, once it has said what is being waited for and has undone what must not outlive
-// the process. The limits leave out time in which the process did not run (base/running_time.h).
+// Ends the process if the VM does not end in time after its end was requested. Whatever the other
+// threads wait for then (a device, a file, a lock), the watchdog's thread logs what the end waits
+// for, calls the exit actions, which undo what must not outlive the process, and calls _exit(2)
+// with the exit code of the VM's end. The limits count only time in which the process ran
+// (base/running_time.h).
 //
 //   EndWatchdog* const watchdog = *EndWatchdog::Start();
-//   const EndWatchdog::LastAct unlink = watchdog->AddLastAct([path] { ::unlink(path.c_str()); });
+//   const EndWatchdog::ExitAction unlink =
+//       watchdog->AddExitAction([path] { ::unlink(path.c_str()); });
 //   ...
-//   watchdog->Begin(exit_code);   // the VM is told to end
-//   watchdog->SetStep([] { return "device 'disk' to end"; });
+//   watchdog->Begin(exit_code);   // the end of the VM is requested
+//   watchdog->SetStep([] { return "device 'disk'"; });
 //
 // Thread-safe.
 class EndWatchdog {
  public:
   struct Limits {
-    absl::Duration say_after = absl::Seconds(2);  // after Begin(): a warning that names the step
-    absl::Duration leave_after = absl::Seconds(5);
+    absl::Duration warn_after = absl::Seconds(2);  // after Begin(): a warning that names the step
+    absl::Duration exit_after = absl::Seconds(5);
     int exit_request_fd = -1;  // readable (a signalfd): as Begin(exit_request_code)
     int exit_request_code = 0;
   };
 
-  // The object and its threads stay until the process ends: nothing destroys them. All that the end
-  // takes is there from now on, since the host may have no thread and no descriptor left by then.
-  // Errors: as eventfd(2), pthread_create(3).
+  // The object and its threads live until the process ends. All threads and descriptors that the
+  // end needs are created now, since the host may lack them later. Errors: as eventfd(2),
+  // pthread_create(3).
   static absl::StatusOr<EndWatchdog*> Start(const Limits& limits);
 
-  // The VM is to end; the first call counts. Returns at once.
+  // Call when the VM's end is requested. Only the first call has an effect. Returns at once.
   void Begin(int exit_code);
 
-  // What the end waits for from now on. `describe` is called on the watchdog's thread while it
+  // Sets what the end waits for from now on. `describe` is called on the watchdog's thread while it
   // is the current step; it must neither block nor take a lock that is held during a wait.
   void SetStep(std::function<std::string()> describe);
   void SetStep(absl::string_view step) {
     SetStep([text = std::string(step)] { return text; });
   }
 
-  // Something that _exit(2) would leave undone. While this lives, `act` is called before the
-  // process leaves, on a thread that only calls these: one that blocks delays the end by half a
-  // second, and keeps the later ones from being called.
-  class LastAct {
+  // An action before _exit(2). While this object lives, the watchdog calls the action before it
+  // ends the process, on a thread for exit actions only. An action that blocks delays the exit by
+  // half a second, and later actions are not called.
+  class ExitAction {
    public:
-    LastAct(LastAct&& other) noexcept : watchdog_(std::exchange(other.watchdog_, nullptr)) {
+    ExitAction(ExitAction&& other) noexcept : watchdog_(std::exchange(other.watchdog_, nullptr)) {
       id_ = other.id_;
     }
-    LastAct& operator=(LastAct&&) = delete;
-    ~LastAct();
+    ExitAction& operator=(ExitAction&&) = delete;
+    ~ExitAction();
 
    private:
     friend class EndWatchdog;
-    LastAct(EndWatchdog* watchdog, int id) : watchdog_(watchdog), id_(id) {}
+    ExitAction(EndWatchdog* watchdog, int id) : watchdog_(watchdog), id_(id) {}
 
     EndWatchdog* watchdog_;
     int id_ = 0;
   };
-  [[nodiscard]] LastAct AddLastAct(std::function<void()> act);
+  [[nodiscard]] ExitAction AddExitAction(std::function<void()> act);
 
  private:
-  // A thread that carries out what may block: stand at a terminal that nobody reads, or at a lock.
+  // A thread for calls that may block, for example on a terminal that is not read, or on a lock.
   class Helper {
    public:
-    // Once. Errors: as pthread_create(3).
+    // Call once. Errors: as pthread_create(3).
     absl::Status Start();
-    // Goes on after a moment whether `act` has returned or not. Does nothing if an earlier one has
-    // not.
-    void CallForAMoment(std::function<void()> act);
+    // Calls `act` on the thread. Returns when it has returned, or after kCallTimeout. Does nothing
+    // if an earlier one has not returned.
+    void CallBounded(std::function<void()> act);
 
    private:
     void Run();
@@ -97,22 +99,23 @@ class EndWatchdog {
   void Run();
   int AwaitBegin();
   std::string Step();
-  void DoLastActs();
-  [[noreturn]] void Leave(int exit_code);
+  void CallExitActions();
+  [[noreturn]] void Exit(int exit_code);
 
   const Limits limits_;
   const EventFd begun_;
-  Helper speaker_;
-  Helper actor_;
+  Helper logger_;
+  Helper action_caller_;
 
   absl::Mutex code_mutex_;
   std::optional<int> exit_code_ ABSL_GUARDED_BY(code_mutex_);
-  // A mutex each, held while they are called: one that blocks does not keep the others from it.
+  // Each mutex is held during the calls: separate ones, so that a blocked call of one kind does not
+  // block the other.
   absl::Mutex step_mutex_;
   std::function<std::string()> step_ ABSL_GUARDED_BY(step_mutex_);
-  absl::Mutex acts_mutex_;
-  std::map<int, std::function<void()>> last_acts_ ABSL_GUARDED_BY(acts_mutex_);
-  int next_id_ ABSL_GUARDED_BY(acts_mutex_) = 0;
+  absl::Mutex actions_mutex_;
+  std::map<int, std::function<void()>> exit_actions_ ABSL_GUARDED_BY(actions_mutex_);
+  int next_id_ ABSL_GUARDED_BY(actions_mutex_) = 0;
 };
 
 }  // namespace bulkhead::vmm

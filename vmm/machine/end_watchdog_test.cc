@@ -14,10 +14,10 @@
 namespace bulkhead::vmm {
 namespace {
 
-constexpr EndWatchdog::Limits kQuick = {.say_after = absl::Milliseconds(100),
-                                        .leave_after = absl::Milliseconds(300)};
+constexpr EndWatchdog::Limits kQuick = {.warn_after = absl::Milliseconds(100),
+                                        .exit_after = absl::Milliseconds(300)};
 
-// Never returns: what the rest of a vmm does that is stuck.
+// Never returns, like the rest of a stuck vmm.
 [[noreturn]] void Hang() {
   while (true) pause();
 }
@@ -27,27 +27,27 @@ class EndWatchdogTest : public testing::Test {
   EndWatchdogTest() { GTEST_FLAG_SET(death_test_style, "threadsafe"); }
 };
 
-TEST_F(EndWatchdogTest, AnEndThatHangsIsNamedAndThenForcedWithItsExitCode) {
+TEST_F(EndWatchdogTest, AnEndThatHangsIsReportedAndThenForcedWithItsExitCode) {
   EXPECT_EXIT(
       {
         EndWatchdog* const watchdog = *EndWatchdog::Start(kQuick);
         watchdog->SetStep("device 'liar' to answer");
         watchdog->Begin(6);
-        watchdog->Begin(1);  // comes too late
+        watchdog->Begin(1);  // no effect: not the first call
         Hang();
       },
       testing::ExitedWithCode(6),
-      "waits for device 'liar' to answer\n(.|\n)*because of device 'liar' to answer");
+      "waits for device 'liar' to answer\n(.|\n)*waiting for device 'liar' to answer");
 }
 
-TEST_F(EndWatchdogTest, LastActsAreDoneUnlessTheirOwnerHasGone) {
+TEST_F(EndWatchdogTest, ExitActionsAreCalledUnlessTheyWereDestroyed) {
   EXPECT_EXIT(
       {
         EndWatchdog* const watchdog = *EndWatchdog::Start(kQuick);
-        const EndWatchdog::LastAct act =
-            watchdog->AddLastAct([] { fputs("terminal restored\n", stderr); });
+        const EndWatchdog::ExitAction act =
+            watchdog->AddExitAction([] { fputs("terminal restored\n", stderr); });
         {
-          (void)watchdog->AddLastAct([] { _exit(99); });
+          (void)watchdog->AddExitAction([] { _exit(99); });
         }
         watchdog->Begin(0);
         Hang();
@@ -55,41 +55,41 @@ TEST_F(EndWatchdogTest, LastActsAreDoneUnlessTheirOwnerHasGone) {
       testing::ExitedWithCode(0), "terminal restored");
 }
 
-// For good, and no limit of processes binds root.
+// Sets the limits for the rest of the process. Gives up root, which no limit of processes binds.
 void TakeThreadsAndDescriptorsAway() {
   const rlimit none = {.rlim_cur = 0, .rlim_max = 0};
-  const rlimit standard = {.rlim_cur = 3, .rlim_max = 3};  // poll(2) wants some
+  const rlimit standard = {.rlim_cur = 3, .rlim_max = 3};  // poll(2) needs at least 2
   if (setrlimit(RLIMIT_NOFILE, &standard) != 0 || setrlimit(RLIMIT_NPROC, &none) != 0) _exit(97);
   if (setuid(65534) != 0 && geteuid() == 0) _exit(98);
   if (EventFd::Create().ok() || StartDetachedThread("none", [] {}) == 0) _exit(99);
 }
 
-TEST_F(EndWatchdogTest, LastActsTakeNeitherAThreadNorADescriptor) {
+TEST_F(EndWatchdogTest, ExitActionsNeedNoNewThreadOrDescriptor) {
   EXPECT_EXIT(
       {
         EndWatchdog* const watchdog = *EndWatchdog::Start(kQuick);
-        const EndWatchdog::LastAct act =
-            watchdog->AddLastAct([] { fputs("terminal restored\n", stderr); });
+        const EndWatchdog::ExitAction act =
+            watchdog->AddExitAction([] { fputs("terminal restored\n", stderr); });
         TakeThreadsAndDescriptorsAway();
         watchdog->Begin(6);
         Hang();
       },
-      testing::ExitedWithCode(6), "because of the threads of the vmm(.|\n)*terminal restored");
+      testing::ExitedWithCode(6), "waiting for the threads of the vmm(.|\n)*terminal restored");
 }
 
-TEST_F(EndWatchdogTest, AnActAndAStepThatBlockDoNotKeepTheProcess) {
+TEST_F(EndWatchdogTest, AnActionAndAStepThatBlockDoNotPreventTheExit) {
   EXPECT_EXIT(
       {
         EndWatchdog* const watchdog = *EndWatchdog::Start(kQuick);
         watchdog->SetStep([]() -> std::string { Hang(); });
-        const EndWatchdog::LastAct act = watchdog->AddLastAct([] { Hang(); });
+        const EndWatchdog::ExitAction act = watchdog->AddExitAction([] { Hang(); });
         watchdog->Begin(4);
         Hang();
       },
       testing::ExitedWithCode(4), "");
 }
 
-TEST_F(EndWatchdogTest, ASignalThatNobodyReadsCountsAsTheWishToEnd) {
+TEST_F(EndWatchdogTest, AnUnreadSignalBeginsTheEnd) {
   EXPECT_EXIT(
       {
         const EventFd signals = *EventFd::Create();

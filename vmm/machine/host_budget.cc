@@ -20,8 +20,8 @@
 namespace bulkhead::vmm {
 namespace {
 
-// Measured with virtio_rng, which has 18 with one vCPU. Added: what a restart takes, with the old
-// process still there.
+// Measured with virtio_rng: 18 with one vCPU. The rest is for a restart, during which the old
+// process still exists.
 constexpr size_t kFilesOfVmm = 64;
 constexpr size_t kFilesPerCpu = 2;
 constexpr size_t kFilesPerDevice = 28;  // and one for each vCPU: its completion event
@@ -30,7 +30,8 @@ constexpr size_t kFilesPerSpare = 6;  // sockets, pipe, pidfd
 constexpr size_t kFilesPerQueue = 2;  // doorbell and vector
 constexpr uint32_t kMaxQueues = 1024;
 
-// A device process has 8 to 10, most of them gRPC's; the vmm has one, and one more while it starts.
+// A device process has 8 to 10, most of them gRPC's. For each device the vmm has one, and one more
+// while it starts.
 constexpr size_t kThreadsOfVmm = 24;
 constexpr size_t kThreadsPerDevice = 12;
 constexpr size_t kStackBytes = 64 * 1024;
@@ -54,8 +55,8 @@ VmSize SizeOf(const VmSpec& spec) {
   for (const DeviceSpec& device : spec.devices) {
     if (device.spare) ++size.spares;
     for (const absl::string_view arg : device.args) {
-      // The one flag that changes the size of a device of ours. What it means is the device's
-      // business: nothing here depends on it but an estimate.
+      // The only flag of our devices that changes their size. Only the device interprets it; here
+      // it is used for an estimate.
       absl::string_view value = arg;
       uint32_t queues = 0;
       if (absl::ConsumePrefix(&value, "--queues=") && absl::SimpleAtoi(value, &queues)) {
@@ -74,7 +75,7 @@ absl::Status CheckOpenFileBudget(const VmSize& vm) {
                         vm.further_queues * kFilesPerQueue;
   if (limit.rlim_cur >= needed) return absl::OkStatus();
   return absl::ResourceExhaustedError(
-      absl::StrCat(vm.devices, " devices and ", vm.cpus, " vCPUs take about ", needed,
+      absl::StrCat(vm.devices, " devices and ", vm.cpus, " vCPUs need about ", needed,
                    " open files, but this process may have ", limit.rlim_cur,
                    " (RLIMIT_NOFILE): raise the hard limit, by \"ulimit -Hn\" or LimitNOFILE= of a "
                    "systemd unit"));
@@ -101,9 +102,9 @@ absl::Status CheckThreadBudget(const VmSize& vm) {
   for (const pthread_t thread : threads) pthread_join(thread, nullptr);
   if (error == 0) return absl::OkStatus();
   return absl::ResourceExhaustedError(
-      absl::StrCat(vm.devices, " devices and ", vm.cpus, " vCPUs take about ", needed,
-                   " threads, but the host lets ", "this process start ", threads.size(), " (",
-                   strerror(error), "): ", kHowToRaiseThreadLimit));
+      absl::StrCat(vm.devices, " devices and ", vm.cpus, " vCPUs need about ", needed,
+                   " threads, but this process may start ", threads.size(), " (", strerror(error),
+                   "): ", kHowToRaiseThreadLimit));
 }
 
 }  // namespace bulkhead::vmm

@@ -9,22 +9,22 @@
 
 namespace bulkhead::vmm {
 
-// What a VM takes of the host, as far as the configuration tells.
+// The size of a VM, as far as the configuration determines it.
 struct VmSize {
   size_t cpus = 0;
   size_t devices = 0;
   size_t spares = 0;
-  size_t further_queues = 0;  // of all devices, but for one each
+  size_t further_queues = 0;  // queues of all devices beyond one for each
 };
 VmSize SizeOf(const VmSpec& spec);
 
-// Whether the host lets this process have what such a VM takes, asked before anything is started:
-// what runs out in the middle of a start or at a restart is reported by the next caller that needs
-// it. Estimates: how many events a device has is known once its process has said it. Errors:
+// Checks that the limits of this process allow such a VM. Call it before anything is started: a
+// shortage in the middle of a start or at a restart would be reported by whichever call fails.
+// An estimate: the number of a device's events is known only from its description. Errors:
 // ResourceExhausted, which names the limit and how to raise it.
 absl::Status CheckOpenFileBudget(const VmSize& vm);
-// Starts as many threads as the vmm and its device processes have, and ends them again: the limits
-// on a user's processes and those of cgroups cannot be known in another way.
+// Starts as many threads as the vmm and its device processes have, and ends them again: there is no
+// other way to find out the limits on a user's processes and those of cgroups. Errors: as above.
 absl::Status CheckThreadBudget(const VmSize& vm);
 
 // The end of a message about a thread that could not be started.

@@ -9,7 +9,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-// While this lives, this process may have that many open files.
+// Limits this process to `limit` open files while it lives.
 class OpenFileLimit {
  public:
   explicit OpenFileLimit(rlim_t count) {
@@ -38,7 +38,7 @@ TEST(HostBudgetTest, TheSizeOfAVmCountsSparesAndQueues) {
   EXPECT_EQ(size.further_queues, 7u + 1023u);
 }
 
-TEST(HostBudgetTest, QueuesAndSparesTakeOpenFiles) {
+TEST(HostBudgetTest, QueuesAndSparesNeedOpenFiles) {
   const OpenFileLimit limit(256);
   EXPECT_TRUE(CheckOpenFileBudget({.cpus = 1, .devices = 2}).ok());
   EXPECT_TRUE(absl::IsResourceExhausted(
@@ -47,7 +47,7 @@ TEST(HostBudgetTest, QueuesAndSparesTakeOpenFiles) {
       absl::IsResourceExhausted(CheckOpenFileBudget({.cpus = 1, .devices = 2, .spares = 30})));
 }
 
-TEST(HostBudgetTest, ASmallVmHasItsThreads) {
+TEST(HostBudgetTest, ASmallVmGetsItsThreads) {
   EXPECT_TRUE(CheckThreadBudget({.cpus = 1, .devices = 1, .spares = 1}).ok());
 }
 

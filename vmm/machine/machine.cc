@@ -35,12 +35,12 @@ namespace {
 
 constexpr absl::Duration kVcpuStopTimeout = absl::Seconds(5);
 constexpr absl::Duration kPauseTimeout = absl::Seconds(5);
-// What a slow reader of the console is given at the end.
+// How long the end waits for a slow reader of the console.
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(500);
 
 constexpr char kClient[] = "";
 
-// The vmm or its host failed: whatever code the layer below had for it.
+// The vmm or its host failed, so not InvalidArgument, whatever the code of the layer below.
 absl::Status AsVmmError(const absl::Status& status) {
   if (!absl::IsInvalidArgument(status)) return status;
   return absl::InternalError(status.message());
@@ -72,7 +72,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
   ASSIGN_OR_RETURN(machine->monitor_, ProcessMonitor::Create());
   ASSIGN_OR_RETURN(machine->consoles_, Consoles::Create(spec.devices));
 
-  // Device processes start while this thread sets KVM up: neither needs the other.
+  // Device processes start while this thread sets up KVM, since they do not depend on each other.
   absl::StatusOr<std::vector<std::unique_ptr<DeviceSupervisor>>> devices;
   std::thread starter([&] {
     SupervisorOptions options;
@@ -139,28 +139,28 @@ GuestPlatform* Machine::platform() const {
 }
 
 bool Machine::ParkWhilePaused(Requester requester) {
-  // Only a vCPU may look at the platform without a lock.
+  // Only a vCPU thread may use platform() without the lock.
   if (requester >= settings_.cpus) return false;
   return platform()->vcpus().ParkWhilePaused(requester);
 }
 
-// ---- From the start to the end, on the machine's own thread ----
+// ---- From the start to the end, on the machine's thread ----
 
 void Machine::SetEndWatchdog(EndWatchdog& watchdog) { end_watchdog_ = &watchdog; }
 
 void Machine::RequestEnd(VmEnd end) {
   end_->Report(std::move(end));
-  // Any thread's: the machine's own may be held up.
+  // Here, on any thread: the machine's thread may be blocked.
   if (end_watchdog_ != nullptr) end_watchdog_->Begin(static_cast<int>(end_->end().reason));
 }
 
 absl::Status Machine::Start() {
   VcpuThreads& vcpus = platform()->vcpus();
-  // Before they start: not one instruction runs.
+  // Before the vCPUs start, so that not one instruction runs.
   RETURN_IF_ERROR(standstill_.OnNewVcpus());
   RETURN_IF_ERROR(vcpus.Start());
   state_.NoteBoot();
-  if (!standstill_.is_wanted()) state_.SetRunning();
+  if (!standstill_.is_requested()) state_.SetRunning();
   return absl::OkStatus();
 }
 
@@ -169,7 +169,7 @@ VmEnd Machine::Run(const OutsideEnd& outside) {
     Await({work_->fd(), platform()->end().fd()}, outside);
     work_->Run();
     if (!end_->reported() && platform()->end().reported()) {
-      FollowGuest(platform()->end().end(), outside);
+      OnGuestEnd(platform()->end().end(), outside);
     }
     if (end_->reported()) return EndAll();
   }
@@ -181,14 +181,13 @@ void Machine::Await(std::initializer_list<int> fds, const OutsideEnd& outside,
                                 {.fd = outside.fd, .events = POLLIN, .revents = 0}};
   for (const int fd : fds) polled.push_back({.fd = fd, .events = POLLIN, .revents = 0});
   const timespec timeout = absl::ToTimespec(limit);
-  // Without a limit: the guest runs for as long as it likes. May end early (EINTR): its caller
-  // looks.
+  // May return early (EINTR): the caller checks again.
   (void)ppoll(polled.data(), polled.size(), limit == absl::InfiniteDuration() ? nullptr : &timeout,
               nullptr);
   if (std::optional<VmEnd> end = outside.take(); end.has_value()) RequestEnd(*std::move(end));
 }
 
-void Machine::FollowGuest(const VmEnd& end, const OutsideEnd& outside) {
+void Machine::OnGuestEnd(const VmEnd& end, const OutsideEnd& outside) {
   const bool reboots = (end.reason == EndReason::kReset && settings_.reboot_on_reset) ||
                        (end.reason == EndReason::kTripleFault && settings_.reboot_on_crash);
   if (!reboots) {
@@ -196,11 +195,11 @@ void Machine::FollowGuest(const VmEnd& end, const OutsideEnd& outside) {
     return;
   }
   if (end.reason == EndReason::kTripleFault) {
-    LogWarning(absl::StrCat("the guest crashed and boots again: ", end.message));
+    LogWarning(absl::StrCat("the guest crashed and reboots: ", end.message));
   }
   const absl::Status rebooted = Reboot(end.message, outside);
   if (rebooted.ok()) return;
-  // Where it is to end anyway, this comes second and does not count.
+  // If an end was already requested, that one wins.
   RequestEnd({EndReason::kVmmError, absl::StrCat("rebooting: ", rebooted.message())});
 }
 
@@ -209,11 +208,11 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   state_.SetRebooting(reason);
   RETURN_IF_ERROR(platform()->vcpus().Stop(kVcpuStopTimeout));
 
-  // No vCPU waits any more, but a supervisor may have something to tell its device.
+  // No vCPU waits any more, but a supervisor may access its device.
   for (const auto& device : devices_) device->device().ResumeAccesses();
-  // The devices are reset while this thread sets KVM up anew.
+  // The devices are reset while this thread sets up a new KVM VM.
   absl::StatusOr<EventFd> all_done = absl::UnknownError("");
-  RETURN_IF_ERROR(TryUntilTheHostCan(outside, [&] {
+  RETURN_IF_ERROR(RetryWhileHostIsShort(outside, [&] {
     all_done = EventFd::Create();
     return all_done.status();
   }));
@@ -228,13 +227,13 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   DropPlatform();
   absl::StatusOr<std::unique_ptr<GuestPlatform>> platform = GuestPlatform::Create(*kvm_, ram_);
   AwaitResets(*resets, outside);
-  // A device that is not at rest might write into the new guest's memory: better no guest.
+  // A device that was not reset could write into the new guest's memory: rather fail than boot.
   RETURN_IF_ERROR(resets->status());
 
-  // What the devices had signalled before their reset must not reach the new guest.
+  // Events that the devices signalled before their reset must not reach the new guest.
   for (const auto& device : devices_) device->device().endpoints().DrainEvents();
-  RETURN_IF_ERROR(TryUntilTheHostCan(outside, [&]() -> absl::Status {
-    // Of a try that failed, nothing stays.
+  RETURN_IF_ERROR(RetryWhileHostIsShort(outside, [&]() -> absl::Status {
+    // A failed try has used up the platform: create another one.
     if (platform.ok() && *platform == nullptr) platform = GuestPlatform::Create(*kvm_, ram_);
     ASSIGN_OR_RETURN(std::unique_ptr<GuestPlatform> next, std::exchange(platform, nullptr));
     RETURN_IF_ERROR(ram_.Clear());
@@ -256,16 +255,16 @@ void Machine::DropPlatform() {
   old = std::move(platform_);
 }
 
-absl::Status Machine::TryUntilTheHostCan(const OutsideEnd& outside,
-                                         absl::FunctionRef<absl::Status()> step) {
+absl::Status Machine::RetryWhileHostIsShort(const OutsideEnd& outside,
+                                            absl::FunctionRef<absl::Status()> step) {
   std::minstd_rand random(static_cast<unsigned>(absl::ToUnixNanos(SteadyNow())));
   HostShortage shortage([&random] { return std::generate_canonical<double, 32>(random); });
   while (true) {
     const absl::Status status = step();
-    // Unavailable: a thread could not be started (EAGAIN).
+    // Unavailable means that a thread could not be started (EAGAIN).
     if (!absl::IsResourceExhausted(status) && !absl::IsUnavailable(status)) {
       if (status.ok() && shortage.lasts()) {
-        LogInfo(absl::StrCat("the guest boots again, after the host could not serve it for ",
+        LogInfo(absl::StrCat("the guest reboots, after a shortage of the host for ",
                              absl::FormatDuration(shortage.End(SteadyNow()))));
       }
       return status;
@@ -277,7 +276,7 @@ absl::Status Machine::TryUntilTheHostCan(const OutsideEnd& outside,
     }
     const absl::Time next = SteadyNow() + shortage.OnFailedTry(SteadyNow());
     while (SteadyNow() < next && !end_->reported()) Await({}, outside, next - SteadyNow());
-    if (end_->reported()) return absl::CancelledError("the VM is to end");
+    if (end_->reported()) return absl::CancelledError("the VM is ending");
   }
 }
 
@@ -301,9 +300,9 @@ std::string Machine::UnendedDevices() const {
 VmEnd Machine::EndAll() {
   const VmEnd end = end_ != nullptr && end_->reported()
                         ? end_->end()
-                        : VmEnd{EndReason::kVmmError, "stopped before it ended"};
+                        : VmEnd{EndReason::kVmmError, "the vmm ended before the VM"};
   if (std::exchange(all_ended_, true)) return end;
-  // If nobody has asked for the end, this object's owner does.
+  // Without an earlier request, the owner of this object requests the end.
   const auto step = [this](auto what) {
     if (end_watchdog_ != nullptr) end_watchdog_->SetStep(what);
   };
@@ -319,7 +318,7 @@ VmEnd Machine::EndAll() {
   for (const auto& device : devices_) device->AwaitShutdown();
   step("the console's last output");
   consoles_.Drain(kLastOutputTimeout);
-  step("the threads of the vmm");  // nothing that is destroyed from here on
+  step("the threads of the vmm");  // a text that owns itself: the rest is destroyed from here on
   if (work_ != nullptr) {
     work_->Close();
     work_->Run();
@@ -327,15 +326,15 @@ VmEnd Machine::EndAll() {
   return end;
 }
 
-absl::Status Machine::AddPause(const std::string& who, std::string why) {
+absl::Status Machine::AddPause(const std::string& requester, std::string why) {
   if (end_->reported()) return Ending();
-  return standstill_.AddPause(who, std::move(why));
+  return standstill_.AddPause(requester, std::move(why));
 }
 
-absl::Status Machine::RemovePause(const std::string& who) {
+absl::Status Machine::RemovePause(const std::string& requester) {
   if (end_->reported()) return Ending();
-  RETURN_IF_ERROR(standstill_.RemovePause(who));
-  if (standstill_.is_wanted()) {
+  RETURN_IF_ERROR(standstill_.RemovePause(requester));
+  if (standstill_.is_requested()) {
     return absl::FailedPreconditionError(
         absl::StrCat("the VM stays paused: ", standstill_.reason()));
   }
@@ -352,7 +351,7 @@ Standstill::Vm Machine::StandstillOperations() {
           .report_running = [this] { state_.SetRunning(); }};
 }
 
-// ---- What the control plane may ask of the machine: see vm_operations.h for the threads ----
+// ---- Operations for the control plane: see vm_operations.h for the threads ----
 
 void Machine::QueueCommand(std::function<absl::Status()> work, Done done) {
   if (!work_->Add([work = std::move(work), done] { done(work()); })) done(Ending());
@@ -414,7 +413,7 @@ absl::StatusOr<bool> Machine::PressPowerButton() {
 absl::Status Machine::Wake() {
   if (end_->reported()) return Ending();
   absl::MutexLock lock(&platform_mutex_);
-  // A guest that reboots is awake.
+  // Without a platform the guest is rebooting, and so awake.
   if (platform_ != nullptr) platform_->Wake();
   return absl::OkStatus();
 }
@@ -480,20 +479,20 @@ void Machine::StartDevice(absl::string_view name, Done done) {
                 [](DeviceSupervisor& device, Done then) { device.Start(std::move(then)); });
 }
 
-// Neither waits: the machine's thread may wait for this very supervisor.
+// These do not wait: the machine's thread may be waiting for the supervisor that calls.
 void Machine::PauseForDevice(absl::string_view device) {
   work_->Add([this, name = std::string(device)] {
-    const absl::Status paused = AddPause(name, absl::StrCat("device '", name, "' is away"));
+    const absl::Status paused = AddPause(name, absl::StrCat("device '", name, "' is unavailable"));
     if (!paused.ok() && !end_->reported()) LogWarning(paused.message());
   });
 }
 void Machine::ResumeForDevice(absl::string_view device) {
-  // That somebody else wants the VM to stay paused is no failure.
+  // If another request keeps the VM paused, that is not a failure.
   work_->Add([this, name = std::string(device)] { RemovePause(name).IgnoreError(); });
 }
 
-// As above. The machine's thread may be waiting for this very vCPU, if only until it is outside the
-// guest, which it is.
+// Does not wait, either. The machine's thread may be waiting for the calling vCPU, but only until
+// that is outside the guest, which it is.
 void Machine::HoldForDevice(absl::string_view device, bool hold) {
   work_->Add([this, name = std::string(device), hold] {
     if (end_->reported()) return;

@@ -40,37 +40,39 @@ namespace bulkhead::vmm {
 
 class DeviceResets;
 
-// One virtual machine, put together from a configuration: what lasts for as long as the vmm (RAM,
-// device processes, events), and the platform that the guest runs on, which a reboot replaces. Its
-// parts know nothing of each other but interfaces; the wiring is here.
+// One virtual machine, created from a configuration: the parts that live as long as the vmm (RAM,
+// device processes, events), and the guest's platform, which a reboot replaces. The parts use each
+// other only through interfaces; Machine connects them.
 //
-// One thread creates it and does all that changes it, in Create(), Start() and Run(): so a pause, a
-// reboot and the end never meet. Everybody else, the control plane above all, asks by VmOperations,
-// which are thread-safe.
+// One thread, the machine's thread, creates it and makes all changes, in Create(), Start() and
+// Run(): so a pause, a reboot and the end cannot overlap. All other callers, mainly the control
+// plane, use VmOperations, which are thread-safe.
 class Machine final : public VmOperations {
  public:
-  // Loads the kernel and starts the device processes; no guest code runs yet. Errors:
-  // InvalidArgument (the configuration: the kernel does not load, the devices do not fit),
-  // others (host, KVM, a device that does not start). One message for the operator.
+  // Loads the kernel and starts the device processes; no guest code runs yet. Errors, each one
+  // message for the operator: InvalidArgument (the configuration: the kernel does not load, the
+  // devices conflict), others (host, KVM, a device that does not start).
   static absl::StatusOr<std::unique_ptr<Machine>> Create(VmSpec spec);
-  // Ends what still runs. Nobody may use the VmOperations any more.
+  // Ends all that still runs. No thread may use the VmOperations any more.
   ~Machine() override;
 
-  // Sees to it that the VM's end takes no longer than it may. Before Start(); must outlive this.
+  // Sets the watchdog that bounds the time of the VM's end. Call before Start(); must outlive this.
   void SetEndWatchdog(EndWatchdog& watchdog);
 
-  // Kills all device processes, of a VM that does not end: what is left is beyond use. Thread-safe.
+  // Kills all device processes of a VM that does not end in time. The VM is unusable afterwards.
+  // Thread-safe.
   void KillDevices() { monitor_->KillAll(); }
 
-  // Lets the vCPUs run. Errors: as pthread_create(3).
+  // Starts the vCPUs. Errors: as pthread_create(3).
   absl::Status Start();
 
-  // An end that neither the guest nor the control plane asks for: signals.
+  // Ends that neither the guest nor the control plane requests: signals.
   struct OutsideEnd {
     int fd = -1;  // readable when there may be one
     std::function<std::optional<VmEnd>()> take;
   };
-  // Serves the VM until it is to end, then ends everything, within bounds. Why it ended.
+  // Serves the VM until its end is requested, then ends everything within bounded time. Returns why
+  // it ended.
   VmEnd Run(const OutsideEnd& outside);
 
   // VmOperations
@@ -91,7 +93,7 @@ class Machine final : public VmOperations {
   absl::StatusOr<ConsoleHub*> Console(absl::string_view device) override;
 
  private:
-  // What the configuration says and nobody needs to open.
+  // The part of the configuration that needs no open files.
   struct Settings {
     std::string name;
     std::string kernel_path;
@@ -99,46 +101,47 @@ class Machine final : public VmOperations {
     uint32_t cpus = 1;
     bool reboot_on_reset = true;
     bool reboot_on_crash = false;
-    std::vector<uint32_t> pci_slots;  // wanted, by device
+    std::vector<uint32_t> pci_slots;  // as configured, by device
   };
 
   Machine(Settings settings, GuestRam ram, BootSources boot_sources);
 
-  // --- The machine's own thread
+  // --- On the machine's thread
   absl::StatusOr<std::unique_ptr<GuestPlatform>> OpenKvm();
   // Plugs the devices into `platform`, loads the guest, and makes it the current one.
   absl::Status PowerOn(std::unique_ptr<GuestPlatform> platform);
-  // Waits until one of `fds` is readable or the VM is to end, or for no reason at all.
+  // Waits until one of `fds` is readable, the VM's end is requested, or `limit` has passed. May
+  // return early.
   void Await(std::initializer_list<int> fds, const OutsideEnd& outside,
              absl::Duration limit = absl::InfiniteDuration());
-  // The guest has ended by itself.
-  void FollowGuest(const VmEnd& end, const OutsideEnd& outside);
+  // Reboots, or requests the VM's end. Call when the guest has ended by itself.
+  void OnGuestEnd(const VmEnd& end, const OutsideEnd& outside);
   absl::Status Reboot(absl::string_view reason, const OutsideEnd& outside);
   void AwaitResets(DeviceResets& resets, const OutsideEnd& outside);
-  // There is none from here on. Its vCPUs do not run.
+  // Destroys the platform, whose vCPUs must not run. There is none afterwards.
   void DropPlatform();
-  // Calls `step` until it does not fail for want of something that the host lacks. Errors: others
-  // of `step`; Cancelled (the VM is to end).
-  absl::Status TryUntilTheHostCan(const OutsideEnd& outside,
-                                  absl::FunctionRef<absl::Status()> step);
+  // Calls `step` again while it fails because of a shortage of the host. Errors: others of `step`;
+  // Cancelled (the VM is ending).
+  absl::Status RetryWhileHostIsShort(const OutsideEnd& outside,
+                                     absl::FunctionRef<absl::Status()> step);
   VmEnd EndAll();
-  // Of the standstill. Errors: Unavailable (the VM is ending), else as Standstill; that somebody
-  // else wants the VM to stay paused is FailedPrecondition.
-  absl::Status AddPause(const std::string& who, std::string why);
-  absl::Status RemovePause(const std::string& who);
+  // As in Standstill. Errors: Unavailable (the VM is ending), FailedPrecondition (another request
+  // keeps the VM paused), else as Standstill.
+  absl::Status AddPause(const std::string& requester, std::string why);
+  absl::Status RemovePause(const std::string& requester);
   Standstill::Vm StandstillOperations();
 
-  // --- Any thread
-  // Calls `work` on the machine's thread, in turn, and gives its result to `done`; Unavailable if
-  // the VM has ended.
+  // --- On any thread
+  // Calls `work` on the machine's thread, after earlier work, and passes its result to `done`;
+  // Unavailable if the VM has ended.
   void QueueCommand(std::function<absl::Status()> work, Done done);
-  // The current one, or nullptr while there is none. It stays for as long as it has vCPU threads,
-  // so for these and the machine's thread. Others hold `platform_mutex_`.
+  // The current platform, or nullptr while there is none. It exists while its vCPU threads do, so
+  // vCPU threads and the machine's thread may call this. Other threads must hold `platform_mutex_`.
   GuestPlatform* platform() const;
   bool ParkWhilePaused(Requester requester);
-  // The first reason counts.
+  // If called more than once, the first reason counts.
   void RequestEnd(VmEnd end);
-  // The devices that have not ended, and what they are at.
+  // The devices that have not ended, each with its current step.
   std::string UnendedDevices() const;
   void PauseForDevice(absl::string_view device);
   void ResumeForDevice(absl::string_view device);
@@ -153,7 +156,7 @@ class Machine final : public VmOperations {
   EndWatchdog* end_watchdog_ = nullptr;
   EventLog events_;
   VmState state_;
-  // In this order, so that what is used outlives its users.
+  // In this order, so that each part outlives its users.
   GuestRam ram_;
   const BootSources boot_sources_;
   std::unique_ptr<WorkQueue> work_;
@@ -161,15 +164,16 @@ class Machine final : public VmOperations {
   std::unique_ptr<Kvm> kvm_;
   Consoles consoles_;
   std::unique_ptr<ProcessMonitor> monitor_;
-  std::vector<std::unique_ptr<DeviceSupervisor>> devices_;  // does not change after Create()
+  std::vector<std::unique_ptr<DeviceSupervisor>> devices_;  // constant after Create()
 
-  // The machine's thread only.
+  // Used by the machine's thread only.
   Standstill standstill_;
   bool all_ended_ = false;
 
   mutable absl::Mutex platform_mutex_;
   std::unique_ptr<GuestPlatform> platform_ ABSL_GUARDED_BY(platform_mutex_);
-  bool kept_press_ ABSL_GUARDED_BY(platform_mutex_) = false;  // of the power button, for the next
+  // A press of the power button that the next platform gets.
+  bool kept_press_ ABSL_GUARDED_BY(platform_mutex_) = false;
 };
 
 }  // namespace bulkhead::vmm

@@ -7,34 +7,34 @@
 
 namespace bulkhead::vmm {
 
-absl::Status Standstill::AddPause(const std::string& who, std::string why) {
-  pauses_[who] = std::move(why);
-  const absl::Status paused = Follow();
-  if (!paused.ok()) pauses_.erase(who);
+absl::Status Standstill::AddPause(const std::string& requester, std::string why) {
+  pauses_[requester] = std::move(why);
+  const absl::Status paused = Apply();
+  if (!paused.ok()) pauses_.erase(requester);
   return paused;
 }
 
-absl::Status Standstill::RemovePause(const std::string& who) {
-  pauses_.erase(who);
-  return Follow();
+absl::Status Standstill::RemovePause(const std::string& requester) {
+  pauses_.erase(requester);
+  return Apply();
 }
 
 absl::Status Standstill::AddHold(const std::string& device) {
   ++holds_[device];
-  return Follow();
+  return Apply();
 }
 
 absl::Status Standstill::RemoveHold(const std::string& device) {
   if (--holds_[device] <= 0) holds_.erase(device);
-  return Follow();
+  return Apply();
 }
 
 absl::Status Standstill::OnNewVcpus() {
   motion_ = Motion::kRuns;
-  return is_wanted() ? Follow() : absl::OkStatus();
+  return is_requested() ? Apply() : absl::OkStatus();
 }
 
-Standstill::Motion Standstill::wanted() const {
+Standstill::Motion Standstill::requested() const {
   if (!pauses_.empty()) return Motion::kPaused;
   return holds_.empty() ? Motion::kRuns : Motion::kHeld;
 }
@@ -46,10 +46,10 @@ void Standstill::Resume() {
   vm_.report_running();
 }
 
-absl::Status Standstill::Follow() {
-  const Motion next = wanted();
+absl::Status Standstill::Apply() {
+  const Motion next = requested();
   if (next != motion_) {
-    // A vCPU that is parked in an access can wait for it only if it is resumed.
+    // A vCPU that is parked in an access must be resumed before it can wait for the access.
     if (next == Motion::kRuns || motion_ == Motion::kPaused) Resume();
     if (next != Motion::kRuns) {
       const absl::Status stopped = next == Motion::kPaused ? vm_.pause() : vm_.hold();
@@ -59,7 +59,7 @@ absl::Status Standstill::Follow() {
         vm_.report_running();
         return stopped;
       }
-      // After all have left the guest: none sees the time go back.
+      // After all vCPUs have left the guest: none sees the time go back.
       if (motion_ == Motion::kRuns) vm_.stop_clock();
       motion_ = next;
     }
@@ -70,7 +70,7 @@ absl::Status Standstill::Follow() {
 
 std::string Standstill::reason() const {
   std::vector<std::string> reasons;
-  for (const auto& [who, why] : pauses_) reasons.push_back(why);
+  for (const auto& [requester, why] : pauses_) reasons.push_back(why);
   for (const auto& [device, waits] : holds_) {
     if (pauses_.count(device) > 0) continue;
     reasons.push_back(absl::StrCat("the guest waits for device '", device, "'"));

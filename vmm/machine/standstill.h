@@ -10,20 +10,20 @@
 
 namespace bulkhead::vmm {
 
-// Makes a VM stand still for as long as anybody wants it to. Two ways:
-//   paused  by clients, and by devices whose access policy says so: no guest code runs, and the
-//           accesses that wait are parked
-//   held    by devices that keep the guest waiting: no guest code runs, but accesses go on waiting,
-//           for an answer that ends the hold
-// A pause takes precedence over a hold. The guest's clock stands meanwhile. Thread-compatible.
+// Makes a VM stand still while clients or devices request it, in one of two ways:
+//   paused  requested by clients, and by devices whose access policy is PAUSE_VM: no guest code
+//           runs, and waiting accesses are parked
+//   held    requested by devices that do not answer an access: no guest code runs, but accesses
+//           wait on for the answer, which ends the hold
+// A pause has priority over a hold. The guest's clock is stopped meanwhile. Thread-compatible.
 class Standstill {
  public:
-  // What is done with the VM. Errors of `pause` and `hold`: as VcpuThreads; the VM runs then.
+  // The VM's operations. Errors of `pause` and `hold`: as VcpuThreads; the VM then runs.
   struct Vm {
     std::function<absl::Status()> pause;
     std::function<absl::Status()> hold;
     std::function<void()> resume;
-    std::function<void()> stop_clock;      // no vCPU executes guest code then
+    std::function<void()> stop_clock;      // called while no vCPU executes guest code
     std::function<void()> continue_clock;  // likewise
     std::function<void(std::string reason)> report_paused;
     std::function<void()> report_running;
@@ -31,36 +31,37 @@ class Standstill {
 
   explicit Standstill(Vm vm) : vm_(std::move(vm)) {}
 
-  // `who` is a device, or empty for the clients; `why` is for people. Errors: those of Vm::pause;
-  // nothing has changed then.
-  absl::Status AddPause(const std::string& who, std::string why);
+  // `requester` is a device, or empty for the clients; `why` is for people. Errors: those of
+  // Vm::pause; the pause is then not added.
+  absl::Status AddPause(const std::string& requester, std::string why);
   // Errors: those of Vm::hold.
-  absl::Status RemovePause(const std::string& who);
+  absl::Status RemovePause(const std::string& requester);
 
-  // Each AddHold() has its RemoveHold(). Errors: those of Vm::hold; it counts nevertheless.
+  // Holds are counted: each AddHold() needs a RemoveHold(), also after an error. Errors: those of
+  // Vm::hold.
   absl::Status AddHold(const std::string& device);
   absl::Status RemoveHold(const std::string& device);
 
-  // The VM's vCPUs are new and have not been started: they stand still if anybody wants them to.
-  // Errors: those of Vm::pause and Vm::hold.
+  // Call when the VM has new vCPUs that have not been started: if a pause or hold is requested,
+  // they will not run. Errors: those of Vm::pause and Vm::hold.
   absl::Status OnNewVcpus();
 
-  bool is_wanted() const { return !pauses_.empty() || !holds_.empty(); }
-  // All reasons, for people. Empty: nobody wants it.
+  bool is_requested() const { return !pauses_.empty() || !holds_.empty(); }
+  // All reasons, for people. Empty if none is requested.
   std::string reason() const;
 
  private:
   enum class Motion { kRuns, kHeld, kPaused };
 
-  Motion wanted() const;
-  // Makes the VM do what is wanted.
-  absl::Status Follow();
+  Motion requested() const;
+  // Makes the VM do what is requested.
+  absl::Status Apply();
   void Resume();
 
   const Vm vm_;
   Motion motion_ = Motion::kRuns;
-  std::map<std::string, std::string> pauses_;  // who to why
-  std::map<std::string, int> holds_;           // by device: how many wait for it
+  std::map<std::string, std::string> pauses_;  // requester to reason
+  std::map<std::string, int> holds_;           // device to number of holds
 };
 
 }  // namespace bulkhead::vmm

@@ -40,16 +40,16 @@ TEST_F(StandstillTest, APauseStopsTheClockOnceNoGuestCodeRuns) {
   EXPECT_THAT(TakeCalls(), ElementsAre("pause", "stop clock", "paused: a client"));
   EXPECT_TRUE(standstill_.RemovePause("").ok());
   EXPECT_THAT(TakeCalls(), ElementsAre("continue clock", "resume", "running"));
-  EXPECT_FALSE(standstill_.is_wanted());
+  EXPECT_FALSE(standstill_.is_requested());
 }
 
-TEST_F(StandstillTest, TheVmStaysPausedForAsLongAsAnybodyWantsIt) {
+TEST_F(StandstillTest, TheVmStaysPausedUntilTheLastRequestIsRemoved) {
   EXPECT_TRUE(standstill_.AddPause("", "a client").ok());
   TakeCalls();
-  EXPECT_TRUE(standstill_.AddPause("disk0", "disk0 is away").ok());
-  EXPECT_THAT(TakeCalls(), ElementsAre("paused: a client, disk0 is away"));
+  EXPECT_TRUE(standstill_.AddPause("disk0", "disk0 is unavailable").ok());
+  EXPECT_THAT(TakeCalls(), ElementsAre("paused: a client, disk0 is unavailable"));
   EXPECT_TRUE(standstill_.RemovePause("").ok());
-  EXPECT_THAT(TakeCalls(), ElementsAre("paused: disk0 is away"));
+  EXPECT_THAT(TakeCalls(), ElementsAre("paused: disk0 is unavailable"));
   EXPECT_TRUE(standstill_.RemovePause("disk0").ok());
   EXPECT_THAT(TakeCalls(), ElementsAre("continue clock", "resume", "running"));
 }
@@ -61,12 +61,12 @@ TEST_F(StandstillTest, HoldsAreCounted) {
   EXPECT_TRUE(standstill_.AddHold("disk0").ok());
   EXPECT_TRUE(standstill_.RemoveHold("disk0").ok());
   TakeCalls();
-  EXPECT_TRUE(standstill_.is_wanted());
+  EXPECT_TRUE(standstill_.is_requested());
   EXPECT_TRUE(standstill_.RemoveHold("disk0").ok());
   EXPECT_THAT(TakeCalls(), ElementsAre("continue clock", "resume", "running"));
 }
 
-TEST_F(StandstillTest, APauseOfAHeldVmParksItsAccessesAndTheClockStandsOn) {
+TEST_F(StandstillTest, APauseOfAHeldVmParksItsAccessesAndTheClockStaysStopped) {
   EXPECT_TRUE(standstill_.AddHold("disk0").ok());
   TakeCalls();
   EXPECT_TRUE(standstill_.AddPause("", "a client").ok());
@@ -85,21 +85,21 @@ TEST_F(StandstillTest, AHoldAfterAPauseResumesFirstSoThatAccessesWaitAgain) {
 
 TEST_F(StandstillTest, ADeviceThatPausesTheVmIsNamedOnce) {
   EXPECT_TRUE(standstill_.AddHold("disk0").ok());
-  EXPECT_TRUE(standstill_.AddPause("disk0", "disk0 is away").ok());
-  EXPECT_EQ(standstill_.reason(), "disk0 is away");
+  EXPECT_TRUE(standstill_.AddPause("disk0", "disk0 is unavailable").ok());
+  EXPECT_EQ(standstill_.reason(), "disk0 is unavailable");
 }
 
-TEST_F(StandstillTest, APauseThatFailsLeavesTheVmRunningAndIsForgotten) {
+TEST_F(StandstillTest, APauseThatFailsLeavesTheVmRunningAndIsRemoved) {
   stopped_ = absl::DeadlineExceededError("vCPU 1");
   EXPECT_EQ(standstill_.AddPause("", "a client"), stopped_);
   EXPECT_THAT(TakeCalls(), ElementsAre("pause", "continue clock", "running"));
-  EXPECT_FALSE(standstill_.is_wanted());
+  EXPECT_FALSE(standstill_.is_requested());
   stopped_ = absl::OkStatus();
   EXPECT_TRUE(standstill_.AddPause("", "a client").ok());
   EXPECT_THAT(TakeCalls(), ElementsAre("pause", "stop clock", "paused: a client"));
 }
 
-TEST_F(StandstillTest, NewVcpusStandStillFromTheStartIfAnybodyWantsIt) {
+TEST_F(StandstillTest, NewVcpusStandStillFromTheStartIfRequested) {
   EXPECT_TRUE(standstill_.OnNewVcpus().ok());
   EXPECT_THAT(TakeCalls(), IsEmpty());
   EXPECT_TRUE(standstill_.AddPause("", "a client").ok());

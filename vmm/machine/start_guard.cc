@@ -27,12 +27,12 @@
 namespace bulkhead::vmm {
 namespace {
 
-// For killed device processes to be dead, and for the last line to be written. SIGTERM during the
-// start is to end the vmm within 100 ms.
-constexpr absl::Duration kDeathTimeout = absl::Milliseconds(40);
+// Time for killed device processes to be dead, and for the last line to be written. SIGTERM during
+// the start must end the vmm within 100 ms.
+constexpr absl::Duration kKillTimeout = absl::Milliseconds(40);
 constexpr absl::Duration kLastLineTimeout = absl::Milliseconds(30);
 
-// Kills the children of all threads. That each dies with its thread too may take a moment longer.
+// Kills the children of all threads. (Each child also dies with its thread, but a moment later.)
 void KillChildren() {
   DIR* const tasks = opendir("/proc/self/task");
   if (tasks == nullptr) return;
@@ -46,7 +46,7 @@ void KillChildren() {
   closedir(tasks);
 }
 
-// Others may wait for them too, and then there are none left for this.
+// Reaps children until none is left. Other threads may reap them, too.
 void AwaitChildren(absl::Duration limit) {
   const absl::Time deadline = SteadyNow() + limit;
   while (SteadyNow() < deadline) {
@@ -58,7 +58,7 @@ void AwaitChildren(absl::Duration limit) {
 
 }  // namespace
 
-// The thread's, too: it is never joined, so that nothing waits for it.
+// Also used by the thread, which is never joined, so that nothing waits for it.
 struct StartGuard::Shared {
   Shared(int fd_in, std::function<std::optional<VmEnd>()> take_in, EventFd over_in)
       : fd(fd_in), take(std::move(take_in)), over(std::move(over_in)) {}
@@ -70,9 +70,9 @@ struct StartGuard::Shared {
   const EventFd over;
   absl::Mutex mutex;
   bool is_over ABSL_GUARDED_BY(mutex) = false;
-  std::function<void()> last_act ABSL_GUARDED_BY(mutex);
+  std::function<void()> exit_action ABSL_GUARDED_BY(mutex);
 
-  [[noreturn]] void Leave(const VmEnd& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  [[noreturn]] void Exit(const VmEnd& end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
 };
 
 absl::StatusOr<std::unique_ptr<StartGuard>> StartGuard::Begin(
@@ -81,7 +81,7 @@ absl::StatusOr<std::unique_ptr<StartGuard>> StartGuard::Begin(
   auto shared = std::make_shared<Shared>(fd, std::move(take), std::move(over));
   if (const int error = StartDetachedThread("start-guard", [shared] { shared->Run(); });
       error != 0) {
-    return ErrnoToStatus(error, "starting a thread");
+    return ErrnoToStatus(error, "starting the start guard's thread");
   }
   return std::unique_ptr<StartGuard>(new StartGuard(std::move(shared)));
 }
@@ -90,15 +90,15 @@ StartGuard::StartGuard(std::shared_ptr<Shared> shared) : shared_(std::move(share
 
 StartGuard::~StartGuard() {
   {
-    absl::MutexLock lock(&shared_->mutex);  // held for good by a thread that leaves
+    absl::MutexLock lock(&shared_->mutex);  // blocks for ever if the thread is in Exit()
     shared_->is_over = true;
   }
   shared_->over.Signal();
 }
 
-void StartGuard::SetLastAct(std::function<void()> act) {
+void StartGuard::SetExitAction(std::function<void()> action) {
   absl::MutexLock lock(&shared_->mutex);
-  shared_->last_act = std::move(act);
+  shared_->exit_action = std::move(action);
 }
 
 void StartGuard::Shared::Run() {
@@ -108,15 +108,15 @@ void StartGuard::Shared::Run() {
     (void)poll(polled, 2, -1);
     absl::MutexLock lock(&mutex);
     if (is_over) return;
-    if (const std::optional<VmEnd> end = take(); end.has_value()) Leave(*end);
+    if (const std::optional<VmEnd> end = take(); end.has_value()) Exit(*end);
   }
 }
 
-void StartGuard::Shared::Leave(const VmEnd& end) {
+void StartGuard::Shared::Exit(const VmEnd& end) {
   KillChildren();
-  if (last_act) last_act();
-  LogInfo(absl::StrCat("the VM ended before it ran: ", Name(end.reason), ": ", end.message));
-  AwaitChildren(kDeathTimeout);
+  if (exit_action) exit_action();
+  LogInfo(absl::StrCat("the VM ended before it started: ", Name(end.reason), ": ", end.message));
+  AwaitChildren(kKillTimeout);
   FlushLog(kLastLineTimeout);
   _exit(static_cast<int>(end.reason));
 }

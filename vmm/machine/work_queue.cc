@@ -21,7 +21,7 @@ bool WorkQueue::Add(std::function<void()> work) {
 }
 
 void WorkQueue::Run() {
-  event_.Drain();  // before it looks: who adds later signals later
+  event_.Drain();  // before the check: a later Add() signals again
   while (true) {
     std::function<void()> work;
     {

@@ -13,8 +13,8 @@
 
 namespace bulkhead::vmm {
 
-// What any thread wants done on one certain thread, which waits for other things as well.
-// Thread-safe; Run() is for that one thread.
+// Runs functions of any thread on one certain thread, which also waits for other events.
+// Thread-safe; only that one thread may call Run().
 class WorkQueue {
  public:
   // Errors: as eventfd(2).
@@ -24,9 +24,9 @@ class WorkQueue {
   bool Add(std::function<void()> work);
   // Readable while there is work.
   int fd() const { return event_.fd(); }
-  // Does all there is, in the order in which it came.
+  // Runs all queued work in its order.
   void Run();
-  // No more is taken; what was taken is still for Run().
+  // Refuses further work. Queued work stays for Run().
   void Close();
 
  private:

@@ -12,7 +12,7 @@
 namespace bulkhead::vmm {
 namespace {
 
-TEST(WorkQueueTest, WorkIsDoneInItsOrderWhenTheThreadSaysSo) {
+TEST(WorkQueueTest, RunDoesTheWorkInItsOrder) {
   const std::unique_ptr<WorkQueue> queue = *WorkQueue::Create();
   std::vector<int> done;
   EXPECT_FALSE(IsReadable(queue->fd()));
@@ -36,7 +36,7 @@ TEST(WorkQueueTest, WorkMayAddWork) {
   EXPECT_EQ(done, (std::vector<int>{1, 2}));
 }
 
-TEST(WorkQueueTest, AClosedQueueTakesNothingButDoesWhatItHas) {
+TEST(WorkQueueTest, AClosedQueueRefusesWorkButDoesTheQueuedWork) {
   const std::unique_ptr<WorkQueue> queue = *WorkQueue::Create();
   std::vector<int> done;
   queue->Add([&] { done.push_back(1); });
@@ -50,7 +50,7 @@ TEST(WorkQueueTest, NothingIsLostBetweenManyThreads) {
   const std::unique_ptr<WorkQueue> queue = *WorkQueue::Create();
   constexpr int kThreads = 4;
   constexpr int kEach = 2000;
-  int done = 0;  // the running thread's
+  int done = 0;  // used by the running thread only
   std::vector<std::thread> threads;
   for (int i = 0; i < kThreads; ++i) {
     threads.emplace_back([&] {
@@ -59,7 +59,7 @@ TEST(WorkQueueTest, NothingIsLostBetweenManyThreads) {
   }
   while (done < kThreads * kEach) {
     pollfd p = {.fd = queue->fd(), .events = POLLIN, .revents = 0};
-    ASSERT_EQ(poll(&p, 1, 30'000), 1) << "work is queued, and the descriptor does not tell";
+    ASSERT_EQ(poll(&p, 1, 30'000), 1) << "work is queued, but the descriptor is not readable";
     queue->Run();
   }
   for (std::thread& thread : threads) thread.join();

@@ -15,8 +15,8 @@
 
 namespace bulkhead::vmm {
 
-// Which handler answers at which address: one of these for guest-physical memory, one for
-// ports. Ranges never overlap.
+// Maps address ranges to handlers. There is one for guest-physical memory and one for ports. Ranges
+// never overlap.
 //
 // Thread-safe. Changes are rare (boot, BAR moves) and take a lock. Each thread accesses the space
 // through its own View, without a lock.
@@ -57,7 +57,7 @@ class AddressSpace {
   std::atomic<uint64_t> unclaimed_accesses_{0};
 };
 
-// The ranges as one thread sees them. Thread-compatible; the space must outlive it.
+// One thread's view of the ranges. Thread-compatible; the space must outlive it.
 class AddressSpace::View {
  public:
   explicit View(AddressSpace& space) : space_(space) {}

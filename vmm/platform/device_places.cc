@@ -26,10 +26,10 @@ absl::Status CheckPorts(const DevicePlace& place, std::vector<TakenPorts>& taken
     const TakenPorts ports = {range.base, uint32_t{range.base} + range.size, &place};
     for (const TakenPorts& other : taken) {
       if (ports.begin >= other.end || ports.end <= other.begin) continue;
-      const std::string what = absl::StrFormat("%s: its ports 0x%x to 0x%x are ", Title(place),
-                                               ports.begin, ports.end - 1);
-      if (other.owner == nullptr) return absl::InternalError(what + "the vmm's");
-      return absl::InvalidArgumentError(absl::StrCat(what, "those of ", Title(*other.owner)));
+      const std::string what = absl::StrFormat("%s: its ports 0x%x to 0x%x are used by ",
+                                               Title(place), ports.begin, ports.end - 1);
+      if (other.owner == nullptr) return absl::InternalError(what + "the vmm");
+      return absl::InvalidArgumentError(absl::StrCat(what, Title(*other.owner)));
     }
     taken.push_back(ports);
   }
@@ -60,9 +60,9 @@ absl::Status CheckPlaces(absl::Span<const DevicePlace> places) {
     if (irq == 0) continue;
     const DevicePlace*& owner = irqs.at(irq);
     if (owner != nullptr) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(Title(place), ": its IRQ ", irq, " is that of ", Title(*owner),
-                       "; the interrupt of an ISA device cannot be shared"));
+      return absl::InvalidArgumentError(absl::StrCat(Title(place), ": its IRQ ", irq,
+                                                     " is used by ", Title(*owner),
+                                                     "; ISA devices cannot share an interrupt"));
     }
     owner = &place;
   }

@@ -12,20 +12,20 @@
 
 namespace bulkhead::vmm {
 
-// Where the configuration wants a device, and what its process says it is.
+// The slot that the configuration requests for a device, and the device's description.
 struct DevicePlace {
   std::string name;
   std::string binary;
   uint32_t pci_slot = 0;                           // 0: any
   const DeviceDescription* description = nullptr;  // borrowed
 
-  // All but the description.
+  // Without the description.
   static DevicePlace Of(const DeviceSpec& spec);
 };
 
-// Whether all of them have a place on the buses of the guest. Errors, each one line for the
-// operator: InvalidArgument: the configuration wants what cannot be, or two of its devices the same
-// ports or IRQ; Internal: a device takes what is never a device's.
+// Checks that the guest's buses have a place for every device. Errors, each one line for the
+// operator: InvalidArgument (the configuration gives a PCI slot to a platform device, or two
+// devices have the same ports or IRQ), Internal (a device uses ports of the vmm).
 absl::Status CheckPlaces(absl::Span<const DevicePlace> places);
 
 }  // namespace bulkhead::vmm

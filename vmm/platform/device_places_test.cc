@@ -23,7 +23,7 @@ DeviceDescription PciDevice() {
   return description;
 }
 
-TEST(DevicePlacesTest, DevicesThatDoNotMeetHavePlaces) {
+TEST(DevicePlacesTest, DevicesWithoutConflictsAreAccepted) {
   const DeviceDescription com1 = Uart(0x3f8, 4);
   const DeviceDescription com2 = Uart(0x2f8, 3);
   const DeviceDescription disk = PciDevice();
@@ -31,7 +31,7 @@ TEST(DevicePlacesTest, DevicesThatDoNotMeetHavePlaces) {
       CheckPlaces({{"a", "uart", 0, &com1}, {"b", "uart", 0, &com2}, {"c", "blk", 7, &disk}}).ok());
 }
 
-TEST(DevicePlacesTest, APciSlotForADeviceThatIsNotOnThatBusIsAMistake) {
+TEST(DevicePlacesTest, APciSlotForADeviceThatIsNotOnThePciBusIsRefused) {
   const DeviceDescription com1 = Uart(0x3f8, 4);
   const absl::Status status = CheckPlaces({{"console", "/b/uart16550", 7, &com1}});
   EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
@@ -39,7 +39,7 @@ TEST(DevicePlacesTest, APciSlotForADeviceThatIsNotOnThatBusIsAMistake) {
               HasSubstr("device 'console' (/b/uart16550): pci_slot: 7 is given for a device that"));
 }
 
-TEST(DevicePlacesTest, TwoDevicesOnTheSamePortsOrIrqAreAMistakeInTheConfiguration) {
+TEST(DevicePlacesTest, TwoDevicesOnTheSamePortsOrIrqAreRefused) {
   const DeviceDescription com1 = Uart(0x3f8, 4);
   const DeviceDescription same_ports = Uart(0x3f8, 3);
   const DeviceDescription overlapping = Uart(0x3ff, 3);
@@ -47,14 +47,14 @@ TEST(DevicePlacesTest, TwoDevicesOnTheSamePortsOrIrqAreAMistakeInTheConfiguratio
   for (const DeviceDescription* other : {&same_ports, &overlapping}) {
     const absl::Status status = CheckPlaces({{"a", "uart", 0, &com1}, {"b", "uart", 0, other}});
     EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
-    EXPECT_THAT(std::string(status.message()), HasSubstr("are those of device 'a'"));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("are used by device 'a'"));
   }
   const absl::Status status = CheckPlaces({{"a", "uart", 0, &com1}, {"b", "uart", 0, &same_irq}});
   EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
-  EXPECT_THAT(std::string(status.message()), HasSubstr("its IRQ 4 is that of device 'a'"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("its IRQ 4 is used by device 'a'"));
 }
 
-TEST(DevicePlacesTest, ADeviceThatTakesTheVmmsPortsIsAtFaultItself) {
+TEST(DevicePlacesTest, ADeviceThatUsesTheVmmsPortsIsAnInternalError) {
   for (const uint16_t base : {0x600, 0x5f9, 0xcf8, 0xcff}) {
     const DeviceDescription liar = Uart(base, 0);
     const absl::Status status = CheckPlaces({{"liar", "/b/liar", 0, &liar}});

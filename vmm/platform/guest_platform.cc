@@ -14,8 +14,8 @@
 namespace bulkhead::vmm {
 namespace {
 
-// What a device says of itself cannot be. No mistake in the configuration, which InvalidArgument
-// stands for.
+// The error for a device whose description cannot be fulfilled. Not InvalidArgument, which means a
+// mistake in the configuration.
 absl::Status DeviceError(const RemoteDevice& device, const absl::Status& why) {
   const absl::StatusCode code = absl::IsResourceExhausted(why)
                                     ? absl::StatusCode::kResourceExhausted
@@ -23,7 +23,7 @@ absl::Status DeviceError(const RemoteDevice& device, const absl::Status& why) {
   return absl::Status(code, absl::StrCat(device.title(), ": ", why.message()));
 }
 
-// `device` is one on the PCI bus. The descriptors stay its own.
+// `device` must be on the PCI bus. It keeps its descriptors.
 PciFunctionConfig FunctionConfigOf(const RemoteDevice& device) {
   const DeviceDescription& description = device.description();
   const DeviceEndpoints& endpoints = device.endpoints();
@@ -70,11 +70,11 @@ GuestAddress GuestPlatform::HighWindowStart() const {
 
 absl::Status GuestPlatform::Plug(absl::Span<RemoteDevice* const> devices,
                                  absl::Span<const uint32_t> pci_slots) {
-  std::vector<uint32_t> wanted;
+  std::vector<uint32_t> requested;
   for (size_t i = 0; i < devices.size(); ++i) {
-    if (devices[i]->description().pci.has_value()) wanted.push_back(pci_slots[i]);
+    if (devices[i]->description().pci.has_value()) requested.push_back(pci_slots[i]);
   }
-  ASSIGN_OR_RETURN(const std::vector<uint32_t> slots, PciHost::ChooseSlots(wanted));
+  ASSIGN_OR_RETURN(const std::vector<uint32_t> slots, PciHost::ChooseSlots(requested));
   for (RemoteDevice* const device : devices) {
     const DeviceDescription& description = device->description();
     if (!description.pci.has_value()) {
@@ -133,10 +133,10 @@ absl::Status GuestPlatform::Load(const BootSources& sources, uint32_t vcpus, Acc
 
   if (vcpus > kvm_.max_vcpus()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("cpus: ", vcpus, " are more than this host's KVM has: ", kvm_.max_vcpus()));
+        absl::StrCat("cpus: ", vcpus, " is out of range (this KVM: 1 to ", kvm_.max_vcpus(), ")"));
   }
   absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> made = vm_->CreateVcpus(vcpus, *first);
-  // The count is right, so it is nothing that the user wrote.
+  // The count is valid, so the configuration is not the cause.
   if (absl::IsInvalidArgument(made.status())) return absl::InternalError(made.status().message());
   RETURN_IF_ERROR(made.status());
   vcpus_ = std::make_unique<VcpuThreads>(*std::move(made), memory_bus_, port_bus_, *end_,
@@ -167,14 +167,15 @@ void GuestPlatform::Describe(const RemoteDevice& device, v1::Device& description
   place.set_msix_enabled(state.msix_enabled);
   place.set_bus_master(state.bus_master);
   for (const RemoteFunction::BarState& bar : plugged->function->bars()) {
-    v1::BarPlace& told = *place.add_bars();
-    told.set_index(bar.index);
-    told.set_address(bar.address);
-    told.set_size_bytes(bar.size_bytes);
-    told.set_is_64bit(bar.is_64bit);
-    told.set_decoded(bar.decoded);
-    told.set_owned_by_vmm(std::none_of(function.bars.begin(), function.bars.end(),
-                                       [&](const auto& own) { return own.index == bar.index; }));
+    v1::BarPlace& reported = *place.add_bars();
+    reported.set_index(bar.index);
+    reported.set_address(bar.address);
+    reported.set_size_bytes(bar.size_bytes);
+    reported.set_is_64bit(bar.is_64bit);
+    reported.set_decoded(bar.decoded);
+    reported.set_owned_by_vmm(
+        std::none_of(function.bars.begin(), function.bars.end(),
+                     [&](const auto& own) { return own.index == bar.index; }));
   }
 }
 

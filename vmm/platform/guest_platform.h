@@ -27,26 +27,25 @@
 
 namespace bulkhead::vmm {
 
-// What the guest runs on from its power-on to its reset: KVM's VM, the buses, PCI, the ACPI
-// registers and the vCPUs. A reboot throws it away and builds another one over what lasts: RAM
-// and devices. So nothing of one boot can be left for the next, and a reset has no code of its
-// own in any of these parts.
+// The hardware of one boot, from power-on to reset: KVM's VM, the buses, PCI, the ACPI registers
+// and the vCPUs. A reboot destroys it and creates another one for the same RAM and devices. So one
+// boot leaves no state for the next, and none of these parts needs code for a reset.
 //
-// Create(), Plug(), Load(), then vcpus().Start(), on one thread. Describe() and PressPowerButton()
-// are thread-safe after Plug(). The destructor stops the vCPUs.
+// Call Create(), Plug(), Load(), then vcpus().Start(), on one thread. Describe() and
+// PressPowerButton() are thread-safe after Plug(). The destructor stops the vCPUs.
 class GuestPlatform {
  public:
-  // `kvm` and `ram` must outlive the platform. Errors: of KVM.
+  // `kvm` and `ram` must outlive the platform. Errors: as KVM's.
   static absl::StatusOr<std::unique_ptr<GuestPlatform>> Create(const Kvm& kvm, const GuestRam& ram);
 
-  // Puts the devices, which must outlive the platform, where the guest finds them; what they
-  // signal from now on reaches it. `pci_slots` has one entry a device, 0 for any. Errors:
-  // InvalidArgument (they cannot be together; names the device), others of the host:
-  // ResourceExhausted (what it lacks for the moment).
+  // Connects the devices, which must outlive the platform, to the guest's buses; the guest then
+  // gets their interrupts. `pci_slots` has one entry for each device, 0 for any. Errors:
+  // InvalidArgument (the devices do not fit together; names one), ResourceExhausted (a temporary
+  // shortage of the host), others of the host.
   absl::Status Plug(absl::Span<RemoteDevice* const> devices, absl::Span<const uint32_t> pci_slots);
 
-  // Puts ACPI tables and `sources` into the RAM, which must be all zeroes, and makes the vCPUs.
-  // Errors: InvalidArgument (sources; more vCPUs than KVM has), others of the host.
+  // Writes ACPI tables and `sources` to the RAM, which must be all zeroes, and creates the vCPUs.
+  // Errors: InvalidArgument (`sources`; more vCPUs than KVM supports), others of the host.
   absl::Status Load(const BootSources& sources, uint32_t vcpus, AccessWaits waits);
 
   VcpuThreads& vcpus() { return *vcpus_; }
@@ -58,15 +57,15 @@ class GuestPlatform {
   bool has_kept_press() const { return acpi_registers_->has_kept_press(); }
   void Wake() { acpi_registers_->Wake(); }
 
-  // Adds where the guest finds a device: the PCI function with its BARs as the guest has placed
-  // them, or its ports.
+  // Adds the PCI function of a device, with its BARs as the guest has placed them. Adds nothing for
+  // a device that is not on the PCI bus.
   void Describe(const RemoteDevice& device, v1::Device& description) const;
 
-  // The guest's clock stands still from here on, and goes on. While no vCPU executes guest code.
+  // Stops and continues the guest's clock. Call them while no vCPU executes guest code.
   void StopClock();
   void ContinueClock();
 
-  // Guest accesses that nobody answered.
+  // Guest accesses to unused addresses.
   uint64_t unclaimed_accesses() const {
     return memory_bus_.unclaimed_accesses() + port_bus_.unclaimed_accesses();
   }
@@ -86,7 +85,7 @@ class GuestPlatform {
 
   const Kvm& kvm_;
   const GuestRam& ram_;
-  // In this order, so that what is used outlives its users.
+  // In this order, so that each part outlives its users.
   std::unique_ptr<VmEndLatch> end_;
   std::unique_ptr<KvmVm> vm_;
   AddressSpace memory_bus_;

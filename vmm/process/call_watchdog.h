@@ -37,8 +37,8 @@ class CallWatchdog {
     // `socket` is a borrowed stream socket. The call is cut after `limit` plus `grace`. `grace`
     // counts only time in which this process ran.
     Guard(CallWatchdog& watchdog, int socket, absl::Duration limit, absl::Duration grace);
-    // Guards another thread while it cancels the guarded `call`, which must outlive this: that
-    // thread has `grace`.
+    // Guards this thread while it cancels the guarded `call` of another thread. It has `grace`.
+    // `call` must outlive this.
     Guard(const Guard& call, absl::Duration grace)
         : Guard(call.watchdog_, call.socket_, absl::ZeroDuration(), grace) {}
     ~Guard();

@@ -57,7 +57,7 @@ absl::Status AsDeviceError(const absl::Status& status) {
 
 }  // namespace
 
-// What the monitor's thread and the owner share about one process.
+// The state of one process that the monitor's thread and the owner share.
 class DeviceProcess::Watcher final : public ProcessObserver {
  public:
   Watcher(absl::string_view device_name, std::function<void()> on_exit)

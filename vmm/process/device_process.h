@@ -25,7 +25,7 @@
 
 namespace bulkhead::vmm {
 
-// What to run for a device.
+// The program of a device.
 struct DeviceProgram {
   std::string device_name;
   ProgramFile binary;
@@ -47,7 +47,7 @@ std::string WithLastLines(std::string text, absl::string_view device_name,
 // Removes what WithLastLines() appended.
 std::string WithoutLastLines(absl::string_view text);
 
-// One process that serves a device, from its start to its end; knows the handshake of
+// One process that serves a device, from its start to its end, with the handshake of
 // proto/attach.proto. Thread-compatible; Kill(), exited() and WaitForEnd() are thread-safe.
 class DeviceProcess {
  public:

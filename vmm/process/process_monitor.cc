@@ -21,7 +21,7 @@ namespace {
 constexpr absl::Duration kEndTimeout = absl::Seconds(2);
 constexpr int kHeldRetryMs = 100;
 
-// Keys of epoll events: a process's id with the lowest bit telling its descriptors apart.
+// Keys of epoll events: a process's id, shifted; the lowest bit says which of its descriptors.
 constexpr uint64_t kWakeUpKey = 0;
 constexpr uint64_t ExitKey(uint64_t id) { return id << 1; }
 constexpr uint64_t OutputKey(uint64_t id) { return id << 1 | 1; }

@@ -177,7 +177,7 @@ TEST_F(ProcessMonitorTest, ADeadProcessThatADebuggerHoldsDelaysNoOtherAndIsReape
 
 class IsolationTest : public ProcessMonitorTest, public testing::WithParamInterface<Isolation> {};
 
-TEST_P(IsolationTest, ForkedProcessesAreDeadWhenAProcesssDeathIsReported) {
+TEST_P(IsolationTest, ForkedProcessesAreDeadWhenTheDeathIsReported) {
   monitor_ = *ProcessMonitor::Create(GetParam());
   auto process = RunScript("setsid sleep 1000 & echo $$; wait");
   ASSERT_TRUE(process.ok()) << process.status();

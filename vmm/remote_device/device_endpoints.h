@@ -52,7 +52,7 @@ class DeviceEndpoints {
   int intx_resample_fd() const { return intx_resample_.fd(); }
 
   // Consumes all pending signals. For a guest's reboot: the events must be unbound and the device
-  // quiesced.
+  // idle.
   void DrainEvents() const;
 
   // False: the kernel still does direct I/O of a dead process into the guest's memory or the file,

@@ -14,7 +14,8 @@ namespace {
 
 using channel::Operation;
 
-// SendFunctionState() does not wait until it takes effect: the supervisor has a process to watch.
+// SendFunctionState() does not wait until the state takes effect: the supervisor must watch its
+// process.
 constexpr absl::Duration kSendTimeout = absl::Milliseconds(1);
 // An access that waits for longer holds the whole VM: see SupervisorOptions::hold_vm.
 constexpr absl::Duration kSlowAccess = absl::Seconds(1);
@@ -31,9 +32,9 @@ absl::StatusOr<std::unique_ptr<RemoteDevice>> RemoteDevice::Create(DeviceSpec& s
                               {.waiters = options.vcpus + 1,
                                .max_poll = spec.max_poll,
                                .slow_after = kSlowAccess,
-                               .on_slow = [vcpus = options.vcpus, tell = options.on_slow_access](
+                               .on_slow = [vcpus = options.vcpus, report = options.on_slow_access](
                                               Requester requester, bool slow) {
-                                 if (requester < vcpus) tell(slow);
+                                 if (requester < vcpus) report(slow);
                                }}));
   return absl::WrapUnique(
       new RemoteDevice(spec, std::move(description), std::move(endpoints), std::move(options)));
@@ -115,7 +116,7 @@ absl::StatusOr<uint64_t> RemoteDevice::Call(Operation operation, Requester reque
       channel.Call(operation, requester, region, offset, size_bytes, value, access_timeout_);
   while (absl::IsCancelled(answer.status()) && options_.park(requester)) {
     answer = channel.AwaitAnswer(requester, access_timeout_);
-    if (absl::IsFailedPrecondition(answer.status())) {  // it was not even sent
+    if (absl::IsFailedPrecondition(answer.status())) {  // it was not sent
       answer =
           channel.Call(operation, requester, region, offset, size_bytes, value, access_timeout_);
     }
@@ -132,7 +133,7 @@ void RemoteDevice::OnAccessError(const absl::Status& status) {
       return;
     case absl::StatusCode::kDeadlineExceeded: {
       const uint64_t count = timed_out_accesses_.fetch_add(1, std::memory_order_relaxed) + 1;
-      // The 1st, 2nd, 4th, 8th ...: a guest that goes on trying does not flood the log.
+      // Logs the 1st, 2nd, 4th, 8th ...: a guest that retries must not flood the log.
       if (absl::has_single_bit(count)) {
         LogWarning(absl::StrCat("device '", name_, "' did not answer in ",
                                 absl::FormatDuration(access_timeout_), ", ", count,
@@ -144,7 +145,7 @@ void RemoteDevice::OnAccessError(const absl::Status& status) {
       dropped_accesses_.fetch_add(1, std::memory_order_relaxed);
       ReportFailure();
       return;
-    default:  // it refused the request
+    default:  // the device refused the request
       dropped_accesses_.fetch_add(1, std::memory_order_relaxed);
   }
 }
@@ -188,7 +189,8 @@ bool RemoteDevice::SendFunctionState() {
                                         /*offset=*/0, /*size_bytes=*/8, bits, kSendTimeout)
                                   .status();
   const bool sent = status.ok() || IsInFlight(status, options_.vcpus, kSendTimeout);
-  // If it has changed meanwhile, the thread that changed it may have sent it before we did.
+  // If the state has changed meanwhile, the thread that changed it may have sent it before this
+  // call sent the old one.
   if (sent && function_state_.load() == bits) return true;
   function_state_missed_.store(true);
   return false;

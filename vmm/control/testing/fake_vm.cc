@@ -39,7 +39,7 @@ class FakeConsole::FakeClient : public ConsoleHub::Client {
   friend class FakeConsole;
   FakeConsole& console_;
   const std::function<void()> on_change_;
-  std::string pending_;  // console_.mutex_'s, as what follows
+  std::string pending_;  // guarded by console_.mutex_, as the fields below
   uint64_t lost_ = 0;
 };
 
@@ -202,7 +202,7 @@ uint64_t FakeVm::AppendEvent() {
   }
   v1::Event event;
   event.mutable_policy()->set_device("disk0");
-  event.mutable_policy()->set_action("does something that takes a line to tell about");
+  event.mutable_policy()->set_action("an action with a description of one line");
   return events_.Append(std::move(event));
 }
 

@@ -20,10 +20,10 @@
 
 namespace bulkhead::vmm {
 
-// A console without a device: the test prints, and sees what is typed. Thread-safe.
+// A console without a device: the test prints output and reads the typed input. Thread-safe.
 class FakeConsole : public ConsoleHub {
  public:
-  // How much it keeps for a client that does not read.
+  // How much output it keeps for a client that does not read.
   static constexpr size_t kKeptBytes = 64 * 1024;
 
   int Connect() override { return -1; }
@@ -31,7 +31,7 @@ class FakeConsole : public ConsoleHub {
   std::unique_ptr<Client> Attach(std::function<void()> on_change) override;
 
   void Print(absl::string_view text);
-  // How much it takes from now on, of all clients together. Without limit at first.
+  // How much input it accepts from now on, of all clients together. No limit at first.
   void SetRoom(size_t bytes);
   std::string typed();
   size_t clients();
@@ -45,9 +45,8 @@ class FakeConsole : public ConsoleHub {
   std::vector<FakeClient*> clients_ ABSL_GUARDED_BY(mutex_);
 };
 
-// A VM that does as it is told. Thread-safe.
-//
-// It has the devices "console" and "disk0". What takes long is done at once, until HoldAnswers().
+// A fake VM with the devices "console" and "disk0". Long operations finish at once, until
+// HoldAnswers(). Thread-safe.
 class FakeVm : public VmOperations {
  public:
   FakeVm();
@@ -71,18 +70,18 @@ class FakeVm : public VmOperations {
   // Changes the state, then appends the event, as a VM does.
   void SetState(v1::VmStatus::State state, const std::string& reason = "");
   void SetExitReason(const std::string& reason);
-  // As SetState(), with something to count: devices_running is the number of it.
+  // As SetState(); devices_running is the number of such events.
   uint64_t AppendEvent();
 
   FakeConsole& console() { return console_; }
-  // The calls that changed something, in order: "restart disk0".
+  // The calls of operations that change something, in order: "restart disk0".
   std::vector<std::string> calls() const;
-  // What takes long waits from now on, for AnswerAll().
+  // Long operations wait from now on, for AnswerAll().
   void HoldAnswers();
-  // Blocks until so many calls wait. False: it took longer than `limit`.
+  // Blocks until `count` calls wait. False: it took longer than `limit`.
   bool AwaitHeld(size_t count, absl::Duration limit);
   void AnswerAll(const absl::Status& status);
-  // What takes long fails at once from now on.
+  // Long operations fail at once from now on.
   void FailWith(const absl::Status& status);
 
  private:

@@ -26,8 +26,8 @@ std::string BigEndian(uint64_t value, int bytes) {
   return text;
 }
 
-// HPACK: a literal field that is not indexed, its name and its value neither compressed nor longer
-// than 126 bytes.
+// HPACK: a literal field without indexing. Name and value are uncompressed and have 126 bytes at
+// most.
 std::string Field(absl::string_view name, absl::string_view value) {
   return absl::StrCat(absl::string_view("\0", 1), BigEndian(name.size(), 1), name,
                       BigEndian(value.size(), 1), value);

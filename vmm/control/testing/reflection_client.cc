@@ -69,7 +69,7 @@ absl::StatusOr<std::vector<std::string>> ReflectionClient::ListServices() {
   return names;
 }
 
-absl::Status ReflectionClient::Learn(const std::string& symbol) {
+absl::Status ReflectionClient::Fetch(const std::string& symbol) {
   ServerReflectionRequest request;
   request.set_file_containing_symbol(symbol);
   ASSIGN_OR_RETURN(const ServerReflectionResponse response, Ask(channel_, request));
@@ -87,7 +87,7 @@ absl::Status ReflectionClient::Learn(const std::string& symbol) {
 
 absl::StatusOr<std::string> ReflectionClient::Call(const std::string& method,
                                                    const std::string& request_json) {
-  if (pool_.FindMethodByName(method) == nullptr) RETURN_IF_ERROR(Learn(method));
+  if (pool_.FindMethodByName(method) == nullptr) RETURN_IF_ERROR(Fetch(method));
   const MethodDescriptor* const descriptor = pool_.FindMethodByName(method);
   if (descriptor == nullptr) return absl::NotFoundError(method);
   const std::unique_ptr<Message> request(messages_.GetPrototype(descriptor->input_type())->New());
@@ -119,7 +119,7 @@ absl::StatusOr<std::string> ReflectionClient::Call(const std::string& method,
   std::string json;
   if (!reply->ParseFromZeroCopyStream(&reader) ||
       !google::protobuf::util::MessageToJsonString(*reply, &json).ok()) {
-    return absl::InternalError("the answer is not what reflection says");
+    return absl::InternalError("the answer does not match the reflected type");
   }
   return json;
 }

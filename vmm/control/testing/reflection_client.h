@@ -14,7 +14,7 @@
 
 namespace bulkhead::vmm {
 
-// A client that knows nothing of the services it calls, as grpcurl: all it knows comes from server
+// A client that has no .proto of the services that it calls, like grpcurl: it uses server
 // reflection. Every call ends within 20 s. Single-threaded.
 class ReflectionClient {
  public:
@@ -27,8 +27,8 @@ class ReflectionClient {
   absl::StatusOr<std::string> Call(const std::string& method, const std::string& request_json);
 
  private:
-  // Fetches the file of a symbol, and what it needs.
-  absl::Status Learn(const std::string& symbol);
+  // Fetches the file of a symbol and its imports.
+  absl::Status Fetch(const std::string& symbol);
 
   const std::shared_ptr<grpc::Channel> channel_;
   google::protobuf::DescriptorPool pool_;

@@ -14,7 +14,7 @@
 
 namespace bulkhead::vmm {
 
-// What every call of a test ends by, whoever else misbehaves. Far above what it takes.
+// The deadline of every call of a test. Far more than a call takes.
 inline constexpr absl::Duration kCallTimeout = absl::Seconds(20);
 
 // A context with that deadline.
@@ -29,7 +29,7 @@ class TestContext : public grpc::ClientContext {
 struct TestServer {
   explicit TestServer(const ControlLimits& limits = {});
 
-  // A connection of its own.
+  // A new connection.
   std::shared_ptr<grpc::Channel> Connect() const;
   std::unique_ptr<v1::VmControl::Stub> NewStub() const;
 
