@@ -26,8 +26,8 @@ void MaskInterrupt(uint32_t gsi);
 
 // ---- Start-up, by cpu.cc
 
-// On each CPU, at CPL0. The first CPU fills the table afterwards, at CPL3: that is many times faster
-// if the machine interprets CPL0.
+// On each CPU, at CPL0. The first CPU fills the table afterwards, at CPL3: that is many times
+// faster if the machine interprets CPL0.
 void LoadInterruptTable();
 void InitializeInterrupts();  // once, on the first CPU
 void EnableLocalApic();       // on each CPU
