@@ -261,7 +261,7 @@ TEST(SignalsAtStartTest, ASignalEndsAStartThatHangs) {
     EXPECT_LT(SteadyNow() - begin, absl::Seconds(5));
     EXPECT_FALSE(IsAlive(device));
     EXPECT_FALSE(std::filesystem::exists(socket));
-    EXPECT_THAT(vm->log(), AllOf(HasSubstr("before it ran"), Not(HasSubstr("error"))));
+    EXPECT_THAT(vm->log(), AllOf(HasSubstr("before it started"), Not(HasSubstr("error"))));
   }
 }
 
