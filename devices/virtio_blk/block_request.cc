@@ -13,6 +13,10 @@ namespace {
 // Without progress in between: more is an error of the file system.
 constexpr uint8_t kMaxRetries = 16;
 
+// As long as the host lets no thread be started: a try takes 10 us or more, so this is some ten
+// seconds at least. The guest would take an error for one of the disk.
+constexpr uint32_t kMaxShortageRetries = 1'000'000;
+
 // Of a flush, while writes go on: what they leave is the fsync's to write.
 constexpr int kMaxSweeps = 3;
 
@@ -67,6 +71,7 @@ BlockRequest::Step BlockRequest::Done(uint8_t status) {
 BlockRequest::Step BlockRequest::Begin(const DescriptorChain& chain, const BlockContext& context) {
   status_ = kBlockStatusIoError;
   retries_ = 0;
+  shortage_retries_ = 0;
   error_number_ = 0;
   filled_ = 0;
   out_bytes_ = TotalBytes(chain.readable);
@@ -232,6 +237,9 @@ BlockRequest::Step BlockRequest::Sync(const BlockContext& context) {
 
 BlockRequest::Step BlockRequest::OnResult(int32_t result, const BlockContext& context) {
   if (result == -EINTR && ++retries_ <= kMaxRetries) return Step::kOperate;
+  // io_uring needed a worker thread, and the kernel could start none (a limit of processes). The
+  // operation has not begun.
+  if (result == -ECANCELED && ++shortage_retries_ <= kMaxShortageRetries) return Step::kOperate;
   // The file cannot do it without waiting. A worker can wait: its EAGAIN is an error.
   if (result == -EAGAIN && !operation_.blocking) {
     operation_.blocking = true;

@@ -107,6 +107,7 @@ class BlockRequest {
   uint8_t* status_byte_ = nullptr;
   uint8_t status_ = 0;
   uint8_t retries_ = 0;
+  uint32_t shortage_retries_ = 0;
   int error_number_ = 0;
 
   FileOperation operation_;
