@@ -262,10 +262,9 @@ uint32_t DeviceHost::ServeRequests(uint32_t limit) {
     } else {
       Complete(request, answer);
     }
-    looked_for_requests_ = true;
-    KeepAlive();
+    OnLookedForRequests();
   }
-  looked_for_requests_ = true;
+  OnLookedForRequests();
   requests_since_check_ += served;
   return served;
 }
@@ -362,6 +361,12 @@ bool DeviceHost::CheckEvents() {
 
 void DeviceHost::AfterCallback() {
   SaveIfChanged();
+  // Else the next look for requests answers the heartbeat: two callbacks are not one long call.
+  if (looked_for_requests_) KeepAlive();
+}
+
+void DeviceHost::OnLookedForRequests() {
+  looked_for_requests_ = true;
   KeepAlive();
 }
 

@@ -123,6 +123,7 @@ class DeviceHost final : public DeviceServices {
   // Calls back for ready descriptors. True if there were any.
   bool CheckEvents();
   void AfterCallback();
+  void OnLookedForRequests();
   void Sleep();
   void OnAttachSocket(int attach_socket);
 

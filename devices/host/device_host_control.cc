@@ -111,6 +111,7 @@ void DeviceHost::AwaitRest() {
     return;
   }
   poller_->Wait(SleepLimit(absl::InfiniteDuration()), [this] { AfterCallback(); });
+  KeepAlive();
 }
 
 void DeviceHost::FinishQuiesce() {
@@ -169,10 +170,9 @@ void DeviceHost::ServeWhileResetting() {
       default:
         Complete(request, request.operation == Operation::kRead ? ~uint64_t{0} : 0);
     }
-    looked_for_requests_ = true;
-    KeepAlive();
+    OnLookedForRequests();
   }
-  looked_for_requests_ = true;
+  OnLookedForRequests();
 }
 
 void DeviceHost::FinishReset() {

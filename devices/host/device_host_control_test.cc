@@ -55,6 +55,7 @@ class FakeModel : public DeviceModel {
   absl::Status Start(DeviceServices& services) override {
     services_ = &services;
     return services.Watch(work_ends.fd(), [this] {
+      AwaitHeartbeatWanted();
       work_ends.Drain();
       in_flight = false;
       register_ += 1000;
@@ -89,7 +90,10 @@ class FakeModel : public DeviceModel {
     register_ = value;
     services_->StateChanged();
   }
-  void OnDoorbell(uint32_t) override { ++doorbells; }
+  void OnDoorbell(uint32_t) override {
+    ++doorbells;
+    if (AwaitHeartbeatWanted()) work_ends.Signal();
+  }
   void OnFunctionState(const FunctionState& state) override { function_state = state; }
 
   DeviceServices& services() { return *services_; }
@@ -97,11 +101,20 @@ class FakeModel : public DeviceModel {
   std::atomic<bool> in_flight{false};
   std::atomic<bool> is_serving{true};
   std::atomic<int> doorbells{0};
+  // If set, a doorbell starts work, and both calls last until a caller waits for a heartbeat.
+  std::atomic<ControlMailbox*> heartbeats_in_calls{nullptr};
   FunctionState function_state;  // of the host's thread
   const EventFd work_ends = *EventFd::Create();
   absl::Notification hangs, hang_ends;
 
  private:
+  bool AwaitHeartbeatWanted() const {
+    while (const ControlMailbox* mailbox = heartbeats_in_calls) {
+      if (mailbox->heartbeat_wanted()) return true;
+    }
+    return false;
+  }
+
   DeviceServices* services_ = nullptr;
   uint64_t register_ = 0;
 };
@@ -206,6 +219,17 @@ TEST_F(DeviceHostControlTest, ADeviceThatIsIdleOrInResetIsInNoLongCall) {
         vmm_.client->Call(Operation::kReset, 0, 0, 0, 8, 0, kShort).status()));
   }
   model_.work_ends.Signal();
+}
+
+TEST_F(DeviceHostControlTest, TwoHeartbeatsInOneTurnOfTheLoopMakeNoLongCall) {
+  model_.heartbeats_in_calls = control_.get();
+  vmm_.doorbells[0].Signal();
+  for (int i = 0; i < 20; ++i) {
+    const auto heartbeat = AwaitHeartbeat();
+    ASSERT_TRUE(heartbeat.ok()) << heartbeat.status();
+    EXPECT_FALSE(heartbeat->in_long_call);
+  }
+  model_.heartbeats_in_calls = nullptr;
 }
 
 TEST_F(DeviceHostControlTest, ACancelledCallReturnsSoon) {
