@@ -1,0 +1,13 @@
+#ifndef BULKHEAD_VMM_SANDBOX_SANDBOX_DESCRIPTORS_H_
+#define BULKHEAD_VMM_SANDBOX_SANDBOX_DESCRIPTORS_H_
+
+namespace bulkhead::vmm {
+
+// The descriptor of the program that a sandboxed process becomes by execveat(2). common_policy.txt
+// allows execveat() of this number alone, which RLIMIT_NOFILE keeps out of the program's reach
+// once it runs: descriptors that it opens have lower numbers.
+inline constexpr int kBinaryFd = 1023;
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_SANDBOX_SANDBOX_DESCRIPTORS_H_

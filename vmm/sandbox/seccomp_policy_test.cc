@@ -1,0 +1,177 @@
+#include "vmm/sandbox/seccomp_policy.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <functional>
+#include <string>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "vmm/sandbox/filtered_child.h"
+#include "vmm/sandbox/sandbox_descriptors.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+void ExpectAllowed(const std::function<int()>& body, absl::string_view policy = "") {
+  const FilteredEnd end = RunFiltered(policy, body);
+  EXPECT_EQ(end.error, "");
+  EXPECT_EQ(end.violation, "");
+  EXPECT_EQ(end.exit_code, 0);
+}
+
+void ExpectViolation(absl::string_view name, const std::function<int()>& body,
+                     absl::string_view policy = "") {
+  const FilteredEnd end = RunFiltered(policy, body);
+  EXPECT_EQ(end.error, "");
+  EXPECT_TRUE(absl::StartsWith(end.violation, absl::StrCat("system call ", name, "(")))
+      << name << ": " << end.violation << " exit code " << end.exit_code;
+}
+
+constexpr uint64_t kGlibcThread = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SYSVSEM |
+                                  CLONE_SIGHAND | CLONE_THREAD | CLONE_SETTLS |
+                                  CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID;
+
+TEST(SeccompPolicyTest, CommonPolicyAllowsWhatEveryDeviceNeeds) {
+  ExpectAllowed([] {
+    void* page = mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED || mprotect(page, 4096, PROT_READ) != 0) return 1;
+    if (prctl(PR_SET_NAME, "device") != 0 || prctl(PR_SET_DUMPABLE, 0) != 0) return 2;
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return 3;
+    rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 4;
+    if (fcntl(0, F_GETFL) < 0 || fcntl(2, F_SETFL, fcntl(2, F_GETFL)) != 0) return 5;
+    return 0;
+  });
+}
+
+TEST(SeccompPolicyTest, HarmlessProbesFailWithAnError) {
+  ExpectAllowed([] {
+    if (open("/etc/localtime", O_RDONLY) != -1 || errno != EACCES) return 1;
+    if (access("/", R_OK) != -1 || errno != EACCES) return 2;
+    char text[64];
+    if (readlink("/proc/self/exe", text, sizeof(text)) != -1 || errno != EACCES) return 3;
+    if (syscall(SYS_clone3, nullptr, 0) != -1 || errno != ENOSYS) return 4;
+    return 0;
+  });
+}
+
+TEST(SeccompPolicyTest, WhatNobodyAskedForIsAViolation) {
+  ExpectViolation("socket", [] { return socket(AF_INET, SOCK_STREAM, 0); });
+  ExpectViolation("ptrace", [] { return static_cast<int>(syscall(SYS_ptrace, 0, 0, 0, 0)); });
+  ExpectViolation("execve", [] { return execl("/bin/true", "true", nullptr); });
+  ExpectViolation("io_uring_setup", [] { return static_cast<int>(syscall(425, 1, nullptr)); });
+  ExpectViolation("unshare", [] { return unshare(CLONE_NEWUSER); });
+  ExpectViolation("memfd_create", [] { return memfd_create("x", 0); });
+}
+
+TEST(SeccompPolicyTest, CloneMakesThreadsOnly) {
+  const auto clone_with = [](uint64_t flags) {
+    return [flags] { return static_cast<int>(syscall(SYS_clone, flags, 0, 0, 0, 0)); };
+  };
+  ExpectViolation("clone", clone_with(SIGCHLD));
+  ExpectViolation("clone", clone_with(kGlibcThread | CLONE_NEWUSER));
+  ExpectViolation("clone", clone_with(kGlibcThread & ~uint64_t{CLONE_THREAD}));
+  ExpectViolation("clone", clone_with(kGlibcThread | uint64_t{1} << 40));
+}
+
+TEST(SeccompPolicyTest, NoMemoryIsExecutable) {
+  ExpectViolation("mmap", [] {
+    mmap(nullptr, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return 0;
+  });
+  ExpectViolation("mprotect", [] { return mprotect(nullptr, 4096, PROT_EXEC | PROT_WRITE); });
+}
+
+TEST(SeccompPolicyTest, FlagsOfSharedOpenFilesStay) {
+  ExpectViolation("fcntl", [] { return fcntl(0, F_SETFL, O_NONBLOCK); });
+  ExpectViolation("fcntl", [] { return fcntl(0, F_SETOWN, 1); });
+  ExpectViolation("fcntl", [] { return fcntl(2, F_SETOWN, 1); });
+}
+
+TEST(SeccompPolicyTest, ProcessAttributesAreRestricted) {
+  ExpectViolation("prctl", [] { return prctl(PR_SET_PDEATHSIG, 0); });
+  ExpectViolation("prctl", [] { return prctl(PR_SET_DUMPABLE, 1); });
+  ExpectViolation("prctl", [] { return prctl(PR_SET_SECCOMP, 1); });
+  const rlimit limit = {};
+  ExpectViolation("prlimit64", [&limit] { return setrlimit(RLIMIT_CORE, &limit); });
+  ExpectViolation("prlimit64", [] { return prlimit(1, RLIMIT_CORE, nullptr, nullptr); });
+  ExpectViolation("kill", [] { return kill(1, SIGTERM); });
+  ExpectViolation(
+      "tgkill", [] { return static_cast<int>(syscall(SYS_tgkill, getpid(), gettid(), SIGTERM)); });
+}
+
+TEST(SeccompPolicyTest, AbortEndsAsWithoutFilter) {
+  const FilteredEnd end = RunFiltered("", []() -> int { abort(); });
+  EXPECT_EQ(end.violation, "");
+  EXPECT_EQ(end.exit_code, -1);
+}
+
+TEST(SeccompPolicyTest, OnlyTheLaunchersDescriptorCanBeExecuted) {
+  const auto execute = [](int fd, const char* path, int flags) {
+    return [fd, path, flags] {
+      const char* const arguments[] = {"true", nullptr};
+      const char* const environment[] = {nullptr};
+      syscall(SYS_execveat, fd, path, arguments, environment, flags);
+      return errno;
+    };
+  };
+  ExpectViolation("execveat", execute(5, "", AT_EMPTY_PATH));
+  ExpectViolation("execveat", execute(kBinaryFd, "", 0));
+  const FilteredEnd end = RunFiltered("", execute(kBinaryFd, "", AT_EMPTY_PATH));
+  EXPECT_EQ(end.violation, "");
+  EXPECT_EQ(end.exit_code, EBADF);
+}
+
+TEST(SeccompPolicyTest, AnotherArchitectureKillsTheProcess) {
+  const FilteredEnd end = RunFiltered("", [] {
+    syscall(0x40000000 | SYS_getpid);  // x32
+    return 0;
+  });
+  EXPECT_EQ(end.violation, "");
+  EXPECT_EQ(end.exit_code, -1);
+}
+
+TEST(SeccompPolicyTest, ADevicesPolicyAddsCalls) {
+  ExpectAllowed([] { return memfd_create("x", 0) >= 0 ? 0 : 1; }, "memfd_create: arg1 == 0");
+  ExpectViolation(
+      "memfd_create", [] { return memfd_create("x", MFD_CLOEXEC); }, "memfd_create: arg1 == 0");
+  ExpectAllowed([] { return syscall(SYS_getppid) == -1 && errno == EPERM ? 0 : 1; },
+                "getppid: errno EPERM");
+  ExpectAllowed([] { return fcntl(0, F_DUPFD_CLOEXEC, 9) >= 0 ? 0 : 1; },
+                "fcntl: arg1 == F_DUPFD_CLOEXEC\nread # allowed already\n");
+}
+
+void ExpectRefused(absl::string_view policy, absl::string_view message) {
+  EXPECT_EQ(DeviceRules(policy).status().message(), message);
+}
+
+TEST(SeccompPolicyTest, ADevicesPolicyCannotLeadOutOfTheSandbox) {
+  ExpectRefused("read\nclone: arg0 == 1",
+                "sandbox policy, line 2: clone: no device may ask for this system call");
+  ExpectRefused("execve", "sandbox policy, line 1: execve: no device may ask for this system call");
+  ExpectRefused("openat", "sandbox policy, line 1: openat: no device may ask for this system call");
+  ExpectRefused(
+      "uname: errno EPERM",
+      "sandbox policy, line 1: uname: every device needs this system call: it cannot fail");
+  ExpectRefused("sysinfo",
+                "sandbox policy, line 1: sysinfo: for every device this system call fails");
+  ExpectRefused(
+      "fcntl",
+      "sandbox policy, line 1: fcntl: needs conditions: it is allowed to no device without");
+  ExpectRefused("ioctl: arg1 == 3\nioctl",
+                "sandbox policy, line 2: \"ioctl\" contradicts \"ioctl: arg1 == 3\"");
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm
