@@ -44,7 +44,7 @@ constexpr int64_t kTurnBytes = 8 << 20;
 
 // How long to wait at the start for the file system: less than the vmm waits for a start.
 constexpr absl::Duration kAdoptTimeout = absl::Seconds(5);
-// How long to wait for a host that is short of something.
+// How long to wait for a host that is short of something: see BlockRequest::kMaxPauses.
 constexpr absl::Duration kRetryInterval = absl::Milliseconds(5);
 
 // A device process ends within a second.
@@ -250,7 +250,12 @@ void BlockDevice::EndBatch(uint32_t queue) {
 void BlockDevice::Continue(uint32_t index, BlockRequest::Step step) {
   Slot& slot = slots_[index];
   if (step == BlockRequest::Step::kOperate) {
-    PushReady(index);
+    Append(ready_, index);
+    return;
+  }
+  if (step == BlockRequest::Step::kOperateLater) {
+    Append(paused_, index);
+    RetrySoon();
     return;
   }
   uint32_t written = 0;
@@ -271,16 +276,16 @@ void BlockDevice::GiveBack(uint32_t index, uint32_t written_bytes) {
   free_slots_.push_back(index);
 }
 
-void BlockDevice::PushReady(uint32_t index) {
-  slots_[index].next_ready = kNoSlot;
-  (first_ready_ == kNoSlot ? first_ready_ : slots_[last_ready_].next_ready) = index;
-  last_ready_ = index;
+void BlockDevice::Append(SlotList& list, uint32_t index) {
+  slots_[index].next = kNoSlot;
+  (list.first == kNoSlot ? list.first : slots_[list.last].next) = index;
+  list.last = index;
 }
 
 void BlockDevice::RunReady() {
   batch_chains_ = 0;
   // What is left when the turn has started its bytes waits for ServeLater().
-  while (first_ready_ != kNoSlot && turn_bytes_ > 0 && services_->dma_allowed()) {
+  while (ready_.first != kNoSlot && turn_bytes_ > 0 && services_->dma_allowed()) {
     turn_bytes_ -= PrepareBatch();
     const bool submitted = Submit();
     ReapResults();  // what the page cache has answered at once
@@ -293,9 +298,9 @@ void BlockDevice::RunReady() {
 int64_t BlockDevice::PrepareBatch() {
   int64_t bytes = 0;
   for (uint32_t i = 0; i < kBatchOperations && bytes < kBatchBytes; ++i) {
-    const uint32_t index = first_ready_;
+    const uint32_t index = ready_.first;
     if (index == kNoSlot) break;
-    first_ready_ = slots_[index].next_ready;
+    ready_.first = slots_[index].next;
     const FileOperation& operation = slots_[index].request.operation();
     const bool discards = operation.kind == FileOperation::Kind::kDiscard;
     DiskEngine& engine = discards && discard_engine_ != nullptr ? *discard_engine_ : *engine_;
@@ -311,13 +316,16 @@ bool BlockDevice::Submit() {
   bool submitted = engine_->Submit();
   if (discard_engine_ != nullptr && !discard_engine_->Submit()) submitted = false;
   CRASH_POINT("disk_after_submit");
-  if (!submitted) {
-    // The engine has it already: the next Submit() offers it again.
-    itimerspec once{};
-    once.it_value = absl::ToTimespec(kRetryInterval);
-    timerfd_settime(retry_timer_.get(), 0, &once, nullptr);
-  }
+  if (!submitted) RetrySoon();  // the engine has it already: the next Submit() offers it again
   return submitted;
+}
+
+// Puts no earlier retry off.
+void BlockDevice::RetrySoon() {
+  if (std::exchange(retries_soon_, true)) return;
+  itimerspec once{};
+  once.it_value = absl::ToTimespec(kRetryInterval);
+  timerfd_settime(retry_timer_.get(), 0, &once, nullptr);
 }
 
 // Comes last: its results arrive as an event, after which the operations that still wait are looked
@@ -329,6 +337,10 @@ void BlockDevice::SubmitWaiting() {
 void BlockDevice::OnRetryTimer() {
   uint64_t expirations;
   if (read(retry_timer_.get(), &expirations, sizeof(expirations)) < 0) return;
+  retries_soon_ = false;
+  for (uint32_t index = std::exchange(paused_.first, kNoSlot); index != kNoSlot;) {
+    Append(ready_, std::exchange(index, slots_[index].next));
+  }
   Submit();
   OnEngine();
 }
@@ -339,7 +351,7 @@ void BlockDevice::OnEngine() {
   RunReady();
   SubmitWaiting();
   services_->Publish();
-  if (first_ready_ != kNoSlot && turn_bytes_ <= 0) services_->ServeLater(0);
+  if (ready_.first != kNoSlot && turn_bytes_ <= 0) services_->ServeLater(0);
 }
 
 void BlockDevice::ReapResults() {
@@ -357,7 +369,7 @@ void BlockDevice::OnResult(const DiskEngine::Result& result) {
   if (result.is_aside) engine_->Release(result, !stopping && services_->dma_allowed());
   if (!stopping && !services_->dma_allowed()) {
     if (result.is_aside) {
-      PushReady(index);  // to be read again: there is no room to keep it
+      Append(ready_, index);  // to be read again: there is no room to keep it
     } else {
       held_.push_back(result);
     }
@@ -388,18 +400,19 @@ void BlockDevice::ReleaseHeld() {
 
 void BlockDevice::OnQueueStopping(uint32_t) {
   ReleaseHeld();
-  DropReadyOfStoppingQueues();
+  DropWaitingOfStoppingQueues(ready_);
+  DropWaitingOfStoppingQueues(paused_);
   services_->Publish();
 }
 
-void BlockDevice::DropReadyOfStoppingQueues() {
-  uint32_t index = std::exchange(first_ready_, kNoSlot);
+void BlockDevice::DropWaitingOfStoppingQueues(SlotList& list) {
+  uint32_t index = std::exchange(list.first, kNoSlot);
   while (index != kNoSlot) {
-    const uint32_t next = slots_[index].next_ready;
+    const uint32_t next = slots_[index].next;
     if (services_->stopping(slots_[index].queue)) {
       GiveBack(index, 0);
     } else {
-      PushReady(index);
+      Append(list, index);
     }
     index = next;
   }
@@ -410,7 +423,8 @@ uint32_t BlockDevice::in_flight() const {
 }
 
 bool BlockDevice::at_rest() const {
-  return in_flight() == 0 && (first_ready_ == kNoSlot || !services_->dma_allowed());
+  const bool waits = ready_.first != kNoSlot || paused_.first != kNoSlot;
+  return in_flight() == 0 && (!waits || !services_->dma_allowed());
 }
 
 void BlockDevice::LogFailure(const BlockRequest& request) {

@@ -79,8 +79,12 @@ class BlockDevice : public VirtioDevice {
   struct Slot {
     uint32_t queue = 0;
     uint16_t head = 0;
-    uint32_t next_ready = kNoSlot;
+    uint32_t next = kNoSlot;  // in ready_ or paused_
     BlockRequest request;
+  };
+  struct SlotList {
+    uint32_t first = kNoSlot;
+    uint32_t last = kNoSlot;
   };
 
   static constexpr uint32_t kSavedBytes = 16;
@@ -92,12 +96,13 @@ class BlockDevice : public VirtioDevice {
   absl::Status StartEngine(uint32_t max_operations);
   void Continue(uint32_t slot, BlockRequest::Step step);
   void GiveBack(uint32_t slot, uint32_t written_bytes);
-  void PushReady(uint32_t slot);
+  void Append(SlotList& list, uint32_t slot);
   // Starts what is ready, in batches, and deals with what ends at once.
   void RunReady();
   int64_t PrepareBatch();
-  void DropReadyOfStoppingQueues();
+  void DropWaitingOfStoppingQueues(SlotList& list);
   bool Submit();
+  void RetrySoon();
   void SubmitWaiting();
   void ReapResults();
   void OnResult(const DiskEngine::Result& result);
@@ -116,7 +121,8 @@ class BlockDevice : public VirtioDevice {
   std::unique_ptr<DiskEngine> engine_;
   std::unique_ptr<DiskEngine> discard_engine_;  // of a block device, where engine_ cannot do it
   bool is_io_uring_ = false;
-  UniqueFd retry_timer_;  // the host was short of something: Submit() again
+  UniqueFd retry_timer_;  // the host was short of something: Submit() and paused_ again
+  bool retries_soon_ = false;
   std::optional<DirtyMap> dirty_;
   uint64_t features_ = 0;  // offered
   uint64_t negotiated_ = 0;
@@ -131,9 +137,8 @@ class BlockDevice : public VirtioDevice {
   uint32_t batch_chains_ = 0;  // taken since RunReady()
   // Results that came while guest memory must not be touched.
   std::vector<DiskEngine::Result> held_;
-  // Slots whose next operation waits for a batch, in order.
-  uint32_t first_ready_ = kNoSlot;
-  uint32_t last_ready_ = kNoSlot;
+  SlotList ready_;   // their next operation waits for a batch
+  SlotList paused_;  // and theirs for the retry timer first
   WritebackFailures failures_;
   uint32_t failures_logged_ = 0;
   BlockCounters counters_;

@@ -49,7 +49,8 @@ class FakeEngine : public DiskEngine {
     if (fills && operation.kind == FileOperation::Kind::kRead) {
       for (const iovec& buffer : operation.buffers) memset(buffer.iov_base, 'r', buffer.iov_len);
     }
-    prepared.push_back({id, static_cast<int32_t>(moves ? operation.length : 0)});
+    const int32_t result = static_cast<int32_t>(moves ? operation.length : 0);
+    prepared.push_back({id, short_of_threads ? -ECANCELED : result});
   }
   bool Submit() override {
     ++submits;
@@ -86,6 +87,7 @@ class FakeEngine : public DiskEngine {
   bool at_once = false;  // as the page cache does
   bool fills = false;    // reads give 'r'
   bool short_of_memory = false;
+  bool short_of_threads = false;
   int submits = 0;
   std::vector<Batch> batches;
   std::deque<Result> prepared, in_kernel, done;
@@ -269,6 +271,43 @@ TEST_F(BlockDeviceEngineTest, AHostThatIsShortOfMemoryIsAskedAgainNowAndThenOnly
   engine_->at_once = true;
   EXPECT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() == 4; }));
   EXPECT_EQ(services_.RunWatches(20), 0);
+}
+
+TEST_F(BlockDeviceEngineTest, AHostThatIsShortOfThreadsIsAskedAgainNowAndThenOnly) {
+  engine_->at_once = true;
+  engine_->short_of_threads = true;
+  for (int i = 0; i < 4; ++i) AddRead(1, 512);
+  driver_->Kick(0);
+  EXPECT_EQ(engine_->batches.size(), 1u);
+  EXPECT_EQ(services_.RunWatches(0), 0) << "nothing to do until the timer says so";
+  // What comes meanwhile is tried at once, and puts the others off no further.
+  AddRead(1, 512);
+  driver_->Kick(0);
+  EXPECT_EQ(engine_->batches.size(), 2u);
+  for (size_t i = 3; i <= 5; ++i) {
+    ASSERT_EQ(services_.RunWatches(60000), 1);
+    EXPECT_EQ(engine_->batches.size(), i);
+    EXPECT_EQ(engine_->batches.back().operations, 5);
+  }
+  EXPECT_EQ(driver_->queue(0).used_idx(), 0);
+  EXPECT_FALSE(model_->at_rest());
+  engine_->short_of_threads = false;
+  EXPECT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() == 5; }));
+  EXPECT_EQ(Status(), kBlockStatusOk);
+  EXPECT_TRUE(model_->at_rest());
+  EXPECT_EQ(services_.RunWatches(20), 0);
+}
+
+TEST_F(BlockDeviceEngineTest, AResetDropsWhatWaitsForThreads) {
+  engine_->at_once = true;
+  engine_->short_of_threads = true;
+  AddRead(1, 512);
+  driver_->Kick(0);
+  driver_->Set(kDeviceStatus, 1, 0);
+  EXPECT_EQ(driver_->status(), 0);
+  EXPECT_TRUE(model_->at_rest());
+  ASSERT_EQ(services_.RunWatches(60000), 1);
+  EXPECT_EQ(engine_->batches.size(), 1u);
 }
 
 TEST_F(BlockDeviceEngineTest, AResetDropsWhatWaitsForItsTurn) {

@@ -13,10 +13,6 @@ namespace {
 // Without progress in between: more is an error of the file system.
 constexpr uint8_t kMaxRetries = 16;
 
-// As long as the host lets no thread be started: a try takes 10 us or more, so this is some ten
-// seconds at least. The guest would take an error for one of the disk.
-constexpr uint32_t kMaxShortageRetries = 1'000'000;
-
 // Of a flush, while writes go on: what they leave is the fsync's to write.
 constexpr int kMaxSweeps = 3;
 
@@ -71,7 +67,7 @@ BlockRequest::Step BlockRequest::Done(uint8_t status) {
 BlockRequest::Step BlockRequest::Begin(const DescriptorChain& chain, const BlockContext& context) {
   status_ = kBlockStatusIoError;
   retries_ = 0;
-  shortage_retries_ = 0;
+  pauses_ = 0;
   error_number_ = 0;
   filled_ = 0;
   out_bytes_ = TotalBytes(chain.readable);
@@ -239,7 +235,7 @@ BlockRequest::Step BlockRequest::OnResult(int32_t result, const BlockContext& co
   if (result == -EINTR && ++retries_ <= kMaxRetries) return Step::kOperate;
   // io_uring needed a worker thread, and the kernel could start none (a limit of processes). The
   // operation has not begun.
-  if (result == -ECANCELED && ++shortage_retries_ <= kMaxShortageRetries) return Step::kOperate;
+  if (result == -ECANCELED && ++pauses_ <= kMaxPauses) return Step::kOperateLater;
   // The file cannot do it without waiting. A worker can wait: its EAGAIN is an error.
   if (result == -EAGAIN && !operation_.blocking) {
     operation_.blocking = true;
@@ -307,6 +303,7 @@ BlockRequest::Step BlockRequest::OnRangeResult(int32_t result, const BlockContex
     return Done(kBlockStatusIoError);
   }
   retries_ = 0;
+  pauses_ = 0;
   remaining_bytes_ -= operation_.length;
   operation_.offset += operation_.length;
   return NextPieceOfRange(context);
@@ -330,6 +327,7 @@ BlockRequest::Step BlockRequest::OnTransferResult(int32_t result, const BlockCon
     context.dirty->Wrote(operation_.offset, moved);
   }
   retries_ = 0;
+  pauses_ = 0;
   remaining_bytes_ -= moved;
   operation_.offset += moved;
   operation_.blocking = false;

@@ -51,11 +51,15 @@ class BlockRequest {
   static constexpr size_t kMaxTransferBuffers = 1024;  // the kernel takes no more (UIO_MAXIOV)
   // Of one discard, or of zeroes that the file system may have to write.
   static constexpr uint64_t kMaxRangeBytes = 64 << 20;
+  // How often in a row an operation is put off for lack of threads: with pauses of 5 ms for a
+  // minute. Then the request fails, which the guest would take for an error of the disk.
+  static constexpr uint32_t kMaxPauses = 12'000;
 
   enum class Step {
-    kOperate,    // carry out operation(), then call OnResult()
-    kDone,       // call Finish()
-    kMalformed,  // the chain has no room for the header or the status
+    kOperate,       // carry out operation(), then call OnResult()
+    kOperateLater,  // the same after a pause: the host is short of threads
+    kDone,          // call Finish()
+    kMalformed,     // the chain has no room for the header or the status
   };
 
   // Starts with a chain; its spans must stay valid, and are changed.
@@ -107,7 +111,7 @@ class BlockRequest {
   uint8_t* status_byte_ = nullptr;
   uint8_t status_ = 0;
   uint8_t retries_ = 0;
-  uint32_t shortage_retries_ = 0;
+  uint32_t pauses_ = 0;
   int error_number_ = 0;
 
   FileOperation operation_;
