@@ -7,8 +7,8 @@
 
 namespace bulkhead {
 
-// Increased when proto/ changes in a way that an older peer would misread.
-inline constexpr uint32_t kContractVersion = 2;
+// Increased when proto/ changes in a way that an older peer would misread or not understand.
+inline constexpr uint32_t kContractVersion = 3;
 
 // Descriptors that a device process inherits beside standard input, output and error.
 inline constexpr int kAttachSocketFd = 3;   // SOCK_SEQPACKET, proto/attach.proto

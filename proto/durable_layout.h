@@ -36,7 +36,7 @@ inline constexpr size_t kSlotsOffset = 64;
 struct DurableHeader {
   uint64_t magic;  // kDurableMagic once a process has attached
   uint32_t version;
-  uint32_t state_version;  // PciInfo.state_version of the writer
+  uint32_t state_version;  // DeviceInfo.state_version of the writer
 };
 inline constexpr uint64_t kDurableMagic = 0x656c6261727564bb;  // "\xbbdurable"
 inline constexpr uint32_t kDurableVersion = 1;

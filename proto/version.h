@@ -9,7 +9,7 @@ namespace bulkhead {
 
 inline constexpr char kVersion[] = "0.1";
 
-// The version of this program: "0.1, contract 2, build ce05267302e55e3f". Programs with the same
+// The version of this program: "0.1, contract 3, build ce05267302e55e3f". Programs with the same
 // contract work together.
 std::string VersionText();
 

@@ -10,8 +10,8 @@
 
 namespace bulkhead::devices::example {
 
-v1::PciInfo ExampleDevice::Describe() const {
-  v1::PciInfo info;
+v1::DeviceInfo ExampleDevice::Describe() const {
+  v1::DeviceInfo info;
   info.set_contract_version(kContractVersion);
   info.set_model("example");
   v1::PciFunction& pci = *info.mutable_pci();

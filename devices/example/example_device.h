@@ -15,7 +15,7 @@ namespace bulkhead::devices::example {
 // the process. registers.h says what it does. Single-threaded, as every DeviceModel.
 class ExampleDevice : public DeviceModel {
  public:
-  v1::PciInfo Describe() const override;
+  v1::DeviceInfo Describe() const override;
   absl::Status Start(DeviceServices& services) override;
 
   size_t Save(absl::Span<uint8_t> out) const override;

@@ -52,7 +52,7 @@ class ExampleDeviceTest : public testing::Test {
 };
 
 TEST_F(ExampleDeviceTest, DescribesItselfByItsRegisterMap) {
-  const v1::PciInfo info = device_->Describe();
+  const v1::DeviceInfo info = device_->Describe();
   EXPECT_EQ(info.pci().device_id(), 0xb002u);
   EXPECT_EQ(info.pci().bars(0).size_bytes(), kBarSize);
   EXPECT_EQ(info.doorbells(0).offset(), kDoorbellOffset);

@@ -18,8 +18,8 @@
 namespace bulkhead::devices {
 namespace {
 
-v1::PciInfo Device() {
-  v1::PciInfo info;
+v1::DeviceInfo Device() {
+  v1::DeviceInfo info;
   info.mutable_pci()->set_msix_vectors(2);
   info.mutable_pci()->set_has_intx(true);
   info.add_doorbells();

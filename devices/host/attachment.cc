@@ -113,7 +113,7 @@ absl::StatusOr<SocketMessage> ReceiveAttachRequest(int attach_socket, absl::Dura
   return message;
 }
 
-absl::StatusOr<Attachment> ParseAttachRequest(const v1::PciInfo& info, SocketMessage message) {
+absl::StatusOr<Attachment> ParseAttachRequest(const v1::DeviceInfo& info, SocketMessage message) {
   v1::AttachRequest request;
   if (!request.ParseFromString(message.bytes)) return Refuse("not a protobuf message");
   if (request.contract_version() != kContractVersion) {

@@ -62,7 +62,7 @@ absl::StatusOr<SocketMessage> ReceiveAttachRequest(int attach_socket, absl::Dura
 
 // Takes an AttachRequest apart for the device that `info` describes. Errors: InvalidArgument;
 // the text goes to the operator. Nothing of the request stays open then.
-absl::StatusOr<Attachment> ParseAttachRequest(const v1::PciInfo& info, SocketMessage message);
+absl::StatusOr<Attachment> ParseAttachRequest(const v1::DeviceInfo& info, SocketMessage message);
 
 // Maps guest RAM. Errors: InvalidArgument (ranges overlap or pass the end of their file), or
 // as mmap(2).

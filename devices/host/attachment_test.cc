@@ -23,8 +23,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-v1::PciInfo Device() {
-  v1::PciInfo info;
+v1::DeviceInfo Device() {
+  v1::DeviceInfo info;
   info.mutable_pci()->set_msix_vectors(2);
   info.mutable_pci()->set_has_intx(true);
   info.add_doorbells();
@@ -139,7 +139,7 @@ TEST(AttachmentTest, TakesAGoodRequestApart) {
 TEST(AttachmentTest, DurableStateAndFunctionStateAreTaken) {
   v1::AttachRequest request = GoodRequest();
   EXPECT_FALSE(ParseAttachRequest(Device(), Message(request))->durable_state.ok());
-  v1::PciInfo keeps_state = Device();
+  v1::DeviceInfo keeps_state = Device();
   keeps_state.set_saved_state_bytes(1);
   EXPECT_EQ(ParseAttachRequest(keeps_state, Message(request)).status().message(),
             "attach request: no durable state");
@@ -160,7 +160,7 @@ TEST(AttachmentTest, DurableStateAndFunctionStateAreTaken) {
 }
 
 TEST(AttachmentTest, APlatformDeviceHasALineWithoutResample) {
-  v1::PciInfo info;
+  v1::DeviceInfo info;
   info.mutable_platform()->set_irq(4);
   v1::AttachRequest request = GoodRequest();
   request.mutable_descriptors()->DeleteSubrange(6, 6);  // from the doorbell on

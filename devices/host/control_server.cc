@@ -40,11 +40,11 @@ absl::Duration TimeLeft(const grpc::ServerContext& context) {
 
 class DeviceControlService final : public v1::DeviceControl::Service {
  public:
-  DeviceControlService(const v1::PciInfo& info, ControlMailbox& mailbox)
+  DeviceControlService(const v1::DeviceInfo& info, ControlMailbox& mailbox)
       : info_(info), mailbox_(mailbox) {}
 
-  grpc::Status GetPciInfo(grpc::ServerContext*, const v1::GetPciInfoRequest*,
-                          v1::PciInfo* info) override {
+  grpc::Status Describe(grpc::ServerContext*, const v1::DescribeRequest*,
+                        v1::DeviceInfo* info) override {
     *info = info_;
     return grpc::Status::OK;
   }
@@ -90,7 +90,7 @@ class DeviceControlService final : public v1::DeviceControl::Service {
         mailbox_.Call(type, TimeLeft(context), [&] { return context.IsCancelled(); }, metrics));
   }
 
-  const v1::PciInfo info_;
+  const v1::DeviceInfo info_;
   ControlMailbox& mailbox_;
   std::atomic<bool> shutdown_called_{false};
 };
@@ -99,7 +99,7 @@ class DeviceControlService final : public v1::DeviceControl::Service {
 
 class ControlServer::Impl {
  public:
-  Impl(const v1::PciInfo& info, ControlMailbox& mailbox)
+  Impl(const v1::DeviceInfo& info, ControlMailbox& mailbox)
       : mailbox_(mailbox), service_(info, mailbox) {}
 
   absl::Status Start(UniqueFd socket) {
@@ -132,7 +132,7 @@ class ControlServer::Impl {
 };
 
 absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(UniqueFd socket,
-                                                                    const v1::PciInfo& info,
+                                                                    const v1::DeviceInfo& info,
                                                                     ControlMailbox& mailbox) {
   // gRPC's own threads wait for the socket; none of them may block in it.
   if (fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) {

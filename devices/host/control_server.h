@@ -16,10 +16,10 @@ namespace bulkhead::devices {
 // that may. Thread-safe.
 class ControlServer {
  public:
-  // `socket`: a connected stream socket. `info`: the answer to GetPciInfo. `mailbox` outlives this.
+  // `socket`: a connected stream socket. `info`: the answer to Describe. `mailbox` outlives this.
   // Errors: Internal (gRPC did not start).
   static absl::StatusOr<std::unique_ptr<ControlServer>> Start(UniqueFd socket,
-                                                              const v1::PciInfo& info,
+                                                              const v1::DeviceInfo& info,
                                                               ControlMailbox& mailbox);
   // Closes the mailbox, which releases every caller.
   ~ControlServer();

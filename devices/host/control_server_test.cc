@@ -39,7 +39,7 @@ class ControlServerTest : public testing::Test {
  protected:
   ControlServerTest() {
     std::pair<UniqueFd, UniqueFd> sockets = *CreateSocketPair(SOCK_STREAM);
-    v1::PciInfo info;
+    v1::DeviceInfo info;
     info.set_model("test");
     server_ = *ControlServer::Start(std::move(sockets.first), info, *mailbox_);
     fcntl(sockets.second.get(), F_SETFL, O_NONBLOCK);
@@ -106,9 +106,9 @@ class ControlServerTest : public testing::Test {
   std::thread data_plane_;
 };
 
-TEST_F(ControlServerTest, PciInfoNeedsNoDataPlane) {
-  v1::PciInfo info;
-  ASSERT_TRUE(Call(&v1::DeviceControl::Stub::GetPciInfo, &info).ok());
+TEST_F(ControlServerTest, DescribeNeedsNoDataPlane) {
+  v1::DeviceInfo info;
+  ASSERT_TRUE(Call(&v1::DeviceControl::Stub::Describe, &info).ok());
   EXPECT_EQ(info.model(), "test");
 }
 

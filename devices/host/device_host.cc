@@ -44,7 +44,7 @@ FunctionState ToFunctionState(uint64_t bits) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<DeviceHost>> DeviceHost::Create(const v1::PciInfo& info,
+absl::StatusOr<std::unique_ptr<DeviceHost>> DeviceHost::Create(const v1::DeviceInfo& info,
                                                                Attachment attachment,
                                                                ControlMailbox& control) {
   ASSIGN_OR_RETURN(GuestMemory memory, MapGuestMemory(attachment.guest_memory));
@@ -73,7 +73,7 @@ absl::StatusOr<std::unique_ptr<DeviceHost>> DeviceHost::Create(const v1::PciInfo
   return host;
 }
 
-DeviceHost::DeviceHost(const v1::PciInfo& info, Attachment attachment, GuestMemory memory,
+DeviceHost::DeviceHost(const v1::DeviceInfo& info, Attachment attachment, GuestMemory memory,
                        std::unique_ptr<channel::ChannelServer> channel,
                        std::unique_ptr<DurableState> durable, std::unique_ptr<Poller> poller,
                        ControlMailbox& control)

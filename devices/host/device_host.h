@@ -48,7 +48,7 @@ class DeviceHost final : public DeviceServices {
   // outlives this. Errors: what was handed over does not fit together, or the predecessor left it
   // in a state that cannot be resumed, or as mmap(2) and epoll_ctl(2). The text is for the
   // operator.
-  static absl::StatusOr<std::unique_ptr<DeviceHost>> Create(const v1::PciInfo& info,
+  static absl::StatusOr<std::unique_ptr<DeviceHost>> Create(const v1::DeviceInfo& info,
                                                             Attachment attachment,
                                                             ControlMailbox& control);
 
@@ -92,7 +92,7 @@ class DeviceHost final : public DeviceServices {
     uint64_t doorbells = 0;
   };
 
-  DeviceHost(const v1::PciInfo& info, Attachment attachment, GuestMemory memory,
+  DeviceHost(const v1::DeviceInfo& info, Attachment attachment, GuestMemory memory,
              std::unique_ptr<channel::ChannelServer> channel, std::unique_ptr<DurableState> durable,
              std::unique_ptr<Poller> poller, ControlMailbox& control);
 

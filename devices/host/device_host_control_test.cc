@@ -42,8 +42,8 @@ class FakeModel : public DeviceModel {
   static constexpr uint64_t kHang = 8;   // W: does not return until hang_ends
   static constexpr uint64_t kWork = 16;  // W: as kHang, but says that it is alive
 
-  v1::PciInfo Describe() const override {
-    v1::PciInfo info;
+  v1::DeviceInfo Describe() const override {
+    v1::DeviceInfo info;
     info.mutable_pci()->set_has_intx(true);
     info.mutable_pci()->set_msix_vectors(1);
     info.mutable_pci()->add_bars()->set_size_bytes(4096);

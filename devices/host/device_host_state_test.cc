@@ -46,8 +46,8 @@ class FakeModel : public DeviceModel {
  public:
   static constexpr uint64_t kOwe = 16;  // W: whether it owes the guest a failed writeback
 
-  v1::PciInfo Describe() const override {
-    v1::PciInfo info;
+  v1::DeviceInfo Describe() const override {
+    v1::DeviceInfo info;
     info.mutable_pci()->set_has_intx(true);
     info.mutable_pci()->set_msix_vectors(1);
     info.mutable_pci()->add_bars()->set_size_bytes(4096);

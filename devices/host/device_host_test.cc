@@ -51,8 +51,8 @@ class FakeModel : public DeviceModel {
     bool operator==(const Write&) const = default;
   };
 
-  v1::PciInfo Describe() const override {
-    v1::PciInfo info;
+  v1::DeviceInfo Describe() const override {
+    v1::DeviceInfo info;
     info.mutable_pci()->set_has_intx(true);
     info.mutable_pci()->set_msix_vectors(1);
     v1::Bar& bar = *info.mutable_pci()->add_bars();

@@ -77,7 +77,7 @@ class DeviceModel {
   virtual ~DeviceModel() = default;
 
   // What the device is. Depends on its command line alone; may be called before Start().
-  virtual v1::PciInfo Describe() const = 0;
+  virtual v1::DeviceInfo Describe() const = 0;
 
   // Called once, first. `services` outlives the model. Errors: the resources do not fit.
   virtual absl::Status Start(DeviceServices& services) = 0;

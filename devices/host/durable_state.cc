@@ -50,8 +50,8 @@ uint32_t Checksum(uint64_t sequence, const DurableState::Record& record, uint32_
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<DurableState>> DurableState::Open(const v1::PciInfo& info, int memfd,
-                                                                 uint64_t processed) {
+absl::StatusOr<std::unique_ptr<DurableState>> DurableState::Open(const v1::DeviceInfo& info,
+                                                                 int memfd, uint64_t processed) {
   if (info.saved_state_bytes() > kMaxSavedStateBytes ||
       info.durable_memory_bytes() > kMaxDurableMemoryBytes) {
     return absl::InvalidArgumentError(
@@ -72,7 +72,7 @@ absl::StatusOr<std::unique_ptr<DurableState>> DurableState::Open(const v1::PciIn
   return state;
 }
 
-DurableState::DurableState(const v1::PciInfo& info, MemoryMapping mapping)
+DurableState::DurableState(const v1::DeviceInfo& info, MemoryMapping mapping)
     : saved_state_bytes_(info.saved_state_bytes()),
       state_version_(info.state_version()),
       mapping_(std::move(mapping)),

@@ -43,7 +43,7 @@ class DurableState {
   // Errors: FailedPrecondition (another version wrote it), DataLoss (it is damaged, or does not
   // fit the channel), InvalidArgument (file or description), or as mmap(2). The text is for the
   // operator.
-  static absl::StatusOr<std::unique_ptr<DurableState>> Open(const v1::PciInfo& info, int memfd,
+  static absl::StatusOr<std::unique_ptr<DurableState>> Open(const v1::DeviceInfo& info, int memfd,
                                                             uint64_t processed);
   DurableState(const DurableState&) = delete;
   DurableState& operator=(const DurableState&) = delete;
@@ -51,7 +51,7 @@ class DurableState {
   // What Open() found; nullopt: nothing was saved yet. Once.
   std::optional<Loaded> TakeLoaded() { return std::exchange(loaded_, std::nullopt); }
 
-  // Saves what `write_bytes` puts into the span, which has PciInfo.saved_state_bytes; it returns
+  // Saves what `write_bytes` puts into the span, which has DeviceInfo.saved_state_bytes; it returns
   // how many bytes those are. When this returns, it is the state. Allocates nothing.
   void Save(const Record& record, absl::FunctionRef<size_t(absl::Span<uint8_t>)> write_bytes);
   // From here until the next Save(), a successor finds Loaded::reset_ordered.
@@ -61,13 +61,13 @@ class DurableState {
   void SetOwesFailure(bool owes);
   bool owes_failure() const;
 
-  // PciInfo.durable_memory_bytes, the model's own.
+  // DeviceInfo.durable_memory_bytes, the model's own.
   absl::Span<uint8_t> memory() const { return memory_; }
 
   uint64_t saves() const { return saves_; }
 
  private:
-  DurableState(const v1::PciInfo& info, MemoryMapping mapping);
+  DurableState(const v1::DeviceInfo& info, MemoryMapping mapping);
 
   absl::Status Load(uint64_t processed);
   absl::Status CheckHeader();

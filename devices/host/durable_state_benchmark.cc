@@ -15,7 +15,7 @@ namespace {
 
 void Save(benchmark::State& state) {
   const auto size = static_cast<uint32_t>(state.range(0));
-  v1::PciInfo info;
+  v1::DeviceInfo info;
   info.set_saved_state_bytes(size);
   const UniqueFd file = CreateMemfd("state", durable::SizeBytes(size, 0)).value();
   const auto durable = DurableState::Open(info, file.get(), 0).value();

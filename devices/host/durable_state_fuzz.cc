@@ -90,7 +90,7 @@ class Session {
   }
 
   FuzzInput input_;
-  v1::PciInfo info_;
+  v1::DeviceInfo info_;
   const size_t size_ = durable::SizeBytes(kStateBytes, kMemoryBytes);
   const UniqueFd file_ = *CreateMemfd("fuzz", size_);
   const MemoryMapping mapping_ =

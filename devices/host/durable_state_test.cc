@@ -31,8 +31,8 @@ constexpr uint64_t kProcessed = 1000;  // the channel's head
 constexpr size_t kSlot0 = durable::kSlotsOffset;
 constexpr size_t kSlot1 = kSlot0 + durable::SlotBytes(kStateBytes);
 
-v1::PciInfo Info() {
-  v1::PciInfo info;
+v1::DeviceInfo Info() {
+  v1::DeviceInfo info;
   info.set_saved_state_bytes(kStateBytes);
   info.set_durable_memory_bytes(kMemoryBytes);
   info.set_state_version(7);
@@ -259,7 +259,7 @@ TEST_F(DurableStateTest, ATicketIsAtMostTheOneAfterTheHead) {
 
 TEST_F(DurableStateTest, AnotherVersionIsRefused) {
   Save(*MustOpen(), {}, Bytes(1));
-  v1::PciInfo newer = Info();
+  v1::DeviceInfo newer = Info();
   newer.set_state_version(8);
   const absl::Status status = DurableState::Open(newer, file_.get(), kProcessed).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
@@ -295,7 +295,7 @@ TEST_F(DurableStateTest, AFileOrADescriptionOfAWrongSizeIsRefused) {
   const UniqueFd small = *CreateMemfd("small", size_ - 1);
   EXPECT_EQ(DurableState::Open(Info(), small.get(), 0).status().code(),
             absl::StatusCode::kInvalidArgument);
-  v1::PciInfo greedy = Info();
+  v1::DeviceInfo greedy = Info();
   greedy.set_saved_state_bytes(kMaxSavedStateBytes + 1);
   EXPECT_FALSE(DurableState::Open(greedy, file_.get(), 0).ok());
   greedy = Info();
@@ -305,10 +305,10 @@ TEST_F(DurableStateTest, AFileOrADescriptionOfAWrongSizeIsRefused) {
 
 TEST_F(DurableStateTest, ADeviceWithoutStateStillHasItsTickets) {
   const UniqueFd file = *CreateMemfd("none", durable::SizeBytes(0, 0));
-  const auto state = *DurableState::Open(v1::PciInfo(), file.get(), 5);
+  const auto state = *DurableState::Open(v1::DeviceInfo(), file.get(), 5);
   EXPECT_TRUE(state->memory().empty());
   state->Save({.ticket = 6, .answer = 9}, [](absl::Span<uint8_t> out) { return out.size(); });
-  const auto successor = *DurableState::Open(v1::PciInfo(), file.get(), 5);
+  const auto successor = *DurableState::Open(v1::DeviceInfo(), file.get(), 5);
   EXPECT_EQ(successor->TakeLoaded()->record.answer, 9u);
 }
 

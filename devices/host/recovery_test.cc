@@ -46,8 +46,8 @@ constexpr uint64_t kTouched = 0x28;   // R: writes since the reset, counted in d
 // Everything in it counts: what happens twice or never shows.
 class Ledger : public DeviceModel {
  public:
-  v1::PciInfo Describe() const override {
-    v1::PciInfo info;
+  v1::DeviceInfo Describe() const override {
+    v1::DeviceInfo info;
     info.mutable_pci()->set_msix_vectors(1);
     info.mutable_pci()->add_bars()->set_size_bytes(4096);
     info.add_doorbells();

@@ -2,7 +2,7 @@
 
 namespace bulkhead::devices {
 
-RegionTable::RegionTable(const v1::PciInfo& info) {
+RegionTable::RegionTable(const v1::DeviceInfo& info) {
   if (info.has_pci()) {
     for (const v1::Bar& bar : info.pci().bars()) {
       if (bar.index() < kMaxBars) sizes_[bar.index()] = bar.size_bytes();

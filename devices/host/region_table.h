@@ -14,7 +14,7 @@ namespace bulkhead::devices {
 // against before the model sees it. Immutable, so thread-safe.
 class RegionTable {
  public:
-  explicit RegionTable(const v1::PciInfo& info);
+  explicit RegionTable(const v1::DeviceInfo& info);
 
   // True if `size_bytes` is 1, 2, 4 or 8 and the access lies within the region.
   bool Contains(uint8_t region, uint64_t offset, uint8_t size_bytes) const {

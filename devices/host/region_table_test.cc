@@ -9,8 +9,8 @@
 namespace bulkhead::devices {
 namespace {
 
-v1::PciInfo PciDevice() {
-  v1::PciInfo info;
+v1::DeviceInfo PciDevice() {
+  v1::DeviceInfo info;
   v1::Bar& bar = *info.mutable_pci()->add_bars();
   bar.set_index(2);
   bar.set_size_bytes(4096);
@@ -54,7 +54,7 @@ TEST(RegionTableTest, OddSizesAreRefused) {
 }
 
 TEST(RegionTableTest, PortRangesAreTheRegionsOfAPlatformDevice) {
-  v1::PciInfo info;
+  v1::DeviceInfo info;
   info.mutable_platform()->add_port_ranges()->set_size(8);
   info.mutable_platform()->add_port_ranges()->set_size(1);
   const RegionTable regions(info);

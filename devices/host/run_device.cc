@@ -86,7 +86,7 @@ absl::Status Reply(int attach_socket, uint64_t generation, absl::string_view err
 
 // Everything between the AttachRequest and its reply. `host` stays, whatever is returned: the
 // model may know it.
-absl::Status Attach(const v1::PciInfo& info, absl::StatusOr<Attachment> attachment,
+absl::Status Attach(const v1::DeviceInfo& info, absl::StatusOr<Attachment> attachment,
                     ControlMailbox& mailbox, DeviceModel& model,
                     std::unique_ptr<DeviceHost>& host) {
   RETURN_IF_ERROR(attachment.status());
@@ -131,7 +131,7 @@ absl::Status Serve(std::unique_ptr<DeviceModel> model, UniqueFd attach_socket,
   // The host outlives the model that it serves.
   std::unique_ptr<DeviceHost> host;
   const std::unique_ptr<DeviceModel> served = std::move(model);
-  v1::PciInfo info = served->Describe();
+  v1::DeviceInfo info = served->Describe();
   info.set_contract_version(kContractVersion);
   ASSIGN_OR_RETURN(const std::unique_ptr<ControlServer> control,
                    ControlServer::Start(std::move(control_socket), info, *mailbox));

@@ -10,7 +10,7 @@ namespace bulkhead::devices {
 
 // A device program: everything that its main.cc says.
 struct DeviceProgram {
-  // As in PciInfo.model: "virtio-blk".
+  // As in DeviceInfo.model: "virtio-blk".
   const char* name;
   // The first lines of --help: what the device is, and which resources it takes.
   const char* help;

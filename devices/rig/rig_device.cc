@@ -39,8 +39,8 @@ void WriteWideRegister(uint64_t& wide, bool high_half, uint8_t size_bytes, uint6
 
 }  // namespace
 
-v1::PciInfo RigDevice::Describe() const {
-  v1::PciInfo info;
+v1::DeviceInfo RigDevice::Describe() const {
+  v1::DeviceInfo info;
   info.set_contract_version(kContractVersion);
   info.set_model("rig");
 

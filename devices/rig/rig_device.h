@@ -18,7 +18,7 @@ namespace bulkhead::devices::rig {
 // registers.h says what each register does. Single-threaded, as every DeviceModel.
 class RigDevice : public DeviceModel {
  public:
-  v1::PciInfo Describe() const override;
+  v1::DeviceInfo Describe() const override;
   absl::Status Start(DeviceServices& services) override;
 
   size_t Save(absl::Span<uint8_t> out) const override;

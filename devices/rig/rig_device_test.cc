@@ -61,7 +61,7 @@ class RigDeviceTest : public ::testing::Test {
 };
 
 TEST_F(RigDeviceTest, DescribesItselfByItsRegisterMap) {
-  const v1::PciInfo info = device_->Describe();
+  const v1::DeviceInfo info = device_->Describe();
   EXPECT_EQ(info.contract_version(), kContractVersion);
   EXPECT_EQ(info.pci().vendor_id(), kVendorId);
   EXPECT_EQ(info.pci().device_id(), kDeviceId);

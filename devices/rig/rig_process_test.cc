@@ -209,8 +209,8 @@ class RigProcessTest : public testing::Test {
 
 TEST_F(RigProcessTest, AnswersBeforeItIsAttached) {
   StartProcess();
-  v1::PciInfo info;
-  ASSERT_EQ(process_->Call(&Stub::GetPciInfo, &info), grpc::StatusCode::OK);
+  v1::DeviceInfo info;
+  ASSERT_EQ(process_->Call(&Stub::Describe, &info), grpc::StatusCode::OK);
   EXPECT_EQ(info.model(), "rig");
   EXPECT_EQ(process_->Heartbeat(), 0);
   EXPECT_EQ(process_->Heartbeat(), 0);
@@ -313,8 +313,8 @@ TEST_F(RigProcessTest, DiesAndHangsAtItsStartIfItIsTold) {
   StartProcess({"--crash_at_start"});
   EXPECT_EQ(process_->AwaitEnd(), -SIGABRT);
   StartProcess({"--hang_at_start"});
-  v1::PciInfo info;
-  EXPECT_EQ(process_->Call(&Stub::GetPciInfo, &info, kShort), grpc::StatusCode::DEADLINE_EXCEEDED);
+  v1::DeviceInfo info;
+  EXPECT_EQ(process_->Call(&Stub::Describe, &info, kShort), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_TRUE(process_->IsAlive());
 }
 

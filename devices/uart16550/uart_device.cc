@@ -50,8 +50,8 @@ UartDevice::~UartDevice() {
   UpdateWatches();
 }
 
-v1::PciInfo UartDevice::Describe() const {
-  v1::PciInfo info;
+v1::DeviceInfo UartDevice::Describe() const {
+  v1::DeviceInfo info;
   info.set_contract_version(kContractVersion);
   info.set_model("uart16550");
   v1::PlatformDevice& platform = *info.mutable_platform();

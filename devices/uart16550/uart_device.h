@@ -36,7 +36,7 @@ class UartDevice : public DeviceModel {
   // If it is serving, sends the rest of the output, and waits for a slow reader for a short time.
   ~UartDevice() override;
 
-  v1::PciInfo Describe() const override;
+  v1::DeviceInfo Describe() const override;
   absl::Status Start(DeviceServices& services) override;
   size_t Save(absl::Span<uint8_t> state) const override;
   absl::Status Restore(absl::Span<const uint8_t> state) override;

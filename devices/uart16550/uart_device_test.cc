@@ -101,7 +101,7 @@ class UartDeviceTest : public ::testing::Test {
 };
 
 TEST_F(UartDeviceTest, DescribesAnIsaSerialPort) {
-  const v1::PciInfo info = UartDevice({}).Describe();
+  const v1::DeviceInfo info = UartDevice({}).Describe();
   EXPECT_EQ(info.platform().acpi_hid(), "PNP0501");
   ASSERT_EQ(info.platform().port_ranges_size(), 1);
   EXPECT_EQ(info.platform().port_ranges(0).base(), 0x3f8u);

@@ -70,8 +70,8 @@ uint8_t PciTransport::window_region() const {
   return kCapabilityRegionBase + (identity_.config_size != 0 ? 4 : 3);
 }
 
-v1::PciInfo PciTransport::Describe() const {
-  v1::PciInfo info;
+v1::DeviceInfo PciTransport::Describe() const {
+  v1::DeviceInfo info;
   info.set_contract_version(kContractVersion);
   info.set_model(identity_.model);
   for (const std::string& resource : identity_.required_resources) {

@@ -28,7 +28,7 @@ class PciTransport : public DeviceModel, private InterruptSink {
   // At most kMaxPciQueues queues (pci_bar.h).
   explicit PciTransport(std::unique_ptr<VirtioDevice> device);
 
-  v1::PciInfo Describe() const override;
+  v1::DeviceInfo Describe() const override;
   absl::Status Start(DeviceServices& services) override;
   uint64_t Read(uint8_t region, uint64_t offset, uint8_t size_bytes) override;
   void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) override;

@@ -355,7 +355,7 @@ TEST_F(PciTransportRestartTest, ADeviceThatShallNotServeTakesNothingNewAndFinish
 // -------------------------------------------------------------------------
 
 TEST_F(PciTransportRestartTest, DescribesWhatItKeeps) {
-  const v1::PciInfo info = model.Describe();
+  const v1::DeviceInfo info = model.Describe();
   EXPECT_EQ(info.saved_state_bytes(),
             sizeof(SavedDevice) + 2 * sizeof(SavedQueue) + HoldingDevice::kConfigSize);
   EXPECT_GE(info.durable_memory_bytes(), (8u + 16u) * 10);

@@ -44,7 +44,7 @@ class PciTransportTest : public testing::Test {
 };
 
 TEST_F(PciTransportTest, DescribesAModernVirtioFunction) {
-  const v1::PciInfo info = model->Describe();
+  const v1::DeviceInfo info = model->Describe();
   EXPECT_EQ(info.contract_version(), kContractVersion);
   EXPECT_EQ(info.pci().vendor_id(), 0x1af4u);
   EXPECT_EQ(info.pci().device_id(), 0x1040u + 42);
@@ -72,7 +72,7 @@ TEST_F(PciTransportTest, CapabilitiesDescribeTheirStructures) {
                                 {CapabilityType::kIsr, kBarIsr, 1, 16},
                                 {CapabilityType::kDevice, kBarDevice, kConfigSize, 16},
                                 {CapabilityType::kPciConfig, 0, 0, 20}};
-  const v1::PciInfo info = model->Describe();
+  const v1::DeviceInfo info = model->Describe();
   ASSERT_EQ(info.pci().capabilities_size(), 5);
   for (int i = 0; i < 5; ++i) {
     const v1::Capability& capability = info.pci().capabilities(i);

@@ -36,7 +36,7 @@ class RngDeviceTest : public testing::Test {
 };
 
 TEST_F(RngDeviceTest, IsAnEntropyDeviceWithOneQueueAndNoConfiguration) {
-  const v1::PciInfo info = model.Describe();
+  const v1::DeviceInfo info = model.Describe();
   EXPECT_EQ(info.model(), "virtio-rng");
   EXPECT_EQ(info.pci().device_id(), 0x1044u);
   EXPECT_EQ(info.pci().msix_vectors(), 2u);

@@ -1,4 +1,4 @@
-// Fuzzes the validation of a device's description. An input is a PciInfo, serialised or (as in
+// Fuzzes the validation of a device's description. An input is a DeviceInfo, serialised or (as in
 // description_corpus/) in text format.
 #include <stddef.h>
 #include <stdint.h>
@@ -57,13 +57,13 @@ void Check(const DeviceDescription& device) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {  // NOLINT
   google::protobuf::SetLogHandler(nullptr);
   const std::string bytes(reinterpret_cast<const char*>(data), size);
-  bulkhead::v1::PciInfo info;
+  bulkhead::v1::DeviceInfo info;
   if (!google::protobuf::TextFormat::ParseFromString(bytes, &info) &&
       !info.ParseFromString(bytes)) {
     return 0;
   }
   const absl::StatusOr<bulkhead::vmm::DeviceDescription> device =
-      bulkhead::vmm::ValidatePciInfo(info);
+      bulkhead::vmm::ValidateDeviceInfo(info);
   if (device.ok()) bulkhead::vmm::Check(*device);
   return 0;
 }

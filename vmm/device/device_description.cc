@@ -32,7 +32,7 @@ constexpr size_t kMaxNameBytes = 64;
 
 template <typename... Args>
 absl::Status Refuse(const Args&... args) {
-  return absl::InvalidArgumentError(absl::StrCat("PCI info: ", args...));
+  return absl::InvalidArgumentError(absl::StrCat("device info: ", args...));
 }
 
 std::string Hex(uint64_t value) { return absl::StrCat("0x", absl::Hex(value)); }
@@ -181,7 +181,7 @@ std::optional<uint64_t> RegionSize(const DeviceDescription& device, uint32_t reg
   return std::nullopt;
 }
 
-absl::Status ValidateDoorbells(const v1::PciInfo& info, DeviceDescription& device) {
+absl::Status ValidateDoorbells(const v1::DeviceInfo& info, DeviceDescription& device) {
   if (info.doorbells_size() > kMaxDoorbells) {
     return Refuse(info.doorbells_size(), " doorbells, at most ", kMaxDoorbells);
   }
@@ -221,7 +221,7 @@ bool DeviceDescription::has_line() const {
   return pci.has_value() ? pci->has_intx : platform->irq != 0;
 }
 
-absl::StatusOr<DeviceDescription> ValidatePciInfo(const v1::PciInfo& info) {
+absl::StatusOr<DeviceDescription> ValidateDeviceInfo(const v1::DeviceInfo& info) {
   if (info.contract_version() != kContractVersion) {
     return Refuse("contract_version is ", info.contract_version(), ", this vmm needs ",
                   kContractVersion, ": build both from one source");
@@ -230,11 +230,11 @@ absl::StatusOr<DeviceDescription> ValidatePciInfo(const v1::PciInfo& info) {
   RETURN_IF_ERROR(CheckName("model", info.model()));
   device.model = info.model();
   switch (info.placement_case()) {
-    case v1::PciInfo::kPci: {
+    case v1::DeviceInfo::kPci: {
       ASSIGN_OR_RETURN(device.pci, ValidatePci(info.pci()));
       break;
     }
-    case v1::PciInfo::kPlatform: {
+    case v1::DeviceInfo::kPlatform: {
       ASSIGN_OR_RETURN(device.platform, ValidatePlatform(info.platform()));
       break;
     }

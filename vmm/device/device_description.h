@@ -85,7 +85,7 @@ struct DeviceDescription {
 std::string Difference(const DeviceDescription& a, const DeviceDescription& b);
 
 // Errors: InvalidArgument, naming field and value.
-absl::StatusOr<DeviceDescription> ValidatePciInfo(const v1::PciInfo& info);
+absl::StatusOr<DeviceDescription> ValidateDeviceInfo(const v1::DeviceInfo& info);
 
 }  // namespace bulkhead::vmm
 

@@ -16,8 +16,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-v1::PciInfo GoodPci() {
-  v1::PciInfo info;
+v1::DeviceInfo GoodPci() {
+  v1::DeviceInfo info;
   info.set_contract_version(kContractVersion);
   info.set_model("virtio-blk");
   v1::PciFunction& pci = *info.mutable_pci();
@@ -51,8 +51,8 @@ v1::PciInfo GoodPci() {
   return info;
 }
 
-v1::PciInfo GoodPlatform() {
-  v1::PciInfo info;
+v1::DeviceInfo GoodPlatform() {
+  v1::DeviceInfo info;
   info.set_contract_version(kContractVersion);
   info.set_model("uart16550");
   info.mutable_platform()->set_acpi_hid("PNP0501");
@@ -64,7 +64,7 @@ v1::PciInfo GoodPlatform() {
 }
 
 TEST(DeviceDescriptionTest, ValidatesAPciFunction) {
-  const auto device = ValidatePciInfo(GoodPci());
+  const auto device = ValidateDeviceInfo(GoodPci());
   ASSERT_TRUE(device.ok()) << device.status();
   EXPECT_EQ(device->model, "virtio-blk");
   EXPECT_FALSE(device->platform.has_value());
@@ -90,7 +90,7 @@ TEST(DeviceDescriptionTest, ValidatesAPciFunction) {
 }
 
 TEST(DeviceDescriptionTest, ValidatesAPlatformDevice) {
-  const auto device = ValidatePciInfo(GoodPlatform());
+  const auto device = ValidateDeviceInfo(GoodPlatform());
   ASSERT_TRUE(device.ok()) << device.status();
   ASSERT_TRUE(device->platform.has_value());
   EXPECT_EQ(device->platform->acpi_hid, "PNP0501");
@@ -100,16 +100,16 @@ TEST(DeviceDescriptionTest, ValidatesAPlatformDevice) {
 }
 
 TEST(DeviceDescriptionTest, ASuccessorMustBeEqual) {
-  const auto device = ValidatePciInfo(GoodPci());
-  EXPECT_EQ(*device, *ValidatePciInfo(GoodPci()));
-  v1::PciInfo other = GoodPci();
+  const auto device = ValidateDeviceInfo(GoodPci());
+  EXPECT_EQ(*device, *ValidateDeviceInfo(GoodPci()));
+  v1::DeviceInfo other = GoodPci();
   other.mutable_pci()->mutable_bars(0)->set_size_bytes(32768);
-  EXPECT_NE(*device, *ValidatePciInfo(other));
-  EXPECT_NE(*device, *ValidatePciInfo(GoodPlatform()));
+  EXPECT_NE(*device, *ValidateDeviceInfo(other));
+  EXPECT_NE(*device, *ValidateDeviceInfo(GoodPlatform()));
 }
 
 TEST(DeviceDescriptionTest, ADifferenceIsNamed) {
-  const std::vector<std::pair<std::function<void(v1::PciInfo&)>, std::string>> cases = {
+  const std::vector<std::pair<std::function<void(v1::DeviceInfo&)>, std::string>> cases = {
       {[](auto&) {}, ""},
       {[](auto& i) { i.set_model("virtio-net"); }, "model (virtio-blk, virtio-net)"},
       {[](auto& i) { i = GoodPlatform(); }, "model (virtio-blk, uart16550)"},
@@ -124,11 +124,11 @@ TEST(DeviceDescriptionTest, ADifferenceIsNamed) {
       {[](auto& i) { i.set_saved_state_bytes(1); }, "state size"},
       {[](auto& i) { i.set_durable_memory_bytes(1); }, "state size"},
   };
-  const DeviceDescription before = *ValidatePciInfo(GoodPci());
+  const DeviceDescription before = *ValidateDeviceInfo(GoodPci());
   for (const auto& [change, difference] : cases) {
-    v1::PciInfo info = GoodPci();
+    v1::DeviceInfo info = GoodPci();
     change(info);
-    const absl::StatusOr<DeviceDescription> after = ValidatePciInfo(info);
+    const absl::StatusOr<DeviceDescription> after = ValidateDeviceInfo(info);
     ASSERT_TRUE(after.ok()) << after.status();
     EXPECT_EQ(Difference(before, *after), difference);
     EXPECT_EQ(before == *after, difference.empty());
@@ -136,11 +136,11 @@ TEST(DeviceDescriptionTest, ADifferenceIsNamed) {
 }
 
 TEST(DeviceDescriptionTest, ContainsTheSizesOfTheState) {
-  v1::PciInfo info = GoodPci();
+  v1::DeviceInfo info = GoodPci();
   info.set_saved_state_bytes(kMaxSavedStateBytes);
   info.set_durable_memory_bytes(kMaxDurableMemoryBytes);
   info.set_state_version(3);
-  const auto device = ValidatePciInfo(info);
+  const auto device = ValidateDeviceInfo(info);
   ASSERT_TRUE(device.ok()) << device.status();
   EXPECT_EQ(device->saved_state_bytes, kMaxSavedStateBytes);
   EXPECT_EQ(device->durable_memory_bytes, kMaxDurableMemoryBytes);
@@ -148,53 +148,53 @@ TEST(DeviceDescriptionTest, ContainsTheSizesOfTheState) {
 }
 
 TEST(DeviceDescriptionTest, CapabilitiesMayFillTheSpaceButNotPassIt) {
-  v1::PciInfo info = GoodPci();  // 12 bytes for MSI-X, 8 for resets: 172 are left
+  v1::DeviceInfo info = GoodPci();  // 12 bytes for MSI-X, 8 for resets: 172 are left
   info.mutable_pci()->mutable_capabilities(0)->set_body(std::string(170, 'x'));
-  EXPECT_TRUE(ValidatePciInfo(info).ok());
+  EXPECT_TRUE(ValidateDeviceInfo(info).ok());
   info.mutable_pci()->mutable_capabilities(0)->set_body(std::string(171, 'x'));
-  EXPECT_THAT(std::string(ValidatePciInfo(info).status().message()),
+  EXPECT_THAT(std::string(ValidateDeviceInfo(info).status().message()),
               HasSubstr("take 196 bytes of configuration space, at most 192"));
 }
 
 TEST(DeviceDescriptionTest, DoorbellsMayLieAtTheEndOfTheirBar) {
-  v1::PciInfo info = GoodPci();
+  v1::DeviceInfo info = GoodPci();
   info.mutable_doorbells(1)->set_offset(16384 - 4);
   info.mutable_doorbells(1)->set_size_bytes(4);
-  EXPECT_TRUE(ValidatePciInfo(info).ok());
+  EXPECT_TRUE(ValidateDeviceInfo(info).ok());
   info.mutable_doorbells(1)->set_offset(16384 - 1);
   info.mutable_doorbells(1)->set_size_bytes(0);  // any width
-  EXPECT_TRUE(ValidatePciInfo(info).ok());
+  EXPECT_TRUE(ValidateDeviceInfo(info).ok());
 }
 
 TEST(DeviceDescriptionTest, TheLargestPortRangeEndsAtTheLastPort) {
-  v1::PciInfo info = GoodPlatform();
+  v1::DeviceInfo info = GoodPlatform();
   info.mutable_platform()->mutable_port_ranges(0)->set_base(0xfff8);
-  EXPECT_TRUE(ValidatePciInfo(info).ok());
+  EXPECT_TRUE(ValidateDeviceInfo(info).ok());
 }
 
 struct BadInfo {
   const char* name;
-  std::function<void(v1::PciInfo&)> spoil;
+  std::function<void(v1::DeviceInfo&)> spoil;
   const char* message;
 };
 
-class BadPciInfoTest : public testing::TestWithParam<BadInfo> {};
+class BadDeviceInfoTest : public testing::TestWithParam<BadInfo> {};
 
-TEST_P(BadPciInfoTest, IsRefusedWithFieldAndValue) {
-  v1::PciInfo info = GoodPci();
+TEST_P(BadDeviceInfoTest, IsRefusedWithFieldAndValue) {
+  v1::DeviceInfo info = GoodPci();
   GetParam().spoil(info);
-  const auto device = ValidatePciInfo(info);
+  const auto device = ValidateDeviceInfo(info);
   ASSERT_FALSE(device.ok());
   EXPECT_THAT(std::string(device.status().message()), HasSubstr(GetParam().message));
 }
 
-v1::Bar& Bar0(v1::PciInfo& info) { return *info.mutable_pci()->mutable_bars(1); }
-v1::Capability& Capability0(v1::PciInfo& info) {
+v1::Bar& Bar0(v1::DeviceInfo& info) { return *info.mutable_pci()->mutable_bars(1); }
+v1::Capability& Capability0(v1::DeviceInfo& info) {
   return *info.mutable_pci()->mutable_capabilities(0);
 }
 
 INSTANTIATE_TEST_SUITE_P(
-    Pci, BadPciInfoTest,
+    Pci, BadDeviceInfoTest,
     testing::ValuesIn<BadInfo>({
         {"Contract", [](auto& i) { i.set_contract_version(99); }, "contract_version is 99"},
         {"NoModel", [](auto& i) { i.clear_model(); }, "model is ''"},

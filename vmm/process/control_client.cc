@@ -258,8 +258,8 @@ ControlClient::ControlClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)
 ControlClient::~ControlClient() = default;
 bool ControlClient::cut() const { return impl_->cut(); }
 
-absl::StatusOr<v1::PciInfo> ControlClient::GetPciInfo(ControlCall& call) {
-  return impl_->Call<v1::PciInfo>("GetPciInfo", call);
+absl::StatusOr<v1::DeviceInfo> ControlClient::Describe(ControlCall& call) {
+  return impl_->Call<v1::DeviceInfo>("Describe", call);
 }
 
 absl::StatusOr<v1::HeartbeatReply> ControlClient::Heartbeat(ControlCall& call) {

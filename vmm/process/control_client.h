@@ -70,7 +70,7 @@ class ControlClient {
   // True if the watchdog has cut the connection: every further call is Unavailable.
   bool cut() const;
 
-  absl::StatusOr<v1::PciInfo> GetPciInfo(ControlCall& call);
+  absl::StatusOr<v1::DeviceInfo> Describe(ControlCall& call);
   absl::StatusOr<v1::HeartbeatReply> Heartbeat(ControlCall& call);
   absl::Status Reset(ControlCall& call);
   absl::Status Quiesce(ControlCall& call);

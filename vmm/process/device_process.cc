@@ -154,10 +154,10 @@ void DeviceProcess::RequestExit() {
 }
 
 absl::StatusOr<DeviceDescription> DeviceProcess::Describe(ControlCall& call) {
-  const absl::StatusOr<v1::PciInfo> info = control_->GetPciInfo(call);
+  const absl::StatusOr<v1::DeviceInfo> info = control_->Describe(call);
   if (!info.ok() && call.cancelled()) return absl::CancelledError("the call was cancelled");
   if (!info.ok()) return AsDeviceError(info.status());
-  absl::StatusOr<DeviceDescription> description = ValidatePciInfo(*info);
+  absl::StatusOr<DeviceDescription> description = ValidateDeviceInfo(*info);
   if (!description.ok()) return AsDeviceError(description.status());
   described_ = true;
   return description;

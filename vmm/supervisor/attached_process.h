@@ -32,7 +32,7 @@ class AttachedProcess {
  public:
   using Urgency = Attention::Urgency;
 
-  // Borrows all but `attention`. `state_version`: PciInfo.state_version of the first process.
+  // Borrows all but `attention`. `state_version`: DeviceInfo.state_version of the first process.
   AttachedProcess(const DeviceSpec& spec, RemoteDevice& device, const ProcessStarter& starter,
                   std::shared_ptr<Attention> attention, Spare& spare, DeviceReport& report,
                   Supervision& supervision, uint32_t state_version);

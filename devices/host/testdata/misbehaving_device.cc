@@ -154,8 +154,8 @@ void FloodControlConnection(absl::string_view frame) {
 
 class MisbehavingDevice final : public DeviceModel {
  public:
-  v1::PciInfo Describe() const override {
-    v1::PciInfo info;
+  v1::DeviceInfo Describe() const override {
+    v1::DeviceInfo info;
     info.set_model("misbehaving");
     v1::PciFunction& pci = *info.mutable_pci();
     pci.set_vendor_id(0x1234);

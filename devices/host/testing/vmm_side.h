@@ -25,7 +25,7 @@ namespace bulkhead::devices {
 struct VmmSide {
   static constexpr size_t kRamBytes = 64 * 1024;  // from guest-physical address 0
 
-  explicit VmmSide(const v1::PciInfo& device, const channel::ChannelOptions& options)
+  explicit VmmSide(const v1::DeviceInfo& device, const channel::ChannelOptions& options)
       : info(device), client(channel::ChannelClient::Create(options).value()) {
     for (int i = 0; i < info.doorbells_size(); ++i) doorbells.push_back(EventFd::Create().value());
     for (uint32_t i = 0; i < info.pci().msix_vectors(); ++i) {
@@ -65,7 +65,7 @@ struct VmmSide {
     return attachment;
   }
 
-  const v1::PciInfo info;
+  const v1::DeviceInfo info;
   const std::unique_ptr<channel::ChannelClient> client;
   std::vector<EventFd> doorbells;
   std::vector<EventFd> vectors;

@@ -9,7 +9,7 @@ namespace bulkhead::devices::virtio {
 
 FakeDriver::FakeDriver(DeviceModel& model, FakeServices& services)
     : model_(model), services_(services) {
-  const v1::PciInfo info = model.Describe();
+  const v1::DeviceInfo info = model.Describe();
   for (const v1::Capability& capability : info.pci().capabilities()) {
     // Struct virtio_pci_cap without its first two bytes.
     const std::string& body = capability.body();

@@ -63,7 +63,7 @@ class RestartableDevice : public DeviceModel {
 
   DeviceModel& model() { return *model_; }
 
-  v1::PciInfo Describe() const override { return model_->Describe(); }
+  v1::DeviceInfo Describe() const override { return model_->Describe(); }
   absl::Status Start(DeviceServices&) override { return absl::OkStatus(); }
   uint64_t Read(uint8_t region, uint64_t offset, uint8_t size_bytes) override;
   void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
