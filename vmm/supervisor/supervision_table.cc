@@ -101,7 +101,7 @@ constexpr Row kTable[] = {
 
 // --- Restart: the new process is started, and asked what it is, while the old one serves. If that
 // fails (kSuccessorRejected), the old one serves on. If it fails to attach: kTakingOver, kOwnFault.
-{kAtRest,     kRestarts,          kAny,  kSame,       {kPrepareSuccessor}},
+{kAtRest,     kRestarts,          kAny,  kSame,       {kStartSuccessor}},
 {kAtRest,     kSuccessorRejected, kAny,  kSame,       {kAnswerRejected}},
 {kServing,    kSuccessorReady,    kAny,  kReplacing,
     {kAdoptBinary, kReportTakenAway, kReportRestarting, kQuiesce, kKill, kReap}},

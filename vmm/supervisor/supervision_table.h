@@ -75,17 +75,17 @@ inline constexpr int kSupervisionEvents = 39;
 enum class SupervisionAction {
   kNone,
   // Those that have a result. Each is the last one of its row. While the VM ends, kStartProcess,
-  // kPrepareChannel, kAttach, kPrepareSuccessor and kCallReset give kShutdown instead of a failure.
-  kReap,              // kProcessGone, kDoesNotDie, within two seconds
-  kAskPolicy,         // kPolicyRestarts, kPolicyStops, kPolicyFails
-  kAwaitEarlierIo,    // kIoEnded, kIoInFlight
-  kTakeSpare,         // kSpareTaken, kNoSpare
-  kStartProcess,      // kCandidateReady, kOwnFault, kShortage, kInterrupted
-  kPrepareChannel,    // kChannelReady, kChannelInUse, kShortage
-  kAttach,            // kAttached, kSpareFailed, kOwnFault, kShortage, kInterrupted
-  kPrepareSuccessor,  // kSuccessorReady, kSuccessorRejected; kExited: it goes on after that
-  kCallReset,         // kResetDone, kResetFailed
-  kDiscard,           // kDiscarded, kNotDiscarded
+  // kPrepareChannel, kAttach, kStartSuccessor and kCallReset give kShutdown instead of a failure.
+  kReap,            // kProcessGone, kDoesNotDie, within two seconds
+  kAskPolicy,       // kPolicyRestarts, kPolicyStops, kPolicyFails
+  kAwaitEarlierIo,  // kIoEnded, kIoInFlight
+  kTakeSpare,       // kSpareTaken, kNoSpare
+  kStartProcess,    // kCandidateReady, kOwnFault, kShortage, kInterrupted
+  kPrepareChannel,  // kChannelReady, kChannelInUse, kShortage
+  kAttach,          // kAttached, kSpareFailed, kOwnFault, kShortage, kInterrupted
+  kStartSuccessor,  // kSuccessorReady, kSuccessorRejected; kExited: it goes on after that
+  kCallReset,       // kResetDone, kResetFailed
+  kDiscard,         // kDiscarded, kNotDiscarded
   // The process.
   kKill,
   kQuiesce,       // lets it finish what it has begun, so that a successor repairs nothing

@@ -137,7 +137,7 @@ std::vector<Event> World::NextEvents() const {
         }
         if (!handed_over) return {kHandedOver, kProcessGone};
         return {kAttached, kProcessGone, kOwnFault, kShortage, kInterrupted, kShutdown};
-      case Action::kPrepareSuccessor:
+      case Action::kStartSuccessor:
         if (process == Process::kNone) return {kSuccessorReady, kSuccessorRejected, kShutdown};
         return {kSuccessorReady, kSuccessorRejected, kShutdown, kExited};
       case Action::kCallReset:
@@ -239,7 +239,7 @@ std::string World::Judge(Event event, Action done) {
   switch (done) {
     case Action::kStartProcess:
     case Action::kTakeSpare:
-    case Action::kPrepareSuccessor:
+    case Action::kStartSuccessor:
       if (over) return "a start after the shutdown";
       break;
     case Action::kPrepareChannel:

@@ -129,8 +129,8 @@ std::optional<SupervisionEvent> SupervisorActions::CarryOut(Action action) {
       return PrepareChannel();
     case Action::kAttach:
       return Attach();
-    case Action::kPrepareSuccessor:
-      return PrepareSuccessor();
+    case Action::kStartSuccessor:
+      return StartSuccessor();
     case Action::kCallReset:
       return CallReset();
     case Action::kDiscard:
@@ -303,7 +303,7 @@ SupervisionEvent SupervisorActions::OnFailure(const absl::Status& why) {
   return absl::IsResourceExhausted(why) ? Event::kShortage : Event::kOwnFault;
 }
 
-SupervisionEvent SupervisorActions::PrepareSuccessor() {
+SupervisionEvent SupervisorActions::StartSuccessor() {
   const bool discards = command_->event == Event::kRestartAnew;
   absl::Status status;
   if (!next_.has_successor()) status = next_.StartSuccessor(command_->binary);

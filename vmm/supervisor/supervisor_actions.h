@@ -75,7 +75,7 @@ class SupervisorActions {
   Event StartProcess();
   Event PrepareChannel();
   Event Attach();
-  Event PrepareSuccessor();
+  Event StartSuccessor();
   Event CallReset();
   Event Discard();
   Event OnFailure(const absl::Status& why);
