@@ -14,15 +14,15 @@ DeviceLog::DeviceLog(absl::string_view device_name, Sink sink)
       sink_(std::move(sink)),
       allowance_time_(SteadyNow()) {}
 
-void DeviceLog::Hold() {
+void DeviceLog::Buffer() {
   absl::MutexLock lock(&mutex_);
-  holding_ = true;
+  buffering_ = true;
 }
 
 void DeviceLog::ForwardAll() {
   absl::MutexLock lock(&mutex_);
-  if (!holding_) return;
-  holding_ = false;
+  if (!buffering_) return;
+  buffering_ = false;
   for (const std::string& line : last_lines_) Forward(line);
 }
 
@@ -45,7 +45,7 @@ void DeviceLog::Finish() {
 void DeviceLog::EndLine() {
   last_lines_.push_back(line_);
   if (last_lines_.size() > kKeptLines) last_lines_.pop_front();
-  if (!holding_) Forward(line_);
+  if (!buffering_) Forward(line_);
   line_.clear();
 }
 

@@ -29,9 +29,9 @@ class DeviceLog {
   using Sink = std::function<void(absl::string_view line)>;
   DeviceLog(absl::string_view device_name, Sink sink);
 
-  // Hold() keeps lines instead of forwarding them, until ForwardAll(), which also forwards the kept
-  // lines. For a process that may fail to start: the report of the failure contains its lines.
-  void Hold();
+  // Buffer() keeps lines instead of forwarding them, until ForwardAll(), which also forwards the
+  // kept lines. For a process that may fail to start: the report of the failure contains its lines.
+  void Buffer();
   void ForwardAll();
 
   void Append(absl::string_view bytes);
@@ -49,7 +49,7 @@ class DeviceLog {
   const std::string prefix_;
   const Sink sink_;
   mutable absl::Mutex mutex_;
-  bool holding_ ABSL_GUARDED_BY(mutex_) = false;
+  bool buffering_ ABSL_GUARDED_BY(mutex_) = false;
   std::string line_ ABSL_GUARDED_BY(mutex_);  // not complete yet
   std::deque<std::string> last_lines_ ABSL_GUARDED_BY(mutex_);
   size_t dropped_lines_ ABSL_GUARDED_BY(mutex_) = 0;        // since the last forwarded line

@@ -39,9 +39,9 @@ TEST_F(DeviceLogTest, CompleteLinesAreForwardedWithTheDevicesName) {
   EXPECT_EQ(log.LastLines(), "first line\nsecond line\nthird\n");
 }
 
-TEST_F(DeviceLogTest, HeldLinesAreForwardedLater) {
+TEST_F(DeviceLogTest, BufferedLinesAreForwardedLater) {
   DeviceLog log("d", Sink());
-  log.Hold();
+  log.Buffer();
   log.Append("early\n");
   EXPECT_EQ(Forwarded(), "");
   EXPECT_EQ(log.LastLines(), "early\n");

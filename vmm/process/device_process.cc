@@ -62,7 +62,7 @@ class DeviceProcess::Watcher final : public ProcessObserver {
  public:
   Watcher(absl::string_view device_name, std::function<void()> on_exit)
       : log_(device_name, LogInfo), on_exit_(std::move(on_exit)) {
-    log_.Hold();
+    log_.Buffer();
   }
 
   void OnOutput(absl::string_view bytes) override { log_.Append(bytes); }

@@ -19,7 +19,7 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr absl::Duration kEndTimeout = absl::Seconds(2);
-constexpr int kHeldRetryMs = 100;
+constexpr int kTracedRetryMs = 100;
 
 // Keys of epoll events: a process's id, shifted; the lowest bit says which of its descriptors.
 constexpr uint64_t kWakeUpKey = 0;
@@ -112,11 +112,11 @@ void ProcessMonitor::Run() {
 }
 
 void ProcessMonitor::HandleEvents(int limit_ms) {
-  if (!held_.empty()) limit_ms = kHeldRetryMs;  // no event reports their release
+  if (!traced_.empty()) limit_ms = kTracedRetryMs;  // no event reports their release
   std::array<epoll_event, 16> events;
   const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), limit_ms);
   for (int i = 0; i < n; ++i) HandleEvent(events[i].data.u64);
-  for (const uint64_t id : std::exchange(held_, {})) HandleEvent(ExitKey(id));
+  for (const uint64_t id : std::exchange(traced_, {})) HandleEvent(ExitKey(id));
 }
 
 void ProcessMonitor::HandleEvent(uint64_t key) {
@@ -185,7 +185,7 @@ void ProcessMonitor::Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process
   if (absl::IsDeadlineExceeded(exit.status())) {
     // Its pidfd stays readable. Remove it from the epoll set, else this thread would spin.
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process->process_.fd(), nullptr);
-    held_.insert(id);
+    traced_.insert(id);
     return;
   }
   // On an error another waiter has reaped the process, and its exit code is unknown.

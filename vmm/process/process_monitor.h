@@ -140,7 +140,7 @@ class ProcessMonitor {
   // The monitor's thread only. An id is never used again, so a stale event finds nothing.
   std::map<uint64_t, std::shared_ptr<MonitoredProcess>> processes_;
   uint64_t next_id_ = 1;
-  std::set<uint64_t> held_;  // dead, but not reapable until their tracer releases them
+  std::set<uint64_t> traced_;  // dead, but not reapable until their tracer releases them
   const std::unique_ptr<SpawnThreads> spawn_threads_;
 
   absl::Mutex mutex_;

@@ -140,7 +140,7 @@ TEST_F(ProcessMonitorTest, AGrandchildThatKeepsThePipeOpenDoesNotDelayTheExit) {
   EXPECT_TRUE((*process)->WaitForExit(absl::Seconds(4)).ok());
 }
 
-TEST_F(ProcessMonitorTest, ADeadProcessThatADebuggerHoldsDelaysNoOtherAndIsReapedLater) {
+TEST_F(ProcessMonitorTest, ADeadProcessThatADebuggerTracesDelaysNoOtherAndIsReapedLater) {
   auto process = RunScript("echo up; exec sleep 1000");
   ASSERT_TRUE(process.ok()) << process.status();
   ASSERT_TRUE(recorder_->WaitForOutput());

@@ -20,7 +20,7 @@ bool IsAtRest(SupervisionState state) { return state <= SupervisionState::kFaile
 
 std::vector<SupervisionAction> Supervision::On(Event event) {
   std::vector<Action> actions;
-  if (!FindSupervisionStep(state_, event, held_).possible) return actions;
+  if (!FindSupervisionStep(state_, event, descriptors_lent_).possible) return actions;
   if (IsCommand(event)) {
     command_ = event == Event::kStart ? Event::kStartTried : event;
     restart_has_discarded_ = false;
@@ -35,7 +35,7 @@ std::vector<SupervisionAction> Supervision::On(Event event) {
 void Supervision::Learn(Event event) {
   switch (event) {
     case Event::kProcessGone:
-      held_ = false;
+      descriptors_lent_ = false;
       break;
     case Event::kHandedOver:
       discard_state_ = false;
@@ -71,7 +71,7 @@ void Supervision::Learn(Event event) {
 }
 
 void Supervision::Step(Event event, std::vector<Action>& actions) {
-  const SupervisionStep& step = FindSupervisionStep(state_, event, held_);
+  const SupervisionStep& step = FindSupervisionStep(state_, event, descriptors_lent_);
   state_ = step.next;
   for (const Action action : step.actions) Add(action, actions);
 }
@@ -115,7 +115,7 @@ void Supervision::Add(Action action, std::vector<Action>& actions) {
       discard_requests_ |= command_ == Event::kResetForReboot;
       return;
     case Action::kAttach:
-      held_ = true;
+      descriptors_lent_ = true;
       break;
     default:
       break;

@@ -48,7 +48,7 @@ class Supervision {
   AccessPolicy access_policy_;
   State state_ = State::kStarting;
   bool in_action_ = false;             // its result is the next event
-  bool held_ = false;                  // a process has the descriptors, or may have them
+  bool descriptors_lent_ = false;      // a process has the descriptors, or may have them
   bool vm_paused_ = false;             // by kPauseVm
   bool discard_state_ = false;         // kept until a process has the descriptors
   bool discard_until_served_ = false;  // by a restart command: at each attachment, until one serves

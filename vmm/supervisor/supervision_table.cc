@@ -43,9 +43,9 @@ constexpr Events kResets = kReset | kResetForReboot;
 constexpr Events kRestarts = kRestart | kRestartAnew;
 constexpr Events kCommands = kRestarts | kResets | kStop | kStart;
 
-// kHeld: if a process has the device's descriptors, or may have them; while the device is away that
+// kLent: if a process has the device's descriptors, or may have them; while the device is away that
 // is one that does not die. kFree: if none has.
-enum class If { kAny, kHeld, kFree };
+enum class If { kAny, kLent, kFree };
 using enum If;
 
 constexpr State kSame = State{-1};
@@ -83,7 +83,7 @@ constexpr Row kTable[] = {
 
 // --- A try to have a process serve. --------------------------------------------------------------
 // No process gets the descriptors before the one that has them is reaped.
-{kWaiting,    kTimeToTry,         kHeld, kSame,       {}},
+{kWaiting,    kTimeToTry,         kLent, kSame,       {}},
 {kWaiting,    kTimeToTry,         kFree, kFinding,    {kAwaitEarlierIo}},
 {kFinding,    kIoInFlight,        kAny,  kWaiting,    {kRetrySoon, kReportRestarting}},
 {kFinding,    kIoEnded,           kAny,  kSame,       {kTakeSpare}},
@@ -105,7 +105,7 @@ constexpr Row kTable[] = {
 {kAtRest,     kSuccessorRejected, kAny,  kSame,       {kAnswerRejected}},
 {kServing,    kSuccessorReady,    kAny,  kReplacing,
     {kAdoptBinary, kReportTakenAway, kReportRestarting, kQuiesce, kKill, kReap}},
-{kAway,       kSuccessorReady,    kHeld, kReplacing,
+{kAway,       kSuccessorReady,    kLent, kReplacing,
     {kAdoptBinary, kReportRestarting, kQuiesce, kKill, kReap}},
 {kAway,       kSuccessorReady,    kFree, kTakingOver,
     {kAdoptBinary, kReportRestarting, kPrepareChannel}},
@@ -120,7 +120,7 @@ constexpr Row kTable[] = {
     {kBecomeUnavailable, kRetryAfterShortage, kReportRestarting, kAnswerLater}},
 // Its own fault: back to the binary that was before, and a try of it unless the process that has
 // failed does not die.
-{kTakingOver, kOwnFault,          kHeld, kWaiting,
+{kTakingOver, kOwnFault,          kLent, kWaiting,
     {kBecomeUnavailable, kRevertBinary, kAnswerRejected}},
 {kTakingOver, kOwnFault,          kFree, kFinding,
     {kBecomeUnavailable, kRevertBinary, kAwaitEarlierIo}},
@@ -130,7 +130,7 @@ constexpr Row kTable[] = {
 {kServing,    kStop,              kAny,  kStopping,
     {kDropSpare, kReportTakenAway, kQuiesce, kKill, kReap}},
 {kStopped,    kStop,              kAny,  kSame,       {kDropSpare, kAnswerDone}},
-{kWaiting | kFailed, kStop,       kHeld, kStopping,   {kDropSpare, kQuiesce, kKill, kReap}},
+{kWaiting | kFailed, kStop,       kLent, kStopping,   {kDropSpare, kQuiesce, kKill, kReap}},
 {kWaiting | kFailed, kStop,       kFree, kStopped,
     {kDropSpare, kFailAccesses, kReportStopped, kAnswerDone}},
 {kStopping,   kProcessGone,       kAny,  kStopped,    {kFailAccesses, kReportStopped, kAnswerDone}},
@@ -139,7 +139,7 @@ constexpr Row kTable[] = {
 
 // --- Start: one try. If it fails, further ones follow as after a loss. ---------------------------
 {kServing,    kStart,             kAny,  kSame,       {kAnswerDone}},
-{kAway,       kStart,             kHeld, kWaiting,    {kForgetFailures, kReportRestarting}},
+{kAway,       kStart,             kLent, kWaiting,    {kForgetFailures, kReportRestarting}},
 {kAway,       kStart,             kFree, kFinding,
     {kForgetFailures, kReportRestarting, kAwaitEarlierIo}},
 {kServing,    kStartTried,        kAny,  kSame,       {kAnswerDone}},
@@ -149,13 +149,13 @@ constexpr Row kTable[] = {
 {kServing,    kResets,            kAny,  kResetting,  {kCallReset}},
 {kResetting,  kResetDone,         kAny,  kServing,    {kReportReset, kAnswerDone}},
 {kResetting,  kResetFailed,       kAny,  kLost,       {kKill, kBecomeUnavailable, kReap}},
-{kAway,       kResets,            kHeld, kSame,       {kNoteDiscard, kReportReset, kAnswerLater}},
+{kAway,       kResets,            kLent, kSame,       {kNoteDiscard, kReportReset, kAnswerLater}},
 {kAway,       kResets,            kFree, kSame,       {kNoteDiscard, kReportReset, kDiscard}},
 {kAway,       kDiscarded,         kAny,  kSame,       {kAnswerDone}},
 {kAway,       kNotDiscarded,      kAny,  kSame,       {kAnswerNotDiscarded}},
 
 // --- The VM ends. --------------------------------------------------------------------------------
-{kInterruptible, kShutdown,       kHeld, kShutDown,
+{kInterruptible, kShutdown,       kLent, kShutDown,
     {kAnswerShutDown, kDropSpare, kEndProcess, kCloseAccesses}},
 {kInterruptible, kShutdown,       kFree, kShutDown,
     {kAnswerShutDown, kDropSpare, kCloseAccesses}},
@@ -234,9 +234,9 @@ constexpr Steps ExpandTable() {
     for (int state = 0; state < kSupervisionStates; ++state) {
       for (int event = 0; event < kSupervisionEvents; ++event) {
         if (!row.in.Has(State{state}) || !row.on.Has(Event{event})) continue;
-        for (const bool held : {false, true}) {
-          if (row.when == (held ? kFree : kHeld)) continue;
-          SupervisionStep& step = steps[state][event][held];
+        for (const bool lent : {false, true}) {
+          if (row.when == (lent ? kFree : kLent)) continue;
+          SupervisionStep& step = steps[state][event][lent];
           if (step.possible) throw "two rows of kTable for one state and event";
           step = {.possible = true,
                   .next = row.next == kSame ? State{state} : row.next,
@@ -261,8 +261,8 @@ constexpr Steps kSteps = ExpandTable();
 }  // namespace
 
 const SupervisionStep& FindSupervisionStep(SupervisionState state, SupervisionEvent event,
-                                           bool held) {
-  return kSteps[static_cast<size_t>(state)][static_cast<size_t>(event)][held ? 1 : 0];
+                                           bool descriptors_lent) {
+  return kSteps[static_cast<size_t>(state)][static_cast<size_t>(event)][descriptors_lent ? 1 : 0];
 }
 
 }  // namespace bulkhead::vmm

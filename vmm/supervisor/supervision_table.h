@@ -134,9 +134,9 @@ struct SupervisionStep {
   std::array<SupervisionAction, 6> actions = {};  // kNone after the last one
 };
 
-// `held`: a process has the device's descriptors, or may have them.
+// `descriptors_lent`: a process has the device's descriptors, or may have them.
 const SupervisionStep& FindSupervisionStep(SupervisionState state, SupervisionEvent event,
-                                           bool held);
+                                           bool descriptors_lent);
 
 }  // namespace bulkhead::vmm
 

@@ -388,7 +388,7 @@ TEST_P(SupervisionTest, EachRowOfTheTableIsOfUse) {
       const Event event{e};
       if (event == kStartTried || event == kFellBack) continue;  // raised by the machine itself
       EXPECT_EQ(pairs_.count({state, event}) > 0,
-                FindSupervisionStep(state, event, /*held=*/false).possible)
+                FindSupervisionStep(state, event, /*descriptors_lent=*/false).possible)
           << Name(state) << ": " << Name(event);
     }
   }
@@ -399,7 +399,8 @@ TEST_P(SupervisionTest, IgnoresAnEventThatIsImpossible) {
   for (const auto& [world, way] : ways_) {
     for (int e = 0; e < kSupervisionEvents; ++e) {
       Supervision machine = world.machine;
-      if (FindSupervisionStep(machine.state(), Event{e}, /*held=*/false).possible) continue;
+      if (FindSupervisionStep(machine.state(), Event{e}, /*descriptors_lent=*/false).possible)
+        continue;
       EXPECT_TRUE(machine.On(Event{e}).empty()) << Name(Event{e});
       EXPECT_EQ(machine, world.machine) << Name(Event{e});
     }
