@@ -7,8 +7,8 @@
 
 namespace bulkhead::vmm {
 
-// A virtual CPU. RequestInterrupt() may be called from any thread, the other functions from one
-// thread only. Implemented over KVM; tests have a fake.
+// A virtual CPU. RequestExit() may be called from any thread, the other functions from one thread
+// only. Implemented over KVM; tests have a fake.
 class Vcpu {
  public:
   virtual ~Vcpu() = default;
@@ -17,11 +17,11 @@ class Vcpu {
   // guest the bytes that the caller put at the exit's data pointer.
   virtual VcpuExit Run() = 0;
 
-  // Until ClearInterrupt(), Run() completes the pending access and returns InterruptedExit without
-  // running guest code. A Run() that is already in guest code returns only if its thread also gets
-  // a signal.
-  virtual void RequestInterrupt() = 0;
-  virtual void ClearInterrupt() = 0;
+  // Until ClearExitRequest(), Run() completes the pending access and returns InterruptedExit
+  // without running guest code. A Run() that is already in guest code returns only if its thread
+  // also gets a signal.
+  virtual void RequestExit() = 0;
+  virtual void ClearExitRequest() = 0;
 
   // Call after a pause, before the guest runs again: the guest's watchdog then does not report the
   // pause as a lock-up.

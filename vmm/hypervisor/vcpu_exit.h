@@ -54,7 +54,7 @@ struct EntryFailureExit {
   uint32_t cpu;
 };
 
-// A signal or RequestInterrupt(). A pending access has been completed.
+// A signal or RequestExit(). A pending access has been completed.
 struct InterruptedExit {};
 
 // KVM_RUN itself failed. EFAULT: the host could not provide a page of guest memory.

@@ -120,12 +120,12 @@ VcpuExit KvmVcpu::Run() {
   }
 }
 
-void KvmVcpu::RequestInterrupt() {
+void KvmVcpu::RequestExit() {
   // seq_cst: see VcpuThread, which owns the protocol.
   ImmediateExit(run()).store(1, std::memory_order_seq_cst);
 }
 
-void KvmVcpu::ClearInterrupt() { ImmediateExit(run()).store(0, std::memory_order_seq_cst); }
+void KvmVcpu::ClearExitRequest() { ImmediateExit(run()).store(0, std::memory_order_seq_cst); }
 
 void KvmVcpu::NotePause() {
   // EINVAL: the guest does not use kvmclock, so it has no watchdog that reads this.

@@ -34,8 +34,8 @@ class KvmVcpu final : public Vcpu {
   int fd() const { return fd_.get(); }
 
   VcpuExit Run() override;
-  void RequestInterrupt() override;
-  void ClearInterrupt() override;
+  void RequestExit() override;
+  void ClearExitRequest() override;
   void NotePause() override;
   std::string DescribeState() override;
 

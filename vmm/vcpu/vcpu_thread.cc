@@ -83,7 +83,7 @@ void VcpuThread::RunUntilInterruptedOrEnded() {
 }
 
 VcpuExit VcpuThread::RunGuest() {
-  // seq_cst: comes before Run() reads the interrupt request. Partner: AwaitOutsideGuest(), which
+  // seq_cst: comes before Run() reads the exit request. Partner: AwaitOutsideGuest(), which
   // reads this after the request; else both would miss each other, and guest code would run on.
   in_guest_.store(true, std::memory_order_seq_cst);
   const VcpuExit exit = vcpu_->Run();
@@ -97,7 +97,7 @@ bool VcpuThread::AwaitPermissionToRun() {
   bool run = false;
   {
     absl::MutexLock lock(&mutex_);
-    vcpu_->ClearInterrupt();
+    vcpu_->ClearExitRequest();
     paused = WaitWhilePaused();
     paused |= std::exchange(note_pause_, false);
     run = request_ == Request::kRun && !end_.reported();
@@ -113,7 +113,7 @@ bool VcpuThread::ParkWhilePaused() {
   bool resume = false;
   {
     absl::MutexLock lock(&mutex_);
-    // The interrupt stays requested: the next Run() takes the access's result and then finds it.
+    // The exit stays requested: the next Run() takes the access's result and then finds it.
     paused = WaitWhilePaused();
     note_pause_ = false;
     resume = request_ != Request::kStop;
@@ -150,7 +150,7 @@ void VcpuThread::SetRequest(Request request) {
 
 void VcpuThread::Kick() {
   if (state_ != State::kRunning) return;
-  vcpu_->RequestInterrupt();
+  vcpu_->RequestExit();
   pthread_kill(thread_, kKickSignal);
 }
 

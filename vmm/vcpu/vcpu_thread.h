@@ -22,11 +22,11 @@ namespace bulkhead::vmm {
 // the VM has ended. Thread-safe, except that Start() and Join() have one caller.
 //
 // How a requester makes the vCPU leave guest code: under `mutex_`, it sets `request_`, then calls
-// Vcpu::RequestInterrupt(), then sends the thread a signal. A vCPU in guest code leaves by the
-// signal. One that is about to enter it finds the interrupt in Vcpu::Run(). One that handles an
-// access finishes it, gives the guest its result in the next Run(), and finds the interrupt there.
-// So a paused vCPU never has a half-done access. The thread clears the interrupt under `mutex_`
-// before it reads `request_`: a later interrupt stays set and is found by the next Run().
+// Vcpu::RequestExit(), then sends the thread a signal. A vCPU in guest code leaves by the signal.
+// One that is about to enter it finds the exit request in Vcpu::Run(). One that handles an access
+// finishes it, gives the guest its result in the next Run(), and finds the exit request there. So a
+// paused vCPU never has a half-done access. The thread clears the exit request under `mutex_`
+// before it reads `request_`: a later one stays set and is found by the next Run().
 //
 // A pause does not wait for an access that waits for a device. VcpuThreads wakes the waiter
 // (RemoteDevice), which calls ParkWhilePaused() on the thread. A parked thread counts as paused
@@ -36,9 +36,9 @@ namespace bulkhead::vmm {
 // `mutex_`.
 //
 // A VM that is held for a slow device (VcpuThreads::Hold()) is paused likewise, but accesses are
-// not cancelled: a vCPU in one waits on for its answer and finds the interrupt afterwards.
+// not cancelled: a vCPU in one waits on for its answer and finds the exit request afterwards.
 // `in_guest_` then shows whether a vCPU executes guest code. The thread sets it before it enters
-// Vcpu::Run(): either the requester finds it set, or the thread finds the interrupt.
+// Vcpu::Run(): either the requester finds it set, or the thread finds the exit request.
 //
 // The signal is SIGUSR1, for every VcpuThread of the process; the thread blocks all others. (A
 // real-time signal is lost if RLIMIT_SIGPENDING is used up.)

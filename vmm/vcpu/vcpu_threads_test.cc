@@ -41,8 +41,8 @@ class FakeVcpu : public Vcpu {
     if (immediate_exit_.load()) return InterruptedExit{};
     return guest_(*this);
   }
-  void RequestInterrupt() override { immediate_exit_.store(true); }
-  void ClearInterrupt() override { immediate_exit_.store(false); }
+  void RequestExit() override { immediate_exit_.store(true); }
+  void ClearExitRequest() override { immediate_exit_.store(false); }
   void NotePause() override { pauses.fetch_add(1); }
   std::string DescribeState() override { return "rip=0x1234"; }
 
