@@ -56,19 +56,19 @@ constexpr absl::Duration kStopTimeout = absl::Seconds(5);
 // The rig's identification and one writable register. Thread-safe.
 class InsideDevice : public DeviceAccess {
  public:
-  uint64_t Read(Requester, uint8_t, uint64_t offset, uint8_t) override {
+  uint64_t Read(Waiter, uint8_t, uint64_t offset, uint8_t) override {
     if (offset == rig::kIdentificationOffset) return rig::kIdentification;
     return register_.load(std::memory_order_relaxed);
   }
-  void PostWrite(Requester, uint8_t, uint64_t, uint8_t, uint64_t value) override {
+  void PostWrite(Waiter, uint8_t, uint64_t, uint8_t, uint64_t value) override {
     register_.store(value, std::memory_order_relaxed);
   }
-  void WriteAndWait(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes,
+  void WriteAndWait(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
                     uint64_t value) override {
-    PostWrite(requester, region, offset, size_bytes, value);
+    PostWrite(waiter, region, offset, size_bytes, value);
   }
-  void Reset(Requester) override {}
-  void SetFunctionState(Requester, const FunctionState&) override {}
+  void Reset(Waiter) override {}
+  void SetFunctionState(Waiter, const FunctionState&) override {}
 
  private:
   std::atomic<uint64_t> register_{0};  // a device register: nothing else depends on it
@@ -80,12 +80,12 @@ class PrintOnlyUart : public IoHandler {
   static constexpr uint16_t kPort = 0x3f8;
   static constexpr uint64_t kPortCount = 8;
 
-  uint64_t Read(Requester, uint64_t offset, uint8_t) override {
+  uint64_t Read(Waiter, uint64_t offset, uint8_t) override {
     constexpr uint64_t kLineStatus = 5;
     constexpr uint64_t kTransmitterEmpty = 0x60;
     return offset == kLineStatus ? kTransmitterEmpty : 0;
   }
-  void Write(Requester, uint64_t offset, uint8_t, uint64_t value) override {
+  void Write(Waiter, uint64_t offset, uint8_t, uint64_t value) override {
     if (offset == 0) putchar(static_cast<int>(value & 0xff));
   }
 };

@@ -279,7 +279,7 @@ TEST(SmpTest, SecondVcpuStartsBySipiAndItsAccessesBearItsIndex) {
   SmallVm vm(GUEST_CODE_BYTES(start_second), /*vcpus=*/2);
   EXPECT_EQ(vm.StartAndAwaitEnd().reason, EndReason::kPowerOff);
   EXPECT_THAT(vm.port.accesses(), ElementsAre(RecordedAccess{kWrite, 0, 1, 0x55}));
-  EXPECT_THAT(vm.port.requesters(), ElementsAre(1u));
+  EXPECT_THAT(vm.port.waiters(), ElementsAre(1u));
 }
 
 // vCPU 0 starts APIC 1 at page 0xff, which jumps to the reset vector as a rebooting Linux does.

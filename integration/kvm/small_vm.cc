@@ -41,17 +41,17 @@ std::ostream& operator<<(std::ostream& out, const RecordedAccess& access) {
                                    access.size_bytes, access.offset, access.value);
 }
 
-uint64_t Recorder::Read(Requester requester, uint64_t offset, uint8_t size_bytes) {
+uint64_t Recorder::Read(Waiter waiter, uint64_t offset, uint8_t size_bytes) {
   absl::MutexLock lock(&mutex_);
   accesses_.push_back({RecordedAccess::kRead, offset, size_bytes, 0});
-  requesters_.push_back(requester);
+  waiters_.push_back(waiter);
   return answer_;
 }
 
-void Recorder::Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) {
+void Recorder::Write(Waiter waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) {
   absl::MutexLock lock(&mutex_);
   accesses_.push_back({RecordedAccess::kWrite, offset, size_bytes, value});
-  requesters_.push_back(requester);
+  waiters_.push_back(waiter);
 }
 
 void Recorder::set_answer(uint64_t answer) {
@@ -64,9 +64,9 @@ std::vector<RecordedAccess> Recorder::accesses() const {
   return accesses_;
 }
 
-std::vector<Requester> Recorder::requesters() const {
+std::vector<Waiter> Recorder::waiters() const {
   absl::MutexLock lock(&mutex_);
-  return requesters_;
+  return waiters_;
 }
 
 bool Recorder::AwaitAccesses(size_t count) const {

@@ -53,12 +53,12 @@ std::ostream& operator<<(std::ostream& out, const RecordedAccess& access);
 // Records writes and answers reads with `answer`. Thread-safe.
 class Recorder : public IoHandler {
  public:
-  uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override;
-  void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
+  uint64_t Read(Waiter waiter, uint64_t offset, uint8_t size_bytes) override;
+  void Write(Waiter waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
 
   void set_answer(uint64_t answer);
   std::vector<RecordedAccess> accesses() const;
-  std::vector<Requester> requesters() const;
+  std::vector<Waiter> waiters() const;
   // Waits until there were `count` accesses. False: not within 30 s.
   bool AwaitAccesses(size_t count) const;
 
@@ -66,7 +66,7 @@ class Recorder : public IoHandler {
   mutable absl::Mutex mutex_;
   uint64_t answer_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<RecordedAccess> accesses_ ABSL_GUARDED_BY(mutex_);
-  std::vector<Requester> requesters_ ABSL_GUARDED_BY(mutex_);
+  std::vector<Waiter> waiters_ ABSL_GUARDED_BY(mutex_);
 };
 
 // A VM of 16 MiB that starts `code` in flat 32-bit protected mode with a stack, and has a

@@ -40,7 +40,7 @@ TEST_F(SupervisorTest, WithThePolicyAllOnesNobodyWaitsForADeviceThatIsAway) {
 class PausableVm {
  public:
   void Install(SupervisorOptions& options, std::function<RemoteDevice*()> device) {
-    options.park = [this](Requester) {
+    options.park = [this](Waiter) {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&running_));
       return true;

@@ -98,7 +98,7 @@ class RemoteDeviceTest : public SupervisedTest {
   }
 };
 
-TEST_F(RemoteDeviceTest, ServesReadsAndWritesOfSeveralRequesters) {
+TEST_F(RemoteDeviceTest, ServesReadsAndWritesOfSeveralWaiters) {
   auto device = Start("");
   ASSERT_TRUE(device.ok()) << device.status();
   EXPECT_EQ((*device)->description().model, "misbehaving");

@@ -24,14 +24,14 @@ uint16_t WithByte(uint16_t word, uint64_t offset, uint8_t value) {
 
 }  // namespace
 
-uint64_t AcpiRegisters::Read(Requester, uint64_t offset, uint8_t size_bytes) {
+uint64_t AcpiRegisters::Read(Waiter, uint64_t offset, uint8_t size_bytes) {
   absl::MutexLock lock(&mutex_);
   uint64_t value = 0;
   for (uint8_t i = 0; i < size_bytes; ++i) value |= uint64_t{ReadByte(offset + i)} << 8 * i;
   return value;
 }
 
-void AcpiRegisters::Write(Requester, uint64_t offset, uint8_t size_bytes, uint64_t value) {
+void AcpiRegisters::Write(Waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) {
   absl::MutexLock lock(&mutex_);
   const bool button_was_enabled = (pm1_enable_ & kPowerButton) != 0;
   for (uint8_t i = 0; i < size_bytes; ++i) {

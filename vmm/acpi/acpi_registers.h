@@ -38,8 +38,8 @@ class AcpiRegisters final : public IoHandler {
       VmEndLatch& end, std::function<void()> raise_sci = [] {})
       : end_(end), raise_sci_(std::move(raise_sci)) {}
 
-  uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override;
-  void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
+  uint64_t Read(Waiter waiter, uint64_t offset, uint8_t size_bytes) override;
+  void Write(Waiter waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
 
   // False: the guest has not enabled the power button yet; the press is kept until it does.
   bool PressPowerButton();

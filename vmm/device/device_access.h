@@ -21,18 +21,17 @@ class DeviceAccess {
   virtual ~DeviceAccess() = default;
 
   // `region` as in proto/contract.h; `size_bytes` 1, 2, 4 or 8, within the region.
-  virtual uint64_t Read(Requester requester, uint8_t region, uint64_t offset,
-                        uint8_t size_bytes) = 0;
+  virtual uint64_t Read(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes) = 0;
   // Returns once the device will certainly see the write: PCI memory writes are posted.
-  virtual void PostWrite(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes,
+  virtual void PostWrite(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
                          uint64_t value) = 0;
   // Returns once the device has applied the write: port I/O and configuration writes.
-  virtual void WriteAndWait(Requester requester, uint8_t region, uint64_t offset,
-                            uint8_t size_bytes, uint64_t value) = 0;
+  virtual void WriteAndWait(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
+                            uint64_t value) = 0;
   // Returns once the device is in its state after power-on.
-  virtual void Reset(Requester requester) = 0;
+  virtual void Reset(Waiter waiter) = 0;
   // Returns once the device has applied the new state.
-  virtual void SetFunctionState(Requester requester, const FunctionState& state) = 0;
+  virtual void SetFunctionState(Waiter waiter, const FunctionState& state) = 0;
 };
 
 }  // namespace bulkhead::vmm

@@ -20,14 +20,14 @@ class DeviceRegion final : public IoHandler {
   DeviceRegion(DeviceAccess& device, uint8_t index, Writes writes)
       : device_(device), index_(index), writes_(writes) {}
 
-  uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override {
-    return device_.Read(requester, index_, offset, size_bytes);
+  uint64_t Read(Waiter waiter, uint64_t offset, uint8_t size_bytes) override {
+    return device_.Read(waiter, index_, offset, size_bytes);
   }
-  void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override {
+  void Write(Waiter waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) override {
     if (writes_ == Writes::kPosted) {
-      device_.PostWrite(requester, index_, offset, size_bytes, value);
+      device_.PostWrite(waiter, index_, offset, size_bytes, value);
     } else {
-      device_.WriteAndWait(requester, index_, offset, size_bytes, value);
+      device_.WriteAndWait(waiter, index_, offset, size_bytes, value);
     }
   }
 

@@ -78,7 +78,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
     SupervisorOptions options;
     options.vcpus = spec.cpus;
     options.events = &machine->events_;
-    options.park = [m = machine.get()](Requester vcpu) { return m->ParkWhilePaused(vcpu); };
+    options.park = [m = machine.get()](Waiter vcpu) { return m->ParkWhilePaused(vcpu); };
     options.pause_vm = [m = machine.get()](absl::string_view name) { m->PauseForDevice(name); };
     options.hold_vm = [m = machine.get()](absl::string_view name, bool hold) {
       m->HoldForDevice(name, hold);
@@ -138,10 +138,10 @@ GuestPlatform* Machine::platform() const {
   return platform_.get();
 }
 
-bool Machine::ParkWhilePaused(Requester requester) {
+bool Machine::ParkWhilePaused(Waiter waiter) {
   // Only a vCPU thread may use platform() without the lock.
-  if (requester >= settings_.cpus) return false;
-  return platform()->vcpus().ParkWhilePaused(requester);
+  if (waiter >= settings_.cpus) return false;
+  return platform()->vcpus().ParkWhilePaused(waiter);
 }
 
 // ---- From the start to the end, on the machine's thread ----

@@ -138,7 +138,7 @@ class Machine final : public VmOperations {
   // The current platform, or nullptr while there is none. It exists while its vCPU threads do, so
   // vCPU threads and the machine's thread may call this. Other threads must hold `platform_mutex_`.
   GuestPlatform* platform() const;
-  bool ParkWhilePaused(Requester requester);
+  bool ParkWhilePaused(Waiter waiter);
   // If called more than once, the first reason counts.
   void RequestEnd(VmEnd end);
   // The devices that have not ended, each with its current step.

@@ -83,17 +83,17 @@ const AddressSpace::Range* AddressSpace::View::Find(uint64_t address, uint8_t si
   return &table[last_hit_];
 }
 
-uint64_t AddressSpace::View::Read(Requester requester, uint64_t address, uint8_t size_bytes) {
+uint64_t AddressSpace::View::Read(Waiter waiter, uint64_t address, uint8_t size_bytes) {
   const Range* range = Find(address, size_bytes);
   if (range == nullptr) return AccessMask(size_bytes);
-  return range->handler->Read(requester, address - range->start, size_bytes);
+  return range->handler->Read(waiter, address - range->start, size_bytes);
 }
 
-void AddressSpace::View::Write(Requester requester, uint64_t address, uint8_t size_bytes,
+void AddressSpace::View::Write(Waiter waiter, uint64_t address, uint8_t size_bytes,
                                uint64_t value) {
   const Range* range = Find(address, size_bytes);
   if (range == nullptr) return;
-  range->handler->Write(requester, address - range->start, size_bytes, value);
+  range->handler->Write(waiter, address - range->start, size_bytes, value);
 }
 
 }  // namespace bulkhead::vmm

@@ -64,8 +64,8 @@ class AddressSpace::View {
 
   // An access of `size_bytes` (1, 2, 4 or 8). If no single range contains the whole access, a read
   // gives all ones of its width and a write is dropped, as on a bus where no device answers.
-  uint64_t Read(Requester requester, uint64_t address, uint8_t size_bytes);
-  void Write(Requester requester, uint64_t address, uint8_t size_bytes, uint64_t value);
+  uint64_t Read(Waiter waiter, uint64_t address, uint8_t size_bytes);
+  void Write(Waiter waiter, uint64_t address, uint8_t size_bytes, uint64_t value);
 
  private:
   const Range* Find(uint64_t address, uint8_t size_bytes);

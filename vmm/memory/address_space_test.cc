@@ -12,23 +12,23 @@
 namespace bulkhead::vmm {
 namespace {
 
-constexpr Requester kRequester = 3;
+constexpr Waiter kWaiter = 3;
 
 // Answers reads with its own number in the high half and the offset in the low half.
 class NumberedHandler : public IoHandler {
  public:
   explicit NumberedHandler(uint64_t number) : number_(number) {}
 
-  uint64_t Read(Requester, uint64_t offset, uint8_t) override { return (number_ << 32) | offset; }
-  void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override {
-    last_requester = requester;
+  uint64_t Read(Waiter, uint64_t offset, uint8_t) override { return (number_ << 32) | offset; }
+  void Write(Waiter waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) override {
+    last_waiter = waiter;
     last_offset = offset;
     last_size = size_bytes;
     last_value = value;
     writes.fetch_add(1, std::memory_order_relaxed);
   }
 
-  Requester last_requester = 0;
+  Waiter last_waiter = 0;
   uint64_t last_offset = 0;
   uint8_t last_size = 0;
   uint64_t last_value = 0;
@@ -45,10 +45,10 @@ TEST(AddressSpaceTest, AccessReachesItsHandlerWithTheOffsetInTheRange) {
   ASSERT_TRUE(space.Insert(0x1000, 0x1000, &low).ok());
   AddressSpace::View view(space);
 
-  EXPECT_EQ(view.Read(kRequester, 0x1ff8, 8), 0x1'00000ff8u);
-  EXPECT_EQ(view.Read(kRequester, 0x2000, 4), 0x2'00000000u);
-  view.Write(kRequester, 0x2abc, 2, 0x1234);
-  EXPECT_EQ(high.last_requester, kRequester);
+  EXPECT_EQ(view.Read(kWaiter, 0x1ff8, 8), 0x1'00000ff8u);
+  EXPECT_EQ(view.Read(kWaiter, 0x2000, 4), 0x2'00000000u);
+  view.Write(kWaiter, 0x2abc, 2, 0x1234);
+  EXPECT_EQ(high.last_waiter, kWaiter);
   EXPECT_EQ(high.last_offset, 0xabcu);
   EXPECT_EQ(high.last_size, 2);
   EXPECT_EQ(high.last_value, 0x1234u);
@@ -61,11 +61,11 @@ TEST(AddressSpaceTest, AccessOutsideEveryRangeReadsAllOnesOfItsWidthAndIsCounted
   ASSERT_TRUE(space.Insert(0x1000, 0x10, &handler).ok());
   AddressSpace::View view(space);
 
-  EXPECT_EQ(view.Read(kRequester, 0xfff, 1), 0xffu);
-  EXPECT_EQ(view.Read(kRequester, 0x1010, 2), 0xffffu);
-  EXPECT_EQ(view.Read(kRequester, UINT64_MAX, 4), 0xffffffffu);
-  EXPECT_EQ(view.Read(kRequester, 0, 8), UINT64_MAX);
-  view.Write(kRequester, 0x1010, 4, 1);
+  EXPECT_EQ(view.Read(kWaiter, 0xfff, 1), 0xffu);
+  EXPECT_EQ(view.Read(kWaiter, 0x1010, 2), 0xffffu);
+  EXPECT_EQ(view.Read(kWaiter, UINT64_MAX, 4), 0xffffffffu);
+  EXPECT_EQ(view.Read(kWaiter, 0, 8), UINT64_MAX);
+  view.Write(kWaiter, 0x1010, 4, 1);
   EXPECT_EQ(handler.writes, 0);
   EXPECT_EQ(space.unclaimed_accesses(), 5u);
 }
@@ -77,9 +77,9 @@ TEST(AddressSpaceTest, AccessThatLeavesItsRangeIsUnclaimedEvenBesideAnother) {
   ASSERT_TRUE(space.Insert(0x1010, 0x10, &second).ok());
   AddressSpace::View view(space);
 
-  EXPECT_EQ(view.Read(kRequester, 0x100c, 4), 0x1'0000000cu);
-  EXPECT_EQ(view.Read(kRequester, 0x100d, 4), 0xffffffffu);
-  view.Write(kRequester, 0x101c, 8, 0);
+  EXPECT_EQ(view.Read(kWaiter, 0x100c, 4), 0x1'0000000cu);
+  EXPECT_EQ(view.Read(kWaiter, 0x100d, 4), 0xffffffffu);
+  view.Write(kWaiter, 0x101c, 8, 0);
   EXPECT_EQ(first.writes + second.writes, 0);
   EXPECT_EQ(space.unclaimed_accesses(), 2u);
 }
@@ -89,8 +89,8 @@ TEST(AddressSpaceTest, RangesUpToTheLastAddressWork) {
   NumberedHandler handler(1);
   ASSERT_TRUE(space.Insert(UINT64_MAX - 0xf, 0x10, &handler).ok());
   AddressSpace::View view(space);
-  EXPECT_EQ(view.Read(kRequester, UINT64_MAX, 1), 0x1'0000000fu);
-  EXPECT_EQ(view.Read(kRequester, UINT64_MAX, 2), 0xffffu);
+  EXPECT_EQ(view.Read(kWaiter, UINT64_MAX, 1), 0x1'0000000fu);
+  EXPECT_EQ(view.Read(kWaiter, UINT64_MAX, 2), 0xffffu);
 }
 
 TEST(AddressSpaceTest, InsertRefusesOverlapEmptyAndWrappingRanges) {
@@ -114,12 +114,12 @@ TEST(AddressSpaceTest, OlderViewsSeeRemovalAndReplacementAtTheirNextAccess) {
   NumberedHandler before(1), after(2);
   ASSERT_TRUE(space.Insert(0x1000, 0x1000, &before).ok());
   AddressSpace::View view(space);
-  EXPECT_EQ(view.Read(kRequester, 0x1000, 4), 0x1'00000000u);
+  EXPECT_EQ(view.Read(kWaiter, 0x1000, 4), 0x1'00000000u);
 
   ASSERT_TRUE(space.Remove(0x1000).ok());
-  EXPECT_EQ(view.Read(kRequester, 0x1000, 4), 0xffffffffu);
+  EXPECT_EQ(view.Read(kWaiter, 0x1000, 4), 0xffffffffu);
   ASSERT_TRUE(space.Insert(0x1000, 0x1000, &after).ok());
-  EXPECT_EQ(view.Read(kRequester, 0x1000, 4), 0x2'00000000u);
+  EXPECT_EQ(view.Read(kWaiter, 0x1000, 4), 0x2'00000000u);
   EXPECT_EQ(space.Remove(0x1001).code(), absl::StatusCode::kNotFound);
 }
 
@@ -134,7 +134,7 @@ TEST(AddressSpaceTest, ReadersDuringBarMovesSeeOneStateOrTheOther) {
   std::atomic<uint64_t> wrong{0};
   std::atomic<int> rounds[3] = {};
   std::vector<std::thread> readers;
-  for (Requester reader = 0; reader < 3; ++reader) {
+  for (Waiter reader = 0; reader < 3; ++reader) {
     readers.emplace_back([&, reader] {
       AddressSpace::View view(space);
       while (!stop.load(std::memory_order_relaxed)) {

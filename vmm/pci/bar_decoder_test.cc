@@ -23,8 +23,8 @@ constexpr GuestAddress kHigh = layout::kMmio64MinStart;
 class Numbered final : public IoHandler {
  public:
   explicit Numbered(uint64_t number) : number_(number) {}
-  uint64_t Read(Requester, uint64_t, uint8_t) override { return number_; }
-  void Write(Requester, uint64_t, uint8_t, uint64_t) override {}
+  uint64_t Read(Waiter, uint64_t, uint8_t) override { return number_; }
+  void Write(Waiter, uint64_t, uint8_t, uint64_t) override {}
 
  private:
   const uint64_t number_;

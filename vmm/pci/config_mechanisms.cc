@@ -38,18 +38,18 @@ uint32_t ConfigPorts::address() const {
   return address_;
 }
 
-uint64_t ConfigPorts::Read(Requester requester, uint64_t offset, uint8_t size_bytes) {
+uint64_t ConfigPorts::Read(Waiter waiter, uint64_t offset, uint8_t size_bytes) {
   const uint32_t address = this->address();
   if (offset == 0 && size_bytes == 4) return address;
   const uint8_t before = BytesBeforeData(offset, size_bytes);
   if (before == size_bytes || (address & kEnable) == 0) return AccessMask(size_bytes);
   const ConfigAddress data = DecodeConfigAddress(address, offset + before - kDataOffset);
-  const uint64_t value = bus_.Read(requester, data, size_bytes - before);
+  const uint64_t value = bus_.Read(waiter, data, size_bytes - before);
   if (before == 0) return value;
   return value << (8 * before) | AccessMask(before);
 }
 
-void ConfigPorts::Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) {
+void ConfigPorts::Write(Waiter waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) {
   if (offset == 0 && size_bytes == 4) {
     absl::MutexLock lock(&mutex_);
     address_ = static_cast<uint32_t>(value) & kAddressBits;
@@ -59,15 +59,15 @@ void ConfigPorts::Write(Requester requester, uint64_t offset, uint8_t size_bytes
   const uint8_t before = BytesBeforeData(offset, size_bytes);
   if (before == size_bytes || (address & kEnable) == 0) return;
   const ConfigAddress data = DecodeConfigAddress(address, offset + before - kDataOffset);
-  bus_.Write(requester, data, size_bytes - before, value >> (8 * before));
+  bus_.Write(waiter, data, size_bytes - before, value >> (8 * before));
 }
 
-uint64_t Ecam::Read(Requester requester, uint64_t offset, uint8_t size_bytes) {
-  return bus_.Read(requester, DecodeEcamOffset(offset), size_bytes);
+uint64_t Ecam::Read(Waiter waiter, uint64_t offset, uint8_t size_bytes) {
+  return bus_.Read(waiter, DecodeEcamOffset(offset), size_bytes);
 }
 
-void Ecam::Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) {
-  bus_.Write(requester, DecodeEcamOffset(offset), size_bytes, value);
+void Ecam::Write(Waiter waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) {
+  bus_.Write(waiter, DecodeEcamOffset(offset), size_bytes, value);
 }
 
 }  // namespace bulkhead::vmm

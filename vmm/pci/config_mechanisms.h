@@ -22,8 +22,8 @@ class ConfigPorts final : public IoHandler {
 
   explicit ConfigPorts(const PciBus& bus) : bus_(bus) {}
 
-  uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override;
-  void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
+  uint64_t Read(Waiter waiter, uint64_t offset, uint8_t size_bytes) override;
+  void Write(Waiter waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
 
  private:
   uint32_t address() const;
@@ -39,8 +39,8 @@ class Ecam final : public IoHandler {
  public:
   explicit Ecam(const PciBus& bus) : bus_(bus) {}
 
-  uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override;
-  void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
+  uint64_t Read(Waiter waiter, uint64_t offset, uint8_t size_bytes) override;
+  void Write(Waiter waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
 
  private:
   const PciBus& bus_;

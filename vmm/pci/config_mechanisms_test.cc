@@ -25,12 +25,12 @@ class OffsetFunction final : public PciFunction {
     bool operator==(const Access&) const = default;
   };
 
-  uint32_t ReadConfig(Requester, uint16_t offset, uint8_t size_bytes) override {
+  uint32_t ReadConfig(Waiter, uint16_t offset, uint8_t size_bytes) override {
     uint32_t value = 0;
     for (int i = 0; i < size_bytes; ++i) value |= ((offset + i) & 0xffu) << (8 * i);
     return value;
   }
-  void WriteConfig(Requester, uint16_t offset, uint8_t size_bytes, uint32_t value) override {
+  void WriteConfig(Waiter, uint16_t offset, uint8_t size_bytes, uint32_t value) override {
     writes.push_back({offset, size_bytes, value});
   }
 

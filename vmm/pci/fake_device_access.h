@@ -18,22 +18,22 @@ namespace bulkhead::vmm {
 // A device process that records its requests. Thread-safe.
 class FakeDeviceAccess final : public DeviceAccess {
  public:
-  uint64_t Read(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes) override {
-    return Note(absl::StrFormat("read %d+0x%x/%d", region, offset, size_bytes), requester);
+  uint64_t Read(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes) override {
+    return Note(absl::StrFormat("read %d+0x%x/%d", region, offset, size_bytes), waiter);
   }
-  void PostWrite(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes,
+  void PostWrite(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
                  uint64_t value) override {
-    Note(absl::StrFormat("post %d+0x%x/%d=0x%x", region, offset, size_bytes, value), requester);
+    Note(absl::StrFormat("post %d+0x%x/%d=0x%x", region, offset, size_bytes, value), waiter);
   }
-  void WriteAndWait(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes,
+  void WriteAndWait(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
                     uint64_t value) override {
-    Note(absl::StrFormat("write %d+0x%x/%d=0x%x", region, offset, size_bytes, value), requester);
+    Note(absl::StrFormat("write %d+0x%x/%d=0x%x", region, offset, size_bytes, value), waiter);
   }
-  void Reset(Requester requester) override { Note("reset", requester); }
-  void SetFunctionState(Requester requester, const FunctionState& state) override {
+  void Reset(Waiter waiter) override { Note("reset", waiter); }
+  void SetFunctionState(Waiter waiter, const FunctionState& state) override {
     Note(absl::StrFormat("state master=%d msix=%d intx_off=%d", state.bus_master,
                          state.msix_enabled, state.intx_disabled),
-         requester);
+         waiter);
     absl::MutexLock lock(&mutex_);
     state_ = state;
   }
@@ -59,7 +59,7 @@ class FakeDeviceAccess final : public DeviceAccess {
   }
 
  private:
-  uint64_t Note(std::string call, Requester) {
+  uint64_t Note(std::string call, Waiter) {
     absl::Notification* leave = nullptr;
     uint64_t answer = 0;
     {

@@ -28,7 +28,7 @@ uint8_t ForwardedCapabilities::AccessSize(uint16_t offset, uint8_t limit) const 
   return size;
 }
 
-uint32_t ForwardedCapabilities::Read(DeviceAccess& device, Requester requester, uint16_t offset,
+uint32_t ForwardedCapabilities::Read(DeviceAccess& device, Waiter waiter, uint16_t offset,
                                      uint8_t size_bytes, uint32_t value) const {
   for (uint8_t done = 0; done < size_bytes;) {
     const uint16_t at = offset + done;
@@ -38,7 +38,7 @@ uint32_t ForwardedCapabilities::Read(DeviceAccess& device, Requester requester, 
       continue;
     }
     const uint32_t bits =
-        static_cast<uint32_t>(device.Read(requester, places_[at].region, places_[at].offset, size));
+        static_cast<uint32_t>(device.Read(waiter, places_[at].region, places_[at].offset, size));
     const uint32_t mask = static_cast<uint32_t>(AccessMask(size));
     value = (value & ~(mask << (8 * done))) | (bits & mask) << (8 * done);
     done += size;
@@ -46,7 +46,7 @@ uint32_t ForwardedCapabilities::Read(DeviceAccess& device, Requester requester, 
   return value;
 }
 
-void ForwardedCapabilities::Write(DeviceAccess& device, Requester requester, uint16_t offset,
+void ForwardedCapabilities::Write(DeviceAccess& device, Waiter waiter, uint16_t offset,
                                   uint8_t size_bytes, uint32_t value) const {
   for (uint8_t done = 0; done < size_bytes;) {
     const uint16_t at = offset + done;
@@ -55,7 +55,7 @@ void ForwardedCapabilities::Write(DeviceAccess& device, Requester requester, uin
       ++done;
       continue;
     }
-    device.WriteAndWait(requester, places_[at].region, places_[at].offset, size,
+    device.WriteAndWait(waiter, places_[at].region, places_[at].offset, size,
                         (value >> (8 * done)) & AccessMask(size));
     done += size;
   }

@@ -21,10 +21,10 @@ class ForwardedCapabilities {
                         const PciFunctionLayout& layout);
 
   // Replaces the device's bytes in `value`, which was read at `offset` within one dword.
-  uint32_t Read(DeviceAccess& device, Requester requester, uint16_t offset, uint8_t size_bytes,
+  uint32_t Read(DeviceAccess& device, Waiter waiter, uint16_t offset, uint8_t size_bytes,
                 uint32_t value) const;
   // Sends the device its bytes of `value`. Returns once it has applied them.
-  void Write(DeviceAccess& device, Requester requester, uint16_t offset, uint8_t size_bytes,
+  void Write(DeviceAccess& device, Waiter waiter, uint16_t offset, uint8_t size_bytes,
              uint32_t value) const;
 
  private:

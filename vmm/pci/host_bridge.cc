@@ -17,10 +17,10 @@ HostBridge::HostBridge() {
   registers_.Set(pci::kClassCode, 3, kClass);
 }
 
-uint32_t HostBridge::ReadConfig(Requester, uint16_t offset, uint8_t size_bytes) {
+uint32_t HostBridge::ReadConfig(Waiter, uint16_t offset, uint8_t size_bytes) {
   return registers_.Get(offset, size_bytes);
 }
 
-void HostBridge::WriteConfig(Requester, uint16_t, uint8_t, uint32_t) {}
+void HostBridge::WriteConfig(Waiter, uint16_t, uint8_t, uint32_t) {}
 
 }  // namespace bulkhead::vmm

@@ -16,9 +16,8 @@ class HostBridge final : public PciFunction {
  public:
   HostBridge();
 
-  uint32_t ReadConfig(Requester requester, uint16_t offset, uint8_t size_bytes) override;
-  void WriteConfig(Requester requester, uint16_t offset, uint8_t size_bytes,
-                   uint32_t value) override;
+  uint32_t ReadConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes) override;
+  void WriteConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes, uint32_t value) override;
 
  private:
   ConfigRegisters registers_;

@@ -87,7 +87,7 @@ void Msix::DiscardPending() {
   }
 }
 
-uint64_t Msix::Read(Requester, uint64_t offset, uint8_t size_bytes) {
+uint64_t Msix::Read(Waiter, uint64_t offset, uint8_t size_bytes) {
   absl::MutexLock lock(&mutex_);
   // Up to three dwords, for a misaligned qword.
   uint64_t value = 0;
@@ -135,7 +135,7 @@ uint32_t Msix::ReadPending(uint32_t first) const {
   return pending;
 }
 
-void Msix::Write(Requester, uint64_t offset, uint8_t size_bytes, uint64_t value) {
+void Msix::Write(Waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) {
   if ((size_bytes != 4 && size_bytes != 8) || offset % size_bytes != 0) return;
   if (offset >= table_bytes_) return;  // the PBA is read-only
   absl::MutexLock lock(&mutex_);

@@ -56,8 +56,8 @@ class Msix final : public IoHandler {
   // Discards the events of vectors that may not be delivered now.
   void DiscardPending();
 
-  uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override;
-  void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
+  uint64_t Read(Waiter waiter, uint64_t offset, uint8_t size_bytes) override;
+  void Write(Waiter waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
 
  private:
   struct Vector {

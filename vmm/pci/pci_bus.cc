@@ -44,14 +44,13 @@ PciFunction* PciBus::FunctionAt(const ConfigAddress& address) const {
   return slots_[address.device];
 }
 
-uint64_t PciBus::Read(Requester requester, ConfigAddress address, uint8_t size_bytes) const {
+uint64_t PciBus::Read(Waiter waiter, ConfigAddress address, uint8_t size_bytes) const {
   uint64_t value = 0;
   for (uint8_t done = 0; done < size_bytes;) {
     const uint8_t piece = BytesInFirstDword(address.offset, size_bytes - done);
     PciFunction* const function = FunctionAt(address);
-    const uint64_t bits = function != nullptr
-                              ? function->ReadConfig(requester, address.offset, piece)
-                              : AccessMask(piece);
+    const uint64_t bits = function != nullptr ? function->ReadConfig(waiter, address.offset, piece)
+                                              : AccessMask(piece);
     value |= bits << (8 * done);
     done += piece;
     Advance(address, piece);
@@ -59,13 +58,12 @@ uint64_t PciBus::Read(Requester requester, ConfigAddress address, uint8_t size_b
   return value;
 }
 
-void PciBus::Write(Requester requester, ConfigAddress address, uint8_t size_bytes,
-                   uint64_t value) const {
+void PciBus::Write(Waiter waiter, ConfigAddress address, uint8_t size_bytes, uint64_t value) const {
   for (uint8_t done = 0; done < size_bytes;) {
     const uint8_t piece = BytesInFirstDword(address.offset, size_bytes - done);
     if (PciFunction* const function = FunctionAt(address)) {
       const uint32_t bits = static_cast<uint32_t>(value >> (8 * done) & AccessMask(piece));
-      function->WriteConfig(requester, address.offset, piece, bits);
+      function->WriteConfig(waiter, address.offset, piece, bits);
     }
     done += piece;
     Advance(address, piece);

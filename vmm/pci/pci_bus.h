@@ -31,8 +31,8 @@ class PciBus {
 
   // An access of 1, 2, 4 or 8 bytes at any alignment. It is split at dword boundaries: an access
   // across the end of a function's space reaches the next function's.
-  uint64_t Read(Requester requester, ConfigAddress address, uint8_t size_bytes) const;
-  void Write(Requester requester, ConfigAddress address, uint8_t size_bytes, uint64_t value) const;
+  uint64_t Read(Waiter waiter, ConfigAddress address, uint8_t size_bytes) const;
+  void Write(Waiter waiter, ConfigAddress address, uint8_t size_bytes, uint64_t value) const;
 
  private:
   PciFunction* FunctionAt(const ConfigAddress& address) const;

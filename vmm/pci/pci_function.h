@@ -16,9 +16,8 @@ class PciFunction {
 
   // `size_bytes` is 1 to 4 (3 as part of a misaligned access), and the access lies within one
   // aligned dword of the 4096 bytes. Unused upper bits of the result are 0.
-  virtual uint32_t ReadConfig(Requester requester, uint16_t offset, uint8_t size_bytes) = 0;
-  virtual void WriteConfig(Requester requester, uint16_t offset, uint8_t size_bytes,
-                           uint32_t value) = 0;
+  virtual uint32_t ReadConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes) = 0;
+  virtual void WriteConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes, uint32_t value) = 0;
 };
 
 }  // namespace bulkhead::vmm

@@ -150,7 +150,7 @@ void RemoteFunction::AddBar(const DeviceDescription::Bar& bar, IoHandler* handle
                    .id = decoder_.Add(std::move(decoded))});
 }
 
-uint32_t RemoteFunction::ReadConfig(Requester requester, uint16_t offset, uint8_t size_bytes) {
+uint32_t RemoteFunction::ReadConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes) {
   uint32_t value = 0;
   {
     absl::MutexLock lock(&mutex_);
@@ -160,15 +160,15 @@ uint32_t RemoteFunction::ReadConfig(Requester requester, uint16_t offset, uint8_
       value |= uint32_t{pci::kStatusInterrupt} << (8 * (pci::kStatus - offset));
     }
   }
-  return forwarded_.Read(device_, requester, offset, size_bytes, value);
+  return forwarded_.Read(device_, waiter, offset, size_bytes, value);
 }
 
-void RemoteFunction::WriteConfig(Requester requester, uint16_t offset, uint8_t size_bytes,
+void RemoteFunction::WriteConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes,
                                  uint32_t value) {
   const uint16_t control = advanced_features_ + pci::kAdvancedFeaturesControl;
   if (offset <= control && control < offset + size_bytes &&
       (value >> (8 * (control - offset)) & pci::kInitiateFunctionLevelReset) != 0) {
-    ResetFunction(requester);
+    ResetFunction(waiter);
     return;
   }
   bool switched = false;
@@ -178,25 +178,25 @@ void RemoteFunction::WriteConfig(Requester requester, uint16_t offset, uint8_t s
     if (registers_.Write(offset, size_bytes, value)) Apply();
     switched = !SameState(before, StateLocked());
   }
-  if (switched) SendState(requester);
-  forwarded_.Write(device_, requester, offset, size_bytes, value);
+  if (switched) SendState(waiter);
+  forwarded_.Write(device_, waiter, offset, size_bytes, value);
 }
 
-void RemoteFunction::ResetFunction(Requester requester) {
+void RemoteFunction::ResetFunction(Waiter waiter) {
   {
     absl::MutexLock lock(&mutex_);
     registers_ = reset_registers_;
     if (msix_ != nullptr) msix_->Reset();
     Apply();
   }
-  device_.Reset(requester);
+  device_.Reset(waiter);
   {
     // Discards the events that the device signalled before its reset.
     absl::MutexLock lock(&mutex_);
     if (msix_ != nullptr) msix_->DiscardPending();
     if (intx_.has_value()) intx_->DiscardPending();
   }
-  SendState(requester);
+  SendState(waiter);
 }
 
 void RemoteFunction::AssignBar(uint8_t index, GuestAddress address) {
@@ -271,13 +271,13 @@ void RemoteFunction::Apply() {
 // several vCPUs may reach the device in any order, but the last call carries the last state: if
 // the state changes before its caller reads it again, the caller calls once more; a vCPU that
 // changes the state later calls later.
-void RemoteFunction::SendState(Requester requester) {
+void RemoteFunction::SendState(Waiter waiter) {
   FunctionState sent;
   do {
     // Sent even if another vCPU has switched the state back, so that the device gets the same state
     // again: the line was deasserted in between.
     sent = state();
-    device_.SetFunctionState(requester, sent);
+    device_.SetFunctionState(waiter, sent);
   } while (!SameState(sent, state()));
 }
 

@@ -59,9 +59,8 @@ class RemoteFunction final : public PciFunction {
   // No access may be in flight.
   ~RemoteFunction() override;
 
-  uint32_t ReadConfig(Requester requester, uint16_t offset, uint8_t size_bytes) override;
-  void WriteConfig(Requester requester, uint16_t offset, uint8_t size_bytes,
-                   uint32_t value) override;
+  uint32_t ReadConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes) override;
+  void WriteConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes, uint32_t value) override;
 
   const std::string& name() const { return name_; }
 
@@ -98,10 +97,10 @@ class RemoteFunction final : public PciFunction {
   // Sets decoding and interrupts according to the registers.
   void Apply() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The guest's function-level reset: resets this function's registers, then the device.
-  void ResetFunction(Requester requester);
+  void ResetFunction(Waiter waiter);
   // Sends the device its function state. Only after Apply(): the device may signal the line as soon
   // as it gets the state that enables it.
-  void SendState(Requester requester);
+  void SendState(Waiter waiter);
 
   const std::string name_;
   DeviceAccess& device_;

@@ -33,8 +33,8 @@ absl::StatusOr<std::unique_ptr<RemoteDevice>> RemoteDevice::Create(DeviceSpec& s
                                .max_poll = spec.max_poll,
                                .slow_after = kSlowAccess,
                                .on_slow = [vcpus = options.vcpus, report = options.on_slow_access](
-                                              Requester requester, bool slow) {
-                                 if (requester < vcpus) report(slow);
+                                              Waiter waiter, bool slow) {
+                                 if (waiter < vcpus) report(slow);
                                }}));
   return absl::WrapUnique(
       new RemoteDevice(spec, std::move(description), std::move(endpoints), std::move(options)));
@@ -49,56 +49,53 @@ RemoteDevice::RemoteDevice(const DeviceSpec& spec, DeviceDescription description
       endpoints_(std::move(endpoints)),
       options_(std::move(options)) {}
 
-uint64_t RemoteDevice::Read(Requester requester, uint8_t region, uint64_t offset,
-                            uint8_t size_bytes) {
+uint64_t RemoteDevice::Read(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes) {
   const absl::StatusOr<uint64_t> value =
-      Call(Operation::kRead, requester, region, offset, size_bytes, 0);
+      Call(Operation::kRead, waiter, region, offset, size_bytes, 0);
   if (value.ok()) return *value;
   OnAccessError(value.status());
   return AccessMask(size_bytes);
 }
 
-void RemoteDevice::PostWrite(Requester requester, uint8_t region, uint64_t offset,
-                             uint8_t size_bytes, uint64_t value) {
+void RemoteDevice::PostWrite(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
+                             uint64_t value) {
   absl::Status status;
   do {
-    status =
-        endpoints_.channel().Post(requester, region, offset, size_bytes, value, access_timeout_);
-  } while (absl::IsCancelled(status) && options_.park(requester));
+    status = endpoints_.channel().Post(waiter, region, offset, size_bytes, value, access_timeout_);
+  } while (absl::IsCancelled(status) && options_.park(waiter));
   if (!status.ok()) OnAccessError(status);
 }
 
-void RemoteDevice::WriteAndWait(Requester requester, uint8_t region, uint64_t offset,
-                                uint8_t size_bytes, uint64_t value) {
+void RemoteDevice::WriteAndWait(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
+                                uint64_t value) {
   const absl::Status status =
-      Call(Operation::kWrite, requester, region, offset, size_bytes, value).status();
+      Call(Operation::kWrite, waiter, region, offset, size_bytes, value).status();
   if (!status.ok()) OnAccessError(status);
 }
 
-void RemoteDevice::Reset(Requester requester) {
+void RemoteDevice::Reset(Waiter waiter) {
   const absl::Status status =
-      Call(Operation::kReset, requester, /*region=*/0, /*offset=*/0, /*size_bytes=*/8, 0).status();
+      Call(Operation::kReset, waiter, /*region=*/0, /*offset=*/0, /*size_bytes=*/8, 0).status();
   if (status.ok()) return;
   OnAccessError(status);
   if (absl::IsCancelled(status) || absl::IsInvalidArgument(status)) return;
-  if (IsInFlight(status, requester, absl::ZeroDuration())) return;
+  if (IsInFlight(status, waiter, absl::ZeroDuration())) return;
   missed_reset_.store(true);
   // As in SetFunctionState().
   if (endpoints_.channel().status().ok()) ReportFailure();
 }
 
-bool RemoteDevice::IsInFlight(const absl::Status& status, Requester requester,
-                              absl::Duration timeout) {
+bool RemoteDevice::IsInFlight(const absl::Status& status, Waiter waiter, absl::Duration timeout) {
   return absl::IsDeadlineExceeded(status) &&
-         !absl::IsFailedPrecondition(endpoints_.channel().AwaitAnswer(requester, timeout).status());
+         !absl::IsFailedPrecondition(endpoints_.channel().AwaitAnswer(waiter, timeout).status());
 }
 
-void RemoteDevice::SetFunctionState(Requester requester, const FunctionState& state) {
+void RemoteDevice::SetFunctionState(Waiter waiter, const FunctionState& state) {
   const uint64_t bits = (state.bus_master ? kFunctionStateBusMaster : 0) |
                         (state.msix_enabled ? kFunctionStateMsixEnabled : 0) |
                         (state.intx_disabled ? kFunctionStateIntxDisabled : 0);
   function_state_.store(bits);
-  const absl::Status status = Call(Operation::kSetFunctionState, requester, /*region=*/0,
+  const absl::Status status = Call(Operation::kSetFunctionState, waiter, /*region=*/0,
                                    /*offset=*/0, /*size_bytes=*/8, bits)
                                   .status();
   if (status.ok()) return;
@@ -108,17 +105,15 @@ void RemoteDevice::SetFunctionState(Requester requester, const FunctionState& st
   if (absl::IsUnavailable(status) && endpoints_.channel().status().ok()) ReportFailure();
 }
 
-absl::StatusOr<uint64_t> RemoteDevice::Call(Operation operation, Requester requester,
-                                            uint8_t region, uint64_t offset, uint8_t size_bytes,
-                                            uint64_t value) {
+absl::StatusOr<uint64_t> RemoteDevice::Call(Operation operation, Waiter waiter, uint8_t region,
+                                            uint64_t offset, uint8_t size_bytes, uint64_t value) {
   channel::ChannelClient& channel = endpoints_.channel();
   absl::StatusOr<uint64_t> answer =
-      channel.Call(operation, requester, region, offset, size_bytes, value, access_timeout_);
-  while (absl::IsCancelled(answer.status()) && options_.park(requester)) {
-    answer = channel.AwaitAnswer(requester, access_timeout_);
+      channel.Call(operation, waiter, region, offset, size_bytes, value, access_timeout_);
+  while (absl::IsCancelled(answer.status()) && options_.park(waiter)) {
+    answer = channel.AwaitAnswer(waiter, access_timeout_);
     if (absl::IsFailedPrecondition(answer.status())) {  // it was not sent
-      answer =
-          channel.Call(operation, requester, region, offset, size_bytes, value, access_timeout_);
+      answer = channel.Call(operation, waiter, region, offset, size_bytes, value, access_timeout_);
     }
   }
   return answer;

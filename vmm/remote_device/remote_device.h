@@ -27,9 +27,9 @@ struct RemoteDeviceOptions {
   // Called with true when an access of a vCPU has waited for longer than a second, and with false
   // when that access waits no more. Called on the vCPU's thread; must return at once.
   std::function<void(bool slow)> on_slow_access = [](bool) {};
-  // Called on the requester's thread when CancelAccesses() has ended the wait of its access. Blocks
+  // Called on the waiter's thread when CancelAccesses() has ended the wait of its access. Blocks
   // while accesses are cancelled. True: wait again. False: give the access up.
-  std::function<bool(Requester)> park = [](Requester) { return false; };
+  std::function<bool(Waiter)> park = [](Waiter) { return false; };
   // The supervisor has to act: the channel's status() is DataLoss, because the process broke the
   // protocol, or function_state_missed(), or reset_missed(). Called on the thread of an access;
   // must return at once. Called once each time that the supervisor reopens the channel or deals
@@ -45,7 +45,7 @@ struct RemoteDeviceOptions {
 // timeout. While the supervisor has failed the channel, an access gives all ones at once.
 //
 // Thread-safe, except for the supervisor's part, which one thread must use. Only that thread may
-// use the requester number `vcpus`.
+// use the waiter `vcpus`.
 class RemoteDevice final : public DeviceAccess {
  public:
   // Moves the resources out of `spec`. `ram` is borrowed and must outlive the device. Errors: as
@@ -62,13 +62,13 @@ class RemoteDevice final : public DeviceAccess {
   // The eventfds of doorbells, vectors and line. They live as long as the device.
   const DeviceEndpoints& endpoints() const { return endpoints_; }
 
-  uint64_t Read(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes) override;
-  void PostWrite(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes,
+  uint64_t Read(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes) override;
+  void PostWrite(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
                  uint64_t value) override;
-  void WriteAndWait(Requester requester, uint8_t region, uint64_t offset, uint8_t size_bytes,
+  void WriteAndWait(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
                     uint64_t value) override;
-  void Reset(Requester requester) override;
-  void SetFunctionState(Requester requester, const FunctionState& state) override;
+  void Reset(Waiter waiter) override;
+  void SetFunctionState(Waiter waiter, const FunctionState& state) override;
 
   // The number of accesses that the access timeout ended, and of those that found the device gone.
   uint64_t timed_out_accesses() const { return timed_out_accesses_.load(); }
@@ -115,11 +115,11 @@ class RemoteDevice final : public DeviceAccess {
                RemoteDeviceOptions options);
 
   // Makes an access that has an answer, and returns the answer.
-  absl::StatusOr<uint64_t> Call(channel::Operation operation, Requester requester, uint8_t region,
+  absl::StatusOr<uint64_t> Call(channel::Operation operation, Waiter waiter, uint8_t region,
                                 uint64_t offset, uint8_t size_bytes, uint64_t value);
   // `status` is that of a Call(). True if it ended by its timeout, but its request is in the ring
   // and will take effect. Waits for the answer once more.
-  bool IsInFlight(const absl::Status& status, Requester requester, absl::Duration timeout);
+  bool IsInFlight(const absl::Status& status, Waiter waiter, absl::Duration timeout);
   // Counts, logs and reports a failed access.
   void OnAccessError(const absl::Status& status);
   void ReportFailure();

@@ -18,10 +18,10 @@ struct SupervisorOptions {
   absl::Duration start_timeout = absl::Seconds(10);
   EventLog* events = nullptr;  // borrowed; not null
 
-  // An access of this requester was cancelled by RemoteDevice::CancelAccesses(): blocks while the
+  // An access of this waiter was cancelled by RemoteDevice::CancelAccesses(): blocks while the
   // VM is paused. True: the access is to be waited for again; false: given up. Called on the
-  // requester's thread. VcpuThreads::ParkWhilePaused().
-  std::function<bool(Requester)> park = [](Requester) { return false; };
+  // waiter's thread. VcpuThreads::ParkWhilePaused().
+  std::function<bool(Waiter)> park = [](Waiter) { return false; };
 
   // The guest waits for the device: an access has waited for longer than a second, or a device that
   // it uses has been away for that long. While there are more calls with true than with false the

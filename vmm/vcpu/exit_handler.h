@@ -16,7 +16,7 @@ namespace bulkhead::vmm {
 class ExitHandler {
  public:
   // `vcpu` is its index. The address spaces must outlive this.
-  ExitHandler(Requester vcpu, AddressSpace& memory, AddressSpace& ports)
+  ExitHandler(Waiter vcpu, AddressSpace& memory, AddressSpace& ports)
       : vcpu_(vcpu), memory_(memory), ports_(ports) {}
 
   enum class Next {
@@ -31,7 +31,7 @@ class ExitHandler {
   void HandleMmio(const MmioExit& exit);
   void HandlePort(const PortExit& exit);
 
-  const Requester vcpu_;
+  const Waiter vcpu_;
   AddressSpace::View memory_;
   AddressSpace::View ports_;
 };

@@ -18,7 +18,7 @@ using Next = ExitHandler::Next;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-constexpr Requester kVcpu = 1;
+constexpr Waiter kVcpu = 1;
 constexpr uint64_t kBase = 0xc0000000;
 constexpr uint16_t kPort = 0x3f8;
 
@@ -32,14 +32,14 @@ struct Access {
 // Records accesses; answers the n-th read with the n-th of `answers`.
 class RecordingHandler : public IoHandler {
  public:
-  uint64_t Read(Requester requester, uint64_t offset, uint8_t size_bytes) override {
-    EXPECT_EQ(requester, kVcpu);
+  uint64_t Read(Waiter waiter, uint64_t offset, uint8_t size_bytes) override {
+    EXPECT_EQ(waiter, kVcpu);
     const uint64_t answer = answers.at(reads.size());
     reads.push_back({offset, size_bytes, answer});
     return answer;
   }
-  void Write(Requester requester, uint64_t offset, uint8_t size_bytes, uint64_t value) override {
-    EXPECT_EQ(requester, kVcpu);
+  void Write(Waiter waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) override {
+    EXPECT_EQ(waiter, kVcpu);
     writes.push_back({offset, size_bytes, value});
   }
 

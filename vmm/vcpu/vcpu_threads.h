@@ -51,7 +51,7 @@ class VcpuThreads {
   void Resume();
 
   // Call on the thread of a vCPU whose access was cancelled. Blocks while the vCPUs are paused.
-  // True: wait for the access again. False: give it up. `vcpu` may be any requester of device
+  // True: wait for the access again. False: give it up. `vcpu` may be any waiter of device
   // accesses; for one that is not a vCPU, returns false at once.
   bool ParkWhilePaused(uint32_t vcpu);
 

@@ -71,12 +71,12 @@ VcpuExit Spin(FakeVcpu& vcpu) { return vcpu.SpinUntilSignal(); }
 // A device that answers 0x5a once it is released.
 class SlowDevice : public IoHandler {
  public:
-  uint64_t Read(Requester, uint64_t, uint8_t) override {
+  uint64_t Read(Waiter, uint64_t, uint8_t) override {
     if (!entered.HasBeenNotified()) entered.Notify();
     released.WaitForNotification();
     return 0x5a;
   }
-  void Write(Requester, uint64_t, uint8_t, uint64_t) override {}
+  void Write(Waiter, uint64_t, uint8_t, uint64_t) override {}
 
   absl::Notification entered, released;
 };
@@ -84,18 +84,18 @@ class SlowDevice : public IoHandler {
 // Waits for its answer as RemoteDevice does, on a channel that can be cancelled.
 class RemoteDeviceStandIn : public IoHandler {
  public:
-  uint64_t Read(Requester requester, uint64_t, uint8_t) override {
+  uint64_t Read(Waiter waiter, uint64_t, uint8_t) override {
     waiting.fetch_add(1);
     bool answered = false;
     while (!(answered = AwaitAnswer())) {
-      before_park(requester);
-      if (!park(requester)) break;
+      before_park(waiter);
+      if (!park(waiter)) break;
     }
     waiting.fetch_sub(1);
     (answered ? answers : given_up).fetch_add(1);
     return answered ? 0x5a : 0xff;
   }
-  void Write(Requester, uint64_t, uint8_t, uint64_t) override {}
+  void Write(Waiter, uint64_t, uint8_t, uint64_t) override {}
 
   AccessWaits waits() {
     return {.cancel = [this] { SetCancelled(true); }, .resume = [this] { SetCancelled(false); }};
@@ -209,8 +209,8 @@ TEST_F(VcpuThreadsTest, VcpuWhoseAccessEndsTheVmDoesNotRunAgain) {
   class PowerButton : public IoHandler {
    public:
     explicit PowerButton(VmEndLatch& end) : end_(end) {}
-    uint64_t Read(Requester, uint64_t, uint8_t) override { return 0; }
-    void Write(Requester, uint64_t, uint8_t, uint64_t) override {
+    uint64_t Read(Waiter, uint64_t, uint8_t) override { return 0; }
+    void Write(Waiter, uint64_t, uint8_t, uint64_t) override {
       end_.Report({EndReason::kPowerOff, "off"});
     }
 
@@ -451,7 +451,7 @@ TEST_F(VcpuThreadsTest, VcpusThatArePausedBeforeTheyStartRunNothing) {
   EXPECT_TRUE(threads_->Stop(kLong).ok());
 }
 
-TEST_F(VcpuThreadsTest, ARequesterThatIsNotAVcpuDoesNotPark) {
+TEST_F(VcpuThreadsTest, AWaiterThatIsNotAVcpuDoesNotPark) {
   Add(Spin);
   VcpuThreads& threads = Start();
   ASSERT_TRUE(threads.Pause(kLong).ok());
