@@ -35,7 +35,7 @@
 #include "vmm/memory/guest_layout.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/memory/io_handler.h"
-#include "vmm/pci/function_config.h"
+#include "vmm/pci/function_spec.h"
 #include "vmm/pci/mmio_windows.h"
 #include "vmm/pci/pci_host.h"
 #include "vmm/vcpu/vcpu_threads.h"
@@ -115,13 +115,13 @@ absl::StatusOr<VmEnd> Run() {
   ASSIGN_OR_RETURN(const std::unique_ptr<PciHost> pci,
                    PciHost::Create(memory, ports, vm->event_routing(),
                                    MmioWindows::ForHighStart(layout::kMmio64MinStart)));
-  PciFunctionConfig config;
-  config.name = "inside";
-  config.function.vendor_id = rig::kVendorId;
-  config.function.device_id = rig::kDeviceId;
-  config.function.class_code = rig::kClassCode;
-  config.function.bars.push_back({.index = rig::kRegisterBar, .size_bytes = rig::kRegisterBarSize});
-  RETURN_IF_ERROR(pci->AddFunction(kSlot, config, device).status());
+  FunctionSpec spec;
+  spec.name = "inside";
+  spec.function.vendor_id = rig::kVendorId;
+  spec.function.device_id = rig::kDeviceId;
+  spec.function.class_code = rig::kClassCode;
+  spec.function.bars.push_back({.index = rig::kRegisterBar, .size_bytes = rig::kRegisterBarSize});
+  RETURN_IF_ERROR(pci->AddFunction(kSlot, spec, device).status());
   RETURN_IF_ERROR(pci->PlaceBars());
 
   ASSIGN_OR_RETURN(const BootSources sources, OpenBootSources());

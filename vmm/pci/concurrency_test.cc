@@ -22,18 +22,18 @@ constexpr int kRounds = 10000;
 TEST(PciConcurrencyTest, VcpusThatChangeTwoFunctionsConcurrentlyLeaveThemConsistent) {
   TestMachine machine;
   FakeDeviceAccess devices[2];
-  RemoteFunction* functions[2];
-  PciFunctionConfig configs[2];
+  DeviceFunction* functions[2];
+  FunctionSpec specs[2];
   for (uint32_t i = 0; i < 2; ++i) {
-    configs[i].name = "device";
-    configs[i].function.vendor_id = 0x1af4;
-    configs[i].function.bars = {{.index = 0, .size_bytes = 0x1000}};
-    configs[i].function.msix_vectors = 2;
-    configs[i].msix_event_fds = {machine.NewEvent(), machine.NewEvent()};
-    configs[i].intx = {.event_fd = machine.NewEvent(), .resample_fd = machine.NewEvent()};
-    configs[i].doorbells = {{.region = 0, .offset = 8}};
-    configs[i].doorbell_event_fds = {machine.NewEvent()};
-    functions[i] = *machine.host->AddFunction(i + 1, configs[i], devices[i]);
+    specs[i].name = "device";
+    specs[i].function.vendor_id = 0x1af4;
+    specs[i].function.bars = {{.index = 0, .size_bytes = 0x1000}};
+    specs[i].function.msix_vectors = 2;
+    specs[i].msix_event_fds = {machine.NewEvent(), machine.NewEvent()};
+    specs[i].intx = {.event_fd = machine.NewEvent(), .resample_fd = machine.NewEvent()};
+    specs[i].doorbells = {{.region = 0, .offset = 8}};
+    specs[i].doorbell_event_fds = {machine.NewEvent()};
+    functions[i] = *machine.host->AddFunction(i + 1, specs[i], devices[i]);
   }
   ASSERT_TRUE(machine.host->PlaceBars().ok());
 
@@ -91,9 +91,9 @@ TEST(PciConcurrencyTest, VcpusThatChangeTwoFunctionsConcurrentlyLeaveThemConsist
     EXPECT_EQ(devices[i].state().bus_master, (command & 4) != 0);
     EXPECT_EQ(devices[i].state().msix_enabled, (control & 0x8000) != 0);
     EXPECT_EQ(devices[i].state().intx_disabled, (command & 0x400) != 0);
-    EXPECT_EQ(machine.routing.IsBound(configs[i].intx->event_fd),
+    EXPECT_EQ(machine.routing.IsBound(specs[i].intx->event_fd),
               (control & 0x8000) == 0 && (command & 0x400) == 0);
-    for (const RemoteFunction::BarState& bar : functions[i]->bars()) {
+    for (const DeviceFunction::BarState& bar : functions[i]->bars()) {
       if ((command & 2) == 0) {
         EXPECT_FALSE(bar.decoded);
       }

@@ -16,7 +16,7 @@ constexpr uint64_t kAddress = 0;  // offsets from port 0xcf8
 constexpr uint64_t kData = 4;
 
 // A function in which each byte reads as its own offset. Records the writes.
-class OffsetFunction final : public PciFunction {
+class OffsetFunction final : public ConfigSpace {
  public:
   struct Access {
     uint16_t offset;

@@ -6,7 +6,7 @@
 namespace bulkhead::vmm {
 
 ForwardedCapabilities::ForwardedCapabilities(const DeviceDescription::PciFunction& function,
-                                             const PciFunctionLayout& layout) {
+                                             const FunctionLayout& layout) {
   for (size_t i = 0; i < function.capabilities.size(); ++i) {
     const DeviceDescription::Capability& capability = function.capabilities[i];
     if (!capability.forwarded) continue;

@@ -8,7 +8,7 @@
 #include "vmm/device/device_access.h"
 #include "vmm/device/device_description.h"
 #include "vmm/device/pci_registers.h"
-#include "vmm/pci/function_config.h"
+#include "vmm/pci/function_spec.h"
 
 namespace bulkhead::vmm {
 
@@ -18,7 +18,7 @@ namespace bulkhead::vmm {
 class ForwardedCapabilities {
  public:
   ForwardedCapabilities(const DeviceDescription::PciFunction& function,
-                        const PciFunctionLayout& layout);
+                        const FunctionLayout& layout);
 
   // Replaces the device's bytes in `value`, which was read at `offset` within one dword.
   uint32_t Read(DeviceAccess& device, Waiter waiter, uint16_t offset, uint8_t size_bytes,

@@ -4,15 +4,15 @@
 #include <stdint.h>
 
 #include "vmm/pci/config_registers.h"
-#include "vmm/pci/pci_function.h"
+#include "vmm/pci/config_space.h"
 
 namespace bulkhead::vmm {
 
-// The function at slot 0. Guests recognise a PCI bus by it: Linux's test of configuration
-// mechanism #1 looks for its class. It has no registers to program. Its ids are those that QEMU's
-// documentation reserves for a generic host bridge (1b36:0008): no guest has a quirk for it, as
-// guests have for the chipsets of real boards. Immutable, so thread-safe.
-class HostBridge final : public PciFunction {
+// The configuration space of slot 0. Guests recognise a PCI bus by it: Linux's test of
+// configuration mechanism #1 looks for its class. It has no registers to program. Its ids are those
+// that QEMU's documentation reserves for a generic host bridge (1b36:0008): no guest has a quirk
+// for it, as guests have for the chipsets of real boards. Immutable, so thread-safe.
+class HostBridge final : public ConfigSpace {
  public:
   HostBridge();
 

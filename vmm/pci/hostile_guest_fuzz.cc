@@ -21,9 +21,9 @@ constexpr uint32_t kVectors = 3;
 constexpr uint32_t kDoorbellOffset = 0x1004;
 
 struct Function {
-  PciFunctionConfig config;
+  FunctionSpec spec;
   FakeDeviceAccess device;
-  RemoteFunction* function = nullptr;
+  DeviceFunction* function = nullptr;
 };
 
 class HostileGuest {
@@ -46,22 +46,22 @@ class HostileGuest {
 
  private:
   void AddFunction(uint32_t i) {
-    PciFunctionConfig& config = functions_[i].config;
-    config.name = absl::StrCat("device", i);
-    config.function.vendor_id = 0x1af4;
-    config.function.device_id = 0x1040 + i;
-    config.function.bars = {{.index = 0, .size_bytes = 0x4000, .is_64bit = i != 2},
-                            {.index = 2, .size_bytes = 16}};
-    config.function.msix_vectors = kVectors;
+    FunctionSpec& spec = functions_[i].spec;
+    spec.name = absl::StrCat("device", i);
+    spec.function.vendor_id = 0x1af4;
+    spec.function.device_id = 0x1040 + i;
+    spec.function.bars = {{.index = 0, .size_bytes = 0x4000, .is_64bit = i != 2},
+                          {.index = 2, .size_bytes = 16}};
+    spec.function.msix_vectors = kVectors;
     for (uint32_t vector = 0; vector < kVectors; ++vector) {
-      config.msix_event_fds.push_back(machine_.NewEvent());
+      spec.msix_event_fds.push_back(machine_.NewEvent());
     }
-    config.intx = {.event_fd = machine_.NewEvent(), .resample_fd = machine_.NewEvent()};
-    config.function.capabilities = {{.id = 9, .body = std::vector<uint8_t>(5), .forwarded = true}};
-    config.doorbells = {
+    spec.intx = {.event_fd = machine_.NewEvent(), .resample_fd = machine_.NewEvent()};
+    spec.function.capabilities = {{.id = 9, .body = std::vector<uint8_t>(5), .forwarded = true}};
+    spec.doorbells = {
         {.region = 0, .offset = kDoorbellOffset, .size_bytes = static_cast<uint8_t>(i)}};
-    config.doorbell_event_fds = {machine_.NewEvent()};
-    functions_[i].function = *machine_.host->AddFunction(i + 1, config, functions_[i].device);
+    spec.doorbell_event_fds = {machine_.NewEvent()};
+    functions_[i].function = *machine_.host->AddFunction(i + 1, spec, functions_[i].device);
   }
 
   // Values that have an effect more often than random ones.
@@ -140,14 +140,14 @@ class HostileGuest {
       const uint32_t slot = i + 1;
       Require(machine_.ReadConfig(slot, 0) == ((0x1040u + i) << 16 | 0x1af4), "the ids changed");
       const uint32_t command = machine_.ReadConfig(slot, 0x04, 2);
-      for (const RemoteFunction::BarState& bar : function.function->bars()) {
+      for (const DeviceFunction::BarState& bar : function.function->bars()) {
         CheckBar(bar, (command & 2) != 0);
         if (!bar.decoded) continue;
         decoded.push_back({bar.address, bar.size_bytes});
         if (bar.index == 0) {
-          const DeviceDescription::Doorbell& doorbell = function.config.doorbells[0];
+          const DeviceDescription::Doorbell& doorbell = function.spec.doorbells[0];
           doorbells.push_back({bar.address + doorbell.offset, doorbell.size_bytes,
-                               function.config.doorbell_event_fds[0]});
+                               function.spec.doorbell_event_fds[0]});
         }
       }
       bound += CheckInterrupts(function, command, machine_.ReadConfig(slot, 0x42, 2));
@@ -158,7 +158,7 @@ class HostileGuest {
     Require(bound == machine_.routing.bound_irqs(), "an irqfd is bound that no function has");
   }
 
-  void CheckBar(const RemoteFunction::BarState& bar, bool memory_enabled) {
+  void CheckBar(const DeviceFunction::BarState& bar, bool memory_enabled) {
     const bool in_window = TestMachine::kWindows.Holds(bar.address, bar.size_bytes);
     Require(bar.address % bar.size_bytes == 0, "a BAR is not aligned");
     if (bar.decoded) Require(memory_enabled && in_window, "a BAR is decoded but must not be");
@@ -166,7 +166,7 @@ class HostileGuest {
       // Else another BAR must be decoded there.
       bool taken = false;
       for (const Function& function : functions_) {
-        for (const RemoteFunction::BarState& other : function.function->bars()) {
+        for (const DeviceFunction::BarState& other : function.function->bars()) {
           taken |= other.decoded && other.address < bar.address + bar.size_bytes &&
                    bar.address < other.address + other.size_bytes;
         }
@@ -188,13 +188,13 @@ class HostileGuest {
     const bool enabled = (msix_control & 0x8000) != 0;
     const bool deliverable = enabled && (msix_control & 0x4000) == 0 && (command & 4) != 0;
     size_t bound = 0;
-    for (int event_fd : function.config.msix_event_fds) {
+    for (int event_fd : function.spec.msix_event_fds) {
       if (!machine_.routing.IsBound(event_fd)) continue;
       Require(deliverable, "a vector is bound but may not be delivered");
       ++bound;
     }
     const bool usable = !enabled && (command & 0x400) == 0;
-    Require(machine_.routing.IsBound(function.config.intx->event_fd) == usable, "INTx");
+    Require(machine_.routing.IsBound(function.spec.intx->event_fd) == usable, "INTx");
     const FunctionState sent = function.device.state();
     Require(sent.bus_master == ((command & 4) != 0) && sent.msix_enabled == enabled &&
                 sent.intx_disabled == ((command & 0x400) != 0),

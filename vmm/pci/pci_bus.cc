@@ -27,7 +27,7 @@ void Advance(ConfigAddress& address, uint8_t bytes) {
 
 }  // namespace
 
-absl::Status PciBus::Add(uint32_t slot, PciFunction* function) {
+absl::Status PciBus::Add(uint32_t slot, ConfigSpace* function) {
   if (slot >= slots_.size()) {
     return absl::InvalidArgumentError(
         absl::StrCat("PCI slot ", slot, " is out of range (0 to ", slots_.size() - 1, ")"));
@@ -39,7 +39,7 @@ absl::Status PciBus::Add(uint32_t slot, PciFunction* function) {
   return absl::OkStatus();
 }
 
-PciFunction* PciBus::FunctionAt(const ConfigAddress& address) const {
+ConfigSpace* PciBus::FunctionAt(const ConfigAddress& address) const {
   if (address.bus != 0 || address.function != 0 || address.device >= slots_.size()) return nullptr;
   return slots_[address.device];
 }
@@ -48,7 +48,7 @@ uint64_t PciBus::Read(Waiter waiter, ConfigAddress address, uint8_t size_bytes) 
   uint64_t value = 0;
   for (uint8_t done = 0; done < size_bytes;) {
     const uint8_t piece = BytesInFirstDword(address.offset, size_bytes - done);
-    PciFunction* const function = FunctionAt(address);
+    ConfigSpace* const function = FunctionAt(address);
     const uint64_t bits = function != nullptr ? function->ReadConfig(waiter, address.offset, piece)
                                               : AccessMask(piece);
     value |= bits << (8 * done);
@@ -61,7 +61,7 @@ uint64_t PciBus::Read(Waiter waiter, ConfigAddress address, uint8_t size_bytes) 
 void PciBus::Write(Waiter waiter, ConfigAddress address, uint8_t size_bytes, uint64_t value) const {
   for (uint8_t done = 0; done < size_bytes;) {
     const uint8_t piece = BytesInFirstDword(address.offset, size_bytes - done);
-    if (PciFunction* const function = FunctionAt(address)) {
+    if (ConfigSpace* const function = FunctionAt(address)) {
       const uint32_t bits = static_cast<uint32_t>(value >> (8 * done) & AccessMask(piece));
       function->WriteConfig(waiter, address.offset, piece, bits);
     }

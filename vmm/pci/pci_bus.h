@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "vmm/memory/guest_layout.h"
-#include "vmm/pci/pci_function.h"
+#include "vmm/pci/config_space.h"
 
 namespace bulkhead::vmm {
 
@@ -27,7 +27,7 @@ struct ConfigAddress {
 class PciBus {
  public:
   // Errors: InvalidArgument (no such slot), AlreadyExists (the slot is in use).
-  absl::Status Add(uint32_t slot, PciFunction* function);
+  absl::Status Add(uint32_t slot, ConfigSpace* function);
 
   // An access of 1, 2, 4 or 8 bytes at any alignment. It is split at dword boundaries: an access
   // across the end of a function's space reaches the next function's.
@@ -35,9 +35,9 @@ class PciBus {
   void Write(Waiter waiter, ConfigAddress address, uint8_t size_bytes, uint64_t value) const;
 
  private:
-  PciFunction* FunctionAt(const ConfigAddress& address) const;
+  ConfigSpace* FunctionAt(const ConfigAddress& address) const;
 
-  std::array<PciFunction*, layout::kMaxPciSlots> slots_{};
+  std::array<ConfigSpace*, layout::kMaxPciSlots> slots_{};
 };
 
 }  // namespace bulkhead::vmm

@@ -43,11 +43,11 @@ PciHost::~PciHost() {
   if (ecam_reachable_) (void)memory_.Remove(layout::kEcamStart);
 }
 
-absl::StatusOr<RemoteFunction*> PciHost::AddFunction(uint32_t slot, const PciFunctionConfig& config,
+absl::StatusOr<DeviceFunction*> PciHost::AddFunction(uint32_t slot, const FunctionSpec& spec,
                                                      DeviceAccess& device) {
-  ASSIGN_OR_RETURN(std::unique_ptr<RemoteFunction> function,
-                   RemoteFunction::Create(
-                       config, slot, {.device = device, .routing = routing_, .decoder = decoder_}));
+  ASSIGN_OR_RETURN(std::unique_ptr<DeviceFunction> function,
+                   DeviceFunction::Create(
+                       spec, slot, {.device = device, .routing = routing_, .decoder = decoder_}));
   RETURN_IF_ERROR(bus_.Add(slot, function.get()));
   functions_.push_back(std::move(function));
   return functions_.back().get();
@@ -55,14 +55,14 @@ absl::StatusOr<RemoteFunction*> PciHost::AddFunction(uint32_t slot, const PciFun
 
 absl::Status PciHost::PlaceBars() {
   struct Owner {
-    RemoteFunction* function;
+    DeviceFunction* function;
     uint8_t bar;
   };
   std::vector<Owner> owners;
   std::vector<BarRequest> requests;
-  for (const std::unique_ptr<RemoteFunction>& function : functions_) {
+  for (const std::unique_ptr<DeviceFunction>& function : functions_) {
     std::vector<BarRequest> own;
-    for (const RemoteFunction::BarState& bar : function->bars()) {
+    for (const DeviceFunction::BarState& bar : function->bars()) {
       owners.push_back({function.get(), bar.index});
       own.push_back({.name = absl::StrCat("device ", function->name(), ": BAR ", bar.index),
                      .size_bytes = bar.size_bytes,

@@ -15,11 +15,11 @@
 #include "vmm/memory/guest_layout.h"
 #include "vmm/pci/bar_decoder.h"
 #include "vmm/pci/config_mechanisms.h"
-#include "vmm/pci/function_config.h"
+#include "vmm/pci/device_function.h"
+#include "vmm/pci/function_spec.h"
 #include "vmm/pci/host_bridge.h"
 #include "vmm/pci/mmio_windows.h"
 #include "vmm/pci/pci_bus.h"
-#include "vmm/pci/remote_function.h"
 
 namespace bulkhead::vmm {
 
@@ -39,7 +39,7 @@ class PciHost {
 
   // The host owns the function; `device` is borrowed and must outlive it. `slot`: 1 to 31.
   // Errors: InvalidArgument (slot), AlreadyExists (the slot is in use), those of EventRouting.
-  absl::StatusOr<RemoteFunction*> AddFunction(uint32_t slot, const PciFunctionConfig& config,
+  absl::StatusOr<DeviceFunction*> AddFunction(uint32_t slot, const FunctionSpec& spec,
                                               DeviceAccess& device);
 
   // Gives every BAR an address. Memory decoding is off until the guest enables it, as after a
@@ -68,7 +68,7 @@ class PciHost {
   Ecam ecam_;
   bool ecam_reachable_ = false;
   bool ports_reachable_ = false;
-  std::vector<std::unique_ptr<RemoteFunction>> functions_;
+  std::vector<std::unique_ptr<DeviceFunction>> functions_;
 };
 
 }  // namespace bulkhead::vmm

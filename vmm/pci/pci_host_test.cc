@@ -38,7 +38,7 @@ class PciHostTest : public ::testing::Test {
     intx_ = machine_.NewEvent();
     resample_ = machine_.NewEvent();
     doorbell_ = machine_.NewEvent();
-    function_ = *machine_.host->AddFunction(kSlot, Config("disk0"), device_);
+    function_ = *machine_.host->AddFunction(kSlot, Spec("disk0"), device_);
     EXPECT_TRUE(machine_.host->PlaceBars().ok());
   }
   ~PciHostTest() override {
@@ -48,30 +48,30 @@ class PciHostTest : public ::testing::Test {
     EXPECT_THAT(machine_.routing.violations(), IsEmpty());
   }
 
-  PciFunctionConfig Config(std::string name) {
-    PciFunctionConfig config;
-    config.name = std::move(name);
-    config.function.vendor_id = 0x1af4;
-    config.function.device_id = 0x1042;
-    config.function.class_code = 0x010000;
-    config.function.revision_id = 1;
-    config.function.subsystem_vendor_id = 0x1af4;
-    config.function.subsystem_id = 0x0042;
-    config.function.bars = {
+  FunctionSpec Spec(std::string name) {
+    FunctionSpec spec;
+    spec.name = std::move(name);
+    spec.function.vendor_id = 0x1af4;
+    spec.function.device_id = 0x1042;
+    spec.function.class_code = 0x010000;
+    spec.function.revision_id = 1;
+    spec.function.subsystem_vendor_id = 0x1af4;
+    spec.function.subsystem_id = 0x0042;
+    spec.function.bars = {
         {.index = 0, .size_bytes = 0x4000, .is_64bit = true, .prefetchable = true},
         {.index = 2, .size_bytes = 0x100}};
-    config.function.msix_vectors = 1;
-    config.msix_event_fds = {vector_};
-    config.function.has_intx = true;
-    config.intx = {.event_fd = intx_, .resample_fd = resample_};
-    config.function.capabilities = {
+    spec.function.msix_vectors = 1;
+    spec.msix_event_fds = {vector_};
+    spec.function.has_intx = true;
+    spec.intx = {.event_fd = intx_, .resample_fd = resample_};
+    spec.function.capabilities = {
         {.id = 9, .body = {16, 1, 0, 0, 0, 0, 0, 0x10, 0, 0, 0, 0x10, 0, 0}},
         {.id = 9,
          .body = {20, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7},
          .forwarded = true}};
-    config.doorbells = {{.region = 0, .offset = 0x3000, .size_bytes = 2}};
-    config.doorbell_event_fds = {doorbell_};
-    return config;
+    spec.doorbells = {{.region = 0, .offset = 0x3000, .size_bytes = 2}};
+    spec.doorbell_event_fds = {doorbell_};
+    return spec;
   }
 
   uint32_t Read(uint32_t offset, uint8_t size = 4) {
@@ -87,7 +87,7 @@ class PciHostTest : public ::testing::Test {
   TestMachine machine_;
   FakeDeviceAccess device_;
   int vector_, intx_, resample_, doorbell_;
-  RemoteFunction* function_;
+  DeviceFunction* function_;
 };
 
 TEST_F(PciHostTest, TheHeaderShowsTheDevice) {
@@ -324,7 +324,7 @@ TEST_F(PciHostTest, AFunctionLevelResetRestoresTheInitialState) {
   EXPECT_FALSE(machine_.routing.IsBound(vector_));
   EXPECT_TRUE(machine_.routing.IsBound(intx_));
   EXPECT_EQ(Read(kAdvancedFeatures + 4, 2), 0u);  // the reset is over
-  for (const RemoteFunction::BarState& bar : function_->bars()) {
+  for (const DeviceFunction::BarState& bar : function_->bars()) {
     EXPECT_EQ(bar.address, 0u);
     EXPECT_FALSE(bar.decoded);
   }
@@ -400,35 +400,35 @@ TEST_F(PciHostTest, TheLineIsBoundBeforeTheDeviceGetsTheStateThatEnablesIt) {
 
 TEST_F(PciHostTest, SlotsEightApartShareAnIntxLine) {
   FakeDeviceAccess other_device;
-  PciFunctionConfig config = Config("disk1");
-  config.intx = {.event_fd = machine_.NewEvent(), .resample_fd = machine_.NewEvent()};
-  config.function.msix_vectors = 0;
-  config.doorbells.clear();
-  ASSERT_TRUE(machine_.host->AddFunction(kSlot + 8, config, other_device).ok());
+  FunctionSpec spec = Spec("disk1");
+  spec.intx = {.event_fd = machine_.NewEvent(), .resample_fd = machine_.NewEvent()};
+  spec.function.msix_vectors = 0;
+  spec.doorbells.clear();
+  ASSERT_TRUE(machine_.host->AddFunction(kSlot + 8, spec, other_device).ok());
   EXPECT_EQ(machine_.ReadConfig(kSlot + 8, 0x3c, 1), 17u);
-  machine_.Event(config.intx->event_fd).Signal();
+  machine_.Event(spec.intx->event_fd).Signal();
   EXPECT_THAT(machine_.routing.TakeDeliveries(), ElementsAre(FakeEventRouting::Delivery{17, 0, 0}));
 }
 
 TEST_F(PciHostTest, RefusedSlotsLeaveTheHostUnchanged) {
   const size_t bound = machine_.routing.bound_irqs();
-  PciFunctionConfig config = Config("disk1");
-  config.intx = {.event_fd = machine_.NewEvent(), .resample_fd = machine_.NewEvent()};
-  EXPECT_EQ(machine_.host->AddFunction(kSlot, config, device_).status().code(),
+  FunctionSpec spec = Spec("disk1");
+  spec.intx = {.event_fd = machine_.NewEvent(), .resample_fd = machine_.NewEvent()};
+  EXPECT_EQ(machine_.host->AddFunction(kSlot, spec, device_).status().code(),
             absl::StatusCode::kAlreadyExists);
-  EXPECT_EQ(machine_.host->AddFunction(0, config, device_).status().code(),
+  EXPECT_EQ(machine_.host->AddFunction(0, spec, device_).status().code(),
             absl::StatusCode::kAlreadyExists);
-  EXPECT_EQ(machine_.host->AddFunction(32, config, device_).status().code(),
+  EXPECT_EQ(machine_.host->AddFunction(32, spec, device_).status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(machine_.routing.bound_irqs(), bound);
 }
 
 TEST_F(PciHostTest, AHungDeviceBlocksOnlyVcpusThatWaitForIt) {
   FakeDeviceAccess other_device;
-  PciFunctionConfig config = Config("disk1");
-  config.intx.reset();
-  config.function.msix_vectors = 0;
-  ASSERT_TRUE(machine_.host->AddFunction(2, config, other_device).ok());
+  FunctionSpec spec = Spec("disk1");
+  spec.intx.reset();
+  spec.function.msix_vectors = 0;
+  ASSERT_TRUE(machine_.host->AddFunction(2, spec, other_device).ok());
   absl::Notification hung, release;
   device_.HangUntil(&hung, &release);
 

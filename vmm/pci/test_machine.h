@@ -10,7 +10,7 @@
 #include "vmm/memory/address_space.h"
 #include "vmm/memory/guest_layout.h"
 #include "vmm/pci/fake_event_routing.h"
-#include "vmm/pci/function_config.h"
+#include "vmm/pci/function_spec.h"
 #include "vmm/pci/mmio_windows.h"
 #include "vmm/pci/pci_host.h"
 

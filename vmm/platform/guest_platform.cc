@@ -24,23 +24,23 @@ absl::Status DeviceError(const RemoteDevice& device, const absl::Status& why) {
 }
 
 // `device` must be on the PCI bus. It keeps its descriptors.
-PciFunctionConfig FunctionConfigOf(const RemoteDevice& device) {
+FunctionSpec FunctionSpecOf(const RemoteDevice& device) {
   const DeviceDescription& description = device.description();
   const DeviceEndpoints& endpoints = device.endpoints();
-  PciFunctionConfig config = {.name = device.name(),
-                              .function = *description.pci,
-                              .doorbells = description.doorbells,
-                              .msix_event_fds = {},
-                              .intx = {},
-                              .doorbell_event_fds = {}};
-  for (const EventFd& event : endpoints.msix_vectors()) config.msix_event_fds.push_back(event.fd());
+  FunctionSpec spec = {.name = device.name(),
+                       .function = *description.pci,
+                       .doorbells = description.doorbells,
+                       .msix_event_fds = {},
+                       .intx = {},
+                       .doorbell_event_fds = {}};
+  for (const EventFd& event : endpoints.msix_vectors()) spec.msix_event_fds.push_back(event.fd());
   for (const EventFd& event : endpoints.doorbells()) {
-    config.doorbell_event_fds.push_back(event.fd());
+    spec.doorbell_event_fds.push_back(event.fd());
   }
   if (description.pci->has_intx) {
-    config.intx = {.event_fd = endpoints.intx_fd(), .resample_fd = endpoints.intx_resample_fd()};
+    spec.intx = {.event_fd = endpoints.intx_fd(), .resample_fd = endpoints.intx_resample_fd()};
   }
-  return config;
+  return spec;
 }
 
 }  // namespace
@@ -84,8 +84,8 @@ absl::Status GuestPlatform::Plug(absl::Span<RemoteDevice* const> devices,
       continue;
     }
     const uint32_t slot = slots[functions_.size()];
-    const absl::StatusOr<const RemoteFunction*> function =
-        pci_->AddFunction(slot, FunctionConfigOf(*device), *device);
+    const absl::StatusOr<const DeviceFunction*> function =
+        pci_->AddFunction(slot, FunctionSpecOf(*device), *device);
     if (!function.ok()) return DeviceError(*device, function.status());
     functions_.push_back({.device = device, .slot = slot, .function = *function});
   }
@@ -166,7 +166,7 @@ void GuestPlatform::Describe(const RemoteDevice& device, v1::Device& description
   const FunctionState state = plugged->function->state();
   place.set_msix_enabled(state.msix_enabled);
   place.set_bus_master(state.bus_master);
-  for (const RemoteFunction::BarState& bar : plugged->function->bars()) {
+  for (const DeviceFunction::BarState& bar : plugged->function->bars()) {
     v1::BarPlace& reported = *place.add_bars();
     reported.set_index(bar.index);
     reported.set_address(bar.address);

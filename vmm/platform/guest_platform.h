@@ -19,8 +19,8 @@
 #include "vmm/kvm/kvm_vm.h"
 #include "vmm/memory/address_space.h"
 #include "vmm/memory/guest_ram.h"
+#include "vmm/pci/device_function.h"
 #include "vmm/pci/pci_host.h"
-#include "vmm/pci/remote_function.h"
 #include "vmm/remote_device/remote_device.h"
 #include "vmm/vcpu/vcpu_threads.h"
 #include "vmm/vm/vm_end.h"
@@ -74,7 +74,7 @@ class GuestPlatform {
   struct PluggedFunction {
     const RemoteDevice* device;
     uint32_t slot;
-    const RemoteFunction* function;
+    const DeviceFunction* function;
   };
 
   GuestPlatform(const Kvm& kvm, const GuestRam& ram) : kvm_(kvm), ram_(ram) {}

@@ -1,4 +1,4 @@
-#include "vmm/pci/function_config.h"
+#include "vmm/pci/function_spec.h"
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -19,7 +19,7 @@ DeviceDescription::PciFunction Disk() {
 }
 
 TEST(LayOutTest, CapabilitiesArePackedAtDwordsAndMsixTakesTheLowestFreeBar) {
-  const PciFunctionLayout layout = LayOut(Disk());
+  const FunctionLayout layout = LayOut(Disk());
   EXPECT_EQ(layout.msix_capability, 0x40);
   EXPECT_THAT(layout.device_capabilities, ElementsAre(0x4c, 0x5c));
   EXPECT_EQ(layout.advanced_features, 0x70);
@@ -29,7 +29,7 @@ TEST(LayOutTest, CapabilitiesArePackedAtDwordsAndMsixTakesTheLowestFreeBar) {
 TEST(LayOutTest, WithoutMsixTheDevicesCapabilitiesAreFirst) {
   DeviceDescription::PciFunction function = Disk();
   function.msix_vectors = 0;
-  const PciFunctionLayout layout = LayOut(function);
+  const FunctionLayout layout = LayOut(function);
   EXPECT_EQ(layout.msix_capability, 0);
   EXPECT_FALSE(layout.msix_bar.has_value());
   EXPECT_THAT(layout.device_capabilities, ElementsAre(0x40, 0x50));

@@ -1,5 +1,5 @@
-#ifndef BULKHEAD_VMM_PCI_PCI_FUNCTION_H_
-#define BULKHEAD_VMM_PCI_PCI_FUNCTION_H_
+#ifndef BULKHEAD_VMM_PCI_CONFIG_SPACE_H_
+#define BULKHEAD_VMM_PCI_CONFIG_SPACE_H_
 
 #include <stdint.h>
 
@@ -10,9 +10,9 @@ namespace bulkhead::vmm {
 // The configuration space of one PCI function, for both configuration mechanisms. Thread-safe: any
 // vCPU thread may call. May block until the device's access timeout, and then holds nothing that
 // an access to another function needs.
-class PciFunction {
+class ConfigSpace {
  public:
-  virtual ~PciFunction() = default;
+  virtual ~ConfigSpace() = default;
 
   // `size_bytes` is 1 to 4 (3 as part of a misaligned access), and the access lies within one
   // aligned dword of the 4096 bytes. Unused upper bits of the result are 0.
@@ -22,4 +22,4 @@ class PciFunction {
 
 }  // namespace bulkhead::vmm
 
-#endif  // BULKHEAD_VMM_PCI_PCI_FUNCTION_H_
+#endif  // BULKHEAD_VMM_PCI_CONFIG_SPACE_H_

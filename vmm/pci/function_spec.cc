@@ -1,4 +1,4 @@
-#include "vmm/pci/function_config.h"
+#include "vmm/pci/function_spec.h"
 
 #include "proto/contract.h"
 #include "vmm/device/pci_registers.h"
@@ -20,8 +20,8 @@ std::optional<uint8_t> FreeBar(const DeviceDescription::PciFunction& function) {
 
 }  // namespace
 
-PciFunctionLayout LayOut(const DeviceDescription::PciFunction& function) {
-  PciFunctionLayout layout;
+FunctionLayout LayOut(const DeviceDescription::PciFunction& function) {
+  FunctionLayout layout;
   size_t next = pci::kFirstCapability;
   if (function.msix_vectors != 0) {
     layout.msix_bar = FreeBar(function);

@@ -1,5 +1,5 @@
-#ifndef BULKHEAD_VMM_PCI_REMOTE_FUNCTION_H_
-#define BULKHEAD_VMM_PCI_REMOTE_FUNCTION_H_
+#ifndef BULKHEAD_VMM_PCI_DEVICE_FUNCTION_H_
+#define BULKHEAD_VMM_PCI_DEVICE_FUNCTION_H_
 
 #include <stdint.h>
 
@@ -19,11 +19,11 @@
 #include "vmm/hypervisor/event_routing.h"
 #include "vmm/pci/bar_decoder.h"
 #include "vmm/pci/config_registers.h"
+#include "vmm/pci/config_space.h"
 #include "vmm/pci/forwarded_capabilities.h"
-#include "vmm/pci/function_config.h"
+#include "vmm/pci/function_spec.h"
 #include "vmm/pci/intx.h"
 #include "vmm/pci/msix.h"
-#include "vmm/pci/pci_function.h"
 #include "vmm/pci/warn_once.h"
 
 namespace bulkhead::vmm {
@@ -35,7 +35,7 @@ namespace bulkhead::vmm {
 //
 // Thread-safe. No call to the device is made under a lock: a device that hangs delays only threads
 // that wait for its own answer, and these can be paused.
-class RemoteFunction final : public PciFunction {
+class DeviceFunction final : public ConfigSpace {
  public:
   struct BarState {
     uint8_t index = 0;
@@ -53,11 +53,11 @@ class RemoteFunction final : public PciFunction {
   };
 
   // `slot` decides the INTx line. Errors: those of EventRouting.
-  static absl::StatusOr<std::unique_ptr<RemoteFunction>> Create(const PciFunctionConfig& config,
+  static absl::StatusOr<std::unique_ptr<DeviceFunction>> Create(const FunctionSpec& spec,
                                                                 uint32_t slot,
                                                                 const Surroundings& around);
   // No access may be in flight.
-  ~RemoteFunction() override;
+  ~DeviceFunction() override;
 
   uint32_t ReadConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes) override;
   void WriteConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes, uint32_t value) override;
@@ -79,17 +79,16 @@ class RemoteFunction final : public PciFunction {
     BarDecoder::BarId id = 0;
   };
 
-  RemoteFunction(const PciFunctionConfig& config, const PciFunctionLayout& layout, uint32_t slot,
+  DeviceFunction(const FunctionSpec& spec, const FunctionLayout& layout, uint32_t slot,
                  const Surroundings& around, std::unique_ptr<Msix> msix);
 
   // INTx is usable from the start: MSI-X and INTx Disable are off.
   absl::Status EnableIntx();
-  void SetUpHeader(const PciFunctionConfig& config, uint32_t slot)
+  void SetUpHeader(const FunctionSpec& spec, uint32_t slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetUpCapabilities(const FunctionSpec& spec, const FunctionLayout& layout)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void SetUpCapabilities(const PciFunctionConfig& config, const PciFunctionLayout& layout)
+  void AddBar(const DeviceDescription::Bar& bar, IoHandler* handler, const FunctionSpec& spec)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void AddBar(const DeviceDescription::Bar& bar, IoHandler* handler,
-              const PciFunctionConfig& config) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   uint16_t command() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   GuestAddress BarAddress(const Bar& bar) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -122,4 +121,4 @@ class RemoteFunction final : public PciFunction {
 
 }  // namespace bulkhead::vmm
 
-#endif  // BULKHEAD_VMM_PCI_REMOTE_FUNCTION_H_
+#endif  // BULKHEAD_VMM_PCI_DEVICE_FUNCTION_H_

@@ -1,5 +1,5 @@
-#ifndef BULKHEAD_VMM_PCI_FUNCTION_CONFIG_H_
-#define BULKHEAD_VMM_PCI_FUNCTION_CONFIG_H_
+#ifndef BULKHEAD_VMM_PCI_FUNCTION_SPEC_H_
+#define BULKHEAD_VMM_PCI_FUNCTION_SPEC_H_
 
 #include <stdint.h>
 
@@ -13,7 +13,7 @@ namespace bulkhead::vmm {
 
 // A device in another process as a function of the PCI bus: its validated description and its
 // eventfds. Descriptors are borrowed: they must stay open for as long as the function exists.
-struct PciFunctionConfig {
+struct FunctionSpec {
   struct Intx {
     int event_fd = -1;
     int resample_fd = -1;
@@ -29,7 +29,7 @@ struct PciFunctionConfig {
 };
 
 // The offsets and the BAR that the vmm chooses for a function.
-struct PciFunctionLayout {
+struct FunctionLayout {
   std::optional<uint8_t> msix_bar;            // the lowest BAR index that the device leaves free
   uint16_t msix_capability = 0;               // offset; 0: none
   std::vector<uint16_t> device_capabilities;  // offsets, in the order of `capabilities`
@@ -37,8 +37,8 @@ struct PciFunctionLayout {
 };
 
 // Packs the capabilities from 0x40 on ([PCI] 6.7). Those of a valid description fit.
-PciFunctionLayout LayOut(const DeviceDescription::PciFunction& function);
+FunctionLayout LayOut(const DeviceDescription::PciFunction& function);
 
 }  // namespace bulkhead::vmm
 
-#endif  // BULKHEAD_VMM_PCI_FUNCTION_CONFIG_H_
+#endif  // BULKHEAD_VMM_PCI_FUNCTION_SPEC_H_

@@ -1,4 +1,4 @@
-#include "vmm/pci/remote_function.h"
+#include "vmm/pci/device_function.h"
 
 #include <utility>
 
@@ -18,83 +18,83 @@ uint16_t BarRegister(uint8_t index) { return pci::kBar0 + 4 * index; }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<RemoteFunction>> RemoteFunction::Create(
-    const PciFunctionConfig& config, uint32_t slot, const Surroundings& around) {
-  const PciFunctionLayout layout = LayOut(config.function);
+absl::StatusOr<std::unique_ptr<DeviceFunction>> DeviceFunction::Create(const FunctionSpec& spec,
+                                                                       uint32_t slot,
+                                                                       const Surroundings& around) {
+  const FunctionLayout layout = LayOut(spec.function);
   std::unique_ptr<Msix> msix;
-  if (config.function.msix_vectors != 0) {
-    ASSIGN_OR_RETURN(msix, Msix::Create(absl::StrCat("device ", config.name, ": MSI-X"),
-                                        config.msix_event_fds, around.routing));
+  if (spec.function.msix_vectors != 0) {
+    ASSIGN_OR_RETURN(msix, Msix::Create(absl::StrCat("device ", spec.name, ": MSI-X"),
+                                        spec.msix_event_fds, around.routing));
   }
-  std::unique_ptr<RemoteFunction> function(
-      new RemoteFunction(config, layout, slot, around, std::move(msix)));
+  std::unique_ptr<DeviceFunction> function(
+      new DeviceFunction(spec, layout, slot, around, std::move(msix)));
   RETURN_IF_ERROR(function->EnableIntx());
   return function;
 }
 
-RemoteFunction::RemoteFunction(const PciFunctionConfig& config, const PciFunctionLayout& layout,
+DeviceFunction::DeviceFunction(const FunctionSpec& spec, const FunctionLayout& layout,
                                uint32_t slot, const Surroundings& around,
                                std::unique_ptr<Msix> msix)
-    : name_(config.name),
+    : name_(spec.name),
       device_(around.device),
       decoder_(around.decoder),
       msix_capability_(layout.msix_capability),
       advanced_features_(layout.advanced_features),
-      forwarded_(config.function, layout),
+      forwarded_(spec.function, layout),
       msix_(std::move(msix)),
-      warn_(absl::StrCat("device ", config.name, ": INTx")) {
+      warn_(absl::StrCat("device ", spec.name, ": INTx")) {
   absl::MutexLock lock(&mutex_);
-  SetUpHeader(config, slot);
-  SetUpCapabilities(config, layout);
-  for (const DeviceDescription::Bar& bar : config.function.bars) {
+  SetUpHeader(spec, slot);
+  SetUpCapabilities(spec, layout);
+  for (const DeviceDescription::Bar& bar : spec.function.bars) {
     regions_.push_back(
         std::make_unique<DeviceRegion>(device_, bar.index, DeviceRegion::Writes::kPosted));
-    AddBar(bar, regions_.back().get(), config);
+    AddBar(bar, regions_.back().get(), spec);
   }
   if (msix_ != nullptr) {
-    const uint32_t vectors = config.function.msix_vectors;
-    AddBar({.index = *layout.msix_bar, .size_bytes = Msix::BarSize(vectors)}, msix_.get(), config);
+    const uint32_t vectors = spec.function.msix_vectors;
+    AddBar({.index = *layout.msix_bar, .size_bytes = Msix::BarSize(vectors)}, msix_.get(), spec);
   }
-  if (config.intx.has_value()) {
-    intx_.emplace(Intx::GsiOfSlot(slot), config.intx->event_fd, config.intx->resample_fd,
+  if (spec.intx.has_value()) {
+    intx_.emplace(Intx::GsiOfSlot(slot), spec.intx->event_fd, spec.intx->resample_fd,
                   around.routing);
   }
   reset_registers_ = registers_;
 }
 
-RemoteFunction::~RemoteFunction() {
+DeviceFunction::~DeviceFunction() {
   for (const Bar& bar : bars_) decoder_.Decode(bar.id, std::nullopt);
 }
 
-absl::Status RemoteFunction::EnableIntx() {
+absl::Status DeviceFunction::EnableIntx() {
   absl::MutexLock lock(&mutex_);
   return intx_.has_value() ? intx_->SetUsable(true) : absl::OkStatus();
 }
 
-void RemoteFunction::SetUpHeader(const PciFunctionConfig& config, uint32_t slot) {
-  registers_.Set(pci::kVendorId, 2, config.function.vendor_id);
-  registers_.Set(pci::kDeviceId, 2, config.function.device_id);
-  registers_.Set(pci::kRevisionId, 1, config.function.revision_id);
-  registers_.Set(pci::kClassCode, 3, config.function.class_code);
-  registers_.Set(pci::kSubsystemVendorId, 2, config.function.subsystem_vendor_id);
-  registers_.Set(pci::kSubsystemId, 2, config.function.subsystem_id);
+void DeviceFunction::SetUpHeader(const FunctionSpec& spec, uint32_t slot) {
+  registers_.Set(pci::kVendorId, 2, spec.function.vendor_id);
+  registers_.Set(pci::kDeviceId, 2, spec.function.device_id);
+  registers_.Set(pci::kRevisionId, 1, spec.function.revision_id);
+  registers_.Set(pci::kClassCode, 3, spec.function.class_code);
+  registers_.Set(pci::kSubsystemVendorId, 2, spec.function.subsystem_vendor_id);
+  registers_.Set(pci::kSubsystemId, 2, spec.function.subsystem_id);
   registers_.MakeWritable(
       pci::kCommand, 2,
       pci::kCommandIo | pci::kCommandMemory | pci::kCommandBusMaster | pci::kCommandIntxDisable);
   registers_.MakeWritable(pci::kCacheLineSize, 1, 0xff);  // no effect, as [PCIe] 7.5.1.1.7 says
   registers_.MakeWritable(pci::kInterruptLine, 1, 0xff);  // only guest software uses it
-  if (config.intx.has_value()) {
+  if (spec.intx.has_value()) {
     registers_.Set(pci::kInterruptPin, 1, pci::kInterruptPinA);
     registers_.Set(pci::kInterruptLine, 1, Intx::GsiOfSlot(slot));
   }
 }
 
-void RemoteFunction::SetUpCapabilities(const PciFunctionConfig& config,
-                                       const PciFunctionLayout& layout) {
+void DeviceFunction::SetUpCapabilities(const FunctionSpec& spec, const FunctionLayout& layout) {
   uint16_t link = pci::kCapabilitiesPointer;  // the register for the next capability's offset
   if (layout.msix_capability != 0) {
     const uint16_t at = layout.msix_capability;
-    const uint32_t vectors = config.function.msix_vectors;
+    const uint32_t vectors = spec.function.msix_vectors;
     registers_.Set(link, 1, at);
     registers_.Set(at, 1, pci::kCapabilityMsix);
     registers_.Set(at + pci::kMsixControl, 2, vectors - 1);
@@ -104,8 +104,8 @@ void RemoteFunction::SetUpCapabilities(const PciFunctionConfig& config,
     registers_.Set(at + pci::kMsixPba, 4, Msix::PbaOffset(vectors) | *layout.msix_bar);
     link = at + 1;
   }
-  for (size_t i = 0; i < config.function.capabilities.size(); ++i) {
-    const DeviceDescription::Capability& capability = config.function.capabilities[i];
+  for (size_t i = 0; i < spec.function.capabilities.size(); ++i) {
+    const DeviceDescription::Capability& capability = spec.function.capabilities[i];
     const uint16_t at = layout.device_capabilities[i];
     registers_.Set(link, 1, at);
     registers_.Set(at, 1, capability.id);
@@ -124,8 +124,8 @@ void RemoteFunction::SetUpCapabilities(const PciFunctionConfig& config,
   registers_.Set(pci::kStatus, 2, pci::kStatusCapabilityList);
 }
 
-void RemoteFunction::AddBar(const DeviceDescription::Bar& bar, IoHandler* handler,
-                            const PciFunctionConfig& config) {
+void DeviceFunction::AddBar(const DeviceDescription::Bar& bar, IoHandler* handler,
+                            const FunctionSpec& spec) {
   // The bits below the size stay 0: a guest that writes all ones reads the size.
   const uint16_t at = BarRegister(bar.index);
   registers_.Set(
@@ -133,16 +133,16 @@ void RemoteFunction::AddBar(const DeviceDescription::Bar& bar, IoHandler* handle
   registers_.MakeWritable(at, 4, static_cast<uint32_t>(~(bar.size_bytes - 1)));
   if (bar.is_64bit) registers_.MakeWritable(at + 4, 4, 0xffffffff);
 
-  BarDecoder::Bar decoded = {.name = absl::StrCat("device ", config.name, ": BAR ", bar.index),
+  BarDecoder::Bar decoded = {.name = absl::StrCat("device ", spec.name, ": BAR ", bar.index),
                              .size_bytes = bar.size_bytes,
                              .handler = handler,
                              .doorbells = {}};
-  for (size_t i = 0; i < config.doorbells.size(); ++i) {
-    const DeviceDescription::Doorbell& doorbell = config.doorbells[i];
+  for (size_t i = 0; i < spec.doorbells.size(); ++i) {
+    const DeviceDescription::Doorbell& doorbell = spec.doorbells[i];
     if (doorbell.region != bar.index) continue;
     decoded.doorbells.push_back({.offset = doorbell.offset,
                                  .size_bytes = doorbell.size_bytes,
-                                 .event_fd = config.doorbell_event_fds[i]});
+                                 .event_fd = spec.doorbell_event_fds[i]});
   }
   bars_.push_back({.index = bar.index,
                    .size_bytes = bar.size_bytes,
@@ -150,7 +150,7 @@ void RemoteFunction::AddBar(const DeviceDescription::Bar& bar, IoHandler* handle
                    .id = decoder_.Add(std::move(decoded))});
 }
 
-uint32_t RemoteFunction::ReadConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes) {
+uint32_t DeviceFunction::ReadConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes) {
   uint32_t value = 0;
   {
     absl::MutexLock lock(&mutex_);
@@ -163,7 +163,7 @@ uint32_t RemoteFunction::ReadConfig(Waiter waiter, uint16_t offset, uint8_t size
   return forwarded_.Read(device_, waiter, offset, size_bytes, value);
 }
 
-void RemoteFunction::WriteConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes,
+void DeviceFunction::WriteConfig(Waiter waiter, uint16_t offset, uint8_t size_bytes,
                                  uint32_t value) {
   const uint16_t control = advanced_features_ + pci::kAdvancedFeaturesControl;
   if (offset <= control && control < offset + size_bytes &&
@@ -182,7 +182,7 @@ void RemoteFunction::WriteConfig(Waiter waiter, uint16_t offset, uint8_t size_by
   forwarded_.Write(device_, waiter, offset, size_bytes, value);
 }
 
-void RemoteFunction::ResetFunction(Waiter waiter) {
+void DeviceFunction::ResetFunction(Waiter waiter) {
   {
     absl::MutexLock lock(&mutex_);
     registers_ = reset_registers_;
@@ -199,7 +199,7 @@ void RemoteFunction::ResetFunction(Waiter waiter) {
   SendState(waiter);
 }
 
-void RemoteFunction::AssignBar(uint8_t index, GuestAddress address) {
+void DeviceFunction::AssignBar(uint8_t index, GuestAddress address) {
   absl::MutexLock lock(&mutex_);
   for (const Bar& bar : bars_) {
     if (bar.index != index) continue;
@@ -211,7 +211,7 @@ void RemoteFunction::AssignBar(uint8_t index, GuestAddress address) {
   Apply();
 }
 
-std::vector<RemoteFunction::BarState> RemoteFunction::bars() const {
+std::vector<DeviceFunction::BarState> DeviceFunction::bars() const {
   absl::MutexLock lock(&mutex_);
   std::vector<BarState> states;
   for (const Bar& bar : bars_) {
@@ -224,22 +224,22 @@ std::vector<RemoteFunction::BarState> RemoteFunction::bars() const {
   return states;
 }
 
-FunctionState RemoteFunction::state() const {
+FunctionState DeviceFunction::state() const {
   absl::MutexLock lock(&mutex_);
   return StateLocked();
 }
 
-uint16_t RemoteFunction::command() const {
+uint16_t DeviceFunction::command() const {
   return static_cast<uint16_t>(registers_.Get(pci::kCommand, 2));
 }
 
-GuestAddress RemoteFunction::BarAddress(const Bar& bar) const {
+GuestAddress DeviceFunction::BarAddress(const Bar& bar) const {
   const uint64_t low = registers_.Get(BarRegister(bar.index), 4) & ~pci::kBarFlags;
   if (!bar.is_64bit) return low;
   return low | static_cast<uint64_t>(registers_.Get(BarRegister(bar.index + 1), 4)) << 32;
 }
 
-FunctionState RemoteFunction::StateLocked() const {
+FunctionState DeviceFunction::StateLocked() const {
   FunctionState state;
   state.bus_master = (command() & pci::kCommandBusMaster) != 0;
   state.intx_disabled = (command() & pci::kCommandIntxDisable) != 0;
@@ -250,7 +250,7 @@ FunctionState RemoteFunction::StateLocked() const {
   return state;
 }
 
-void RemoteFunction::Apply() {
+void DeviceFunction::Apply() {
   const FunctionState state = StateLocked();
   for (const Bar& bar : bars_) {
     const bool enabled = (command() & pci::kCommandMemory) != 0;
@@ -271,7 +271,7 @@ void RemoteFunction::Apply() {
 // several vCPUs may reach the device in any order, but the last call carries the last state: if
 // the state changes before its caller reads it again, the caller calls once more; a vCPU that
 // changes the state later calls later.
-void RemoteFunction::SendState(Waiter waiter) {
+void DeviceFunction::SendState(Waiter waiter) {
   FunctionState sent;
   do {
     // Sent even if another vCPU has switched the state back, so that the device gets the same state
