@@ -54,14 +54,14 @@ void AddressSpace::Publish(std::shared_ptr<const Table> table) {
   // The lock alone gives that too. The number adds this: if a guest changes a range on one CPU and
   // then notifies another CPU through its memory, the other CPU sees the change. Pairs with the
   // acquire in Find().
-  generation_.fetch_add(1, std::memory_order_release);
+  table_version_.fetch_add(1, std::memory_order_release);
 }
 
 const AddressSpace::Range* AddressSpace::View::Find(uint64_t address, uint8_t size_bytes) {
-  if (space_.generation_.load(std::memory_order_acquire) != generation_) {
+  if (space_.table_version_.load(std::memory_order_acquire) != table_version_) {
     absl::MutexLock lock(&space_.mutex_);
     table_ = space_.table_;
-    generation_ = space_.generation_.load(std::memory_order_relaxed);
+    table_version_ = space_.table_version_.load(std::memory_order_relaxed);
     last_hit_ = table_->size();
   }
   const Table& table = *table_;

@@ -53,7 +53,7 @@ class AddressSpace {
   absl::Mutex mutex_;
   std::shared_ptr<const Table> table_ ABSL_GUARDED_BY(mutex_);
   // Counts the tables published. Written under `mutex_`, read without.
-  std::atomic<uint64_t> generation_{1};
+  std::atomic<uint64_t> table_version_{1};
   std::atomic<uint64_t> unclaimed_accesses_{0};
 };
 
@@ -71,7 +71,7 @@ class AddressSpace::View {
   const Range* Find(uint64_t address, uint8_t size_bytes);
 
   AddressSpace& space_;
-  uint64_t generation_ = 0;  // of `table_`; the space begins at 1
+  uint64_t table_version_ = 0;  // of `table_`; the space begins at 1
   std::shared_ptr<const Table> table_;
   size_t last_hit_ = 0;  // an index into `table_`, or its size
 };
