@@ -93,7 +93,7 @@ SmallVm::SmallVm(absl::Span<const uint8_t> code, uint32_t vcpus)
   OkOrDie(vm_->AddMemory(*ram_));
   threads_ = std::make_unique<VcpuThreads>(ValueOrDie(vm_->CreateVcpus(vcpus, state)), mmio_space_,
                                            port_space_, *end_,
-                                           AccessWaits{.cancel = [] {}, .resume = [] {}});
+                                           WaitControl{.cancel = [] {}, .resume = [] {}});
 }
 
 void SmallVm::Start() { OkOrDie(threads_->Start()); }

@@ -12,8 +12,8 @@ namespace bulkhead::vmm {
 class DeviceRegion final : public IoHandler {
  public:
   enum class Writes {
-    kPosted,   // as to PCI memory ([PCI] 3.2.5)
-    kApplied,  // the guest's instruction (OUT) completes once the device has applied the write
+    kPosted,     // as to PCI memory ([PCI] 3.2.5)
+    kNonPosted,  // the guest's instruction (OUT) completes once the device has applied the write
   };
 
   // `device` is borrowed and outlives the region. `index`: as in proto/contract.h.

@@ -118,7 +118,7 @@ absl::Status Machine::PowerOn(std::unique_ptr<GuestPlatform> platform) {
   std::vector<RemoteDevice*> devices;
   for (const auto& device : devices_) devices.push_back(&device->device());
   RETURN_IF_ERROR(platform->Plug(devices, settings_.pci_slots));
-  const AccessWaits waits = {.cancel =
+  const WaitControl waits = {.cancel =
                                  [this] {
                                    for (const auto& d : devices_) d->device().CancelAccesses();
                                  },

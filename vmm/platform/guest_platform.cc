@@ -97,7 +97,7 @@ absl::Status GuestPlatform::PlugPlatformDevice(RemoteDevice& device) {
   for (size_t i = 0; i < platform.port_ranges.size(); ++i) {
     const DeviceDescription::PortRange& range = platform.port_ranges[i];
     port_regions_.push_back(std::make_unique<DeviceRegion>(device, static_cast<uint8_t>(i),
-                                                           DeviceRegion::Writes::kApplied));
+                                                           DeviceRegion::Writes::kNonPosted));
     RETURN_IF_ERROR(port_bus_.Insert(range.base, range.size, port_regions_.back().get()));
   }
   if (platform.irq != 0) {
@@ -120,7 +120,7 @@ absl::Status GuestPlatform::BindPlatformDoorbells(RemoteDevice& device) {
   return absl::OkStatus();
 }
 
-absl::Status GuestPlatform::Load(const BootSources& sources, uint32_t vcpus, AccessWaits waits) {
+absl::Status GuestPlatform::Load(const BootSources& sources, uint32_t vcpus, WaitControl waits) {
   AcpiDescription acpi{.vcpus = vcpus, .high_window_start = HighWindowStart()};
   for (const RemoteDevice* const device : platform_devices_) {
     acpi.platform_devices.push_back(

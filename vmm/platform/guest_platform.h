@@ -46,7 +46,7 @@ class GuestPlatform {
 
   // Writes ACPI tables and `sources` to the RAM, which must be all zeroes, and creates the vCPUs.
   // Errors: InvalidArgument (`sources`; more vCPUs than KVM supports), others of the host.
-  absl::Status Load(const BootSources& sources, uint32_t vcpus, AccessWaits waits);
+  absl::Status Load(const BootSources& sources, uint32_t vcpus, WaitControl waits);
 
   VcpuThreads& vcpus() { return *vcpus_; }
   // The guest's own end of this boot: power-off, reset, triple fault, ...

@@ -17,7 +17,7 @@
 namespace bulkhead::vmm {
 
 // Cancels and resumes the waits of vCPUs in accesses to devices; both act on every device.
-struct AccessWaits {
+struct WaitControl {
   // Accesses that wait, and those that begin to wait, return to their caller soon. The caller then
   // calls VcpuThreads::ParkWhilePaused().
   std::function<void()> cancel;
@@ -34,7 +34,7 @@ class VcpuThreads {
   // `waits` is called by Pause(), Resume() and Stop(), on their threads. The rest must outlive
   // this.
   VcpuThreads(std::vector<std::unique_ptr<Vcpu>> vcpus, AddressSpace& memory, AddressSpace& ports,
-              VmEndLatch& end, AccessWaits waits);
+              VmEndLatch& end, WaitControl waits);
   // Stops all vCPUs. If one does not stop within ten seconds, ends the process with a message: the
   // vCPU would go on to use objects that are destroyed next.
   ~VcpuThreads();
@@ -60,7 +60,7 @@ class VcpuThreads {
   absl::Status Stop(absl::Duration timeout);
 
  private:
-  const AccessWaits waits_;
+  const WaitControl waits_;
   std::vector<std::unique_ptr<VcpuThread>> threads_;
   bool started_ = false;  // and not all stopped yet
 };

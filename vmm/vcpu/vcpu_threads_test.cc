@@ -97,7 +97,7 @@ class RemoteDeviceStandIn : public IoHandler {
   }
   void Write(Waiter, uint64_t, uint8_t, uint64_t) override {}
 
-  AccessWaits waits() {
+  WaitControl waits() {
     return {.cancel = [this] { SetCancelled(true); }, .resume = [this] { SetCancelled(false); }};
   }
   void AnswerAll() {
@@ -144,7 +144,7 @@ class VcpuThreadsTest : public testing::Test {
     vcpus_.push_back(std::move(vcpu));
     return result;
   }
-  VcpuThreads& Start(AccessWaits waits = {.cancel = [] {}, .resume = [] {}}) {
+  VcpuThreads& Start(WaitControl waits = {.cancel = [] {}, .resume = [] {}}) {
     threads_ =
         std::make_unique<VcpuThreads>(std::move(vcpus_), memory_, ports_, *end_, std::move(waits));
     EXPECT_TRUE(threads_->Start().ok());
@@ -441,7 +441,7 @@ TEST_F(VcpuThreadsTest, PausesWhileADeviceAnswersLoseNoAccess) {
 TEST_F(VcpuThreadsTest, VcpusThatArePausedBeforeTheyStartRunNothing) {
   FakeVcpu* const vcpu = Add(Spin);
   threads_ = std::make_unique<VcpuThreads>(std::move(vcpus_), memory_, ports_, *end_,
-                                           AccessWaits{.cancel = [] {}, .resume = [] {}});
+                                           WaitControl{.cancel = [] {}, .resume = [] {}});
   ASSERT_TRUE(threads_->Pause(kLong).ok());
   ASSERT_TRUE(threads_->Start().ok());
   ASSERT_TRUE(threads_->Pause(kLong).ok());  // now the thread has started, and waits
