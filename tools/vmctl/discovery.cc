@@ -105,6 +105,11 @@ std::string Sockets(const std::vector<VmAddress>& vms) {
   });
 }
 
+std::string WhereLooked(const RunningVms& running) {
+  return absl::StrCat(": no process listens on a control socket in ",
+                      absl::StrJoin(running.directories, ", "));
+}
+
 }  // namespace
 
 absl::StatusOr<UniqueFd> ConnectSocket(const std::string& path) {
@@ -149,8 +154,7 @@ RunningVms FindRunningVms(const std::vector<std::string>& directories) {
 }
 
 std::string NoVmRuns(const RunningVms& running) {
-  return absl::StrCat("no VM is running: no process listens on a control socket in ",
-                      absl::StrJoin(running.directories, ", "));
+  return absl::StrCat("no VM is running", WhereLooked(running));
 }
 
 absl::StatusOr<VmAddress> ChooseVm(const RunningVms& running, const std::string& name) {
@@ -170,12 +174,13 @@ absl::StatusOr<VmAddress> ChooseVm(const RunningVms& running, const std::string&
                                     "of them with --socket PATH: ",
                                     Sockets(chosen)));
   }
-  const std::string missing = name.empty() ? "" : absl::StrCat("no VM \"", name, "\" is running");
-  if (!running.vms.empty()) {
-    return absl::NotFoundError(absl::StrCat(missing, "; there is: ", Names(running.vms)));
+  std::string text =
+      absl::StrCat("no VM ", name.empty() ? "" : absl::StrCat("\"", name, "\" "), "is running");
+  if (running.vms.empty()) {
+    absl::StrAppend(&text, WhereLooked(running), "; start one with vmm, or give --socket PATH");
+  } else {
+    absl::StrAppend(&text, "; there is: ", Names(running.vms));
   }
-  std::string text = absl::StrCat(missing, missing.empty() ? "" : ": ", NoVmRuns(running),
-                                  "; start one with vmm, or give --socket PATH");
   for (const std::string& warning : running.warnings) absl::StrAppend(&text, "; ", warning);
   return absl::NotFoundError(text);
 }

@@ -18,6 +18,7 @@
 namespace bulkhead::vmctl {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -104,6 +105,8 @@ TEST_F(DiscoveryTest, AllPlacesAreLookedInAndABadOneIsLeftOut) {
   EXPECT_EQ(running.vms[1].socket_path, Path("a/web.sock"));
   EXPECT_EQ(running.warnings.size(), 1u);
   EXPECT_EQ(ChooseVm(running, "web")->socket_path, Path("a/web.sock"));
+  EXPECT_THAT(std::string(ChooseVm(running, "other").status().message()),
+              AllOf(HasSubstr("there is: db, web"), HasSubstr("not trusted")));
 }
 
 TEST_F(DiscoveryTest, OneNameInTwoPlacesIsAmbiguous) {

@@ -156,13 +156,13 @@ TEST_F(VmctlTest, WrongUsageIsExitCode2) {
 }
 
 TEST_F(VmctlTest, WithoutAVmItSaysWhereItLooked) {
-  const std::string none =
-      "no VM is running: no process listens on a control socket in $DIRECTORY; start one with vmm, "
-      "or give --socket PATH";
-  ExpectError({"status"}, 3, none);
+  const std::string looked =
+      "is running: no process listens on a control socket in $DIRECTORY; start one with vmm, or "
+      "give --socket PATH";
+  ExpectError({"status"}, 3, "no VM " + looked);
   LeaveStaleSocket("killed");
-  ExpectError({"status"}, 3, none);
-  ExpectError({"status", "--vm", "killed"}, 3, absl::StrCat("no VM \"killed\" is running: ", none));
+  ExpectError({"status"}, 3, "no VM " + looked);
+  ExpectError({"status", "--vm", "killed"}, 3, "no VM \"killed\" " + looked);
   ExpectError(
       {"status", "--socket", SocketPath("killed")}, 3,
       "no process listens on $DIRECTORY/killed.sock any more: its vmm ended without removing "
