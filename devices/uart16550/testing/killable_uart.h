@@ -200,7 +200,6 @@ class InterruptDrivenGuest {
     }
   }
 
-  bool has_sent_all() const { return sent_ == to_send_.size(); }
   const std::string& received() const { return received_; }
 
  private:
