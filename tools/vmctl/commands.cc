@@ -25,7 +25,7 @@ Examples
     {"status", "state, guest, uptime of the VM", kVmFlags | kJsonFlag, Argument::kNone,
      absl::Seconds(10),
      R"(States: STARTING, RUNNING, PAUSED (by a client, or because a device with the policy PAUSE_VM is
-away), REBOOTING, ENDING.
+unavailable), REBOOTING, ENDING.
 
 Examples
   vmctl status

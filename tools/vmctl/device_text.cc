@@ -73,11 +73,12 @@ void AddHeartbeat(const v1::Device& device, absl::Time now, Fields& fields) {
 void AddRestarts(const v1::Device& device, absl::TimeZone zone, Fields& fields) {
   fields.Add("Restarts", absl::StrCat(device.restarts()));
   for (const v1::RestartCause& restart : device.recent_restarts()) {
-    fields.Add("", absl::StrCat(
-                       FormatTimestamp(restart.time(), zone), "  ", Printable(restart.cause()),
-                       restart.has_downtime()
-                           ? absl::StrCat(", away for ", FormatSpan(ToDuration(restart.downtime())))
-                           : ", not back yet"));
+    fields.Add(
+        "", absl::StrCat(
+                FormatTimestamp(restart.time(), zone), "  ", Printable(restart.cause()),
+                restart.has_downtime()
+                    ? absl::StrCat(", unavailable for ", FormatSpan(ToDuration(restart.downtime())))
+                    : ", not back yet"));
   }
 }
 
@@ -112,9 +113,9 @@ std::string DeviceDetails(const v1::Device& device, absl::Time now, absl::TimeZo
   fields.Add("Process", ProcessText(device));
   AddRestarts(device, zone, fields);
   if (!device.restart_policy().empty()) {
-    fields.Add("Policy",
-               Printable(absl::StrCat("restart ", device.restart_policy(),
-                                      "; accesses while it is away: ", device.access_policy())));
+    fields.Add("Policy", Printable(absl::StrCat(
+                             "restart ", device.restart_policy(),
+                             "; accesses while it is unavailable: ", device.access_policy())));
   }
   AddHeartbeat(device, now, fields);
   for (int i = 0; i < device.resources_size(); ++i) {

@@ -27,8 +27,8 @@ TEST(EventTextTest, TimesAreLocal) {
 }
 
 TEST(EventTextTest, EveryKindSaysWhatHappened) {
-  EXPECT_EQ(TextOf(R"(vm_state { state: PAUSED reason: "device 'disk0' is away" })"),
-            "  vm         PAUSED: device 'disk0' is away\n");
+  EXPECT_EQ(TextOf(R"(vm_state { state: PAUSED reason: "device 'disk0' is unavailable" })"),
+            "  vm         PAUSED: device 'disk0' is unavailable\n");
   EXPECT_EQ(TextOf(R"(device_state { device: "disk0" from: RESTARTING to: RUNNING pid: 12
                                      generation: 3 })"),
             "  disk0      RESTARTING -> RUNNING, pid 12, generation 3\n");
