@@ -24,9 +24,9 @@
 #include "base/steady_time.h"
 #include "proto/channel/channel_client.h"
 #include "proto/version.h"
+#include "vmm/hardware/device_places.h"
 #include "vmm/machine/boot_sources.h"
 #include "vmm/machine/device_resets.h"
-#include "vmm/platform/device_places.h"
 #include "vmm/supervisor/host_shortage.h"
 #include "vmm/vm/vm_metrics.h"
 
@@ -86,16 +86,16 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
     options.resume_vm = [m = machine.get()](absl::string_view name) { m->ResumeForDevice(name); };
     devices = StartDevices(std::move(spec.devices), machine->ram_, *machine->monitor_, options);
   });
-  absl::StatusOr<std::unique_ptr<GuestPlatform>> platform = machine->OpenKvm();
+  absl::StatusOr<std::unique_ptr<GuestHardware>> hardware = machine->OpenKvm();
   starter.join();
-  RETURN_IF_ERROR(AsVmmError(platform.status()));
+  RETURN_IF_ERROR(AsVmmError(hardware.status()));
   RETURN_IF_ERROR(devices.status());
   machine->devices_ = *std::move(devices);
   for (size_t i = 0; i < places.size(); ++i) {
     places[i].description = &machine->devices_[i]->device().description();
   }
   RETURN_IF_ERROR(CheckPlaces(places));
-  RETURN_IF_ERROR(machine->PowerOn(*std::move(platform)));
+  RETURN_IF_ERROR(machine->PowerOn(*std::move(hardware)));
   return machine;
 }
 
@@ -108,16 +108,16 @@ Machine::Machine(Settings settings, GuestRam ram, BootSources boot_sources)
 
 Machine::~Machine() { EndAll(); }
 
-absl::StatusOr<std::unique_ptr<GuestPlatform>> Machine::OpenKvm() {
+absl::StatusOr<std::unique_ptr<GuestHardware>> Machine::OpenKvm() {
   ASSIGN_OR_RETURN(Kvm kvm, Kvm::Open());
   kvm_ = std::make_unique<Kvm>(std::move(kvm));
-  return GuestPlatform::Create(*kvm_, ram_);
+  return GuestHardware::Create(*kvm_, ram_);
 }
 
-absl::Status Machine::PowerOn(std::unique_ptr<GuestPlatform> platform) {
+absl::Status Machine::PowerOn(std::unique_ptr<GuestHardware> hardware) {
   std::vector<RemoteDevice*> devices;
   for (const auto& device : devices_) devices.push_back(&device->device());
-  RETURN_IF_ERROR(platform->Plug(devices, settings_.pci_slots));
+  RETURN_IF_ERROR(hardware->Plug(devices, settings_.pci_slots));
   const WaitControl waits = {.cancel =
                                  [this] {
                                    for (const auto& d : devices_) d->device().CancelAccesses();
@@ -126,22 +126,22 @@ absl::Status Machine::PowerOn(std::unique_ptr<GuestPlatform> platform) {
                                  [this] {
                                    for (const auto& d : devices_) d->device().ResumeAccesses();
                                  }};
-  RETURN_IF_ERROR(platform->Load(boot_sources_, settings_.cpus, waits));
-  absl::MutexLock lock(&platform_mutex_);
-  platform_ = std::move(platform);
-  if (std::exchange(kept_press_, false)) platform_->PressPowerButton();
+  RETURN_IF_ERROR(hardware->Load(boot_sources_, settings_.cpus, waits));
+  absl::MutexLock lock(&hardware_mutex_);
+  hardware_ = std::move(hardware);
+  if (std::exchange(kept_press_, false)) hardware_->PressPowerButton();
   return absl::OkStatus();
 }
 
-GuestPlatform* Machine::platform() const {
-  absl::MutexLock lock(&platform_mutex_);
-  return platform_.get();
+GuestHardware* Machine::hardware() const {
+  absl::MutexLock lock(&hardware_mutex_);
+  return hardware_.get();
 }
 
 bool Machine::ParkWhilePaused(Waiter waiter) {
-  // Only a vCPU thread may use platform() without the lock.
+  // Only a vCPU thread may use hardware() without the lock.
   if (waiter >= settings_.cpus) return false;
-  return platform()->vcpus().ParkWhilePaused(waiter);
+  return hardware()->vcpus().ParkWhilePaused(waiter);
 }
 
 // ---- From the start to the end, on the machine's thread ----
@@ -155,7 +155,7 @@ void Machine::RequestEnd(VmEnd end) {
 }
 
 absl::Status Machine::Start() {
-  VcpuThreads& vcpus = platform()->vcpus();
+  VcpuThreads& vcpus = hardware()->vcpus();
   // Before the vCPUs start, so that not one instruction runs.
   RETURN_IF_ERROR(standstill_.OnNewVcpus());
   RETURN_IF_ERROR(vcpus.Start());
@@ -166,10 +166,10 @@ absl::Status Machine::Start() {
 
 VmEnd Machine::Run(const OutsideEnd& outside) {
   while (true) {
-    Await({work_->fd(), platform()->end().fd()}, outside);
+    Await({work_->fd(), hardware()->end().fd()}, outside);
     work_->Run();
-    if (!end_->reported() && platform()->end().reported()) {
-      OnGuestEnd(platform()->end().end(), outside);
+    if (!end_->reported() && hardware()->end().reported()) {
+      OnGuestEnd(hardware()->end().end(), outside);
     }
     if (end_->reported()) return EndAll();
   }
@@ -206,7 +206,7 @@ void Machine::OnGuestEnd(const VmEnd& end, const OutsideEnd& outside) {
 absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside) {
   const absl::Time begin = SteadyNow();
   state_.SetRebooting(reason);
-  RETURN_IF_ERROR(platform()->vcpus().Stop(kVcpuStopTimeout));
+  RETURN_IF_ERROR(hardware()->vcpus().Stop(kVcpuStopTimeout));
 
   // No vCPU waits any more, but a supervisor may access its device.
   for (const auto& device : devices_) device->device().ResumeAccesses();
@@ -224,8 +224,8 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
       resets->Done(name, status);
     });
   }
-  DropPlatform();
-  absl::StatusOr<std::unique_ptr<GuestPlatform>> platform = GuestPlatform::Create(*kvm_, ram_);
+  DropHardware();
+  absl::StatusOr<std::unique_ptr<GuestHardware>> hardware = GuestHardware::Create(*kvm_, ram_);
   AwaitResets(*resets, outside);
   // A device that was not reset could write into the new guest's memory: rather fail than boot.
   RETURN_IF_ERROR(resets->status());
@@ -233,13 +233,13 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   // Events that the devices signalled before their reset must not reach the new guest.
   for (const auto& device : devices_) device->device().endpoints().DrainEvents();
   RETURN_IF_ERROR(RetryWhileHostIsShort(outside, [&]() -> absl::Status {
-    // A failed try has used up the platform: create another one.
-    if (platform.ok() && *platform == nullptr) platform = GuestPlatform::Create(*kvm_, ram_);
-    ASSIGN_OR_RETURN(std::unique_ptr<GuestPlatform> next, std::exchange(platform, nullptr));
+    // A failed try has used the hardware up: create another one.
+    if (hardware.ok() && *hardware == nullptr) hardware = GuestHardware::Create(*kvm_, ram_);
+    ASSIGN_OR_RETURN(std::unique_ptr<GuestHardware> next, std::exchange(hardware, nullptr));
     RETURN_IF_ERROR(ram_.Clear());
     RETURN_IF_ERROR(PowerOn(std::move(next)));
     const absl::Status started = Start();
-    if (!started.ok()) DropPlatform();
+    if (!started.ok()) DropHardware();
     return started;
   }));
   ReleaseStartupPages();
@@ -248,11 +248,11 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   return absl::OkStatus();
 }
 
-void Machine::DropPlatform() {
-  std::unique_ptr<GuestPlatform> old;
-  absl::MutexLock lock(&platform_mutex_);
-  kept_press_ |= platform_->has_kept_press();
-  old = std::move(platform_);
+void Machine::DropHardware() {
+  std::unique_ptr<GuestHardware> old;
+  absl::MutexLock lock(&hardware_mutex_);
+  kept_press_ |= hardware_->has_kept_press();
+  old = std::move(hardware_);
 }
 
 absl::Status Machine::RetryWhileHostIsShort(const OutsideEnd& outside,
@@ -309,7 +309,7 @@ VmEnd Machine::EndAll() {
   if (end_watchdog_ != nullptr) end_watchdog_->Begin(static_cast<int>(end.reason));
   step("the vCPUs");
   state_.SetEnding(end.message.empty() ? Name(end.reason) : end.message);
-  if (GuestPlatform* const current = platform(); current != nullptr) {
+  if (GuestHardware* const current = hardware(); current != nullptr) {
     const absl::Status stopped = current->vcpus().Stop(kVcpuStopTimeout);
     if (!stopped.ok()) LogError(stopped.message());
   }
@@ -342,11 +342,11 @@ absl::Status Machine::RemovePause(const std::string& requester) {
 }
 
 Standstill::Vm Machine::StandstillOperations() {
-  return {.pause = [this] { return platform()->vcpus().Pause(kPauseTimeout); },
-          .hold = [this] { return platform()->vcpus().Hold(kPauseTimeout); },
-          .resume = [this] { platform()->vcpus().Resume(); },
-          .stop_clock = [this] { platform()->StopClock(); },
-          .continue_clock = [this] { platform()->ContinueClock(); },
+  return {.pause = [this] { return hardware()->vcpus().Pause(kPauseTimeout); },
+          .hold = [this] { return hardware()->vcpus().Hold(kPauseTimeout); },
+          .resume = [this] { hardware()->vcpus().Resume(); },
+          .stop_clock = [this] { hardware()->StopClock(); },
+          .continue_clock = [this] { hardware()->ContinueClock(); },
           .report_paused = [this](std::string reason) { state_.SetPaused(reason); },
           .report_running = [this] { state_.SetRunning(); }};
 }
@@ -395,26 +395,26 @@ absl::StatusOr<DeviceSupervisor*> Machine::FindDevice(absl::string_view name) co
 
 v1::Device Machine::Describe(DeviceSupervisor& device) const {
   v1::Device description = device.Describe();
-  absl::MutexLock lock(&platform_mutex_);
-  if (platform_ != nullptr) platform_->Describe(device.device(), description);
+  absl::MutexLock lock(&hardware_mutex_);
+  if (hardware_ != nullptr) hardware_->Describe(device.device(), description);
   return description;
 }
 
 absl::StatusOr<bool> Machine::PressPowerButton() {
   if (end_->reported()) return Ending();
-  absl::MutexLock lock(&platform_mutex_);
-  if (platform_ == nullptr) {  // the guest is rebooting
+  absl::MutexLock lock(&hardware_mutex_);
+  if (hardware_ == nullptr) {  // the guest is rebooting
     kept_press_ = true;
     return false;
   }
-  return platform_->PressPowerButton();
+  return hardware_->PressPowerButton();
 }
 
 absl::Status Machine::Wake() {
   if (end_->reported()) return Ending();
-  absl::MutexLock lock(&platform_mutex_);
-  // Without a platform the guest is rebooting, and so awake.
-  if (platform_ != nullptr) platform_->Wake();
+  absl::MutexLock lock(&hardware_mutex_);
+  // Without hardware the guest is rebooting, and so awake.
+  if (hardware_ != nullptr) hardware_->Wake();
   return absl::OkStatus();
 }
 
@@ -445,8 +445,8 @@ v1::VmMetrics Machine::Metrics() const {
   }
   uint64_t unclaimed_accesses = 0;
   {
-    absl::MutexLock lock(&platform_mutex_);
-    if (platform_ != nullptr) unclaimed_accesses = platform_->unclaimed_accesses();
+    absl::MutexLock lock(&hardware_mutex_);
+    if (hardware_ != nullptr) unclaimed_accesses = hardware_->unclaimed_accesses();
   }
   return MakeMetrics(Status(), unclaimed_accesses, devices);
 }

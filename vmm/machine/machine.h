@@ -23,12 +23,12 @@
 #include "vmm/config/vm_spec.h"
 #include "vmm/console/consoles.h"
 #include "vmm/control/vm_operations.h"
+#include "vmm/hardware/guest_hardware.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/machine/end_watchdog.h"
 #include "vmm/machine/standstill.h"
 #include "vmm/machine/work_queue.h"
 #include "vmm/memory/guest_ram.h"
-#include "vmm/platform/guest_platform.h"
 #include "vmm/process/process_monitor.h"
 #include "vmm/supervisor/device_supervisor.h"
 #include "vmm/vcpu/vcpu_threads.h"
@@ -41,7 +41,7 @@ namespace bulkhead::vmm {
 class DeviceResets;
 
 // One virtual machine, created from a configuration: the parts that live as long as the vmm (RAM,
-// device processes, events), and the guest's platform, which a reboot replaces. The parts use each
+// device processes, events), and the guest's hardware, which a reboot replaces. The parts use each
 // other only through interfaces; Machine connects them.
 //
 // One thread, the machine's thread, creates it and makes all changes, in Create(), Start() and
@@ -107,9 +107,9 @@ class Machine final : public VmOperations {
   Machine(Settings settings, GuestRam ram, BootSources boot_sources);
 
   // --- On the machine's thread
-  absl::StatusOr<std::unique_ptr<GuestPlatform>> OpenKvm();
-  // Plugs the devices into `platform`, loads the guest, and makes it the current one.
-  absl::Status PowerOn(std::unique_ptr<GuestPlatform> platform);
+  absl::StatusOr<std::unique_ptr<GuestHardware>> OpenKvm();
+  // Plugs the devices into `hardware`, loads the guest, and makes it the current one.
+  absl::Status PowerOn(std::unique_ptr<GuestHardware> hardware);
   // Waits until one of `fds` is readable, the VM's end is requested, or `limit` has passed. May
   // return early.
   void Await(std::initializer_list<int> fds, const OutsideEnd& outside,
@@ -118,8 +118,8 @@ class Machine final : public VmOperations {
   void OnGuestEnd(const VmEnd& end, const OutsideEnd& outside);
   absl::Status Reboot(absl::string_view reason, const OutsideEnd& outside);
   void AwaitResets(DeviceResets& resets, const OutsideEnd& outside);
-  // Destroys the platform, whose vCPUs must not run. There is none afterwards.
-  void DropPlatform();
+  // Destroys the hardware, whose vCPUs must not run. There is none afterwards.
+  void DropHardware();
   // Calls `step` again while it fails because of a shortage of the host. Errors: others of `step`;
   // Cancelled (the VM is ending).
   absl::Status RetryWhileHostIsShort(const OutsideEnd& outside,
@@ -135,9 +135,9 @@ class Machine final : public VmOperations {
   // Calls `work` on the machine's thread, after earlier work, and passes its result to `done`;
   // Unavailable if the VM has ended.
   void QueueCommand(std::function<absl::Status()> work, Done done);
-  // The current platform, or nullptr while there is none. It exists while its vCPU threads do, so
-  // vCPU threads and the machine's thread may call this. Other threads must hold `platform_mutex_`.
-  GuestPlatform* platform() const;
+  // The current hardware, or nullptr while there is none. It exists while its vCPU threads do, so
+  // vCPU threads and the machine's thread may call this. Other threads must hold `hardware_mutex_`.
+  GuestHardware* hardware() const;
   bool ParkWhilePaused(Waiter waiter);
   // If called more than once, the first reason counts.
   void RequestEnd(VmEnd end);
@@ -170,10 +170,10 @@ class Machine final : public VmOperations {
   Standstill standstill_;
   bool all_ended_ = false;
 
-  mutable absl::Mutex platform_mutex_;
-  std::unique_ptr<GuestPlatform> platform_ ABSL_GUARDED_BY(platform_mutex_);
-  // A press of the power button that the next platform gets.
-  bool kept_press_ ABSL_GUARDED_BY(platform_mutex_) = false;
+  mutable absl::Mutex hardware_mutex_;
+  std::unique_ptr<GuestHardware> hardware_ ABSL_GUARDED_BY(hardware_mutex_);
+  // A press of the power button, for the next boot.
+  bool kept_press_ ABSL_GUARDED_BY(hardware_mutex_) = false;
 };
 
 }  // namespace bulkhead::vmm

@@ -1,5 +1,5 @@
-#ifndef BULKHEAD_VMM_PLATFORM_GUEST_PLATFORM_H_
-#define BULKHEAD_VMM_PLATFORM_GUEST_PLATFORM_H_
+#ifndef BULKHEAD_VMM_HARDWARE_GUEST_HARDWARE_H_
+#define BULKHEAD_VMM_HARDWARE_GUEST_HARDWARE_H_
 
 #include <stddef.h>
 #include <stdint.h>
@@ -33,12 +33,12 @@ namespace bulkhead::vmm {
 //
 // Call Create(), Plug(), Load(), then vcpus().Start(), on one thread. Describe() and
 // PressPowerButton() are thread-safe after Plug(). The destructor stops the vCPUs.
-class GuestPlatform {
+class GuestHardware {
  public:
-  // `kvm` and `ram` must outlive the platform. Errors: as KVM's.
-  static absl::StatusOr<std::unique_ptr<GuestPlatform>> Create(const Kvm& kvm, const GuestRam& ram);
+  // `kvm` and `ram` must outlive the hardware. Errors: as KVM's.
+  static absl::StatusOr<std::unique_ptr<GuestHardware>> Create(const Kvm& kvm, const GuestRam& ram);
 
-  // Connects the devices, which must outlive the platform, to the guest's buses; the guest then
+  // Connects the devices, which must outlive the hardware, to the guest's buses; the guest then
   // gets their interrupts. `pci_slots` has one entry for each device, 0 for any. Errors:
   // InvalidArgument (the devices do not fit together; names one), ResourceExhausted (a temporary
   // shortage of the host), others of the host.
@@ -77,7 +77,7 @@ class GuestPlatform {
     const DeviceFunction* function;
   };
 
-  GuestPlatform(const Kvm& kvm, const GuestRam& ram) : kvm_(kvm), ram_(ram) {}
+  GuestHardware(const Kvm& kvm, const GuestRam& ram) : kvm_(kvm), ram_(ram) {}
 
   absl::Status PlugPlatformDevice(RemoteDevice& device);
   absl::Status BindPlatformDoorbells(RemoteDevice& device);
@@ -101,4 +101,4 @@ class GuestPlatform {
 
 }  // namespace bulkhead::vmm
 
-#endif  // BULKHEAD_VMM_PLATFORM_GUEST_PLATFORM_H_
+#endif  // BULKHEAD_VMM_HARDWARE_GUEST_HARDWARE_H_

@@ -1,4 +1,4 @@
-#include "vmm/platform/guest_platform.h"
+#include "vmm/hardware/guest_hardware.h"
 
 #include <algorithm>
 #include <string>
@@ -45,30 +45,30 @@ FunctionSpec FunctionSpecOf(const RemoteDevice& device) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<GuestPlatform>> GuestPlatform::Create(const Kvm& kvm,
+absl::StatusOr<std::unique_ptr<GuestHardware>> GuestHardware::Create(const Kvm& kvm,
                                                                      const GuestRam& ram) {
-  std::unique_ptr<GuestPlatform> platform = absl::WrapUnique(new GuestPlatform(kvm, ram));
-  ASSIGN_OR_RETURN(platform->end_, VmEndLatch::Create());
-  ASSIGN_OR_RETURN(platform->vm_, KvmVm::Create(kvm));
-  RETURN_IF_ERROR(platform->vm_->AddMemory(ram));
-  EventRouting& routing = platform->vm_->event_routing();
-  ASSIGN_OR_RETURN(platform->sci_, SciLine::Create(routing));
-  platform->acpi_registers_ = std::make_unique<AcpiRegisters>(
-      *platform->end_, [sci = platform->sci_.get()] { sci->Raise(); });
-  RETURN_IF_ERROR(platform->port_bus_.Insert(layout::kAcpiPort, AcpiRegisters::kPortCount,
-                                             platform->acpi_registers_.get()));
-  ASSIGN_OR_RETURN(platform->pci_,
-                   PciHost::Create(platform->memory_bus_, platform->port_bus_, routing,
-                                   MmioWindows::ForHighStart(platform->HighWindowStart())));
-  return platform;
+  std::unique_ptr<GuestHardware> hardware = absl::WrapUnique(new GuestHardware(kvm, ram));
+  ASSIGN_OR_RETURN(hardware->end_, VmEndLatch::Create());
+  ASSIGN_OR_RETURN(hardware->vm_, KvmVm::Create(kvm));
+  RETURN_IF_ERROR(hardware->vm_->AddMemory(ram));
+  EventRouting& routing = hardware->vm_->event_routing();
+  ASSIGN_OR_RETURN(hardware->sci_, SciLine::Create(routing));
+  hardware->acpi_registers_ = std::make_unique<AcpiRegisters>(
+      *hardware->end_, [sci = hardware->sci_.get()] { sci->Raise(); });
+  RETURN_IF_ERROR(hardware->port_bus_.Insert(layout::kAcpiPort, AcpiRegisters::kPortCount,
+                                             hardware->acpi_registers_.get()));
+  ASSIGN_OR_RETURN(hardware->pci_,
+                   PciHost::Create(hardware->memory_bus_, hardware->port_bus_, routing,
+                                   MmioWindows::ForHighStart(hardware->HighWindowStart())));
+  return hardware;
 }
 
-GuestAddress GuestPlatform::HighWindowStart() const {
+GuestAddress GuestHardware::HighWindowStart() const {
   constexpr uint64_t kGibibyte = uint64_t{1} << 30;
   return std::max((ram_.end() + kGibibyte - 1) / kGibibyte * kGibibyte, layout::kMmio64MinStart);
 }
 
-absl::Status GuestPlatform::Plug(absl::Span<RemoteDevice* const> devices,
+absl::Status GuestHardware::Plug(absl::Span<RemoteDevice* const> devices,
                                  absl::Span<const uint32_t> pci_slots) {
   std::vector<uint32_t> requested;
   for (size_t i = 0; i < devices.size(); ++i) {
@@ -92,7 +92,7 @@ absl::Status GuestPlatform::Plug(absl::Span<RemoteDevice* const> devices,
   return pci_->PlaceBars();
 }
 
-absl::Status GuestPlatform::PlugPlatformDevice(RemoteDevice& device) {
+absl::Status GuestHardware::PlugPlatformDevice(RemoteDevice& device) {
   const DeviceDescription::PlatformDevice& platform = *device.description().platform;
   for (size_t i = 0; i < platform.port_ranges.size(); ++i) {
     const DeviceDescription::PortRange& range = platform.port_ranges[i];
@@ -108,7 +108,7 @@ absl::Status GuestPlatform::PlugPlatformDevice(RemoteDevice& device) {
   return BindPlatformDoorbells(device);
 }
 
-absl::Status GuestPlatform::BindPlatformDoorbells(RemoteDevice& device) {
+absl::Status GuestHardware::BindPlatformDoorbells(RemoteDevice& device) {
   const DeviceDescription& description = device.description();
   for (size_t i = 0; i < description.doorbells.size(); ++i) {
     const DeviceDescription::Doorbell& doorbell = description.doorbells[i];
@@ -120,7 +120,7 @@ absl::Status GuestPlatform::BindPlatformDoorbells(RemoteDevice& device) {
   return absl::OkStatus();
 }
 
-absl::Status GuestPlatform::Load(const BootSources& sources, uint32_t vcpus, WaitControl waits) {
+absl::Status GuestHardware::Load(const BootSources& sources, uint32_t vcpus, WaitControl waits) {
   AcpiDescription acpi{.vcpus = vcpus, .high_window_start = HighWindowStart()};
   for (const RemoteDevice* const device : platform_devices_) {
     acpi.platform_devices.push_back(
@@ -144,10 +144,10 @@ absl::Status GuestPlatform::Load(const BootSources& sources, uint32_t vcpus, Wai
   return absl::OkStatus();
 }
 
-void GuestPlatform::StopClock() { vm_->clock().Stop(); }
-void GuestPlatform::ContinueClock() { vm_->clock().Continue(); }
+void GuestHardware::StopClock() { vm_->clock().Stop(); }
+void GuestHardware::ContinueClock() { vm_->clock().Continue(); }
 
-void GuestPlatform::Describe(const RemoteDevice& device, v1::Device& description) const {
+void GuestHardware::Describe(const RemoteDevice& device, v1::Device& description) const {
   const DeviceDescription& own = device.description();
   const auto plugged = std::find_if(functions_.begin(), functions_.end(),
                                     [&](const auto& f) { return f.device == &device; });

@@ -1,4 +1,4 @@
-#include "vmm/platform/device_places.h"
+#include "vmm/hardware/device_places.h"
 
 #include <vector>
 

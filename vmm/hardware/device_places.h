@@ -1,5 +1,5 @@
-#ifndef BULKHEAD_VMM_PLATFORM_DEVICE_PLACES_H_
-#define BULKHEAD_VMM_PLATFORM_DEVICE_PLACES_H_
+#ifndef BULKHEAD_VMM_HARDWARE_DEVICE_PLACES_H_
+#define BULKHEAD_VMM_HARDWARE_DEVICE_PLACES_H_
 
 #include <stdint.h>
 
@@ -30,4 +30,4 @@ absl::Status CheckPlaces(absl::Span<const DevicePlace> places);
 
 }  // namespace bulkhead::vmm
 
-#endif  // BULKHEAD_VMM_PLATFORM_DEVICE_PLACES_H_
+#endif  // BULKHEAD_VMM_HARDWARE_DEVICE_PLACES_H_
