@@ -52,6 +52,9 @@ absl::Status ToStatus(const grpc::Status& status) {
       return absl::OkStatus();
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       return absl::DeadlineExceededError("no answer came in time");
+    case grpc::StatusCode::UNIMPLEMENTED:
+      return absl::UnimplementedError(
+          "it does not know this call: build it and vmm from one source");
     default:
       return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
                           Printable(status.error_message()));
