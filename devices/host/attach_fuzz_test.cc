@@ -13,6 +13,7 @@
 #include "devices/host/attachment.h"
 #include "google/protobuf/text_format.h"
 #include "proto/attach.pb.h"
+#include "proto/contract.h"
 #include "proto/device_control.pb.h"
 
 namespace bulkhead::devices {
@@ -51,6 +52,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {  // NO
                            .descriptors = {}};
   v1::AttachRequest request;
   if (google::protobuf::TextFormat::ParseFromString(message.bytes, &request)) {
+    request.set_contract_version(kContractVersion);
     message.bytes = request.SerializeAsString();
   } else if (!request.ParseFromString(message.bytes)) {
     request.Clear();

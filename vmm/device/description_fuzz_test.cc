@@ -7,6 +7,7 @@
 
 #include "base/testing/fuzz_input.h"
 #include "google/protobuf/text_format.h"
+#include "proto/contract.h"
 #include "proto/device_control.pb.h"
 #include "proto/durable_layout.h"
 #include "vmm/device/device_description.h"
@@ -62,6 +63,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {  // NO
       !info.ParseFromString(bytes)) {
     return 0;
   }
+  info.set_contract_version(bulkhead::kContractVersion);
   const absl::StatusOr<bulkhead::vmm::DeviceDescription> device =
       bulkhead::vmm::ValidateDeviceInfo(info);
   if (device.ok()) bulkhead::vmm::Check(*device);
