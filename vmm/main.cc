@@ -34,6 +34,7 @@
 #include "vmm/control/control_server.h"
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/named_socket.h"
+#include "vmm/control/refused_clients.h"
 #include "vmm/library_logs.h"
 #include "vmm/machine/check_vm.h"
 #include "vmm/machine/end_watchdog.h"
@@ -212,10 +213,11 @@ int Run(int argc, char** argv) {
   LogDebug(absl::StrCat("the guest runs, ", absl::FormatDuration(SteadyNow() - started),
                         " after the start"));
 
+  RefusedClients refused;
   std::unique_ptr<ControlServer> control;
   if (socket->has_value()) {
     absl::StatusOr<std::unique_ptr<ControlServer>> server =
-        ControlServer::Start(**machine, **std::move(socket));
+        ControlServer::Start(**machine, **std::move(socket), refused);
     if (!server.ok()) return Report(server.status());
     control = *std::move(server);
   }

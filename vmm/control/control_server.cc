@@ -25,10 +25,12 @@
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "grpcpp/server_posix.h"
+#include "vmm/control/client_check.h"
 #include "vmm/control/client_connections.h"
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/open_calls.h"
 #include "vmm/control/reflection.h"
+#include "vmm/control/refused_clients.h"
 #include "vmm/control/vm_control_service.h"
 
 namespace bulkhead::vmm {
@@ -43,6 +45,7 @@ constexpr absl::Duration kIdleConnection = absl::Minutes(10);
 // The pause after accept(2) has failed for lack of descriptors or memory.
 constexpr absl::Duration kAcceptPause = absl::Milliseconds(200);
 constexpr int kAcceptsAtOnce = 16;
+constexpr char kSocket[] = "control";
 constexpr absl::Duration kBetweenWarnings = absl::Minutes(1);
 
 int Milliseconds(absl::Duration duration) {
@@ -82,16 +85,18 @@ std::unique_ptr<grpc::Server> StartGrpc(VmControlService& control, ReflectionSer
 
 class ControlServer::Impl {
  public:
-  Impl(VmOperations& vm, ListeningSocket socket, EventFd wake, const ControlLimits& limits)
+  Impl(VmOperations& vm, ListeningSocket socket, EventFd wake, RefusedClients& refused,
+       const ControlLimits& limits)
       : vm_(vm),
         limits_(limits),
         socket_(std::in_place, std::move(socket)),
         wake_(std::move(wake)),
+        refused_(refused),
         connections_(limits.connections),
         streams_(limits.streams, "watch events or a console"),
         long_calls_(limits.long_calls, "wait for the VM"),
         reflections_(limits.streams, "ask for reflection"),
-        control_(vm, streams_, long_calls_, [this] { wake_.Signal(); }),
+        control_(vm, refused, streams_, long_calls_, [this] { wake_.Signal(); }),
         reflection_(reflections_) {}
   ~Impl();
 
@@ -100,13 +105,17 @@ class ControlServer::Impl {
  private:
   void Loop(const std::stop_token& stop);
   void AcceptConnections();
+  // False: the client may not use the socket.
+  bool Admit(int connection);
   void WarnOfRefusal(absl::string_view why);
   void UpdateHealth();
 
   VmOperations& vm_;
   const ControlLimits limits_;
+  const ServingProcess this_process_ = ServingProcess::Current();
   std::optional<ListeningSocket> socket_;
   EventFd wake_;
+  RefusedClients& refused_;
   ClientConnections connections_;
   OpenCalls streams_;
   OpenCalls long_calls_;
@@ -124,6 +133,7 @@ class ControlServer::Impl {
 };
 
 absl::Status ControlServer::Impl::Start() {
+  refused_.AddSocket(kSocket);
   server_ = StartGrpc(control_, reflection_, limits_);
   if (server_ == nullptr) return absl::InternalError("control plane: gRPC did not start");
   UpdateHealth();
@@ -199,6 +209,7 @@ void ControlServer::Impl::AcceptConnections() {
       accept_from_ = SteadyNow() + kAcceptPause;
       return;
     }
+    if (!Admit(connection->get())) continue;
     if (connections_.full()) {
       WarnOfRefusal(absl::StrCat("all ", limits_.connections, " are in use"));
       continue;
@@ -211,10 +222,22 @@ void ControlServer::Impl::AcceptConnections() {
   }
 }
 
+bool ControlServer::Impl::Admit(int connection) {
+  const absl::StatusOr<ClientProcess> client = ClientOf(connection);
+  absl::Status status = client.status();
+  if (status.ok()) status = CheckUser(*client, this_process_);
+  if (status.ok()) status = CheckNotDescendant(*client, this_process_);
+  if (status.ok()) return true;
+  refused_.Count(kSocket);
+  WarnOfRefusal(client.ok() ? absl::StrCat(client->Name(), ": ", status.message())
+                            : status.ToString());
+  return false;
+}
+
 void ControlServer::Impl::WarnOfRefusal(absl::string_view why) {
   if (SteadyNow() < warn_from_) return;
   warn_from_ = SteadyNow() + kBetweenWarnings;
-  LogWarning(absl::StrCat("control plane: refusing connections: ", why));
+  LogWarning(absl::StrCat(kSocket, " socket: refusing connections: ", why));
 }
 
 void ControlServer::Impl::UpdateHealth() {
@@ -229,9 +252,10 @@ void ControlServer::Impl::UpdateHealth() {
 
 absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(VmOperations& vm,
                                                                     ListeningSocket socket,
+                                                                    RefusedClients& refused,
                                                                     const ControlLimits& limits) {
   ASSIGN_OR_RETURN(EventFd wake, EventFd::Create());
-  auto impl = std::make_unique<Impl>(vm, std::move(socket), std::move(wake), limits);
+  auto impl = std::make_unique<Impl>(vm, std::move(socket), std::move(wake), refused, limits);
   RETURN_IF_ERROR(impl->Start());
   return std::unique_ptr<ControlServer>(new ControlServer(std::move(impl)));
 }

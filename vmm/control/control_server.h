@@ -6,12 +6,12 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "vmm/control/listening_socket.h"
+#include "vmm/control/refused_clients.h"
 #include "vmm/control/vm_operations.h"
 
 namespace bulkhead::vmm {
 
-// Limits on the clients' resources, so that a stuck client cannot take what the VM needs. (The
-// file's mode decides which users may connect.)
+// Limits on the clients' resources, so that a stuck client cannot take what the VM needs.
 struct ControlLimits {
   size_t connections = 96;  // two descriptors each
   size_t streams = 64;      // WatchEvents and AttachConsole together
@@ -24,16 +24,19 @@ struct ControlLimits {
 };
 
 // Serves VmControl (proto/vm_control.proto), server reflection and the standard health service on
-// a unix socket, only for the user who runs the vmm (mode 0600). Thread-safe.
+// a unix socket. Closes connections of clients that may not use it (client_check.h), logs them, and
+// counts them in the VM's metrics. Thread-safe.
 //
 // No call occupies a thread, however long it lasts. The server's own thread accepts connections and
 // wakes streams that have something to send; gRPC's threads do the rest.
 class ControlServer {
  public:
-  // `vm`, its events() and its consoles must outlive the server. Clients that connected to `socket`
-  // before are served now. Errors: as eventfd(2), Internal (gRPC did not start).
+  // `vm`, its events() and its consoles, and `refused` must outlive the server. Clients that
+  // connected to `socket` before are served now. Errors: as eventfd(2), Internal (gRPC did not
+  // start).
   static absl::StatusOr<std::unique_ptr<ControlServer>> Start(VmOperations& vm,
                                                               ListeningSocket socket,
+                                                              RefusedClients& refused,
                                                               const ControlLimits& limits = {});
   // Removes the socket, sends the remaining events and output, and ends open calls with
   // UNAVAILABLE and the reason of the VM's end. Blocks for about limits.drain_timeout at most.

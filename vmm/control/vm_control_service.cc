@@ -128,6 +128,7 @@ grpc::ServerUnaryReactor* VmControlService::GetMetrics(Context* context,
                                                        const v1::GetMetricsRequest*,
                                                        v1::VmMetrics* reply) {
   *reply = vm_.Metrics();
+  refused_.AppendTo(*reply);
   return Answer(context, absl::OkStatus());
 }
 

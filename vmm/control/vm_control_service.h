@@ -9,6 +9,7 @@
 #include "proto/vm_control.grpc.pb.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/control/open_calls.h"
+#include "vmm/control/refused_clients.h"
 #include "vmm/control/vm_operations.h"
 
 namespace bulkhead::vmm {
@@ -19,9 +20,13 @@ class VmControlService final : public v1::VmControl::CallbackService {
   // `streams` holds WatchEvents and AttachConsole calls, `long_calls` those that the VM answers
   // later. `wake` may be called on any thread and causes a streams.PumpAll() soon. All must outlive
   // the service's calls.
-  VmControlService(VmOperations& vm, OpenCalls& streams, OpenCalls& long_calls,
-                   std::function<void()> wake)
-      : vm_(vm), streams_(streams), long_calls_(long_calls), wake_(std::move(wake)) {}
+  VmControlService(VmOperations& vm, const RefusedClients& refused, OpenCalls& streams,
+                   OpenCalls& long_calls, std::function<void()> wake)
+      : vm_(vm),
+        refused_(refused),
+        streams_(streams),
+        long_calls_(long_calls),
+        wake_(std::move(wake)) {}
 
  private:
   using Context = grpc::CallbackServerContext;
@@ -60,6 +65,7 @@ class VmControlService final : public v1::VmControl::CallbackService {
                     const std::function<void(VmOperations::Done)>& operation);
 
   VmOperations& vm_;
+  const RefusedClients& refused_;
   OpenCalls& streams_;
   OpenCalls& long_calls_;
   const std::function<void()> wake_;

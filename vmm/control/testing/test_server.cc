@@ -20,7 +20,7 @@ TestServer::TestServer(const ControlLimits& limits)
     return;
   }
   absl::StatusOr<std::unique_ptr<ControlServer>> started =
-      ControlServer::Start(vm, *std::move(socket), limits);
+      ControlServer::Start(vm, *std::move(socket), refused, limits);
   if (started.ok()) {
     server = *std::move(started);
   } else {

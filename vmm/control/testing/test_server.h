@@ -10,6 +10,7 @@
 #include "grpcpp/client_context.h"
 #include "proto/vm_control.grpc.pb.h"
 #include "vmm/control/control_server.h"
+#include "vmm/control/refused_clients.h"
 #include "vmm/control/testing/fake_vm.h"
 
 namespace bulkhead::vmm {
@@ -35,6 +36,7 @@ struct TestServer {
 
   const std::string path;
   FakeVm vm;
+  RefusedClients refused;
   std::unique_ptr<ControlServer> server;
 };
 

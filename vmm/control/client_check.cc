@@ -1,0 +1,82 @@
+#include "vmm/control/client_check.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <optional>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "base/errno_status.h"
+#include "base/unique_fd.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// A longer line of ancestors is refused: a device could make one.
+constexpr int kMostAncestors = 256;
+
+// Empty: the process has ended, or is hidden.
+std::optional<pid_t> ParentOf(pid_t pid) {
+  const UniqueFd fd(open(absl::StrCat("/proc/", pid, "/stat").c_str(), O_RDONLY | O_CLOEXEC));
+  char text[512];
+  const ssize_t size = fd.ok() ? read(fd.get(), text, sizeof(text)) : -1;
+  if (size <= 0) return std::nullopt;
+  // "PID (NAME) STATE PARENT ...": the name may contain anything.
+  const absl::string_view line(text, static_cast<size_t>(size));
+  const size_t name_end = line.rfind(')');
+  if (name_end == absl::string_view::npos) return std::nullopt;
+  const std::vector<absl::string_view> fields = absl::StrSplit(line.substr(name_end), ' ');
+  pid_t parent = 0;
+  if (fields.size() < 3 || !absl::SimpleAtoi(fields[2], &parent)) return std::nullopt;
+  return parent;
+}
+
+}  // namespace
+
+std::string ClientProcess::Name() const { return absl::StrCat("user ", user, ", process ", pid); }
+
+ServingProcess ServingProcess::Current() { return {.user = geteuid(), .pid = getpid()}; }
+
+absl::StatusOr<ClientProcess> ClientOf(int connection) {
+  ucred peer{};
+  socklen_t size = sizeof(peer);
+  if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) {
+    return ErrnoToStatus(errno, "SO_PEERCRED");
+  }
+  return ClientProcess{.user = peer.uid, .pid = peer.pid};
+}
+
+absl::Status CheckUser(const ClientProcess& client, const ServingProcess& server) {
+  if (client.user == server.user || client.user == 0) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      absl::StrCat("only user ", server.user, ", who runs this VM, and root may control it"));
+}
+
+absl::Status CheckNotDescendant(const ClientProcess& client, const ServingProcess& server) {
+  // No descendant is outside of the PID namespace. Without privileges, those of the vmm have its
+  // user, and /proc may hide the processes of others.
+  if (client.pid == 0 || (server.user != 0 && client.user != server.user)) return absl::OkStatus();
+  pid_t pid = client.pid;
+  for (int i = 0; i < kMostAncestors; ++i) {
+    const std::optional<pid_t> parent = ParentOf(pid);
+    if (!parent.has_value()) {
+      return absl::PermissionDeniedError("the process, or one that started it, has ended");
+    }
+    if (*parent == server.pid) {
+      return absl::PermissionDeniedError(
+          "it is a device process of this VM, or was started by one");
+    }
+    if (*parent == 0) return absl::OkStatus();
+    pid = *parent;
+  }
+  return absl::PermissionDeniedError(
+      absl::StrCat("it has more than ", kMostAncestors, " ancestors"));
+}
+
+}  // namespace bulkhead::vmm
