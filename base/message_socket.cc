@@ -145,6 +145,20 @@ ssize_t ReceivePlainPacket(int socket, absl::Span<char> buffer) {
   return recv(socket, buffer.data(), buffer.size(), MSG_TRUNC | MSG_DONTWAIT);
 }
 
+ssize_t ReceivePlainBytes(int socket, absl::Span<char> buffer) {
+  iovec data = {.iov_base = buffer.data(), .iov_len = buffer.size()};
+  msghdr header = {};
+  header.msg_iov = &data;
+  header.msg_iovlen = 1;
+  const ssize_t size = recvmsg(socket, &header, MSG_PEEK | MSG_DONTWAIT);
+  if (size <= 0) return size;
+  if ((header.msg_flags & MSG_CTRUNC) != 0) {
+    errno = EBADMSG;
+    return -1;
+  }
+  return recv(socket, buffer.data(), static_cast<size_t>(size), MSG_DONTWAIT);
+}
+
 absl::StatusOr<std::string> ReceivePlainMessage(int socket, size_t max_bytes,
                                                 absl::Duration timeout) {
   const absl::Time deadline = SteadyNow() + timeout;

@@ -54,8 +54,11 @@ absl::StatusOr<SocketMessage> ReceiveSocketMessage(int socket, size_t max_bytes,
 // MSG_DONTWAIT | MSG_TRUNC: returns the packet's size, which may exceed the buffer's; 0 at the end.
 // One thread at a time.
 ssize_t ReceivePlainPacket(int socket, absl::Span<char> buffer);
-// The same, but waits for `timeout` at most. Errors: as ReceiveSocketMessage(), and InvalidArgument
-// (the packet carries descriptors).
+// The same for a SOCK_STREAM socket, and not the part of a packet but of a stream: never more than
+// the buffer's size.
+ssize_t ReceivePlainBytes(int socket, absl::Span<char> buffer);
+// As ReceivePlainPacket(), but waits for `timeout` at most. Errors: as ReceiveSocketMessage(), and
+// InvalidArgument (the packet carries descriptors).
 absl::StatusOr<std::string> ReceivePlainMessage(int socket, size_t max_bytes,
                                                 absl::Duration timeout);
 

@@ -26,7 +26,7 @@ constexpr size_t kFilesOfVmm = 64;
 constexpr size_t kFilesPerCpu = 2;
 constexpr size_t kFilesPerDevice = 28;  // and one for each vCPU: its completion event
 
-constexpr size_t kFilesPerSpare = 6;  // sockets, pipe, pidfd
+constexpr size_t kFilesPerSpare = 7;  // sockets, pipe, pidfd
 constexpr size_t kFilesPerQueue = 2;  // doorbell and vector
 constexpr uint32_t kMaxQueues = 1024;
 

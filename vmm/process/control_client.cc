@@ -1,7 +1,5 @@
 #include "vmm/process/control_client.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
@@ -15,8 +13,6 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
-#include "base/errno_status.h"
-#include "base/message_socket.h"
 #include "base/status_macros.h"
 #include "grpc/compression.h"
 #include "grpc/support/time.h"
@@ -32,6 +28,7 @@
 #include "grpcpp/support/proto_buffer_reader.h"
 #include "proto/device_control.grpc.pb.h"
 #include "vmm/process/call_watchdog.h"
+#include "vmm/process/control_relay.h"
 #include "vmm/process/printable.h"
 
 namespace bulkhead::vmm {
@@ -42,6 +39,10 @@ namespace {
 constexpr int kMaxAnswerBytes = 256 * 1024;
 constexpr size_t kMaxBufferedBytes = 4 << 20;
 constexpr int kMaxHeaderBytes = 16 * 1024;
+// What a process may send for each call, headers and frames included, and what for the longest
+// answers beside.
+constexpr size_t kCallBytes = 4 * 1024;
+static_assert(kMaxAnswerBytes + 2 * kCallBytes <= ControlRelay::kMaxAllowance);
 
 // Between two attempts to wait while gRPC has no descriptor to wait with.
 constexpr absl::Duration kRetryInterval = absl::Milliseconds(10);
@@ -128,39 +129,45 @@ void ControlCall::Cancel() {
 
 class ControlClient::Impl {
  public:
-  // `socket` and `own` are descriptors of one socket. gRPC closes the first when it likes.
-  Impl(CallWatchdog& watchdog, UniqueFd socket, UniqueFd own)
+  // gRPC closes `socket` when it likes.
+  Impl(CallWatchdog& watchdog, std::unique_ptr<ControlRelay::Connection> connection,
+       UniqueFd socket)
       : watchdog_(watchdog),
-        own_(std::move(own)),
+        connection_(std::move(connection)),
         channel_(grpc::CreateCustomInsecureChannelFromFd("device", socket.release(), Limits())),
         stub_(std::make_unique<grpc::GenericStub>(channel_)) {
     ReturnQueue(TakeQueue());
   }
   ~Impl() {
-    const CallWatchdog::Guard guard(watchdog_, own_.get(), absl::ZeroDuration(),
+    const CallWatchdog::Guard guard(watchdog_, connection_->socket(), absl::ZeroDuration(),
                                     ControlCall::kGrace);
     // From here on gRPC's reads and writes fail.
-    shutdown(own_.get(), SHUT_RDWR);
+    shutdown(connection_->socket(), SHUT_RDWR);
     stub_.reset();
     channel_.reset();
   }
 
-  bool cut() const { return cut_.load(std::memory_order_relaxed); }
+  absl::string_view why_cut() const {
+    return stuck_.load(std::memory_order_relaxed) ? "it blocked its control connection"
+                                                  : connection_->why_cut();
+  }
 
-  // `method`: of the service DeviceControl. Its request is empty.
+  // `method`: of the service DeviceControl. Its request is empty. `answer_bytes`: of an answer that
+  // may be long.
   template <typename Reply>
-  absl::StatusOr<Reply> Call(absl::string_view method, ControlCall& call) {
-    if (cut()) return absl::UnavailableError("the control connection was cut");
-    CallWatchdog::Guard guard(watchdog_, own_.get(), call.timeout_, call.grace_);
+  absl::StatusOr<Reply> Call(absl::string_view method, ControlCall& call, size_t answer_bytes = 0) {
+    if (!why_cut().empty()) return absl::UnavailableError("the control connection was cut");
+    CallWatchdog::Guard guard(watchdog_, connection_->socket(), call.timeout_, call.grace_);
     if (!call.Begin(guard)) return absl::CancelledError("cancelled before the call began");
+    connection_->Allow(kCallBytes + answer_bytes);
     grpc::ByteBuffer answer;
     const grpc::Status status = Run(method, call.context_->context, answer);
     call.End();
-    if (guard.cut()) {
-      cut_.store(true, std::memory_order_relaxed);
-      return absl::DeadlineExceededError("it blocked its control connection");
+    if (guard.cut()) stuck_.store(true, std::memory_order_relaxed);
+    if (!status.ok()) {
+      const absl::string_view why = why_cut();
+      return why.empty() ? ToStatus(status) : absl::InternalError(why);
     }
-    if (!status.ok()) return ToStatus(status);
     Reply reply;
     if (!answer.Valid() ||
         !grpc::GenericDeserialize<grpc::ProtoBufferReader, Reply>(&answer, &reply).ok()) {
@@ -208,8 +215,8 @@ class ControlClient::Impl {
   }
 
   CallWatchdog& watchdog_;
-  const UniqueFd own_;  // to shut the socket down
-  std::atomic<bool> cut_{false};
+  const std::unique_ptr<ControlRelay::Connection> connection_;
+  std::atomic<bool> stuck_{false};  // the watchdog has cut the connection
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<grpc::GenericStub> stub_;
   absl::Mutex mutex_;
@@ -243,26 +250,23 @@ static void KeepGrpcInitialised() {
   static_cast<void>(channel);
 }
 
-absl::StatusOr<std::unique_ptr<ControlClient>> ControlClient::Create(UniqueFd socket) {
+absl::StatusOr<std::unique_ptr<ControlClient>> ControlClient::Create(
+    UniqueFd socket, std::shared_ptr<PendingCloses> closes) {
   KeepGrpcInitialised();
-  // gRPC polls the socket itself; its reads and writes must not block.
-  if (fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) {
-    return ErrnoToStatus(errno, "O_NONBLOCK on the control socket");
-  }
-  RefuseDescriptors(socket.get());
-  UniqueFd own(fcntl(socket.get(), F_DUPFD_CLOEXEC, 0));
-  if (!own.ok()) return ErrnoToStatus(errno, "F_DUPFD_CLOEXEC of the control socket");
   ASSIGN_OR_RETURN(CallWatchdog* const watchdog, CallWatchdog::Get());
-  return std::unique_ptr<ControlClient>(
-      new ControlClient(std::make_unique<Impl>(*watchdog, std::move(socket), std::move(own))));
+  ASSIGN_OR_RETURN(ControlRelay* const relay, ControlRelay::Get());
+  ASSIGN_OR_RETURN(auto connected,
+                   relay->Connect(std::move(socket), kCallBytes, std::move(closes)));
+  return std::unique_ptr<ControlClient>(new ControlClient(
+      std::make_unique<Impl>(*watchdog, std::move(connected.first), std::move(connected.second))));
 }
 
 ControlClient::ControlClient(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 ControlClient::~ControlClient() = default;
-bool ControlClient::cut() const { return impl_->cut(); }
+absl::string_view ControlClient::why_cut() const { return impl_->why_cut(); }
 
 absl::StatusOr<v1::DeviceInfo> ControlClient::Describe(ControlCall& call) {
-  return impl_->Call<v1::DeviceInfo>("Describe", call);
+  return impl_->Call<v1::DeviceInfo>("Describe", call, kMaxAnswerBytes);
 }
 
 absl::StatusOr<v1::HeartbeatReply> ControlClient::Heartbeat(ControlCall& call) {
@@ -282,7 +286,7 @@ absl::Status ControlClient::Resume(ControlCall& call) {
 }
 
 absl::StatusOr<v1::DeviceMetrics> ControlClient::GetMetrics(ControlCall& call) {
-  return impl_->Call<v1::DeviceMetrics>("GetMetrics", call);
+  return impl_->Call<v1::DeviceMetrics>("GetMetrics", call, kMaxAnswerBytes);
 }
 
 absl::Status ControlClient::Shutdown(ControlCall& call) {

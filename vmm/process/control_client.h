@@ -7,7 +7,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "base/close_elsewhere.h"
 #include "base/unique_fd.h"
 #include "proto/device_control.pb.h"
 #include "vmm/process/call_watchdog.h"
@@ -49,13 +51,15 @@ class ControlCall {
 // that it inherited. Thread-safe; each ControlCall is for one call.
 //
 // Every call blocks until it is answered, its timeout has passed, it is cancelled, or the process
-// has closed the socket. The process may be hostile: if gRPC does not end a call in time, the
-// watchdog cuts the connection (call_watchdog.h), which ends the call. The client's destructor is
-// guarded likewise. Answers are not decompressed, and gRPC buffers a bounded part of them.
+// has closed the socket. The process may be hostile: it may send as many bytes as the calls need,
+// or the connection is cut (control_relay.h). If gRPC does not end a call in time, the watchdog
+// cuts it as well (call_watchdog.h), which ends the call. The client's destructor is guarded
+// likewise. Answers are not decompressed, and gRPC buffers a bounded part of them.
 //
 // Errors: DeadlineExceeded, Cancelled, Unavailable (the process closed the socket, or the
-// connection was cut), DataLoss (the answer cannot be parsed), Unimplemented (the device was built
-// without this call), or what the process answers.
+// connection was cut before), Internal (the connection was cut: why_cut()), DataLoss (the answer
+// cannot be parsed), Unimplemented (the device was built without this call), or what the process
+// answers.
 class ControlClient {
  public:
   // Makes gRPC, in the whole process, read a connection only on threads that make a call over it.
@@ -63,12 +67,15 @@ class ControlClient {
   // it first in main().
   static void IsolateConnections();
 
-  // `socket`: one end of a stream socket pair. Errors: as fcntl(2), CallWatchdog::Get().
-  static absl::StatusOr<std::unique_ptr<ControlClient>> Create(UniqueFd socket);
+  // `socket`: one end of a stream socket pair; `closes` counts it until it is closed. Errors: as
+  // ControlRelay, CallWatchdog::Get().
+  static absl::StatusOr<std::unique_ptr<ControlClient>> Create(
+      UniqueFd socket, std::shared_ptr<PendingCloses> closes = nullptr);
   ~ControlClient();
 
-  // True if the watchdog has cut the connection: every further call is Unavailable.
-  bool cut() const;
+  // What the process did for which its connection was cut. Then every further call is Unavailable.
+  // Empty: it was not.
+  absl::string_view why_cut() const;
 
   absl::StatusOr<v1::DeviceInfo> Describe(ControlCall& call);
   absl::StatusOr<v1::HeartbeatReply> Heartbeat(ControlCall& call);

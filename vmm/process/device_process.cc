@@ -121,7 +121,7 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
       .environment = DeviceEnvironment(),
       .descriptors = {monitor.null_device(), output.write_end.get(), output.write_end.get(),
                       attach.second.get(), control.second.get()}};
-  ASSIGN_OR_RETURN(auto client, ControlClient::Create(std::move(control.first)));
+  ASSIGN_OR_RETURN(auto client, ControlClient::Create(std::move(control.first), closes));
   auto watcher = std::make_shared<Watcher>(program.device_name, std::move(on_exit));
   ASSIGN_OR_RETURN(auto process, monitor.Start(spec, std::move(output.read_end), watcher, limits));
   return std::unique_ptr<DeviceProcess>(

@@ -36,9 +36,9 @@ std::string Heartbeats::Send(ControlClient& process, absl::FunctionRef<uint64_t(
                                         [&call] { call.Cancel(); });
     reply = process.Heartbeat(call);
   }
-  if (process.cut()) {
+  if (const absl::string_view why = process.why_cut(); !why.empty()) {
     CountMiss(sent);
-    return "it kept its control connection from working";
+    return std::string(why);
   }
   if (!reply.ok() && call.cancelled()) return "";
   next_ = sent + spec_.interval;
