@@ -3,6 +3,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "base/testing/processes.h"
 #include "proto/control_socket.h"
 
 namespace bulkhead::integration {
@@ -18,6 +19,11 @@ std::string ControlSocketOf(const std::string& vm_name) {
 
 absl::StatusOr<std::unique_ptr<vmctl::VmClient>> VmClient::Connect() const {
   return Vm::Connect(vmctl::VmBehindSocket(socket_path_), kTimeout);
+}
+
+pid_t VmClient::PidOf(const std::string& name) const {
+  const absl::StatusOr<v1::Device> device = GetDevice(name);
+  return device.ok() && device->pid() > 0 ? device->pid() : kNoProcess;
 }
 
 absl::StatusOr<v1::Device> VmClient::RestartDevice(const std::string& name,

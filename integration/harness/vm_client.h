@@ -1,6 +1,8 @@
 #ifndef BULKHEAD_INTEGRATION_HARNESS_VM_CLIENT_H_
 #define BULKHEAD_INTEGRATION_HARNESS_VM_CLIENT_H_
 
+#include <sys/types.h>
+
 #include <functional>
 #include <memory>
 #include <string>
@@ -33,6 +35,9 @@ class VmClient {
   absl::StatusOr<v1::Device> GetDevice(const std::string& name) const {
     return Call(&Vm::GetDevice, name);
   }
+  // The process that serves a device, or kNoProcess. In contrast to a look at /proc it is never a
+  // spare or one that is being replaced.
+  pid_t PidOf(const std::string& name) const;
   // `binary`: empty for the present one.
   absl::StatusOr<v1::Device> RestartDevice(const std::string& name,
                                            const std::string& binary = "") const;

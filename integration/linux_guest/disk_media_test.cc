@@ -87,10 +87,8 @@ class DiskMediaTest : public ::testing::Test {
     EXPECT_TRUE(output.ok()) << command << "\n" << output.status();
     return output.value_or("");
   }
-  void KillDiskProcess() {
-    for (const VmProcess::Child& child : vm_->vm().Children()) {
-      if (child.name == "virtio_blk") kill(child.pid, SIGKILL);
-    }
+  void KillDiskProcess(const std::string& vm_name) {
+    ASSERT_EQ(kill(VmClient(ControlSocketOf(vm_name)).PidOf("disk0"), SIGKILL), 0);
   }
 
   std::unique_ptr<GuestShell> vm_;
@@ -154,7 +152,7 @@ TEST_F(DiskMediaTest, AGuestSeesThatItsImageHasGrownOrShrunk) {
   EXPECT_THAT(Guest("dmesg | grep 'new size'"), HasSubstr("49152"));
 
   ASSERT_EQ(truncate(image.c_str(), 8 * kMiB), 0);
-  KillDiskProcess();
+  KillDiskProcess("resized");
   wait_for_size(8 * kMiB);
   Guest("dd if=/dev/vda of=/dev/null bs=1M count=8 iflag=direct 2>/dev/null");
   // Each change is reported once, however many processes follow.
@@ -181,7 +179,7 @@ TEST_F(DiskMediaTest, AFailedWritebackFailsAFlushOfTheSuccessorToo) {
   Guest("dd if=/dev/urandom of=/dev/vda bs=1M count=16 oflag=direct conv=notrunc 2>/dev/null");
   EXPECT_THAT(Guest(flush), HasSubstr("error")) << "the process that wrote hears of it";
   EXPECT_THAT(Guest(flush), Not(HasSubstr("error"))) << "the kernel reports it once";
-  KillDiskProcess();
+  KillDiskProcess("thin");
   EXPECT_THAT(Guest(flush), HasSubstr("error"))
       << "that process might have died before it reported the error to the guest";
   EXPECT_THAT(Guest(flush), Not(HasSubstr("error")));

@@ -75,13 +75,6 @@ class OutageTest : public ::testing::TestWithParam<absl::Duration> {
     return absl::Seconds(seconds);
   }
 
-  // The process that serves the disk. ESRCH for kill(2) where there is none.
-  pid_t DiskProcess() {
-    const absl::StatusOr<v1::Device> device = client_->GetDevice("disk0");
-    EXPECT_TRUE(device.ok()) << device.status();
-    return device.ok() && device->pid() > 0 ? device->pid() : kNoProcess;
-  }
-
   // Waits until the disk is RUNNING in a process other than `old`.
   void AwaitSuccessorOf(pid_t old, absl::Duration limit) {
     const absl::Time deadline = absl::Now() + limit;
@@ -122,10 +115,10 @@ TEST_P(OutageTest, NoProcessUntilARestartThatWaits) {
   const absl::Duration uptime = GuestUptime();
   const absl::Time start = absl::Now();
   // The first restart follows at once, the second waits.
-  const pid_t first = DiskProcess();
+  const pid_t first = client_->PidOf("disk0");
   ASSERT_EQ(kill(first, SIGKILL), 0);
   AwaitSuccessorOf(first, kSlowly);
-  const pid_t second = DiskProcess();
+  const pid_t second = client_->PidOf("disk0");
   const absl::Time killed = absl::Now();
   ASSERT_EQ(kill(second, SIGKILL), 0);
   AwaitSuccessorOf(second, 2 * GetParam() + kSlowly);
@@ -139,7 +132,7 @@ TEST_P(OutageTest, AProcessThatIsStoppedAndGoesOn) {
   if (HasFatalFailure()) return;
   const absl::Duration uptime = GuestUptime();
   const absl::Time start = absl::Now();
-  const pid_t process = DiskProcess();
+  const pid_t process = client_->PidOf("disk0");
   ASSERT_EQ(kill(process, SIGSTOP), 0);
   absl::SleepFor(GetParam());
   ASSERT_EQ(kill(process, SIGCONT), 0);

@@ -18,6 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "integration/harness/vm_client.h"
 #include "integration/harness/vm_process.h"
 
 namespace bulkhead::integration {
@@ -82,17 +83,16 @@ class CrashPointsTest : public testing::TestWithParam<Case> {
   // many died.
   int DeathsWith(const std::string& spec) {
     WriteFiles(spec);
+    const std::string socket = absl::StrCat(testing::TempDir(), "/vm.sock");
     absl::StatusOr<std::unique_ptr<VmProcess>> started =
-        VmProcess::Start({"--config=" + config_, "--control=none"});
+        VmProcess::Start({"--config=" + config_, "--control=" + socket});
     if (!started.ok()) {
       ADD_FAILURE() << started.status();
       return -1;
     }
     VmProcess& vm = **started;
     EXPECT_TRUE(vm.WaitForOutput("boot 1\r\n", kTimeout).ok()) << vm.log();
-    for (const VmProcess::Child& child : vm.Children()) {
-      if (child.name == GetParam().binary) kill(child.pid, SIGKILL);
-    }
+    EXPECT_EQ(kill(VmClient(socket).PidOf(GetParam().device), SIGKILL), 0);
     for (int i = 0; i < 4; ++i) {
       const absl::StatusOr<std::string> before = vm.WaitForOutput("type\r\n", kTimeout);
       EXPECT_TRUE(before.ok()) << before.status() << vm.log();
