@@ -134,8 +134,10 @@ class ControlServer::Impl {
 absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(UniqueFd socket,
                                                                     const v1::DeviceInfo& info,
                                                                     ControlMailbox& mailbox) {
-  // gRPC's own threads wait for the socket; none of them may block in it.
-  if (fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) {
+  // gRPC's own threads wait for the socket; none of them may block in it. The vmm's is as it has to
+  // be, and a sandbox forbids F_SETFL.
+  const int flags = fcntl(socket.get(), F_GETFL);
+  if ((flags < 0 || (flags & O_NONBLOCK) == 0) && fcntl(socket.get(), F_SETFL, O_NONBLOCK) != 0) {
     return ErrnoToStatus(errno, "O_NONBLOCK on the control socket");
   }
   auto impl = std::make_unique<Impl>(info, mailbox);

@@ -40,9 +40,11 @@ absl::StatusOr<MemoryMapping> MapWhole(int fd, size_t size_bytes,
   return MemoryMapping::Map(fd, 0, size_bytes, protection);
 }
 
-// A predecessor may have left its shared descriptors blocking.
+// A predecessor may have left its shared descriptors blocking. A sandbox forbids F_SETFL, also to
+// predecessors: then there is nothing to set.
 absl::Status SetNonBlocking(int fd) {
   const int flags = fcntl(fd, F_GETFL);
+  if (flags >= 0 && (flags & O_NONBLOCK) != 0) return absl::OkStatus();
   if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) {
     return ErrnoToStatus(errno, "O_NONBLOCK on a channel event");
   }

@@ -113,7 +113,7 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
   if (fcntl(output.read_end.get(), F_SETFL, O_NONBLOCK) != 0) return ErrnoToStatus(errno, "fcntl");
   ASSIGN_OR_RETURN(auto attach, CreateSocketPair(SOCK_SEQPACKET));
   RefuseDescriptors(attach.first.get());
-  ASSIGN_OR_RETURN(auto control, CreateSocketPair(SOCK_STREAM));
+  ASSIGN_OR_RETURN(auto control, CreateSocketPair(SOCK_STREAM | SOCK_NONBLOCK));
 
   const ProcessSpec spec = {
       .binary = program.binary,

@@ -3,12 +3,11 @@
 #include <asm/prctl.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <linux/fs.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <signal.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 
@@ -42,6 +41,11 @@ struct Constant {
 constexpr Constant kConstants[] = {
     CONSTANT(ARCH_SET_FS),
     CONSTANT(AT_EMPTY_PATH),
+    CONSTANT(BLKDISCARD),
+    CONSTANT(BLKGETSIZE64),
+    CONSTANT(BLKPBSZGET),
+    CONSTANT(BLKROGET),
+    CONSTANT(BLKSSZGET),
     CONSTANT(CLONE_CHILD_CLEARTID),
     CONSTANT(CLONE_FILES),
     CONSTANT(CLONE_FS),
@@ -51,15 +55,15 @@ constexpr Constant kConstants[] = {
     CONSTANT(CLONE_SYSVSEM),
     CONSTANT(CLONE_THREAD),
     CONSTANT(CLONE_VM),
-    CONSTANT(FIONREAD),
     CONSTANT(F_DUPFD_CLOEXEC),
     CONSTANT(F_GETFD),
     CONSTANT(F_GETFL),
-    CONSTANT(F_GET_SEALS),
     CONSTANT(F_SETFD),
     CONSTANT(F_SETFL),
     CONSTANT(MADV_DONTDUMP),
     CONSTANT(MADV_DONTNEED),
+    CONSTANT(O_NONBLOCK),
+    CONSTANT(O_WRONLY),
     CONSTANT(PROT_EXEC),
     CONSTANT(PR_SET_DUMPABLE),
     CONSTANT(PR_SET_NAME),
