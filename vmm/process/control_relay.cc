@@ -63,7 +63,9 @@ void ControlRelay::Run() {
     for (int i = 0; i < count; ++i) {
       absl::MutexLock lock(&mutex_);
       const auto found = connections_.find(events[static_cast<size_t>(i)].data.u64);
-      if (found != connections_.end()) found->second->Turn();
+      if (found == connections_.end()) continue;
+      found->second->relay_.mutex_.AssertHeld();  // it is this relay's
+      found->second->Turn();
     }
   }
 }
