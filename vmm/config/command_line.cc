@@ -15,6 +15,7 @@
 #include "proto/version.h"
 #include "vmm/config/config_reference.h"
 #include "vmm/config/text_config.h"
+#include "vmm/sandbox/policy_listing.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -70,6 +71,8 @@ Devices; each flag starts one process, and may be given several times
   --verbose         log more
   -h, --help        this text
   --help-config     all fields of a configuration file
+  --sandbox-policy BINARY
+                    the system calls that this device binary may make
   --version         version, contract with device binaries, and build
 
 Exit codes
@@ -103,6 +106,7 @@ enum Flag : int {
   kVerbose,
   kHelpFlag = 'h',
   kHelpConfig = 512,
+  kSandboxPolicy,
   kVersionFlag,
 };
 
@@ -126,6 +130,7 @@ constexpr option kOptions[] = {
     {"verbose", no_argument, nullptr, kVerbose},
     {"help", no_argument, nullptr, kHelpFlag},
     {"help-config", no_argument, nullptr, kHelpConfig},
+    {"sandbox-policy", required_argument, nullptr, kSandboxPolicy},
     {"version", no_argument, nullptr, kVersionFlag},
     {nullptr, 0, nullptr, 0},
 };
@@ -399,6 +404,11 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
     if (flag.flag == kHelpFlag) line.answer = std::string(kHelp);
     if (flag.flag == kHelpConfig) line.answer = std::string(ConfigReference());
     if (flag.flag == kVersionFlag) line.answer = VersionLine("vmm");
+    if (flag.flag == kSandboxPolicy) {
+      absl::StatusOr<std::string> policy = ListPolicyOf(std::string(flag.value));
+      if (!policy.ok()) return FlagError("--sandbox-policy", policy.status().message());
+      line.answer = *std::move(policy);
+    }
     if (flag.flag != kConfig) continue;
     if (has_file) return FlagError("--config", "given twice; one file describes one VM");
     has_file = true;
