@@ -6,7 +6,9 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 
 namespace bulkhead {
 namespace {
@@ -69,6 +71,11 @@ std::string RuntimeDirectory() {
 
 std::string ControlSocketPath(absl::string_view directory, absl::string_view vm_name) {
   return absl::StrCat(directory, "/", vm_name, kControlSocketSuffix);
+}
+
+bool IsControlSocketPath(absl::string_view directory, absl::string_view path) {
+  return absl::ConsumePrefix(&path, directory) && absl::ConsumePrefix(&path, "/") &&
+         absl::EndsWith(path, kControlSocketSuffix) && !absl::StrContains(path, '/');
 }
 
 }  // namespace bulkhead

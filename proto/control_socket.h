@@ -45,6 +45,8 @@ std::string RuntimeDirectory();
 
 // NAME.sock in `directory`. `vm_name` is valid: it has no '/'.
 std::string ControlSocketPath(absl::string_view directory, absl::string_view vm_name);
+// Whether a socket at `path` would be taken for the control socket of a VM in `directory`.
+bool IsControlSocketPath(absl::string_view directory, absl::string_view path);
 
 }  // namespace bulkhead
 

@@ -70,5 +70,13 @@ TEST(ControlSocketTest, ASocketIsNamedLikeItsVm) {
   EXPECT_EQ(ControlSocketPath("/run/bulkhead", "web.1"), "/run/bulkhead/web.1.sock");
 }
 
+TEST(ControlSocketTest, OnlySocketsOfTheFolderItselfAreControlSockets) {
+  EXPECT_TRUE(IsControlSocketPath("/run/bulkhead", ControlSocketPath("/run/bulkhead", "web")));
+  for (const char* other : {"/run/bulkhead/web", "/run/bulkhead/monitor/web.sock",
+                            "/run/bulkhead-monitor/web.sock", "web.sock"}) {
+    EXPECT_FALSE(IsControlSocketPath("/run/bulkhead", other)) << other;
+  }
+}
+
 }  // namespace
 }  // namespace bulkhead

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <exception>
+#include <functional>
 #include <memory>
 #include <new>
 #include <optional>
@@ -76,18 +77,71 @@ int Report(const absl::Status& status) {
   return ExitCode(absl::IsInvalidArgument(status) ? EndReason::kConfigError : EndReason::kVmmError);
 }
 
-// Opens the control socket, if the VM has one, and gives the VM the name in its path.
-absl::StatusOr<std::optional<ListeningSocket>> OpenControlSocket(VmSpec& spec) {
-  if (!spec.has_control) return std::nullopt;
-  if (!spec.control_socket.empty()) {
-    absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(spec.control_socket);
-    if (!socket.ok()) return absl::InvalidArgumentError(socket.status().message());
-    return std::optional<ListeningSocket>(*std::move(socket));
+struct Sockets {
+  std::optional<ListeningSocket> control, monitor;
+
+  // As ListeningSocket::FileRemover(), for both.
+  std::function<void()> FileRemover() const {
+    std::vector<std::function<void()>> removers;
+    if (control.has_value()) removers.push_back(control->FileRemover());
+    if (monitor.has_value()) removers.push_back(monitor->FileRemover());
+    return [removers] {
+      for (const std::function<void()>& remove : removers) remove();
+    };
   }
-  ASSIGN_OR_RETURN(NamedSocket named,
-                   OpenNamedSocket(RuntimeDirectory(), spec.name, spec.name_given));
-  spec.name = named.vm_name;
-  return std::optional<ListeningSocket>(std::move(named.socket));
+};
+
+absl::StatusOr<ListeningSocket> OpenSocket(const std::string& path,
+                                           const ListeningSocket::Options& options = {}) {
+  absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(path, options);
+  if (!socket.ok()) return absl::InvalidArgumentError(socket.status().message());
+  return socket;
+}
+
+// Opens the sockets that the VM has, and gives the VM the name in the control socket's path.
+absl::StatusOr<Sockets> OpenSockets(VmSpec& spec) {
+  Sockets sockets;
+  if (!spec.control_socket.empty()) {
+    ASSIGN_OR_RETURN(ListeningSocket control, OpenSocket(spec.control_socket));
+    sockets.control.emplace(std::move(control));
+  } else if (spec.has_control) {
+    ASSIGN_OR_RETURN(NamedSocket named,
+                     OpenNamedSocket(RuntimeDirectory(), spec.name, spec.name_given));
+    spec.name = named.vm_name;
+    sockets.control.emplace(std::move(named.socket));
+  }
+  if (!spec.monitor_socket.empty()) {
+    if (IsControlSocketPath(RuntimeDirectory(), spec.monitor_socket)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "monitor_socket: vmctl would take \"", spec.monitor_socket,
+          "\" for a VM's control socket: give another folder, or a name without .sock"));
+    }
+    ASSIGN_OR_RETURN(
+        ListeningSocket monitor,
+        OpenSocket(spec.monitor_socket, {.kind = "monitor socket", .group = spec.monitor_group}));
+    sockets.monitor.emplace(std::move(monitor));
+  }
+  return sockets;
+}
+
+struct Servers {
+  std::unique_ptr<ControlServer> control, monitor;
+};
+
+absl::StatusOr<Servers> StartServers(Machine& machine, Sockets sockets, RefusedClients& refused) {
+  Servers servers;
+  std::string control_path;
+  if (sockets.control.has_value()) {
+    control_path = sockets.control->path();
+    ASSIGN_OR_RETURN(servers.control,
+                     ControlServer::Start(machine, *std::move(sockets.control), refused));
+  }
+  if (sockets.monitor.has_value()) {
+    ASSIGN_OR_RETURN(
+        servers.monitor,
+        ControlServer::StartMonitor(machine, *std::move(sockets.monitor), control_path, refused));
+  }
+  return servers;
 }
 
 // The end that a pending signal requests, if there is one.
@@ -181,11 +235,9 @@ int Run(int argc, char** argv) {
   }
   BecomePreferredByOomKiller();
   // Before anything that takes time: a client that connects now waits until the VM runs.
-  absl::StatusOr<std::optional<ListeningSocket>> socket = OpenControlSocket(*spec);
-  if (!socket.ok()) return fail(socket.status());
-  if (socket->has_value()) {
-    (*guard)->SetExitAction((*socket)->FileRemover());
-  }
+  absl::StatusOr<Sockets> sockets = OpenSockets(*spec);
+  if (!sockets.ok()) return fail(sockets.status());
+  (*guard)->SetExitAction(sockets->FileRemover());
   const std::string name = spec->name;
   absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Create(*std::move(spec));
   if (!machine.ok()) return fail(machine.status());
@@ -198,9 +250,7 @@ int Run(int argc, char** argv) {
   (*machine)->SetEndWatchdog(**watchdog);
   std::vector<EndWatchdog::ExitAction> exit_actions;
   exit_actions.push_back((*watchdog)->AddExitAction([&machine] { (*machine)->KillDevices(); }));
-  if (socket->has_value()) {
-    exit_actions.push_back((*watchdog)->AddExitAction((*socket)->FileRemover()));
-  }
+  exit_actions.push_back((*watchdog)->AddExitAction(sockets->FileRemover()));
   guard->reset();
   DateLog(name);
   std::optional<RawTerminal> terminal;
@@ -214,18 +264,13 @@ int Run(int argc, char** argv) {
                         " after the start"));
 
   RefusedClients refused;
-  std::unique_ptr<ControlServer> control;
-  if (socket->has_value()) {
-    absl::StatusOr<std::unique_ptr<ControlServer>> server =
-        ControlServer::Start(**machine, **std::move(socket), refused);
-    if (!server.ok()) return Report(server.status());
-    control = *std::move(server);
-  }
+  absl::StatusOr<Servers> servers = StartServers(**machine, *std::move(sockets), refused);
+  if (!servers.ok()) return Report(servers.status());
   ReleaseStartupPages();
   const VmEnd end = (*machine)->Run({.fd = signals->get(), .take = take_signal});
   restore_terminal.reset();
   terminal.reset();
-  control.reset();
+  *servers = {};
   const std::string text = absl::StrCat("the VM ended: ", Name(end.reason),
                                         end.message.empty() ? "" : ": ", end.message);
   Log(LevelOf(end.reason), text);

@@ -19,6 +19,7 @@ Operates a running Bulkhead VM over its control socket.
 constexpr char kWhichVm[] = R"(
 Which VM
   The only one that runs, else --vm NAME or --socket PATH. `vmctl list` shows them.
+  PATH may be a monitor socket: then the VM can be watched, but neither changed nor typed to.
 
 )";
 

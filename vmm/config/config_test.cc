@@ -8,6 +8,7 @@
 #include <fstream>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -284,6 +285,36 @@ TEST_F(ConfigTest, AGuestsResetAndTheControlSocketAreConfigurable) {
           .message());
   EXPECT_THAT(error, HasSubstr("--control: \"xxx"));
   EXPECT_THAT(error, HasSubstr("is too long for a socket: 108 bytes, at most 107"));
+}
+
+TEST_F(ConfigTest, AMonitorSocketMayHaveAGroup) {
+  const std::string vm = "kernel { path: \"$DIR/vmlinux\" } memory: \"16M\" cpus: 1\n";
+  absl::StatusOr<VmSpec> spec = FromText(vm);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->monitor_socket, "");
+  spec = FromText(vm + "monitor_socket: \"/run/m\"");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->monitor_socket, "/run/m");
+  EXPECT_FALSE(spec->monitor_group.has_value());
+  for (const char* group : {"root", "0"}) {
+    spec = FromText(absl::StrCat(vm, "monitor_socket: \"/run/m\" monitor_group: \"", group, "\""));
+    ASSERT_TRUE(spec.ok()) << spec.status();
+    EXPECT_EQ(spec->monitor_group, 0u);
+  }
+  const std::vector<std::pair<std::string, std::string>> mistakes = {
+      {"monitor_group: \"root\"", "monitor_group: is given without monitor_socket"},
+      {"monitor_socket: \"/run/m\" monitor_group: \"no such\"",
+       "monitor_group: \"no such\" is not a group of this host"},
+      {"monitor_socket: \"/run/m\" monitor_group: \"4294967295\"",
+       "monitor_group: \"4294967295\" is not a group of this host"},
+      {"monitor_socket: \"/run/m\" control_socket: \"/run/m\"",
+       "monitor_socket: \"/run/m\" is the control socket"},
+      {absl::StrCat("monitor_socket: \"", std::string(108, 'm'), "\""),
+       "is too long for a socket: 108 bytes"},
+  };
+  for (const auto& [text, problem] : mistakes) {
+    EXPECT_THAT(std::string(FromText(vm + text).status().message()), HasSubstr(problem)) << text;
+  }
 }
 
 TEST_F(ConfigTest, ADoubledCommaIsACommaInAPath) {

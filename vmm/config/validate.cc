@@ -2,6 +2,7 @@
 
 #include <cpuid.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/sysinfo.h>
@@ -45,6 +46,19 @@ std::string AbsolutePath(const std::string& path) {
   return getcwd(folder, sizeof(folder)) == nullptr ? path : absl::StrCat(folder, "/", path);
 }
 
+std::optional<gid_t> GroupNumber(const std::string& name) {
+  constexpr gid_t kNoGroup = static_cast<gid_t>(-1);
+  constexpr size_t kEntryBytes = 1 << 20;  // a group may have many members
+  gid_t number = 0;
+  if (absl::SimpleAtoi(name, &number) && number != kNoGroup) return number;
+  std::vector<char> buffer(kEntryBytes);
+  group entry;
+  group* found = nullptr;
+  getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found);
+  if (found == nullptr) return std::nullopt;
+  return found->gr_gid;
+}
+
 // Devices' 64-bit windows lie above RAM, and for little RAM at a fixed place (guest_layout.h).
 uint64_t MostAddressableMemory(uint32_t address_bits) {
   const uint64_t end = uint64_t{1} << std::min(address_bits, 52u);
@@ -65,7 +79,8 @@ class Validator {
   absl::Status Error(const std::string& field, absl::string_view problem) const;
 
   absl::Status CheckName(const std::string& field, const std::string& name) const;
-  absl::Status ControlSocket(const std::string& path, VmSpec& spec) const;
+  absl::StatusOr<std::string> SocketPath(const std::string& field, const std::string& path) const;
+  absl::Status Sockets(const v1::VmConfig& config, VmSpec& spec) const;
   absl::StatusOr<uint64_t> Memory(const std::string& text) const;
   absl::StatusOr<UniqueFd> OpenBootFile(const std::string& field, const std::string& path) const;
   absl::Status FileError(const std::string& field, const absl::Status& status) const;
@@ -109,16 +124,34 @@ absl::Status Validator::CheckName(const std::string& field, const std::string& n
                             " letters, digits, '-', '_' and '.', a letter, digit or '_' first"));
 }
 
-absl::Status Validator::ControlSocket(const std::string& path, VmSpec& spec) const {
-  spec.has_control = path != "none";
-  if (!spec.has_control) return absl::OkStatus();
+absl::StatusOr<std::string> Validator::SocketPath(const std::string& field,
+                                                  const std::string& path) const {
   constexpr size_t kLongest = sizeof(sockaddr_un::sun_path) - 1;
-  if (path.size() > kLongest) {
-    return Error("control_socket", absl::StrCat("\"", path, "\" is too long for a socket: ",
-                                                path.size(), " bytes, at most ", kLongest));
+  if (path.size() <= kLongest) return path;
+  return Error(field, absl::StrCat("\"", path, "\" is too long for a socket: ", path.size(),
+                                   " bytes, at most ", kLongest));
+}
+
+absl::Status Validator::Sockets(const v1::VmConfig& config, VmSpec& spec) const {
+  spec.has_control = config.control_socket() != "none";
+  if (spec.has_control) {
+    ASSIGN_OR_RETURN(spec.control_socket, SocketPath("control_socket", config.control_socket()));
   }
-  spec.control_socket = path;
-  return absl::OkStatus();
+  if (config.monitor_socket().empty()) {
+    if (config.monitor_group().empty()) return absl::OkStatus();
+    return Error("monitor_group", "is given without monitor_socket");
+  }
+  if (config.monitor_socket() == config.control_socket()) {
+    return Error("monitor_socket", absl::StrCat("\"", config.monitor_socket(),
+                                                "\" is the control socket; give another path"));
+  }
+  ASSIGN_OR_RETURN(spec.monitor_socket, SocketPath("monitor_socket", config.monitor_socket()));
+  if (config.monitor_group().empty()) return absl::OkStatus();
+  spec.monitor_group = GroupNumber(config.monitor_group());
+  if (spec.monitor_group.has_value()) return absl::OkStatus();
+  return Error("monitor_group",
+               absl::StrCat("\"", config.monitor_group(),
+                            "\" is not a group of this host; give its name or its number"));
 }
 
 absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
@@ -293,7 +326,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   RETURN_IF_ERROR(CheckName("name", spec.name));
   spec.reboot_on_reset = config.on_reset() != v1::VmConfig::EXIT;
   spec.reboot_on_crash = config.on_crash() == v1::VmConfig::CRASH_REBOOT;
-  RETURN_IF_ERROR(ControlSocket(config.control_socket(), spec));
+  RETURN_IF_ERROR(Sockets(config, spec));
 
   spec.kernel_path = AbsolutePath(config.kernel().path());
   if (spec.kernel_path.empty()) {

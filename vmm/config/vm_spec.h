@@ -2,9 +2,11 @@
 #define BULKHEAD_VMM_CONFIG_VM_SPEC_H_
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -80,6 +82,8 @@ struct VmSpec {
   bool reboot_on_crash = false;        // else the VM ends when its processor shuts down
   bool has_control = true;             // a control plane
   std::string control_socket;          // its path; empty: the default place of `name`
+  std::string monitor_socket;          // the path of the read-only one; empty: none
+  std::optional<gid_t> monitor_group;  // that may use it; else only the user and root
 };
 
 }  // namespace bulkhead::vmm

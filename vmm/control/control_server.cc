@@ -29,6 +29,7 @@
 #include "vmm/control/client_connections.h"
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/open_calls.h"
+#include "vmm/control/read_only_vm.h"
 #include "vmm/control/reflection.h"
 #include "vmm/control/refused_clients.h"
 #include "vmm/control/vm_control_service.h"
@@ -45,7 +46,6 @@ constexpr absl::Duration kIdleConnection = absl::Minutes(10);
 // The pause after accept(2) has failed for lack of descriptors or memory.
 constexpr absl::Duration kAcceptPause = absl::Milliseconds(200);
 constexpr int kAcceptsAtOnce = 16;
-constexpr char kSocket[] = "control";
 constexpr absl::Duration kBetweenWarnings = absl::Minutes(1);
 
 int Milliseconds(absl::Duration duration) {
@@ -85,9 +85,12 @@ std::unique_ptr<grpc::Server> StartGrpc(VmControlService& control, ReflectionSer
 
 class ControlServer::Impl {
  public:
-  Impl(VmOperations& vm, ListeningSocket socket, EventFd wake, RefusedClients& refused,
-       const ControlLimits& limits)
-      : vm_(vm),
+  // `read_only`: set for a monitor, which serves `vm` through it.
+  Impl(VmOperations& vm, std::unique_ptr<ReadOnlyVm> read_only, ListeningSocket socket,
+       EventFd wake, RefusedClients& refused, const ControlLimits& limits)
+      : read_only_(std::move(read_only)),
+        vm_(read_only_ == nullptr ? vm : *read_only_),
+        name_(read_only_ == nullptr ? "control" : "monitor"),
         limits_(limits),
         socket_(std::in_place, std::move(socket)),
         wake_(std::move(wake)),
@@ -96,7 +99,7 @@ class ControlServer::Impl {
         streams_(limits.streams, "watch events or a console"),
         long_calls_(limits.long_calls, "wait for the VM"),
         reflections_(limits.streams, "ask for reflection"),
-        control_(vm, refused, streams_, long_calls_, [this] { wake_.Signal(); }),
+        control_(vm_, refused, streams_, long_calls_, [this] { wake_.Signal(); }),
         reflection_(reflections_) {}
   ~Impl();
 
@@ -110,7 +113,9 @@ class ControlServer::Impl {
   void WarnOfRefusal(absl::string_view why);
   void UpdateHealth();
 
+  const std::unique_ptr<ReadOnlyVm> read_only_;
   VmOperations& vm_;
+  const char* const name_;
   const ControlLimits limits_;
   const ServingProcess this_process_ = ServingProcess::Current();
   std::optional<ListeningSocket> socket_;
@@ -133,14 +138,15 @@ class ControlServer::Impl {
 };
 
 absl::Status ControlServer::Impl::Start() {
-  refused_.AddSocket(kSocket);
+  refused_.AddSocket(name_);
   server_ = StartGrpc(control_, reflection_, limits_);
-  if (server_ == nullptr) return absl::InternalError("control plane: gRPC did not start");
+  if (server_ == nullptr)
+    return absl::InternalError(absl::StrCat(name_, " socket: gRPC did not start"));
   UpdateHealth();
   listener_ = vm_.events().Listen([this] { wake_.Signal(); });
   const BlockedSignals blocked;  // the thread inherits the mask
   thread_ = std::jthread([this](const std::stop_token& stop) { Loop(stop); });
-  pthread_setname_np(thread_.native_handle(), "control");
+  pthread_setname_np(thread_.native_handle(), name_);
   return absl::OkStatus();
 }
 
@@ -225,10 +231,11 @@ void ControlServer::Impl::AcceptConnections() {
 bool ControlServer::Impl::Admit(int connection) {
   const absl::StatusOr<ClientProcess> client = ClientOf(connection);
   absl::Status status = client.status();
-  if (status.ok()) status = CheckUser(*client, this_process_);
+  // The mode of a monitor's file says whom it lets in.
+  if (status.ok() && read_only_ == nullptr) status = CheckUser(*client, this_process_);
   if (status.ok()) status = CheckNotDescendant(*client, this_process_);
   if (status.ok()) return true;
-  refused_.Count(kSocket);
+  refused_.Count(name_);
   WarnOfRefusal(client.ok() ? absl::StrCat(client->Name(), ": ", status.message())
                             : status.ToString());
   return false;
@@ -237,7 +244,7 @@ bool ControlServer::Impl::Admit(int connection) {
 void ControlServer::Impl::WarnOfRefusal(absl::string_view why) {
   if (SteadyNow() < warn_from_) return;
   warn_from_ = SteadyNow() + kBetweenWarnings;
-  LogWarning(absl::StrCat(kSocket, " socket: refusing connections: ", why));
+  LogWarning(absl::StrCat(name_, " socket: refusing connections: ", why));
 }
 
 void ControlServer::Impl::UpdateHealth() {
@@ -255,7 +262,19 @@ absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(VmOperations
                                                                     RefusedClients& refused,
                                                                     const ControlLimits& limits) {
   ASSIGN_OR_RETURN(EventFd wake, EventFd::Create());
-  auto impl = std::make_unique<Impl>(vm, std::move(socket), std::move(wake), refused, limits);
+  return Start(
+      std::make_unique<Impl>(vm, nullptr, std::move(socket), std::move(wake), refused, limits));
+}
+
+absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::StartMonitor(
+    VmOperations& vm, ListeningSocket socket, absl::string_view control_socket,
+    RefusedClients& refused, const ControlLimits& limits) {
+  ASSIGN_OR_RETURN(EventFd wake, EventFd::Create());
+  return Start(std::make_unique<Impl>(vm, std::make_unique<ReadOnlyVm>(vm, control_socket),
+                                      std::move(socket), std::move(wake), refused, limits));
+}
+
+absl::StatusOr<std::unique_ptr<ControlServer>> ControlServer::Start(std::unique_ptr<Impl> impl) {
   RETURN_IF_ERROR(impl->Start());
   return std::unique_ptr<ControlServer>(new ControlServer(std::move(impl)));
 }

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/refused_clients.h"
@@ -38,6 +39,11 @@ class ControlServer {
                                                               ListeningSocket socket,
                                                               RefusedClients& refused,
                                                               const ControlLimits& limits = {});
+  // The same for a socket on which the VM can only be watched (read_only_vm.h), by every client
+  // that the file's mode lets in. `control_socket`: where it can be controlled; empty: nowhere.
+  static absl::StatusOr<std::unique_ptr<ControlServer>> StartMonitor(
+      VmOperations& vm, ListeningSocket socket, absl::string_view control_socket,
+      RefusedClients& refused, const ControlLimits& limits = {});
   // Removes the socket, sends the remaining events and output, and ends open calls with
   // UNAVAILABLE and the reason of the VM's end. Blocks for about limits.drain_timeout at most.
   ~ControlServer();
@@ -46,6 +52,7 @@ class ControlServer {
   class Impl;  // hides gRPC's headers, which compile slowly
 
   explicit ControlServer(std::unique_ptr<Impl> impl);
+  static absl::StatusOr<std::unique_ptr<ControlServer>> Start(std::unique_ptr<Impl> impl);
 
   std::unique_ptr<Impl> impl_;
 };

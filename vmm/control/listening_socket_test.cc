@@ -61,6 +61,22 @@ TEST(ListeningSocketTest, TheFileIsPrivateWhateverTheUmask) {
   }
 }
 
+TEST(ListeningSocketTest, AGroupMayConnectWhateverTheUmask) {
+  for (const mode_t mask : {0u, 077u, 0777u}) {
+    const ScopedUmask umask(mask);
+    const std::string path = PathFor("group.sock");
+    const absl::StatusOr<ListeningSocket> socket =
+        ListeningSocket::Open(path, {.kind = "monitor socket", .group = getegid()});
+    ASSERT_TRUE(socket.ok()) << socket.status();
+    EXPECT_EQ(ModeOf(path), S_IFSOCK | 0660u) << std::oct << mask;
+    struct stat file;
+    ASSERT_EQ(lstat(path.c_str(), &file), 0);
+    EXPECT_EQ(file.st_gid, getegid());
+    const absl::Status second = ListeningSocket::Open(path, {.kind = "monitor socket"}).status();
+    EXPECT_THAT(std::string(second.message()), HasSubstr("monitor socket '"));
+  }
+}
+
 TEST(ListeningSocketTest, ClientsConnectAndTheDestructorRemovesTheFile) {
   const std::string path = PathFor("life.sock");
   {

@@ -12,7 +12,7 @@
 
 namespace bulkhead::vmm {
 
-TestServer::TestServer(const ControlLimits& limits)
+TestServer::TestServer(const ControlLimits& limits, Kind kind)
     : path(absl::StrCat(::testing::TempDir(), "/", getpid(), ".sock")) {
   absl::StatusOr<ListeningSocket> socket = ListeningSocket::Open(path);
   if (!socket.ok()) {
@@ -20,7 +20,9 @@ TestServer::TestServer(const ControlLimits& limits)
     return;
   }
   absl::StatusOr<std::unique_ptr<ControlServer>> started =
-      ControlServer::Start(vm, *std::move(socket), refused, limits);
+      kind == Kind::kControl
+          ? ControlServer::Start(vm, *std::move(socket), refused, limits)
+          : ControlServer::StartMonitor(vm, *std::move(socket), kControlSocket, refused, limits);
   if (started.ok()) {
     server = *std::move(started);
   } else {

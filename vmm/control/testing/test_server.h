@@ -28,7 +28,11 @@ class TestContext : public grpc::ClientContext {
 
 // A ControlServer for a FakeVm, on a socket in the test's folder.
 struct TestServer {
-  explicit TestServer(const ControlLimits& limits = {});
+  enum class Kind { kControl, kMonitor };
+  // The control socket of which a monitor's clients are told.
+  static constexpr char kControlSocket[] = "/run/bulkhead/fake.sock";
+
+  explicit TestServer(const ControlLimits& limits = {}, Kind kind = Kind::kControl);
 
   // A new connection.
   std::shared_ptr<grpc::Channel> Connect() const;
