@@ -1,6 +1,7 @@
 #include "base/testing/http2.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -12,6 +13,15 @@ namespace {
 
 constexpr size_t kPrefaceBytes = 24;
 constexpr size_t kFrameHeaderBytes = 9;
+
+// True if a call that has failed is to be made again, after a wait if the socket does not block.
+bool TryAgain(int socket, short events) {
+  if (errno == EINTR) return true;
+  if (errno != EAGAIN) return false;
+  pollfd wait = {.fd = socket, .events = events, .revents = 0};
+  (void)poll(&wait, 1, -1);
+  return true;
+}
 
 std::string Byte(size_t value) { return {static_cast<char>(value)}; }
 
@@ -82,7 +92,7 @@ std::string Answer(uint32_t stream, absl::string_view message, absl::string_view
 bool ServerEnd::Send(absl::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t n = send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && TryAgain(socket_, POLLOUT)) continue;
     if (n < 0) return false;
     bytes.remove_prefix(static_cast<size_t>(n));
   }
@@ -113,7 +123,7 @@ bool ServerEnd::Read(size_t bytes) {
   read_.resize(bytes);
   for (size_t done = 0; done < bytes;) {
     const ssize_t n = recv(socket_, read_.data() + done, bytes - done, 0);
-    if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && TryAgain(socket_, POLLIN)) continue;
     if (n <= 0) return false;
     done += static_cast<size_t>(n);
   }

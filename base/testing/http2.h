@@ -49,7 +49,7 @@ std::string Trailers(uint32_t stream, absl::string_view code);
 // A whole answer to a unary call. `message` is of any length.
 std::string Answer(uint32_t stream, absl::string_view message, absl::string_view more = "");
 
-// The server's end of a connection, on a blocking socket that it borrows.
+// The server's end of a connection, on a socket that it borrows.
 class ServerEnd {
  public:
   explicit ServerEnd(int socket) : socket_(socket) {}

@@ -62,7 +62,8 @@ void ControlRelay::Run() {
     const int count = epoll_wait(epoll_.get(), events.data(), kEventsAtOnce, -1);
     for (int i = 0; i < count; ++i) {
       absl::MutexLock lock(&mutex_);
-      const auto found = connections_.find(events[static_cast<size_t>(i)].data.u64);
+      const uint64_t id = events[static_cast<size_t>(i)].data.u64;  // a copy: the struct is packed
+      const auto found = connections_.find(id);
       if (found == connections_.end()) continue;
       found->second->relay_.mutex_.AssertHeld();  // it is this relay's
       found->second->Turn();
