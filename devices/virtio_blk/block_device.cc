@@ -17,6 +17,7 @@
 #include "base/status_macros.h"
 #include "devices/host/metrics.h"
 #include "devices/virtio/virtio_layout.h"
+#include "devices/virtio_blk/forbid_rings.h"
 #include "devices/virtio_blk/io_threads.h"
 
 namespace bulkhead::devices::virtio {
@@ -146,6 +147,7 @@ absl::Status BlockDevice::StartEngine(uint32_t max_operations) {
   ASSIGN_OR_RETURN(ChosenEngine chosen, engine_factory_
                                             ? engine_factory_(disk_, max_operations)
                                             : CreateEngine(options_.engine, disk_, max_operations));
+  if (options_.forbid_new_rings) RETURN_IF_ERROR(ForbidNewRings());
   is_io_uring_ = chosen.is_io_uring;
   RETURN_IF_ERROR(host_->Watch(chosen.engine->fd(), [this] { OnEngine(); }));
   engine_ = std::move(chosen.engine);

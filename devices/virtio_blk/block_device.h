@@ -32,6 +32,8 @@ struct BlockOptions {
   std::string serial = {};  // answer to get-id
   bool read_only = false;
   EngineKind engine = EngineKind::kAuto;
+  // The process is this disk's alone: with its engine it has all the rings that it needs.
+  bool forbid_new_rings = false;
 };
 
 // The block device (virtio 1.2, section 5.2) over the resource "disk", a file or block device.

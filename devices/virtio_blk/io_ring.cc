@@ -4,11 +4,16 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
+#include "base/status_macros.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -58,7 +63,37 @@ void PrepareSyncRange(io_uring_sqe* entry, const FileOperation& operation) {
       SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
 }
 
+// All operations of Prepare().
+constexpr uint8_t kOperations[] = {
+    IORING_OP_READ,  IORING_OP_READV,     IORING_OP_WRITE,           IORING_OP_WRITEV,
+    IORING_OP_FSYNC, IORING_OP_FALLOCATE, IORING_OP_SYNC_FILE_RANGE,
+};
+
+// Debian 12's shared liburing lacks its functions for these two.
+absl::Status Register(const io_uring& ring, unsigned operation, void* argument, unsigned count) {
+  if (syscall(SYS_io_uring_register, ring.ring_fd, operation, argument, count) >= 0) {
+    return absl::OkStatus();
+  }
+  return ErrnoToStatus(errno, "io_uring_register of the ring's restrictions");
+}
+
 }  // namespace
+
+absl::Status RestrictAndEnable(io_uring& ring, bool is_registered) {
+  std::vector<io_uring_restriction> restrictions(std::size(kOperations) + 2);
+  for (size_t i = 0; i < std::size(kOperations); ++i) {
+    restrictions[i].opcode = IORING_RESTRICTION_SQE_OP;
+    restrictions[i].sqe_op = kOperations[i];
+  }
+  io_uring_restriction* flags = &restrictions[std::size(kOperations)];
+  flags[0].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+  flags[0].sqe_flags = IOSQE_ASYNC | (is_registered ? IOSQE_FIXED_FILE : 0);
+  flags[1].opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED;
+  flags[1].sqe_flags = is_registered ? IOSQE_FIXED_FILE : 0;
+  RETURN_IF_ERROR(Register(ring, IORING_REGISTER_RESTRICTIONS, restrictions.data(),
+                           static_cast<unsigned>(restrictions.size())));
+  return Register(ring, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
+}
 
 absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(const DiskFile& disk,
                                                        uint32_t max_operations) {
@@ -66,10 +101,11 @@ absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(const DiskFile& disk,
   io_uring_params parameters;
   memset(&parameters, 0, sizeof(parameters));
   // The kernel takes a whole batch even when one of its operations fails at once. Since 5.18.
-  parameters.flags = IORING_SETUP_SUBMIT_ALL;
+  parameters.flags = IORING_SETUP_SUBMIT_ALL | IORING_SETUP_R_DISABLED;
   int error = io_uring_queue_init_params(max_operations, &ring->ring_, &parameters);
   if (error == -EINVAL) {
     memset(&parameters, 0, sizeof(parameters));
+    parameters.flags = IORING_SETUP_R_DISABLED;
     error = io_uring_queue_init_params(max_operations, &ring->ring_, &parameters);
   }
   if (error < 0) {
@@ -87,6 +123,7 @@ absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(const DiskFile& disk,
   // Since Linux 5.15. Before, the default holds.
   unsigned workers[] = {kMaxWorkers, kMaxWorkers};
   io_uring_register_iowq_max_workers(&ring->ring_, workers);
+  RETURN_IF_ERROR(RestrictAndEnable(ring->ring_, ring->is_registered_));
   return ring;
 }
 

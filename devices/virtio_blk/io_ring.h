@@ -6,6 +6,7 @@
 
 #include <memory>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "devices/virtio_blk/disk_engine.h"
 #include "devices/virtio_blk/disk_file.h"
@@ -19,6 +20,9 @@ namespace bulkhead::devices::virtio {
 // The kernel tries a read or write inline first, and takes some file systems (FUSE; NFS and 9p
 // before Linux 6.x) for ready that are not: there io_uring_enter(2) itself waits for the server. So
 // where the file knows no RWF_NOWAIT each operation goes to a worker from the start.
+//
+// What a ring executes passes no seccomp filter. So the kernel lets the ring do no other operations
+// than those below, and with a registered file on no other file. See also forbid_rings.h.
 class IoRing : public DiskEngine {
  public:
   // Errors: PermissionDenied or Unimplemented (this machine does not allow or have io_uring), as
@@ -50,6 +54,11 @@ class IoRing : public DiskEngine {
   io_uring ring_;
   uint32_t in_flight_ = 0;
 };
+
+// Restricts `ring`, which was set up with IORING_SETUP_R_DISABLED, to the operations of an IoRing,
+// and enables it. Nothing can be registered with it afterwards. `is_registered`: on file 0 only.
+// Errors: as io_uring_register(2).
+absl::Status RestrictAndEnable(io_uring& ring, bool is_registered);
 
 }  // namespace bulkhead::devices::virtio
 

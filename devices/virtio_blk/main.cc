@@ -40,7 +40,8 @@ absl::StatusOr<std::unique_ptr<DeviceModel>> CreateDisk() {
                                         .queue_size = absl::GetFlag(FLAGS_queue_size),
                                         .serial = absl::GetFlag(FLAGS_serial),
                                         .read_only = absl::GetFlag(FLAGS_readonly),
-                                        .engine = engine}));
+                                        .engine = engine,
+                                        .forbid_new_rings = true}));
   return std::make_unique<PciTransport>(std::move(device));
 }
 
