@@ -48,23 +48,24 @@ bool InstallFilter(const std::vector<sock_filter>& program, int socket) {
 
 }  // namespace
 
-FilteredEnd RunFiltered(absl::string_view device_policy, const std::function<int()>& body,
-                        const std::function<void()>& prepare) {
+FilteredEnd RunFiltered(const FilteredChild& options) {
   FilteredEnd end;
-  const absl::StatusOr<std::vector<sock_filter>> program = CompileDevicePolicy(device_policy);
+  const absl::StatusOr<std::vector<sock_filter>> program =
+      CompileDevicePolicy(options.device_policy);
   if (!program.ok()) return Failed(program.status().message());
   auto sockets = CreateSocketPair(SOCK_SEQPACKET);
   if (!sockets.ok()) return Failed(sockets.status().message());
   const pid_t child = fork();
   if (child < 0) return Failed(absl::StrCat("fork: ", strerror(errno)));
   if (child == 0) {
-    prepare();
-    _exit(InstallFilter(*program, sockets->second.get()) ? body() : kNoFilter);
+    options.prepare();
+    _exit(InstallFilter(*program, sockets->second.get()) ? options.body() : kNoFilter);
   }
   sockets->second.reset();
   absl::StatusOr<SocketMessage> message =
       ReceiveSocketMessage(sockets->first.get(), 64, absl::Seconds(20));
   if (message.ok() && message->descriptors.size() == 1) {
+    options.meanwhile();
     pollfd listener = {.fd = message->descriptors[0].get(), .events = POLLIN, .revents = 0};
     seccomp_notif notification = {};
     if (poll(&listener, 1, kWaitMs) == 1 && (listener.revents & POLLIN) != 0 &&

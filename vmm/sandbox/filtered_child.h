@@ -4,8 +4,6 @@
 #include <functional>
 #include <string>
 
-#include "absl/strings/string_view.h"
-
 namespace bulkhead::vmm {
 
 // How a child process ended that ran under the filter of a device.
@@ -15,11 +13,15 @@ struct FilteredEnd {
   std::string error;      // what did not work, of the test itself
 };
 
-// Runs `body` in a child process of one thread under the filter of `device_policy`, and its result
-// is the exit code. Until that is in place it calls `prepare`.
-FilteredEnd RunFiltered(
-    absl::string_view device_policy, const std::function<int()>& body,
-    const std::function<void()>& prepare = [] {});
+// Runs `body` in a child process of one thread under the filter of `device_policy`; its result is
+// the exit code.
+struct FilteredChild {
+  std::string device_policy = {};
+  std::function<void()> prepare = [] {};  // in the child, before the filter is in place
+  std::function<int()> body;
+  std::function<void()> meanwhile = [] {};  // in this process, once it is
+};
+FilteredEnd RunFiltered(const FilteredChild& child);
 
 }  // namespace bulkhead::vmm
 

@@ -24,7 +24,7 @@ namespace bulkhead::vmm {
 namespace {
 
 void ExpectAllowed(const std::function<int()>& body, absl::string_view policy = "") {
-  const FilteredEnd end = RunFiltered(policy, body);
+  const FilteredEnd end = RunFiltered({.device_policy = std::string(policy), .body = body});
   EXPECT_EQ(end.error, "");
   EXPECT_EQ(end.violation, "");
   EXPECT_EQ(end.exit_code, 0);
@@ -32,7 +32,7 @@ void ExpectAllowed(const std::function<int()>& body, absl::string_view policy = 
 
 void ExpectViolation(absl::string_view name, const std::function<int()>& body,
                      absl::string_view policy = "") {
-  const FilteredEnd end = RunFiltered(policy, body);
+  const FilteredEnd end = RunFiltered({.device_policy = std::string(policy), .body = body});
   EXPECT_EQ(end.error, "");
   EXPECT_TRUE(absl::StartsWith(end.violation, absl::StrCat("system call ", name, "(")))
       << name << ": " << end.violation << " exit code " << end.exit_code;
@@ -113,7 +113,7 @@ TEST(SeccompPolicyTest, ProcessAttributesAreRestricted) {
 }
 
 TEST(SeccompPolicyTest, AbortEndsAsWithoutFilter) {
-  const FilteredEnd end = RunFiltered("", []() -> int { abort(); });
+  const FilteredEnd end = RunFiltered({.body = []() -> int { abort(); }});
   EXPECT_EQ(end.violation, "");
   EXPECT_EQ(end.exit_code, -1);
 }
@@ -129,16 +129,16 @@ TEST(SeccompPolicyTest, OnlyTheLaunchersDescriptorCanBeExecuted) {
   };
   ExpectViolation("execveat", execute(5, "", AT_EMPTY_PATH));
   ExpectViolation("execveat", execute(kBinaryFd, "", 0));
-  const FilteredEnd end = RunFiltered("", execute(kBinaryFd, "", AT_EMPTY_PATH));
+  const FilteredEnd end = RunFiltered({.body = execute(kBinaryFd, "", AT_EMPTY_PATH)});
   EXPECT_EQ(end.violation, "");
   EXPECT_EQ(end.exit_code, EBADF);
 }
 
 TEST(SeccompPolicyTest, AnotherArchitectureKillsTheProcess) {
-  const FilteredEnd end = RunFiltered("", [] {
+  const FilteredEnd end = RunFiltered({.body = [] {
     syscall(0x40000000 | SYS_getpid);  // x32
     return 0;
-  });
+  }});
   EXPECT_EQ(end.violation, "");
   EXPECT_EQ(end.exit_code, -1);
 }
