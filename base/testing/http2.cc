@@ -14,15 +14,6 @@ namespace {
 constexpr size_t kPrefaceBytes = 24;
 constexpr size_t kFrameHeaderBytes = 9;
 
-// True if a call that has failed is to be made again, after a wait if the socket does not block.
-bool TryAgain(int socket, short events) {
-  if (errno == EINTR) return true;
-  if (errno != EAGAIN) return false;
-  pollfd wait = {.fd = socket, .events = events, .revents = 0};
-  (void)poll(&wait, 1, -1);
-  return true;
-}
-
 std::string Byte(size_t value) { return {static_cast<char>(value)}; }
 
 // A string of HPACK (RFC 7541, 5.2).
@@ -92,11 +83,18 @@ std::string Answer(uint32_t stream, absl::string_view message, absl::string_view
 bool ServerEnd::Send(absl::string_view bytes) {
   while (!bytes.empty()) {
     const ssize_t n = send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (n < 0 && TryAgain(socket_, POLLOUT)) continue;
+    if (n < 0 && TryAgain(POLLOUT)) continue;
     if (n < 0) return false;
     bytes.remove_prefix(static_cast<size_t>(n));
   }
   return true;
+}
+
+bool ServerEnd::TryAgain(short events) const {
+  if (errno == EINTR) return true;
+  if (errno != EAGAIN) return false;
+  pollfd wait = {.fd = socket_, .events = events, .revents = 0};
+  return poll(&wait, 1, patience_ms_) != 0;
 }
 
 uint32_t ServerEnd::AwaitCall() {
@@ -109,6 +107,7 @@ uint32_t ServerEnd::AwaitCall() {
     const uint8_t flags = byte(4);
     const uint32_t stream = byte(5) << 24 | byte(6) << 16 | byte(7) << 8 | byte(8);
     if (size > 0 && !Read(size)) return 0;
+    if (type == kHeaders) headers_ = read_;
     if (type == kData && (flags & kEndStream) != 0) return stream;
   }
   return 0;
@@ -123,7 +122,7 @@ bool ServerEnd::Read(size_t bytes) {
   read_.resize(bytes);
   for (size_t done = 0; done < bytes;) {
     const ssize_t n = recv(socket_, read_.data() + done, bytes - done, 0);
-    if (n < 0 && TryAgain(socket_, POLLIN)) continue;
+    if (n < 0 && TryAgain(POLLIN)) continue;
     if (n <= 0) return false;
     done += static_cast<size_t>(n);
   }

@@ -54,19 +54,29 @@ class ServerEnd {
  public:
   explicit ServerEnd(int socket) : socket_(socket) {}
 
+  // How long to wait for the client, if the socket does not block: then it counts as closed.
+  void set_patience_ms(int patience) { patience_ms_ = patience; }
+
   // Blocks while the client does not read. False: the client has closed the connection.
   bool Send(absl::string_view bytes);
   // Reads until a whole call has arrived. Returns its stream; 0: the client has closed.
   uint32_t AwaitCall();
+  // The header block of that call, as it came: the first call of a method names it, a later one may
+  // refer to the first.
+  const std::string& headers() const { return headers_; }
   // Until the client closes.
   void ReadAndDropAll();
 
  private:
   bool Read(size_t bytes);
+  // True if a call that has failed is to be made again, after a wait for `events`.
+  bool TryAgain(short events) const;  // NOLINT(google-runtime-int): as pollfd
 
   const int socket_;
+  int patience_ms_ = -1;
   bool preface_read_ = false;
   std::string read_;
+  std::string headers_;
 };
 
 }  // namespace bulkhead::http2

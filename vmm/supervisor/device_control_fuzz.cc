@@ -126,18 +126,18 @@ class Liar {
 
   // Returns the vmm's end of a new connection.
   UniqueFd Connect() {
-    auto sockets = *CreateSocketPair(SOCK_STREAM);
+    auto sockets = *CreateSocketPair(SOCK_STREAM | SOCK_NONBLOCK);
     absl::MutexLock lock(&mutex_);
     mutex_.Await(absl::Condition(this, &Liar::idle));
     socket_ = std::move(sockets.second);
     return std::move(sockets.first);
   }
-  // The bytes of the next answer, for stream `kStream` of any call; with the `last` one the
-  // connection ends.
-  void SetAnswer(std::vector<std::pair<bool, std::string>> parts, bool last) {
+  // The bytes of the next answer. A part that has a stream gets that of the call. If no further
+  // call comes within `patience_ms` (-1: for ever), the connection ends.
+  void SetAnswer(std::vector<std::pair<bool, std::string>> parts, int patience_ms) {
     absl::MutexLock lock(&mutex_);
     parts_ = std::move(parts);
-    last_ = last;
+    patience_ms_ = patience_ms;
   }
 
  private:
@@ -163,29 +163,22 @@ class Liar {
     if (!end.Send(Frame(kSettings, 0, 0, ""))) return;
     while (const uint32_t stream = end.AwaitCall()) {
       std::string bytes;
-      bool last;
       {
         absl::MutexLock lock(&mutex_);
         for (const auto& [has_stream, part] : parts_) {
           bytes += part;
-          // A part that ends with the number of a stream gets that of this call.
           if (has_stream) bytes.replace(bytes.size() - part.size() + 5, 4, BigEndian(stream, 4));
         }
-        last = last_;
+        end.set_patience_ms(patience_ms_);
       }
-      if (!end.Send(bytes)) return;
-      if (last) {
-        shutdown(socket, SHUT_WR);
-        end.ReadAndDropAll();
-        return;
-      }
+      if (!end.Send(bytes)) break;
     }
   }
 
   absl::Mutex mutex_;
   UniqueFd socket_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::pair<bool, std::string>> parts_ ABSL_GUARDED_BY(mutex_);
-  bool last_ ABSL_GUARDED_BY(mutex_) = false;
+  int patience_ms_ ABSL_GUARDED_BY(mutex_) = -1;
   std::thread thread_;
 };
 
@@ -391,7 +384,7 @@ class Harness {
         {true, Frame(kData, 0, 0, Message(message))},
         {true, Trailers(0, "0")}};
     if (client_ == nullptr) client_ = *ControlClient::Create(liar_.Connect());
-    liar_.SetAnswer(std::move(frames), /*last=*/false);
+    liar_.SetAnswer(std::move(frames), /*patience_ms=*/-1);
     const absl::Status status = Call(*client_, rpc, kLongestCall);
     Require(status.ok() || absl::IsDataLoss(status), status.ToString());
     ++figures_.answers[static_cast<size_t>(rpc)];
@@ -401,10 +394,7 @@ class Harness {
     client_.reset();
     const auto client = *ControlClient::Create(liar_.Connect());
     for (int calls = 1 + input.Byte() % 3; calls > 0; --calls) {
-      auto frames = Conversation(input);
-      const bool last = calls == 1 || input.Byte() % 2 == 0;
-      if (!last) frames.emplace_back(true, Trailers(0, "0"));  // so that the call ends
-      liar_.SetAnswer(std::move(frames), last);
+      liar_.SetAnswer(Conversation(input), /*patience_ms=*/calls == 1 ? 0 : 10);
       (void)Call(*client, static_cast<Rpc>(input.Byte() % static_cast<int>(Rpc::kCount)),
                  kConversationTimeout);
       figures_.cut += client->why_cut().empty() ? 0 : 1;

@@ -77,7 +77,7 @@ class PciFunction {
 
 // Finds the first function of that vendor and device ID. Fails the program if there is none.
 PciFunction FindFunction(uint16_t vendor, uint16_t device);
-// The function that the option "device=VVVV:DDDD" names, or else the given one.
+// The function that the options vendor=N and device=N name, or else the given one.
 PciFunction FunctionFromOption(uint16_t vendor, uint16_t device);
 
 // The MSI-X capability, table and pending bits of one function.

@@ -15,6 +15,8 @@
 //   retry=1           submit a request again for as long as it ends with an I/O error (0)
 //   patience=N        the longest wait for one interrupt, in cycles (30000000000: ten seconds)
 //   indirect=1, event_index=1  negotiate these features too (0)
+//   progress=N        print a line after every N requests (0: never)
+//   poke=1            a second CPU uses the first register of vendor=N, device=N all the time (0)
 
 #include <stdint.h>
 
@@ -22,6 +24,7 @@
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/interrupts.h"
 #include "kernel_images/baremetal/lib/memory.h"
+#include "kernel_images/baremetal/lib/pci.h"
 #include "kernel_images/baremetal/lib/random.h"
 #include "kernel_images/baremetal/lib/report.h"
 #include "kernel_images/baremetal/lib/uart.h"
@@ -150,6 +153,21 @@ void AwaitInterrupt(uint32_t& seen) {
   seen = InterruptCount(kFirstVector);
 }
 
+// The second CPU. The device may answer anything, or nothing.
+uint64_t poked_register;
+void Poke(uint32_t) {
+  for (uint64_t i = 0;; ++i) {
+    MmioWrite<uint64_t>(poked_register, i);
+    MmioRead<uint64_t>(poked_register);
+  }
+}
+void StartPoking() {
+  const PciFunction function = FunctionFromOption(0, 0);
+  poked_register = function.ReadBar(0).address;
+  function.SetCommandBits(kCommandMemory);
+  EXPECT_TRUE(StartOtherCpus(2, Poke));
+}
+
 // `next` puts a request into a free slot, or returns false: no more. Returns when none is in
 // flight.
 template <typename Next>
@@ -208,6 +226,7 @@ void RunDiskStorm() {
   random = Random(NumberOption("seed", 1, 1, ~uint64_t{0} >> 1));
   use_indirect = NumberOption("indirect", 0) != 0;
   const bool event_index = NumberOption("event_index", 0) != 0;
+  const uint64_t progress = NumberOption("progress", 0);
 
   VirtioDevice device(kBlockType);
   device.Start(kFeatureFlush | (use_indirect ? kFeatureIndirect : 0) |
@@ -218,11 +237,13 @@ void RunDiskStorm() {
   Print("storm begins: used index at ", queue.used_index_address(), "\n");
 
   if (until_key) uart::AllowInput();
+  if (NumberOption("poke", 0) != 0) StartPoking();
   uint64_t left = requests;
   const uint64_t begin = ReadTsc();
   const uint64_t done = Run(queue, event_index, [&](uint32_t index) {
     if (left == 0) return false;
     --left;
+    if (progress != 0 && (requests - left) % progress == 0) Print("progress\n");
     if (until_key && left % kRequestsPerLook == 0 && uart::HasInput()) {
       left = 0;
       return false;
