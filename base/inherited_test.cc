@@ -10,7 +10,7 @@
 #include <functional>
 #include <string>
 
-#include "base/original_limits.h"
+#include "base/own_limits.h"
 #include "base/taken_signals.h"
 #include "base/testing/processes.h"
 #include "base/testing/streams.h"
@@ -67,31 +67,14 @@ TEST(InheritedSignalsTest, AWriteBeyondTheFileSizeLimitIsAnError) {
   }));
 }
 
-TEST(OriginalLimitsTest, TheSoftLimitOfOpenFilesIsRaisedAndChildrenGetTheOriginal) {
+TEST(OwnLimitsTest, TheSoftLimitOfOpenFilesIsRaisedToTheHardOne) {
   EXPECT_TRUE(HoldsInChild([] {
     const rlimit before = {.rlim_cur = 256, .rlim_max = 900};
     setrlimit(RLIMIT_NOFILE, &before);
-    RaiseOpenFileLimit(100);
+    RaiseOpenFileLimit();
     rlimit now;
     getrlimit(RLIMIT_NOFILE, &now);
-    const OriginalLimits& original = GetOriginalLimits();
-    return now.rlim_cur == 900 && original.raised_open_files &&
-           original.open_files.rlim_cur == 256 && original.open_files.rlim_max == 900;
-  }));
-}
-
-TEST(OriginalLimitsTest, ChildrenGetTheirMinimumIfTheHardLimitHasIt) {
-  EXPECT_TRUE(HoldsInChild([] {
-    const rlimit before = {.rlim_cur = 50, .rlim_max = 900};
-    setrlimit(RLIMIT_NOFILE, &before);
-    RaiseOpenFileLimit(512);
-    return GetOriginalLimits().open_files.rlim_cur == 512;
-  }));
-  EXPECT_TRUE(HoldsInChild([] {
-    const rlimit before = {.rlim_cur = 50, .rlim_max = 100};
-    setrlimit(RLIMIT_NOFILE, &before);
-    RaiseOpenFileLimit(512);
-    return GetOriginalLimits().open_files.rlim_cur == 100;
+    return now.rlim_cur == 900;
   }));
 }
 
@@ -101,12 +84,12 @@ std::string OomScoreAdj() {
   return text;
 }
 
-TEST(OriginalLimitsTest, ThisProcessIsPreferredByTheOomKillerByAHundredThousandths) {
+TEST(OwnLimitsTest, ThisProcessIsPreferredByTheOomKillerByAHundredThousandths) {
   EXPECT_TRUE(HoldsInChild([] {
     const std::string before = OomScoreAdj();
     BecomePreferredByOomKiller();
     const int expected = std::min(atoi(before.c_str()) + 100, 1000);
-    return atoi(OomScoreAdj().c_str()) == expected && GetOriginalLimits().oom_score_adj == before;
+    return atoi(OomScoreAdj().c_str()) == expected;
   }));
 }
 

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include <fstream>
-#include <iterator>
+#include <sstream>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -32,10 +32,11 @@ inline std::string WriteTempFile(absl::string_view name, const std::string& cont
   return path;
 }
 
-// The contents of a file; empty if it cannot be read.
+// The contents of a file, or what can be read of it: a process of /proc may be gone by then.
 inline std::string ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  return std::string(std::istreambuf_iterator<char>(file), {});
+  std::ostringstream contents;
+  contents << std::ifstream(path, std::ios::binary).rdbuf();  // unlike its iterator, does not throw
+  return contents.str();
 }
 
 }  // namespace bulkhead
