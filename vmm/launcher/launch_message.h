@@ -1,0 +1,53 @@
+#ifndef BULKHEAD_VMM_LAUNCHER_LAUNCH_MESSAGE_H_
+#define BULKHEAD_VMM_LAUNCHER_LAUNCH_MESSAGE_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace bulkhead::vmm {
+
+// The packets between the vmm and its launcher: one program in two processes, so plain structs. The
+// launcher allocates nothing.
+
+// From the vmm. After it come `filter_instructions` of sock_filter and the strings, each with its
+// terminating zero: the arguments, then the environment. With it come the descriptors: the
+// launch's status socket, the binary, and those of the process.
+struct LaunchRequest {
+  uint32_t layers = 0;  // SandboxLayers
+  uint32_t uid = 0;     // of the process
+  uint32_t gid = 0;
+  uint32_t filter_instructions = 0;
+  uint32_t arguments = 0;
+  uint32_t environment = 0;
+  uint32_t descriptors = 0;  // of the process
+  uint32_t is_script = 0;
+  uint64_t max_address_space_bytes = 0;
+};
+inline constexpr size_t kMaxLaunchBytes = 128 * 1024;
+inline constexpr size_t kMaxLaunchStrings = 1024;
+inline constexpr size_t kMaxLaunchDescriptors = 16;
+
+// On a launch's status socket, from the launcher first: the process was made, and its pidfd comes
+// along, or it was not. Then from the process: it is confined and runs its program next, and the
+// listener of its seccomp filter comes along if it has one; or what it failed in. The program's
+// start closes the socket.
+struct LaunchReport {
+  int32_t error = 0;   // errno; 0: none
+  uint32_t layer = 0;  // the layer that `error` is of; 0: of none
+  int32_t pid = 0;     // in the PID namespace of the vmm; 0: unknown
+  char call[36] = "";  // that failed
+};
+
+// From the process that makes the launcher, once.
+struct LauncherReport {
+  int32_t error = 0;
+  char call[32] = "";
+  int32_t pid = 0;  // of the process whose pidfd comes along
+  uint32_t has_pid_namespace = 0;
+  uint32_t has_user_namespace = 0;
+  int32_t obstacle = 0;  // errno: why it has no PID namespace
+};
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_LAUNCHER_LAUNCH_MESSAGE_H_

@@ -1,0 +1,16 @@
+#ifndef BULKHEAD_VMM_LAUNCHER_LAUNCHER_PROCESS_H_
+#define BULKHEAD_VMM_LAUNCHER_LAUNCHER_PROCESS_H_
+
+namespace bulkhead::vmm {
+
+// Makes the launcher and the init of its PID namespace, both as children of this process's parent,
+// and ends. Call it in a new process, a copy of the vmm from before it had threads. Sends a
+// LauncherReport over `socket`, with the pidfds of the launcher and, if there is one, of init. The
+// launcher then takes LaunchRequests from `socket`, until the vmm has closed its end. `lifeline`: a
+// pipe whose other end the vmm holds; init ends when that is closed or when the launcher ends, and
+// with init every process in the namespace.
+[[noreturn]] void MakeLauncher(int socket, int lifeline);
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_LAUNCHER_LAUNCHER_PROCESS_H_

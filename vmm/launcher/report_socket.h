@@ -1,0 +1,39 @@
+#ifndef BULKHEAD_VMM_LAUNCHER_REPORT_SOCKET_H_
+#define BULKHEAD_VMM_LAUNCHER_REPORT_SOCKET_H_
+
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+namespace bulkhead::vmm {
+
+// Sends one packet and, unless `fd` is -1, that descriptor. Makes one system call, sendmsg(2); no
+// memory is allocated. Waits while the socket is full, until its peer is gone. False: errno says
+// why.
+inline bool SendReport(int socket, const void* bytes, size_t size, int fd) {
+  iovec data = {.iov_base = const_cast<void*>(bytes), .iov_len = size};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  if (fd >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fd, sizeof(int));
+  }
+  ssize_t sent;
+  do {
+    sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  return sent == static_cast<ssize_t>(size);
+}
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_LAUNCHER_REPORT_SOCKET_H_
