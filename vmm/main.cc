@@ -3,7 +3,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -21,7 +20,7 @@
 #include "absl/time/time.h"
 #include "base/core_dumps.h"
 #include "base/log.h"
-#include "base/original_limits.h"
+#include "base/own_limits.h"
 #include "base/raw_terminal.h"
 #include "base/release_startup_pages.h"
 #include "base/standard_descriptors.h"
@@ -36,6 +35,7 @@
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/named_socket.h"
 #include "vmm/control/refused_clients.h"
+#include "vmm/launcher/launcher.h"
 #include "vmm/library_logs.h"
 #include "vmm/machine/check_vm.h"
 #include "vmm/machine/end_watchdog.h"
@@ -48,8 +48,6 @@
 namespace bulkhead::vmm {
 namespace {
 
-// The number of open files that a device process needs, whatever the soft limit of the vmm.
-constexpr rlim_t kMinimumFilesOfDevice = 512;
 // How long the exit waits for the last lines of the log if standard error is not read.
 constexpr absl::Duration kLastLinesTimeout = absl::Milliseconds(500);
 
@@ -179,6 +177,10 @@ int Run(int argc, char** argv) {
   umask(0077);  // Files that the vmm creates are private to its user.
   ResetInheritedSignals();
   InitLog("vmm", LogLevel::kInfo);
+  // Inherited by the launcher, and so by devices.
+  const bool cores_are_piped = KeepMemoryOfChildrenOutOfCoreDumps();
+  // Before this process has threads, guest memory, or limits of its own.
+  absl::StatusOr<std::unique_ptr<Launcher>> launcher = Launcher::Start();
   QueueLog();
   RouteLibraryLogs();
   std::set_terminate(OnUncaughtException);
@@ -207,8 +209,9 @@ int Run(int argc, char** argv) {
         absl::InternalError(absl::StrCat(guard.status().message(), "; ", kHowToRaiseThreadLimit)));
   }
   if (line->verbose) InitLog("vmm", LogLevel::kDebug);
-  RaiseOpenFileLimit(kMinimumFilesOfDevice);
-  if (KeepMemoryOfChildrenOutOfCoreDumps()) {
+  if (!launcher.ok()) return fail(launcher.status());
+  RaiseOpenFileLimit();
+  if (cores_are_piped) {
     LogWarning(
         "core dumps: the hard limit is 0, but the kernel still runs the program in "
         "/proc/sys/kernel/core_pattern: dumps of the vmm and of devices are made, without memory");
@@ -221,7 +224,8 @@ int Run(int argc, char** argv) {
   if (!spec.ok()) return fail(spec.status());
   if (line->check_only) {
     const std::string name = spec->name;
-    if (const absl::Status checked = CheckVm(*std::move(spec)); !checked.ok()) {
+    if (const absl::Status checked = CheckVm(*std::move(spec), *std::move(launcher));
+        !checked.ok()) {
       return fail(checked);
     }
     printf("The configuration of \"%s\" is valid.\n", name.c_str());
@@ -239,7 +243,8 @@ int Run(int argc, char** argv) {
   if (!sockets.ok()) return fail(sockets.status());
   (*guard)->SetExitAction(sockets->FileRemover());
   const std::string name = spec->name;
-  absl::StatusOr<std::unique_ptr<Machine>> machine = Machine::Create(*std::move(spec));
+  absl::StatusOr<std::unique_ptr<Machine>> machine =
+      Machine::Create(*std::move(spec), *std::move(launcher));
   if (!machine.ok()) return fail(machine.status());
 
   // From here on the machine reads the signals, and the watchdog handles them if the machine does

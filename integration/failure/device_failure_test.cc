@@ -152,7 +152,8 @@ TEST(DeviceFailureTest, WhatADeviceHasForkedEndsWithItAndWithTheVm) {
   ASSERT_EQ(chmod(script.c_str(), 0700), 0);
   const absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(
       {"--no-reboot", absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
-       "--cmdline=run=watch_device", absl::StrCat("--device=name=rig,binary=", script)});
+       "--cmdline=run=watch_device", "--sandbox=off",
+       absl::StrCat("--device=name=rig,binary=", script)});
   ASSERT_TRUE(vm.ok()) << vm.status();
   ASSERT_TRUE((*vm)->WaitForOutput("watching", kTimeout).ok());
   for (const int how : {SIGKILL, SIGTERM}) {
@@ -174,11 +175,22 @@ TEST(DeviceFailureTest, WhatADeviceHasForkedEndsWithItAndWithTheVm) {
 TEST(DeviceFailureTest, AProgramThatIsNoDeviceIsRefused) {
   const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
       VmProcess::Start({absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
-                        "--device=name=odd,binary=/bin/true"});
+                        "--sandbox=off", "--device=name=odd,binary=/bin/true"});
   ASSERT_TRUE(vm.ok()) << vm.status();
   EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 1");
   EXPECT_THAT((*vm)->log(), HasSubstr("device 'odd'"));
   EXPECT_THAT((*vm)->log(), HasSubstr("exit code 0"));
+  EXPECT_THAT((*vm)->log(), HasSubstr("THE SANDBOX IS OFF"));
+}
+
+TEST(DeviceFailureTest, AProgramThatNeedsFilesIsRefusedInTheSandbox) {
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      VmProcess::Start({absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
+                        "--device=name=odd,binary=/bin/true"});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 1");
+  EXPECT_THAT((*vm)->log(), HasSubstr("device 'odd'"));
+  EXPECT_THAT((*vm)->log(), HasSubstr("it must be linked statically"));
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <sstream>
 #include <system_error>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "base/testing/files.h"
@@ -53,6 +54,8 @@ std::vector<VmProcess::Child> VmProcess::Children() const {
     std::istringstream pids(ReadFile(absl::StrCat(task.path().string(), "/children")));
     pid_t child = 0;
     while (pids >> child) {
+      // The launcher and its init.
+      if (absl::StartsWith(ReadFile(absl::StrCat("/proc/", child, "/comm")), "vmm-")) continue;
       // The command line's first string ends at its first zero byte.
       const std::string argv0 = ReadFile(absl::StrCat("/proc/", child, "/cmdline")).c_str();
       children.push_back({argv0.substr(argv0.rfind('/') + 1), child});

@@ -425,9 +425,9 @@ TEST_F(RemoteDeviceTest, StartDevicesStartsSeveral) {
 
 // Stands for a vmm that can be killed: starts a device, reports its pid, and waits.
 [[noreturn]] void RunVmmThatWaits(int report, const std::string& misbehaviour,
-                                  ProcessMonitor::Isolation isolation) {
+                                  SandboxLayers layers) {
   GuestRam ram = *GuestRam::Create(16 << 20);
-  auto monitor = *ProcessMonitor::Create(isolation);
+  auto monitor = *ProcessMonitor::Create(*Launcher::Start());
   DeviceSpec spec;
   spec.name = "orphan";
   spec.binary = *ProgramFile::Open(DeviceBinary());
@@ -435,6 +435,7 @@ TEST_F(RemoteDeviceTest, StartDevicesStartsSeveral) {
   spec.resources.push_back(
       {.name = "input", .file = *HostFile::Open(DeviceBinary(), {.read_only = true})});
   spec.access_timeout = absl::Milliseconds(50);
+  spec.sandbox.layers = layers;
   EventLog events;
   SupervisorOptions options;
   options.events = &events;
@@ -445,8 +446,8 @@ TEST_F(RemoteDeviceTest, StartDevicesStartsSeveral) {
   while (true) pause();
 }
 
-using Isolation = ProcessMonitor::Isolation;
-using Death = std::pair<const char*, Isolation>;
+using Death = std::pair<const char*, SandboxLayers>;
+constexpr SandboxLayers kUserAndPid = SandboxLayers(SandboxLayer::kPid).With(SandboxLayer::kUser);
 class VmmDeathTest : public testing::TestWithParam<Death> {};
 
 TEST_P(VmmDeathTest, TheDeviceEndsWithinASecond) {
@@ -469,11 +470,11 @@ TEST_P(VmmDeathTest, TheDeviceEndsWithinASecond) {
 }
 
 INSTANTIATE_TEST_SUITE_P(States, VmmDeathTest,
-                         testing::Values(Death("", Isolation::kPidNamespace),
-                                         Death("hang_in_read", Isolation::kPidNamespace),
-                                         Death("stopped", Isolation::kPidNamespace),
-                                         Death("stopped", Isolation::kUserAndPidNamespace),
-                                         Death("stopped", Isolation::kNone)));
+                         testing::Values(Death("", SandboxLayer::kPid),
+                                         Death("hang_in_read", SandboxLayer::kPid),
+                                         Death("stopped", SandboxLayer::kPid),
+                                         Death("stopped", kUserAndPid),
+                                         Death("stopped", SandboxLayers())));
 
 }  // namespace
 }  // namespace bulkhead::vmm

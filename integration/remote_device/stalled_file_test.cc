@@ -9,7 +9,7 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "base/original_limits.h"
+#include "base/own_limits.h"
 #include "devices/virtio_blk/testing/slow_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -27,7 +27,7 @@ class StalledFileTest : public SupervisedTest {
  protected:
   // One server for all tests: its mount namespace is the process's.
   static void SetUpTestSuite() {
-    RaiseOpenFileLimit(0);  // as the vmm does
+    RaiseOpenFileLimit();  // as the vmm does
     slow_ = SlowFile::Create(testing::TempDir() + "/stalled", 1 << 20).value().release();
   }
   ~StalledFileTest() override {

@@ -49,12 +49,15 @@ inline std::string DeviceBinary() {
                       "/devices/host/testdata/misbehaving_device");
 }
 
-// Children of this process, running or zombies.
+// Children of this process, running or zombies, without the launcher and its init.
 inline std::set<pid_t> Children() {
   std::set<pid_t> children;
   for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
     std::istringstream text(ReadFile(task.path() / "children"));
-    for (pid_t pid; text >> pid;) children.insert(pid);
+    for (pid_t pid; text >> pid;) {
+      if (ReadFile(absl::StrCat("/proc/", pid, "/comm")).rfind("vmm-", 0) != 0)
+        children.insert(pid);
+    }
   }
   return children;
 }
@@ -206,7 +209,7 @@ class SupervisedTest : public testing::Test {
   absl::CondVar changed_;
   const uint64_t listener_ = events_.Listen([this] { changed_.SignalAll(); });
   // After what its thread uses.
-  std::unique_ptr<ProcessMonitor> monitor_ = *ProcessMonitor::Create();
+  std::unique_ptr<ProcessMonitor> monitor_ = *ProcessMonitor::Create(*Launcher::Start());
 };
 
 // Gives a command and waits for its result.

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/status_macros.h"
 #include "proto/version.h"
@@ -65,6 +66,12 @@ Devices; each flag starts one process, and may be given several times
     spare                            keep a second process started and waiting
   --device-dir DIR  folder of device binaries                       (default: beside vmm)
 
+  --sandbox=on|off  off: device processes may do what this user may do. DANGEROUS: for
+                    debugging                                       (default: on)
+  --sandbox-waive=LAYER[,LAYER]...
+                    do without layers that this host lacks: user, uid, pid, mount, net,
+                    ipc, uts, cgroup, caps, rlimits, landlock, seccomp
+
   --check           check the configuration and exit, also beside the running VM: fields and
                     files, that the kernel loads, that each device binary accepts its flags
                     and resources. Takes no lock, needs no KVM
@@ -102,6 +109,8 @@ enum Flag : int {
   kConsole,
   kDevice,
   kDeviceDir,
+  kSandbox,
+  kSandboxWaive,
   kCheck,
   kVerbose,
   kHelpFlag = 'h',
@@ -126,6 +135,8 @@ constexpr option kOptions[] = {
     {"console", required_argument, nullptr, kConsole},
     {"device", required_argument, nullptr, kDevice},
     {"device-dir", required_argument, nullptr, kDeviceDir},
+    {"sandbox", required_argument, nullptr, kSandbox},
+    {"sandbox-waive", required_argument, nullptr, kSandboxWaive},
     {"check", no_argument, nullptr, kCheck},
     {"verbose", no_argument, nullptr, kVerbose},
     {"help", no_argument, nullptr, kHelpFlag},
@@ -352,6 +363,19 @@ absl::Status ApplyScalar(int flag, const std::string& value, CommandLine& line) 
       if (value.empty()) return FlagError("--control", "the path is empty; give a path or none");
       config.set_control_socket(value);
       line.places["control_socket"] = "--control";
+      break;
+    case kSandbox:
+      if (value != "on" && value != "off") {
+        return FlagError("--sandbox", absl::StrCat("\"", value, "\" is not valid; give on or off"));
+      }
+      config.mutable_sandbox()->set_off(value == "off");
+      break;
+    case kSandboxWaive:
+      for (const absl::string_view layer : absl::StrSplit(value, ',')) {
+        line.places[absl::StrCat("sandbox.waive[", config.sandbox().waive_size(), "]")] =
+            "--sandbox-waive";
+        config.mutable_sandbox()->add_waive(std::string(layer));
+      }
       break;
     case kCpus: {
       uint32_t cpus = 0;

@@ -15,18 +15,26 @@
 #include "absl/synchronization/mutex.h"
 #include "base/detached_thread.h"
 #include "base/errno_status.h"
+#include "base/status_macros.h"
 #include "base/steady_cond_var.h"
 #include "base/steady_time.h"
+#include "vmm/sandbox/policy_note.h"
+#include "vmm/sandbox/seccomp_policy.h"
 
 namespace bulkhead::vmm {
 namespace {
 
 // A script must be readable, as its interpreter reads it. A program need not be.
-bool IsScript(const std::string& by_descriptor) {
-  const UniqueFd file(open(by_descriptor.c_str(), O_RDONLY | O_CLOEXEC));
+bool IsScript(const UniqueFd& file) {
   char start[2];
   return file.ok() && pread(file.get(), start, sizeof(start), 0) == sizeof(start) &&
          start[0] == '#' && start[1] == '!';
+}
+
+absl::StatusOr<std::vector<sock_filter>> CompilePolicyOf(const UniqueFd& file, int open_error) {
+  if (!file.ok()) return ErrnoToStatus(open_error, "reading its sandbox policy");
+  ASSIGN_OR_RETURN(const std::string policy, ReadPolicyNote(file.get()));
+  return CompileDevicePolicy(policy);
 }
 
 }  // namespace
@@ -81,9 +89,19 @@ absl::StatusOr<ProgramFile> ProgramFile::Open(const std::string& path) {
   }
   ProgramFile file;
   file.path_ = path;
-  file.is_script_ = IsScript(by_descriptor);
+  const UniqueFd readable(open(by_descriptor.c_str(), O_RDONLY | O_CLOEXEC));
+  const int error = errno;
+  file.is_script_ = IsScript(readable);
+  file.filter_ = std::make_shared<const absl::StatusOr<std::vector<sock_filter>>>(
+      CompilePolicyOf(readable, error));
   file.fd_ = std::make_shared<const UniqueFd>(std::move(fd));
   return file;
+}
+
+absl::StatusOr<std::vector<sock_filter>> ProgramFile::SeccompFilter() const {
+  if (filter_ == nullptr) return absl::FailedPreconditionError("there is no program");
+  if (filter_->ok()) return *filter_;
+  return absl::FailedPreconditionError(absl::StrCat(path_, ": ", filter_->status().message()));
 }
 
 }  // namespace bulkhead::vmm

@@ -1,8 +1,11 @@
 #ifndef BULKHEAD_VMM_CONFIG_PROGRAM_FILE_H_
 #define BULKHEAD_VMM_CONFIG_PROGRAM_FILE_H_
 
+#include <linux/filter.h>
+
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -24,6 +27,10 @@ class ProgramFile {
   // None.
   ProgramFile() = default;
 
+  // The seccomp filter that its policy makes; without a policy, the common one. Errors:
+  // FailedPrecondition, naming the path: the policy is wrong, or the file cannot be read.
+  absl::StatusOr<std::vector<sock_filter>> SeccompFilter() const;
+
   // By which it was opened.
   const std::string& path() const { return path_; }
   // For execveat(2) with AT_EMPTY_PATH. -1: none.
@@ -35,6 +42,7 @@ class ProgramFile {
  private:
   std::string path_;
   std::shared_ptr<const UniqueFd> fd_;
+  std::shared_ptr<const absl::StatusOr<std::vector<sock_filter>>> filter_;
   bool is_script_ = false;
 };
 

@@ -37,6 +37,8 @@ constexpr size_t kMaxNameLength = 64;
 constexpr absl::Duration kDefaultAccessTimeout = absl::Seconds(30);
 constexpr absl::Duration kMinAccessTimeout = absl::Milliseconds(1);
 constexpr absl::Duration kMaxAccessTimeout = absl::Hours(1);
+// So that every device's number is below 2^31.
+constexpr uint32_t kMaxFirstUid = 0x7fff0000;
 constexpr absl::Duration kMaxPoll = absl::Milliseconds(10);
 
 // `path` as an absolute path, for messages. "" stays "".
@@ -81,6 +83,7 @@ class Validator {
   absl::Status CheckName(const std::string& field, const std::string& name) const;
   absl::StatusOr<std::string> SocketPath(const std::string& field, const std::string& path) const;
   absl::Status Sockets(const v1::VmConfig& config, VmSpec& spec) const;
+  absl::Status Sandbox(const v1::Sandbox& sandbox, VmSpec& spec) const;
   absl::StatusOr<uint64_t> Memory(const std::string& text) const;
   absl::StatusOr<UniqueFd> OpenBootFile(const std::string& field, const std::string& path) const;
   absl::Status FileError(const std::string& field, const absl::Status& status) const;
@@ -122,6 +125,23 @@ absl::Status Validator::CheckName(const std::string& field, const std::string& n
   return Error(field,
                absl::StrCat("\"", name, "\" is not a valid name: use 1 to ", kMaxNameLength,
                             " letters, digits, '-', '_' and '.', a letter, digit or '_' first"));
+}
+
+absl::Status Validator::Sandbox(const v1::Sandbox& sandbox, VmSpec& spec) const {
+  SandboxLayers waived;
+  for (int i = 0; i < sandbox.waive_size(); ++i) {
+    const absl::StatusOr<SandboxLayers> layer = SandboxLayers::Parse(sandbox.waive(i));
+    if (!layer.ok()) {
+      return Error(absl::StrCat("sandbox.waive[", i, "]"), layer.status().message());
+    }
+    waived = waived.With(*layer);
+  }
+  spec.sandbox = (sandbox.off() ? SandboxLayers::Off() : SandboxLayers::All()).Without(waived);
+  spec.first_uid = sandbox.first_uid();
+  if (spec.first_uid > kMaxFirstUid) {
+    return Error("sandbox.first_uid", absl::StrCat(spec.first_uid, " is more than ", kMaxFirstUid));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> Validator::SocketPath(const std::string& field,
@@ -327,6 +347,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   spec.reboot_on_reset = config.on_reset() != v1::VmConfig::EXIT;
   spec.reboot_on_crash = config.on_crash() == v1::VmConfig::CRASH_REBOOT;
   RETURN_IF_ERROR(Sockets(config, spec));
+  RETURN_IF_ERROR(Sandbox(config.sandbox(), spec));
 
   spec.kernel_path = AbsolutePath(config.kernel().path());
   if (spec.kernel_path.empty()) {

@@ -14,6 +14,8 @@
 #include "base/unique_fd.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/program_file.h"
+#include "vmm/sandbox/process_sandbox.h"
+#include "vmm/sandbox/sandbox_layers.h"
 
 namespace bulkhead::vmm {
 
@@ -63,6 +65,7 @@ struct DeviceSpec {
   bool spare = false;                                // keep a second process started and waiting
   absl::Duration max_poll = absl::Microseconds(50);  // before either side sleeps
   uint32_t pci_slot = 0;                             // 1 to 31; 0 for "the next free one"
+  ProcessSandbox sandbox;
 };
 
 // A validated configuration: every file is open, every limit holds.
@@ -77,13 +80,15 @@ struct VmSpec {
   uint64_t memory_bytes = 0;  // a multiple of 1 MiB
   uint32_t cpus = 0;
   std::vector<DeviceSpec> devices;
-  bool uses_standard_streams = false;  // a console does
-  bool reboot_on_reset = true;         // else the VM ends when the guest asks for a reset
-  bool reboot_on_crash = false;        // else the VM ends when its processor shuts down
-  bool has_control = true;             // a control plane
-  std::string control_socket;          // its path; empty: the default place of `name`
-  std::string monitor_socket;          // the path of the read-only one; empty: none
-  std::optional<gid_t> monitor_group;  // that may use it; else only the user and root
+  bool uses_standard_streams = false;            // a console does
+  bool reboot_on_reset = true;                   // else the VM ends when the guest asks for a reset
+  bool reboot_on_crash = false;                  // else the VM ends when its processor shuts down
+  bool has_control = true;                       // a control plane
+  std::string control_socket;                    // its path; empty: the default place of `name`
+  std::string monitor_socket;                    // the path of the read-only one; empty: none
+  std::optional<gid_t> monitor_group;            // that may use it; else only the user and root
+  SandboxLayers sandbox = SandboxLayers::Off();  // of devices
+  uint32_t first_uid = 0;                        // of devices; 0: the vmm chooses
 };
 
 }  // namespace bulkhead::vmm

@@ -14,6 +14,7 @@
 #include "vmm/boot/boot.h"
 #include "vmm/hardware/device_places.h"
 #include "vmm/machine/boot_sources.h"
+#include "vmm/machine/device_sandbox.h"
 #include "vmm/memory/guest_layout.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/process/control_client.h"
@@ -44,7 +45,9 @@ absl::StatusOr<DeviceDescription> AskDevice(const DeviceSpec& spec, ProcessMonit
                                                     spec.binary.path(), "): ", status.message()));
   };
   absl::StatusOr<std::unique_ptr<DeviceProcess>> process = DeviceProcess::Start(
-      monitor, {.device_name = spec.name, .binary = spec.binary, .args = spec.args}, [] {});
+      monitor,
+      {.device_name = spec.name, .binary = spec.binary, .args = spec.args, .sandbox = spec.sandbox},
+      [] {});
   if (!process.ok()) return with_title(process.status());
   ControlCall call(SupervisorOptions().start_timeout);
   absl::StatusOr<DeviceDescription> description = (*process)->Describe(call);
@@ -56,9 +59,11 @@ absl::StatusOr<DeviceDescription> AskDevice(const DeviceSpec& spec, ProcessMonit
 
 }  // namespace
 
-absl::Status CheckVm(VmSpec spec) {
+absl::Status CheckVm(VmSpec spec, std::unique_ptr<Launcher> launcher) {
+  ConfineDevices(launcher->is_root(), spec);
   RETURN_IF_ERROR(CheckBoot(spec));
-  ASSIGN_OR_RETURN(const std::unique_ptr<ProcessMonitor> monitor, ProcessMonitor::Create());
+  ASSIGN_OR_RETURN(const std::unique_ptr<ProcessMonitor> monitor,
+                   ProcessMonitor::Create(std::move(launcher)));
   const size_t count = spec.devices.size();
   std::vector<absl::StatusOr<DeviceDescription>> descriptions(count);
   std::vector<std::thread> threads;

@@ -1,8 +1,11 @@
 #ifndef BULKHEAD_VMM_MACHINE_CHECK_VM_H_
 #define BULKHEAD_VMM_MACHINE_CHECK_VM_H_
 
+#include <memory>
+
 #include "absl/status/status.h"
 #include "vmm/config/vm_spec.h"
+#include "vmm/launcher/launcher.h"
 
 namespace bulkhead::vmm {
 
@@ -13,7 +16,7 @@ namespace bulkhead::vmm {
 //
 // Errors: one message for the operator. InvalidArgument: a mistake in the configuration, as at a
 // start.
-absl::Status CheckVm(VmSpec spec);
+absl::Status CheckVm(VmSpec spec, std::unique_ptr<Launcher> launcher);
 
 }  // namespace bulkhead::vmm
 

@@ -27,6 +27,7 @@
 #include "vmm/hardware/device_places.h"
 #include "vmm/machine/boot_sources.h"
 #include "vmm/machine/device_resets.h"
+#include "vmm/machine/device_sandbox.h"
 #include "vmm/supervisor/host_shortage.h"
 #include "vmm/vm/vm_metrics.h"
 
@@ -50,7 +51,9 @@ absl::Status Ending() { return absl::UnavailableError("the VM is ending"); }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
+absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
+                                                         std::unique_ptr<Launcher> launcher) {
+  ConfineDevices(launcher->is_root(), spec);
   ASSIGN_OR_RETURN(BootSources sources, OpenBootSources(spec));
   ASSIGN_OR_RETURN(GuestRam ram, GuestRam::Create(spec.memory_bytes));
   Settings settings = {.name = spec.name,
@@ -69,7 +72,11 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec) {
       absl::WrapUnique(new Machine(std::move(settings), std::move(ram), std::move(sources)));
   ASSIGN_OR_RETURN(machine->work_, WorkQueue::Create());
   ASSIGN_OR_RETURN(machine->end_, VmEndLatch::Create());
-  ASSIGN_OR_RETURN(machine->monitor_, ProcessMonitor::Create());
+  ASSIGN_OR_RETURN(
+      machine->monitor_, ProcessMonitor::Create(std::move(launcher), [m = machine.get()] {
+        m->RequestEnd(
+            {EndReason::kVmmError, "the launcher of device processes is dead, and so are they"});
+      }));
   ASSIGN_OR_RETURN(machine->consoles_, Consoles::Create(spec.devices));
 
   // Device processes start while this thread sets up KVM, since they do not depend on each other.
@@ -151,7 +158,9 @@ void Machine::SetEndWatchdog(EndWatchdog& watchdog) { end_watchdog_ = &watchdog;
 void Machine::RequestEnd(VmEnd end) {
   end_->Report(std::move(end));
   // Here, on any thread: the machine's thread may be blocked.
-  if (end_watchdog_ != nullptr) end_watchdog_->Begin(static_cast<int>(end_->end().reason));
+  if (EndWatchdog* const watchdog = end_watchdog_) {
+    watchdog->Begin(static_cast<int>(end_->end().reason));
+  }
 }
 
 absl::Status Machine::Start() {
@@ -303,10 +312,11 @@ VmEnd Machine::EndAll() {
                         : VmEnd{EndReason::kVmmError, "the vmm ended before the VM"};
   if (std::exchange(all_ended_, true)) return end;
   // Without an earlier request, the owner of this object requests the end.
-  const auto step = [this](auto what) {
-    if (end_watchdog_ != nullptr) end_watchdog_->SetStep(what);
+  EndWatchdog* const watchdog = end_watchdog_;
+  const auto step = [watchdog](auto what) {
+    if (watchdog != nullptr) watchdog->SetStep(what);
   };
-  if (end_watchdog_ != nullptr) end_watchdog_->Begin(static_cast<int>(end.reason));
+  if (watchdog != nullptr) watchdog->Begin(static_cast<int>(end.reason));
   step("the vCPUs");
   state_.SetEnding(end.message.empty() ? Name(end.reason) : end.message);
   if (GuestHardware* const current = hardware(); current != nullptr) {

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include <atomic>
 #include <functional>
 #include <initializer_list>
 #include <memory>
@@ -25,6 +26,7 @@
 #include "vmm/control/vm_operations.h"
 #include "vmm/hardware/guest_hardware.h"
 #include "vmm/kvm/kvm.h"
+#include "vmm/launcher/launcher.h"
 #include "vmm/machine/end_watchdog.h"
 #include "vmm/machine/standstill.h"
 #include "vmm/machine/work_queue.h"
@@ -52,7 +54,8 @@ class Machine final : public VmOperations {
   // Loads the kernel and starts the device processes; no guest code runs yet. Errors, each one
   // message for the operator: InvalidArgument (the configuration: the kernel does not load, the
   // devices conflict), others (host, KVM, a device that does not start).
-  static absl::StatusOr<std::unique_ptr<Machine>> Create(VmSpec spec);
+  static absl::StatusOr<std::unique_ptr<Machine>> Create(VmSpec spec,
+                                                         std::unique_ptr<Launcher> launcher);
   // Ends all that still runs. No thread may use the VmOperations any more.
   ~Machine() override;
 
@@ -153,7 +156,7 @@ class Machine final : public VmOperations {
   v1::Device Describe(DeviceSupervisor& device) const;
 
   const Settings settings_;
-  EndWatchdog* end_watchdog_ = nullptr;
+  std::atomic<EndWatchdog*> end_watchdog_ = nullptr;
   EventLog events_;
   VmState state_;
   // In this order, so that each part outlives its users.

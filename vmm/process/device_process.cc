@@ -66,6 +66,10 @@ class DeviceProcess::Watcher final : public ProcessObserver {
   }
 
   void OnOutput(absl::string_view bytes) override { log_.Append(bytes); }
+  void OnViolation(absl::string_view what) override {
+    absl::MutexLock lock(&mutex_);
+    violation_ = std::string(what);
+  }
   void OnExit(const ExitInfo&) override {
     {
       absl::MutexLock lock(&mutex_);
@@ -89,8 +93,15 @@ class DeviceProcess::Watcher final : public ProcessObserver {
     absl::MutexLock lock(&mutex_);
     // The process may have ended by itself before the kill.
     const bool killed = exit.signalled && exit.code == SIGKILL && !kill_reason_.empty();
+    std::string reason = exit.ToString();
+    if (!violation_.empty()) {
+      reason = absl::StrCat("killed, because it violated its sandbox: ", violation_);
+    } else if (killed) {
+      reason = kill_reason_;
+    }
     return {.exit = exit,
-            .reason = killed ? kill_reason_ : exit.ToString(),
+            .reason = std::move(reason),
+            .violation = violation_,
             .time = exit_time_.value_or(SteadyNow()),
             .last_lines = log_.LastLines()};
   }
@@ -101,12 +112,13 @@ class DeviceProcess::Watcher final : public ProcessObserver {
 
   mutable absl::Mutex mutex_;
   std::string kill_reason_ ABSL_GUARDED_BY(mutex_);
+  std::string violation_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Time> exit_time_ ABSL_GUARDED_BY(mutex_);
 };
 
 absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
     ProcessMonitor& monitor, const DeviceProgram& program, std::function<void()> on_exit,
-    std::shared_ptr<PendingCloses> closes, const ProcessMonitor::Limits& limits) {
+    std::shared_ptr<PendingCloses> closes, const Launcher::Limits& limits) {
   static_assert(kAttachSocketFd == 3 && kControlSocketFd == 4);
   ASSIGN_OR_RETURN(Pipe output, CreatePipe());
   // The write end stays blocking: a device's write waits until the vmm reads.
@@ -115,12 +127,17 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
   RefuseDescriptors(attach.first.get());
   ASSIGN_OR_RETURN(auto control, CreateSocketPair(SOCK_STREAM | SOCK_NONBLOCK));
 
+  ProcessSandbox sandbox = program.sandbox;
+  if (sandbox.layers.has(SandboxLayer::kSeccomp)) {
+    ASSIGN_OR_RETURN(sandbox.filter, program.binary.SeccompFilter());
+  }
   const ProcessSpec spec = {
       .binary = program.binary,
       .args = program.args,
       .environment = DeviceEnvironment(),
       .descriptors = {monitor.null_device(), output.write_end.get(), output.write_end.get(),
-                      attach.second.get(), control.second.get()}};
+                      attach.second.get(), control.second.get()},
+      .sandbox = std::move(sandbox)};
   ASSIGN_OR_RETURN(auto client, ControlClient::Create(std::move(control.first), closes));
   auto watcher = std::make_shared<Watcher>(program.device_name, std::move(on_exit));
   ASSIGN_OR_RETURN(auto process, monitor.Start(spec, std::move(output.read_end), watcher, limits));

@@ -19,9 +19,11 @@
 #include "base/unique_fd.h"
 #include "vmm/config/program_file.h"
 #include "vmm/device/device_description.h"
+#include "vmm/launcher/launcher.h"
 #include "vmm/process/attach_offer.h"
 #include "vmm/process/control_client.h"
 #include "vmm/process/process_monitor.h"
+#include "vmm/sandbox/process_sandbox.h"
 
 namespace bulkhead::vmm {
 
@@ -30,14 +32,17 @@ struct DeviceProgram {
   std::string device_name;
   ProgramFile binary;
   std::vector<std::string> args;
+  // Without its filter, which Start() makes from the binary's policy.
+  ProcessSandbox sandbox;
 };
 
 // How a process ended.
 struct DeviceProcessEnd {
   ExitInfo exit;
-  std::string reason;      // for people: why it was killed, else `exit` in words
-  absl::Time time;         // SteadyNow() when the vmm saw the exit
-  std::string last_lines;  // of its output, each with a newline
+  std::string reason;          // for people: why it was killed, else `exit` in words
+  std::string violation = "";  // of its sandbox; empty: none
+  absl::Time time;             // SteadyNow() when the vmm saw the exit
+  std::string last_lines;      // of its output, each with a newline
 };
 
 // Appends a process's last lines to `text`: several lines, without a newline at the end. The
@@ -59,12 +64,12 @@ class DeviceProcess {
   // ProcessMonitor::Start().
   static absl::StatusOr<std::unique_ptr<DeviceProcess>> Start(
       ProcessMonitor& monitor, const DeviceProgram& program, std::function<void()> on_exit,
-      std::shared_ptr<PendingCloses> closes = nullptr, const ProcessMonitor::Limits& limits = {});
+      std::shared_ptr<PendingCloses> closes = nullptr, const Launcher::Limits& limits = {});
   // Kills it. Does not wait.
   ~DeviceProcess();
 
   pid_t pid() const { return process_->pid(); }
-  ProcessMonitor::Isolation isolation() const { return process_->isolation(); }
+  SandboxLayers layers() const { return process_->layers(); }
 
   // Asks the device for its description and validates it. Errors: Cancelled (the call was),
   // DeadlineExceeded, Unavailable (it died), Internal (the description is invalid, or the device

@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -14,6 +16,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
+#include "vmm/sandbox/seccomp_violation.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -21,10 +24,12 @@ namespace {
 constexpr absl::Duration kEndTimeout = absl::Seconds(2);
 constexpr int kTracedRetryMs = 100;
 
-// Keys of epoll events: a process's id, shifted; the lowest bit says which of its descriptors.
+// Keys of epoll events: a process's id, shifted; the low bits say which of its descriptors.
 constexpr uint64_t kWakeUpKey = 0;
-constexpr uint64_t ExitKey(uint64_t id) { return id << 1; }
-constexpr uint64_t OutputKey(uint64_t id) { return id << 1 | 1; }
+constexpr uint64_t kLauncherKey = 1;
+constexpr uint64_t ExitKey(uint64_t id) { return id << 2; }
+constexpr uint64_t OutputKey(uint64_t id) { return id << 2 | 1; }
+constexpr uint64_t ViolationKey(uint64_t id) { return id << 2 | 2; }
 
 absl::Status Register(int epoll, int fd, uint64_t key) {
   epoll_event event = {};
@@ -48,16 +53,18 @@ absl::StatusOr<ExitInfo> MonitoredProcess::WaitForExit(absl::Duration timeout) c
   return *exit_;
 }
 
-absl::StatusOr<std::unique_ptr<ProcessMonitor>> ProcessMonitor::Create(Isolation best) {
+absl::StatusOr<std::unique_ptr<ProcessMonitor>> ProcessMonitor::Create(
+    std::unique_ptr<Launcher> launcher, std::function<void()> on_launcher_end) {
   UniqueFd null_device(open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (!null_device.ok()) return ErrnoToStatus(errno, "open /dev/null");
   UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
   if (!epoll.ok()) return ErrnoToStatus(errno, "epoll_create1");
   ASSIGN_OR_RETURN(EventFd wake_up, EventFd::Create());
   RETURN_IF_ERROR(Register(epoll.get(), wake_up.fd(), kWakeUpKey));
-  ASSIGN_OR_RETURN(std::unique_ptr<SpawnThreads> spawn_threads, SpawnThreads::Create(best));
-  std::unique_ptr<ProcessMonitor> monitor(new ProcessMonitor(
-      std::move(null_device), std::move(epoll), std::move(wake_up), std::move(spawn_threads)));
+  RETURN_IF_ERROR(Register(epoll.get(), launcher->exit_fd(), kLauncherKey));
+  std::unique_ptr<ProcessMonitor> monitor(
+      new ProcessMonitor(std::move(null_device), std::move(epoll), std::move(wake_up),
+                         std::move(launcher), std::move(on_launcher_end)));
   monitor->thread_ = std::thread([m = monitor.get()] { m->Run(); });
   return monitor;
 }
@@ -72,18 +79,16 @@ void ProcessMonitor::KillAll() {
     absl::MutexLock lock(&mutex_);
     stopping_ = true;
   }
-  spawn_threads_->Stop();
+  launcher_->Stop();
   wake_up_.Signal();
 }
 
 absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::Start(
     const ProcessSpec& spec, UniqueFd output, std::shared_ptr<ProcessObserver> observer,
-    const Limits& limits) {
-  ASSIGN_OR_RETURN(SpawnedProcess spawned,
-                   spawn_threads_->Spawn(spec, limits.timeout, limits.cancelled));
-  ReportIsolation(spawned.isolation);
+    const Launcher::Limits& limits) {
+  ASSIGN_OR_RETURN(LaunchedProcess launched, launcher_->Launch(spec, limits));
   Arrival arrival;
-  arrival.process.reset(new MonitoredProcess(std::move(spawned.process), spawned.isolation,
+  arrival.process.reset(new MonitoredProcess(std::move(launched), spec.sandbox.layers,
                                              std::move(output), std::move(observer)));
   absl::Status status = absl::UnavailableError("the VM is ending");
   {
@@ -124,11 +129,18 @@ void ProcessMonitor::HandleEvent(uint64_t key) {
     wake_up_.Drain();
     return;
   }
-  const uint64_t id = key >> 1;
+  if (key == kLauncherKey) {
+    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, launcher_->exit_fd(), nullptr);
+    on_launcher_end_();
+    return;
+  }
+  const uint64_t id = key >> 2;
   const auto found = processes_.find(id);
   if (found == processes_.end()) return;
   if (key == ExitKey(id)) {
     Reap(id, found->second);
+  } else if (key == ViolationKey(id)) {
+    ReadViolation(*found->second);
   } else {
     ReadOutput(*found->second);
   }
@@ -153,20 +165,12 @@ bool ProcessMonitor::TakeArrivals() {
 absl::Status ProcessMonitor::Adopt(const std::shared_ptr<MonitoredProcess>& process) {
   const uint64_t id = next_id_++;
   RETURN_IF_ERROR(Register(epoll_.get(), process->output_.get(), OutputKey(id)));
+  if (process->violations_.ok()) {
+    RETURN_IF_ERROR(Register(epoll_.get(), process->violations_.get(), ViolationKey(id)));
+  }
   RETURN_IF_ERROR(Register(epoll_.get(), process->process_.fd(), ExitKey(id)));
   processes_.emplace(id, process);
   return absl::OkStatus();
-}
-
-void ProcessMonitor::ReportIsolation(Isolation isolation) {
-  {
-    absl::MutexLock lock(&mutex_);
-    if (std::exchange(isolation_reported_, true)) return;
-  }
-  if (isolation != Isolation::kNone) return;
-  LogWarning(absl::StrCat(
-      "this host allows no PID namespaces (", spawn_threads_->obstacle().message(),
-      "): a process that a device forks outlives the device and may use the guest's memory"));
 }
 
 void ProcessMonitor::ReadOutput(MonitoredProcess& process) {
@@ -178,6 +182,18 @@ void ProcessMonitor::ReadOutput(MonitoredProcess& process) {
   } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
     process.output_.reset();  // also leaves the epoll set
   }
+}
+
+void ProcessMonitor::ReadViolation(MonitoredProcess& process) {
+  seccomp_notif notification = {};
+  if (ioctl(process.violations_.get(), SECCOMP_IOCTL_NOTIF_RECV, &notification) == 0) {
+    process.observer_->OnViolation(DescribeViolation(notification));
+    process.Kill();
+  } else if (errno == EINTR || errno == ENOENT) {
+    return;  // the thread that called was interrupted
+  }
+  // It has been killed, or is dead. Closed, since it stays readable.
+  process.violations_.reset();
 }
 
 void ProcessMonitor::Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process) {
@@ -196,6 +212,7 @@ void ProcessMonitor::Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process
   process->observer_->OnOutputEnd();
   process->observer_.reset();
   process->output_.reset();
+  process->violations_.reset();
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process->process_.fd(), nullptr);
   processes_.erase(id);
   absl::MutexLock lock(&process->mutex_);

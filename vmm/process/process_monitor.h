@@ -24,8 +24,8 @@
 #include "base/pid_fd.h"
 #include "base/steady_cond_var.h"
 #include "base/unique_fd.h"
-#include "vmm/process/spawn_process.h"
-#include "vmm/process/spawn_threads.h"
+#include "vmm/launcher/launcher.h"
+#include "vmm/sandbox/sandbox_layers.h"
 
 namespace bulkhead::vmm {
 
@@ -36,6 +36,8 @@ class ProcessObserver {
   virtual ~ProcessObserver() = default;
 
   virtual void OnOutput(absl::string_view bytes) = 0;
+  // It tried what its sandbox does not allow, and is killed. `what`: for people.
+  virtual void OnViolation(absl::string_view what) = 0;
   // The process is dead. Called at once, before its last output has been read.
   virtual void OnExit(const ExitInfo& exit) = 0;
   // All output has been read. The last call; after OnExit().
@@ -46,7 +48,7 @@ class ProcessObserver {
 class MonitoredProcess {
  public:
   pid_t pid() const { return process_.pid(); }
-  ProcessSpawner::Isolation isolation() const { return isolation_; }
+  SandboxLayers layers() const { return layers_; }
   void Kill() const { process_.Signal(SIGKILL).IgnoreError(); }
   // Waits until the process is dead and its observer's last call has returned. The observer must
   // not call it. Errors: DeadlineExceeded.
@@ -55,16 +57,18 @@ class MonitoredProcess {
  private:
   friend class ProcessMonitor;
 
-  MonitoredProcess(PidFd process, ProcessSpawner::Isolation isolation, UniqueFd output,
+  MonitoredProcess(LaunchedProcess launched, SandboxLayers layers, UniqueFd output,
                    std::shared_ptr<ProcessObserver> observer)
-      : process_(std::move(process)),
-        isolation_(isolation),
+      : process_(std::move(launched.process)),
+        layers_(layers),
+        violations_(std::move(launched.violations)),
         output_(std::move(output)),
         observer_(std::move(observer)) {}
 
   const PidFd process_;
-  const ProcessSpawner::Isolation isolation_;
+  const SandboxLayers layers_;
   // The monitor's thread only.
+  UniqueFd violations_;
   UniqueFd output_;
   std::shared_ptr<ProcessObserver> observer_;
 
@@ -73,35 +77,26 @@ class MonitoredProcess {
   std::optional<ExitInfo> exit_ ABSL_GUARDED_BY(mutex_);
 };
 
-// Starts processes, reads their output, and reports at once when one dies. One thread serves all
-// processes; starts are on threads of their own (SpawnThreads), so none delays it. Thread-safe.
+// Starts processes, reads their output, kills those that violate their sandbox, and reports at once
+// when one dies. One thread serves all processes. Thread-safe.
 class ProcessMonitor {
  public:
-  using Isolation = ProcessSpawner::Isolation;
-
-  // Processes get the best isolation that the host allows, up to `best`. Errors: as open(2) of
-  // /dev/null, epoll_create1(2), eventfd(2), pthread_create(3).
+  // `on_launcher_end`: called once, on the monitor's thread, if the launcher dies, and with it all
+  // processes. Errors: as open(2) of /dev/null, epoll_create1(2), eventfd(2), pthread_create(3).
   static absl::StatusOr<std::unique_ptr<ProcessMonitor>> Create(
-      Isolation best = Isolation::kPidNamespace);
+      std::unique_ptr<Launcher> launcher, std::function<void()> on_launcher_end = [] {});
   // Kills all processes and waits for their deaths, for two seconds at most.
   ~ProcessMonitor();
 
   // /dev/null, for the standard input of processes.
   int null_device() const { return null_device_.get(); }
+  const Launcher& launcher() const { return *launcher_; }
 
   // Starts a process. `output` is the read end of the pipe that it writes to; non-blocking.
-  // Limits and errors: as SpawnThreads::Spawn(). On an error the observer is never called.
-  struct Limits {
-    absl::Duration timeout = absl::Seconds(10);
-    std::function<bool()> cancelled;  // none: never
-  };
+  // Limits and errors: as Launcher::Launch(). On an error the observer is never called.
   absl::StatusOr<std::shared_ptr<MonitoredProcess>> Start(const ProcessSpec& spec, UniqueFd output,
                                                           std::shared_ptr<ProcessObserver> observer,
-                                                          const Limits& limits);
-  absl::StatusOr<std::shared_ptr<MonitoredProcess>> Start(
-      const ProcessSpec& spec, UniqueFd output, std::shared_ptr<ProcessObserver> observer) {
-    return Start(spec, std::move(output), std::move(observer), Limits());
-  }
+                                                          const Launcher::Limits& limits = {});
 
   // Kills all processes, for the end of the vmm, and refuses further starts. Returns at once.
   void KillAll();
@@ -114,11 +109,12 @@ class ProcessMonitor {
   };
 
   ProcessMonitor(UniqueFd null_device, UniqueFd epoll, EventFd wake_up,
-                 std::unique_ptr<SpawnThreads> spawn_threads)
+                 std::unique_ptr<Launcher> launcher, std::function<void()> on_launcher_end)
       : null_device_(std::move(null_device)),
         epoll_(std::move(epoll)),
         wake_up_(std::move(wake_up)),
-        spawn_threads_(std::move(spawn_threads)) {}
+        launcher_(std::move(launcher)),
+        on_launcher_end_(std::move(on_launcher_end)) {}
 
   void Run();
   // Waits for events, for `limit_ms` at most (-1: no limit), and handles them.
@@ -130,8 +126,8 @@ class ProcessMonitor {
   bool TakeArrivals();
   absl::Status Adopt(const std::shared_ptr<MonitoredProcess>& process);
   void ReadOutput(MonitoredProcess& process);
+  void ReadViolation(MonitoredProcess& process);
   void Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process);
-  void ReportIsolation(Isolation isolation);
 
   const UniqueFd null_device_;
   const UniqueFd epoll_;
@@ -141,11 +137,11 @@ class ProcessMonitor {
   std::map<uint64_t, std::shared_ptr<MonitoredProcess>> processes_;
   uint64_t next_id_ = 1;
   std::set<uint64_t> traced_;  // dead, but not reapable until their tracer releases them
-  const std::unique_ptr<SpawnThreads> spawn_threads_;
+  const std::unique_ptr<Launcher> launcher_;
+  const std::function<void()> on_launcher_end_;
 
   absl::Mutex mutex_;
   std::deque<Arrival*> arrivals_ ABSL_GUARDED_BY(mutex_);
-  bool isolation_reported_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread thread_;  // last: it uses all of the above

@@ -57,18 +57,6 @@ absl::string_view Name(RestartSpec::Policy policy) {
   return "";
 }
 
-absl::string_view Name(ProcessMonitor::Isolation isolation) {
-  switch (isolation) {
-    case ProcessMonitor::Isolation::kPidNamespace:
-      return "pid-namespace";
-    case ProcessMonitor::Isolation::kUserAndPidNamespace:
-      return "user-and-pid-namespace";
-    case ProcessMonitor::Isolation::kNone:
-      return "none";
-  }
-  return "";
-}
-
 std::string Describe(const ResourceSpec& resource) {
   std::string what = resource.is_console ? "console" : "made by the vmm";
   if (resource.file != nullptr) what = Printable(resource.file->path(), PATH_MAX);
@@ -175,9 +163,14 @@ void DeviceReport::Lost(absl::string_view cause) {
 }
 
 void DeviceReport::Serves(pid_t pid, uint64_t generation, const std::string& binary,
-                          ProcessMonitor::Isolation isolation) {
+                          SandboxLayers layers) {
   absl::MutexLock lock(&mutex_);
-  device_.set_isolation(std::string(Name(isolation)));
+  device_.clear_sandbox_layers();
+  device_.clear_sandbox_waived();
+  for (std::string& name : layers.Names()) device_.add_sandbox_layers(std::move(name));
+  for (std::string& name : SandboxLayers::All().Without(layers).Names()) {
+    device_.add_sandbox_waived(std::move(name));
+  }
   device_.set_pid(pid);
   device_.set_generation(generation);
   device_.set_binary(binary);
@@ -206,6 +199,11 @@ void DeviceReport::Ended(pid_t pid, uint64_t generation, const DeviceProcessEnd&
   ended.set_reason(end.reason);
   ended.set_last_lines(end.last_lines);
   ended.set_expected(expected);
+  ended.set_sandbox_violation(end.violation);
+  if (!end.violation.empty()) {
+    absl::MutexLock lock(&mutex_);
+    device_.set_sandbox_violations(device_.sandbox_violations() + 1);
+  }
   events_.Append(std::move(event));
   if (expected) return;
   LogError(WithLastLines(absl::StrCat("device '", name_, "' (process ", pid, "): ", end.reason),

@@ -15,7 +15,7 @@
 #include "vmm/config/vm_spec.h"
 #include "vmm/device/device_description.h"
 #include "vmm/process/device_process.h"
-#include "vmm/process/process_monitor.h"
+#include "vmm/sandbox/sandbox_layers.h"
 #include "vmm/vm/event_log.h"
 
 namespace bulkhead::vmm {
@@ -43,8 +43,7 @@ class DeviceReport {
   // A process is lost or taken away: `cause` is the first half of an entry in recent_restarts.
   void Lost(absl::string_view cause);
   // A process serves.
-  void Serves(pid_t pid, uint64_t generation, const std::string& binary,
-              ProcessMonitor::Isolation isolation);
+  void Serves(pid_t pid, uint64_t generation, const std::string& binary, SandboxLayers layers);
   // One serves again, `downtime` after the last one was lost: the second half.
   void Recovered(absl::Duration downtime);
   // `expected`: it was told to end. Else it is logged as an error.

@@ -28,7 +28,7 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> ProcessStarter::Start(
   // The start of a program may hang in its file system.
   const Attention::Interruptible wait(*attention_, Attention::Urgency::kEnd, [] {});
   absl::StatusOr<std::unique_ptr<DeviceProcess>> process = DeviceProcess::Start(
-      monitor_, {.device_name = device_name_, .binary = binary, .args = args_},
+      monitor_, {.device_name = device_name_, .binary = binary, .args = args_, .sandbox = sandbox_},
       [attention = attention_] { attention->Demand(Attention::Urgency::kNews); }, closes_,
       {.timeout = timeout_, .cancelled = [&wait] { return wait.interrupted(); }});
   if (process.ok() || absl::IsCancelled(process.status())) return process;

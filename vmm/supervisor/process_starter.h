@@ -16,6 +16,7 @@
 #include "vmm/process/control_client.h"
 #include "vmm/process/device_process.h"
 #include "vmm/process/process_monitor.h"
+#include "vmm/sandbox/process_sandbox.h"
 #include "vmm/supervisor/attention.h"
 
 namespace bulkhead::vmm {
@@ -31,11 +32,13 @@ struct Candidate {
 class ProcessStarter {
  public:
   ProcessStarter(ProcessMonitor& monitor, std::shared_ptr<Attention> attention,
-                 std::string device_name, std::vector<std::string> args, absl::Duration timeout)
+                 std::string device_name, std::vector<std::string> args, ProcessSandbox sandbox,
+                 absl::Duration timeout)
       : monitor_(monitor),
         attention_(std::move(attention)),
         device_name_(std::move(device_name)),
         args_(std::move(args)),
+        sandbox_(std::move(sandbox)),
         timeout_(timeout) {}
 
   const std::string& device_name() const { return device_name_; }
@@ -65,6 +68,7 @@ class ProcessStarter {
   const std::shared_ptr<Attention> attention_;
   const std::string device_name_;
   const std::vector<std::string> args_;
+  const ProcessSandbox sandbox_;
   const absl::Duration timeout_;
   const std::shared_ptr<PendingCloses> closes_ = std::make_shared<PendingCloses>();
 };

@@ -53,7 +53,7 @@ SupervisorActions::SupervisorActions(const DeviceSpec& spec, ProcessMonitor& mon
       attention_(std::move(attention)),
       commands_(commands),
       supervision_(supervision),
-      starter_(monitor, attention_, spec.name, spec.args, options.start_timeout),
+      starter_(monitor, attention_, spec.name, spec.args, spec.sandbox, options.start_timeout),
       report_(spec, *options.events),
       random_(static_cast<unsigned>(absl::ToUnixNanos(SteadyNow()) ^ getpid())),
       outage_(spec, report_, [this] { return std::generate_canonical<double, 32>(random_); }),
@@ -362,8 +362,7 @@ SupervisionEvent SupervisorActions::Discard() {
 void SupervisorActions::BeginServing() {
   DeviceProcess& process = attached_->process();
   process.ForwardOutput();
-  report_.Serves(process.pid(), attached_->generation(), next_.binary().path(),
-                 process.isolation());
+  report_.Serves(process.pid(), attached_->generation(), next_.binary().path(), process.layers());
   outage_.End();
   next_.DropBeside();
   heartbeats_.Begin(attached_->generation());

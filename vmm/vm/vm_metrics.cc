@@ -130,6 +130,14 @@ void AddSupervision(Families& families, const v1::Device& device) {
       v1::Device::STARTING, v1::Device::STOPPED, &v1::Device::State_Name<v1::Device::State>);
   families.Add("bulkhead_device_generation", kGauge, "Processes that have served the device",
                {{"device", name}}, static_cast<double>(device.generation()));
+  families.Add("bulkhead_device_sandbox_violations_total", kCounter,
+               "Processes that were killed because they violated their sandbox", {{"device", name}},
+               static_cast<double>(device.sandbox_violations()));
+  for (const std::string& layer : device.sandbox_waived()) {
+    families.Add("bulkhead_device_sandbox_waived", kGauge,
+                 "1 for each layer that its process's sandbox lacks",
+                 {{"device", name}, {"layer", layer}}, 1);
+  }
   families.Add("bulkhead_device_restarts_total", kCounter, "Replacements of its process",
                {{"device", name}}, static_cast<double>(device.restarts()));
   const v1::Heartbeat& heartbeat = device.heartbeat();

@@ -1,0 +1,74 @@
+#include "vmm/machine/device_sandbox.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/log.h"
+#include "vmm/sandbox/sandbox_layers.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// Users that nothing else of a host has: below 0x70000000, where systemd's containers end, and above
+// what people have. A pid has 22 bits and is used once at a time, so no two VMs share a user.
+constexpr uint32_t kFirstUid = 0x60000000;
+constexpr uint32_t kMaxDevices = 64;
+static_assert(kFirstUid + (uint64_t{1} << 22) * kMaxDevices <= 0x70000000);
+
+// For the device's own memory, its threads' stacks and gRPC; beside the guest's RAM.
+constexpr uint64_t kAddressSpaceBytes = uint64_t{4} << 30;
+
+// True if this user namespace has all of these users.
+bool HasUsers(uint32_t first, uint32_t count) {
+  const std::unique_ptr<FILE, int (*)(FILE*)> map(fopen("/proc/self/uid_map", "re"), fclose);
+  if (map == nullptr) return false;
+  unsigned long long inside;   // NOLINT(google-runtime-int): fscanf's types
+  unsigned long long outside;  // NOLINT
+  unsigned long long length;   // NOLINT
+  while (fscanf(map.get(), "%llu %llu %llu", &inside, &outside, &length) == 3) {
+    if (first >= inside && uint64_t{first} + count <= inside + length) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+void ConfineDevices(bool root, VmSpec& spec) {
+  if (spec.devices.empty()) return;
+  const auto count = static_cast<uint32_t>(spec.devices.size());
+  const uint32_t first = spec.first_uid != 0
+                             ? spec.first_uid
+                             : kFirstUid + static_cast<uint32_t>(getpid()) * kMaxDevices;
+  SandboxLayers layers = spec.sandbox;
+  if (!root || !HasUsers(first, count)) layers = layers.Without(SandboxLayer::kUid);
+  const SandboxLayers possible = SandboxLayers::InThisBuild();
+  const SandboxLayers lost = layers.Without(possible);
+  layers = layers.Without(lost);
+  if (!lost.empty() && spec.sandbox != SandboxLayers::Off()) {
+    LogWarning(absl::StrCat("this build has sanitizers: its devices do without the layers ",
+                            absl::StrJoin(lost.Names(), ", "), " of the sandbox"));
+  }
+  if (spec.sandbox.Without(SandboxLayers::Off()).empty()) {
+    LogWarning(
+        "THE SANDBOX IS OFF (--sandbox=off): a device process that the guest has taken over may do "
+        "whatever this user may do");
+  } else if (const SandboxLayers waived = SandboxLayers::All().Without(spec.sandbox);
+             !waived.empty()) {
+    LogWarning(absl::StrCat("the sandbox of devices is not complete, as asked: it lacks ",
+                            absl::StrJoin(waived.Names(), ", ")));
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    spec.devices[i].sandbox = {.layers = layers,
+                               .uid = first + i,
+                               .gid = first + i,
+                               .max_address_space_bytes = spec.memory_bytes + kAddressSpaceBytes,
+                               .filter = {}};
+  }
+}
+
+}  // namespace bulkhead::vmm
