@@ -41,10 +41,21 @@ std::string ProcessText(const v1::Device& device) {
   std::string text = device.pid() == 0 ? "none" : absl::StrCat("pid ", device.pid());
   absl::StrAppend(&text, ", generation ", device.generation());
   if (device.has_spare()) text += "; a spare is started and waits";
-  if (device.isolation() == "none") {
-    text += "; NO PID NAMESPACE: this host allows none, and what a device forks outlives it";
-  }
   return text;
+}
+
+void AddSandbox(const v1::Device& device, bool color, Fields& fields) {
+  if (device.sandbox_layers().empty() && device.sandbox_waived().empty()) return;
+  fields.Add("Sandbox", Printable(absl::StrJoin(device.sandbox_layers(), ", ")));
+  if (!device.sandbox_waived().empty()) {
+    fields.Add("", Colored(absl::StrCat("WITHOUT ",
+                                        Printable(absl::StrJoin(device.sandbox_waived(), ", "))),
+                           Color::kYellow, color));
+  }
+  if (device.sandbox_violations() > 0) {
+    fields.Add("", absl::StrCat(device.sandbox_violations(),
+                                " of its processes were killed, because they violated it"));
+  }
 }
 
 std::string StateText(const v1::Device& device, absl::TimeZone zone, bool color) {
@@ -111,6 +122,7 @@ std::string DeviceDetails(const v1::Device& device, absl::Time now, absl::TimeZo
   fields.Add("Binary", Printable(device.binary()));
   fields.Add("Arguments", Printable(absl::StrJoin(device.arg(), " ")));
   fields.Add("Process", ProcessText(device));
+  AddSandbox(device, color, fields);
   AddRestarts(device, zone, fields);
   if (!device.restart_policy().empty()) {
     fields.Add("Policy", Printable(absl::StrCat(
