@@ -26,6 +26,13 @@ namespace bulkhead::vmm {
 namespace {
 
 constexpr int kNoFilter = 254;
+
+// What a sanitizer's runtime calls before a process ends.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr char kCallsOfSanitizers[] = "\nsigaltstack\n";
+#else
+constexpr char kCallsOfSanitizers[] = "";
+#endif
 constexpr int kWaitMs = 20'000;
 
 FilteredEnd Failed(absl::string_view error) {
@@ -51,7 +58,7 @@ bool InstallFilter(const std::vector<sock_filter>& program, int socket) {
 FilteredEnd RunFiltered(const FilteredChild& options) {
   FilteredEnd end;
   const absl::StatusOr<std::vector<sock_filter>> program =
-      CompileDevicePolicy(options.device_policy);
+      CompileDevicePolicy(absl::StrCat(options.device_policy, kCallsOfSanitizers));
   if (!program.ok()) return Failed(program.status().message());
   auto sockets = CreateSocketPair(SOCK_SEQPACKET);
   if (!sockets.ok()) return Failed(sockets.status().message());
