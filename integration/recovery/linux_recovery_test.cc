@@ -172,7 +172,7 @@ TEST_F(LinuxRecoveryTest, AServiceThatCrashesAtEveryStartFailsAndIsMended) {
   const std::string binary = TempPath("breakable");
   std::ofstream(binary) << "#!/bin/sh\n[ ! -e " << broken << " ] || exit 1\nexec " << service
                         << " \"$@\"\n";
-  std::filesystem::permissions(binary, std::filesystem::perms::owner_all);
+  std::filesystem::permissions(binary, static_cast<std::filesystem::perms>(0755));
   supervision_ =
       "  restart { max_crashes: 3 crash_window: \"60s\" min_backoff: \"10ms\" max_backoff: "
       "\"20ms\" }\n";

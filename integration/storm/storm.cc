@@ -89,7 +89,7 @@ absl::StatusOr<KillerOptions> WithUpgrades(KillerOptions killer, const ScratchFi
                              error);
   if (error)
     return absl::InternalError(absl::StrCat("cannot copy ", binary, ": ", error.message()));
-  std::filesystem::permissions(copy.path(), std::filesystem::perms::owner_all, error);
+  std::filesystem::permissions(copy.path(), static_cast<std::filesystem::perms>(0755), error);
   killer.control_socket = SocketOf(config);
   killer.upgrade = {.device = "disk0",
                     .versions = {copy.path(), binary},
