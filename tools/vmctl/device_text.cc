@@ -52,6 +52,7 @@ void AddSandbox(const v1::Device& device, bool color, Fields& fields) {
                                         Printable(absl::StrJoin(device.sandbox_waived(), ", "))),
                            Color::kYellow, color));
   }
+  if (!device.cgroup().empty()) fields.Add("", "control group " + Printable(device.cgroup()));
   if (device.sandbox_violations() > 0) {
     fields.Add("", absl::StrCat(device.sandbox_violations(),
                                 " of its processes were killed, because they violated it"));

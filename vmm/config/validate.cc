@@ -37,6 +37,9 @@ constexpr size_t kMaxNameLength = 64;
 constexpr absl::Duration kDefaultAccessTimeout = absl::Seconds(30);
 constexpr absl::Duration kMinAccessTimeout = absl::Milliseconds(1);
 constexpr absl::Duration kMaxAccessTimeout = absl::Hours(1);
+constexpr uint64_t kMinCgroupMemory = 8 * kMebibyte;
+constexpr uint32_t kMaxCgroupWeight = 10'000;
+constexpr uint32_t kMinCgroupProcesses = 16;
 // So that every device's number is below 2^31.
 constexpr uint32_t kMaxFirstUid = 0x7fff0000;
 constexpr absl::Duration kMaxPoll = absl::Milliseconds(10);
@@ -84,10 +87,13 @@ class Validator {
   absl::StatusOr<std::string> SocketPath(const std::string& field, const std::string& path) const;
   absl::Status Sockets(const v1::VmConfig& config, VmSpec& spec) const;
   absl::Status Sandbox(const v1::Sandbox& sandbox, VmSpec& spec) const;
+  absl::StatusOr<uint64_t> Size(const std::string& field, const std::string& text) const;
   absl::StatusOr<uint64_t> Memory(const std::string& text) const;
   absl::StatusOr<UniqueFd> OpenBootFile(const std::string& field, const std::string& path) const;
   absl::Status FileError(const std::string& field, const absl::Status& status) const;
   absl::StatusOr<ProgramFile> FindBinary(const std::string& field, const std::string& name) const;
+  absl::StatusOr<CgroupLimits> Cgroup(const std::string& field,
+                                      const v1::CgroupConfig& config) const;
   absl::StatusOr<DeviceSpec> Device(const std::string& field, const v1::DeviceConfig& config);
   absl::StatusOr<ResourceSpec> Resource(const std::string& field, const v1::ResourceConfig& config);
   absl::Status StandardStreams(const std::string& field);
@@ -137,6 +143,7 @@ absl::Status Validator::Sandbox(const v1::Sandbox& sandbox, VmSpec& spec) const 
     waived = waived.With(*layer);
   }
   spec.sandbox = (sandbox.off() ? SandboxLayers::Off() : SandboxLayers::All()).Without(waived);
+  spec.cgroup = AbsolutePath(sandbox.cgroup());
   spec.first_uid = sandbox.first_uid();
   if (spec.first_uid > kMaxFirstUid) {
     return Error("sandbox.first_uid", absl::StrCat(spec.first_uid, " is more than ", kMaxFirstUid));
@@ -174,9 +181,7 @@ absl::Status Validator::Sockets(const v1::VmConfig& config, VmSpec& spec) const 
                             "\" is not a group of this host; give its name or its number"));
 }
 
-absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
-  if (text.empty())
-    return Error("memory", "missing; give the size of the guest's RAM, such as \"512M\"");
+absl::StatusOr<uint64_t> Validator::Size(const std::string& field, const std::string& text) const {
   absl::string_view number = text;
   uint64_t unit = 0;
   if (absl::ConsumeSuffix(&number, "M"))
@@ -187,11 +192,47 @@ absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
     unit = 1024 * 1024 * kMebibyte;
   uint64_t count = 0;
   if (unit == 0 || !absl::SimpleAtoi(number, &count) || count > UINT64_MAX / unit) {
-    return Error("memory", absl::StrCat("\"", text,
-                                        "\" is not a size: give a whole number with the unit M, G "
-                                        "or T, such as \"512M\""));
+    return Error(field, absl::StrCat("\"", text,
+                                     "\" is not a size: give a whole number with the unit M, G "
+                                     "or T, such as \"512M\""));
   }
-  const uint64_t bytes = count * unit;
+  return count * unit;
+}
+
+absl::StatusOr<CgroupLimits> Validator::Cgroup(const std::string& field,
+                                               const v1::CgroupConfig& config) const {
+  CgroupLimits limits = {.memory_bytes = 0,
+                         .cpu_weight = config.cpu_weight(),
+                         .io_weight = config.io_weight(),
+                         .processes = config.processes()};
+  if (!config.memory().empty()) {
+    ASSIGN_OR_RETURN(limits.memory_bytes, Size(absl::StrCat(field, ".memory"), config.memory()));
+    if (limits.memory_bytes < kMinCgroupMemory) {
+      return Error(absl::StrCat(field, ".memory"),
+                   absl::StrCat("\"", config.memory(),
+                                "\" is out of range: ", kMinCgroupMemory / kMebibyte, "M or more"));
+    }
+  }
+  const std::pair<const char*, uint32_t> weights[] = {{"cpu_weight", limits.cpu_weight},
+                                                      {"io_weight", limits.io_weight}};
+  for (const auto& [name, weight] : weights) {
+    if (weight > kMaxCgroupWeight) {
+      return Error(absl::StrCat(field, ".", name),
+                   absl::StrCat(weight, " is out of range (1 to ", kMaxCgroupWeight, ")"));
+    }
+  }
+  if (limits.processes != 0 && limits.processes < kMinCgroupProcesses) {
+    return Error(absl::StrCat(field, ".processes"),
+                 absl::StrCat(limits.processes, " is out of range: ", kMinCgroupProcesses,
+                              " or more, since a device has about ten threads"));
+  }
+  return limits;
+}
+
+absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
+  if (text.empty())
+    return Error("memory", "missing; give the size of the guest's RAM, such as \"512M\"");
+  ASSIGN_OR_RETURN(const uint64_t bytes, Size("memory", text));
   if (bytes < kMinMemory || bytes > host_.memory_bytes) {
     return Error("memory",
                  absl::StrCat("\"", text, "\" is out of range (", kMinMemory / kMebibyte, "M to ",
@@ -298,6 +339,7 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
   }
   ASSIGN_OR_RETURN(spec.binary, FindBinary(absl::StrCat(field, ".binary"), config.binary()));
   spec.args.assign(config.arg().begin(), config.arg().end());
+  ASSIGN_OR_RETURN(spec.cgroup_limits, Cgroup(absl::StrCat(field, ".cgroup"), config.cgroup()));
 
   spec.access_timeout = kDefaultAccessTimeout;
   std::optional<FieldProblem> problem =

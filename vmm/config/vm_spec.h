@@ -14,6 +14,7 @@
 #include "base/unique_fd.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/program_file.h"
+#include "vmm/sandbox/cgroup.h"
 #include "vmm/sandbox/process_sandbox.h"
 #include "vmm/sandbox/sandbox_layers.h"
 
@@ -66,6 +67,7 @@ struct DeviceSpec {
   absl::Duration max_poll = absl::Microseconds(50);  // before either side sleeps
   uint32_t pci_slot = 0;                             // 1 to 31; 0 for "the next free one"
   ProcessSandbox sandbox;
+  CgroupLimits cgroup_limits = {};
 };
 
 // A validated configuration: every file is open, every limit holds.
@@ -88,6 +90,7 @@ struct VmSpec {
   std::string monitor_socket;                    // the path of the read-only one; empty: none
   std::optional<gid_t> monitor_group;            // that may use it; else only the user and root
   SandboxLayers sandbox = SandboxLayers::Off();  // of devices
+  std::string cgroup;                            // the folder of the VM's; empty: a delegated one
   uint32_t first_uid = 0;                        // of devices; 0: the vmm chooses
 };
 

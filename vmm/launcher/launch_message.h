@@ -11,7 +11,8 @@ namespace bulkhead::vmm {
 
 // From the vmm. After it come `filter_instructions` of sock_filter and the strings, each with its
 // terminating zero: the arguments, then the environment. With it come the descriptors: the
-// launch's status socket, the binary, and those of the process.
+// launch's status socket, the binary, the folder of the control group if it has one, and those of
+// the process.
 struct LaunchRequest {
   uint32_t layers = 0;  // SandboxLayers
   uint32_t uid = 0;     // of the process
@@ -21,6 +22,7 @@ struct LaunchRequest {
   uint32_t environment = 0;
   uint32_t descriptors = 0;  // of the process
   uint32_t is_script = 0;
+  uint32_t has_cgroup = 0;
   uint64_t max_address_space_bytes = 0;
 };
 inline constexpr size_t kMaxLaunchBytes = 128 * 1024;

@@ -117,6 +117,12 @@ Launcher::~Launcher() {
   if (init_ != nullptr) init_->Wait(kKillTimeout).status().IgnoreError();
 }
 
+std::vector<pid_t> Launcher::pids() const {
+  std::vector<pid_t> pids = {launcher_.pid()};
+  if (init_ != nullptr) pids.push_back(init_->pid());
+  return pids;
+}
+
 void Launcher::Stop() { stop_.Signal(); }
 
 absl::StatusOr<LaunchedProcess> Launcher::Launch(const ProcessSpec& spec, const Limits& limits) {
@@ -180,6 +186,7 @@ absl::Status Launcher::Send(const ProcessSpec& spec, int status, const Limits& l
       .environment = static_cast<uint32_t>(spec.environment.size()),
       .descriptors = static_cast<uint32_t>(spec.descriptors.size()),
       .is_script = spec.binary.is_script(),
+      .has_cgroup = sandbox.cgroup != nullptr,
       .max_address_space_bytes = sandbox.max_address_space_bytes};
   std::string bytes(AsBytes(request));
   absl::StrAppend(&bytes, absl::string_view(reinterpret_cast<const char*>(sandbox.filter.data()),
@@ -196,6 +203,7 @@ absl::Status Launcher::Send(const ProcessSpec& spec, int status, const Limits& l
         " of together about ", kMaxLaunchBytes / 1024, " KiB are possible"));
   }
   std::vector<int> descriptors = {status, spec.binary.fd()};
+  if (sandbox.cgroup != nullptr) descriptors.push_back(sandbox.cgroup->fd());
   descriptors.insert(descriptors.end(), spec.descriptors.begin(), spec.descriptors.end());
   while (true) {
     const absl::Status sent = SendSocketMessage(socket_.get(), bytes, descriptors);

@@ -80,8 +80,9 @@ class Launcher {
   // Readable (POLLIN) once the launcher is dead: no further process can be started, and those that
   // were are killed.
   int exit_fd() const { return launcher_.fd(); }
-  // For tests.
   pid_t pid() const { return launcher_.pid(); }
+  // Of the launcher and its init.
+  std::vector<pid_t> pids() const;
   // Whether this process's user is one of many for the launcher, so that it can give processes
   // other users.
   bool is_root() const { return is_root_; }

@@ -37,9 +37,14 @@ constexpr Namespace kNamespaces[] = {
     {SandboxLayer::kCgroup, CLONE_NEWCGROUP}};
 
 // As fork(2), with clone3(2)'s flags. The result: 0 in the new process, its pid, or -1.
-pid_t Clone(uint64_t flags, int* pid_fd) {
+// `cgroup`: the folder of the new process's control group; -1: that of this process.
+pid_t Clone(uint64_t flags, int* pid_fd, int cgroup = -1) {
   clone_args arguments = {};
   arguments.flags = flags | (pid_fd != nullptr ? CLONE_PIDFD : 0);
+  if (cgroup >= 0) {
+    arguments.flags |= CLONE_INTO_CGROUP;
+    arguments.cgroup = static_cast<uint64_t>(cgroup);
+  }
   arguments.pidfd = reinterpret_cast<uint64_t>(pid_fd);
   // A child of the parent sends what its sibling sends.
   arguments.exit_signal = (flags & CLONE_PARENT) != 0 ? 0 : SIGCHLD;
@@ -78,7 +83,8 @@ class LauncherProcess {
   // What was received with one request.
   struct Received {
     ConfinedChild child;
-    int descriptors[kMaxLaunchDescriptors + 2];
+    int descriptors[kMaxLaunchDescriptors + 3];
+    int cgroup = -1;
     size_t descriptor_count = 0;
     char* argv[kMaxLaunchStrings + 1];
     char* envp[kMaxLaunchStrings + 1];
@@ -140,8 +146,8 @@ bool LauncherProcess::Parse(size_t size) {
   if (size < sizeof(request) || bytes_[size - 1] != '\0') return false;
   memcpy(&request, bytes_, sizeof(request));
   if (request.filter_instructions > BPF_MAXINSNS || request.arguments > kMaxLaunchStrings ||
-      request.environment > kMaxLaunchStrings ||
-      request.descriptors + 2 != received_.descriptor_count) {
+      request.environment > kMaxLaunchStrings || request.has_cgroup > 1 ||
+      request.descriptors + 2 + request.has_cgroup != received_.descriptor_count) {
     return false;
   }
   size_t position = sizeof(request);
@@ -164,12 +170,13 @@ bool LauncherProcess::Parse(size_t size) {
   child.envp = received_.envp;
   child.status = received_.descriptors[0];
   child.binary = received_.descriptors[1];
-  child.descriptors = received_.descriptors + 2;
+  received_.cgroup = request.has_cgroup != 0 ? received_.descriptors[2] : -1;
+  child.descriptors = received_.descriptors + 2 + request.has_cgroup;
   return true;
 }
 
 void LauncherProcess::CloseDescriptors() {
-  // None of them can block: the binary is an O_PATH descriptor, the others are sockets and pipes
+  // None of them can block: those of files are O_PATH descriptors, the others are sockets and pipes
   // that the vmm holds as well.
   for (size_t i = 0; i < received_.descriptor_count; ++i) close(received_.descriptors[i]);
 }
@@ -212,7 +219,7 @@ LaunchReport LauncherProcess::MakeChild(int& pid_fd, int& go) {
   }
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0) return failed("pipe2", 0);
-  const pid_t pid = Clone(flags, &pid_fd);
+  const pid_t pid = Clone(flags, &pid_fd, received_.cgroup);
   if (pid == 0) {
     close(pipe_ends[1]);
     received_.child.go = pipe_ends[0];

@@ -60,7 +60,7 @@ absl::StatusOr<DeviceDescription> AskDevice(const DeviceSpec& spec, ProcessMonit
 }  // namespace
 
 absl::Status CheckVm(VmSpec spec, std::unique_ptr<Launcher> launcher) {
-  ConfineDevices(launcher->is_root(), spec);
+  ConfineDevices(*launcher, spec);
   RETURN_IF_ERROR(CheckBoot(spec));
   ASSIGN_OR_RETURN(const std::unique_ptr<ProcessMonitor> monitor,
                    ProcessMonitor::Create(std::move(launcher)));

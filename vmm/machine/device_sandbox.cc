@@ -5,17 +5,20 @@
 #include <unistd.h>
 
 #include <memory>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/log.h"
+#include "base/status_macros.h"
+#include "vmm/sandbox/cgroup.h"
 #include "vmm/sandbox/sandbox_layers.h"
 
 namespace bulkhead::vmm {
 namespace {
 
-// Users that nothing else of a host has: below 0x70000000, where systemd's containers end, and above
-// what people have. A pid has 22 bits and is used once at a time, so no two VMs share a user.
+// Users that nothing else of a host has: below 0x70000000, where systemd's containers end, and
+// above what people have. A pid has 22 bits and is used once at a time, so no two VMs share a user.
 constexpr uint32_t kFirstUid = 0x60000000;
 constexpr uint32_t kMaxDevices = 64;
 static_assert(kFirstUid + (uint64_t{1} << 22) * kMaxDevices <= 0x70000000);
@@ -38,14 +41,14 @@ bool HasUsers(uint32_t first, uint32_t count) {
 
 }  // namespace
 
-void ConfineDevices(bool root, VmSpec& spec) {
+void ConfineDevices(const Launcher& launcher, VmSpec& spec) {
   if (spec.devices.empty()) return;
   const auto count = static_cast<uint32_t>(spec.devices.size());
   const uint32_t first = spec.first_uid != 0
                              ? spec.first_uid
                              : kFirstUid + static_cast<uint32_t>(getpid()) * kMaxDevices;
   SandboxLayers layers = spec.sandbox;
-  if (!root || !HasUsers(first, count)) layers = layers.Without(SandboxLayer::kUid);
+  if (!launcher.is_root() || !HasUsers(first, count)) layers = layers.Without(SandboxLayer::kUid);
   const SandboxLayers possible = SandboxLayers::InThisBuild();
   const SandboxLayers lost = layers.Without(possible);
   layers = layers.Without(lost);
@@ -66,9 +69,28 @@ void ConfineDevices(bool root, VmSpec& spec) {
     spec.devices[i].sandbox = {.layers = layers,
                                .uid = first + i,
                                .gid = first + i,
-                               .max_address_space_bytes = spec.memory_bytes + kAddressSpaceBytes,
-                               .filter = {}};
+                               .max_address_space_bytes = spec.memory_bytes + kAddressSpaceBytes};
   }
+}
+
+absl::Status PlaceIntoCgroups(const Launcher& launcher, VmSpec& spec) {
+  const std::string path = spec.cgroup.empty() ? CgroupTree::DelegatedPath() : spec.cgroup;
+  if (path.empty()) {
+    for (const DeviceSpec& device : spec.devices) {
+      if (device.cgroup_limits.empty()) continue;
+      return absl::FailedPreconditionError(absl::StrCat(
+          "device '", device.name,
+          "' has limits of a control group, but the host has delegated none to this process: start "
+          "it in a systemd unit with Delegate=yes, or name one by sandbox { cgroup: FOLDER }"));
+    }
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(const std::unique_ptr<CgroupTree> tree,
+                   CgroupTree::Create(path, spec.name, launcher.pids()));
+  for (DeviceSpec& device : spec.devices) {
+    ASSIGN_OR_RETURN(device.sandbox.cgroup, tree->Add(device.name, device.cgroup_limits));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace bulkhead::vmm

@@ -1,13 +1,20 @@
 #ifndef BULKHEAD_VMM_MACHINE_DEVICE_SANDBOX_H_
 #define BULKHEAD_VMM_MACHINE_DEVICE_SANDBOX_H_
 
+#include "absl/status/status.h"
 #include "vmm/config/vm_spec.h"
+#include "vmm/launcher/launcher.h"
 
 namespace bulkhead::vmm {
 
-// Says for each device what confines its processes. `root`: they can be given users of their own;
-// otherwise they keep the vmm's. Warns if the sandbox is off or lacks layers.
-void ConfineDevices(bool root, VmSpec& spec);
+// Says for each device what confines its processes. If `launcher` is root they get users of their
+// own; otherwise they keep the vmm's. Warns if the sandbox is off or lacks layers.
+void ConfineDevices(const Launcher& launcher, VmSpec& spec);
+
+// Gives each device a control group if the host has delegated one to the vmm, and moves the vmm
+// into one. Errors: one line for the operator: limits are wanted, or a group is named, but it
+// cannot be had.
+absl::Status PlaceIntoCgroups(const Launcher& launcher, VmSpec& spec);
 
 }  // namespace bulkhead::vmm
 

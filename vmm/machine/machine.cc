@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <memory>
 #include <random>
 #include <set>
@@ -53,15 +54,21 @@ absl::Status Ending() { return absl::UnavailableError("the VM is ending"); }
 
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
                                                          std::unique_ptr<Launcher> launcher) {
-  ConfineDevices(launcher->is_root(), spec);
+  ConfineDevices(*launcher, spec);
+  RETURN_IF_ERROR(PlaceIntoCgroups(*launcher, spec));
   ASSIGN_OR_RETURN(BootSources sources, OpenBootSources(spec));
   ASSIGN_OR_RETURN(GuestRam ram, GuestRam::Create(spec.memory_bytes));
+  const bool populate_ram =
+      std::any_of(spec.devices.begin(), spec.devices.end(),
+                  [](const DeviceSpec& device) { return device.cgroup_limits.memory_bytes != 0; });
+  if (populate_ram) RETURN_IF_ERROR(ram.Populate());
   Settings settings = {.name = spec.name,
                        .kernel_path = spec.kernel_path,
                        .initrd_path = spec.initrd_path,
                        .cpus = spec.cpus,
                        .reboot_on_reset = spec.reboot_on_reset,
                        .reboot_on_crash = spec.reboot_on_crash,
+                       .populate_ram = populate_ram,
                        .pci_slots = {}};
   std::vector<DevicePlace> places;
   for (const DeviceSpec& device : spec.devices) {
@@ -246,6 +253,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
     if (hardware.ok() && *hardware == nullptr) hardware = GuestHardware::Create(*kvm_, ram_);
     ASSIGN_OR_RETURN(std::unique_ptr<GuestHardware> next, std::exchange(hardware, nullptr));
     RETURN_IF_ERROR(ram_.Clear());
+    if (settings_.populate_ram) RETURN_IF_ERROR(ram_.Populate());
     RETURN_IF_ERROR(PowerOn(std::move(next)));
     const absl::Status started = Start();
     if (!started.ok()) DropHardware();

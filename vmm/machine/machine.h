@@ -104,6 +104,7 @@ class Machine final : public VmOperations {
     uint32_t cpus = 1;
     bool reboot_on_reset = true;
     bool reboot_on_crash = false;
+    bool populate_ram = false;        // GuestRam::Populate()
     std::vector<uint32_t> pci_slots;  // as configured, by device
   };
 

@@ -18,6 +18,8 @@ namespace {
 constexpr uint64_t kPageSize = 4096;
 // KVM maps 2 MiB at once only where the low 21 bits of guest and host addresses are equal.
 constexpr uint64_t kHugePageSize = 2 << 20;
+// A signal is heard in between.
+constexpr uint64_t kPopulatedAtOnce = 64 << 20;
 static_assert(layout::kHoleStart % kHugePageSize == 0 && layout::kHoleEnd % kHugePageSize == 0);
 
 }  // namespace
@@ -53,6 +55,19 @@ absl::StatusOr<GuestRam> GuestRam::Create(uint64_t size_bytes) {
   }
   ASSIGN_OR_RETURN(GuestMemory memory, GuestMemory::Create(std::move(ranges)));
   return GuestRam(std::move(memfd), std::move(memory), std::move(blocks));
+}
+
+absl::Status GuestRam::Populate() const {
+  for (const Block& block : blocks_) {
+    for (uint64_t done = 0; done < block.size_bytes; done += kPopulatedAtOnce) {
+      const uint64_t size = std::min(kPopulatedAtOnce, block.size_bytes - done);
+      while (madvise(block.host + done, size, MADV_POPULATE_WRITE) != 0) {
+        if (errno == EINTR || errno == EAGAIN) continue;
+        return ErrnoToStatus(errno, "taking the guest's memory from the host");
+      }
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status GuestRam::Clear() const {

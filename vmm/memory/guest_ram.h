@@ -37,6 +37,10 @@ class GuestRam {
   GuestRam(GuestRam&&) = default;
   GuestRam& operator=(GuestRam&&) = default;
 
+  // Takes all of its pages from the host now, so that they are charged to this process's control
+  // group, and not to that of the device that touches them first. Errors: as madvise(2).
+  absl::Status Populate() const;
+
   // Zeroes all RAM and frees its pages on the host. No other thread or process may use the RAM
   // meanwhile. Errors: as fallocate(2).
   absl::Status Clear() const;

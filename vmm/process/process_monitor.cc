@@ -88,8 +88,8 @@ absl::StatusOr<std::shared_ptr<MonitoredProcess>> ProcessMonitor::Start(
     const Launcher::Limits& limits) {
   ASSIGN_OR_RETURN(LaunchedProcess launched, launcher_->Launch(spec, limits));
   Arrival arrival;
-  arrival.process.reset(new MonitoredProcess(std::move(launched), spec.sandbox.layers,
-                                             std::move(output), std::move(observer)));
+  arrival.process.reset(new MonitoredProcess(std::move(launched), spec.sandbox, std::move(output),
+                                             std::move(observer)));
   absl::Status status = absl::UnavailableError("the VM is ending");
   {
     absl::MutexLock lock(&mutex_);
@@ -151,6 +151,7 @@ void ProcessMonitor::EndAll() {
   const absl::Time deadline = SteadyNow() + kEndTimeout;
   while (!processes_.empty() && SteadyNow() < deadline) HandleEvents(/*limit_ms=*/100);
   for (const auto& [id, process] : processes_) {
+    if (process->cgroup_ != nullptr) process->cgroup_->Kill();
     LogError(absl::StrCat("process ", process->pid(), " was killed but is still alive after ",
                           absl::FormatDuration(kEndTimeout)));
   }
@@ -203,6 +204,10 @@ void ProcessMonitor::Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process
     epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process->process_.fd(), nullptr);
     traced_.insert(id);
     return;
+  }
+  // Without a PID namespace of its own, what it has forked lives on.
+  if (process->cgroup_ != nullptr && !process->layers_.has(SandboxLayer::kPid)) {
+    process->cgroup_->Kill();
   }
   // On an error another waiter has reaped the process, and its exit code is unknown.
   const ExitInfo info = exit.value_or(ExitInfo{.signalled = false, .code = -1});

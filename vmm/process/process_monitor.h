@@ -25,6 +25,8 @@
 #include "base/steady_cond_var.h"
 #include "base/unique_fd.h"
 #include "vmm/launcher/launcher.h"
+#include "vmm/sandbox/cgroup.h"
+#include "vmm/sandbox/process_sandbox.h"
 #include "vmm/sandbox/sandbox_layers.h"
 
 namespace bulkhead::vmm {
@@ -57,16 +59,18 @@ class MonitoredProcess {
  private:
   friend class ProcessMonitor;
 
-  MonitoredProcess(LaunchedProcess launched, SandboxLayers layers, UniqueFd output,
+  MonitoredProcess(LaunchedProcess launched, const ProcessSandbox& sandbox, UniqueFd output,
                    std::shared_ptr<ProcessObserver> observer)
       : process_(std::move(launched.process)),
-        layers_(layers),
+        layers_(sandbox.layers),
+        cgroup_(sandbox.cgroup),
         violations_(std::move(launched.violations)),
         output_(std::move(output)),
         observer_(std::move(observer)) {}
 
   const PidFd process_;
   const SandboxLayers layers_;
+  const std::shared_ptr<const Cgroup> cgroup_;  // null: none of its own
   // The monitor's thread only.
   UniqueFd violations_;
   UniqueFd output_;

@@ -5,8 +5,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <memory>
 #include <vector>
 
+#include "vmm/sandbox/cgroup.h"
 #include "vmm/sandbox/sandbox_layers.h"
 
 namespace bulkhead::vmm {
@@ -21,6 +23,8 @@ struct ProcessSandbox {
   uint64_t max_address_space_bytes = ~uint64_t{0};
   // Of the layer "seccomp": what SECCOMP_SET_MODE_FILTER takes.
   std::vector<sock_filter> filter = {};
+  // The control group that it is in; null: that of the launcher.
+  std::shared_ptr<const Cgroup> cgroup = nullptr;
 };
 
 }  // namespace bulkhead::vmm

@@ -82,6 +82,7 @@ DeviceReport::DeviceReport(const DeviceSpec& spec, EventLog& events)
   device_.set_binary(spec.binary.path());
   for (const std::string& arg : spec.args) device_.add_arg(arg);
   for (const ResourceSpec& resource : spec.resources) device_.add_resources(Describe(resource));
+  if (spec.sandbox.cgroup != nullptr) device_.set_cgroup(spec.sandbox.cgroup->path());
   device_.set_access_policy(std::string(Name(spec.access_policy)));
   device_.set_restart_policy(std::string(Name(spec.restart.policy)));
   *device_.mutable_heartbeat()->mutable_interval() = ToProto(spec.heartbeat.interval);

@@ -1,0 +1,127 @@
+#include "vmm/sandbox/cgroup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "base/status_macros.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+// The controllers of CgroupLimits.
+constexpr absl::string_view kControllers[] = {"memory", "cpu", "io", "pids"};
+
+absl::Status Error(absl::string_view what, int error) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("control groups: ", what, ": ", strerror(error)));
+}
+
+// Each write(2) is one command to the kernel.
+absl::Status Write(const std::string& path, absl::string_view text) {
+  const UniqueFd file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  if (!file.ok()) return Error(path, errno);
+  if (write(file.get(), text.data(), text.size()) == static_cast<ssize_t>(text.size())) {
+    return absl::OkStatus();
+  }
+  return Error(absl::StrCat("writing \"", text, "\" to ", path), errno);
+}
+
+absl::StatusOr<UniqueFd> MakeFolder(const std::string& path) {
+  // A vmm that was killed has left it behind.
+  if (mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) return Error(path, errno);
+  UniqueFd folder(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!folder.ok()) return Error(path, errno);
+  return folder;
+}
+
+// Where cgroup v2 is mounted; empty: nowhere.
+std::string MountPoint() {
+  std::ifstream mounts("/proc/self/mountinfo");
+  for (std::string line; std::getline(mounts, line);) {
+    // "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw"
+    const std::vector<absl::string_view> words = absl::StrSplit(line, ' ');
+    if (words.size() > 4 && absl::StrContains(line, " - cgroup2 ")) return std::string(words[4]);
+  }
+  return "";
+}
+
+bool IsDelegated(const std::string& path) {
+  for (const char* name : {"user.delegate", "trusted.delegate"}) {
+    char value = 0;
+    if (getxattr(path.c_str(), name, &value, 1) == 1 && value == '1') return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+Cgroup::~Cgroup() { rmdir(path_.c_str()); }
+
+void Cgroup::Kill() const {
+  const UniqueFd file(openat(folder_.get(), "cgroup.kill", O_WRONLY | O_CLOEXEC));
+  if (file.ok()) (void)!write(file.get(), "1", 1);
+}
+
+std::string CgroupTree::DelegatedPath() {
+  const std::string root = MountPoint();
+  if (root.empty()) return "";
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    absl::string_view path = line;
+    if (!absl::ConsumePrefix(&path, "0::/")) continue;
+    const std::string folder = absl::StrCat(root, "/", path);
+    return IsDelegated(folder) ? folder : "";
+  }
+  return "";
+}
+
+absl::StatusOr<std::unique_ptr<CgroupTree>> CgroupTree::Create(const std::string& path,
+                                                               absl::string_view name,
+                                                               const std::vector<pid_t>& helpers) {
+  const std::string own = absl::StrCat(path, "/", name, "-vmm");
+  RETURN_IF_ERROR(MakeFolder(own).status());
+  // First: a group with processes of its own cannot hand controllers down.
+  RETURN_IF_ERROR(Write(own + "/cgroup.procs", "0"));
+  for (const pid_t helper : helpers) {
+    RETURN_IF_ERROR(Write(own + "/cgroup.procs", absl::StrCat(helper)));
+  }
+  for (const absl::string_view controller : kControllers) {
+    // What is not there is missed when a limit is set.
+    Write(path + "/cgroup.subtree_control", absl::StrCat("+", controller)).IgnoreError();
+  }
+  return absl::WrapUnique(new CgroupTree(path, std::string(name)));
+}
+
+absl::StatusOr<std::shared_ptr<const Cgroup>> CgroupTree::Add(absl::string_view device,
+                                                              const CgroupLimits& limits) const {
+  const std::string path = absl::StrCat(path_, "/", name_, "-device-", device);
+  ASSIGN_OR_RETURN(UniqueFd folder, MakeFolder(path));
+  std::shared_ptr<const Cgroup> group(new Cgroup(std::move(folder), path));
+  const std::pair<absl::string_view, uint64_t> files[] = {{"memory.max", limits.memory_bytes},
+                                                          {"cpu.weight", limits.cpu_weight},
+                                                          {"io.weight", limits.io_weight},
+                                                          {"pids.max", limits.processes}};
+  for (const auto& [file, value] : files) {
+    if (value != 0) RETURN_IF_ERROR(Write(absl::StrCat(path, "/", file), absl::StrCat(value)));
+  }
+  if (limits.memory_bytes != 0) {
+    RETURN_IF_ERROR(
+        Write(path + "/memory.oom.group", "1"));  // a process without its threads is no use
+  }
+  return group;
+}
+
+}  // namespace bulkhead::vmm
