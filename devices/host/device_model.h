@@ -87,9 +87,10 @@ class DeviceModel {
   // Describe().saved_state_bytes. Called after StateChanged(). Returns the number of bytes.
   virtual size_t Save(absl::Span<uint8_t> out) const = 0;
   // Called in a successor, after Start() and before anything else: makes the model what it was when
-  // its predecessor saved `state`. Then the host calls OnFunctionState() with the state of that
-  // time, and OnDoorbell() for every doorbell; interrupts may be raised once too often, never too
-  // rarely. Errors: InvalidArgument (`state` is impossible; it is not trusted).
+  // its predecessor saved `state`. Then the host calls OnFunctionState() with the present state
+  // (bus mastering that the guest has allowed since the save follows once the requests that waited
+  // are applied), and OnDoorbell() for every doorbell; interrupts may be raised once too often,
+  // never too rarely. Errors: InvalidArgument (`state` is impossible; it is not trusted).
   virtual absl::Status Restore(absl::Span<const uint8_t> state) = 0;
 
   // State after power-on: registers, queues, interrupts, durable memory. Work in flight ends
