@@ -33,8 +33,8 @@ class Closers {
   void StartOne() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (threads_ == kMaxClosers) {
       if (SteadyNow() - last_done_ > kLong && !std::exchange(warned_, true)) {
-        LogWarning(absl::StrCat(threads_, " descriptors of device processes cannot be closed, ",
-                                waiting_.size(), " more wait for them"));
+        LogWarning(absl::StrCat("closing ", threads_, " descriptors of device processes blocks, ",
+                                waiting_.size(), " more wait to be closed"));
       }
       return;
     }

@@ -169,7 +169,8 @@ absl::StatusOr<std::string> ReceivePlainMessage(int socket, size_t max_bytes,
     if (n < 0) {
       if (errno == EINTR || errno == EAGAIN) continue;
       if (errno == ECONNRESET) return PeerGone();
-      if (errno == EBADMSG) return absl::InvalidArgumentError("a message carries descriptors");
+      if (errno == EBADMSG)
+        return absl::InvalidArgumentError("a message carries descriptors; none are accepted here");
       return ErrnoToStatus(errno, "recvmsg");
     }
     if (n == 0) return PeerGone();

@@ -101,7 +101,7 @@ absl::Status RigDevice::Restore(absl::Span<const uint8_t> state) {
   memcpy(&found, state.data(), sizeof(found));
   // The writer may have been compromised: impossible values are refused.
   if (found.dma_status > kDmaBadCommand || (found.interrupt_status & ~kInterruptCauses) != 0) {
-    return absl::InvalidArgumentError("saved state that cannot be");
+    return absl::InvalidArgumentError("impossible saved state");
   }
   state_ = found;
   // The process before may have died before it sent these. The line follows in OnFunctionState().

@@ -95,8 +95,8 @@ absl::StatusOr<std::vector<uint16_t>> InFlightLog::Recover(uint32_t epoch, uint1
                                                            uint16_t used_idx) {
   if (Load(header_->epoch) != epoch || Load(header_->size) != size || size > max_size_) {
     return absl::InvalidArgumentError(
-        absl::StrFormat("the record of chains in flight is of a queue of %d entries, number %d, "
-                        "instead of %d, number %d",
+        absl::StrFormat("the record of chains in flight is of a queue of %d entries, epoch %d, "
+                        "instead of %d entries, epoch %d",
                         Load(header_->size), Load(header_->epoch), size, epoch));
   }
   // Between the predecessor's steps 4 and 6, or not at all: one batch at most.
@@ -116,7 +116,8 @@ absl::StatusOr<std::vector<uint16_t>> InFlightLog::Recover(uint32_t epoch, uint1
     if (counter == 0) continue;
     if (counter > kMaxCounter) {
       return absl::InvalidArgumentError(
-          absl::StrFormat("the record of chains in flight holds the number 0x%x", counter));
+          absl::StrFormat("the record of chains in flight holds the counter 0x%x (at most 0x%x)",
+                          counter, kMaxCounter));
     }
     in_flight.push_back({counter, head});
     last_counter_ = std::max(last_counter_, counter);

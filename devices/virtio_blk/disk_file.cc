@@ -73,11 +73,11 @@ absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only) {
   const int flags = fcntl(fd.get(), F_GETFL);
   if (flags < 0) return ErrnoToStatus(errno, "disk: F_GETFL");
   if ((flags & O_ACCMODE) == O_WRONLY) {
-    return absl::InvalidArgumentError("disk: was opened for writing only");
+    return absl::InvalidArgumentError("disk: is open for writing only; must be open for reading");
   }
   // Linux before 6.10 then answers EAGAIN for ever on some devices (dm-crypt).
   if ((flags & O_NONBLOCK) != 0) {
-    return absl::InvalidArgumentError("disk: was opened with O_NONBLOCK");
+    return absl::InvalidArgumentError("disk: is open with O_NONBLOCK; must be open without");
   }
   struct stat info;
   if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, "disk: fstat");

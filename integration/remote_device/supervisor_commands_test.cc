@@ -139,8 +139,8 @@ TEST_P(UnfitBinaryTest, IsRefusedAndTheOldProcessGoesOnUntouched) {
 
 INSTANTIATE_TEST_SUITE_P(
     Binaries, UnfitBinaryTest,
-    testing::Values(std::pair("other_device", "by its PCI identification"),
-                    std::pair("other_state_version", "by its state version (1, 2)"),
+    testing::Values(std::pair("other_device", "different PCI identification"),
+                    std::pair("other_state_version", "different state version (1, 2)"),
                     std::pair("bad_bar", "size_bytes is 3000"),
                     std::pair("crash_at_start", "signal 6"), std::pair("garbage_control", "asked"),
                     std::pair("/bin/true", "it ended during its start: exit code 0"),

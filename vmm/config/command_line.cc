@@ -37,8 +37,8 @@ The virtual machine
   --name NAME       name of the VM                (default: vm, or vm-2, ... if that runs)
   --no-reboot       exit with code 3 when the guest asks for a reset
   --on-crash=exit|reboot
-                    when its processor shuts down (triple fault): exit with code 4,
-                    or boot again, as a PC does                     (default: exit)
+                    when the guest's processor shuts down (triple fault): exit with
+                    code 4, or boot again, as a PC does             (default: exit)
   --control PATH|none
                     control socket        (default: NAME.sock in /run/bulkhead for root,
                     for others in $XDG_RUNTIME_DIR/bulkhead or /tmp/bulkhead-UID)

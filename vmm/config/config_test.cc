@@ -116,8 +116,9 @@ TEST_F(ConfigTest, AConfigurationMayComeThroughAPipeThatIsNotWaitedForForever) {
   const absl::StatusOr<VmSpec> spec = FromFlags({"--config=$DIR/fifo"});
   writer.join();
   EXPECT_TRUE(spec.ok()) << spec.status();
-  EXPECT_THAT(std::string(FromFlags({"--config=$DIR/fifo"}).status().message()),
-              HasSubstr("--config: \"" + Path("fifo") + "\" is not written to its end within 5s"));
+  EXPECT_THAT(
+      std::string(FromFlags({"--config=$DIR/fifo"}).status().message()),
+      HasSubstr("--config: \"" + Path("fifo") + "\": its writer has not closed it within 5s"));
 }
 
 TEST_F(ConfigTest, ADiskMayBeDirectOrShared) {

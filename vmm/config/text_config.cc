@@ -100,7 +100,7 @@ absl::Status ReadTextConfig(const std::string& path, v1::VmConfig& config, Field
     const absl::Duration left = std::max(deadline - SteadyNow(), absl::ZeroDuration());
     if (poll(&readable, 1, static_cast<int>(absl::ToInt64Milliseconds(left))) == 0) {
       return absl::InvalidArgumentError(absl::StrCat("--config: \"", path,
-                                                     "\" is not written to its end within ",
+                                                     "\": its writer has not closed it within ",
                                                      absl::FormatDuration(kWriterTimeout)));
     }
     const ssize_t n = read(fd.get(), text.data() + size, text.size() - size);

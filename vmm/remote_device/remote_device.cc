@@ -130,9 +130,9 @@ void RemoteDevice::OnAccessError(const absl::Status& status) {
       const uint64_t count = timed_out_accesses_.fetch_add(1, std::memory_order_relaxed) + 1;
       // Logs the 1st, 2nd, 4th, 8th ...: a guest that retries must not flood the log.
       if (absl::has_single_bit(count)) {
-        LogWarning(absl::StrCat("device '", name_, "' did not answer in ",
+        LogWarning(absl::StrCat("device '", name_, "' did not answer an access in ",
                                 absl::FormatDuration(access_timeout_), ", ", count,
-                                " times so far; the guest's access reads all ones"));
+                                " times so far; a read then gives all ones"));
       }
       return;
     }

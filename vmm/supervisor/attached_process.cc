@@ -53,7 +53,7 @@ absl::Status AttachedProcess::CheckCompatible(const Candidate& candidate,
   const std::string difference = Difference(wanted, candidate.description);
   if (difference.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
-      "the new process is another device than the one that the guest knows, by its ", difference));
+      "the new process is not the device that the guest knows: different ", difference));
 }
 
 absl::Status AttachedProcess::AwaitEarlierIo() const {
@@ -127,8 +127,9 @@ absl::Status AttachedProcess::TryAttach(Candidate candidate, Urgency least,
   absl::Status attached;
   bool interrupted = false;
   const auto wait_for = [&](absl::FunctionRef<absl::Status()> step) {
-    const Attention::Interruptible wait(
-        *attention_, least, [this] { process_->Kill("killed, because it came too late"); });
+    const Attention::Interruptible wait(*attention_, least, [this] {
+      process_->Kill("killed, because its attachment was interrupted");
+    });
     attached = step();
     interrupted = wait.interrupted();
   };
@@ -160,14 +161,14 @@ absl::Status AttachedProcess::TryAttach(Candidate candidate, Urgency least,
     // could take them: so it need not be waited for, which may be in vain (a freezer's cgroup).
     const pid_t pid = process_->pid();
     process_.reset();
-    if (interrupted) return absl::CancelledError("something else came first");
+    if (interrupted) return absl::CancelledError("the attachment was interrupted");
     return absl::DeadlineExceededError(
         absl::StrCat("device '", name_, "': process ", pid, " did not attach in time"));
   }
   const absl::Status why = process_->ExplainFailure(AtStep("attached", attached));
   // If it does not die, it keeps the descriptors, and no other process gets them.
   if (process_->exited()) process_.reset();
-  return interrupted ? absl::CancelledError("something else came first") : why;
+  return interrupted ? absl::CancelledError("the attachment was interrupted") : why;
 }
 
 absl::Status AttachedProcess::Call(absl::Status (ControlClient::*method)(ControlCall&),
