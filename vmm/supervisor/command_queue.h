@@ -28,7 +28,8 @@ class CommandQueue {
  public:
   explicit CommandQueue(std::shared_ptr<Attention> attention) : attention_(std::move(attention)) {}
 
-  // Any thread. Demands the supervisor's attention; after End(), answers Unavailable.
+  // Any thread. Demands the supervisor's attention. Answers Unavailable once TakeOrEnd() has found
+  // no command.
   void Submit(SupervisorCommand command);
   void Shutdown();
   void AwaitEnd();

@@ -6,7 +6,8 @@
 namespace bulkhead::vmm {
 namespace {
 
-// A device that keeps its sockets from being closed is not started without end.
+// Starts of a device fail while so many sockets of its earlier processes cannot be closed: a device
+// that keeps them open must not use up the vmm's descriptors.
 constexpr size_t kMaxPendingCloses = 4;
 // A close that does not block takes microseconds.
 constexpr absl::Duration kCloseTimeout = absl::Milliseconds(100);
@@ -47,7 +48,8 @@ absl::Status ProcessStarter::CheckLiveness(DeviceProcess& process, absl::Duratio
   const Attention::Interruptible wait(*attention_, Attention::Urgency::kNews,
                                       [&call] { call.Cancel(); });
   const absl::Status status = process.control().Heartbeat(call).status();
-  if (!status.ok() && call.cancelled()) return absl::CancelledError("something else came first");
+  if (!status.ok() && call.cancelled())
+    return absl::CancelledError("the heartbeat was interrupted");
   return status;
 }
 

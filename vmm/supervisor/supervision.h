@@ -31,7 +31,7 @@ class Supervision {
   // process then failed.
   bool restart_discards() const { return restart_discards_; }
   bool restart_has_discarded() const { return restart_has_discarded_; }
-  // A try under way that no command has asked for: stop and restart interrupt it.
+  // True during a try that no command has asked for: commands to stop and restart interrupt it.
   bool tries_by_itself() const;
 
   auto operator<=>(const Supervision&) const = default;
@@ -55,8 +55,8 @@ class Supervision {
   bool discard_requests_ = false;      // kept until it is done
   bool restart_discards_ = false;
   bool restart_has_discarded_ = false;
-  // What is to be raised at rest while a command is not answered: the command itself, if it waits
-  // for the end of a loss, or what is left of it. None: no command.
+  // The event that comes at rest while a command is not answered: the command itself, if it waits
+  // for the end of a loss, or kStartTried or kFellBack. None: no command.
   std::optional<Event> command_;
 };
 

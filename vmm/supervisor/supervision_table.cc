@@ -43,8 +43,8 @@ constexpr Events kResets = kReset | kResetForReboot;
 constexpr Events kRestarts = kRestart | kRestartAnew;
 constexpr Events kCommands = kRestarts | kResets | kStop | kStart;
 
-// kLent: if a process has the device's descriptors, or may have them; while the device is away that
-// is one that does not die. kFree: if none has.
+// kLent: a process has the device's descriptors, or may have them (while the device is away, a
+// killed process that does not die). kFree: none has.
 enum class If { kAny, kLent, kFree };
 using enum If;
 
@@ -113,13 +113,13 @@ constexpr Row kTable[] = {
 {kReplacing,  kDoesNotDie,        kAny,  kWaiting,    {kBecomeUnavailable, kAnswerLater}},
 {kTakingOver, kChannelReady,      kAny,  kSame,       {kAttach}},
 {kTakingOver, kAttached,          kAny,  kServing,    {kBeginServing, kReportRunning, kAnswerDone}},
-// Any other binary's process would have met with the same: the new binary stays.
+// Not the binary's fault: the new binary stays.
 {kTakingOver, kChannelInUse | kInterrupted, kAny,  kWaiting,
     {kBecomeUnavailable, kRetrySoon, kReportRestarting, kAnswerLater}},
 {kTakingOver, kShortage,          kAny,  kWaiting,
     {kBecomeUnavailable, kRetryAfterShortage, kReportRestarting, kAnswerLater}},
-// Its own fault: back to the binary that was before, and a try of it unless the process that has
-// failed does not die.
+// Its own fault: back to the previous binary, which is tried at once unless the failed process does
+// not die.
 {kTakingOver, kOwnFault,          kLent, kWaiting,
     {kBecomeUnavailable, kRevertBinary, kAnswerRejected}},
 {kTakingOver, kOwnFault,          kFree, kFinding,
@@ -155,11 +155,11 @@ constexpr Row kTable[] = {
 {kAway,       kNotDiscarded,      kAny,  kSame,       {kAnswerNotDiscarded}},
 
 // --- The VM ends. --------------------------------------------------------------------------------
-{kInterruptible, kShutdown,       kLent, kShutDown,
-    {kAnswerShutDown, kDropSpare, kEndProcess, kCloseAccesses}},
-{kInterruptible, kShutdown,       kFree, kShutDown,
-    {kAnswerShutDown, kDropSpare, kCloseAccesses}},
-{kShutDown,   kCommands,          kAny,  kSame,       {kAnswerShutDown}},
+{kInterruptible, kVmEnds,         kLent, kShutDown,
+    {kAnswerVmEnds, kDropSpare, kEndProcess, kCloseAccesses}},
+{kInterruptible, kVmEnds,         kFree, kShutDown,
+    {kAnswerVmEnds, kDropSpare, kCloseAccesses}},
+{kShutDown,   kCommands,          kAny,  kSame,       {kAnswerVmEnds}},
 
 // --- What is learned in the middle of an action; class Supervision keeps it. ---------------------
 {kStarting | kAttaching | kTakingOver,
@@ -171,7 +171,7 @@ constexpr Row kTable[] = {
 
 // Events that cannot come in a state: they are not looked for, or no action there has such a
 // result.
-constexpr Events kSeen = kExited | kMisbehaves | kTimeToTry;
+constexpr Events kSeen = kExited | kMisbehaves | kTimeToTry;  // by the thread, at rest
 constexpr Events kReapResults = kProcessGone | kDoesNotDie;
 constexpr Events kPolicyResults = kPolicyRestarts | kPolicyStops | kPolicyFails;
 constexpr Events kFindResults = kIoEnded | kIoInFlight | kSpareTaken | kNoSpare | kCandidateReady;
@@ -200,7 +200,7 @@ constexpr Events kImpossible[kSupervisionStates] = {
 /* kResetting */  kSeen | kCommands | kReapResults | kPolicyResults | kFindResults | kFailures |
                   kAttachResults | kSuccessorResults | kDiscardResults | kRequestFacts |
                   kLeftOfCommands,
-/* kLost */       kShutdown | kSeen | kCommands | kFindResults | kFailures | kAttachResults |
+/* kLost */       kVmEnds | kSeen | kCommands | kFindResults | kFailures | kAttachResults |
                   kSuccessorResults | kResetResults | kDiscardResults | kRequestFacts |
                   kLeftOfCommands,
 /* kFinding */    kSeen | kCommands | kReapResults | kPolicyResults | kAttachResults |
@@ -209,15 +209,15 @@ constexpr Events kImpossible[kSupervisionStates] = {
 /* kAttaching */  kSeen | kCommands | kDoesNotDie | kPolicyResults | kFindResults |
                   kSuccessorResults | kResetResults | kDiscardResults | kRequestsAbandoned |
                   kLeftOfCommands,
-/* kReplacing */  kShutdown | kSeen | kCommands | kPolicyResults | kFindResults | kFailures |
+/* kReplacing */  kVmEnds | kSeen | kCommands | kPolicyResults | kFindResults | kFailures |
                   kAttachResults | kSuccessorResults | kResetResults | kDiscardResults |
                   kRequestsDiscarded | kLeftOfCommands,
 /* kTakingOver */ kSeen | kCommands | kDoesNotDie | kPolicyResults | kFindResults | kSpareFailed |
                   kSuccessorResults | kResetResults | kDiscardResults | kLeftOfCommands,
-/* kStopping */   kShutdown | kSeen | kCommands | kPolicyResults | kFindResults | kFailures |
+/* kStopping */   kVmEnds | kSeen | kCommands | kPolicyResults | kFindResults | kFailures |
                   kAttachResults | kSuccessorResults | kResetResults | kDiscardResults |
                   kRequestFacts | kLeftOfCommands,
-/* kShutDown */   kShutdown | kSeen | kReapResults | kPolicyResults | kFindResults | kFailures |
+/* kShutDown */   kVmEnds | kSeen | kReapResults | kPolicyResults | kFindResults | kFailures |
                   kAttachResults | kSuccessorResults | kResetResults | kDiscardResults |
                   kRequestFacts | kLeftOfCommands,
 };

@@ -20,7 +20,7 @@ enum class SupervisionState {
   kReplacing,   // the process ends because of a restart command
   kTakingOver,  // the process of the restart command is attached
   kStopping,    // the process ends because of a stop command
-  kShutDown,    // the VM ends
+  kShutDown,    // the VM ends, or the first process was not attached
 };
 inline constexpr int kSupervisionStates = 13;
 
@@ -29,7 +29,7 @@ enum class SupervisionEvent {
   kExited,  // the process with the descriptors, also one that was killed and did not die in time
   kMisbehaves,  // the process hangs, or broke the protocol
   kTimeToTry,   // the timer has run out
-  kShutdown,
+  kVmEnds,
   // Commands.
   kRestart,
   kRestartAnew,  // with --discard-state
@@ -38,7 +38,7 @@ enum class SupervisionEvent {
   kStop,
   kStart,
   // Results of actions, in the order of the actions.
-  kProcessGone,  // reaped, or it did not get the descriptors; told in the middle of kAttach, too
+  kProcessGone,  // reaped, or it did not get the descriptors; comes in the middle of kAttach, too
   kDoesNotDie,   // although killed: it keeps the descriptors
   kPolicyRestarts,
   kPolicyStops,
@@ -65,17 +65,17 @@ enum class SupervisionEvent {
   kGuestReset,         // the guest has reset the device while it was away
   kRequestsAbandoned,  // no access waits for an answer to what is in the channel
   kRequestsDiscarded,
-  kHandedOver,  // the process has the descriptors: what it leaves is its own state
-  // What is left of a command when its actions are done.
+  kHandedOver,  // the process has the descriptors, and the old state is discarded if it had to be
+  // Come at rest, in place of a command whose actions are done but which is not answered yet.
   kStartTried,
-  kFellBack,  // from the process of a restart command to the binary that was before
+  kFellBack,  // from the process of a restart command to the previous binary
 };
 inline constexpr int kSupervisionEvents = 39;
 
 enum class SupervisionAction {
   kNone,
   // Those that have a result. Each is the last one of its row. While the VM ends, kStartProcess,
-  // kPrepareChannel, kAttach, kStartSuccessor and kCallReset give kShutdown instead of a failure.
+  // kPrepareChannel, kAttach, kStartSuccessor and kCallReset give kVmEnds instead of a failure.
   kReap,            // kProcessGone, kDoesNotDie, within two seconds
   kAskPolicy,       // kPolicyRestarts, kPolicyStops, kPolicyFails
   kAwaitEarlierIo,  // kIoEnded, kIoInFlight
@@ -83,7 +83,7 @@ enum class SupervisionAction {
   kStartProcess,    // kCandidateReady, kOwnFault, kShortage, kInterrupted
   kPrepareChannel,  // kChannelReady, kChannelInUse, kShortage
   kAttach,          // kAttached, kSpareFailed, kOwnFault, kShortage, kInterrupted
-  kStartSuccessor,  // kSuccessorReady, kSuccessorRejected; kExited: it goes on after that
+  kStartSuccessor,  // kSuccessorReady, kSuccessorRejected; kExited: repeated after the loss
   kCallReset,       // kResetDone, kResetFailed
   kDiscard,         // kDiscarded, kNotDiscarded
   // The process.
@@ -92,7 +92,7 @@ enum class SupervisionAction {
   kEndProcess,    // it may finish what the guest has sent; then it is killed and reaped
   kBeginServing,  // heartbeats, output; ends the failure of accesses
   kAdoptBinary,   // of the restart command; drops the spare, forgets failures
-  kRevertBinary,  // to what was before that
+  kRevertBinary,  // to the previous one
   kNoteDiscard,   // the state, and at a reboot the channel's requests, before a process attaches
   kForgetFailures,
   kDropSpare,
@@ -124,7 +124,7 @@ enum class SupervisionAction {
   kAnswerRejected,  // the process of a restart command
   kAnswerNotStarted,
   kAnswerNotDiscarded,
-  kAnswerShutDown,
+  kAnswerVmEnds,
 };
 
 // What follows from an event in a state.

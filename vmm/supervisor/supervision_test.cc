@@ -32,7 +32,7 @@ constexpr const char* kEventNames[kSupervisionEvents] = {
     "exited",
     "misbehaves",
     "time to try",
-    "shutdown",
+    "VM ends",
     "restart",
     "restart anew",
     "reset",
@@ -124,24 +124,23 @@ std::vector<Event> World::NextEvents() const {
       case Action::kTakeSpare:
         return {kSpareTaken, kNoSpare};
       case Action::kStartProcess:
-        return {kCandidateReady, kOwnFault, kShortage, kInterrupted, kShutdown};
+        return {kCandidateReady, kOwnFault, kShortage, kInterrupted, kVmEnds};
       case Action::kPrepareChannel:
         if (abandons && !attaching && !discards_requests)
           return {kRequestsAbandoned, kChannelReady};
-        return {kGuestReset,   kRequestsDiscarded, kChannelReady,
-                kChannelInUse, kShortage,          kShutdown};
+        return {kGuestReset, kRequestsDiscarded, kChannelReady, kChannelInUse, kShortage, kVmEnds};
       case Action::kAttach:
         if (!attaching) {  // the candidate is dead by now
-          if (spare) return {kSpareFailed, kOwnFault, kShortage, kInterrupted, kShutdown};
-          return {kOwnFault, kShortage, kInterrupted, kShutdown};
+          if (spare) return {kSpareFailed, kOwnFault, kShortage, kInterrupted, kVmEnds};
+          return {kOwnFault, kShortage, kInterrupted, kVmEnds};
         }
         if (!handed_over) return {kHandedOver, kProcessGone};
-        return {kAttached, kProcessGone, kOwnFault, kShortage, kInterrupted, kShutdown};
+        return {kAttached, kProcessGone, kOwnFault, kShortage, kInterrupted, kVmEnds};
       case Action::kStartSuccessor:
-        if (process == Process::kNone) return {kSuccessorReady, kSuccessorRejected, kShutdown};
-        return {kSuccessorReady, kSuccessorRejected, kShutdown, kExited};
+        if (process == Process::kNone) return {kSuccessorReady, kSuccessorRejected, kVmEnds};
+        return {kSuccessorReady, kSuccessorRejected, kVmEnds, kExited};
       case Action::kCallReset:
-        return {kResetDone, kResetFailed, kShutdown};
+        return {kResetDone, kResetFailed, kVmEnds};
       case Action::kDiscard:
         if (machine.discard_requests()) return {kRequestsDiscarded, kNotDiscarded};
         return {kDiscarded, kNotDiscarded};
@@ -151,7 +150,7 @@ std::vector<Event> World::NextEvents() const {
   }
   std::vector<Event> events = {kRestart, kRestartAnew, kReset, kResetForReboot, kStop, kStart};
   if (machine.state() == State::kShutDown) return events;
-  events.push_back(kShutdown);
+  events.push_back(kVmEnds);
   if (process != Process::kNone) events.push_back(kExited);
   if (machine.state() == State::kServing) events.push_back(kMisbehaves);
   if (machine.state() == State::kWaiting && timer) events.push_back(kTimeToTry);
@@ -186,7 +185,7 @@ void World::Happen(Event event) {
     case kOwnFault:
     case kShortage:
     case kInterrupted:
-    case kShutdown:
+    case kVmEnds:
       if (attaching) process = Process::kDying;
       attaching = false;
       break;

@@ -238,7 +238,7 @@ std::optional<SupervisionEvent> SupervisorActions::CarryOut(Action action) {
     case Action::kAnswerNotDiscarded:
       Answer(failure_);
       return std::nullopt;
-    case Action::kAnswerShutDown:
+    case Action::kAnswerVmEnds:
       Answer(VmEndsError());
       return std::nullopt;
 
@@ -283,7 +283,7 @@ SupervisionEvent SupervisorActions::PrepareChannel() {
   if (prepared.ok()) return Event::kChannelReady;
   next_.PutBack();
   const Event failure = OnFailure(prepared);
-  return absl::IsAborted(prepared) && failure != Event::kShutdown ? Event::kChannelInUse : failure;
+  return absl::IsAborted(prepared) && failure != Event::kVmEnds ? Event::kChannelInUse : failure;
 }
 
 SupervisionEvent SupervisorActions::Attach() {
@@ -298,7 +298,7 @@ SupervisionEvent SupervisorActions::OnFailure(const absl::Status& why) {
   if (supervision_.state() == State::kTakingOver) {
     outage_.SetCause("its new process does not serve");
   }
-  if (commands_.ending()) return Event::kShutdown;
+  if (commands_.ending()) return Event::kVmEnds;
   if (absl::IsCancelled(why)) return Event::kInterrupted;
   return absl::IsResourceExhausted(why) ? Event::kShortage : Event::kOwnFault;
 }
@@ -322,7 +322,7 @@ SupervisionEvent SupervisorActions::StartSuccessor() {
   }
   next_.DropSuccessor();
   rejection_ = status;
-  return commands_.ending() ? Event::kShutdown : Event::kSuccessorRejected;
+  return commands_.ending() ? Event::kVmEnds : Event::kSuccessorRejected;
 }
 
 void SupervisorActions::AdoptBinary() {
@@ -339,7 +339,7 @@ void SupervisorActions::AdoptBinary() {
 
 SupervisionEvent SupervisorActions::CallReset() {
   const absl::Status reset = attached_->Call(&ControlClient::Reset, kResetTimeout);
-  if (commands_.ending()) return Event::kShutdown;
+  if (commands_.ending()) return Event::kVmEnds;
   if (reset.ok()) {
     device_->SendFunctionState();
     return Event::kResetDone;

@@ -44,8 +44,8 @@ class SupervisorActions {
   // The result of an action that has one.
   std::optional<SupervisionEvent> CarryOut(SupervisionAction action);
 
-  // What the actions after an event need to know. Before kExited; before kMisbehaves; before
-  // that of a command.
+  // Note what the actions after an event need to know. Call before On() of the state machine: for
+  // kExited; for kMisbehaves; for a command.
   void OnLoss();
   void OnMisbehaviour(absl::string_view how);
   void OnCommand(SupervisorCommand command);

@@ -57,7 +57,7 @@ void SupervisorThread::Run() {
   while (supervision_.state() != State::kShutDown) {
     attention_->Take();
     if (commands_.ending()) {
-      Dispatch(Event::kShutdown);
+      Dispatch(Event::kVmEnds);
       break;
     }
     const bool busy = LookAround();
@@ -137,7 +137,7 @@ void SupervisorThread::Obey(SupervisorCommand command) {
 
 void SupervisorThread::Dispatch(Event event) {
   for (bool at_rest = false; !at_rest;) {
-    if (event == Event::kShutdown) step_ = "the end of its processes";
+    if (event == Event::kVmEnds) step_ = "the end of its processes";
     at_rest = true;
     for (const SupervisionAction action : supervision_.On(event)) {
       if (const std::optional<Event> result = actions_.CarryOut(action); result.has_value()) {
