@@ -14,8 +14,8 @@ namespace bulkhead {
 namespace {
 
 constexpr char kOomScoreAdj[] = "/proc/self/oom_score_adj";
-// Thousandths of the host's memory. The processes of one VM differ by the pages that one of them
-// has touched and the other has not: a few percent of the guest's RAM.
+// In thousandths of the host's memory. More than the sizes of one VM's processes differ: each
+// counts the pages of guest RAM that it has touched, and these differ by a few percent of that RAM.
 constexpr int kOomScoreRaise = 100;
 constexpr int kMaxOomScoreAdj = 1000;
 

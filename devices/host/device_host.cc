@@ -223,7 +223,7 @@ void DeviceHost::ServeOnce() {
   if (!any_rung_ && !model_is_held_ && command_ != nullptr) ExecuteCommand();
   if (mode_ != Mode::kServing || commands_wait_) return;
   if (any_rung_ || command_ != nullptr || model_is_held_) {
-    // Another vCPU's thread is just sending a request that is missing: let it run.
+    // Another vCPU's thread has a ticket but has not written its request yet: let it run.
     if (++yields_ > kMaxYields) {
       poller_->Wait(kSenderNap, [this] { AfterCallback(); });
     } else {
@@ -308,7 +308,7 @@ uint64_t DeviceHost::Apply(const Request& request) {
       ForwardFunctionState();
       return 0;
     case Operation::kReset:
-      break;  // takes its own way
+      break;  // see BeginReset()
   }
   return kAllOnes;
 }
@@ -322,8 +322,8 @@ void DeviceHost::Complete(const Request& request, uint64_t answer) {
 }
 
 bool DeviceHost::ServeRequestsSentSoFar() {
-  // A posted write that the guest made before it rang is in the ring by now, and no more than a
-  // ring full of requests can be before it.
+  // A posted write that the guest made before it rang the doorbell is in the ring by now, behind
+  // less than a ring full of requests.
   uint32_t left = ring_slots_;
   while (left > 0 && mode_ == Mode::kServing) {
     left -= ServeRequests(left);

@@ -12,11 +12,12 @@ namespace bulkhead::devices::uart16550 {
 // long the line stays quiet then, and when a driver that never asserts RTS gets its input. Pure:
 // the caller gives the time. Thread-compatible.
 //
-// A handler runs with interrupts off: kMaxBurst, or four FIFOs where that takes longer. A quiet
-// phase takes an eighth of the burst, counted from the guest's last access. So a guest that only
-// serves its serial port keeps a ninth of its processor for the rest, on a host where an access
-// takes 10 us as on one where it takes 500; and the handler's last accesses, three or four where
-// the burst had at least 76, fit in.
+// A handler runs with interrupts off. Its burst is cut off after kMaxBurst, or after kMinBurstBytes
+// where these take longer. The quiet phase that follows lasts an eighth of the burst, counted from
+// the guest's last access. So a guest that only serves its serial port keeps a ninth of its
+// processor for the rest, whether an access takes 10 us or 500 us on this host. A burst has at
+// least 76 accesses, so the three or four that the handler makes after the cut take less than an
+// eighth.
 class LinePace {
  public:
   static constexpr absl::Duration kMaxBurst = absl::Milliseconds(2);

@@ -1,9 +1,9 @@
 #ifndef BULKHEAD_DEVICES_VIRTIO_VIRTQUEUE_STEP_H_
 #define BULKHEAD_DEVICES_VIRTIO_VIRTQUEUE_STEP_H_
 
-// VIRTQUEUE_STEP("name") stands between two stores to memory that outlives the process: it may die
-// there, at the crash point "queue_name". recovery_model_test has the queue compiled with steps
-// that call it instead.
+// VIRTQUEUE_STEP("name") stands between two stores to memory that outlives the process. It is the
+// crash point "queue_name", where tests let the process die. recovery_model_test compiles the queue
+// with BULKHEAD_VIRTQUEUE_STEPS: then each step calls the test's OnVirtqueueStep().
 
 #ifdef BULKHEAD_VIRTQUEUE_STEPS
 namespace bulkhead::devices::virtio {

@@ -17,10 +17,11 @@
 
 namespace bulkhead::devices::virtio {
 
-// An engine for a file with direct I/O, over another one. The kernel wants buffers that are
-// aligned, and most of a guest's are; what is not goes through a few buffers of our own, a part at
-// a time: the result is a short transfer. Positions in the file are the driver's to align, as
-// blk_size tells it: the kernel refuses others. Thread-compatible.
+// An engine for a file with direct I/O, over another engine. The kernel accepts only aligned
+// buffers. An operation whose buffers are not aligned goes through one of a few buffers of our own,
+// which may hold only a part of it: then the result is a short transfer. Positions in the file are
+// not aligned here: blk_size demands that of the driver, and the kernel refuses others.
+// Thread-compatible.
 class DirectEngine : public DiskEngine {
  public:
   static constexpr size_t kBounceBytes = 128 << 10;

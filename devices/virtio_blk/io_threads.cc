@@ -171,7 +171,7 @@ bool IoThreads::Submit() {
       if (operation.kind != Kind::kRead || operation.blocking) return false;
       const ssize_t result = preadv2(file_, operation.buffers.data(), BufferCount(operation),
                                      static_cast<off_t>(operation.offset), RWF_NOWAIT);
-      // Anything else, the end of the file and errors too, is a thread's to find out.
+      // In all other cases, the end of the file and errors included, a thread repeats the read.
       if (result <= 0) return false;
       reaped_.push_back({work.id, static_cast<int32_t>(result)});
       return true;

@@ -24,7 +24,7 @@ class IoThreads : public DiskEngine {
   static absl::StatusOr<std::unique_ptr<IoThreads>> Create(const DiskFile& disk,
                                                            uint32_t max_operations,
                                                            uint32_t max_threads = kMaxThreads);
-  // Threads whose system call does not end are left behind: Drain() before.
+  // Does not wait for threads in a system call: call Drain() before.
   ~IoThreads() override;
   IoThreads(const IoThreads&) = delete;
   IoThreads& operator=(const IoThreads&) = delete;

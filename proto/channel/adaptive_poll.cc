@@ -9,8 +9,8 @@
 namespace bulkhead::channel {
 namespace {
 
-// What one iteration of a polling loop takes on this machine. The least of several tries: a
-// try that was interrupted by another thread says too much.
+// The time of one iteration of a polling loop on this machine: the least of several tries, because
+// a try that another thread interrupts takes too long.
 double MeasureIterationNanoseconds() {
   constexpr int kTries = 4;
   constexpr int kIterations = 200;

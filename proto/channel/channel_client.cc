@@ -182,7 +182,7 @@ bool ChannelClient::HeadMovedPast(uint32_t waiter, uint64_t known) {
   const uint64_t preparations = preparations_.load(std::memory_order_acquire);
   std::atomic<uint32_t>& reads_head = waiters_[waiter].reads_head;
   // seq_cst: before the head is read. Partner: AwaitHeadReaders(), so that no head from before
-  // PrepareSuccessor() is taken in after it.
+  // PrepareSuccessor() is copied to seen_head_ after it.
   reads_head.store(1, std::memory_order_seq_cst);
   // acquire: pairs with the release below, so that `head` is not older than `seen`, whichever
   // thread saw that; else an honest head would look as if it had moved back.

@@ -148,7 +148,7 @@ class ChannelClient {
   ChannelClient(const ChannelOptions& options, ChannelMemory memory, EventFd interrupt);
 
   absl::Status Validate(uint32_t waiter, uint8_t size_bytes) const;
-  // Puts a request into the ring and wakes the device if it sleeps. The ticket.
+  // Puts a request into the ring, wakes the device if it sleeps, and returns the ticket.
   absl::StatusOr<uint64_t> Send(const RequestShape& shape, uint64_t offset, uint64_t data,
                                 LazyDeadline& deadline);
 
@@ -164,9 +164,10 @@ class ChannelClient {
   // The next ticket, or 0 if the ring is full or the channel has failed.
   uint64_t TryReserve(uint32_t waiter);
   absl::StatusOr<uint64_t> ReserveWhenFull(uint32_t waiter, LazyDeadline& deadline);
-  // Takes in how far the device has got: is it past `known`? Impossible fails the channel.
+  // Copies the device's head to seen_head_. True: it is past `known`. An impossible head fails the
+  // channel.
   bool HeadMovedPast(uint32_t waiter, uint64_t known);
-  // Why `head` is impossible, read after `seen` was. Empty: it is possible.
+  // Why `head`, which was read after `seen`, is impossible. Empty: it is possible.
   std::string HeadViolation(uint64_t seen, uint64_t head) const;
   // The last ticket, at most `to`, up to which all requests after `from` have been sent.
   uint64_t SentWithoutGap(uint64_t from, uint64_t to) const;
@@ -175,9 +176,9 @@ class ChannelClient {
   // a waiter.
   template <typename Ready>
   absl::Status SleepUntil(uint32_t waiter, LazyDeadline& deadline, Ready ready);
-  // Has every waiter that sleeps look whether it still has to. Under mutex_.
+  // Wakes every waiter that sleeps, so that it checks once more what it waits for. Under mutex_.
   void AskSleepersToLook();
-  // The waiter is about to: it was asked.
+  // Called by a waiter that AskSleepersToLook() woke, before it checks.
   void LookAgain(uint32_t waiter);
   // Why waiting is not allowed now: failed or cancelled. OK: it is.
   absl::Status Interruption() const;
@@ -189,8 +190,8 @@ class ChannelClient {
   // For PrepareSuccessor(). The highest ticket that was answered.
   uint64_t EraseForgedAnswers(const ResponseView& responses,
                               absl::FunctionRef<void(const std::string&)> violated);
-  // Wait until all threads that were between reading the head and taking it in are past that;
-  // until all requests up to `tail` are sent.
+  // Wait until no thread has read the head but not copied it to seen_head_ yet; until all requests
+  // up to `tail` are sent.
   absl::Status AwaitHeadReaders() const;
   absl::Status AwaitSenders(uint64_t tail) const;
 

@@ -43,7 +43,7 @@ absl::StatusOr<SuccessorPlan> ChannelClient::PrepareSuccessor(bool discard_reque
     const std::lock_guard<std::mutex> lock(mutex_);
     const uint64_t sent_before = tail_.load(std::memory_order_relaxed);
     if (discard_requests) RETURN_IF_ERROR(AwaitSenders(sent_before));
-    // From now on no thread takes in a head: one that reads this impossible value waits for the
+    // From now on no thread moves seen_head_: one that reads this impossible value waits for the
     // mutex.
     std::atomic<uint64_t>& shared_head = responses.header().head;
     const uint64_t head = shared_head.exchange(UINT64_MAX, std::memory_order_seq_cst);
@@ -57,7 +57,7 @@ absl::StatusOr<SuccessorPlan> ChannelClient::PrepareSuccessor(bool discard_reque
     const auto violated = [&](const std::string& how) {
       if (plan.violation.ok()) plan.violation = ProtocolError(how);
     };
-    // relaxed: AwaitHeadReaders() came after the last who moved it.
+    // relaxed: AwaitHeadReaders() has waited for the last thread that moved it.
     const uint64_t seen = seen_head_.load(std::memory_order_relaxed);
     const std::string violation = HeadViolation(seen, head);
     if (!violation.empty()) violated(violation);

@@ -20,7 +20,7 @@ bool CounterIsInvariant() {
          (edx & kInvariantCounter) != 0;
 }
 
-// Both clocks at one moment: of several tries the one that the fewest ticks passed in.
+// Both clocks, read at one moment: the reading that took the fewest ticks, of several.
 struct Moment {
   uint64_t ticks = 0;
   SteadyClock::time_point time;

@@ -71,12 +71,12 @@ struct alignas(kCacheLineBytes) WaiterState {
   uint64_t awaited_ticket = 0;  // of the last request whose answer was not taken; 0: none
   uint8_t awaited_size_bytes = 0;
 
-  // 1: in HeadMovedPast(), between reading the head and taking it in.
+  // 1: in HeadMovedPast(), which has perhaps read the head but not copied it to seen_head_ yet.
   std::atomic<uint32_t> reads_head{0};
   // 1: PrepareSuccessor() asks it to look again, see LookAgain(). Written under the client's mutex.
   std::atomic<uint32_t> must_look{0};
-  // For PrepareSuccessor(). Of requests that are answered, the last one sent (set before the
-  // device can see it), and the last one whose answer was taken.
+  // For PrepareSuccessor(). Of all requests but posted writes, which get no answer: the last one
+  // sent (set before the device can see it), and the last one whose answer was taken.
   std::atomic<uint64_t> sent_ticket{0};
   std::atomic<uint64_t> taken_ticket{0};
   std::atomic<uint8_t> sent_operation{0};  // of sent_ticket

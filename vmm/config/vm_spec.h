@@ -28,9 +28,9 @@ struct ResourceSpec {
   // Instead of `file`: a console, which the machine creates and connects.
   bool is_console = false;
   bool has_standard_streams = false;  // the console
-  // If set, instead of `file`: called before each process of the device is attached, when the one
-  // before it is dead, for the descriptor to hand over. It stays the callee's, until the next call.
-  // -1: there is none.
+  // If set, instead of `file`: returns the descriptor for the next process of the device, or -1.
+  // Called before each attachment, once the previous process is dead. The descriptor stays the
+  // callee's and is valid until the next call.
   std::function<int()> connect = {};
 };
 
@@ -84,7 +84,7 @@ struct VmSpec {
   std::vector<DeviceSpec> devices;
   bool uses_standard_streams = false;            // a console does
   bool reboot_on_reset = true;                   // else the VM ends when the guest asks for a reset
-  bool reboot_on_crash = false;                  // else the VM ends when its processor shuts down
+  bool reboot_on_crash = false;                  // else the VM ends at a triple fault
   bool has_control = true;                       // a control plane
   std::string control_socket;                    // its path; empty: the default place of `name`
   std::string monitor_socket;                    // the path of the read-only one; empty: none

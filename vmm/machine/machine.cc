@@ -509,8 +509,8 @@ void Machine::ResumeForDevice(absl::string_view device) {
   work_->Add([this, name = std::string(device)] { RemovePause(name).IgnoreError(); });
 }
 
-// Does not wait, either. The machine's thread may be waiting for the calling vCPU, but only until
-// that is outside the guest, which it is.
+// Does not wait, either: the caller may be the thread of a vCPU that the machine's thread waits
+// for.
 void Machine::HoldForDevice(absl::string_view device, bool hold) {
   work_->Add([this, name = std::string(device), hold] {
     if (end_->reported()) return;

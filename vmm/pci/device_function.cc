@@ -268,9 +268,9 @@ void DeviceFunction::Apply() {
 }
 
 // No lock is held during the call: a vCPU that waits for a lock could not be paused. So calls of
-// several vCPUs may reach the device in any order, but the last call carries the last state: if
-// the state changes before its caller reads it again, the caller calls once more; a vCPU that
-// changes the state later calls later.
+// several vCPUs may reach the device in any order. Yet the last call carries the last state: after
+// each call its caller reads the state again, and calls once more if it has changed. A vCPU that
+// changes it after that reading makes a later call itself.
 void DeviceFunction::SendState(Waiter waiter) {
   FunctionState sent;
   do {

@@ -37,8 +37,8 @@ struct RemoteDeviceOptions {
   std::function<void()> on_failure = [] {};
 };
 
-// The rest of the vmm's view of a device that is served by other processes, one after the other:
-// its description, the eventfds for KVM, and accesses to it. All of these outlive a process. The
+// A device as the guest and the rest of the vmm see it, whichever process serves it: its
+// description, the eventfds for KVM, and accesses to it. All of these outlive a process. The
 // supervisor (vmm/supervisor) decides which process serves the device, if any.
 //
 // While no process serves, an access waits for the next one and gives all ones after the access

@@ -25,8 +25,8 @@ void Heartbeats::Begin(uint64_t generation) {
 
 std::string Heartbeats::Send(ControlClient& process, absl::FunctionRef<uint64_t()> oldest_pending) {
   const absl::Time sent = SteadyNow();
-  // A call that gRPC does not end, because of what the process does, is as bad as heartbeats that
-  // are missed, and not worse: the host may be slow.
+  // A process can keep gRPC from ending a call. Such a call is cut only once it has lasted as long
+  // as the missed heartbeats of a hang: the host may be slow.
   const absl::Duration grace =
       std::max(ControlCall::kGrace, spec_.interval * (static_cast<int>(spec_.misses) - 1));
   ControlCall call(spec_.interval, grace);

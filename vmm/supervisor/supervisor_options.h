@@ -30,9 +30,9 @@ struct SupervisorOptions {
   std::function<void(absl::string_view device, bool hold)> hold_vm = [](absl::string_view, bool) {};
 
   // For devices with the policy PAUSE_VM: pause_vm when the device becomes unavailable, resume_vm
-  // when it is back or stopped. Called in turn, on the supervisor's thread, which they may block
-  // until no vCPU runs. Must not wait for a command to any device, nor for a lock that is held
-  // while one is waited for. A FAILED device keeps the VM paused: a command can bring it back.
+  // when it is back or stopped. Called alternately, on the supervisor's thread, which they may
+  // block until no vCPU runs. Must not wait for a command to any device, nor for a lock that is
+  // held while a command is waited for. A FAILED device keeps the VM paused: it can be started.
   std::function<void(absl::string_view device)> pause_vm = [](absl::string_view) {};
   std::function<void(absl::string_view device)> resume_vm = [](absl::string_view) {};
 };
