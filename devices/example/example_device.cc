@@ -14,6 +14,7 @@ v1::DeviceInfo ExampleDevice::Describe() const {
   v1::DeviceInfo info;
   info.set_contract_version(kContractVersion);
   info.set_model("example");
+  info.set_uses_dma(true);
   v1::PciFunction& pci = *info.mutable_pci();
   pci.set_vendor_id(kVendorId);
   pci.set_device_id(kDeviceId);

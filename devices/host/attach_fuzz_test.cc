@@ -23,6 +23,7 @@ v1::DeviceInfo Device() {
   v1::DeviceInfo info;
   info.mutable_pci()->set_msix_vectors(2);
   info.mutable_pci()->set_has_intx(true);
+  info.set_uses_dma(true);
   info.add_doorbells();
   info.add_required_resources("disk");
   return info;

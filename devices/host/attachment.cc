@@ -187,6 +187,10 @@ absl::StatusOr<Attachment> ParseAttachRequest(const v1::DeviceInfo& info, Socket
   if (!out.request_memory.ok()) return Refuse("no request memory");
   if (!out.response_memory.ok()) return Refuse("no response memory");
   if (!out.request_event.ok()) return Refuse("no request event");
+  if (info.uses_dma() && out.guest_memory.empty()) return Refuse("no guest memory");
+  if (!info.uses_dma() && !out.guest_memory.empty()) {
+    return Refuse("guest memory was given, but the device does no DMA");
+  }
   const bool keeps_state = info.saved_state_bytes() != 0 || info.durable_memory_bytes() != 0;
   if (keeps_state && !out.durable_state.ok()) return Refuse("no durable state");
   RETURN_IF_ERROR(CheckComplete("completion event", out.completion_events));

@@ -27,6 +27,7 @@ v1::DeviceInfo Device() {
   v1::DeviceInfo info;
   info.mutable_pci()->set_msix_vectors(2);
   info.mutable_pci()->set_has_intx(true);
+  info.set_uses_dma(true);
   info.add_doorbells();
   info.add_required_resources("disk");
   return info;
@@ -163,12 +164,24 @@ TEST(AttachmentTest, APlatformDeviceHasALineWithoutResample) {
   v1::DeviceInfo info;
   info.mutable_platform()->set_irq(4);
   v1::AttachRequest request = GoodRequest();
-  request.mutable_descriptors()->DeleteSubrange(6, 6);  // from the doorbell on
+  request.mutable_descriptors()->DeleteSubrange(5, 7);  // from the guest memory on
   Add(request, v1::Descriptor::INTX);
   const auto attachment = ParseAttachRequest(info, Message(request));
   ASSERT_TRUE(attachment.ok()) << attachment.status();
   EXPECT_TRUE(attachment->intx.ok());
   EXPECT_FALSE(attachment->intx_resample.ok());
+}
+
+TEST(AttachmentTest, GuestMemoryIsForDevicesWithDma) {
+  v1::DeviceInfo info = Device();
+  info.set_uses_dma(false);
+  v1::AttachRequest request = GoodRequest();
+  EXPECT_EQ(ParseAttachRequest(info, Message(request)).status().message(),
+            "attach request: guest memory was given, but the device does no DMA");
+  request.mutable_descriptors()->DeleteSubrange(5, 1);
+  const auto attachment = ParseAttachRequest(info, Message(request));
+  ASSERT_TRUE(attachment.ok()) << attachment.status();
+  EXPECT_TRUE(MapGuestMemory(attachment->guest_memory)->ranges().empty());
 }
 
 struct BadRequest {
@@ -203,6 +216,7 @@ INSTANTIATE_TEST_SUITE_P(
         {"NoRequestEvent", [](auto& r) { Remove(r, 2); }, "no request event"},
         {"NoCompletionEvent", [](auto& r) { Remove(r, 4); },
          "no descriptor for completion event 1"},
+        {"NoGuestMemory", [](auto& r) { Remove(r, 5); }, "no guest memory"},
         {"NoDoorbell", [](auto& r) { Remove(r, 6); }, "no descriptor for doorbell 0"},
         {"NoVector", [](auto& r) { Remove(r, 7); }, "no descriptor for MSI-X vector 0"},
         {"NoLine", [](auto& r) { Remove(r, 9); }, "the interrupt line is missing"},

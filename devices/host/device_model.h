@@ -20,7 +20,7 @@ class DeviceServices {
  public:
   virtual ~DeviceServices() = default;
 
-  // Guest RAM. Valid until the model's destructor returns.
+  // Guest RAM; empty unless Describe().uses_dma. Valid until the model's destructor returns.
   virtual const GuestMemory& memory() const = 0;
 
   // Sends MSI-X message `vector`; out of range: dropped.

@@ -43,6 +43,7 @@ v1::DeviceInfo RigDevice::Describe() const {
   v1::DeviceInfo info;
   info.set_contract_version(kContractVersion);
   info.set_model("rig");
+  info.set_uses_dma(true);
 
   v1::PciFunction& pci = *info.mutable_pci();
   pci.set_vendor_id(kVendorId);

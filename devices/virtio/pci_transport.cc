@@ -74,6 +74,7 @@ v1::DeviceInfo PciTransport::Describe() const {
   v1::DeviceInfo info;
   info.set_contract_version(kContractVersion);
   info.set_model(identity_.model);
+  info.set_uses_dma(true);  // the queues
   for (const std::string& resource : identity_.required_resources) {
     info.add_required_resources(resource);
   }

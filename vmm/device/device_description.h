@@ -73,6 +73,7 @@ struct DeviceDescription {
   // Exactly one of the two.
   std::optional<PciFunction> pci;
   std::optional<PlatformDevice> platform;
+  bool uses_dma = false;  // its process gets guest memory
   std::vector<Doorbell> doorbells;
   std::vector<std::string> required_resources;
   // Sizes of the state that outlives a process (proto/durable_layout.h).

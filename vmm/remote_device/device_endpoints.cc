@@ -83,8 +83,8 @@ absl::Status AddResource(absl::string_view device_name, const ResourceSpec& reso
 }  // namespace
 
 DeviceEndpoints::DeviceEndpoints(std::unique_ptr<channel::ChannelClient> channel,
-                                 std::vector<ResourceSpec> resources, const GuestRam& ram)
-    : channel_(std::move(channel)), resources_(std::move(resources)), ram_(&ram) {}
+                                 std::vector<ResourceSpec> resources, const GuestRam* ram)
+    : channel_(std::move(channel)), resources_(std::move(resources)), ram_(ram) {}
 
 absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
     const DeviceDescription& description, std::vector<ResourceSpec> resources, const GuestRam& ram,
@@ -96,7 +96,8 @@ absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
   const bool keeps_state =
       description.saved_state_bytes != 0 || description.durable_memory_bytes != 0;
   ASSIGN_OR_RETURN(auto channel, channel::ChannelClient::Create(channel_options));
-  DeviceEndpoints endpoints(std::move(channel), std::move(resources), ram);
+  DeviceEndpoints endpoints(std::move(channel), std::move(resources),
+                            description.uses_dma ? &ram : nullptr);
   if (keeps_state) {
     endpoints.durable_state_bytes_ =
         durable::SizeBytes(description.saved_state_bytes, description.durable_memory_bytes);
@@ -159,11 +160,13 @@ absl::StatusOr<AttachOffer> DeviceEndpoints::MakeOffer(absl::string_view device_
     AddDescriptor(offer, v1::Descriptor::CHANNEL_COMPLETION_EVENT, channel_->completion_event_fd(i))
         .set_index(i);
   }
-  for (const GuestRam::Block& block : ram_->blocks()) {
-    v1::Descriptor& memory = AddDescriptor(offer, v1::Descriptor::GUEST_MEMORY, ram_->memfd());
-    memory.set_guest_address(block.start);
-    memory.set_offset(block.file_offset);
-    memory.set_size_bytes(block.size_bytes);
+  if (ram_ != nullptr) {
+    for (const GuestRam::Block& block : ram_->blocks()) {
+      v1::Descriptor& memory = AddDescriptor(offer, v1::Descriptor::GUEST_MEMORY, ram_->memfd());
+      memory.set_guest_address(block.start);
+      memory.set_offset(block.file_offset);
+      memory.set_size_bytes(block.size_bytes);
+    }
   }
   const auto reset_modes = [](const EventFd& event) { fcntl(event.fd(), F_SETFL, O_NONBLOCK); };
   std::for_each(doorbells_.begin(), doorbells_.end(), reset_modes);

@@ -76,11 +76,11 @@ class DeviceEndpoints {
 
  private:
   DeviceEndpoints(std::unique_ptr<channel::ChannelClient> channel,
-                  std::vector<ResourceSpec> resources, const GuestRam& ram);
+                  std::vector<ResourceSpec> resources, const GuestRam* ram);
 
   std::unique_ptr<channel::ChannelClient> channel_;
   std::vector<ResourceSpec> resources_;
-  const GuestRam* ram_;
+  const GuestRam* ram_;     // nullptr: the device does no DMA
   UniqueFd durable_state_;  // not ok(): the device has none
   uint64_t durable_state_bytes_ = 0;
   std::vector<EventFd> doorbells_;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <string>
 #include <utility>
@@ -52,6 +53,28 @@ TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreRestored) {
   ASSERT_TRUE(second.ok()) << second.status();
   EXPECT_EQ(Modes(second->descriptors.back()), O_RDWR);
   for (const int event : events) EXPECT_NE(fcntl(event, F_GETFL) & O_NONBLOCK, 0);
+}
+
+TEST(DeviceEndpointsTest, GuestMemoryIsForDevicesWithDma) {
+  const GuestRam ram = *GuestRam::Create(16 << 20);
+  for (const bool uses_dma : {false, true}) {
+    DeviceDescription description;
+    description.pci.emplace();
+    description.uses_dma = uses_dma;
+    const auto endpoints = DeviceEndpoints::Create(
+        description, {}, ram, {.waiters = 1, .max_poll = absl::ZeroDuration()});
+    ASSERT_TRUE(endpoints.ok()) << endpoints.status();
+    const auto offer = endpoints->MakeOffer("disk0", 1, 0);
+    ASSERT_TRUE(offer.ok()) << offer.status();
+    const auto& descriptors = offer->request.descriptors();
+    EXPECT_EQ(std::count_if(descriptors.begin(), descriptors.end(),
+                            [](const auto& descriptor) {
+                              return descriptor.kind() == v1::Descriptor::GUEST_MEMORY;
+                            }),
+              uses_dma ? 1 : 0);
+    EXPECT_EQ(std::count(offer->descriptors.begin(), offer->descriptors.end(), ram.memfd()),
+              uses_dma ? 1 : 0);
+  }
 }
 
 TEST(DeviceEndpointsTest, AnUnreportedWritebackFailureOutlivesDiscardedState) {

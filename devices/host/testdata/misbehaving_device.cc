@@ -157,6 +157,7 @@ class MisbehavingDevice final : public DeviceModel {
   v1::DeviceInfo Describe() const override {
     v1::DeviceInfo info;
     info.set_model("misbehaving");
+    info.set_uses_dma(true);
     v1::PciFunction& pci = *info.mutable_pci();
     pci.set_vendor_id(0x1234);
     pci.set_device_id(0x0001);

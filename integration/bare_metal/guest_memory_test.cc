@@ -1,0 +1,74 @@
+// Which processes have the guest's memory, and how: by the real vmm, looked at through /proc.
+
+#include <filesystem>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/testing/files.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "integration/harness/vm_process.h"
+
+namespace bulkhead::integration {
+namespace {
+
+using ::testing::Each;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+constexpr char kGuestRam[] = "/memfd:guest-ram";  // as GuestRam names it
+
+// The targets of the process's descriptors.
+std::vector<std::string> Descriptors(pid_t pid) {
+  std::vector<std::string> targets;
+  std::error_code ignored;  // one may be closed meanwhile
+  for (const auto& entry :
+       std::filesystem::directory_iterator(absl::StrCat("/proc/", pid, "/fd"), ignored)) {
+    targets.push_back(std::filesystem::read_symlink(entry.path(), ignored).string());
+  }
+  return targets;
+}
+
+// VmFlags of each mapping of guest RAM that the process has: " rd wr sh ... dd ".
+std::vector<std::string> GuestRamFlags(pid_t pid) {
+  std::istringstream smaps(ReadFile(absl::StrCat("/proc/", pid, "/smaps")));
+  std::vector<std::string> flags;
+  bool is_guest_ram = false;
+  for (std::string line; std::getline(smaps, line);) {
+    if (line.find('-') < line.find(' ')) is_guest_ram = line.find(kGuestRam) != std::string::npos;
+    if (is_guest_ram && line.rfind("VmFlags:", 0) == 0) flags.push_back(line.substr(8));
+  }
+  return flags;
+}
+
+TEST(GuestMemoryTest, OnlyDevicesWithDmaHaveItAndNoCoreFileHoldsIt) {
+  const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
+      VmProcess::Start({absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
+                        "--cmdline=run=idle", "--memory=64M", "--control=none", "--rng"});
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE((*vm)->WaitForOutput("idle", absl::Seconds(60)).ok()) << (*vm)->log();
+  const pid_t uart = (*vm)->PidOf("uart16550");
+  const pid_t rng = (*vm)->PidOf("virtio_rng");
+  const std::string maps_of_uart = ReadFile(absl::StrCat("/proc/", uart, "/maps"));
+  ASSERT_THAT(maps_of_uart, HasSubstr("/memfd:bulkhead-requests"))
+      << "run as root: this test reads /proc of a process that is not dumpable";
+
+  EXPECT_THAT(maps_of_uart, Not(HasSubstr(kGuestRam)));
+  EXPECT_THAT(Descriptors(uart), Not(IsEmpty()));
+  EXPECT_THAT(Descriptors(uart), Each(Not(HasSubstr(kGuestRam))));
+  EXPECT_THAT(GuestRamFlags(uart), IsEmpty());
+
+  for (const pid_t pid : {(*vm)->pid(), rng}) {
+    EXPECT_THAT(GuestRamFlags(pid), SizeIs(1));
+    EXPECT_THAT(GuestRamFlags(pid), Each(HasSubstr(" dd "))) << "a core file would hold it";
+  }
+}
+
+}  // namespace
+}  // namespace bulkhead::integration
