@@ -9,6 +9,7 @@
 #include "absl/numeric/bits.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
+#include "base/shared_file.h"
 #include "base/status_macros.h"
 
 namespace bulkhead::channel {
@@ -93,6 +94,13 @@ absl::StatusOr<ChannelMemory> ChannelMemory::Create(const ChannelOptions& option
     memory.completion_events.push_back(std::move(event));
   }
   return memory;
+}
+
+void ChannelMemory::ResetSharedFiles() const {
+  ResetSharedMemfd(request_memory.get());
+  ResetSharedMemfd(response_memory.get());
+  ResetSharedFile(request_event.read_fd(), O_NONBLOCK);
+  for (const EventFd& event : completion_events) ResetSharedFile(event.fd(), O_NONBLOCK);
 }
 
 }  // namespace bulkhead::channel

@@ -72,6 +72,10 @@ struct ChannelMemory {
   // memfd_create(2), mmap(2), eventfd(2), pipe2(2).
   static absl::StatusOr<ChannelMemory> Create(const ChannelOptions& options);
 
+  // Undoes what a dead process may have set on the files that it shared. Its signals must not block
+  // its successor, nor a waiter of the vmm.
+  void ResetSharedFiles() const;
+
   UniqueFd request_memory;
   MemoryMapping request_mapping;  // writable; the seal forbids further such mappings
   UniqueFd response_memory;

@@ -1,5 +1,3 @@
-#include <fcntl.h>
-
 #include <algorithm>
 #include <chrono>
 #include <thread>
@@ -33,6 +31,9 @@ absl::Status AwaitStep(Passed passed) {
 }  // namespace
 
 absl::StatusOr<SuccessorPlan> ChannelClient::PrepareSuccessor(bool discard_requests) {
+  // The events stay as they are, perhaps full, and are never written to here: a process that the
+  // dead one has forked could make them block again.
+  memory_.ResetSharedFiles();
   ASSIGN_OR_RETURN(MemoryMapping mapping,
                    MemoryMapping::Map(memory_.response_memory.get(), 0,
                                       ResponseView::SizeBytes(options_.waiters),
@@ -84,13 +85,6 @@ absl::StatusOr<SuccessorPlan> ChannelClient::PrepareSuccessor(bool discard_reque
     // release: pairs with the loads before a look: what is found then is not the dead one's.
     preparations_.fetch_add(1, std::memory_order_release);
     AskSleepersToLook();
-  }
-
-  // The dead process may have left them blocking and full, and its successor's signals must not
-  // block. Never written to here: a process that it has forked could make them block again.
-  for (const EventFd& event : memory_.completion_events) {
-    const int flags = fcntl(event.fd(), F_GETFL);
-    fcntl(event.fd(), F_SETFL, flags | O_NONBLOCK);
   }
   return plan;
 }

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 
 #include <memory>
@@ -9,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/event_fd.h"
+#include "base/testing/hostile_flags.h"
 #include "gtest/gtest.h"
 #include "proto/channel/channel_client.h"
 #include "proto/channel/channel_peer.h"
@@ -348,6 +350,20 @@ TEST_F(SuccessorTest, NothingIsWrittenToAnEventThatADeviceShares) {
     EXPECT_EQ(fcntl(event, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
   }
   EXPECT_FALSE(ChannelPeer::Interrupted(*client_)) << "sleepers would not sleep";
+}
+
+TEST_F(SuccessorTest, ASignalThatADeadProcessOrderedIsNotSent) {
+  std::vector<int> shared = {client_->request_memory_fd(), client_->response_memory_fd(),
+                             client_->request_event_fd(), client_->completion_event_fd(0),
+                             client_->completion_event_fd(1)};
+  ASSERT_TRUE(LeaveHostileFlags(shared, SIGKILL));
+  Prepare();
+  for (const int fd : shared) EXPECT_EQ(HostileFlagsOf(fd), "");
+  auto server = *ConnectServer(*client_, 2);
+  ASSERT_TRUE(server->PrepareToSleep());
+  Post(1);  // wakes the server, and would end this process
+  server->AfterSleep();
+  EXPECT_EQ(Next(*server).data, 1u);
 }
 
 TEST_F(SuccessorTest, DiscardingWaitsForWhoIsJustSending) {

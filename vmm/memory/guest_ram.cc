@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "base/errno_status.h"
 #include "base/memory_mapping.h"
+#include "base/shared_file.h"
 #include "base/status_macros.h"
 #include "vmm/memory/guest_layout.h"
 
@@ -71,6 +72,7 @@ absl::Status GuestRam::Populate() const {
 }
 
 absl::Status GuestRam::Clear() const {
+  ResetSharedMemfd(memfd_.get());  // which devices share
   // Frees the file's pages and so those of every mapping, also in device processes.
   while (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
                    static_cast<off_t>(size_bytes())) != 0) {

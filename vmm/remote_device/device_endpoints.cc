@@ -14,6 +14,7 @@
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/memory_mapping.h"
+#include "base/shared_file.h"
 #include "base/status_macros.h"
 #include "proto/contract.h"
 #include "proto/durable_layout.h"
@@ -139,9 +140,20 @@ void DeviceEndpoints::OnAttached() const {
   }
 }
 
+void DeviceEndpoints::ResetSharedFiles() const {
+  if (ram_ != nullptr) ResetSharedMemfd(ram_->memfd());
+  ResetSharedMemfd(durable_state_.get());
+  const auto reset = [](const EventFd& event) { ResetSharedFile(event.fd(), O_NONBLOCK); };
+  std::for_each(doorbells_.begin(), doorbells_.end(), reset);
+  std::for_each(msix_vectors_.begin(), msix_vectors_.end(), reset);
+  reset(intx_);
+  reset(intx_resample_);
+}
+
 absl::StatusOr<AttachOffer> DeviceEndpoints::MakeOffer(absl::string_view device_name,
                                                        uint64_t generation,
                                                        uint64_t function_state) const {
+  ResetSharedFiles();
   const channel::ChannelOptions options = channel_->options();
   AttachOffer offer;
   offer.request.set_contract_version(kContractVersion);
@@ -168,11 +180,6 @@ absl::StatusOr<AttachOffer> DeviceEndpoints::MakeOffer(absl::string_view device_
       memory.set_size_bytes(block.size_bytes);
     }
   }
-  const auto reset_modes = [](const EventFd& event) { fcntl(event.fd(), F_SETFL, O_NONBLOCK); };
-  std::for_each(doorbells_.begin(), doorbells_.end(), reset_modes);
-  std::for_each(msix_vectors_.begin(), msix_vectors_.end(), reset_modes);
-  reset_modes(intx_);
-  reset_modes(intx_resample_);
   for (size_t i = 0; i < doorbells_.size(); ++i) {
     AddDescriptor(offer, v1::Descriptor::DOORBELL, doorbells_[i].fd())
         .set_index(static_cast<uint32_t>(i));
@@ -197,6 +204,7 @@ absl::StatusOr<AttachOffer> DeviceEndpoints::MakeOffer(absl::string_view device_
 
 absl::Status DeviceEndpoints::DiscardDurableState() const {
   if (!durable_state_.ok()) return absl::OkStatus();
+  ResetSharedMemfd(durable_state_.get());
   uint32_t owed = 0;
   if (pread(durable_state_.get(), &owed, sizeof(owed), durable::kOwedFailureOffset) ==
           sizeof(owed) &&

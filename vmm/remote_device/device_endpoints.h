@@ -60,8 +60,8 @@ class DeviceEndpoints {
   bool EarlierIoHasEnded() const;
 
   // Makes the offer for the next process, the `generation`-th; the one before it must be dead.
-  // `function_state`: as in proto/contract.h. Restores the non-blocking mode of the shared events,
-  // which the dead process may have changed. Opens files for this process. Not thread-safe. Errors:
+  // `function_state`: as in proto/contract.h. Undoes what the dead process may have set on the
+  // shared events and memory files. Opens files for this process. Not thread-safe. Errors:
   // Unavailable (a console could not be connected), or as open(2).
   absl::StatusOr<AttachOffer> MakeOffer(absl::string_view device_name, uint64_t generation,
                                         uint64_t function_state) const;
@@ -77,6 +77,9 @@ class DeviceEndpoints {
  private:
   DeviceEndpoints(std::unique_ptr<channel::ChannelClient> channel,
                   std::vector<ResourceSpec> resources, const GuestRam* ram);
+
+  // All but the channel's.
+  void ResetSharedFiles() const;
 
   std::unique_ptr<channel::ChannelClient> channel_;
   std::vector<ResourceSpec> resources_;

@@ -1,6 +1,7 @@
 #include "vmm/remote_device/device_endpoints.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "base/testing/hostile_flags.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 #include "proto/attach.pb.h"
@@ -22,8 +24,8 @@ namespace {
 
 int Modes(int fd) { return fcntl(fd, F_GETFL) & (O_APPEND | O_NONBLOCK | O_DIRECT | O_ACCMODE); }
 
-// All processes that have an event share its modes, so a change by one affects its successor. A
-// file is opened again for each process.
+// All processes that have an event or a memory file share its modes, so a change by one affects its
+// successor. A file is opened again for each process.
 TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreRestored) {
   const GuestRam ram = *GuestRam::Create(16 << 20);
   DeviceDescription description;
@@ -31,6 +33,8 @@ TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreRestored) {
   description.pci->msix_vectors = 1;
   description.pci->has_intx = true;
   description.doorbells.emplace_back();
+  description.saved_state_bytes = 8;
+  description.uses_dma = true;
   std::vector<ResourceSpec> resources;
   const std::string path = testing::TempDir() + "/disk";
   std::ofstream(path) << std::string(512, 'x');
@@ -38,21 +42,29 @@ TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreRestored) {
   const auto endpoints = DeviceEndpoints::Create(description, std::move(resources), ram,
                                                  {.waiters = 1, .max_poll = absl::ZeroDuration()});
   ASSERT_TRUE(endpoints.ok()) << endpoints.status();
-  const std::vector<int> events = {endpoints->doorbells()[0].fd(),
-                                   endpoints->msix_vectors()[0].fd(), endpoints->intx_fd(),
-                                   endpoints->intx_resample_fd()};
-
   const auto first = endpoints->MakeOffer("disk0", 1, 0);
   ASSERT_TRUE(first.ok()) << first.status();
   ASSERT_EQ(first->request.descriptors(first->request.descriptors_size() - 1).name(), "disk");
   EXPECT_EQ(Modes(first->descriptors.back()), O_RDWR);
-  ASSERT_EQ(fcntl(first->descriptors.back(), F_SETFL, O_APPEND | O_NONBLOCK), 0);
-  for (const int event : events) ASSERT_EQ(fcntl(event, F_SETFL, 0), 0);
+  ASSERT_TRUE(LeaveHostileFlags(first->descriptors, SIGKILL));
+  ASSERT_TRUE(endpoints->channel().PrepareSuccessor(false).ok());
 
   const auto second = endpoints->MakeOffer("disk0", 2, 0);
   ASSERT_TRUE(second.ok()) << second.status();
   EXPECT_EQ(Modes(second->descriptors.back()), O_RDWR);
-  for (const int event : events) EXPECT_NE(fcntl(event, F_GETFL) & O_NONBLOCK, 0);
+  ASSERT_EQ(second->descriptors.size(), 11u);
+  for (size_t i = 0; i < second->descriptors.size(); ++i) {
+    const int fd = second->descriptors[i];
+    const auto& descriptor = second->request.descriptors(static_cast<int>(i));
+    EXPECT_EQ(HostileFlagsOf(fd), "") << descriptor.kind();
+    const bool is_memory = descriptor.kind() == v1::Descriptor::CHANNEL_REQUEST_MEMORY ||
+                           descriptor.kind() == v1::Descriptor::CHANNEL_RESPONSE_MEMORY ||
+                           descriptor.kind() == v1::Descriptor::GUEST_MEMORY ||
+                           descriptor.kind() == v1::Descriptor::DURABLE_STATE;
+    const bool is_file = descriptor.kind() == v1::Descriptor::RESOURCE;
+    EXPECT_EQ(fcntl(fd, F_GETFL) & O_NONBLOCK, is_memory || is_file ? 0 : O_NONBLOCK)
+        << descriptor.kind();
+  }
 }
 
 TEST(DeviceEndpointsTest, GuestMemoryIsForDevicesWithDma) {
