@@ -21,10 +21,6 @@ bool KeepMemoryOfChildrenOutOfCoreDumps() {
   return pattern.ok() && read(pattern.get(), &first, 1) == 1 && first == '|';
 }
 
-void ForbidOwnCoreDumps() {
-  rlimit limit;
-  if (getrlimit(RLIMIT_CORE, &limit) == 0 && limit.rlim_cur == 1) return;
-  prctl(PR_SET_DUMPABLE, 0);
-}
+void ForbidOwnCoreDumps() { prctl(PR_SET_DUMPABLE, 0); }
 
 }  // namespace bulkhead

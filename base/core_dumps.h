@@ -13,9 +13,9 @@ namespace bulkhead {
 // true in that case, if core_pattern names a program.
 bool KeepMemoryOfChildrenOutOfCoreDumps();
 
-// For a process that maps guest memory. Does not rely on the parent: unless the limit is 1 byte,
-// this process becomes undumpable. The cost: other processes of its user cannot trace it,
-// unless that user is root.
+// For a device process. It becomes undumpable, whatever its parent has set. So other processes of
+// its user cannot trace it nor look into its memory and descriptors in /proc, unless that user is
+// root.
 void ForbidOwnCoreDumps();
 
 }  // namespace bulkhead

@@ -31,8 +31,8 @@ int Dumpable() {
   return prctl(PR_GET_DUMPABLE);
 }
 
-TEST(CoreDumpsTest, ALimitOfOneByteForbidsThemAndAnythingElseDoesNot) {
-  EXPECT_EQ(InProcess({.rlim_cur = 1, .rlim_max = 1}, Dumpable), 1);
+TEST(CoreDumpsTest, AProcessCanForbidItsOwnWithAnyLimit) {
+  EXPECT_EQ(InProcess({.rlim_cur = 1, .rlim_max = 1}, Dumpable), 0);
   EXPECT_EQ(InProcess({.rlim_cur = 0, .rlim_max = 0}, Dumpable), 0);
   EXPECT_EQ(InProcess({.rlim_cur = 0, .rlim_max = 1}, Dumpable), 0);
 }

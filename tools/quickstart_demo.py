@@ -94,6 +94,8 @@ def describe(pid):
                 elif line.startswith("Pss:") and not in_guest_ram:
                     pss += int(line.split()[1])
         threads = len(os.listdir("/proc/%d/task" % pid))
+    except PermissionError:  # a device process hides its memory from other users than root
+        return "%6d  (only root sees its memory)" % pid
     except OSError:
         return "%6d  (ended)" % pid
     name = os.path.basename(words[0].decode(errors="replace"))

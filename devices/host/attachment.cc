@@ -1,6 +1,7 @@
 #include "devices/host/attachment.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -210,6 +211,24 @@ absl::StatusOr<Attachment> ParseAttachRequest(const v1::DeviceInfo& info, Socket
   out.doorbells = ToEvents(std::move(doorbells));
   out.msix_vectors = ToEvents(std::move(msix_vectors));
   return out;
+}
+
+absl::Status ForbidFileGrowth(absl::Span<const Attachment::Resource> resources) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0) return ErrnoToStatus(errno, "RLIMIT_FSIZE");
+  rlim_t largest = 0;
+  for (const Attachment::Resource& resource : resources) {
+    struct stat file;
+    if (fstat(resource.fd.get(), &file) != 0) return ErrnoToStatus(errno, "fstat of a resource");
+    const bool writable = (fcntl(resource.fd.get(), F_GETFL) & O_ACCMODE) != O_RDONLY;
+    if (S_ISREG(file.st_mode) && writable) {
+      largest = std::max(largest, static_cast<rlim_t>(file.st_size));
+    }
+  }
+  limit.rlim_max = std::min(limit.rlim_max, largest);
+  limit.rlim_cur = std::min(limit.rlim_cur, limit.rlim_max);
+  if (setrlimit(RLIMIT_FSIZE, &limit) != 0) return ErrnoToStatus(errno, "RLIMIT_FSIZE");
+  return absl::OkStatus();
 }
 
 absl::StatusOr<GuestMemory> MapGuestMemory(absl::Span<const Attachment::GuestMemoryRange> ranges) {

@@ -64,6 +64,12 @@ absl::StatusOr<SocketMessage> ReceiveAttachRequest(int attach_socket, absl::Dura
 // the text goes to the operator. Nothing of the request stays open then.
 absl::StatusOr<Attachment> ParseAttachRequest(const v1::DeviceInfo& info, SocketMessage message);
 
+// From now on no file can be made larger by this process than the largest of the regular files that
+// it was given for writing is now: RLIMIT_FSIZE, which is only lowered. So a process that has been
+// taken over cannot fill the host's disk. Block devices have no such limit, and need none. Errors:
+// as fstat(2) and setrlimit(2).
+absl::Status ForbidFileGrowth(absl::Span<const Attachment::Resource> resources);
+
 // Maps guest RAM. Errors: InvalidArgument (ranges overlap or pass the end of their file), or
 // as mmap(2).
 absl::StatusOr<GuestMemory> MapGuestMemory(absl::Span<const Attachment::GuestMemoryRange> ranges);

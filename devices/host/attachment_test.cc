@@ -1,16 +1,25 @@
 #include "devices/host/attachment.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include <functional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "base/event_fd.h"
 #include "base/memory_mapping.h"
 #include "base/message_socket.h"
+#include "base/pipe.h"
+#include "base/testing/files.h"
 #include "base/testing/mapping_flags.h"
+#include "base/testing/processes.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -251,6 +260,50 @@ TEST(AttachmentTest, RefusesAnotherNumberOfDescriptorsThanAnnounced) {
   message.descriptors.pop_back();
   EXPECT_THAT(std::string(ParseAttachRequest(Device(), std::move(message)).status().message()),
               HasSubstr("12 descriptors announced, 11 received"));
+}
+
+// The limit that a process with these resources ends up with, soft and hard, as "4096 4096".
+std::string FileSizeLimit(const std::vector<std::pair<std::string, int>>& files) {
+  const Pipe pipe = *CreatePipe();
+  EXPECT_TRUE(HoldsInChild([&] {
+    std::vector<Attachment::Resource> resources;
+    for (const auto& [path, mode] : files) {
+      resources.push_back({.name = path, .fd = UniqueFd(open(path.c_str(), mode | O_CLOEXEC))});
+    }
+    resources.push_back({.name = "no file", .fd = UniqueFd(dup(pipe.write_end.get()))});
+    const rlimit before = {.rlim_cur = 1 << 20, .rlim_max = 1 << 20};
+    if (setrlimit(RLIMIT_FSIZE, &before) != 0 || !ForbidFileGrowth(resources).ok()) return false;
+    rlimit limit{};
+    getrlimit(RLIMIT_FSIZE, &limit);
+    const std::string text = absl::StrCat(limit.rlim_cur, " ", limit.rlim_max);
+    // To a pipe, which has no such limit.
+    return write(pipe.write_end.get(), text.data(), text.size()) == static_cast<int>(text.size());
+  }));
+  char text[64] = "";
+  return std::string(text, static_cast<size_t>(read(pipe.read_end.get(), text, sizeof(text))));
+}
+
+TEST(ForbidFileGrowthTest, TheLargestWritableFileIsTheLimit) {
+  const std::string small = WriteTempFile("small", std::string(512, 'x'));
+  const std::string large = WriteTempFile("large", std::string(8192, 'x'));
+  const std::string larger = WriteTempFile("larger", std::string(2 << 20, 'x'));
+  EXPECT_EQ(FileSizeLimit({{large, O_RDWR}, {small, O_RDWR}, {larger, O_RDONLY}}), "8192 8192");
+  EXPECT_EQ(FileSizeLimit({{larger, O_RDWR}}), "1048576 1048576") << "it was raised";
+  EXPECT_EQ(FileSizeLimit({{large, O_RDONLY}}), "0 0");
+  EXPECT_EQ(FileSizeLimit({}), "0 0");
+}
+
+TEST(ForbidFileGrowthTest, AFileCanBeWrittenUpToItsEndAndNoFurther) {
+  const std::string path = WriteTempFile("image", std::string(8192, 'x'));
+  EXPECT_TRUE(HoldsInChild([&path] {
+    signal(SIGXFSZ, SIG_IGN);  // as in each device process
+    std::vector<Attachment::Resource> resources;
+    resources.push_back({.name = "disk", .fd = UniqueFd(open(path.c_str(), O_RDWR | O_CLOEXEC))});
+    const int fd = resources[0].fd.get();
+    return ForbidFileGrowth(resources).ok() && pwrite(fd, "yy", 2, 8190) == 2 &&
+           pwrite(fd, "y", 1, 8192) < 0 && errno == EFBIG && ftruncate(fd, 8193) != 0 &&
+           fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 8192) == 0;
+  }));
 }
 
 TEST(MapGuestMemoryTest, RefusesARangeBeyondItsFile) {

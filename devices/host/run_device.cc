@@ -90,6 +90,7 @@ absl::Status Attach(const v1::DeviceInfo& info, absl::StatusOr<Attachment> attac
                     ControlMailbox& mailbox, DeviceModel& model,
                     std::unique_ptr<DeviceHost>& host) {
   RETURN_IF_ERROR(attachment.status());
+  RETURN_IF_ERROR(ForbidFileGrowth(attachment->resources));
   ASSIGN_OR_RETURN(host, DeviceHost::Create(info, *std::move(attachment), mailbox));
   return host->Start(model);
 }

@@ -53,8 +53,11 @@ def memory_of(smaps):
 
 
 def _memory(pid):
-    with open("/proc/%d/smaps" % pid, encoding="ascii", errors="replace") as stream:
-        return memory_of(stream.read())
+    try:
+        with open("/proc/%d/smaps" % pid, encoding="ascii", errors="replace") as stream:
+            return memory_of(stream.read())
+    except PermissionError as error:
+        raise BenchError("the memory of a device process: needs root") from error
 
 
 def _children(pid):

@@ -303,8 +303,9 @@ TEST(LimitsTest, TheLargestVmStartsUnderTheUsualSoftLimitAndItsDevicesHaveThatLi
   ASSERT_TRUE(vm->WaitForOutput("idle", absl::Minutes(3)).ok()) << vm->log();
   const pid_t device = vm->PidOf("virtio_rng");
   ASSERT_NE(device, kNoProcess);
-  EXPECT_THAT(ReadFile(absl::StrCat("/proc/", device, "/limits")),
-              ContainsRegex("Max open files +1024 +20000 "));
+  EXPECT_THAT(
+      ReadFile(absl::StrCat("/proc/", device, "/limits")),
+      AllOf(ContainsRegex("Max open files +1024 +20000 "), ContainsRegex("Max file size +0 +0 ")));
   // And under memory pressure the vmm goes first: its devices' end would free nothing.
   EXPECT_GT(Number(absl::StrCat("/proc/", vm->pid(), "/oom_score_adj")),
             Number(absl::StrCat("/proc/", device, "/oom_score_adj")));

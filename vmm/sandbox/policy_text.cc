@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <optional>
@@ -68,6 +69,7 @@ constexpr Constant kConstants[] = {
     CONSTANT(PR_SET_DUMPABLE),
     CONSTANT(PR_SET_NAME),
     CONSTANT(PR_SET_PDEATHSIG),
+    CONSTANT(RLIMIT_FSIZE),
     CONSTANT(SECCOMP_FILTER_FLAG_TSYNC),
     CONSTANT(SECCOMP_SET_MODE_FILTER),
     CONSTANT(SIGABRT),

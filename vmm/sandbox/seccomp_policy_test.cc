@@ -50,6 +50,8 @@ TEST(SeccompPolicyTest, CommonPolicyAllowsWhatEveryDeviceNeeds) {
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) return 3;
     rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 4;
+    limit = {};
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) return 7;
     if (fcntl(0, F_GETFL) < 0 || fcntl(2, F_SETFL, O_WRONLY | O_NONBLOCK) != 0) return 5;
     if (kill(getpid(), SIGKILL) != -1 || errno != EPERM) return 6;
     return 0;
