@@ -88,5 +88,34 @@ TEST_F(AccessTest, AMonitorReadsAndChangesNothing) {
   EXPECT_FALSE(std::filesystem::exists(Monitor())) << "the vmm left its socket";
 }
 
+TEST_F(AccessTest, OnlyBinariesInAllowedFoldersAreStarted) {
+  const std::string binary = DataFile("devices/virtio_rng/virtio_rng");
+  for (const char* folder : {"allowed", "elsewhere"}) {
+    std::filesystem::create_directory(absl::StrCat(folder_, "/", folder));
+    std::filesystem::copy_file(binary, absl::StrCat(folder_, "/", folder, "/rng"));
+  }
+  const std::string allowed = absl::StrCat(folder_, "/allowed");
+  std::filesystem::create_symlink("/bin/true", absl::StrCat(allowed, "/link"));
+  ASSERT_NO_FATAL_FAILURE(StartVm(absl::StrCat("binary_dirs: '", allowed, "'")));
+  const auto restart = [&](const std::string& path) {
+    return Vmctl(Control(), absl::StrCat("device restart rng0 --binary ", path));
+  };
+  for (const std::string& refused :
+       {std::string("/bin/true"), absl::StrCat(folder_, "/elsewhere/rng"),
+        absl::StrCat(allowed, "/link"), absl::StrCat(allowed, "/../elsewhere/rng")}) {
+    const CommandResult result = restart(refused);
+    EXPECT_EQ(result.exit_code, 1) << refused << ": " << result.output;
+    EXPECT_THAT(result.output, HasSubstr("is not in a folder from which this VM takes binaries"));
+    EXPECT_THAT(result.output, HasSubstr(allowed));
+    EXPECT_THAT(result.output, HasSubstr("binary_dirs"));
+  }
+  EXPECT_THAT(Vmctl(Control(), "device show rng0").output, HasSubstr("RUNNING"));
+  // An allowed one, and one from beside the vmm.
+  for (const std::string& good : {absl::StrCat(allowed, "/rng"), binary}) {
+    const CommandResult result = restart(good);
+    EXPECT_EQ(result.exit_code, 0) << good << ": " << result.output;
+  }
+}
+
 }  // namespace
 }  // namespace bulkhead::integration

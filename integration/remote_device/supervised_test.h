@@ -110,10 +110,18 @@ class SupervisedTest : public testing::Test {
     return *std::move(program);
   }
 
+  // Binaries for commands may be anywhere.
+  static std::shared_ptr<const ProgramFolders> AllFolders() {
+    auto folders = std::make_shared<ProgramFolders>();
+    EXPECT_TRUE(folders->Add("/").ok());
+    return folders;
+  }
+
   DeviceSpec Spec(const std::string& misbehaviour) {
     DeviceSpec spec;
     spec.name = "disk0";
     spec.binary = Program(DeviceBinary());
+    spec.binary_folders = AllFolders();
     if (!misbehaviour.empty()) spec.args = {absl::StrCat("--misbehaviour=", misbehaviour)};
     spec.resources.push_back(
         {.name = "input", .file = *HostFile::Open(DeviceBinary(), {.read_only = true})});

@@ -12,7 +12,8 @@ namespace bulkhead::vmm {
 
 // The parsed command line of `vmm`.
 struct CommandLine {
-  // For --help, --help-config, --sandbox-policy and --version: print this and exit. Then nothing else is set.
+  // For --help, --help-config, --sandbox-policy and --version: print this and exit. Then nothing
+  // else is set.
   std::string answer;
   bool check_only = false;  // see vmm/machine/check_vm.h
   bool verbose = false;

@@ -318,6 +318,32 @@ TEST_F(ConfigTest, AMonitorSocketMayHaveAGroup) {
   }
 }
 
+TEST_F(ConfigTest, FoldersOfBinariesAreOpenedAndThoseOfTheLookupAreAmongThem) {
+  const std::string vm =
+      "kernel { path: \"$DIR/vmlinux\" } memory: \"16M\" cpus: 1\n"
+      "devices { name: \"a\" binary: \"/bin/true\" }\n";
+  absl::StatusOr<VmSpec> spec = FromText(vm);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_TRUE(spec->devices[0].binary_folders->OpenFile(Path("vmlinux")).ok());
+  EXPECT_TRUE(
+      absl::IsPermissionDenied(spec->devices[0].binary_folders->OpenFile("/bin/sh").status()));
+  spec = FromText(vm + "binary_dirs: \"/\"");
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_TRUE(spec->devices[0].binary_folders->OpenFile("/bin/sh").ok());
+  const std::vector<std::pair<std::string, std::string>> mistakes = {
+      {"binary_dirs: \"/\"\nbinary_dirs: \"devices\"",
+       "vm.textproto:4: binary_dirs[1]: \"devices\" is not an absolute path"},
+      {"binary_dirs: \"/no/such\"",
+       "vm.textproto:3: binary_dirs[0]: \"/no/such\": opening the folder: No such file"},
+      {"binary_dirs: \"$DIR/vmlinux\"", "vmlinux\": opening the folder: Not a directory"},
+  };
+  for (const auto& [text, problem] : mistakes) {
+    const absl::Status error = FromText(vm + text).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(error)) << error;
+    EXPECT_THAT(std::string(error.message()), HasSubstr(problem)) << text;
+  }
+}
+
 TEST_F(ConfigTest, ADoubledCommaIsACommaInAPath) {
   std::ofstream(Path("a,b.img")) << std::string(512, 'x');
   EXPECT_TRUE(

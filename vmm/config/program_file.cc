@@ -39,8 +39,8 @@ absl::StatusOr<std::vector<sock_filter>> CompilePolicyOf(const UniqueFd& file, i
 
 }  // namespace
 
-absl::StatusOr<ProgramFile> ProgramFile::OpenWithin(const std::string& path,
-                                                    absl::Duration timeout) {
+absl::StatusOr<ProgramFile> ProgramFile::OpenWithin(const std::string& path, absl::Duration timeout,
+                                                    std::shared_ptr<const ProgramFolders> folders) {
   constexpr int kMaxOpens = 8;
   struct Open {
     absl::Mutex mutex;
@@ -55,8 +55,12 @@ absl::StatusOr<ProgramFile> ProgramFile::OpenWithin(const std::string& path,
         path, ": ", kMaxOpens, " files of programs wait for a file system that does not answer"));
   }
   const auto open = std::make_shared<Open>();
-  const int error = StartDetachedThread("open-program", [open, path, release] {
-    absl::StatusOr<ProgramFile> result = ProgramFile::Open(path);
+  const int error = StartDetachedThread("open-program", [open, path, release, folders] {
+    absl::StatusOr<ProgramFile> result = [&]() -> absl::StatusOr<ProgramFile> {
+      if (folders == nullptr) return ProgramFile::Open(path);
+      ASSIGN_OR_RETURN(UniqueFd fd, folders->OpenFile(path));
+      return Take(path, std::move(fd));
+    }();
     release();
     absl::MutexLock lock(&open->mutex);
     open->result = std::move(result);
@@ -78,6 +82,10 @@ absl::StatusOr<ProgramFile> ProgramFile::Open(const std::string& path) {
   // O_PATH: neither waits for a pipe's other end nor needs permission to read.
   UniqueFd fd(open(path.c_str(), O_PATH | O_CLOEXEC));
   if (!fd.ok()) return ErrnoToStatus(errno, path);
+  return Take(path, std::move(fd));
+}
+
+absl::StatusOr<ProgramFile> ProgramFile::Take(const std::string& path, UniqueFd fd) {
   struct stat info = {};
   if (fstat(fd.get(), &info) != 0) return ErrnoToStatus(errno, path);
   if (!S_ISREG(info.st_mode)) {

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/unique_fd.h"
+#include "vmm/config/program_folders.h"
 
 namespace bulkhead::vmm {
 
@@ -20,9 +21,12 @@ class ProgramFile {
  public:
   // Errors: as open(2) and access(2), and InvalidArgument (no regular file), naming the path.
   static absl::StatusOr<ProgramFile> Open(const std::string& path);
-  // For a caller that cannot wait for a file system that hangs. Errors: as above, DeadlineExceeded,
+  // For a caller that cannot wait for a file system that hangs. With `folders`, the file must be in
+  // one of them. Errors: as above and as ProgramFolders::OpenFile(), DeadlineExceeded,
   // ResourceExhausted (too many earlier calls still wait).
-  static absl::StatusOr<ProgramFile> OpenWithin(const std::string& path, absl::Duration timeout);
+  static absl::StatusOr<ProgramFile> OpenWithin(
+      const std::string& path, absl::Duration timeout,
+      std::shared_ptr<const ProgramFolders> folders = nullptr);
 
   // None.
   ProgramFile() = default;
@@ -40,6 +44,8 @@ class ProgramFile {
   bool is_script() const { return is_script_; }
 
  private:
+  static absl::StatusOr<ProgramFile> Take(const std::string& path, UniqueFd fd);
+
   std::string path_;
   std::shared_ptr<const UniqueFd> fd_;
   std::shared_ptr<const absl::StatusOr<std::vector<sock_filter>>> filter_;

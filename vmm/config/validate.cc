@@ -25,6 +25,7 @@
 #include "base/status_macros.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/program_file.h"
+#include "vmm/config/program_folders.h"
 #include "vmm/config/supervision.h"
 #include "vmm/memory/guest_layout.h"
 
@@ -91,6 +92,7 @@ class Validator {
   absl::StatusOr<uint64_t> Memory(const std::string& text) const;
   absl::StatusOr<UniqueFd> OpenBootFile(const std::string& field, const std::string& path) const;
   absl::Status FileError(const std::string& field, const absl::Status& status) const;
+  absl::Status BinaryFolders(const v1::VmConfig& config);
   absl::StatusOr<ProgramFile> FindBinary(const std::string& field, const std::string& name) const;
   absl::StatusOr<CgroupLimits> Cgroup(const std::string& field,
                                       const v1::CgroupConfig& config) const;
@@ -100,6 +102,7 @@ class Validator {
 
   const FieldPlaces& places_;
   const HostLimits& host_;
+  std::shared_ptr<const ProgramFolders> binary_folders_;
   std::set<std::string> device_names_;
   std::set<uint32_t> pci_slots_;
   std::string standard_streams_user_;  // field path of the console that has them
@@ -259,6 +262,27 @@ absl::Status Validator::FileError(const std::string& field, const absl::Status& 
   return absl::Status(status.code(), Error(field, status.message()).message());
 }
 
+absl::Status Validator::BinaryFolders(const v1::VmConfig& config) {
+  auto folders = std::make_shared<ProgramFolders>();
+  for (int i = 0; i < config.binary_dirs_size(); ++i) {
+    const std::string& path = config.binary_dirs(i);
+    const std::string field = absl::StrCat("binary_dirs[", i, "]");
+    if (path.empty() || path[0] != '/') {
+      return Error(field, absl::StrCat("\"", path, "\" is not an absolute path"));
+    }
+    if (const absl::Status added = folders->Add(path); !added.ok()) {
+      return FileError(
+          field, absl::Status(absl::IsResourceExhausted(added) ? added.code()
+                                                               : absl::StatusCode::kInvalidArgument,
+                              absl::StrCat("\"", path, "\": ", added.message())));
+    }
+  }
+  // Not all of these exist.
+  for (const std::string& path : host_.device_dirs) folders->Add(path).IgnoreError();
+  binary_folders_ = std::move(folders);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ProgramFile> Validator::FindBinary(const std::string& field,
                                                   const std::string& name) const {
   if (name.empty())
@@ -338,6 +362,7 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
                  absl::StrCat("\"", spec.name, "\" is taken by another device; names are unique"));
   }
   ASSIGN_OR_RETURN(spec.binary, FindBinary(absl::StrCat(field, ".binary"), config.binary()));
+  spec.binary_folders = binary_folders_;
   spec.args.assign(config.arg().begin(), config.arg().end());
   ASSIGN_OR_RETURN(spec.cgroup_limits, Cgroup(absl::StrCat(field, ".cgroup"), config.cgroup()));
 
@@ -414,6 +439,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
                  absl::StrCat(spec.cpus, " is out of range (1 to ", layout::kMaxVcpus, ")"));
   }
 
+  RETURN_IF_ERROR(BinaryFolders(config));
   if (config.devices_size() >= static_cast<int>(layout::kMaxPciSlots)) {
     return Error("devices", absl::StrCat("there are ", config.devices_size(), " (at most ",
                                          layout::kMaxPciSlots - 1, ")"));

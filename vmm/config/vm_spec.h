@@ -15,6 +15,7 @@
 #include "vmm/config/host_file.h"
 #include "vmm/config/program_file.h"
 #include "vmm/sandbox/cgroup.h"
+#include "vmm/config/program_folders.h"
 #include "vmm/sandbox/process_sandbox.h"
 #include "vmm/sandbox/sandbox_layers.h"
 
@@ -57,6 +58,8 @@ struct HeartbeatSpec {
 struct DeviceSpec {
   std::string name;
   ProgramFile binary;
+  // From which a client may choose another one. It may always choose the path of `binary`.
+  std::shared_ptr<const ProgramFolders> binary_folders = std::make_shared<const ProgramFolders>();
   std::vector<std::string> args;
   std::vector<ResourceSpec> resources;
   absl::Duration access_timeout;

@@ -54,7 +54,9 @@ absl::Status NextProcess::Attach(AttachedProcess& attached, Attention::Urgency l
 absl::Status NextProcess::StartSuccessor(const std::string& path) {
   Successor successor = {.binary = binary_, .candidate = {}, .deadline = {}};
   if (!path.empty()) {
-    ASSIGN_OR_RETURN(successor.binary, ProgramFile::OpenWithin(path, starter_.timeout()));
+    ASSIGN_OR_RETURN(successor.binary,
+                     ProgramFile::OpenWithin(path, starter_.timeout(),
+                                             path == first_path_ ? nullptr : folders_));
   }
   ASSIGN_OR_RETURN(successor.candidate.process, starter_.Start(successor.binary));
   successor.deadline = SteadyNow() + starter_.timeout();

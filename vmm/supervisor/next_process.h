@@ -1,6 +1,7 @@
 #ifndef BULKHEAD_VMM_SUPERVISOR_NEXT_PROCESS_H_
 #define BULKHEAD_VMM_SUPERVISOR_NEXT_PROCESS_H_
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "vmm/config/program_file.h"
+#include "vmm/config/program_folders.h"
 #include "vmm/supervisor/attached_process.h"
 #include "vmm/supervisor/attention.h"
 #include "vmm/supervisor/process_starter.h"
@@ -20,9 +22,15 @@ namespace bulkhead::vmm {
 // that a restart command asks for; and the binary that it runs. Used by the supervisor's thread.
 class NextProcess {
  public:
-  // Borrows `starter` and `spare`.
-  NextProcess(const ProcessStarter& starter, Spare& spare, ProgramFile binary)
-      : starter_(starter), spare_(spare), binary_(std::move(binary)) {}
+  // Borrows `starter` and `spare`. Other binaries must be in `folders`, but for the path of
+  // `binary`.
+  NextProcess(const ProcessStarter& starter, Spare& spare, ProgramFile binary,
+              std::shared_ptr<const ProgramFolders> folders)
+      : starter_(starter),
+        spare_(spare),
+        first_path_(binary.path()),
+        folders_(std::move(folders)),
+        binary_(std::move(binary)) {}
 
   const ProgramFile& binary() const { return binary_; }
 
@@ -63,6 +71,8 @@ class NextProcess {
 
   const ProcessStarter& starter_;
   Spare& spare_;
+  const std::string first_path_;
+  const std::shared_ptr<const ProgramFolders> folders_;
   ProgramFile binary_;
   ProgramFile previous_binary_;
   std::optional<Candidate> candidate_;

@@ -64,7 +64,7 @@ SupervisorActions::SupervisorActions(const DeviceSpec& spec, ProcessMonitor& mon
             return attached_->CheckCompatible(candidate, false);
           },
           [this] { return std::generate_canonical<double, 32>(random_); }),
-      next_(starter_, spare_, spec.binary) {}
+      next_(starter_, spare_, spec.binary, spec.binary_folders) {}
 
 absl::Status SupervisorActions::CreateDevice(DeviceSpec& spec, const GuestRam& ram) {
   ASSIGN_OR_RETURN(Candidate first, starter_.StartCandidate(next_.binary(), Urgency::kEnd));
