@@ -14,8 +14,8 @@
 #include "base/unique_fd.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/program_file.h"
-#include "vmm/sandbox/cgroup.h"
 #include "vmm/config/program_folders.h"
+#include "vmm/sandbox/cgroup.h"
 #include "vmm/sandbox/process_sandbox.h"
 #include "vmm/sandbox/sandbox_layers.h"
 
