@@ -37,6 +37,7 @@
 #include "proto/channel/channel_layout.h"
 #include "proto/channel/channel_memory.h"
 #include "proto/channel/channel_server.h"
+#include "proto/console_stream.h"
 #include "proto/contract.h"
 #include "proto/device_control.pb.h"
 
@@ -187,6 +188,7 @@ struct Attachment {
   channel::ServerDescriptors channel;
   UniqueFd durable_state;
   std::vector<UniqueFd> interrupts;
+  UniqueFd console;
   std::vector<UniqueFd> others;
 };
 
@@ -220,6 +222,9 @@ absl::StatusOr<Attachment> ReceiveOffer() {
       case v1::Descriptor::MSIX_VECTOR:
       case v1::Descriptor::INTX:
         attachment.interrupts.push_back(std::move(fd));
+        break;
+      case v1::Descriptor::RESOURCE:
+        attachment.console = std::move(fd);
         break;
       default:
         attachment.others.push_back(std::move(fd));
@@ -305,7 +310,32 @@ void LieInMemory(Attachment& attachment, const channel::ResponseView& response,
   }
 }
 
+// A packet of proto/console_stream.h.
+void SendToConsole(int socket, uint64_t position, uint64_t acknowledged, size_t bytes) {
+  const ConsolePacketHeader header = {.position = position, .acknowledged = acknowledged};
+  std::string packet(reinterpret_cast<const char*>(&header), sizeof(header));
+  packet.append(bytes, 'c');
+  (void)send(socket, packet.data(), packet.size(), MSG_NOSIGNAL);
+}
+
+void LieToConsole(int socket) {
+  std::mt19937_64 random(getpid());
+  SendToConsole(socket, 0, 0, 0);
+  if (Lies("console_flood")) {
+    for (uint64_t position = 0;; position += kMaxConsoleBytes) {
+      SendToConsole(socket, position, 0, kMaxConsoleBytes);
+    }
+  }
+  if (Lies("console_positions")) {
+    while (true) SendToConsole(socket, random(), random(), random() % (2 * kMaxConsoleBytes));
+  }
+  if (Lies("console_acknowledgement")) SendToConsole(socket, 0, 1 << 20, 0);
+  if (Lies("console_short_packet")) (void)send(socket, "short", 5, MSG_NOSIGNAL);
+  if (Lies("console_long_packet")) SendToConsole(socket, 0, 0, 100'000);
+}
+
 void LieElsewhere(Attachment& attachment) {
+  if (absl::StartsWith(lie, "console_")) LieToConsole(attachment.console.get());
   if (Lies("interrupts_flood")) WriteForEver(attachment.interrupts, 1);
   if (Lies("events_full")) {
     for (auto* events : {&attachment.interrupts, &attachment.channel.completion_events}) {

@@ -56,7 +56,7 @@ constexpr bool kSlow = true;  // ten seconds: only if there is more than one rou
 struct Lie {
   const char* name;
   Outcome outcome;
-  const char* said;  // a part of what the vmm says, to the client or in its events
+  const char* said;  // a part of what the vmm says, to the client, in its events, or in the log
   bool slow = false;
 };
 
@@ -113,6 +113,12 @@ constexpr Lie kLies[] = {
     {"memory_resized", Outcome::kLost, "exit code 9"},
     {"interrupts_flood", Outcome::kServes, ""},
     {"events_full", Outcome::kServes, ""},
+    {"console_flood", Outcome::kServes, ""},
+    {"console_positions", Outcome::kServes, "device 'liar' breaks the protocol of its console"},
+    {"console_acknowledgement", Outcome::kServes,
+     "device 'liar' breaks the protocol of its console"},
+    {"console_short_packet", Outcome::kServes, "device 'liar' breaks the protocol of its console"},
+    {"console_long_packet", Outcome::kServes, "device 'liar' breaks the protocol of its console"},
     {"log_forged", Outcome::kLost, "exit code 9"},
     {"log_flood", Outcome::kServes, ""},
     {"exits", Outcome::kLost, "exit code 9"},
@@ -152,8 +158,12 @@ class HostileDeviceTest : public testing::Test {
              "--cmdline=run=disk_storm until_key=1 blocks=64 poke=1 vendor=4660 device=1638 "
              "progress=",
              kRequestsPerProgress),
-         "--disk=path=" + disk,
-         absl::StrCat("--device=name=liar,heartbeat=100ms,binary=", HonestBinary())});
+         "--console=stdio", "--disk=path=" + disk,
+         "--config=" +
+             WriteTempFile("vm.textproto",
+                           absl::StrCat("devices { name: \"liar\" binary: \"", HonestBinary(),
+                                        "\" heartbeat { interval: \"100ms\" } "
+                                        "resources { name: \"console\" console {} } }"))});
     ASSERT_TRUE(vm.ok()) << vm.status();
     vm_ = *std::move(vm);
     client_ = std::make_unique<VmClient>(ControlSocketOf("hostile"));
@@ -236,6 +246,8 @@ class HostileDeviceTest : public testing::Test {
     } else if (lie.outcome == Outcome::kServes) {
       EXPECT_TRUE(restarted.ok()) << restarted.status();
       EXPECT_THAT(SaidSince(before), Not(HasSubstr("because")));
+      const absl::Status said = vm_->WaitForLog(lie.said, kTimeout).status();
+      EXPECT_TRUE(said.ok()) << said;
     } else {
       const absl::Time deadline = absl::Now() + kTimeout;
       std::string said;

@@ -26,8 +26,9 @@ class ConsoleExchange : public std::enable_shared_from_this<ConsoleExchange> {
   // A client that is further behind than this loses output.
   static constexpr size_t kMaxClientBytes = 256 * 1024;
 
-  // `wake` is signalled when the hub's thread has work.
-  explicit ConsoleExchange(EventFd wake) : wake_(std::move(wake)) {}
+  // `wake` is signalled when the hub's thread has work. `device_name`: for the log.
+  ConsoleExchange(EventFd wake, std::string device_name)
+      : wake_(std::move(wake)), stream_(std::move(device_name)) {}
   const EventFd& wake() const { return wake_; }
 
   // As ConsoleHub::Attach(). On any thread.

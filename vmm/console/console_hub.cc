@@ -91,10 +91,10 @@ bool IsHungUp(int socket) {
 
 class Hub final : public ConsoleHub {
  public:
-  Hub(UniqueFd epoll, EventFd wake, std::optional<SharedStream> input,
+  Hub(UniqueFd epoll, EventFd wake, std::string device_name, std::optional<SharedStream> input,
       std::optional<StandardOutput> output)
       : epoll_(std::move(epoll)),
-        exchange_(std::make_shared<ConsoleExchange>(std::move(wake))),
+        exchange_(std::make_shared<ConsoleExchange>(std::move(wake), std::move(device_name))),
         input_(std::move(input)),
         output_(std::move(output)) {}
   ~Hub() override;
@@ -429,8 +429,8 @@ absl::StatusOr<std::unique_ptr<ConsoleHub>> ConsoleHub::Create(const Streams& st
     ASSIGN_OR_RETURN(SharedStream stream, SharedStream::Create(streams.output_fd, O_WRONLY));
     output.emplace(std::move(stream), streams.max_file_bytes);
   }
-  auto hub =
-      std::make_unique<Hub>(std::move(epoll), std::move(wake), std::move(input), std::move(output));
+  auto hub = std::make_unique<Hub>(std::move(epoll), std::move(wake), streams.device_name,
+                                   std::move(input), std::move(output));
   RETURN_IF_ERROR(hub->Start());
   return hub;
 }

@@ -13,7 +13,7 @@ absl::StatusOr<Consoles> Consoles::Create(std::vector<DeviceSpec>& devices) {
   for (DeviceSpec& device : devices) {
     for (ResourceSpec& resource : device.resources) {
       if (!resource.is_console) continue;
-      ConsoleHub::Streams streams;
+      ConsoleHub::Streams streams = {.device_name = device.name};
       if (resource.has_standard_streams) {
         streams.input_fd = STDIN_FILENO;
         streams.output_fd = STDOUT_FILENO;

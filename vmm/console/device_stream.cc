@@ -89,7 +89,8 @@ void DeviceStream::PacketSent(absl::string_view packet) {
 void DeviceStream::Report(absl::string_view problem) {
   if (reported_) return;
   reported_ = true;
-  LogWarning(absl::StrCat("a console device breaks its protocol: ", problem));
+  LogWarning(
+      absl::StrCat("device '", device_name_, "' breaks the protocol of its console: ", problem));
 }
 
 }  // namespace bulkhead::vmm

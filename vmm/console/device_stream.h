@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <string>
+#include <utility>
 
 #include "absl/strings/string_view.h"
 #include "proto/console_stream.h"
@@ -18,6 +19,9 @@ class DeviceStream {
  public:
   static constexpr size_t kMaxKeptInput = 64 * 1024;
   static constexpr size_t kMaxPacketBytes = sizeof(ConsolePacketHeader) + kMaxConsoleBytes;
+
+  // `device_name`: for the log.
+  explicit DeviceStream(std::string device_name) : device_name_(std::move(device_name)) {}
 
   // A new process connects. It is sent nothing until its first packet has stated its positions.
   void Connect();
@@ -42,6 +46,7 @@ class DeviceStream {
   // Logs one line for each process at most.
   void Report(absl::string_view problem);
 
+  std::string device_name_;
   uint64_t received_ = 0;      // bytes of output
   uint64_t acknowledged_ = 0;  // bytes of input; the position of the first one in kept_
   std::string kept_;

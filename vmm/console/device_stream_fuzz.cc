@@ -77,7 +77,7 @@ class Session {
   }
 
   FuzzInput& input_;
-  DeviceStream stream_;
+  DeviceStream stream_{"uart0"};
   uint64_t typed_ = 0;
   uint64_t sent_ = 0;
   uint64_t position_ = 0;  // where the device's next output is likely to be

@@ -26,7 +26,7 @@ std::string Send(DeviceStream& stream) {
 }
 
 DeviceStream Connected() {
-  DeviceStream stream;
+  DeviceStream stream("uart0");
   stream.Connect();
   EXPECT_EQ(stream.Receive(Packet(kConsolePositionUnknown, 0)), "");
   EXPECT_EQ(Send(stream), "0/0:");
