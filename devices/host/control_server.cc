@@ -7,7 +7,6 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/errno_status.h"
 #include "grpcpp/resource_quota.h"
@@ -35,7 +34,11 @@ grpc::Status ToGrpc(const absl::Status& status) {
 }
 
 absl::Duration TimeLeft(const grpc::ServerContext& context) {
-  return absl::FromChrono(context.deadline()) - absl::Now();
+  // Not deadline(), which goes by the wall clock.
+  const gpr_timespec left =
+      gpr_time_sub(gpr_convert_clock_type(context.raw_deadline(), GPR_CLOCK_MONOTONIC),
+                   gpr_now(GPR_CLOCK_MONOTONIC));
+  return absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
 }
 
 class DeviceControlService final : public v1::DeviceControl::Service {
@@ -121,8 +124,11 @@ class ControlServer::Impl {
   ~Impl() {
     mailbox_.Close();
     if (server_ == nullptr) return;
-    server_->Shutdown(absl::ToChronoTime(
-        absl::Now() + (service_.shutdown_called() ? kLastAnswerTime : absl::ZeroDuration())));
+    const absl::Duration limit =
+        service_.shutdown_called() ? kLastAnswerTime : absl::ZeroDuration();
+    server_->Shutdown(
+        gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                     gpr_time_from_nanos(absl::ToInt64Nanoseconds(limit), GPR_TIMESPAN)));
   }
 
  private:

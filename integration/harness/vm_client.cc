@@ -1,6 +1,5 @@
 #include "integration/harness/vm_client.h"
 
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "base/testing/processes.h"
@@ -37,11 +36,10 @@ absl::StatusOr<v1::Device> VmClient::RestartDevice(const std::string& name,
 absl::StatusOr<std::vector<v1::Event>> VmClient::PastEvents() const {
   ASSIGN_OR_RETURN(const std::unique_ptr<Vm> vm, Connect());
   std::vector<v1::Event> events;
-  RETURN_IF_ERROR(vm->WatchEvents(/*only_past=*/true, absl::Now() + kTimeout,
-                                  [&events](const v1::Event& event) {
-                                    events.push_back(event);
-                                    return true;
-                                  }));
+  RETURN_IF_ERROR(vm->WatchEvents(/*only_past=*/true, kTimeout, [&events](const v1::Event& event) {
+    events.push_back(event);
+    return true;
+  }));
   return events;
 }
 

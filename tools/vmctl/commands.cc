@@ -56,8 +56,8 @@ the exit code is 1.
 
 --binary sets another binary, for later restarts too; it must describe the same device. The path is
 on the vmm's host; a relative path begins at vmctl's working directory. The file must be in a folder
-that the VM's configuration allows: those of the vmm's device binaries, and binary_dirs. The path that
-the configuration has for the device is allowed, too.
+that the VM's configuration allows: those of the vmm's device binaries, and binary_dirs. The path
+that the configuration has for the device is allowed, too.
 --discard-state starts the device as after power-on: the guest may have to load its driver again.
 For a device whose state makes it fail.
 

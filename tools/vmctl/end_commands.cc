@@ -9,7 +9,6 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/pid_fd.h"
 #include "base/steady_time.h"
 #include "tools/vmctl/commands.h"
@@ -53,7 +52,7 @@ ExitCode CallAndWait(const Invocation& invocation, VmClient& client, Call call) 
   std::string reason;
   // The call is made once the events flow, so that none is missed.
   const absl::Status watched = client.WatchEvents(
-      /*only_past=*/false, absl::Now() + invocation.timeout, [&](const v1::Event& event) {
+      /*only_past=*/false, invocation.timeout, [&](const v1::Event& event) {
         if (event.vm_state().state() == v1::VmStatus::ENDING) reason = event.vm_state().reason();
         if (called.has_value()) return true;
         called = call(client);

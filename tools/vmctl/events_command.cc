@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "tools/vmctl/commands.h"
 #include "tools/vmctl/event_text.h"
 #include "tools/vmctl/json.h"
@@ -39,13 +38,13 @@ ExitCode RunEvents(const Invocation& invocation) {
   ExitCode code = kOk;
   const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
   if (client == nullptr) return code;
-  absl::Time deadline = absl::Now() + invocation.timeout;
+  absl::Duration timeout = invocation.timeout;
   if (invocation.follow) {
     EndOnInterrupt();
     // The time-out is for the first answer; events may be rare.
     const absl::StatusOr<v1::VmStatus> status = client->GetStatus();
     if (!status.ok()) return FailedCall(status.status());
-    deadline = absl::InfiniteFuture();
+    timeout = absl::InfiniteDuration();
   }
   const absl::TimeZone zone = absl::LocalTimeZone();
   const bool color = OutputHasColor();
@@ -53,7 +52,7 @@ ExitCode RunEvents(const Invocation& invocation) {
   // The VM sends how everything is now before what was: read by people that belongs to the end.
   std::string now;
   const absl::Status status =
-      client->WatchEvents(!invocation.follow, deadline, [&](const v1::Event& event) {
+      client->WatchEvents(!invocation.follow, timeout, [&](const v1::Event& event) {
         ends = ends || SaysThatItEnds(event);
         std::string text = invocation.json ? LineOfJson(event) : EventText(event, zone, color);
         if (!invocation.follow && !invocation.json && now.empty() && event.has_snapshot()) {

@@ -5,7 +5,6 @@
 #include <sys/socket.h>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/status_macros.h"
 #include "grpc/support/log.h"
 #include "grpcpp/create_channel_posix.h"
@@ -169,16 +168,23 @@ absl::StatusOr<v1::Device> VmClient::StartDevice(const std::string& name) {
   return reply;
 }
 
+void VmClient::Impl::Limit(grpc::ClientContext& context, absl::Duration timeout) {
+  if (timeout == absl::InfiniteDuration()) return;
+  context.set_deadline(
+      gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                   gpr_time_from_nanos(absl::ToInt64Nanoseconds(timeout), GPR_TIMESPAN)));
+}
+
 absl::StatusOr<v1::VmMetrics> VmClient::GetMetrics() {
   v1::VmMetrics reply;
   RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::GetMetrics, v1::GetMetricsRequest(), reply));
   return reply;
 }
 
-absl::Status VmClient::WatchEvents(bool only_past, absl::Time deadline,
+absl::Status VmClient::WatchEvents(bool only_past, absl::Duration timeout,
                                    const std::function<bool(const v1::Event&)>& on_event) {
   grpc::ClientContext context;
-  if (deadline != absl::InfiniteFuture()) context.set_deadline(absl::ToChronoTime(deadline));
+  Impl::Limit(context, timeout);
   v1::WatchEventsRequest request;
   request.set_only_past(only_past);
   const auto reader = impl_->stub().WatchEvents(&context, request);

@@ -49,8 +49,8 @@ class VmClient {
   absl::StatusOr<v1::VmMetrics> GetMetrics();
 
   // Calls `on_event` for the snapshot and each event, until the VM ends the stream, `on_event`
-  // returns false (both: OK), or `deadline`.
-  absl::Status WatchEvents(bool only_past, absl::Time deadline,
+  // returns false (both: OK), or `timeout` has passed.
+  absl::Status WatchEvents(bool only_past, absl::Duration timeout,
                            const std::function<bool(const v1::Event&)>& on_event);
 
   // `device`: "" is the VM's only console. The stream reports errors. The client must outlive it.

@@ -6,7 +6,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/pid_fd.h"
 #include "base/unique_fd.h"
@@ -29,6 +28,9 @@ class VmClient::Impl {
   // Errors: FailedPrecondition: not in this pid namespace.
   const absl::StatusOr<PidFd>& vmm_process() const { return vmm_process_; }
 
+  // By the monotonic clock, since the wall clock may be set.
+  static void Limit(grpc::ClientContext& context, absl::Duration timeout);
+
   // The error for the operator.
   absl::Status ToStatus(const grpc::Status& status) const;
 
@@ -37,9 +39,7 @@ class VmClient::Impl {
                                                                 const Request&, Reply*),
                     const Request& request, Reply& reply) {
     grpc::ClientContext context;
-    if (timeout_ != absl::InfiniteDuration()) {
-      context.set_deadline(absl::ToChronoTime(absl::Now() + timeout_));
-    }
+    Limit(context, timeout_);
     return ToStatus((stub_.get()->*method)(&context, request, &reply));
   }
 

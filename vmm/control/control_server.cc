@@ -13,7 +13,6 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/blocked_signals.h"
 #include "base/event_fd.h"
 #include "base/log.h"
@@ -176,7 +175,9 @@ ControlServer::Impl::~Impl() {
         done.get_future().wait_for(absl::ToChronoMilliseconds(limits_.drain_timeout));
     if (ended == std::future_status::timeout) connections_.Cut();
   });
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + limits_.drain_timeout));
+  server_->Shutdown(gpr_time_add(
+      gpr_now(GPR_CLOCK_MONOTONIC),
+      gpr_time_from_nanos(absl::ToInt64Nanoseconds(limits_.drain_timeout), GPR_TIMESPAN)));
   done.set_value();
   cutter.join();
 }
