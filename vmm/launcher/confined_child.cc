@@ -188,6 +188,11 @@ bool Steps::All() {
   // The parent is the vmm, whose main thread made the launcher.
   if (!Try("PR_SET_PDEATHSIG", prctl(PR_SET_PDEATHSIG, SIGKILL))) return false;
   if (!Try("setsid", setsid())) return false;
+  // A process in a chroot cannot make user namespaces, in which it would have capabilities.
+  if (has(SandboxLayer::kMount) && (!Try(SandboxLayer::kMount, "chroot", chroot("/chroot")) ||
+                                    !Try(SandboxLayer::kMount, "chdir", chdir("/")))) {
+    return false;
+  }
   if (!PlaceDescriptors()) return false;
   if (!ResetSignals()) return false;
   // Capabilities keep their effect until capset(2) below: the bounding set is of execve(2).

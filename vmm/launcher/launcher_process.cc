@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
@@ -13,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -251,6 +253,7 @@ bool LauncherProcess::MakeEmptyRoot() {
   // Any folder will do.
   const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC;  // NOLINT: the kernel's type
   if (mount("none", "/proc", "tmpfs", flags, "size=4k,nr_inodes=2,mode=555") != 0) return false;
+  if (mkdir("/proc/chroot", 0555) != 0) return false;  // for RunConfinedChild()
   if (chdir("/proc") != 0 || syscall(SYS_pivot_root, ".", ".") != 0) return false;
   return umount2(".", MNT_DETACH) == 0 && chdir("/") == 0 &&
          mount(nullptr, "/", nullptr, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, nullptr) == 0;
@@ -328,6 +331,9 @@ void MakeLauncher(int socket, int lifeline) {
     _exit(1);
   };
   setsid();  // the terminal's signals are for the vmm
+  // An empty one, so that no device possesses the keys of the vmm's session. Fails where the kernel
+  // has no keys, or this user too many of them.
+  syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr);
   const int proc = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (proc < 0) fail("open /proc");
   if (unshare(CLONE_NEWPID) == 0) {
