@@ -180,7 +180,7 @@ int Run(int argc, char** argv) {
   // Inherited by the launcher, and so by devices.
   const bool cores_are_piped = KeepMemoryOfChildrenOutOfCoreDumps();
   // Before this process has threads, guest memory, or limits of its own.
-  absl::StatusOr<std::unique_ptr<Launcher>> launcher = Launcher::Start();
+  absl::StatusOr<std::unique_ptr<Launcher>> launcher = Launcher::Start(argv);
   QueueLog();
   RouteLibraryLogs();
   std::set_terminate(OnUncaughtException);

@@ -70,7 +70,7 @@ struct Launcher::Step {
   UniqueFd fd;
 };
 
-absl::StatusOr<std::unique_ptr<Launcher>> Launcher::Start() {
+absl::StatusOr<std::unique_ptr<Launcher>> Launcher::Start(char** argv) {
   ASSIGN_OR_RETURN(auto sockets, CreateSocketPair(SOCK_SEQPACKET));
   ASSIGN_OR_RETURN(Pipe lifeline, CreatePipe());
   ASSIGN_OR_RETURN(EventFd stop, EventFd::Create());
@@ -79,7 +79,7 @@ absl::StatusOr<std::unique_ptr<Launcher>> Launcher::Start() {
   if (maker == 0) {
     sockets.first.reset();
     lifeline.write_end.reset();
-    MakeLauncher(sockets.second.get(), lifeline.read_end.get());
+    MakeLauncher(sockets.second.get(), lifeline.read_end.get(), argv);
   }
   sockets.second.reset();
   lifeline.read_end.reset();

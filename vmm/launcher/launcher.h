@@ -59,8 +59,9 @@ struct LaunchedProcess {
 class Launcher {
  public:
   // Starts the launcher. Call it before this process has threads: the launcher is a copy of it.
-  // Errors: as fork(2), clone3(2); FailedPrecondition: /proc is not mounted.
-  static absl::StatusOr<std::unique_ptr<Launcher>> Start();
+  // `argv`: main()'s, for the launcher's name in `ps`. Errors: as fork(2), clone3(2), and open(2)
+  // of /proc.
+  static absl::StatusOr<std::unique_ptr<Launcher>> Start(char** argv = nullptr);
   // Kills the launcher and every process that it has started. Waits for the launcher.
   ~Launcher();
 

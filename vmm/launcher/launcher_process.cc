@@ -19,6 +19,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "vmm/launcher/confined_child.h"
 #include "vmm/launcher/launch_message.h"
 #include "vmm/launcher/report_socket.h"
@@ -51,6 +53,17 @@ pid_t Clone(uint64_t flags, int* pid_fd, int cgroup = -1) {
   // A child of the parent sends what its sibling sends.
   arguments.exit_signal = (flags & CLONE_PARENT) != 0 ? 0 : SIGCHLD;
   return static_cast<pid_t>(syscall(SYS_clone3, &arguments, sizeof(arguments)));
+}
+
+// Overwrites the command line, which is the vmm's.
+void SetName(const char* name, char** argv) {
+  prctl(PR_SET_NAME, name);
+  if (argv == nullptr || argv[0] == nullptr) return;
+  char* end = argv[0];
+  for (char** each = argv; *each == end; ++each) end += strlen(*each) + 1;
+  const size_t size = static_cast<size_t>(end - argv[0]);
+  memset(argv[0], 0, size);
+  memcpy(argv[0], name, std::min(strlen(name), size - 1));
 }
 
 void DieWithParent() { prctl(PR_SET_PDEATHSIG, SIGKILL); }
@@ -292,8 +305,8 @@ uint32_t LauncherProcess::MissingLayer(SandboxLayers layers) const {
   return missing;
 }
 
-[[noreturn]] void RunLauncher(int socket, int proc) {
-  prctl(PR_SET_NAME, "vmm-launcher");
+[[noreturn]] void RunLauncher(int socket, int proc, char** argv) {
+  SetName("vmm-launcher", argv);
   // Static: it is large. The new processes copy it on write.
   static LauncherProcess launcher(socket, proc);
   launcher.Run();
@@ -302,8 +315,8 @@ uint32_t LauncherProcess::MissingLayer(SandboxLayers layers) const {
 
 // ---- The init of the launcher's PID namespace
 
-[[noreturn]] void RunInit(int lifeline, int launcher_lives) {
-  prctl(PR_SET_NAME, "vmm-init");
+[[noreturn]] void RunInit(int lifeline, int launcher_lives, char** argv) {
+  SetName("vmm-init", argv);
   signal(SIGCHLD, SIG_IGN);  // the kernel reaps what is left to this process
   pollfd ends[] = {{.fd = lifeline, .events = POLLIN, .revents = 0},
                    {.fd = launcher_lives, .events = POLLIN, .revents = 0}};
@@ -322,7 +335,7 @@ bool EnterUserNamespace(int proc) {
 
 }  // namespace
 
-void MakeLauncher(int socket, int lifeline) {
+void MakeLauncher(int socket, int lifeline, char** argv) {
   LauncherReport report;
   const auto fail = [&](const char* call) {
     report.error = errno;
@@ -355,7 +368,7 @@ void MakeLauncher(int socket, int lifeline) {
       close(socket);
       close(proc);
       close(launcher_lives[1]);
-      RunInit(lifeline, launcher_lives[0]);
+      RunInit(lifeline, launcher_lives[0], argv);
     }
     if (init < 0) fail("clone3");
   }
@@ -365,7 +378,7 @@ void MakeLauncher(int socket, int lifeline) {
     close(lifeline);
     close(launcher_lives[0]);
     if (pid_fds[1] >= 0) close(pid_fds[1]);
-    RunLauncher(socket, proc);
+    RunLauncher(socket, proc, argv);
   }
   if (launcher < 0) fail("clone3");
   report.pid = launcher;

@@ -8,8 +8,9 @@ namespace bulkhead::vmm {
 // LauncherReport over `socket`, with the pidfds of the launcher and, if there is one, of init. The
 // launcher then takes LaunchRequests from `socket`, until the vmm has closed its end. `lifeline`: a
 // pipe whose other end the vmm holds; init ends when that is closed or when the launcher ends, and
-// with init every process in the namespace.
-[[noreturn]] void MakeLauncher(int socket, int lifeline);
+// with init every process in the namespace. `argv`: main()'s, where `ps` finds the names of both;
+// or null.
+[[noreturn]] void MakeLauncher(int socket, int lifeline, char** argv);
 
 }  // namespace bulkhead::vmm
 
