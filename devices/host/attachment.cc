@@ -90,6 +90,7 @@ void AllowDescriptors(size_t count) {
   constexpr size_t kOthers = 256;  // what this process has open for itself
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= count + kOthers) return;
+  if (limit.rlim_cur == limit.rlim_max) return;  // a sandbox does not even let it be tried
   limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, count + kOthers);
   setrlimit(RLIMIT_NOFILE, &limit);
 }
