@@ -106,9 +106,9 @@ class VmDeathTest : public testing::Test {
       pid_fds.emplace_back(static_cast<int>(syscall(SYS_pidfd_open, process, 0)));
       ASSERT_TRUE(pid_fds.back().ok()) << process;
       for (const auto& [inode, name] : FilesOf(process)) {
-        // Those that everybody has: /dev/null, the host's namespaces; and anonymous inodes, of
-        // which the kernel has one.
-        if (own.count(inode) == 0 && !absl::StartsWith(name, "/dev/") &&
+        // Those that everybody has: /dev/null, /proc, the host's namespaces; and anonymous inodes,
+        // of which the kernel has one.
+        if (own.count(inode) == 0 && !absl::StartsWith(name, "/dev/") && name != "/proc" &&
             !absl::StartsWith(name, "anon_inode:")) {
           files.emplace(inode, name);
         }
