@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """The scripted demonstration of tools/quickstart: one guest, looked at from inside and outside.
 
-usage: quickstart_demo.py --vmm PATH --vmctl PATH --kernel PATH --initrd PATH [--cpus N]
-                          [--memory SIZE]
+usage: quickstart_demo.py --vmm PATH --vmctl PATH --intruder PATH --kernel PATH --initrd PATH
+                          [--cpus N] [--memory SIZE]
 
 Boots the guest with a console, a read-only disk of random bytes and an entropy source, shows
 the processes, lets the guest report on itself, compares the disk's checksum on both sides. Then the
-devices fail: the disk's process is killed again and again while the guest reads, the entropy
-source's hangs, the console's is replaced; the guest must not notice. At last it powers off. Exit
+devices fail: the disk's process is killed again and again while the guest reads, an attacker takes the
+entropy source's over and tries to break out, its successor hangs, the console's is replaced; the guest
+must not notice. At last it powers off. Exit
 code 0: all of it was as it should be.
 """
 import argparse
@@ -67,6 +68,19 @@ KILL_EVERY_S = 0.8
 
 class Failure(Exception):
     pass
+
+
+def devices_of(vmm):
+    """Its children, but for the launcher and its init."""
+    return [child for child in children_of(vmm) if not name_of(child).startswith("vmm-")]
+
+
+def name_of(pid):
+    try:
+        with open("/proc/%d/comm" % pid, encoding="ascii", errors="replace") as stream:
+            return stream.read().strip()
+    except OSError:
+        return ""
 
 
 def children_of(pid):
@@ -186,6 +200,16 @@ class Guest:
                 return self.process.wait(timeout=10)
 
 
+def await_successor(vmm, binary, old, what):
+    """Waits until another process than `old` serves. Returns the seconds that it took."""
+    started = time.monotonic()
+    while process_of(vmm, binary) in (old, None):
+        if time.monotonic() - started > HANG_SECONDS:
+            raise Failure("the entropy source %s and is not replaced" % what)
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
 def fail_devices(options, guest, socket, checksum, problems):
     """Kills, hangs and replaces device processes while the guest works."""
     vmm = guest.process.pid
@@ -211,16 +235,29 @@ def fail_devices(options, guest, socket, checksum, problems):
     if len(good) != 8 or len(sums) != 8 or killer.kills == 0:
         problems.append("the guest noticed that the disk's process was killed: %s" % sums)
 
+    taken = process_of(vmm, "virtio_rng")
+    if taken is None:
+        raise Failure("the entropy source has no process")
+    print("\nAn attacker in the entropy source's process")
+    if os.geteuid() == 0:
+        intruder = subprocess.run([options.intruder, str(taken)], stdin=subprocess.DEVNULL,
+                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                  timeout=60, check=False)
+        for line in intruder.stdout.splitlines():
+            print("  " + line)
+        if intruder.returncode != 0:
+            problems.append("the sandbox let an attempt pass: %s" % intruder.stdout)
+        await_successor(vmm, "virtio_rng", taken, "was taken over")
+        while '"RUNNING"' not in vmctl("device", "show", "rng0", "--json"):
+            time.sleep(0.05)
+    else:
+        print("  left out: only root can step into the process to try")
+
     hung = process_of(vmm, "virtio_rng")
     if hung is None:
         raise Failure("the entropy source has no process")
     os.kill(hung, signal.SIGSTOP)
-    started = time.monotonic()
-    while process_of(vmm, "virtio_rng") in (hung, None):
-        if time.monotonic() - started > HANG_SECONDS:
-            raise Failure("the entropy source hangs and is not replaced")
-        time.sleep(0.05)
-    replaced = time.monotonic() - started
+    replaced = await_successor(vmm, "virtio_rng", hung, "hangs")
     guest.answer()
     entropy = guest.section("hung")
     print("\nThe entropy source's process, stopped (SIGSTOP): replaced after %.1f s\n  guest  %s" % (
@@ -261,11 +298,11 @@ def run(options, disk, socket, checksum):
         disk_lines = guest.section("hwrng")
         entropy = guest.section("failures")
 
-        print("\nProcesses on the host: the vmm, and one for each device")
+        print("\nProcesses on the host: the vmm, two helpers, and one for each device, in a sandbox")
         print(describe(guest.process.pid))
-        devices = children_of(guest.process.pid)
-        for child in devices:
+        for child in children_of(guest.process.pid):
             print("  " + describe(child))
+        devices = devices_of(guest.process.pid)
         print("\nThe guest's kernel, on %s processors\n  %s" % (processors[0], kernel[0]))
         print("\nIts PCI devices: address, ids, class, driver")
         for line in pci:
@@ -318,6 +355,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--vmm", required=True)
     parser.add_argument("--vmctl", required=True)
+    parser.add_argument("--intruder", required=True)
     parser.add_argument("--kernel", required=True)
     parser.add_argument("--initrd", required=True)
     parser.add_argument("--memory", default="512M")
