@@ -17,11 +17,14 @@ namespace bulkhead::integration {
 using Behind = const char*;
 inline constexpr Behind kPidNamespace = "pid";
 inline constexpr Behind kEmptyRoot = "mount, landlock";
-inline constexpr Behind kNetNamespace = "net, landlock";
+inline constexpr Behind kNoFiles = "mount";
+inline constexpr Behind kNetNamespace = "net";
+inline constexpr Behind kNoSockets = "net, landlock";
 inline constexpr Behind kIpcNamespace = "ipc";
 inline constexpr Behind kNoCapabilities = "caps, user";
+inline constexpr Behind kOwnUser = "uid";
 inline constexpr Behind kOtherUser = "uid, user";
-inline constexpr Behind kUserNamespace = "user";
+inline constexpr Behind kChroot = "mount, as a chroot";
 inline constexpr Behind kLimits = "rlimits";
 inline constexpr Behind kKeyring = "a keyring of its own";
 inline constexpr Behind kSeals = "seals of the memory file";
@@ -33,6 +36,8 @@ inline constexpr Behind kNotPossible = "the kernel, always";
 inline constexpr Behind kInside = "allowed, inside the sandbox";
 // It changes what the process shares with the vmm, or asks what this host tells everybody.
 inline constexpr Behind kSeccompAlone = "allowed: only seccomp stops it";
+// With seccomp, too: it may write the disk, and so make it larger.
+inline constexpr Behind kItsDisk = "allowed: the disk is its own";
 
 // One argument of a system call.
 struct Argument {

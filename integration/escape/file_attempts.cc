@@ -39,14 +39,14 @@ void AddDiskAttempts(const Surroundings& around, std::vector<Attempt>& attempts)
        kEmptyRoot,
        {{SYS_linkat, {Each(), "", AT_FDCWD, "/disk", AT_EMPTY_PATH}}},
        disk},
-      {"fchmod of the disk", kOtherUser, {{SYS_fchmod, {Each(), 0666}}}, disk},
-      {"fchown of the disk", kOtherUser, {{SYS_fchown, {Each(), 0, 0}}}, disk},
-      {"fsetxattr of the disk", kOtherUser, {{SYS_fsetxattr, {Each(), "user.x", "x", 1, 0}}}, disk},
+      {"fchmod of the disk", kOwnUser, {{SYS_fchmod, {Each(), 0666}}}, disk},
+      {"fchown of the disk", kOwnUser, {{SYS_fchown, {Each(), 0, 0}}}, disk},
+      {"fsetxattr of the disk", kOwnUser, {{SYS_fsetxattr, {Each(), "user.x", "x", 1, 0}}}, disk},
       {"FS_IOC_SETFLAGS of the disk",
        kOtherUser,
        {{SYS_ioctl, {Each(), FS_IOC_SETFLAGS, AddressOf(flags)}}},
        disk},
-      {"F_SETLEASE on the disk", kOtherUser, {{SYS_fcntl, {Each(), F_SETLEASE, F_RDLCK}}}, disk},
+      {"F_SETLEASE on the disk", kOwnUser, {{SYS_fcntl, {Each(), F_SETLEASE, F_RDLCK}}}, disk},
       {"F_NOTIFY on the disk", kNotPossible, {{SYS_fcntl, {Each(), F_NOTIFY, DN_MODIFY}}}, disk},
       {"lock all of the disk",
        "the vmm's own lock",
@@ -71,10 +71,21 @@ void AddDiskAttempts(const Surroundings& around, std::vector<Attempt>& attempts)
   };
   attempts.insert(attempts.end(), std::begin(rows), std::end(rows));
   if (!around.disk_is_read_only) {
-    attempts.push_back({"ftruncate of the disk",
-                        kSeccompAlone,
-                        {{SYS_ftruncate, {Each(), around.disk_bytes}}},
-                        disk});
+    const Attempt own[] = {
+        {"ftruncate of the disk",
+         kSeccompAlone,
+         {{SYS_ftruncate, {Each(), around.disk_bytes}}},
+         disk},
+        {"write beyond the end of the disk",
+         kItsDisk,
+         {{SYS_pwritev2, {Each(), byte, 1, around.disk_bytes, 0, 0}}},
+         disk},
+        {"fallocate beyond the end of the disk",
+         kItsDisk,
+         {{SYS_fallocate, {Each(), 0, around.disk_bytes, 4096}}},
+         disk},
+    };
+    attempts.insert(attempts.end(), std::begin(own), std::end(own));
     return;
   }
   const Attempt writes[] = {
@@ -156,12 +167,12 @@ void AddFileAttempts(const Surroundings& around, std::vector<Attempt>& attempts)
       {"open_by_handle_at",
        kNoCapabilities,
        {{SYS_open_by_handle_at, {AT_FDCWD, AddressOf(handle), O_RDONLY}}}},
-      {"stat of a path", kEmptyRoot, {{SYS_newfstatat, {AT_FDCWD, "/etc/passwd", Zeros(144), 0}}}},
+      {"stat of a path", kNoFiles, {{SYS_newfstatat, {AT_FDCWD, "/etc/passwd", Zeros(144), 0}}}},
       {"statx of a path",
-       kEmptyRoot,
+       kNoFiles,
        {{SYS_statx, {AT_FDCWD, "/etc/passwd", 0, STATX_ALL, Zeros(256)}}}},
-      {"readlink", kEmptyRoot, {{SYS_readlink, {"/proc/self/exe", Zeros(64), 64}}}},
-      {"access", kEmptyRoot, {{SYS_access, {"/etc/passwd", R_OK}}}},
+      {"readlink", kNoFiles, {{SYS_readlink, {"/proc/self/exe", Zeros(64), 64}}}},
+      {"access", kNoFiles, {{SYS_access, {"/etc/passwd", R_OK}}}},
       {"mknod of /dev/kvm",
        kEmptyRoot,
        {{SYS_mknod, {kvm_node, S_IFCHR | 0666, makedev(10, 232)}}}},
@@ -172,7 +183,7 @@ void AddFileAttempts(const Surroundings& around, std::vector<Attempt>& attempts)
       {"rename", kEmptyRoot, {{SYS_rename, {around.other_disk, "/x"}}}},
       {"unlink", kEmptyRoot, {{SYS_unlink, {around.other_disk}}}},
       {"chmod", kEmptyRoot, {{SYS_chmod, {"/", 0777}}}},
-      {"chown", kEmptyRoot, {{SYS_chown, {"/", -1, -1}}}},
+      {"chown", kNoFiles, {{SYS_chown, {"/", -1, -1}}}},
       {"truncate", kEmptyRoot, {{SYS_truncate, {around.other_disk, 0}}}},
       {"setxattr", kEmptyRoot, {{SYS_setxattr, {"/", "user.x", "x", 1, 0}}}},
       {"utimensat", kEmptyRoot, {{SYS_utimensat, {AT_FDCWD, "/", 0, 0}}}},
