@@ -39,6 +39,17 @@ constexpr Namespace kNamespaces[] = {
     {SandboxLayer::kMount, CLONE_NEWNS},     {SandboxLayer::kNet, CLONE_NEWNET},
     {SandboxLayer::kIpc, CLONE_NEWIPC},      {SandboxLayer::kUts, CLONE_NEWUTS},
     {SandboxLayer::kCgroup, CLONE_NEWCGROUP}};
+// Those that the launcher makes ahead, for the next process to inherit, and then leaves: a network
+// namespace takes the kernel half a millisecond.
+constexpr uint64_t kMadeAhead = CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+
+uint64_t NamespacesOf(SandboxLayers layers) {
+  uint64_t flags = 0;
+  for (const Namespace& each : kNamespaces) {
+    if (layers.has(each.layer)) flags |= each.flag;
+  }
+  return flags;
+}
 
 // As fork(2), with clone3(2)'s flags. The result: 0 in the new process, its pid, or -1.
 // `cgroup`: the folder of the new process's control group; -1: that of this process.
@@ -111,6 +122,7 @@ class LauncherProcess {
   void Launch();
   void CloseDescriptors();
   LaunchReport MakeChild(int& pid_fd, int& go);
+  bool MakeAhead(uint64_t namespaces);
   bool MapUser(int pid);
   bool MakeEmptyRoot();
   pid_t PidOutside(int pid_fd) const;
@@ -119,6 +131,7 @@ class LauncherProcess {
   const int socket_;
   const int proc_;  // the folder /proc of the vmm
   bool has_empty_root_ = false;
+  uint64_t made_ahead_ = 0;  // of kMadeAhead
   Received received_;
   alignas(16) char bytes_[kMaxLaunchBytes];
 };
@@ -213,6 +226,8 @@ void LauncherProcess::Launch() {
     close(go);
   }
   if (pid_fd >= 0) close(pid_fd);
+  // The next start tries again if this fails, and then says why.
+  if (reported) MakeAhead(NamespacesOf(SandboxLayers(received_.child.request.layers)) & kMadeAhead);
 }
 
 LaunchReport LauncherProcess::MakeChild(int& pid_fd, int& go) {
@@ -228,10 +243,11 @@ LaunchReport LauncherProcess::MakeChild(int& pid_fd, int& go) {
     if (!MakeEmptyRoot()) return failed("making an empty root", MissingLayer(layers));
     has_empty_root_ = true;
   }
-  uint64_t flags = CLONE_PARENT;
-  for (const Namespace& each : kNamespaces) {
-    if (layers.has(each.layer)) flags |= each.flag;
-  }
+  uint64_t flags = NamespacesOf(layers);
+  if (!MakeAhead(flags & kMadeAhead)) return failed("unshare", MissingLayer(layers));
+  // The mount namespace is the launcher's, over which the process has no rights: the kernel takes
+  // milliseconds to end one, before it reports the death of the process.
+  flags = (flags & ~(kMadeAhead | CLONE_NEWNS)) | CLONE_PARENT;
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0) return failed("pipe2", 0);
   const pid_t pid = Clone(flags, &pid_fd, received_.cgroup);
@@ -245,8 +261,17 @@ LaunchReport LauncherProcess::MakeChild(int& pid_fd, int& go) {
   go = pipe_ends[1];
   errno = error;
   if (pid < 0) return failed("clone3", MissingLayer(layers));
+  made_ahead_ = 0;
   report.pid = PidOutside(pid_fd);
   return report;
+}
+
+// Makes these namespaces for the next process, unless it was done before.
+bool LauncherProcess::MakeAhead(uint64_t namespaces) {
+  if (made_ahead_ == namespaces) return true;
+  if (unshare(static_cast<int>(namespaces)) != 0) return false;
+  made_ahead_ = namespaces;
+  return true;
 }
 
 bool LauncherProcess::MapUser(int pid) {
@@ -259,7 +284,7 @@ bool LauncherProcess::MapUser(int pid) {
   return MapId(proc_, path, request.gid);
 }
 
-// For all processes to come: a copy of this mount namespace, which has one mount, costs little.
+// For all processes to come, which share this mount namespace.
 bool LauncherProcess::MakeEmptyRoot() {
   if (unshare(CLONE_NEWNS) != 0) return false;
   if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;

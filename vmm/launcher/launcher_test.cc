@@ -13,8 +13,10 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -159,6 +161,22 @@ TEST_F(LauncherTest, AProcessIsInAllLayers) {
               testing::ContainerEq(SandboxLayers::All().Names()));
   EXPECT_EQ(Limit(program->launched.process.pid(), "Max core file size"), "1 1");
   Kill(program->launched);
+}
+
+TEST_F(LauncherTest, EachProcessHasNamespacesOfItsOwn) {
+  std::vector<LaunchedProcess> processes;
+  std::map<std::string, std::set<std::string>> found;
+  for (int i = 0; i < 3; ++i) {
+    absl::StatusOr<Program> program = Run(SandboxLayers::All());
+    ASSERT_TRUE(program.ok()) << program.status();
+    processes.push_back(std::move(program->launched));
+    for (const char* kind : {"user", "pid", "net", "ipc", "uts", "cgroup"}) {
+      found[kind].insert(std::filesystem::read_symlink(
+          absl::StrCat("/proc/", processes.back().process.pid(), "/ns/", kind)));
+    }
+  }
+  for (const auto& [kind, namespaces] : found) EXPECT_EQ(namespaces.size(), 3u) << kind;
+  for (const LaunchedProcess& process : processes) Kill(process);
 }
 
 // One layer each is left out.

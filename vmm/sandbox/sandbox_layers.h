@@ -16,7 +16,7 @@ enum class SandboxLayer : uint32_t {
   kUser = 1u << 0,       // a user namespace of its own
   kUid = 1u << 1,        // a user that no other process has; only a vmm that is root can give one
   kPid = 1u << 2,        // a PID namespace of its own, whose init it is
-  kMount = 1u << 3,      // a mount namespace with an empty, read-only root
+  kMount = 1u << 3,      // an empty, read-only root, in a mount namespace of the VM's devices
   kNet = 1u << 4,        // a network namespace without interfaces
   kIpc = 1u << 5,        // System V IPC and POSIX message queues of its own
   kUts = 1u << 6,        // a host name of its own
