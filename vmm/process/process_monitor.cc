@@ -10,12 +10,15 @@
 
 #include <algorithm>
 #include <array>
+#include <fstream>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
+#include "vmm/process/printable.h"
 #include "vmm/sandbox/seccomp_violation.h"
 
 namespace bulkhead::vmm {
@@ -30,6 +33,14 @@ constexpr uint64_t kLauncherKey = 1;
 constexpr uint64_t ExitKey(uint64_t id) { return id << 2; }
 constexpr uint64_t OutputKey(uint64_t id) { return id << 2 | 1; }
 constexpr uint64_t ViolationKey(uint64_t id) { return id << 2 | 2; }
+
+// The thread stands still meanwhile. Its process may have named it: escaped. Empty: unknown.
+std::string ThreadName(pid_t thread) {
+  std::string name;
+  std::ifstream comm(absl::StrCat("/proc/", thread, "/comm"));
+  std::getline(comm, name);
+  return Printable(name);
+}
 
 absl::Status Register(int epoll, int fd, uint64_t key) {
   epoll_event event = {};
@@ -188,7 +199,7 @@ void ProcessMonitor::ReadOutput(MonitoredProcess& process) {
 void ProcessMonitor::ReadViolation(MonitoredProcess& process) {
   seccomp_notif notification = {};
   if (ioctl(process.violations_.get(), SECCOMP_IOCTL_NOTIF_RECV, &notification) == 0) {
-    process.observer_->OnViolation(DescribeViolation(notification));
+    process.observer_->OnViolation(DescribeViolation(notification, ThreadName(notification.pid)));
     process.Kill();
   } else if (errno == EINTR || errno == ENOENT) {
     return;  // the thread that called was interrupted

@@ -77,7 +77,7 @@ FilteredEnd RunFiltered(const FilteredChild& options) {
     seccomp_notif notification = {};
     if (poll(&listener, 1, kWaitMs) == 1 && (listener.revents & POLLIN) != 0 &&
         ioctl(listener.fd, SECCOMP_IOCTL_NOTIF_RECV, &notification) == 0) {
-      end.violation = DescribeViolation(notification);
+      end.violation = DescribeViolation(notification, "");
     }
   } else {
     end.error = "no listener came";

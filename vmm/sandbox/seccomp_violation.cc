@@ -60,7 +60,7 @@ absl::string_view FamilyName(uint64_t family) {
 
 }  // namespace
 
-std::string DescribeViolation(const seccomp_notif& notification) {
+std::string DescribeViolation(const seccomp_notif& notification, absl::string_view thread_name) {
   const seccomp_data& data = notification.data;
   const std::unique_ptr<char, void (*)(void*)> known(
       seccomp_syscall_resolve_num_arch(data.arch, data.nr), free);
@@ -71,7 +71,8 @@ std::string DescribeViolation(const seccomp_notif& notification) {
     arguments.push_back(absl::StrCat(family, "0x", absl::Hex(data.args[i])));
   }
   return absl::StrCat("system call ", name, "(", absl::StrJoin(arguments, ", "), ") of thread ",
-                      notification.pid, ", not allowed by its sandbox");
+                      notification.pid,
+                      thread_name.empty() ? "" : absl::StrCat(" (", thread_name, ")"));
 }
 
 }  // namespace bulkhead::vmm
