@@ -228,14 +228,15 @@ class EscapeTest : public testing::Test {
       GTEST_SKIP() << "this build has no complete sandbox";
     }
     if (geteuid() != 0) GTEST_SKIP() << "needs root, for ptrace(2)";
-    disk_ = WriteTempFile("escape.disk", std::string(kDiskBytes, 'd'));
-    readonly_disk_ = WriteTempFile("escape.readonly", std::string(kDiskBytes, 'r'));
+    disk_ = WriteTempFile(absl::StrCat("escape-", getpid(), ".disk"), std::string(kDiskBytes, 'd'));
+    readonly_disk_ =
+        WriteTempFile(absl::StrCat("escape-", getpid(), ".readonly"), std::string(kDiskBytes, 'r'));
     ASSERT_EQ(chmod(disk_.c_str(), 0600), 0);
     ASSERT_EQ(chmod(readonly_disk_.c_str(), 0600), 0);
-    around_.other_disk = WriteTempFile("escape.other", kOtherContents);
+    around_.other_disk = WriteTempFile(absl::StrCat("escape-", getpid(), ".other"), kOtherContents);
     ASSERT_EQ(chmod(around_.other_disk.c_str(), 0666), 0);
     ASSERT_EQ(chmod(testing::TempDir().c_str(), 0755), 0);
-    around_.new_file = TempPath("escape.new");
+    around_.new_file = TempPath(absl::StrCat("escape-", getpid(), ".new"));
     around_.refuses_descriptors = KernelRefusesDescriptors();
     host_.Describe(around_);
   }
@@ -257,8 +258,8 @@ class EscapeTest : public testing::Test {
                       "' restart { max_crashes: -1 min_backoff: '0' } heartbeat { interval: '0' } ",
                       resource.empty() ? "" : absl::StrCat("resources { ", resource, " }"), " }\n");
     }
-    std::vector<std::string> flags = {
-        absl::StrCat("--config=", WriteTempFile("escape.textproto", config))};
+    std::vector<std::string> flags = {absl::StrCat(
+        "--config=", WriteTempFile(absl::StrCat("escape-", getpid(), ".textproto"), config))};
     flags.insert(flags.end(), more.begin(), more.end());
     absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(flags);
     ASSERT_TRUE(vm.ok()) << vm.status();

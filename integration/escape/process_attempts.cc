@@ -134,11 +134,15 @@ void AddOtherProcesses(const Surroundings& around, std::vector<Attempt>& attempt
          {{SYS_process_vm_writev, {pid, here, 1, AddressOf(there), 1, 0}}}},
         {"pidfd_open" + of, kPidNamespace, {{SYS_pidfd_open, {pid, 0}}}},
         {"kill" + of, kPidNamespace, {{SYS_kill, {pid, 0}}}},
-        {"tkill" + of, kPidNamespace, {{SYS_tkill, {pid, 0}}}},
-        {"tgkill" + of, kPidNamespace, {{SYS_tgkill, {pid, pid, 0}}}},
         {"tgkill (SIGABRT)" + of, kPidNamespace, {{SYS_tgkill, {pid, pid, SIGABRT}}}},
         {"rt_sigqueueinfo" + of, kPidNamespace, {{SYS_rt_sigqueueinfo, {pid, 0, AddressOf(info)}}}},
         {"prlimit64" + of, kPidNamespace, {{SYS_prlimit64, {pid, RLIMIT_NOFILE, 0, Zeros(16)}}}},
+    };
+    attempts.insert(attempts.end(), std::begin(rows), std::end(rows));
+    if (pid != around.vmm) continue;
+    const Attempt more[] = {
+        {"tkill" + of, kPidNamespace, {{SYS_tkill, {pid, 0}}}},
+        {"tgkill" + of, kPidNamespace, {{SYS_tgkill, {pid, pid, 0}}}},
         {"sched_setaffinity" + of,
          kPidNamespace,
          {{SYS_sched_setaffinity, {pid, 8, AddressOf(uint64_t{1})}}}},
@@ -156,7 +160,7 @@ void AddOtherProcesses(const Surroundings& around, std::vector<Attempt>& attempt
          kPidNamespace,
          {{SYS_perf_event_open, {AddressOf(event), pid, -1, -1, 0}}}},
     };
-    attempts.insert(attempts.end(), std::begin(rows), std::end(rows));
+    attempts.insert(attempts.end(), std::begin(more), std::end(more));
   }
 }
 

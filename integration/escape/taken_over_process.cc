@@ -180,6 +180,14 @@ uint64_t TakenOverProcess::Put(absl::string_view bytes) {
   return address;
 }
 
+bool TakenOverProcess::Read(uint64_t address, void* data, size_t size) const {
+  return Transfer(pid_, address, data, size, /*write=*/false);
+}
+
+bool TakenOverProcess::Write(uint64_t address, const void* data, size_t size) {
+  return Transfer(pid_, address, const_cast<void*>(data), size, /*write=*/true);
+}
+
 uint64_t TakenOverProcess::FindCode(absl::string_view code) const {
   std::ifstream maps(absl::StrCat("/proc/", pid_, "/maps"));
   for (std::string line; std::getline(maps, line);) {

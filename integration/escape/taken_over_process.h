@@ -1,6 +1,7 @@
 #ifndef BULKHEAD_INTEGRATION_ESCAPE_TAKEN_OVER_PROCESS_H_
 #define BULKHEAD_INTEGRATION_ESCAPE_TAKEN_OVER_PROCESS_H_
 
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/user.h>
@@ -45,6 +46,10 @@ class TakenOverProcess {
   // Copies `bytes` into the process and returns their address there. Valid until ForgetBytes().
   uint64_t Put(absl::string_view bytes);
   void ForgetBytes() { used_bytes_ = 0; }
+
+  // Of the process's memory. False: it cannot be accessed there.
+  bool Read(uint64_t address, void* data, size_t size) const;
+  bool Write(uint64_t address, const void* data, size_t size);
 
   void keep_children() { keep_children_ = true; }
   // The last child that it made; 0: none.

@@ -69,7 +69,7 @@ class VmDeathTest : public testing::Test {
  protected:
   void SetUp() override {
     ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
-    disk_ = WriteTempFile("death.disk", std::string(1 << 20, '\0'));
+    disk_ = WriteTempFile(absl::StrCat(name_, ".disk"), std::string(1 << 20, '\0'));
     ASSERT_NO_FATAL_FAILURE(StartVm());
   }
 
