@@ -27,6 +27,7 @@ constexpr Program kPrograms[] = {
     {"watch_device", RunWatchDevice},
     {"reboot_test", RunRebootTest},
     {"console_storm", RunConsoleStorm},
+    {"hostile_driver", RunHostileDriver},
     {"idle", RunIdle},
     {"ticker", RunTicker},
     {"use_devices", RunUseDevices},

@@ -22,6 +22,7 @@ void RunDiskStorm();
 void RunWatchDevice();
 void RunRebootTest();
 void RunConsoleStorm();
+void RunHostileDriver();
 void RunIdle();
 void RunTicker();
 void RunUseDevices();

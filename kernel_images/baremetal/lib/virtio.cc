@@ -90,7 +90,10 @@ void Virtqueue::ForceAvailableIndex(uint16_t index) {
 }
 
 VirtioDevice::VirtioDevice(uint16_t type)
-    : function_(FindFunction(kVirtioVendor, static_cast<uint16_t>(kModernDeviceBase + type))),
+    : VirtioDevice(FindFunction(kVirtioVendor, static_cast<uint16_t>(kModernDeviceBase + type))) {}
+
+VirtioDevice::VirtioDevice(const PciFunction& function)
+    : function_(function),
       msix_(function_),
       common_(FindStructure(kCommonStructure)),
       notify_(FindStructure(kNotifyStructure)),

@@ -102,6 +102,8 @@ class VirtioDevice {
 
   // Finds the device of that virtio type and its capabilities. Fails the program without one.
   explicit VirtioDevice(uint16_t type);
+  // The device that is this function.
+  explicit VirtioDevice(const PciFunction& function);
 
   // Resets the device, negotiates `wanted` plus VERSION_1 and sets up the first `queues` queues;
   // queue n interrupts MSI-X entry n, entry n sends vector kFirstVector + n to the first CPU.
