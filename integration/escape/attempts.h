@@ -28,6 +28,7 @@ inline constexpr Behind kChroot = "mount, as a chroot";
 inline constexpr Behind kLimits = "rlimits";
 inline constexpr Behind kKeyring = "a keyring of its own";
 inline constexpr Behind kSeals = "seals of the memory file";
+inline constexpr Behind kFileSize = "the limit of file sizes";
 inline constexpr Behind kOpenMode = "how the descriptor was opened";
 inline constexpr Behind kSocketOption = "SO_PASSRIGHTS";
 inline constexpr Behind kNotPossible = "the kernel, always";
@@ -36,8 +37,6 @@ inline constexpr Behind kNotPossible = "the kernel, always";
 inline constexpr Behind kInside = "allowed, inside the sandbox";
 // It changes what the process shares with the vmm, or asks what this host tells everybody.
 inline constexpr Behind kSeccompAlone = "allowed: only seccomp stops it";
-// With seccomp, too: it may write the disk, and so make it larger.
-inline constexpr Behind kItsDisk = "allowed: the disk is its own";
 
 // One argument of a system call.
 struct Argument {

@@ -77,11 +77,11 @@ void AddDiskAttempts(const Surroundings& around, std::vector<Attempt>& attempts)
          {{SYS_ftruncate, {Each(), around.disk_bytes}}},
          disk},
         {"write beyond the end of the disk",
-         kItsDisk,
+         kFileSize,
          {{SYS_pwritev2, {Each(), byte, 1, around.disk_bytes, 0, 0}}},
          disk},
         {"fallocate beyond the end of the disk",
-         kItsDisk,
+         kFileSize,
          {{SYS_fallocate, {Each(), 0, around.disk_bytes, 4096}}},
          disk},
     };
