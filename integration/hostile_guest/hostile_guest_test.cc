@@ -39,7 +39,7 @@
 #include "proto/vm_control.pb.h"
 
 ABSL_FLAG(uint64_t, seed, 1, "of the first run; each further one has the next");
-ABSL_FLAG(uint64_t, operations, 2'500, "of each run");
+ABSL_FLAG(uint64_t, operations, 1'500, "of each run");
 ABSL_FLAG(uint64_t, seeds, 3, "how many runs, if --seconds is 0");
 ABSL_FLAG(uint64_t, seconds, 0, "begin runs for that long");
 ABSL_FLAG(std::vector<std::string>, vmm_flags, {}, "of the vmm, besides those of the test");
@@ -51,6 +51,7 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 constexpr absl::Duration kTimeout = absl::Seconds(120);
+constexpr uint64_t kCheckEvery = 500;  // operations
 constexpr char kDevices[][8] = {"console", "disk0", "disk1", "rng0", "example"};
 #ifdef BULKHEAD_SANITIZED
 constexpr int64_t kMaxGrowthBytes = int64_t{600} << 20;  // freed memory is kept for a while
@@ -97,7 +98,7 @@ struct RunResult {
 
 class HostileGuestTest : public testing::Test {
  protected:
-  void Start(uint64_t seed, uint64_t operations, uint64_t check_every) {
+  void Start(uint64_t seed, uint64_t operations) {
     const std::string name = absl::StrCat("hostile-guest-", getpid());
     disk_ = WriteTempFile("hostile_rw.img", DiskContents());
     read_only_disk_ = WriteTempFile("hostile_ro.img", DiskContents());
@@ -107,7 +108,7 @@ class HostileGuestTest : public testing::Test {
         {"--name=" + name, "--no-reboot", "--memory=64M", "--console=stdio",
          absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
          absl::StrCat("--cmdline=run=hostile_driver by_key=1 seed=", seed,
-                      " operations=", operations, " check_every=", check_every),
+                      " operations=", operations, " check_every=", kCheckEvery),
          "--disk=path=" + disk_, absl::StrCat("--disk=path=", read_only_disk_, ",readonly"),
          "--rng",
          absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"))});
@@ -168,8 +169,7 @@ class HostileGuestTest : public testing::Test {
   RunResult Drive(uint64_t seed, uint64_t operations) {
     SCOPED_TRACE(absl::StrCat("--seed=", seed, " --operations=", operations));
     RunResult run;
-    const uint64_t check_every = std::min<uint64_t>(5000, operations);
-    Start(seed, operations, check_every);
+    Start(seed, operations);
     if (HasFatalFailure()) return run;
     NextReport("seed");
     const absl::Time begin = absl::Now();
