@@ -10,7 +10,11 @@
 namespace bulkhead {
 
 int StartDetachedThread(const char* name, std::function<void()> run, size_t stack_bytes) {
-  auto argument = std::make_unique<std::function<void()>>(std::move(run));
+  // The thread names itself: another thread's name is a file, which not every process may open.
+  auto argument = std::make_unique<std::function<void()>>([name, run = std::move(run)] {
+    pthread_setname_np(pthread_self(), name);
+    run();
+  });
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   if (stack_bytes != 0) pthread_attr_setstacksize(&attributes, stack_bytes);
@@ -27,8 +31,7 @@ int StartDetachedThread(const char* name, std::function<void()> run, size_t stac
       argument.get());
   pthread_attr_destroy(&attributes);
   if (error != 0) return error;
-  (void)argument.release();          // the thread's now
-  pthread_setname_np(thread, name);  // it is not detached yet, so there it is
+  (void)argument.release();  // the thread's now
   pthread_detach(thread);
   return 0;
 }

@@ -42,6 +42,7 @@
 #include "vmm/machine/host_budget.h"
 #include "vmm/machine/machine.h"
 #include "vmm/machine/start_guard.h"
+#include "vmm/machine/vmm_lockdown.h"
 #include "vmm/process/control_client.h"
 #include "vmm/vm/vm_end.h"
 
@@ -77,6 +78,17 @@ int Report(const absl::Status& status) {
 
 struct Sockets {
   std::optional<ListeningSocket> control, monitor;
+
+  // Those that the sockets are in.
+  std::vector<std::string> Folders() const {
+    std::vector<std::string> folders;
+    for (const std::optional<ListeningSocket>* socket : {&control, &monitor}) {
+      if (!socket->has_value()) continue;
+      const size_t slash = (*socket)->path().rfind('/');
+      folders.push_back(slash == std::string::npos ? "." : (*socket)->path().substr(0, slash + 1));
+    }
+    return folders;
+  }
 
   // As ListeningSocket::FileRemover(), for both.
   std::function<void()> FileRemover() const {
@@ -243,6 +255,11 @@ int Run(int argc, char** argv) {
   if (!sockets.ok()) return fail(sockets.status());
   (*guard)->SetExitAction(sockets->FileRemover());
   const std::string name = spec->name;
+  const bool locked_down = IsLockedDown(*spec);
+  // Before the threads that last.
+  if (const absl::Status status = DropPrivileges(*spec, sockets->Folders()); !status.ok()) {
+    return fail(status);
+  }
   absl::StatusOr<std::unique_ptr<Machine>> machine =
       Machine::Create(*std::move(spec), *std::move(launcher));
   if (!machine.ok()) return fail(machine.status());
@@ -263,6 +280,9 @@ int Run(int argc, char** argv) {
   if (uses_terminal) {
     terminal.emplace(RawTerminal::Output::kProcessed);
     restore_terminal.emplace((*watchdog)->AddExitAction([t = &*terminal] { t->RestoreNow(); }));
+  }
+  if (locked_down) {
+    if (const absl::Status status = RestrictSystemCalls(); !status.ok()) return Report(status);
   }
   if (const absl::Status status = (*machine)->Start(); !status.ok()) return Report(status);
   LogDebug(absl::StrCat("the guest runs, ", absl::FormatDuration(SteadyNow() - started),

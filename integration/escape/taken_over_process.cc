@@ -61,6 +61,13 @@ TakenOverProcess::~TakenOverProcess() {
   kill(pid_, SIGKILL);
 }
 
+void TakenOverProcess::Release() {
+  if (end_.has_value() || let_go_) return;
+  let_go_ = true;
+  ptrace(PTRACE_SETREGS, pid_, nullptr, &registers_);
+  ptrace(PTRACE_DETACH, pid_, nullptr, nullptr);
+}
+
 absl::Status TakenOverProcess::StopInSystemCall() {
   const absl::Time deadline = absl::Now() + kTimeout;
   while (absl::Now() < deadline) {

@@ -26,10 +26,13 @@ class TakenOverProcess {
   // The result of a call that the process did not survive.
   static constexpr int64_t kDied = std::numeric_limits<int64_t>::min();
 
-  // Errors: as ptrace(2); DeadlineExceeded (its main thread waits in no system call).
+  // `pid`: that of a process, or of a thread, which is then the one that is taken over; Release()
+  // it. Errors: as ptrace(2); DeadlineExceeded (the thread waits in no system call).
   static absl::StatusOr<std::unique_ptr<TakenOverProcess>> TakeOver(pid_t pid);
-  // Kills the process.
+  // Kills the process, unless Release() was called.
   ~TakenOverProcess();
+  // Lets it go on as if nothing had been.
+  void Release();
 
   // Makes the process call. Returns the call's result, -errno, or kDied. Children that it makes so
   // are killed at once, unless `keep_children` was called: then they wait for ever.

@@ -46,6 +46,7 @@ std::string StatusDetails(const v1::VmStatus& status, absl::TimeZone zone, bool 
   fields.Add("vmm",
              absl::StrCat("pid ", status.pid(), ", up ", FormatSpan(ToDuration(status.uptime())),
                           " since ", FormatTimestamp(status.start_time(), zone)));
+  fields.Add("Lockdown", status.locked_down() ? "on" : "off");
   fields.Add("Version", Printable(status.version()));
   return fields.text();
 }

@@ -70,7 +70,7 @@ Devices; each flag starts one process, and may be given several times
                     debugging                                       (default: on)
   --sandbox-waive=LAYER[,LAYER]...
                     do without layers that this host lacks: user, uid, pid, mount, net,
-                    ipc, uts, cgroup, caps, rlimits, landlock, seccomp
+                    ipc, uts, cgroup, caps, rlimits, landlock, seccomp, vmm
 
   --check           check the configuration and exit, also beside the running VM: fields and
                     files, that the kernel loads, that each device binary accepts its flags

@@ -55,6 +55,8 @@ class HostFile {
 
   // For messages: absolute if that is possible.
   const std::string& path() const { return path_; }
+  // The vmm's own description. Stays this object's.
+  int own_fd() const { return own_->get(); }
 
   // How long a call waits for the file system.
   static constexpr absl::Duration kPatience = absl::Milliseconds(200);

@@ -144,8 +144,10 @@ absl::Status ControlServer::Impl::Start() {
   UpdateHealth();
   listener_ = vm_.events().Listen([this] { wake_.Signal(); });
   const BlockedSignals blocked;  // the thread inherits the mask
-  thread_ = std::jthread([this](const std::stop_token& stop) { Loop(stop); });
-  pthread_setname_np(thread_.native_handle(), name_);
+  thread_ = std::jthread([this](const std::stop_token& stop) {
+    pthread_setname_np(pthread_self(), name_);
+    Loop(stop);
+  });
   return absl::OkStatus();
 }
 

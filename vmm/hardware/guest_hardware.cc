@@ -120,7 +120,8 @@ absl::Status GuestHardware::BindPlatformDoorbells(RemoteDevice& device) {
   return absl::OkStatus();
 }
 
-absl::Status GuestHardware::Load(const BootSources& sources, uint32_t vcpus, WaitControl waits) {
+absl::Status GuestHardware::Load(const BootSources& sources, uint32_t vcpus, WaitControl waits,
+                                 const std::function<absl::Status()>& confine_vcpu) {
   AcpiDescription acpi{.vcpus = vcpus, .high_window_start = HighWindowStart()};
   for (const RemoteDevice* const device : platform_devices_) {
     acpi.platform_devices.push_back(
@@ -140,7 +141,7 @@ absl::Status GuestHardware::Load(const BootSources& sources, uint32_t vcpus, Wai
   if (absl::IsInvalidArgument(made.status())) return absl::InternalError(made.status().message());
   RETURN_IF_ERROR(made.status());
   vcpus_ = std::make_unique<VcpuThreads>(*std::move(made), memory_bus_, port_bus_, *end_,
-                                         std::move(waits));
+                                         std::move(waits), confine_vcpu);
   return absl::OkStatus();
 }
 

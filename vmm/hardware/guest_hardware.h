@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -45,8 +46,10 @@ class GuestHardware {
   absl::Status Plug(absl::Span<RemoteDevice* const> devices, absl::Span<const uint32_t> pci_slots);
 
   // Writes ACPI tables and `sources` to the RAM, which must be all zeroes, and creates the vCPUs.
-  // Errors: InvalidArgument (`sources`; more vCPUs than KVM supports), others of the host.
-  absl::Status Load(const BootSources& sources, uint32_t vcpus, WaitControl waits);
+  // `confine_vcpu`: see VcpuThreads. Errors: InvalidArgument (`sources`; more vCPUs than KVM
+  // supports), others of the host.
+  absl::Status Load(const BootSources& sources, uint32_t vcpus, WaitControl waits,
+                    const std::function<absl::Status()>& confine_vcpu);
 
   VcpuThreads& vcpus() { return *vcpus_; }
   // The guest's own end of this boot: power-off, reset, triple fault, ...

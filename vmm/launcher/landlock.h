@@ -22,7 +22,7 @@ struct LandlockRights {
   LandlockRuleset ruleset;
   size_t ruleset_bytes;  // of the struct of that kernel
 };
-inline LandlockRights LandlockRightsOfAbi(int abi) {
+inline constexpr LandlockRights LandlockRightsOfAbi(int abi) {
   int fs_rights = 13;         // landlock(7): each ABI's number of file system rights
   if (abi >= 2) ++fs_rights;  // refer
   if (abi >= 3) ++fs_rights;  // truncate

@@ -25,6 +25,13 @@ struct LaunchRequest {
   uint32_t has_cgroup = 0;
   uint64_t max_address_space_bytes = 0;
 };
+// Also from the vmm, once, before the first LaunchRequest, whose size differs: from now on each
+// process must have these layers, and with the layer "uid" one of these users.
+struct SealRequest {
+  uint32_t layers = 0;
+  uint32_t first_uid = 0;
+  uint32_t uids = 0;
+};
 inline constexpr size_t kMaxLaunchBytes = 128 * 1024;
 inline constexpr size_t kMaxLaunchStrings = 1024;
 inline constexpr size_t kMaxLaunchDescriptors = 16;

@@ -123,6 +123,14 @@ std::vector<pid_t> Launcher::pids() const {
   return pids;
 }
 
+absl::Status Launcher::Seal(SandboxLayers layers, uint32_t first_uid, uint32_t uids) {
+  const SealRequest request = {.layers = layers.bits(), .first_uid = first_uid, .uids = uids};
+  if (send(socket_.get(), &request, sizeof(request), MSG_NOSIGNAL) != sizeof(request)) {
+    return ErrnoToStatus(errno, "sending to the launcher");
+  }
+  return absl::OkStatus();
+}
+
 void Launcher::Stop() { stop_.Signal(); }
 
 absl::StatusOr<LaunchedProcess> Launcher::Launch(const ProcessSpec& spec, const Limits& limits) {

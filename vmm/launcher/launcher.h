@@ -75,6 +75,10 @@ class Launcher {
   // its file system), FailedPrecondition (this host lacks a layer: says which, and how to do
   // without), else as clone3(2) and execve(2), naming the binary.
   absl::StatusOr<LaunchedProcess> Launch(const ProcessSpec& spec, const Limits& limits);
+  // From now on the launcher starts only processes that have these layers, and, if "uid" is one of
+  // them, one of the users from `first_uid` on. Holds even if this process is taken over. Call it
+  // before Launch(), once. Errors: as send(2).
+  absl::Status Seal(SandboxLayers layers, uint32_t first_uid, uint32_t uids);
   // Ends all calls of Launch(), and later ones.
   void Stop();
 

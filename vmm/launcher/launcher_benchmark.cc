@@ -44,16 +44,18 @@ void Start(benchmark::State& state, SandboxLayers layers) {
 }
 
 BENCHMARK_CAPTURE(Start, without_sandbox, SandboxLayers::Off())->UseRealTime();
-BENCHMARK_CAPTURE(Start, in_all_layers, SandboxLayers::All())->UseRealTime();
-BENCHMARK_CAPTURE(Start, without_user, SandboxLayers::All().Without(SandboxLayer::kUser))
+BENCHMARK_CAPTURE(Start, in_all_layers, SandboxLayers::OfDevices())->UseRealTime();
+BENCHMARK_CAPTURE(Start, without_user, SandboxLayers::OfDevices().Without(SandboxLayer::kUser))
     ->UseRealTime();
-BENCHMARK_CAPTURE(Start, without_net, SandboxLayers::All().Without(SandboxLayer::kNet))
+BENCHMARK_CAPTURE(Start, without_net, SandboxLayers::OfDevices().Without(SandboxLayer::kNet))
     ->UseRealTime();
-BENCHMARK_CAPTURE(Start, without_caps, SandboxLayers::All().Without(SandboxLayer::kCaps))
+BENCHMARK_CAPTURE(Start, without_caps, SandboxLayers::OfDevices().Without(SandboxLayer::kCaps))
     ->UseRealTime();
-BENCHMARK_CAPTURE(Start, without_landlock, SandboxLayers::All().Without(SandboxLayer::kLandlock))
+BENCHMARK_CAPTURE(Start, without_landlock,
+                  SandboxLayers::OfDevices().Without(SandboxLayer::kLandlock))
     ->UseRealTime();
-BENCHMARK_CAPTURE(Start, without_seccomp, SandboxLayers::All().Without(SandboxLayer::kSeccomp))
+BENCHMARK_CAPTURE(Start, without_seccomp,
+                  SandboxLayers::OfDevices().Without(SandboxLayer::kSeccomp))
     ->UseRealTime();
 
 }  // namespace

@@ -119,6 +119,8 @@ class LauncherProcess {
   // False: the vmm is gone.
   bool Receive();
   bool Parse(size_t size);
+  // False: the vmm, which may have been taken over, asks for less than it has sealed.
+  bool IsConfined(const LaunchRequest& request) const;
   void Launch();
   void CloseDescriptors();
   LaunchReport MakeChild(int& pid_fd, int& go);
@@ -132,6 +134,8 @@ class LauncherProcess {
   const int proc_;  // the folder /proc of the vmm
   bool has_empty_root_ = false;
   uint64_t made_ahead_ = 0;  // of kMadeAhead
+  bool sealed_ = false;
+  SealRequest seal_;
   Received received_;
   alignas(16) char bytes_[kMaxLaunchBytes];
 };
@@ -161,8 +165,14 @@ bool LauncherProcess::Receive() {
     received_.descriptor_count = count;
   }
   const bool whole = (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) == 0;
-  // Otherwise the status socket is closed without a report: the vmm takes that for a failure.
-  if (whole && Parse(static_cast<size_t>(size))) Launch();
+  // What is not launched: the status socket is closed without a report, which the vmm takes for a
+  // failure.
+  if (whole && !sealed_ && size == sizeof(seal_)) {
+    memcpy(&seal_, bytes_, sizeof(seal_));
+    sealed_ = true;
+  } else if (whole && Parse(static_cast<size_t>(size)) && IsConfined(received_.child.request)) {
+    Launch();
+  }
   CloseDescriptors();
   return true;
 }
@@ -201,6 +211,15 @@ bool LauncherProcess::Parse(size_t size) {
   received_.cgroup = request.has_cgroup != 0 ? received_.descriptors[2] : -1;
   child.descriptors = received_.descriptors + 2 + request.has_cgroup;
   return true;
+}
+
+bool LauncherProcess::IsConfined(const LaunchRequest& request) const {
+  if (!sealed_) return true;
+  const SandboxLayers needed(seal_.layers);
+  if (!needed.Without(SandboxLayers(request.layers)).empty()) return false;
+  if (needed.has(SandboxLayer::kSeccomp) && request.filter_instructions == 0) return false;
+  return !needed.has(SandboxLayer::kUid) ||
+         (request.uid - seal_.first_uid < seal_.uids && request.gid == request.uid);
 }
 
 void LauncherProcess::CloseDescriptors() {

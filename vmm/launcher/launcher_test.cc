@@ -153,12 +153,34 @@ SandboxLayers LayersSeen(pid_t pid, const std::string& output) {
   return layers;
 }
 
+TEST_F(LauncherTest, ASealedLauncherStartsNothingWithLess) {
+  const SandboxLayers all = SandboxLayers::OfDevices();
+  ASSERT_TRUE(launcher_->Seal(all.Without(SandboxLayer::kIpc), kUid, 1).ok());
+  for (const SandboxLayer missing :
+       {SandboxLayer::kUid, SandboxLayer::kMount, SandboxLayer::kCaps, SandboxLayer::kSeccomp}) {
+    EXPECT_FALSE(Run(all.Without(missing)).ok()) << Name(missing);
+  }
+  for (const SandboxLayers enough : {all, all.Without(SandboxLayer::kIpc)}) {
+    const absl::StatusOr<Program> program = Run(enough);
+    ASSERT_TRUE(program.ok()) << program.status();
+    Kill(program->launched);
+  }
+  // The first seal holds.
+  ASSERT_TRUE(launcher_->Seal(SandboxLayers::Off(), 0, ~0u).ok());
+  EXPECT_FALSE(Run(all.Without(SandboxLayer::kMount)).ok());
+}
+
+TEST_F(LauncherTest, ASealedLauncherGivesNoOtherUsers) {
+  ASSERT_TRUE(launcher_->Seal(SandboxLayers::OfDevices(), kUid + 1, 5).ok());
+  EXPECT_FALSE(Run(SandboxLayers::OfDevices()).ok());
+}
+
 TEST_F(LauncherTest, AProcessIsInAllLayers) {
-  const absl::StatusOr<Program> program = Run(SandboxLayers::All());
+  const absl::StatusOr<Program> program = Run(SandboxLayers::OfDevices());
   ASSERT_TRUE(program.ok()) << program.status();
   EXPECT_EQ(program->output, "/: Permission denied\n");
   EXPECT_THAT(LayersSeen(program->launched.process.pid(), program->output).Names(),
-              testing::ContainerEq(SandboxLayers::All().Names()));
+              testing::ContainerEq(SandboxLayers::OfDevices().Names()));
   EXPECT_EQ(Limit(program->launched.process.pid(), "Max core file size"), "1 1");
   Kill(program->launched);
 }
@@ -167,7 +189,7 @@ TEST_F(LauncherTest, EachProcessHasNamespacesOfItsOwn) {
   std::vector<LaunchedProcess> processes;
   std::map<std::string, std::set<std::string>> found;
   for (int i = 0; i < 3; ++i) {
-    absl::StatusOr<Program> program = Run(SandboxLayers::All());
+    absl::StatusOr<Program> program = Run(SandboxLayers::OfDevices());
     ASSERT_TRUE(program.ok()) << program.status();
     processes.push_back(std::move(program->launched));
     for (const char* kind : {"user", "pid", "net", "ipc", "uts", "cgroup"}) {
@@ -185,7 +207,7 @@ class WaivedLayerTest : public LauncherTest, public testing::WithParamInterface<
 TEST_P(WaivedLayerTest, IsTheOnlyOneThatAProcessLacks) {
   // Where seccomp denies open(2) it cannot be seen whether Landlock does, and the limit of address
   // space does not depend on any.
-  SandboxLayers layers = SandboxLayers::All().Without(GetParam());
+  SandboxLayers layers = SandboxLayers::OfDevices().Without(GetParam());
   if (GetParam() == SandboxLayer::kLandlock) layers = layers.Without(SandboxLayer::kSeccomp);
   const absl::StatusOr<Program> program = Run(layers);
   ASSERT_TRUE(program.ok()) << program.status();
@@ -196,7 +218,7 @@ TEST_P(WaivedLayerTest, IsTheOnlyOneThatAProcessLacks) {
 
 std::vector<SandboxLayer> AllLayers() {
   std::vector<SandboxLayer> layers;
-  for (uint32_t bit = 1; bit <= SandboxLayers::All().bits(); bit <<= 1) {
+  for (uint32_t bit = 1; bit <= SandboxLayers::OfDevices().bits(); bit <<= 1) {
     layers.push_back(static_cast<SandboxLayer>(bit));
   }
   return layers;
@@ -206,7 +228,7 @@ INSTANTIATE_TEST_SUITE_P(Layers, WaivedLayerTest, testing::ValuesIn(AllLayers())
                          [](const auto& test) { return std::string(Name(test.param)); });
 
 TEST_F(LauncherTest, AViolationIsReportedAndTheThreadStandsStill) {
-  const absl::StatusOr<Program> program = Run(SandboxLayers::All(), {"violate"});
+  const absl::StatusOr<Program> program = Run(SandboxLayers::OfDevices(), {"violate"});
   ASSERT_TRUE(program.ok()) << program.status();
   pollfd violation = {.fd = program->launched.violations.get(), .events = POLLIN, .revents = 0};
   EXPECT_EQ(poll(&violation, 1, kLongMs), 1);
@@ -237,12 +259,14 @@ TEST_F(LauncherTest, ALayerThatTheHostLacksIsNamed) {
     const UniqueFd maximum(open("/proc/sys/user/max_net_namespaces", O_WRONLY));
     if (write(maximum.get(), "0", 1) != 1) return false;
     launcher_ = *Launcher::Start();
-    const absl::Status status = Run(SandboxLayers::All().Without(SandboxLayer::kUid)).status();
+    const absl::Status status =
+        Run(SandboxLayers::OfDevices().Without(SandboxLayer::kUid)).status();
     const bool names_it = absl::StrContains(status.message(), "lacks the layer \"net\"") &&
                           absl::StrContains(status.message(), "--sandbox-waive=net");
     if (!names_it) fprintf(stderr, "%s\n", status.ToString().c_str());
     const bool runs_without =
-        Run(SandboxLayers::All().Without(SandboxLayer::kUid).Without(SandboxLayer::kNet)).ok();
+        Run(SandboxLayers::OfDevices().Without(SandboxLayer::kUid).Without(SandboxLayer::kNet))
+            .ok();
     return names_it && runs_without;
   }));
 }
@@ -252,7 +276,7 @@ TEST_F(LauncherTest, AnOrdinaryUserGetsAllLayersButAUserForEachProcess) {
     if (setgid(65534) != 0 || setuid(65534) != 0) return false;
     prctl(PR_SET_DUMPABLE, 1);  // as a process that never was root has it
     launcher_ = *Launcher::Start();
-    const SandboxLayers layers = SandboxLayers::All().Without(SandboxLayer::kUid);
+    const SandboxLayers layers = SandboxLayers::OfDevices().Without(SandboxLayer::kUid);
     const absl::StatusOr<Program> program = Run(layers);
     if (!program.ok()) fprintf(stderr, "%s\n", program.status().ToString().c_str());
     if (!program.ok()) return false;

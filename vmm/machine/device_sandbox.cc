@@ -47,13 +47,13 @@ void ConfineDevices(const Launcher& launcher, VmSpec& spec) {
   const uint32_t first = spec.first_uid != 0
                              ? spec.first_uid
                              : kFirstUid + static_cast<uint32_t>(getpid()) * kMaxDevices;
-  SandboxLayers layers = spec.sandbox;
+  SandboxLayers layers = spec.sandbox.Without(SandboxLayer::kVmm);
   if (!launcher.is_root() || !HasUsers(first, count)) layers = layers.Without(SandboxLayer::kUid);
   const SandboxLayers possible = SandboxLayers::InThisBuild();
-  const SandboxLayers lost = layers.Without(possible);
+  const SandboxLayers lost = spec.sandbox.Without(possible);
   layers = layers.Without(lost);
   if (!lost.empty() && spec.sandbox != SandboxLayers::Off()) {
-    LogWarning(absl::StrCat("this build has sanitizers: its devices do without the layers ",
+    LogWarning(absl::StrCat("this build has sanitizers and does without the layers ",
                             absl::StrJoin(lost.Names(), ", "), " of the sandbox"));
   }
   if (spec.sandbox.Without(SandboxLayers::Off()).empty()) {
@@ -62,7 +62,7 @@ void ConfineDevices(const Launcher& launcher, VmSpec& spec) {
         "whatever this user may do");
   } else if (const SandboxLayers waived = SandboxLayers::All().Without(spec.sandbox);
              !waived.empty()) {
-    LogWarning(absl::StrCat("the sandbox of devices is not complete, as asked: it lacks ",
+    LogWarning(absl::StrCat("the sandbox is not complete, as asked: it lacks ",
                             absl::StrJoin(waived.Names(), ", ")));
   }
   for (uint32_t i = 0; i < count; ++i) {

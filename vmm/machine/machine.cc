@@ -29,6 +29,7 @@
 #include "vmm/machine/boot_sources.h"
 #include "vmm/machine/device_resets.h"
 #include "vmm/machine/device_sandbox.h"
+#include "vmm/machine/vmm_lockdown.h"
 #include "vmm/supervisor/host_shortage.h"
 #include "vmm/vm/vm_metrics.h"
 
@@ -55,6 +56,7 @@ absl::Status Ending() { return absl::UnavailableError("the VM is ending"); }
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
                                                          std::unique_ptr<Launcher> launcher) {
   ConfineDevices(*launcher, spec);
+  if (IsLockedDown(spec)) RETURN_IF_ERROR(SealLauncher(*launcher, spec));
   RETURN_IF_ERROR(PlaceIntoCgroups(*launcher, spec));
   ASSIGN_OR_RETURN(BootSources sources, OpenBootSources(spec));
   ASSIGN_OR_RETURN(GuestRam ram, GuestRam::Create(spec.memory_bytes));
@@ -62,6 +64,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
       std::any_of(spec.devices.begin(), spec.devices.end(),
                   [](const DeviceSpec& device) { return device.cgroup_limits.memory_bytes != 0; });
   if (populate_ram) RETURN_IF_ERROR(ram.Populate());
+  ASSIGN_OR_RETURN(std::function<absl::Status()> confine_vcpu, VcpuConfinement(spec));
   Settings settings = {.name = spec.name,
                        .kernel_path = spec.kernel_path,
                        .initrd_path = spec.initrd_path,
@@ -69,7 +72,9 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
                        .reboot_on_reset = spec.reboot_on_reset,
                        .reboot_on_crash = spec.reboot_on_crash,
                        .populate_ram = populate_ram,
-                       .pci_slots = {}};
+                       .pci_slots = {},
+                       .locked_down = IsLockedDown(spec),
+                       .confine_vcpu = std::move(confine_vcpu)};
   std::vector<DevicePlace> places;
   for (const DeviceSpec& device : spec.devices) {
     settings.pci_slots.push_back(device.pci_slot);
@@ -140,7 +145,7 @@ absl::Status Machine::PowerOn(std::unique_ptr<GuestHardware> hardware) {
                                  [this] {
                                    for (const auto& d : devices_) d->device().ResumeAccesses();
                                  }};
-  RETURN_IF_ERROR(hardware->Load(boot_sources_, settings_.cpus, waits));
+  RETURN_IF_ERROR(hardware->Load(boot_sources_, settings_.cpus, waits, settings_.confine_vcpu));
   absl::MutexLock lock(&hardware_mutex_);
   hardware_ = std::move(hardware);
   if (std::exchange(kept_press_, false)) hardware_->PressPowerButton();
@@ -386,6 +391,7 @@ v1::VmStatus Machine::Status() const {
   status.set_initrd_path(settings_.initrd_path);
   status.set_cmdline(boot_sources_.command_line);
   status.set_version(VersionText());
+  status.set_locked_down(settings_.locked_down);
   status.set_devices(static_cast<uint32_t>(devices_.size()));
   uint32_t running = 0;
   for (const auto& device : devices_) running += device->Describe().state() == v1::Device::RUNNING;

@@ -106,6 +106,8 @@ class Machine final : public VmOperations {
     bool reboot_on_crash = false;
     bool populate_ram = false;        // GuestRam::Populate()
     std::vector<uint32_t> pci_slots;  // as configured, by device
+    bool locked_down = false;
+    std::function<absl::Status()> confine_vcpu;
   };
 
   Machine(Settings settings, GuestRam ram, BootSources boot_sources);

@@ -12,8 +12,9 @@ namespace bulkhead::vmm {
 namespace {
 
 // In the order of their bits.
-constexpr absl::string_view kNames[] = {"user", "uid",    "pid",  "mount",   "net",      "ipc",
-                                        "uts",  "cgroup", "caps", "rlimits", "landlock", "seccomp"};
+constexpr absl::string_view kNames[] = {"user",     "uid",     "pid",    "mount", "net",
+                                        "ipc",      "uts",     "cgroup", "caps",  "rlimits",
+                                        "landlock", "seccomp", "vmm"};
 static_assert(SandboxLayers::All().bits() == (1u << std::size(kNames)) - 1);
 
 }  // namespace

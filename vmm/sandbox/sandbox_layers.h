@@ -11,7 +11,8 @@
 
 namespace bulkhead::vmm {
 
-// What a device process is confined by. Each layer holds before the process's program runs.
+// What a device process is confined by, and the vmm itself. Each layer of a device process holds
+// before its program runs.
 enum class SandboxLayer : uint32_t {
   kUser = 1u << 0,       // a user namespace of its own
   kUid = 1u << 1,        // a user that no other process has; only a vmm that is root can give one
@@ -25,6 +26,7 @@ enum class SandboxLayer : uint32_t {
   kRlimits = 1u << 9,    // resource limits: processes, descriptors, address space, file size
   kLandlock = 1u << 10,  // no file, TCP port, or abstract socket by name
   kSeccomp = 1u << 11,   // no system call but those that its device needs
+  kVmm = 1u << 12,       // not of a device process: the vmm itself (vmm/machine/vmm_lockdown.h)
 };
 
 // A set of layers.
@@ -35,10 +37,12 @@ class SandboxLayers {
   constexpr SandboxLayers(SandboxLayer layer) : bits_(static_cast<uint32_t>(layer)) {}
 
   static constexpr SandboxLayers All() { return SandboxLayers(kAllBits); }
+  // All that a device process can have.
+  static constexpr SandboxLayers OfDevices() { return All().Without(SandboxLayer::kVmm); }
   // What a device process has although the sandbox is off: what it forks dies with it.
   static constexpr SandboxLayers Off() { return SandboxLayer::kPid; }
-  // What this build of the vmm can give its devices: sanitizers need files, system calls and
-  // address space that the others forbid.
+  // What this build of the vmm can give its devices and itself: sanitizers need files, system calls
+  // and address space that the others forbid.
   static constexpr SandboxLayers InThisBuild();
   // `names`: separated by commas. Errors: InvalidArgument (names the unknown one and all others).
   static absl::StatusOr<SandboxLayers> Parse(absl::string_view names);
@@ -60,7 +64,7 @@ class SandboxLayers {
   friend constexpr bool operator==(SandboxLayers, SandboxLayers) = default;
 
  private:
-  static constexpr uint32_t kAllBits = (1u << 12) - 1;
+  static constexpr uint32_t kAllBits = (1u << 13) - 1;
 
   uint32_t bits_ = 0;
 };
@@ -72,7 +76,8 @@ constexpr SandboxLayers SandboxLayers::InThisBuild() {
       .Without(SandboxLayer::kMount)
       .Without(SandboxLayer::kRlimits)
       .Without(SandboxLayer::kLandlock)
-      .Without(SandboxLayer::kSeccomp);
+      .Without(SandboxLayer::kSeccomp)
+      .Without(SandboxLayer::kVmm);
 #else
   return All();
 #endif

@@ -24,6 +24,15 @@ namespace {
 constexpr absl::string_view kCommonPolicy =
 #include "vmm/sandbox/common_policy.inc"
     ;
+constexpr absl::string_view kVmmPolicy =
+#include "vmm/sandbox/vmm_policy.inc"
+    ;
+constexpr absl::string_view kVmmAttacks =
+#include "vmm/sandbox/vmm_attacks.inc"
+    ;
+constexpr absl::string_view kVcpuPolicy =
+#include "vmm/sandbox/vcpu_policy.inc"
+    ;
 
 // No device policy may ask for these, whatever the conditions: with them a process gets programs,
 // processes, executable memory, files by path, other processes' memory, other rights or namespaces.
@@ -126,7 +135,9 @@ absl::Status Check(int result, absl::string_view what) {
   return result >= 0 ? absl::OkStatus() : bulkhead::ErrnoToStatus(-result, what);
 }
 
-absl::Status AddRule(scmp_filter_ctx filter, const SyscallRule& rule) {
+// `action`: of a rule that has no errno.
+absl::Status AddRule(scmp_filter_ctx filter, const SyscallRule& rule,
+                     uint32_t action = SCMP_ACT_ALLOW) {
   std::vector<scmp_arg_cmp> comparisons;
   for (const ArgumentCondition& condition : rule.conditions) {
     comparisons.push_back({.arg = condition.argument,
@@ -134,8 +145,7 @@ absl::Status AddRule(scmp_filter_ctx filter, const SyscallRule& rule) {
                            .datum_a = condition.mask,
                            .datum_b = condition.expected});
   }
-  const uint32_t action =
-      rule.error == 0 ? SCMP_ACT_ALLOW : SCMP_ACT_ERRNO(static_cast<uint32_t>(rule.error));
+  if (rule.error != 0) action = SCMP_ACT_ERRNO(static_cast<uint32_t>(rule.error));
   const int result = seccomp_rule_add_exact_array(
       filter, action, rule.number, static_cast<unsigned>(comparisons.size()), comparisons.data());
   if (result == -EEXIST) return absl::OkStatus();  // the same rule twice
@@ -156,6 +166,33 @@ absl::StatusOr<std::vector<sock_filter>> Export(scmp_filter_ctx filter) {
   return program;
 }
 
+using Filter = std::unique_ptr<std::remove_pointer_t<scmp_filter_ctx>, void (*)(scmp_filter_ctx)>;
+
+// A filter without rules.
+absl::StatusOr<Filter> NewFilter(uint32_t default_action) {
+  Filter filter(seccomp_init(default_action), seccomp_release);
+  if (filter == nullptr) {
+    return absl::UnimplementedError(
+        "seccomp_init: this kernel has no SECCOMP_RET_USER_NOTIF: Linux 5.0 or newer is needed");
+  }
+  RETURN_IF_ERROR(Check(
+      seccomp_attr_set(filter.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS), "badarch"));
+  RETURN_IF_ERROR(Check(seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2), "optimize"));
+  return filter;
+}
+
+absl::Status AddRules(scmp_filter_ctx filter, absl::string_view text, absl::string_view origin,
+                      uint32_t action) {
+  ASSIGN_OR_RETURN(const std::vector<SyscallRule> rules, ParsePolicyText(text, origin));
+  for (const SyscallRule& rule : rules) RETURN_IF_ERROR(AddRule(filter, rule, action));
+  return absl::OkStatus();
+}
+
+// tgkill(2) within the process `self`.
+absl::Status AllowOwnSignals(scmp_filter_ctx filter, pid_t self) {
+  return AddRules(filter, absl::StrCat("tgkill: arg0 == ", self), "tgkill", SCMP_ACT_ALLOW);
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<SyscallRule>> DeviceRules(absl::string_view device_policy) {
@@ -174,16 +211,23 @@ absl::StatusOr<std::vector<SyscallRule>> DeviceRules(absl::string_view device_po
 
 absl::StatusOr<std::vector<sock_filter>> CompileDevicePolicy(absl::string_view device_policy) {
   ASSIGN_OR_RETURN(const std::vector<SyscallRule> rules, DeviceRules(device_policy));
-  const std::unique_ptr<std::remove_pointer_t<scmp_filter_ctx>, void (*)(scmp_filter_ctx)> filter(
-      seccomp_init(SCMP_ACT_NOTIFY), seccomp_release);
-  if (filter == nullptr) {
-    return absl::UnimplementedError(
-        "seccomp_init: this kernel has no SECCOMP_RET_USER_NOTIF: Linux 5.0 or newer is needed");
-  }
-  RETURN_IF_ERROR(Check(
-      seccomp_attr_set(filter.get(), SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS), "badarch"));
-  RETURN_IF_ERROR(Check(seccomp_attr_set(filter.get(), SCMP_FLTATR_CTL_OPTIMIZE, 2), "optimize"));
+  ASSIGN_OR_RETURN(const Filter filter, NewFilter(SCMP_ACT_NOTIFY));
   for (const SyscallRule& rule : rules) RETURN_IF_ERROR(AddRule(filter.get(), rule));
+  return Export(filter.get());
+}
+
+absl::StatusOr<std::vector<sock_filter>> CompileVmmPolicy(pid_t self) {
+  ASSIGN_OR_RETURN(const Filter filter, NewFilter(SCMP_ACT_ERRNO(EPERM)));
+  RETURN_IF_ERROR(AddRules(filter.get(), kVmmPolicy, "vmm_policy.txt", SCMP_ACT_ALLOW));
+  RETURN_IF_ERROR(AddRules(filter.get(), kVmmAttacks, "vmm_attacks.txt", SCMP_ACT_KILL_PROCESS));
+  RETURN_IF_ERROR(AllowOwnSignals(filter.get(), self));
+  return Export(filter.get());
+}
+
+absl::StatusOr<std::vector<sock_filter>> CompileVcpuPolicy(pid_t self) {
+  ASSIGN_OR_RETURN(const Filter filter, NewFilter(SCMP_ACT_ERRNO(EPERM)));
+  RETURN_IF_ERROR(AddRules(filter.get(), kVcpuPolicy, "vcpu_policy.txt", SCMP_ACT_ALLOW));
+  RETURN_IF_ERROR(AllowOwnSignals(filter.get(), self));
   return Export(filter.get());
 }
 

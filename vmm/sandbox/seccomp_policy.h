@@ -2,6 +2,7 @@
 #define BULKHEAD_VMM_SANDBOX_SECCOMP_POLICY_H_
 
 #include <linux/filter.h>
+#include <sys/types.h>
 
 #include <vector>
 
@@ -22,6 +23,14 @@ absl::StatusOr<std::vector<SyscallRule>> DeviceRules(absl::string_view device_po
 // of x32 kills the process. The process needs no_new_privs. Errors: as DeviceRules(), and as
 // seccomp_export_bpf(3).
 absl::StatusOr<std::vector<sock_filter>> CompileDevicePolicy(absl::string_view device_policy);
+
+// The seccomp filter of a vmm whose VM is set up: vmm_policy.txt is allowed, vmm_attacks.txt kills
+// the process, all else fails with EPERM. `self`: its pid; only its own threads may be signalled.
+// Errors: as seccomp_export_bpf(3).
+absl::StatusOr<std::vector<sock_filter>> CompileVmmPolicy(pid_t self);
+
+// The further filter of each vCPU's thread, vcpu_policy.txt: all else fails with EPERM.
+absl::StatusOr<std::vector<sock_filter>> CompileVcpuPolicy(pid_t self);
 
 }  // namespace bulkhead::vmm
 

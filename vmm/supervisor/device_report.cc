@@ -169,7 +169,7 @@ void DeviceReport::Serves(pid_t pid, uint64_t generation, const std::string& bin
   device_.clear_sandbox_layers();
   device_.clear_sandbox_waived();
   for (std::string& name : layers.Names()) device_.add_sandbox_layers(std::move(name));
-  for (std::string& name : SandboxLayers::All().Without(layers).Names()) {
+  for (std::string& name : SandboxLayers::OfDevices().Without(layers).Names()) {
     device_.add_sandbox_waived(std::move(name));
   }
   device_.set_pid(pid);

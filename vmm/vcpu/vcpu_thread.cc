@@ -33,8 +33,12 @@ void InstallKickSignal() {
 }  // namespace
 
 VcpuThread::VcpuThread(uint32_t index, std::unique_ptr<Vcpu> vcpu, ExitHandler handler,
-                       VmEndLatch& end)
-    : index_(index), vcpu_(std::move(vcpu)), handler_(std::move(handler)), end_(end) {}
+                       VmEndLatch& end, std::function<absl::Status()> confine)
+    : index_(index),
+      vcpu_(std::move(vcpu)),
+      handler_(std::move(handler)),
+      end_(end),
+      confine_(std::move(confine)) {}
 
 absl::Status VcpuThread::Start() {
   InstallKickSignal();
@@ -44,7 +48,6 @@ absl::Status VcpuThread::Start() {
   if (error != 0) {
     return ErrnoToStatus(error, absl::StrCat("starting the thread of vCPU ", index_));
   }
-  pthread_setname_np(thread_, absl::StrCat("vcpu", index_).c_str());
   joinable_ = true;
   state_ = State::kRunning;
   return absl::OkStatus();
@@ -57,8 +60,19 @@ void* VcpuThread::ThreadMain(void* self) {
   pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
 
   VcpuThread& thread = *static_cast<VcpuThread*>(self);
+  pthread_setname_np(pthread_self(), absl::StrCat("vcpu", thread.index_).c_str());
+  thread.ConfineItself();
   while (thread.AwaitPermissionToRun()) thread.RunUntilInterruptedOrEnded();
   return nullptr;
+}
+
+// If it cannot, it ends the VM, and runs no guest code.
+void VcpuThread::ConfineItself() {
+  if (confine_ == nullptr) return;
+  if (const absl::Status status = confine_(); !status.ok()) {
+    end_.Report({EndReason::kVmmError,
+                 absl::StrCat("the thread of vCPU ", index_, ": ", status.message())});
+  }
 }
 
 void VcpuThread::RunUntilInterruptedOrEnded() {

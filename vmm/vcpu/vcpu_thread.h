@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <atomic>
+#include <functional>
 #include <memory>
 
 #include "absl/base/thread_annotations.h"
@@ -45,7 +46,9 @@ namespace bulkhead::vmm {
 class VcpuThread {
  public:
   // `end` must outlive this. A crash is reported there with the vCPU's registers.
-  VcpuThread(uint32_t index, std::unique_ptr<Vcpu> vcpu, ExitHandler handler, VmEndLatch& end);
+  // `confine`: see VcpuThreads.
+  VcpuThread(uint32_t index, std::unique_ptr<Vcpu> vcpu, ExitHandler handler, VmEndLatch& end,
+             std::function<absl::Status()> confine);
   // The thread must not run: never started, or joined.
   ~VcpuThread() = default;
 
@@ -77,6 +80,7 @@ class VcpuThread {
   enum class Request { kRun, kPause, kStop };
 
   static void* ThreadMain(void* self);
+  void ConfineItself();
   void RunUntilInterruptedOrEnded();
   bool AwaitPermissionToRun();
   bool WaitWhilePaused() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -90,6 +94,7 @@ class VcpuThread {
   const std::unique_ptr<Vcpu> vcpu_;
   ExitHandler handler_;  // used by the thread alone
   VmEndLatch& end_;
+  const std::function<absl::Status()> confine_;
 
   absl::Mutex mutex_;
   SteadyCondVar changed_;                          // `state_` or `request_`

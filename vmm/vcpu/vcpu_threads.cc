@@ -23,11 +23,12 @@ absl::Status StuckError(uint32_t index, absl::string_view what, absl::Duration t
 }  // namespace
 
 VcpuThreads::VcpuThreads(std::vector<std::unique_ptr<Vcpu>> vcpus, AddressSpace& memory,
-                         AddressSpace& ports, VmEndLatch& end, WaitControl waits)
+                         AddressSpace& ports, VmEndLatch& end, WaitControl waits,
+                         const std::function<absl::Status()>& confine)
     : waits_(std::move(waits)) {
   for (uint32_t index = 0; index < vcpus.size(); ++index) {
-    threads_.push_back(std::make_unique<VcpuThread>(index, std::move(vcpus[index]),
-                                                    ExitHandler(index, memory, ports), end));
+    threads_.push_back(std::make_unique<VcpuThread>(
+        index, std::move(vcpus[index]), ExitHandler(index, memory, ports), end, confine));
   }
 }
 

@@ -31,10 +31,12 @@ struct WaitControl {
 // thread. The thread that waits for the latch then calls Stop() for the others.
 class VcpuThreads {
  public:
-  // `waits` is called by Pause(), Resume() and Stop(), on their threads. The rest must outlive
-  // this.
+  // `waits` is called by Pause(), Resume() and Stop(), on their threads. `confine`, if there is
+  // one, is called by each vCPU's thread before it runs guest code; an error ends the VM. The rest
+  // must outlive this.
   VcpuThreads(std::vector<std::unique_ptr<Vcpu>> vcpus, AddressSpace& memory, AddressSpace& ports,
-              VmEndLatch& end, WaitControl waits);
+              VmEndLatch& end, WaitControl waits,
+              const std::function<absl::Status()>& confine = {});
   // Stops all vCPUs. If one does not stop within ten seconds, ends the process with a message: the
   // vCPU would go on to use objects that are destroyed next.
   ~VcpuThreads();
