@@ -245,7 +245,8 @@ absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
   ASSIGN_OR_RETURN(const ScratchFile config, ScratchFile::Create("vm.textproto", 0));
   ASSIGN_OR_RETURN(const ScratchFile copy, ScratchFile::Create("virtio_blk", 0));
   ASSIGN_OR_RETURN(const KillerOptions disturbance, WithUpgrades(options.killer, config, copy));
-  std::ofstream(config.path()) << ConsoleDevice(options)
+  std::ofstream(config.path()) << "binary_dirs: \"/\"\n"
+                               << ConsoleDevice(options)
                                << DeviceText(options, "disk0", "virtio_blk",
                                              "  arg: \"--queues=2\"\n" + DiskResource(disk.path()))
                                << DeviceText(options, "rng0", "virtio_rng", "");
