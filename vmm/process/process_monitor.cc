@@ -131,11 +131,11 @@ void ProcessMonitor::HandleEvents(int limit_ms) {
   if (!traced_.empty()) limit_ms = kTracedRetryMs;  // no event reports their release
   std::array<epoll_event, 16> events;
   const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), limit_ms);
-  for (int i = 0; i < n; ++i) HandleEvent(events[i].data.u64);
-  for (const uint64_t id : std::exchange(traced_, {})) HandleEvent(ExitKey(id));
+  for (int i = 0; i < n; ++i) HandleEvent(events[i].data.u64, events[i].events);
+  for (const uint64_t id : std::exchange(traced_, {})) HandleEvent(ExitKey(id), EPOLLIN);
 }
 
-void ProcessMonitor::HandleEvent(uint64_t key) {
+void ProcessMonitor::HandleEvent(uint64_t key, uint32_t events) {
   if (key == kWakeUpKey) {
     wake_up_.Drain();
     return;
@@ -151,7 +151,13 @@ void ProcessMonitor::HandleEvent(uint64_t key) {
   if (key == ExitKey(id)) {
     Reap(id, found->second);
   } else if (key == ViolationKey(id)) {
-    ReadViolation(*found->second);
+    if ((events & EPOLLIN) != 0) {
+      ReadViolation(*found->second);
+    } else {
+      // The process dies. This would be reported again and again until it is dead, and
+      // SECCOMP_IOCTL_NOTIF_RECV could wait for ever.
+      CloseViolations(*found->second);
+    }
   } else {
     ReadOutput(*found->second);
   }
@@ -205,6 +211,11 @@ void ProcessMonitor::ReadViolation(MonitoredProcess& process) {
     return;  // the thread that called was interrupted
   }
   // It has been killed, or is dead. Closed, since it stays readable.
+  CloseViolations(process);
+}
+
+void ProcessMonitor::CloseViolations(MonitoredProcess& process) {
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process.violations_.get(), nullptr);
   process.violations_.reset();
 }
 

@@ -123,7 +123,8 @@ class ProcessMonitor {
   void Run();
   // Waits for events, for `limit_ms` at most (-1: no limit), and handles them.
   void HandleEvents(int limit_ms);
-  void HandleEvent(uint64_t key);
+  // `events`: as of epoll_wait(2).
+  void HandleEvent(uint64_t key, uint32_t events);
   // Kills all processes and waits for their deaths until kEndTimeout.
   void EndAll();
   // Adopts the started processes. True: no more will arrive.
@@ -131,6 +132,7 @@ class ProcessMonitor {
   absl::Status Adopt(const std::shared_ptr<MonitoredProcess>& process);
   void ReadOutput(MonitoredProcess& process);
   void ReadViolation(MonitoredProcess& process);
+  void CloseViolations(MonitoredProcess& process);
   void Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process);
 
   const UniqueFd null_device_;

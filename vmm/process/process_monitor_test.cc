@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <fstream>
@@ -25,6 +27,7 @@
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "vmm/sandbox/seccomp_policy.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -33,6 +36,11 @@ using ::testing::HasSubstr;
 
 constexpr SandboxLayers kPid = SandboxLayer::kPid;
 constexpr SandboxLayers kUserAndPid = SandboxLayers(SandboxLayer::kPid).With(SandboxLayer::kUser);
+
+std::string ConfinedProgram() {
+  return absl::StrCat(getenv("TEST_SRCDIR"), "/", getenv("TEST_WORKSPACE"),
+                      "/vmm/launcher/testing/confined_program");
+}
 
 constexpr absl::Duration kLong = absl::Seconds(30);  // never passes in a test that works
 
@@ -152,22 +160,32 @@ TEST_F(ProcessMonitorTest, AGrandchildThatKeepsThePipeOpenDoesNotDelayTheExit) {
   EXPECT_TRUE((*process)->WaitForExit(absl::Seconds(4)).ok());
 }
 
+// A process that traces `pid` and never calls wait(2) for it. -1: ptrace is not permitted here.
+pid_t HoldByDebugger(pid_t pid) {
+  int attached[2];
+  if (pipe2(attached, O_CLOEXEC) != 0) return -1;
+  const pid_t debugger = fork();
+  if (debugger == 0) {
+    // Copies of the monitor's descriptors would keep them in its epoll set.
+    dup2(attached[1], STDOUT_FILENO);
+    close_range(STDERR_FILENO + 1, ~0u, 0);
+    const char result = ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) == 0 ? 'y' : 'n';
+    if (write(STDOUT_FILENO, &result, 1) != 1) _exit(1);
+    while (true) pause();
+  }
+  char result = 0;
+  const bool told = read(attached[0], &result, 1) == 1;
+  close(attached[0]);
+  close(attached[1]);
+  return told && result == 'y' ? debugger : -1;
+}
+
 TEST_F(ProcessMonitorTest, ADeadProcessThatADebuggerTracesDelaysNoOtherAndIsReapedLater) {
   auto process = RunScript("echo up; exec sleep 1000");
   ASSERT_TRUE(process.ok()) << process.status();
   ASSERT_TRUE(recorder_->WaitForOutput());
-  const pid_t pid = (*process)->pid();
-  int attached[2];
-  ASSERT_EQ(pipe2(attached, O_CLOEXEC), 0);
-  const pid_t debugger = fork();
-  if (debugger == 0) {
-    const char result = ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) == 0 ? 'y' : 'n';
-    if (write(attached[1], &result, 1) != 1) _exit(1);
-    while (true) pause();  // never calls wait(2) for its tracee
-  }
-  char result = 0;
-  ASSERT_EQ(read(attached[0], &result, 1), 1);
-  ASSERT_EQ(result, 'y') << "ptrace is not permitted here";
+  const pid_t debugger = HoldByDebugger((*process)->pid());
+  ASSERT_GT(debugger, 0);
   (*process)->Kill();
   EXPECT_TRUE(absl::IsDeadlineExceeded((*process)->WaitForExit(absl::Milliseconds(300)).status()));
   // The monitor's thread is free for others.
@@ -181,8 +199,28 @@ TEST_F(ProcessMonitorTest, ADeadProcessThatADebuggerTracesDelaysNoOtherAndIsReap
   const auto exit = (*process)->WaitForExit(kLong);
   ASSERT_TRUE(exit.ok()) << exit.status();
   EXPECT_EQ(exit->ToString(), "killed by signal 9 (Killed)");
-  close(attached[0]);
-  close(attached[1]);
+}
+
+// A filter's listener hangs up before the process is dead, here long before.
+TEST_F(ProcessMonitorTest, TheEndOfAFilteredProcessIsAwaitedWithoutProcessorTime) {
+  ProcessSpec spec = {.binary = *ProgramFile::Open(ConfinedProgram()),
+                      .args = {},
+                      .environment = {},
+                      .descriptors = {},
+                      .sandbox = {.layers = kPid.With(SandboxLayer::kSeccomp)}};
+  spec.sandbox.filter = *CompileDevicePolicy("");
+  auto process = Run(std::move(spec));
+  ASSERT_TRUE(process.ok()) << process.status();
+  ASSERT_TRUE(recorder_->WaitForOutput());
+  const pid_t debugger = HoldByDebugger((*process)->pid());
+  ASSERT_GT(debugger, 0);
+  (*process)->Kill();
+  const clock_t before = clock();
+  EXPECT_TRUE(absl::IsDeadlineExceeded((*process)->WaitForExit(absl::Seconds(1)).status()));
+  EXPECT_LT(clock() - before, CLOCKS_PER_SEC / 2);
+  kill(debugger, SIGKILL);
+  waitpid(debugger, nullptr, 0);
+  EXPECT_TRUE((*process)->WaitForExit(kLong).ok());
 }
 
 // --- What dies with a process
