@@ -146,8 +146,8 @@ TEST(OutageTest, TheOutageAndTheHoldBeginWhenTheProcessFellSilent) {
   device.held.WaitForNotification();
   EXPECT_EQ(device.report.device().recent_restarts(0).cause(), "killed by signal 9 (Killed)");
   device.outage.End();
-  const auto& downtime = device.report.device().recent_restarts(0).downtime();
-  EXPECT_GE(downtime.seconds(), absl::ToInt64Seconds(kLongAgo));
+  EXPECT_GE(device.report.device().recent_restarts(0).downtime().seconds(),
+            absl::ToInt64Seconds(kLongAgo));
 }
 
 }  // namespace
