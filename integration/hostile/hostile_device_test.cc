@@ -161,7 +161,8 @@ class HostileDeviceTest : public testing::Test {
          "--console=stdio", "--disk=path=" + disk,
          "--config=" +
              WriteTempFile("vm.textproto",
-                           absl::StrCat("devices { name: \"liar\" binary: \"", HonestBinary(),
+                           absl::StrCat("binary_dirs: \"/\" devices { name: \"liar\" binary: \"",
+                                        HonestBinary(),
                                         "\" heartbeat { interval: \"100ms\" } "
                                         "resources { name: \"console\" console {} } }"))});
     ASSERT_TRUE(vm.ok()) << vm.status();
