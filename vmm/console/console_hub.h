@@ -41,7 +41,7 @@ class ConsoleHub {
   // The streams besides clients. The descriptors are copied.
   struct Streams {
     std::string device_name = {};  // for the log
-    int input_fd = -1;        // -1: none
+    int input_fd = -1;             // -1: none
     int output_fd = -1;
     // An output that is a regular file grows by this at most: a guest cannot fill the host's disk.
     uint64_t max_file_bytes = uint64_t{256} << 20;
