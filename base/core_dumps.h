@@ -7,8 +7,8 @@ namespace bulkhead {
 // once the dump is written. An RLIMIT_CORE of 1 byte forbids dumps; 0 does not: a program that
 // core_pattern names still runs, and gets the whole dump (core(5)).
 
-// For the vmm. Call before it starts device processes, which get that limit (vmm/process/
-// spawn_process.cc). If the hard limit is 0 and may not be raised, they cannot get it: then the
+// For the vmm. Call before it starts the launcher, whose processes get that limit (vmm/launcher/
+// confined_child.cc). If the hard limit is 0 and may not be raised, they cannot get it: then the
 // dumps of this process and of those that it starts contain no memory (coredump_filter). Returns
 // true in that case, if core_pattern names a program.
 bool KeepMemoryOfChildrenOutOfCoreDumps();

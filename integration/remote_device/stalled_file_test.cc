@@ -9,7 +9,6 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "base/own_limits.h"
 #include "devices/virtio_blk/testing/slow_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -27,7 +26,6 @@ class StalledFileTest : public SupervisedTest {
  protected:
   // One server for all tests: its mount namespace is the process's.
   static void SetUpTestSuite() {
-    RaiseOpenFileLimit();  // as the vmm does
     slow_ = SlowFile::Create(testing::TempDir() + "/stalled", 1 << 20).value().release();
   }
   ~StalledFileTest() override {

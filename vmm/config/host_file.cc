@@ -18,7 +18,6 @@
 #include "absl/time/time.h"
 #include "base/errno_status.h"
 #include "base/log.h"
-#include "base/sheltered_fd.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
 
@@ -143,7 +142,6 @@ absl::StatusOr<std::unique_ptr<HostFile>> HostFile::Open(const std::string& path
       UniqueFd own,
       OpenHostFile(path, (options.read_only ? O_RDONLY : O_RDWR) | (exclusive ? O_EXCL : 0),
                    /*regular_only=*/false));
-  own = Shelter(std::move(own));
   const off_t size = lseek(own.get(), 0, SEEK_END);
   if (size < kSectorBytes) {
     return Problem(path,
@@ -187,7 +185,6 @@ absl::StatusOr<HostFile::Opened> HostFile::OpenForProcess(int own, const std::st
   const int flags = (options.read_only ? O_RDONLY : O_RDWR) | (options.direct ? O_DIRECT : 0);
   Opened opened{.fd = UniqueFd(OpenAgain(own, path, flags))};
   if (!opened.fd.ok()) return OpenError(path, flags, errno);
-  opened.fd = Shelter(std::move(opened.fd));
   if (!options.lock) return opened;
   // Random: other VMs that read the same file must not happen upon it.
   uint64_t position = 0;
