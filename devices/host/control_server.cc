@@ -14,6 +14,7 @@
 #include "grpcpp/server_builder.h"
 #include "grpcpp/server_posix.h"
 #include "proto/device_control.grpc.pb.h"
+#include "proto/grpc_deadline.h"
 
 namespace bulkhead::devices {
 namespace {
@@ -126,9 +127,7 @@ class ControlServer::Impl {
     if (server_ == nullptr) return;
     const absl::Duration limit =
         service_.shutdown_called() ? kLastAnswerTime : absl::ZeroDuration();
-    server_->Shutdown(
-        gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                     gpr_time_from_nanos(absl::ToInt64Nanoseconds(limit), GPR_TIMESPAN)));
+    server_->Shutdown(GrpcDeadline(limit));
   }
 
  private:

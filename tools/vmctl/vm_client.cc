@@ -9,6 +9,7 @@
 #include "grpc/support/log.h"
 #include "grpcpp/create_channel_posix.h"
 #include "grpcpp/support/channel_arguments.h"
+#include "proto/grpc_deadline.h"
 #include "tools/vmctl/console_stream.h"
 #include "tools/vmctl/vm_client_impl.h"
 
@@ -170,9 +171,7 @@ absl::StatusOr<v1::Device> VmClient::StartDevice(const std::string& name) {
 
 void VmClient::Impl::Limit(grpc::ClientContext& context, absl::Duration timeout) {
   if (timeout == absl::InfiniteDuration()) return;
-  context.set_deadline(
-      gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                   gpr_time_from_nanos(absl::ToInt64Nanoseconds(timeout), GPR_TIMESPAN)));
+  context.set_deadline(GrpcDeadline(timeout));
 }
 
 absl::StatusOr<v1::VmMetrics> VmClient::GetMetrics() {

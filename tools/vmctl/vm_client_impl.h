@@ -28,7 +28,6 @@ class VmClient::Impl {
   // Errors: FailedPrecondition: not in this pid namespace.
   const absl::StatusOr<PidFd>& vmm_process() const { return vmm_process_; }
 
-  // By the monotonic clock, since the wall clock may be set.
   static void Limit(grpc::ClientContext& context, absl::Duration timeout);
 
   // The error for the operator.

@@ -24,6 +24,7 @@
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "grpcpp/server_posix.h"
+#include "proto/grpc_deadline.h"
 #include "vmm/control/client_check.h"
 #include "vmm/control/client_connections.h"
 #include "vmm/control/listening_socket.h"
@@ -177,9 +178,7 @@ ControlServer::Impl::~Impl() {
         done.get_future().wait_for(absl::ToChronoMilliseconds(limits_.drain_timeout));
     if (ended == std::future_status::timeout) connections_.Cut();
   });
-  server_->Shutdown(gpr_time_add(
-      gpr_now(GPR_CLOCK_MONOTONIC),
-      gpr_time_from_nanos(absl::ToInt64Nanoseconds(limits_.drain_timeout), GPR_TIMESPAN)));
+  server_->Shutdown(GrpcDeadline(limits_.drain_timeout));
   done.set_value();
   cutter.join();
 }

@@ -27,6 +27,7 @@
 #include "grpcpp/support/channel_arguments.h"
 #include "grpcpp/support/proto_buffer_reader.h"
 #include "proto/device_control.grpc.pb.h"
+#include "proto/grpc_deadline.h"
 #include "vmm/process/call_watchdog.h"
 #include "vmm/process/control_relay.h"
 #include "vmm/process/printable.h"
@@ -109,10 +110,7 @@ ControlCall::ControlCall(absl::Duration timeout, absl::Duration grace)
     : timeout_(std::max(timeout, absl::ZeroDuration())),
       grace_(grace),
       context_(std::make_unique<Context>()) {
-  // The monotonic clock, since the wall clock may be set.
-  context_->context.set_deadline(
-      gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                   gpr_time_from_nanos(absl::ToInt64Nanoseconds(timeout_), GPR_TIMESPAN)));
+  context_->context.set_deadline(GrpcDeadline(timeout_));
 }
 
 ControlCall::~ControlCall() = default;
