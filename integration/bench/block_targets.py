@@ -1,4 +1,5 @@
 """Machines with one virtio disk each, on which the same guest program measures requests."""
+import collections
 import os
 import shutil
 import tempfile
@@ -12,6 +13,13 @@ from integration.bench.processes import Background, BenchError, run
 DISK = "//devices/virtio_blk:virtio_blk"
 _LIMIT_S = 10
 
+# The file behind the disk. direct: past the page cache. aio: how QEMU does I/O on it.
+Disk = collections.namedtuple("Disk", "path direct aio")
+
+
+def _on_off(flag):
+    return "on" if flag else "off"
+
 
 class Vmm(Target):
     name = "vmm"
@@ -22,13 +30,17 @@ class Vmm(Target):
         return self._files[DISK]
 
     def run(self, cmdline, disk, timeout_s):
-        argv = [
-            self._files[VMM], "--kernel=" + self._guest, "--cmdline=" + cmdline, "--memory=64M",
-            "--no-reboot", "--control=none",
-            "--device-dir=" + os.path.dirname(self._files[UART]),
-            "--device=name=disk,binary=%s,file:disk=%s" % (self.binary(), disk),
-        ]
-        return self._finish(argv, run(argv, timeout_s), VMM_POWERED_OFF)
+        with tempfile.NamedTemporaryFile("w", suffix=".textproto") as config:
+            config.write('devices { name: "disk" binary: "%s"\n  resources { name: "disk" '
+                         'file { path: "%s" direct: %s } } }\n' % (
+                             self.binary(), disk.path, str(disk.direct).lower()))
+            config.flush()
+            argv = [
+                self._files[VMM], "--config=" + config.name, "--kernel=" + self._guest,
+                "--cmdline=" + cmdline, "--memory=64M", "--no-reboot", "--control=none",
+                "--console=stdio", "--device-dir=" + os.path.dirname(self._files[UART]),
+            ]
+            return self._finish(argv, run(argv, timeout_s), VMM_POWERED_OFF)
 
 
 class VmmWithoutLog(Vmm):
@@ -55,8 +67,8 @@ class QemuInProcess(QemuTarget):
         argv = self._command([
             "-machine", "q35", "-m", "256M", "-object", "iothread,id=io",
             # Its lock stays for a moment after its end, and would keep the next one out.
-            "-drive", "file=%s,file.locking=off,if=none,id=disk,format=raw,cache=writeback,"
-                      "aio=io_uring" % disk,
+            "-drive", "file=%s,file.locking=off,if=none,id=disk,format=raw,cache=%s,aio=%s" % (
+                disk.path, "none" if disk.direct else "writeback", disk.aio),
             "-device", "virtio-blk-pci,drive=disk,iothread=io,disable-legacy=on"], cmdline)
         return self._finish(argv, run(argv, timeout_s), QEMU_PASSED)
 
@@ -70,9 +82,10 @@ class QemuVhostUser(QemuTarget):
             path = os.path.join(folder, "vhost.sock")
             daemon = [
                 host.find_program("qemu-storage-daemon", "qemu-system-common"),
-                "--blockdev", "driver=file,node-name=file,filename=%s,aio=io_uring,"
-                              "locking=off" % disk,
-                "--blockdev", "driver=raw,node-name=disk,file=file",
+                "--blockdev", "driver=file,node-name=file,filename=%s,aio=%s,locking=off,"
+                              "cache.direct=%s" % (disk.path, disk.aio, _on_off(disk.direct)),
+                "--blockdev", "driver=raw,node-name=disk,file=file,cache.direct=%s" %
+                              _on_off(disk.direct),
                 "--export", "type=vhost-user-blk,id=export,node-name=disk,writable=on,"
                             "addr.type=unix,addr.path=" + path,
             ]
@@ -90,4 +103,5 @@ class QemuVhostUser(QemuTarget):
                 return self._finish(argv, run(argv, timeout_s), QEMU_PASSED)
 
 
-ALL = (Vmm, VmmWithoutLog, QemuInProcess, QemuVhostUser)
+ALL = (Vmm, QemuInProcess, QemuVhostUser, VmmWithoutLog)
+DEFAULT = ALL[:3]

@@ -116,11 +116,15 @@ interrupt_stubs:
   .rept 256
   .align 16
   // The CPU pushes an error code for these; for the others we do.
+  .if vector == 6
+  jmp invalid_opcode
+  .else
   .if !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21)
   pushq $0
   .endif
   pushq $vector
   jmp interrupt_common
+  .endif
   .set vector, vector + 1
   .endr
 
@@ -163,6 +167,39 @@ interrupt_common:
   popq %rax
   addq $16, %rsp  // vector, error code
   iretq
+
+// HaltUntilInterrupt(): RDI = address of a count, ESI = the value at which to halt.
+invalid_opcode:
+  cmpq %rax, halt_call_magic
+  jne 2f
+  cmpl %esi, (%rdi)
+  jne 1f
+  sti  // takes effect after HLT has begun: no interrupt is missed
+  hlt
+1:
+  addq $2, (%rsp)  // past the UD2
+  orq $0x200, 16(%rsp)  // interrupts on
+  iretq
+2:
+  pushq $0
+  pushq $6
+  jmp interrupt_common
+
+// CountOnly(): on one CPU at a time.
+  .align 32
+  .globl counted_stubs
+counted_stubs:
+  .set vector, BULKHEAD_FIRST_VECTOR
+  .rept BULKHEAD_COUNTED_VECTORS
+  .align 32
+  pushq %rax
+  incl interrupt_counts + 4 * vector
+  movl $0xfee000b0, %eax  // end of interrupt
+  movl $0, (%rax)
+  popq %rax
+  iretq
+  .set vector, vector + 1
+  .endr
 
 // ---- Tables that need no code to fill ----------------------------------------------------------
   .data
@@ -210,6 +247,10 @@ pvh_start_info:
   .globl cpus_entered
 cpus_entered:
   .long 1
+  .align 8
+  .globl halt_call_magic
+halt_call_magic:
+  .quad 0x6b6c754268616c74
 
   .bss
   .align 16

@@ -4,7 +4,12 @@
 #include "kernel_images/baremetal/lib/report.h"
 
 extern "C" const uint8_t interrupt_stubs[];  // entry.S: 16 bytes a vector
+extern "C" const uint8_t counted_stubs[];    // entry.S: 32 bytes a vector, from kFirstVector on
 extern "C" uint8_t kernel_stacks[];
+extern "C" const uint64_t halt_call_magic;
+extern "C" {
+uint32_t interrupt_counts[256];  // entry.S counts here, too
+}
 
 namespace bulkhead::guest {
 namespace {
@@ -43,7 +48,6 @@ constexpr uint32_t kRedirectionLevel = 1 << 15;
 constexpr uint32_t kRedirectionMasked = 1 << 16;
 
 alignas(16) Gate gates[256];
-uint32_t counts[256];
 uint32_t last_cpus[256];
 void (*handlers[256])();
 
@@ -58,6 +62,17 @@ void RouteInterrupt(uint32_t gsi, uint32_t cpu, uint32_t entry) {
   WriteIoApic(kRedirectionBase + 2 * gsi, entry);
 }
 
+void SetGate(uint32_t vector, const uint8_t* stub) {
+  const uint64_t address = reinterpret_cast<uint64_t>(stub);
+  gates[vector] = {static_cast<uint16_t>(address),
+                   BULKHEAD_KERNEL_CODE,
+                   0,
+                   kInterruptGate,
+                   static_cast<uint16_t>(address >> 16),
+                   static_cast<uint32_t>(address >> 32),
+                   0};
+}
+
 [[noreturn]] void FailFromException(const InterruptFrame& frame) {
   uint64_t address;
   asm volatile("mov %%cr2, %0" : "=r"(address));
@@ -68,11 +83,23 @@ void RouteInterrupt(uint32_t gsi, uint32_t cpu, uint32_t entry) {
 }  // namespace
 
 uint32_t InterruptCount(uint8_t vector) {
-  return __atomic_load_n(&counts[vector], __ATOMIC_ACQUIRE);
+  return __atomic_load_n(&interrupt_counts[vector], __ATOMIC_ACQUIRE);
 }
 
 uint32_t LastInterruptedCpu(uint8_t vector) {
   return __atomic_load_n(&last_cpus[vector], __ATOMIC_ACQUIRE);
+}
+
+void CountOnly(uint8_t vector) {
+  EXPECT_TRUE(vector >= kFirstVector && vector < kFirstVector + BULKHEAD_COUNTED_VECTORS);
+  SetGate(vector, counted_stubs + 32 * (vector - kFirstVector));
+}
+
+void HaltUntilInterrupt(uint8_t vector, uint32_t seen) {
+  while (InterruptCount(vector) == seen) {
+    uint64_t magic = halt_call_magic;
+    asm volatile("ud2" : "+a"(magic) : "D"(&interrupt_counts[vector]), "S"(seen) : "memory");
+  }
 }
 
 void SetInterruptHandler(uint8_t vector, void (*handler)()) {
@@ -91,14 +118,7 @@ void MaskInterrupt(uint32_t gsi) { WriteIoApic(kRedirectionBase + 2 * gsi, kRedi
 
 void InitializeInterrupts() {
   for (uint32_t vector = 0; vector < 256; ++vector) {
-    const uint64_t stub = reinterpret_cast<uint64_t>(interrupt_stubs) + 16 * vector;
-    gates[vector] = {static_cast<uint16_t>(stub),
-                     BULKHEAD_KERNEL_CODE,
-                     0,
-                     kInterruptGate,
-                     static_cast<uint16_t>(stub >> 16),
-                     static_cast<uint32_t>(stub >> 32),
-                     0};
+    SetGate(vector, interrupt_stubs + 16 * vector);
   }
   // The legacy controllers stay silent: their vectors would look like exceptions.
   Out8(0x21, 0xff);
@@ -135,6 +155,6 @@ extern "C" void OnInterrupt(InterruptFrame* frame) {
   __atomic_store_n(&last_cpus[vector], stack_offset / BULKHEAD_KERNEL_STACK_BYTES,
                    __ATOMIC_RELAXED);
   // release: who sees the count sees the CPU and what the handler did.
-  __atomic_fetch_add(&counts[vector], 1, __ATOMIC_RELEASE);
+  __atomic_fetch_add(&interrupt_counts[vector], 1, __ATOMIC_RELEASE);
   MmioWrite<uint32_t>(kEndOfInterrupt, 0);
 }

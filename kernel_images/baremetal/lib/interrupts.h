@@ -3,16 +3,24 @@
 
 #include <stdint.h>
 
+#include "kernel_images/baremetal/lib/entry_constants.h"
+
 // Interrupts: counted at CPL0, looked at from CPL3. Vectors for programs: 0x30 to 0x7f.
 
 namespace bulkhead::guest {
 
-inline constexpr uint8_t kFirstVector = 0x30;
+inline constexpr uint8_t kFirstVector = BULKHEAD_FIRST_VECTOR;
 
 // How often `vector` was delivered, to any CPU.
 uint32_t InterruptCount(uint8_t vector);
 // The CPU that last received it.
 uint32_t LastInterruptedCpu(uint8_t vector);
+
+// From now on `vector`, one of the first four, is counted and no more: that takes few instructions,
+// which some KVMs interpret. No handler is called, and LastInterruptedCpu() stays.
+void CountOnly(uint8_t vector);
+// Halts the calling CPU until InterruptCount(vector) is not `seen`; enables interrupts for good.
+void HaltUntilInterrupt(uint8_t vector, uint32_t seen);
 
 // Called at CPL0 for each `vector`, before the end-of-interrupt: must quieten a level-triggered
 // source. nullptr: none.

@@ -35,6 +35,8 @@ constexpr uint64_t kQueueAvailable = 0x28;
 constexpr uint64_t kQueueUsed = 0x30;
 constexpr uint16_t kNoVector = 0xffff;
 
+constexpr uint16_t kUsedNoNotify = 1;  // 2.7.10
+
 // 4.1.3.1: 64-bit fields are written by halves.
 void Write64(uint64_t address, uint64_t value) {
   MmioWrite<uint32_t>(address, static_cast<uint32_t>(value));
@@ -56,6 +58,28 @@ void Virtqueue::Notify() const {
   MmioWrite<uint16_t>(doorbell_, 0);
 }
 
+bool Virtqueue::NotifyIfWanted() {
+  // A full fence (2.7.13.4.1) between the store of the available index and the load of what the
+  // device wants. Its partner stands in the device between its store of that and its last look at
+  // the index. Without both, the device could sleep and this side believe that it does not.
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  const uint16_t old_index = offered_index_;
+  offered_index_ = memory_->available_index;
+  bool wanted;
+  if (event_index_) {
+    // Placed right after a ring of the negotiated size.
+    const auto* event = reinterpret_cast<const uint16_t*>(&memory_->used_ring[size_]);
+    const uint16_t index = __atomic_load_n(event, __ATOMIC_RELAXED);
+    // 2.7.10: the available index has gone past it since the last call.
+    wanted = static_cast<uint16_t>(offered_index_ - index - 1) <
+             static_cast<uint16_t>(offered_index_ - old_index);
+  } else {
+    wanted = (__atomic_load_n(&memory_->used_flags, __ATOMIC_RELAXED) & kUsedNoNotify) == 0;
+  }
+  if (wanted) MmioWrite<uint16_t>(doorbell_, 0);
+  return wanted;
+}
+
 bool Virtqueue::HasUsed() const {
   // acquire: pairs with the device's release of the index; then the element is there.
   return __atomic_load_n(&memory_->used_index, __ATOMIC_ACQUIRE) != used_seen_;
@@ -74,6 +98,26 @@ uint32_t Virtqueue::Run(uint16_t head) {
   const Used used = TakeUsed();
   EXPECT_EQ(used.head, head);
   return used.length;
+}
+
+void Virtqueue::DisableInterrupts() {
+  if (event_index_) {
+    SetUsedEvent(static_cast<uint16_t>(used_seen_ - 1));  // long past
+  } else {
+    SetInterruptsWanted(false);
+  }
+}
+
+bool Virtqueue::EnableInterrupts() {
+  if (event_index_) {
+    SetUsedEvent(used_seen_);
+  } else {
+    SetInterruptsWanted(true);
+  }
+  // A full fence (2.7.13.3) between that store and the load of the used index: an element that the
+  // device publishes without an interrupt, since it has not seen the store, is seen here.
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  return !HasUsed();
 }
 
 void Virtqueue::SetInterruptsWanted(bool wanted) {
@@ -159,18 +203,22 @@ uint64_t VirtioDevice::Start(uint64_t wanted, uint32_t queues) {
   MmioWrite<uint16_t>(common_ + kConfigVector, kNoVector);
   EXPECT_TRUE(MmioRead<uint16_t>(common_ + kQueueCount) >= queues);
   msix_.SetEnabled(true);
-  for (uint32_t index = 0; index < queues; ++index) SetUpQueue(index);
+  for (uint32_t index = 0; index < queues; ++index) {
+    SetUpQueue(index, (wanted & kFeatureEventIndex) != 0);
+  }
   SetStatus(kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk);
   EXPECT_EQ(status(), kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk);
   return offered;
 }
 
-void VirtioDevice::SetUpQueue(uint32_t index) {
+void VirtioDevice::SetUpQueue(uint32_t index, bool event_index) {
   static Virtqueue::Memory memories[kMaxQueues];
   Virtqueue& queue = queues_[index];
   queue.memory_ = &memories[index];
   memset(queue.memory_, 0, sizeof(*queue.memory_));
   queue.used_seen_ = 0;
+  queue.offered_index_ = 0;
+  queue.event_index_ = event_index;
 
   MmioWrite<uint16_t>(common_ + kQueueSelect, static_cast<uint16_t>(index));
   const uint16_t offered = MmioRead<uint16_t>(common_ + kQueueSize);

@@ -47,6 +47,9 @@ class Virtqueue {
   void Submit(uint16_t head);
   // Rings the queue's doorbell, whether or not the device wants it.
   void Notify() const;
+  // Rings it only if the device wants to hear of what was submitted since the last call (2.7.10),
+  // as drivers of operating systems do. Returns whether it rang.
+  bool NotifyIfWanted();
   // The used index lags behind the available one.
   bool HasUsed() const;
   struct Used {
@@ -57,7 +60,12 @@ class Virtqueue {
   // Submits, notifies and waits for the one answer. Fails the program if none comes.
   uint32_t Run(uint16_t head);
 
-  // For interrupt moderation (2.7.7, 2.7.10).
+  // For interrupt moderation (2.7.7, 2.7.10), as drivers of operating systems do it. With the event
+  // index an interrupt may still come after 65,535 used elements.
+  void DisableInterrupts();
+  // From now on the next used element interrupts. False: there is one already, which may not.
+  bool EnableInterrupts();
+  // The parts of that.
   void SetInterruptsWanted(bool wanted);
   void SetUsedEvent(uint16_t index);
   uint16_t available_index() const { return memory_->available_index; }
@@ -92,6 +100,8 @@ class Virtqueue {
   Memory* memory_ = nullptr;
   uint16_t size_ = 0;
   uint16_t used_seen_ = 0;
+  uint16_t offered_index_ = 0;  // the available index at the last NotifyIfWanted()
+  bool event_index_ = false;
   uint64_t doorbell_ = 0;
 };
 
@@ -124,7 +134,7 @@ class VirtioDevice {
  private:
   uint64_t FindStructure(uint8_t type) const;
   uint64_t OfferedFeatures() const;
-  void SetUpQueue(uint32_t index);
+  void SetUpQueue(uint32_t index, bool event_index);
 
   PciFunction function_;
   Msix msix_;

@@ -1,21 +1,27 @@
-// Measures a virtio block device: how many requests a second it answers, with so many in flight.
-// Looks at the used ring instead of waiting for interrupts, so that the device's side is what
-// limits it. The disk's contents do not matter, and are lost if it writes.
+// Measures a virtio block device from a driver that behaves as Linux's does: it negotiates flushes,
+// the event index and indirect descriptors, rings the doorbell only when the device wants to hear
+// it, and either polls the used ring with interrupts off or halts until an interrupt comes. The
+// disk's contents do not matter, and are lost by writes.
 //
-// Options:
-//   requests=N        in each measurement (20000)
-//   depth=N           in flight at once, 1 to 21 (16)
-//   bytes=N           of each request: a multiple of 512 up to 4096 (4096)
-//   write=1           measure writes too (0)
-// Prints for reads, then for writes:
-//   BENCH name=read depth=16 bytes=4096 requests=20000 cycles=...
+// Options, each NAMES a list with commas; every combination of them is measured:
+//   modes=NAMES       poll, interrupt (poll)
+//   operations=NAMES  read, write: 4 KiB at random places; write+flush: the same, a flush after
+//                     each; seq-read, seq-write: 128 KiB after 128 KiB (read)
+//   depths=NUMBERS    requests in flight at once, 1 to 32 (1)
+//   cycles=N          length of each measurement (500000000); a fifth of it is run before
+//   think=N           cycles of work after each completion, before the next request (0)
+//   event_index=0     do not negotiate the event index (1)
+// Prints for each:
+//   BENCH name=read mode=poll depth=16 bytes=4096 requests=... cycles=... kicks=... interrupts=...
+//         p50=... p99=...
+// kicks: writes of the doorbell; p50, p99: cycles from submission to completion, to 1.6 %. A write
+// with its flush is one request.
 
 #include <stdint.h>
 
-#include <initializer_list>
-
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
+#include "kernel_images/baremetal/lib/interrupts.h"
 #include "kernel_images/baremetal/lib/memory.h"
 #include "kernel_images/baremetal/lib/random.h"
 #include "kernel_images/baremetal/lib/report.h"
@@ -26,76 +32,240 @@
 namespace bulkhead::guest {
 namespace {
 
-constexpr uint32_t kMaxBytes = 4096;
-constexpr uint32_t kMaxDepth = Virtqueue::kMaxSize / kMaxRequestDescriptors;
+constexpr uint32_t kMaxDepth = 32;
+constexpr uint32_t kMaxBytes = 128 << 10;
+// RAM that nothing else uses: kMaxDepth buffers of kMaxBytes.
+constexpr uint64_t kBuffers = 16 << 20;
 
-struct Slot {
-  uint8_t result;
-  alignas(16) BlockHeader header;
+struct Operation {
+  const char* name;
+  uint32_t type;
+  uint32_t bytes;
+  bool sequential;
+  bool flush;  // after each
+};
+constexpr Operation kOperations[] = {
+    {"read", kRequestRead, 4096, false, false},
+    {"write", kRequestWrite, 4096, false, false},
+    {"write+flush", kRequestWrite, 4096, false, true},
+    {"seq-read", kRequestRead, kMaxBytes, true, false},
+    {"seq-write", kRequestWrite, kMaxBytes, true, false},
 };
 
-alignas(4096) uint8_t buffers[kMaxDepth][kMaxBytes];
+struct Mode {
+  const char* name;
+  bool interrupts;
+};
+constexpr Mode kModes[] = {{"poll", false}, {"interrupt", true}};
+
+struct Cell {
+  const Operation* operation;
+  bool interrupts;
+  uint32_t depth;
+  uint64_t think_cycles;
+};
+
+struct Slot {
+  uint64_t begin;  // of the operation
+  uint8_t result;
+  alignas(16) BlockHeader header;
+  alignas(16) VirtqueueDescriptor table[kMaxRequestDescriptors];
+};
 Slot slots[kMaxDepth];
-uint32_t bytes;
-uint64_t places;  // on the disk, each of `bytes`
+uint64_t sectors;  // of the disk
+uint64_t next_sector;
 Random random(1);
 
-void Submit(Virtqueue& queue, uint32_t index, uint32_t type) {
+// Counts latencies: exactly below kSteps cycles, from there on in kSteps steps an octave.
+class Histogram {
+ public:
+  void Clear() { memset(counts_, 0, sizeof(counts_)); }
+
+  void Add(uint64_t cycles) {
+    const uint32_t shift =
+        cycles < kSteps ? 0 : 57 - static_cast<uint32_t>(__builtin_clzll(cycles));
+    ++counts_[shift * kSteps + (cycles >> shift)];
+  }
+
+  // The value that `percent` of the `total` are not above.
+  uint64_t Percentile(uint32_t percent, uint64_t total) const {
+    uint64_t left = total * percent / 100;
+    uint32_t index = 0;
+    while (index < kBuckets - 1 && left >= counts_[index]) left -= counts_[index++];
+    if (index < 2 * kSteps) return index;
+    const uint32_t shift = index / kSteps - 1;
+    return (uint64_t{index} - shift * kSteps) << shift;
+  }
+
+ private:
+  static constexpr uint64_t kSteps = 64;
+  static constexpr uint32_t kBuckets = 59 * kSteps;
+  uint32_t counts_[kBuckets];
+};
+Histogram latencies;
+
+struct Figures {
+  uint64_t requests = 0;
+  uint64_t cycles = 0;
+  uint64_t kicks = 0;
+  uint64_t interrupts = 0;
+};
+
+void SubmitSlot(Virtqueue& queue, uint32_t index, uint32_t bytes) {
   Slot& slot = slots[index];
   slot.result = kNotYet;
-  slot.header = {type, 0, (random.Next() >> 16) % places * (bytes / kSectorBytes)};
-  const uint16_t first = static_cast<uint16_t>(index * kMaxRequestDescriptors);
-  WriteRequest(&queue.descriptor(first), first, slot.header, buffers[index], bytes, &slot.result);
-  queue.Submit(first);
+  const void* const buffer = reinterpret_cast<const void*>(kBuffers + uint64_t{index} * kMaxBytes);
+  const uint16_t used = WriteRequest(slot.table, 0, slot.header, buffer, bytes, &slot.result);
+  queue.descriptor(static_cast<uint16_t>(index)) = {AddressOf(slot.table), used * 16u,
+                                                    kDescriptorIndirect, 0};
+  queue.Submit(static_cast<uint16_t>(index));
 }
 
-// Answers `requests` with `depth` in flight. Returns the cycles that it took.
-uint64_t Run(Virtqueue& queue, uint32_t type, uint32_t depth, uint64_t requests) {
-  const uint64_t begin = ReadTsc();
-  uint64_t submitted = 0;
-  for (; submitted < depth && submitted < requests; ++submitted) {
-    Submit(queue, static_cast<uint32_t>(submitted), type);
+void SubmitNext(Virtqueue& queue, uint32_t index, const Operation& operation) {
+  const uint32_t count = operation.bytes / kSectorBytes;
+  uint64_t sector;
+  if (operation.sequential) {
+    sector = next_sector;
+    next_sector = sector + 2 * count <= sectors ? sector + count : 0;
+  } else {
+    sector = (random.Next() >> 16) % (sectors / count) * count;
   }
-  queue.Notify();
-  for (uint64_t done = 0; done < requests;) {
+  Slot& slot = slots[index];
+  slot.header = {operation.type, 0, sector};
+  slot.begin = ReadTsc();
+  SubmitSlot(queue, index, operation.bytes);
+}
+
+// Takes what the device has answered: the slots' indices go to `answered`. Returns how many.
+uint32_t TakeAnswers(Virtqueue& queue, const Cell& cell, uint32_t* answered) {
+  uint32_t count = 0;
+  while (queue.HasUsed()) {
+    const uint32_t index = queue.TakeUsed().head;
+    if (index >= cell.depth || slots[index].result != kOk) Fail("request ", index, " failed");
+    answered[count++] = index;
+  }
+  return count;
+}
+
+// Waits for answers as the cell's mode does, and takes them.
+uint32_t Await(Virtqueue& queue, const Cell& cell, uint32_t& interrupts_seen, uint32_t* answered) {
+  if (!cell.interrupts) {
     if (!WaitFor([&] { return queue.HasUsed(); })) Fail("no answer for a long time");
-    bool rings = false;
-    while (queue.HasUsed()) {
-      const uint32_t index = queue.TakeUsed().head / kMaxRequestDescriptors;
-      if (index >= depth || slots[index].result != kOk) Fail("request ", index, " failed");
-      ++done;
-      if (submitted == requests) continue;
-      ++submitted;
-      rings = true;
-      Submit(queue, index, type);
-    }
-    if (rings) queue.Notify();
+    return TakeAnswers(queue, cell, answered);
   }
-  return ReadTsc() - begin;
+  // As Linux's interrupt handler: interrupts are off while it takes, and on before it returns. The
+  // next requests are submitted after that.
+  HaltUntilInterrupt(kFirstVector, interrupts_seen);
+  interrupts_seen = InterruptCount(kFirstVector);
+  uint32_t count = 0;
+  do {
+    queue.DisableInterrupts();
+    count += TakeAnswers(queue, cell, answered + count);
+  } while (!queue.EnableInterrupts());
+  return count;
+}
+
+Figures Run(Virtqueue& queue, const Cell& cell, uint64_t cycles) {
+  const Operation& operation = *cell.operation;
+  Figures figures;
+  latencies.Clear();
+  if (cell.interrupts) {
+    EXPECT_TRUE(queue.EnableInterrupts());
+  } else {
+    queue.DisableInterrupts();
+  }
+  const uint32_t interrupts_before = InterruptCount(kFirstVector);
+  uint32_t interrupts_seen = interrupts_before;
+  const uint64_t begin = ReadTsc();
+  uint32_t in_flight = 0;
+  while (in_flight < cell.depth) SubmitNext(queue, in_flight++, operation);
+  figures.kicks += queue.NotifyIfWanted();
+  bool more = true;
+  while (in_flight > 0) {
+    uint32_t answered[kMaxDepth];
+    const uint32_t count = Await(queue, cell, interrupts_seen, answered);
+    const uint64_t now = ReadTsc();
+    more = more && now - begin < cycles;
+    in_flight -= count;
+    const uint32_t before = in_flight;
+    for (uint32_t i = 0; i < count; ++i) {
+      Slot& slot = slots[answered[i]];
+      if (operation.flush && slot.header.type != kRequestFlush) {
+        slot.header = {kRequestFlush, 0, 0};
+        SubmitSlot(queue, answered[i], 0);
+        ++in_flight;
+        continue;
+      }
+      latencies.Add(now - slot.begin);
+      ++figures.requests;
+      if (!more) continue;
+      if (cell.think_cycles != 0) Delay(cell.think_cycles);
+      SubmitNext(queue, answered[i], operation);
+      ++in_flight;
+    }
+    if (in_flight != before) figures.kicks += queue.NotifyIfWanted();
+  }
+  figures.cycles = ReadTsc() - begin;
+  figures.interrupts = InterruptCount(kFirstVector) - interrupts_before;
+  return figures;
+}
+
+void Measure(Virtqueue& queue, const Cell& cell, uint64_t cycles) {
+  Run(queue, cell, cycles / 5);
+  const Figures figures = Run(queue, cell, cycles);
+  Print("BENCH name=", cell.operation->name, " mode=", cell.interrupts ? "interrupt" : "poll",
+        " depth=", cell.depth, " bytes=", cell.operation->bytes, " requests=", figures.requests,
+        " cycles=", figures.cycles, " kicks=", figures.kicks, " interrupts=", figures.interrupts,
+        " p50=", latencies.Percentile(50, figures.requests),
+        " p99=", latencies.Percentile(99, figures.requests), "\n");
+}
+
+// Takes one of `table` by its name from the front of `list`.
+template <typename Entry, uint32_t kCount>
+const Entry& TakeName(const char*& list, const Entry (&table)[kCount]) {
+  for (const Entry& entry : table) {
+    const uint64_t length = strlen(entry.name);
+    if (strlen(list) < length || memcmp(list, entry.name, length) != 0) continue;
+    if (list[length] != ',' && list[length] != '\0') continue;
+    list += length + (list[length] == ',');
+    return entry;
+  }
+  Fail("unknown name: ", list);
+}
+
+uint32_t TakeDepth(const char*& list) {
+  uint32_t depth = 0;
+  while (*list >= '0' && *list <= '9' && depth <= kMaxDepth) depth = depth * 10 + (*list++ - '0');
+  if (depth == 0 || depth > kMaxDepth) Fail("depths: 1 to ", kMaxDepth);
+  if (*list == ',') ++list;
+  return depth;
 }
 
 }  // namespace
 
 void RunBenchBlock() {
-  const uint64_t requests = NumberOption("requests", 20000, 1);
-  const uint64_t depth = NumberOption("depth", 16, 1, kMaxDepth);
-  const uint64_t request_bytes = NumberOption("bytes", kMaxBytes, kSectorBytes, kMaxBytes);
-  if (request_bytes % kSectorBytes != 0) Fail("bytes=", request_bytes, " is not a multiple of 512");
-  bytes = static_cast<uint32_t>(request_bytes);
-
+  const uint64_t cycles = NumberOption("cycles", 500'000'000, 1);
+  const uint64_t think_cycles = NumberOption("think", 0, 0, kLongWaitCycles);
+  EXPECT_TRUE(LowRamEnd() >= kBuffers + uint64_t{kMaxDepth} * kMaxBytes);
   VirtioDevice device(kBlockType);
-  device.Start(/*wanted=*/0, 1);
-  places = device.ReadConfig<uint64_t>(0) / (bytes / kSectorBytes);
-  if (places == 0) Fail("the disk is smaller than one request");
+  device.Start(kFeatureFlush | kFeatureIndirect |
+                   (NumberOption("event_index", 1) != 0 ? kFeatureEventIndex : 0),
+               1);
+  sectors = device.ReadConfig<uint64_t>(0);
+  if (sectors < kMaxBytes / kSectorBytes) Fail("the disk is smaller than one request");
   Virtqueue& queue = device.queue(0);
-  queue.SetInterruptsWanted(false);
-  const bool write = NumberOption("write", 0) != 0;
-  for (const uint32_t type : {kRequestRead, kRequestWrite}) {
-    if (type == kRequestWrite && !write) break;
-    Run(queue, type, static_cast<uint32_t>(depth), requests / 10 + 1);
-    const uint64_t cycles = Run(queue, type, static_cast<uint32_t>(depth), requests);
-    Print("BENCH name=", type == kRequestRead ? "read" : "write", " depth=", depth,
-          " bytes=", request_bytes, " requests=", requests, " cycles=", cycles, "\n");
+  EXPECT_TRUE(queue.size() >= kMaxDepth);
+  CountOnly(kFirstVector);
+  SetInterruptsEnabled(true);
+
+  for (const char* modes = StringOption("modes", "poll"); *modes != '\0';) {
+    const bool interrupts = TakeName(modes, kModes).interrupts;
+    for (const char* names = StringOption("operations", "read"); *names != '\0';) {
+      const Operation& operation = TakeName(names, kOperations);
+      for (const char* depths = StringOption("depths", "1"); *depths != '\0';) {
+        Measure(queue, {&operation, interrupts, TakeDepth(depths), think_cycles}, cycles);
+      }
+    }
   }
   device.Reset();
 }
