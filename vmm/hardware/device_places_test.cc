@@ -19,7 +19,7 @@ DeviceDescription Uart(uint16_t base, uint8_t irq) {
 
 DeviceDescription PciDevice() {
   DeviceDescription description;
-  description.pci.emplace();
+  description.pci = DeviceDescription::PciFunction();
   return description;
 }
 

@@ -29,7 +29,7 @@ int Modes(int fd) { return fcntl(fd, F_GETFL) & (O_APPEND | O_NONBLOCK | O_DIREC
 TEST(DeviceEndpointsTest, ModesThatADeadProcessHasSetAreRestored) {
   const GuestRam ram = *GuestRam::Create(16 << 20);
   DeviceDescription description;
-  description.pci.emplace();
+  description.pci = DeviceDescription::PciFunction();
   description.pci->msix_vectors = 1;
   description.pci->has_intx = true;
   description.doorbells.emplace_back();
@@ -71,7 +71,7 @@ TEST(DeviceEndpointsTest, GuestMemoryIsForDevicesWithDma) {
   const GuestRam ram = *GuestRam::Create(16 << 20);
   for (const bool uses_dma : {false, true}) {
     DeviceDescription description;
-    description.pci.emplace();
+    description.pci = DeviceDescription::PciFunction();
     description.uses_dma = uses_dma;
     const auto endpoints = DeviceEndpoints::Create(
         description, {}, ram, {.waiters = 1, .max_poll = absl::ZeroDuration()});
