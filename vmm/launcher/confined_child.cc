@@ -29,8 +29,8 @@ namespace {
 constexpr rlim_t kMaxOpenFiles = kBinaryFd;
 // Processes and threads. A device has about ten threads.
 constexpr rlim_t kMaxThreads = 64;
-// Above the numbers that the process gets, below kBinaryFd.
-constexpr int kCopiesFrom = 64;
+// Above the numbers that the launcher uses and that the process gets, below kBinaryFd.
+constexpr int kCopiesFrom = 512;
 static_assert(kMaxLaunchDescriptors + 1 < kCopiesFrom);
 
 // What failed, and of which layer.
@@ -168,12 +168,11 @@ bool Steps::BecomeUser() {
 bool Steps::DropCapabilities() {
   if (!has(SandboxLayer::kCaps)) return true;
   const SandboxLayer layer = SandboxLayer::kCaps;
-  // Without a user namespace an ordinary user has none to drop (EPERM).
-  for (int capability = 0; prctl(PR_CAPBSET_READ, capability) >= 0; ++capability) {
-    if (prctl(PR_CAPBSET_DROP, capability) != 0 && errno != EPERM) {
-      return Try(layer, "PR_CAPBSET_DROP", -1);
-    }
-  }
+  int capability = 0;
+  while (prctl(PR_CAPBSET_DROP, capability) == 0) ++capability;
+  // EINVAL: there is no such capability, those before are dropped. Without a user namespace an
+  // ordinary user has none to drop (EPERM).
+  if (errno != EINVAL && errno != EPERM) return Try(layer, "PR_CAPBSET_DROP", -1);
   const int bits = SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
                    SECBIT_NO_SETUID_FIXUP_LOCKED | SECBIT_KEEP_CAPS_LOCKED |
                    SECBIT_NO_CAP_AMBIENT_RAISE | SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED;

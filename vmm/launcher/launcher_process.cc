@@ -23,6 +23,7 @@
 
 #include "vmm/launcher/confined_child.h"
 #include "vmm/launcher/launch_message.h"
+#include "vmm/launcher/net_namespaces.h"
 #include "vmm/launcher/report_socket.h"
 #include "vmm/sandbox/sandbox_layers.h"
 
@@ -39,9 +40,8 @@ constexpr Namespace kNamespaces[] = {
     {SandboxLayer::kMount, CLONE_NEWNS},     {SandboxLayer::kNet, CLONE_NEWNET},
     {SandboxLayer::kIpc, CLONE_NEWIPC},      {SandboxLayer::kUts, CLONE_NEWUTS},
     {SandboxLayer::kCgroup, CLONE_NEWCGROUP}};
-// Those that the launcher makes ahead, for the next process to inherit, and then leaves: a network
-// namespace takes the kernel half a millisecond.
-constexpr uint64_t kMadeAhead = CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
+// Those that the launcher makes and the process inherits, so that it has no rights over them.
+constexpr uint64_t kInherited = CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS;
 
 uint64_t NamespacesOf(SandboxLayers layers) {
   uint64_t flags = 0;
@@ -100,7 +100,7 @@ bool MapId(int folder, const char* path, uint32_t id) {
 
 class LauncherProcess {
  public:
-  LauncherProcess(int socket, int proc) : socket_(socket), proc_(proc) {}
+  LauncherProcess(int socket, int proc) : socket_(socket), proc_(proc), net_namespaces_(proc) {}
 
   // Until the vmm has closed its end of the socket.
   void Run();
@@ -124,7 +124,7 @@ class LauncherProcess {
   void Launch();
   void CloseDescriptors();
   LaunchReport MakeChild(int& pid_fd, int& go);
-  bool MakeAhead(uint64_t namespaces);
+  bool EnterNamespaces(SandboxLayers layers);
   bool MapUser(int pid);
   bool MakeEmptyRoot();
   pid_t PidOutside(int pid_fd) const;
@@ -133,7 +133,7 @@ class LauncherProcess {
   const int socket_;
   const int proc_;  // the folder /proc of the vmm
   bool has_empty_root_ = false;
-  uint64_t made_ahead_ = 0;  // of kMadeAhead
+  NetNamespaces net_namespaces_;
   bool sealed_ = false;
   SealRequest seal_;
   Received received_;
@@ -244,9 +244,7 @@ void LauncherProcess::Launch() {
     if (mapped && reported) (void)!write(go, "", 1);
     close(go);
   }
-  if (pid_fd >= 0) close(pid_fd);
-  // The next start tries again if this fails, and then says why.
-  if (reported) MakeAhead(NamespacesOf(SandboxLayers(received_.child.request.layers)) & kMadeAhead);
+  if (pid_fd >= 0) net_namespaces_.SetProcess(pid_fd);
 }
 
 LaunchReport LauncherProcess::MakeChild(int& pid_fd, int& go) {
@@ -262,11 +260,8 @@ LaunchReport LauncherProcess::MakeChild(int& pid_fd, int& go) {
     if (!MakeEmptyRoot()) return failed("making an empty root", MissingLayer(layers));
     has_empty_root_ = true;
   }
-  uint64_t flags = NamespacesOf(layers);
-  if (!MakeAhead(flags & kMadeAhead)) return failed("unshare", MissingLayer(layers));
-  // The mount namespace is the launcher's, over which the process has no rights: the kernel takes
-  // milliseconds to end one, before it reports the death of the process.
-  flags = (flags & ~(kMadeAhead | CLONE_NEWNS)) | CLONE_PARENT;
+  if (!EnterNamespaces(layers)) return failed("unshare", MissingLayer(layers));
+  const uint64_t flags = (NamespacesOf(layers) & ~kInherited) | CLONE_PARENT;
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0) return failed("pipe2", 0);
   const pid_t pid = Clone(flags, &pid_fd, received_.cgroup);
@@ -280,17 +275,17 @@ LaunchReport LauncherProcess::MakeChild(int& pid_fd, int& go) {
   go = pipe_ends[1];
   errno = error;
   if (pid < 0) return failed("clone3", MissingLayer(layers));
-  made_ahead_ = 0;
   report.pid = PidOutside(pid_fd);
   return report;
 }
 
-// Makes these namespaces for the next process, unless it was done before.
-bool LauncherProcess::MakeAhead(uint64_t namespaces) {
-  if (made_ahead_ == namespaces) return true;
-  if (unshare(static_cast<int>(namespaces)) != 0) return false;
-  made_ahead_ = namespaces;
-  return true;
+// Those of kInherited, but for the mount namespace: that is one for all processes, since the kernel
+// takes milliseconds to end one, before it reports the death of the process.
+bool LauncherProcess::EnterNamespaces(SandboxLayers layers) {
+  const uint64_t made = NamespacesOf(layers) & kInherited & ~(CLONE_NEWNS | CLONE_NEWNET);
+  if (unshare(static_cast<int>(made)) != 0) return false;
+  // With the layer "pid" nothing that a process has forked outlives it.
+  return !layers.has(SandboxLayer::kNet) || net_namespaces_.Enter(layers.has(SandboxLayer::kPid));
 }
 
 bool LauncherProcess::MapUser(int pid) {

@@ -207,6 +207,26 @@ TEST_F(LauncherTest, EachProcessHasNamespacesOfItsOwn) {
   for (const LaunchedProcess& process : processes) Kill(process);
 }
 
+TEST_F(LauncherTest, ANetworkNamespaceIsUsedAgainOnceItsProcessIsDead) {
+  std::vector<LaunchedProcess> processes;
+  std::vector<std::string> namespaces;
+  const auto start = [&] {
+    absl::StatusOr<Program> program = Run(SandboxLayers::OfDevices());
+    ASSERT_TRUE(program.ok()) << program.status();
+    processes.push_back(std::move(program->launched));
+    namespaces.push_back(std::filesystem::read_symlink(
+        absl::StrCat("/proc/", processes.back().process.pid(), "/ns/net")));
+  };
+  start();
+  start();
+  Kill(processes[0]);
+  start();
+  start();
+  EXPECT_EQ(namespaces[2], namespaces[0]);
+  EXPECT_EQ(std::set<std::string>(namespaces.begin() + 1, namespaces.end()).size(), 3u);
+  for (int i : {1, 2, 3}) Kill(processes[i]);
+}
+
 // One layer each is left out.
 class WaivedLayerTest : public LauncherTest, public testing::WithParamInterface<SandboxLayer> {};
 
