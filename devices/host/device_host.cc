@@ -79,6 +79,7 @@ DeviceHost::DeviceHost(const v1::DeviceInfo& info, Attachment attachment, GuestM
                        ControlMailbox& control)
     : regions_(info),
       is_pci_(info.has_pci()),
+      lends_descriptors_(info.lends_descriptors()),
       generation_(attachment.generation),
       ring_slots_(attachment.channel.slots()),
       memory_(std::move(memory)),
@@ -94,7 +95,17 @@ DeviceHost::DeviceHost(const v1::DeviceInfo& info, Attachment attachment, GuestM
       function_state_(attachment.function_state),
       attached_function_state_(attachment.function_state),
       rung_(doorbells_.size()),
-      release_latest_(SteadyNow() + kReleaseTime) {}
+      lent_(doorbells_.size()),
+      release_latest_(SteadyNow() + kReleaseTime) {
+  if (!lends_descriptors_) return;
+  memory_files_ = std::move(attachment.guest_memory);
+  for (const Attachment::GuestMemoryRange& range : memory_files_) {
+    memory_blocks_.push_back({.address = range.start,
+                              .size_bytes = range.size_bytes,
+                              .offset_in_file = range.offset,
+                              .fd = range.memfd.get()});
+  }
+}
 
 absl::Status DeviceHost::RegisterEvents() {
   for (size_t i = 0; i < doorbells_.size(); ++i) {
@@ -350,8 +361,26 @@ void DeviceHost::ServeDoorbells() {
 }
 
 void DeviceHost::RingAllDoorbells() {
-  rung_.assign(doorbells_.size(), true);
+  rung_ = lent_;
+  rung_.flip();
   any_rung_ = !doorbells_.empty();
+}
+
+int DeviceHost::LendDoorbell(uint32_t index) {
+  if (!lends_descriptors_ || index >= doorbells_.size()) return -1;
+  lent_[index] = true;
+  rung_[index] = false;
+  poller_->SetPaused(doorbells_[index].fd(), true);
+  // A full counter, which an earlier borrower may have left, would block.
+  if (!doorbells_[index].IsPending()) doorbells_[index].Signal();
+  return doorbells_[index].fd();
+}
+
+void DeviceHost::TakeBackDoorbell(uint32_t index) {
+  if (index >= doorbells_.size() || !lent_[index]) return;
+  lent_[index] = false;
+  rung_[index] = any_rung_ = true;
+  poller_->SetPaused(doorbells_[index].fd(), false);
 }
 
 bool DeviceHost::CheckEvents() {

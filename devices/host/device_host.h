@@ -75,6 +75,12 @@ class DeviceHost final : public DeviceServices {
   void StateChanged() override { state_changed_ = true; }
   absl::Span<uint8_t> durable_memory() override;
   void KeepAlive() override;
+  absl::Span<const GuestMemoryBlock> memory_blocks() const override { return memory_blocks_; }
+  int LendDoorbell(uint32_t index) override;
+  void TakeBackDoorbell(uint32_t index) override;
+  int vector_descriptor(uint32_t vector) const override {
+    return lends_descriptors_ ? interrupts_.vector_fd(vector) : -1;
+  }
 
  private:
   using Request = channel::ChannelServer::Request;
@@ -116,7 +122,7 @@ class DeviceHost final : public DeviceServices {
   void Complete(const Request& request, uint64_t answer);
   // Serves the doorbells that have been rung, or leaves them to a later call.
   void ServeDoorbells();
-  void RingAllDoorbells();
+  void RingAllDoorbells();  // but those that are lent
   // Applies every request that may have been sent before an event of another path. False: one is
   // not complete yet, or requests are not served now.
   bool ServeRequestsSentSoFar();
@@ -153,9 +159,13 @@ class DeviceHost final : public DeviceServices {
 
   const RegionTable regions_;
   const bool is_pci_;
+  const bool lends_descriptors_;
   const uint64_t generation_;
   const uint32_t ring_slots_;
   const GuestMemory memory_;
+  // Unless lends_descriptors_, both are empty: guest memory's descriptors are closed.
+  std::vector<Attachment::GuestMemoryRange> memory_files_;
+  std::vector<GuestMemoryBlock> memory_blocks_;
   InterruptLines interrupts_;
   std::vector<Attachment::Resource> resources_;
   const std::vector<EventFd> doorbells_;
@@ -175,6 +185,7 @@ class DeviceHost final : public DeviceServices {
   absl::Time dma_deadline_;                // of the first of them
   std::vector<bool> rung_;                 // by doorbell: to be served
   bool any_rung_ = false;
+  std::vector<bool> lent_;  // by doorbell
   // SetServing(true) is still to come: the model must not overtake requests that wait in the ring.
   bool model_is_held_ = false;
   bool asleep_ = false;

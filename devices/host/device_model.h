@@ -15,6 +15,14 @@
 
 namespace bulkhead::devices {
 
+// A part of guest RAM, as another process can map it.
+struct GuestMemoryBlock {
+  GuestAddress address = 0;
+  uint64_t size_bytes = 0;
+  uint64_t offset_in_file = 0;
+  int fd = -1;
+};
+
 // What the device host does for a model. All calls on the model's thread.
 class DeviceServices {
  public:
@@ -60,6 +68,35 @@ class DeviceServices {
   // Call it now and then in a call that takes long: it proves to the heartbeat that this is work
   // and no hang. Cheap.
   virtual void KeepAlive() {}
+
+  // --- Lending the data path to another process; only if Describe().lends_descriptors ------------
+  // The descriptors stay the host's and are valid until the model's destructor returns. A process
+  // that is given copies of them (SCM_RIGHTS) is a borrower. It can do to the guest whatever this
+  // process can, and neither the sandbox nor the vmm restrains it. The model answers for it:
+  // - SetServing(false), Reset() and the end of bus mastering stop the borrower. Until it has
+  //   confirmed that it stands still, at_rest() is false and dma_in_flight() is true.
+  // - If this process dies, the borrower stops by itself. The successor's model neither serves nor
+  //   lends before the borrower has: the vmm does not know it.
+
+  // Guest RAM as files; several blocks may be of one file.
+  virtual absl::Span<const GuestMemoryBlock> memory_blocks() const { return {}; }
+
+  // Stops serving doorbell `index` and returns its eventfd; -1: there is none. The host must not
+  // read it beside the borrower: each would take the other's events. The eventfd is readable at
+  // first, since an event may have been taken and not acted on. A borrower may see a doorbell
+  // before the model sees posted writes that the guest made earlier.
+  virtual int LendDoorbell(uint32_t /*index*/) { return -1; }
+  // The borrower no longer reads the eventfd. The host serves the doorbell again, and calls
+  // OnDoorbell() once, for the same reason.
+  virtual void TakeBackDoorbell(uint32_t /*index*/) {}
+
+  // The eventfd of MSI-X vector `vector`; -1: there is none. Writing 1 sends the message, without
+  // the checks of SignalMsix(); the host does not count it. While bus mastering is off or the
+  // vector is masked, the vmm keeps the event: the guest sees a pending bit, and is interrupted
+  // later. While MSI-X is disabled (FunctionState), the borrower must not write it: the guest would
+  // be interrupted when it enables MSI-X, and not by the line, where it waits. Give the borrower an
+  // eventfd of the model's own then, Watch() that one, and call SetIntx().
+  virtual int vector_descriptor(uint32_t /*vector*/) const { return -1; }
 };
 
 // State of a PCI function that the vmm owns and a device must obey.

@@ -47,6 +47,11 @@ class InterruptLines {
   // The model has been reset: it signals nothing, and nothing is held back.
   void Reset();
 
+  // The eventfd of a vector; -1: there is none.
+  int vector_fd(uint32_t vector) const {
+    return vector < msix_vectors_.size() ? msix_vectors_[vector].fd() : -1;
+  }
+
   uint64_t msix_signals() const { return msix_signals_; }
   uint64_t line_signals() const { return line_signals_; }
 

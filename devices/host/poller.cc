@@ -17,10 +17,12 @@ absl::StatusOr<std::unique_ptr<Poller>> Poller::Create() {
 }
 
 absl::Status Poller::Add(int fd, Trigger trigger, absl::AnyInvocable<void()> on_readable) {
-  auto registration =
-      std::make_unique<Registration>(Registration{.fd = fd, .on_readable = std::move(on_readable)});
+  auto registration = std::make_unique<Registration>(
+      Registration{.fd = fd,
+                   .events = trigger == Trigger::kEdge ? EPOLLIN | EPOLLET : EPOLLIN,
+                   .on_readable = std::move(on_readable)});
   epoll_event event = {};
-  event.events = trigger == Trigger::kEdge ? EPOLLIN | EPOLLET : EPOLLIN;
+  event.events = registration->events;
   event.data.ptr = registration.get();
   if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
     return ErrnoToStatus(errno, "epoll_ctl");
@@ -30,13 +32,28 @@ absl::Status Poller::Add(int fd, Trigger trigger, absl::AnyInvocable<void()> on_
 }
 
 void Poller::Remove(int fd) {
-  const auto found = std::find_if(registrations_.begin(), registrations_.end(),
-                                  [fd](const auto& r) { return r->fd == fd; });
+  const auto found = Find(fd);
   if (found == registrations_.end()) return;
   epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, fd, nullptr);
   (*found)->active = false;
   removed_.push_back(std::move(*found));
   registrations_.erase(found);
+}
+
+void Poller::SetPaused(int fd, bool paused) {
+  const auto found = Find(fd);
+  if (found == registrations_.end()) return;
+  Registration& registration = **found;
+  registration.active = !paused;
+  epoll_event event = {};
+  event.events = paused ? registration.events & ~EPOLLIN : registration.events;
+  event.data.ptr = &registration;
+  epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event);
+}
+
+std::vector<std::unique_ptr<Poller::Registration>>::iterator Poller::Find(int fd) {
+  return std::find_if(registrations_.begin(), registrations_.end(),
+                      [fd](const auto& r) { return r->fd == fd; });
 }
 
 bool Poller::Wait(absl::Duration timeout, absl::FunctionRef<void()> after_each) {

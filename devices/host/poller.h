@@ -31,6 +31,9 @@ class Poller {
   // `fd` stays the caller's and must outlive the registration. Errors: as epoll_ctl(2).
   absl::Status Add(int fd, Trigger trigger, absl::AnyInvocable<void()> on_readable);
   void Remove(int fd);
+  // Stops calling back for `fd`, or begins again: if it is readable then, that counts as an edge.
+  // Unlike Remove() and Add() it cannot fail. Edge-triggered descriptors only.
+  void SetPaused(int fd, bool paused);
 
   // Calls back for what is ready, first waiting for up to `timeout` if nothing is, and calls
   // `after_each` after each callback. True if anything was ready. A signal ends the wait early.
@@ -39,11 +42,14 @@ class Poller {
  private:
   struct Registration {
     int fd;
+    uint32_t events;
     absl::AnyInvocable<void()> on_readable;
     bool active = true;
   };
 
   explicit Poller(UniqueFd epoll) : epoll_(std::move(epoll)) {}
+
+  std::vector<std::unique_ptr<Registration>>::iterator Find(int fd);
 
   UniqueFd epoll_;
   // Boxed: the kernel holds their addresses.

@@ -82,6 +82,29 @@ TEST_F(PollerTest, ACallbackMayReplaceItself) {
   EXPECT_EQ(second_calls_, 1);
 }
 
+TEST_F(PollerTest, APausedDescriptorCallsNobodyAndIsLookedAtWhenItGoesOn) {
+  const auto pause_other = [&] {
+    ++first_calls_;
+    poller_->SetPaused(second_.fd(), true);
+  };
+  ASSERT_TRUE(poller_->Add(first_.fd(), Poller::Trigger::kEdge, pause_other).ok());
+  ASSERT_TRUE(poller_->Add(second_.fd(), Poller::Trigger::kEdge, [&] { ++second_calls_; }).ok());
+  first_.Signal();
+  second_.Signal();
+  EXPECT_TRUE(Wait());
+  EXPECT_EQ(first_calls_, 1);
+  EXPECT_EQ(second_calls_, 0) << "it was ready already";
+  second_.Signal();
+  EXPECT_FALSE(Wait());
+  poller_->SetPaused(second_.fd(), false);
+  EXPECT_TRUE(Wait());
+  EXPECT_EQ(second_calls_, 1);
+  second_.Drain();
+  poller_->SetPaused(second_.fd(), true);
+  poller_->SetPaused(second_.fd(), false);
+  EXPECT_FALSE(Wait());
+}
+
 TEST_F(PollerTest, ADescriptorCanBeAddedOnlyOnce) {
   ASSERT_TRUE(poller_->Add(first_.fd(), Poller::Trigger::kLevel, [] {}).ok());
   EXPECT_FALSE(poller_->Add(first_.fd(), Poller::Trigger::kLevel, [] {}).ok());

@@ -230,6 +230,7 @@ absl::StatusOr<DeviceDescription> ValidateDeviceInfo(const v1::DeviceInfo& info)
   RETURN_IF_ERROR(CheckName("model", info.model()));
   device.model = info.model();
   device.uses_dma = info.uses_dma();
+  device.lends_descriptors = info.lends_descriptors();
   switch (info.placement_case()) {
     case v1::DeviceInfo::kPci: {
       ASSIGN_OR_RETURN(device.pci, ValidatePci(info.pci()));
@@ -273,6 +274,7 @@ std::string Difference(const DeviceDescription& a, const DeviceDescription& b) {
   }
   if (a.platform != b.platform) return "ACPI identification, ports or IRQ";
   if (a.uses_dma != b.uses_dma) return "use of DMA";
+  if (a.lends_descriptors != b.lends_descriptors) return "lending of descriptors";
   if (a.doorbells != b.doorbells) return "doorbells";
   if (a.required_resources != b.required_resources) return "required resources";
   if (a.state_version != b.state_version) {

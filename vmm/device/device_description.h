@@ -73,7 +73,8 @@ struct DeviceDescription {
   // Exactly one of the two.
   std::optional<PciFunction> pci;
   std::optional<PlatformDevice> platform;
-  bool uses_dma = false;  // its process gets guest memory
+  bool uses_dma = false;           // its process gets guest memory
+  bool lends_descriptors = false;  // its process may give guest memory to others
   std::vector<Doorbell> doorbells;
   std::vector<std::string> required_resources;
   // Sizes of the state that outlives a process (proto/durable_layout.h).

@@ -70,6 +70,7 @@ TEST(DeviceDescriptionTest, ValidatesAPciFunction) {
   EXPECT_FALSE(device->platform.has_value());
   EXPECT_TRUE(device->has_line());
   EXPECT_FALSE(device->uses_dma) << "the default";
+  EXPECT_FALSE(device->lends_descriptors) << "the default";
   const DeviceDescription::PciFunction& pci = *device->pci;
   EXPECT_EQ(pci.vendor_id, 0x1af4);
   EXPECT_EQ(pci.device_id, 0x1042);
@@ -120,6 +121,7 @@ TEST(DeviceDescriptionTest, ADifferenceIsNamed) {
       {[](auto& i) { i.mutable_pci()->clear_capabilities(); }, "PCI capabilities"},
       {[](auto& i) { i.mutable_pci()->set_revision_id(2); }, "PCI identification"},
       {[](auto& i) { i.set_uses_dma(true); }, "use of DMA"},
+      {[](auto& i) { i.set_lends_descriptors(true); }, "lending of descriptors"},
       {[](auto& i) { i.mutable_doorbells(0)->set_offset(0x1008); }, "doorbells"},
       {[](auto& i) { i.clear_required_resources(); }, "required resources"},
       {[](auto& i) { i.set_state_version(7); }, "state version (0, 7)"},
