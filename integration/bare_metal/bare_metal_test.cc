@@ -138,6 +138,17 @@ TEST(BareMetalTest, VirtioBlkWithIndirectDescriptorsAndEventIndex) {
                {absl::StrCat("--disk=path=", disk)});
 }
 
+// A doorbell or an interrupt that is missing where it is due ends this, or hangs it.
+TEST(BareMetalTest, VirtioBlkServesADriverThatRingsOnlyWhenTheDeviceWantsIt) {
+  const std::string disk = MakePatternDisk("rings.img");
+  for (const absl::string_view event_index : {"0", "1"}) {
+    ExpectPasses(absl::StrCat("bench_block modes=poll,interrupt depths=1,3 "
+                              "operations=read,write cycles=30000000 event_index=",
+                              event_index),
+                 {absl::StrCat("--disk=path=", disk)});
+  }
+}
+
 TEST(BareMetalTest, AReadOnlyDiskRefusesWrites) {
   const std::string disk = MakePatternDisk("ro.img");
   ExpectPasses("virtio_blk_test pattern=1 readonly=1",

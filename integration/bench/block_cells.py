@@ -74,10 +74,11 @@ def _folder_of(medium, folder):
 class Media:
     """A context with one file for each medium; .disks: name -> Disk, .missing: name -> why."""
 
-    def __init__(self, names, folder, aio):
+    def __init__(self, names, folder, aio, queues):
         self._names = names
         self._folder = folder
         self._aio = aio
+        self._queues = queues
         self._stack = contextlib.ExitStack()
         self.disks = {}
         self.missing = {}
@@ -94,7 +95,8 @@ class Media:
                 for _ in range(_DISK_BYTES >> 20):
                     file.write(b"\xa5" * (1 << 20))
                 file.flush()
-                self.disks[name] = Disk(file.name, name == "direct", self._aio)
+                self.disks[name] = Disk(file.name, name == "direct", self._aio,
+                                        self._queues)
             self._stack = self._stack.pop_all()
         return self
 

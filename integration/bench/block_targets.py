@@ -13,8 +13,9 @@ from integration.bench.processes import Background, BenchError, run
 DISK = "//devices/virtio_blk:virtio_blk"
 _LIMIT_S = 10
 
-# The file behind the disk. direct: past the page cache. aio: how QEMU does I/O on it.
-Disk = collections.namedtuple("Disk", "path direct aio")
+# The file behind the disk. direct: past the page cache. aio: how QEMU does I/O on it. queues: each
+# with a virtual CPU of its own.
+Disk = collections.namedtuple("Disk", "path direct aio queues")
 
 
 def _on_off(flag):
@@ -31,14 +32,14 @@ class Vmm(Target):
 
     def run(self, cmdline, disk, timeout_s):
         with tempfile.NamedTemporaryFile("w", suffix=".textproto") as config:
-            config.write('devices { name: "disk" binary: "%s"\n  resources { name: "disk" '
-                         'file { path: "%s" direct: %s } } }\n' % (
-                             self.binary(), disk.path, str(disk.direct).lower()))
+            config.write('devices { name: "disk" binary: "%s" arg: "--queues=%d"\n  resources { '
+                         'name: "disk" file { path: "%s" direct: %s } } }\n' % (
+                             self.binary(), disk.queues, disk.path, str(disk.direct).lower()))
             config.flush()
             argv = [
                 self._files[VMM], "--config=" + config.name, "--kernel=" + self._guest,
-                "--cmdline=" + cmdline, "--memory=64M", "--no-reboot", "--control=none",
-                "--console=stdio", "--device-dir=" + os.path.dirname(self._files[UART]),
+                "--cmdline=" + cmdline, "--memory=64M", "--cpus=%d" % disk.queues, "--no-reboot",
+                "--control=none", "--console=stdio", "--device-dir=" + os.path.dirname(self._files[UART]),
             ]
             return self._finish(argv, run(argv, timeout_s), VMM_POWERED_OFF)
 
@@ -65,11 +66,13 @@ class QemuInProcess(QemuTarget):
 
     def run(self, cmdline, disk, timeout_s):
         argv = self._command([
-            "-machine", "q35", "-m", "256M", "-object", "iothread,id=io",
+            "-machine", "q35", "-m", "256M", "-smp", str(disk.queues),
+            "-object", "iothread,id=io",
             # Its lock stays for a moment after its end, and would keep the next one out.
             "-drive", "file=%s,file.locking=off,if=none,id=disk,format=raw,cache=%s,aio=%s" % (
                 disk.path, "none" if disk.direct else "writeback", disk.aio),
-            "-device", "virtio-blk-pci,drive=disk,iothread=io,disable-legacy=on"], cmdline)
+            "-device", "virtio-blk-pci,drive=disk,iothread=io,disable-legacy=on,num-queues=%d" %
+                       disk.queues], cmdline)
         return self._finish(argv, run(argv, timeout_s), QEMU_PASSED)
 
 
@@ -87,13 +90,14 @@ class QemuVhostUser(QemuTarget):
                 "--blockdev", "driver=raw,node-name=disk,file=file,cache.direct=%s" %
                               _on_off(disk.direct),
                 "--export", "type=vhost-user-blk,id=export,node-name=disk,writable=on,"
-                            "addr.type=unix,addr.path=" + path,
+                            "num-queues=%d,addr.type=unix,addr.path=%s" % (disk.queues, path),
             ]
             argv = self._command([
                 "-object", "memory-backend-memfd,id=ram,size=256M,share=on",
-                "-machine", "q35,memory-backend=ram", "-m", "256M",
+                "-machine", "q35,memory-backend=ram", "-m", "256M", "-smp", str(disk.queues),
                 "-chardev", "socket,id=disk,path=" + path,
-                "-device", "vhost-user-blk-pci,chardev=disk,disable-legacy=on"], cmdline)
+                "-device", "vhost-user-blk-pci,chardev=disk,disable-legacy=on,num-queues=%d" %
+                           disk.queues], cmdline)
             with Background(daemon):
                 deadline = time.monotonic() + _LIMIT_S
                 while not os.path.exists(path):

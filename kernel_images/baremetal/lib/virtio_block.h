@@ -12,6 +12,7 @@ namespace bulkhead::guest {
 
 inline constexpr uint16_t kBlockType = 2;
 inline constexpr uint64_t kFeatureFlush = uint64_t{1} << 9;
+inline constexpr uint64_t kFeatureMultiQueue = uint64_t{1} << 12;
 inline constexpr uint32_t kSectorBytes = 512;
 
 inline constexpr uint32_t kRequestRead = 0;

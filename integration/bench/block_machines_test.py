@@ -1,0 +1,58 @@
+"""Each machine of tools/bench block boots the guest program and gives figures."""
+import os
+import sys
+import tempfile
+import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, ".")
+
+from integration.bench import block, block_targets, processes  # noqa: E402
+
+
+def built(label):
+    return os.path.abspath(label[2:].replace(":", "/"))
+
+
+class MachineTest(unittest.TestCase):
+    def measure(self, target, options, queues=1):
+        labels = {block_targets.GUEST, *target.labels}
+        machine = target({label: built(label) for label in labels})
+        # In memory, where flushes take no time.
+        with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+            disk = block_targets.Disk(file.name, direct=False, aio="threads", queues=queues)
+            return machine.run("run=bench_block cycles=1000000 queues=%d %s" % (queues, options),
+                               disk, 120)
+
+    def test_every_machine_gives_figures_of_every_cell(self):
+        for target in block_targets.DEFAULT:
+            with self.subTest(target.name):
+                figures = block.parse(self.measure(
+                    target, "modes=poll,interrupt depths=2 "
+                            "operations=read,write,write+flush,seq-read,seq-write"), 1000)
+                self.assertEqual(len(figures), 2 * 5)
+                for cell, line in figures.items():
+                    self.assertGreater(line["rate"], 0, cell)
+                    self.assertGreater(line["p50_us"], 0, cell)
+                    self.assertLessEqual(line["p50_us"], line["p99_us"], cell)
+                    self.assertLessEqual(line["kicks"], 2, cell)
+                    if cell[0] == "interrupt":
+                        self.assertGreater(line["interrupts"], 0, cell)
+
+    def test_every_machine_serves_two_processors(self):
+        for target in block_targets.DEFAULT:
+            with self.subTest(target.name):
+                figures = block.parse(self.measure(target, "modes=interrupt depths=32", 2), 1000)
+                self.assertEqual(list(figures), [("interrupt", "read", 32)])
+
+    def test_a_guest_that_fails_is_an_error_with_its_words(self):
+        for target in block_targets.DEFAULT:
+            with self.subTest(target.name):
+                with self.assertRaisesRegex(processes.BenchError, "BULKHEAD-FAIL unknown name: re"):
+                    self.measure(target, "operations=re")
+
+
+if __name__ == "__main__":
+    unittest.main()
