@@ -26,6 +26,8 @@ constexpr uint64_t kAllOnes = ~uint64_t{0};
 // While requests come without a pause, descriptors are looked at after this many of them: often
 // enough that a doorbell does not wait long, rarely enough that the system call costs little.
 constexpr uint32_t kRequestsPerCheck = 64;
+// What a call of DoWork() counts as: it may take as long as many requests.
+constexpr uint32_t kRequestsPerWork = 4;
 // A request that is missing is being sent, which usually takes a moment. But its sender may be
 // stopped, as in a debugger: then this thread sleeps instead of yielding.
 constexpr uint32_t kMaxYields = 1000;
@@ -233,7 +235,7 @@ void DeviceHost::ServeOnce() {
   ServeDoorbells();
   if (!any_rung_ && !model_is_held_ && command_ != nullptr) ExecuteCommand();
   if (mode_ != Mode::kServing || commands_wait_) return;
-  if (any_rung_ || command_ != nullptr || model_is_held_) {
+  if (any_rung_ || model_has_work_ || command_ != nullptr || model_is_held_) {
     // Another vCPU's thread has a ticket but has not written its request yet: let it run.
     if (++yields_ > kMaxYields) {
       poller_->Wait(kSenderNap, [this] { AfterCallback(); });
@@ -244,10 +246,11 @@ void DeviceHost::ServeOnce() {
     return;
   }
   yields_ = 0;
-  bool had_events = requests_since_check_ >= kRequestsPerCheck && CheckEvents();
-  const auto other_work = [&] { return had_events = CheckEvents(); };
-  if (had_events || channel_->PollForRequest(other_work) || had_events) return;
-  Sleep();
+  if (requests_since_check_ >= kRequestsPerCheck && CheckEvents()) return;
+  const auto in_memory = [this] { return model_has_work_ = model_->HasWork(); };
+  if (channel_->PollForWork(in_memory, [this] { return CheckEvents(); })) return;
+  model_has_work_ = model_->PrepareToSleep();
+  if (!model_has_work_) Sleep();
 }
 
 uint32_t DeviceHost::ServeRequests(uint32_t limit) {
@@ -348,7 +351,13 @@ bool DeviceHost::ServeRequestsSentSoFar() {
 }
 
 void DeviceHost::ServeDoorbells() {
-  if (!any_rung_ || model_is_held_ || !ServeRequestsSentSoFar()) return;
+  if (!(any_rung_ || model_has_work_) || model_is_held_ || !ServeRequestsSentSoFar()) return;
+  if (std::exchange(model_has_work_, false)) {
+    requests_since_check_ += kRequestsPerWork;
+    model_->DoWork();
+    CRASH_POINT("after_work_polled");
+    AfterCallback();
+  }
   any_rung_ = false;
   for (size_t i = 0; i < rung_.size(); ++i) {
     if (!rung_[i]) continue;

@@ -120,7 +120,8 @@ class DeviceHost final : public DeviceServices {
   // Applies one request to the model. Returns the answer.
   uint64_t Apply(const Request& request);
   void Complete(const Request& request, uint64_t answer);
-  // Serves the doorbells that have been rung, or leaves them to a later call.
+  // Serves the doorbells that have been rung, and the work that the model has found without them,
+  // or leaves them to a later call.
   void ServeDoorbells();
   void RingAllDoorbells();  // but those that are lent
   // Applies every request that may have been sent before an event of another path. False: one is
@@ -186,6 +187,7 @@ class DeviceHost final : public DeviceServices {
   std::vector<bool> rung_;                 // by doorbell: to be served
   bool any_rung_ = false;
   std::vector<bool> lent_;  // by doorbell
+  bool model_has_work_ = false;  // as a doorbell: to be served in its place
   // SetServing(true) is still to come: the model must not overtake requests that wait in the ring.
   bool model_is_held_ = false;
   bool asleep_ = false;

@@ -158,6 +158,16 @@ class DeviceModel {
   // earlier posted write has been delivered. Spurious calls happen: look, do not assume.
   virtual void OnDoorbell(uint32_t index) = 0;
 
+  // --- Work that lies in shared memory: a device under load polls it, and needs no doorbells
+  // ------ There is such work. The host asks in a loop: loads from memory, no more.
+  virtual bool HasWork() const { return false; }
+  // Does a bounded part of it; spurious calls happen. Every posted write that was made before
+  // HasWork() said so has been delivered.
+  virtual void DoWork() {}
+  // The host is about to sleep until a doorbell or a watched descriptor wakes it: asks the guest to
+  // ring again. True: work came meanwhile, for which it may not ring; DoWork() follows.
+  virtual bool PrepareToSleep() { return false; }
+
   // The guest changed the function's state. PCI devices only. Initially all false.
   virtual void OnFunctionState(const FunctionState& state) = 0;
 };

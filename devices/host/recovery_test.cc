@@ -42,6 +42,8 @@ constexpr uint64_t kTake = 0x10;      // R: 1, 2, 3, ...: a read that changes th
 constexpr uint64_t kWorkDone = 0x18;  // R: see OnDoorbell()
 constexpr uint64_t kState = 0x20;     // R: the function state
 constexpr uint64_t kTouched = 0x28;   // R: writes since the reset, counted in durable memory
+constexpr uint64_t kFound = 0x30;     // R: see DoWork()
+constexpr uint64_t kSumThen = 0x38;   // R: the sum when the work of kFound was found
 
 // Everything in it counts: what happens twice or never shows.
 class Ledger : public DeviceModel {
@@ -95,6 +97,10 @@ class Ledger : public DeviceModel {
         return state_.work_done;
       case kState:
         return function_state_;
+      case kFound:
+        return state_.found;
+      case kSumThen:
+        return state_.sum_then;
       case kTouched: {
         uint64_t touched = 0;
         memcpy(&touched, services_->durable_memory().data(), sizeof(touched));
@@ -119,6 +125,14 @@ class Ledger : public DeviceModel {
     services_->SignalMsix(0);
     services_->StateChanged();
   }
+  // Another place in guest memory says what to do without a doorbell.
+  bool HasWork() const override { return WorkToFind() != state_.found; }
+  void DoWork() override {
+    state_.found = WorkToFind();
+    state_.sum_then = state_.sum;
+    services_->StateChanged();
+  }
+  bool PrepareToSleep() override { return HasWork(); }
   void OnFunctionState(const FunctionState& state) override {
     function_state_ = (state.bus_master ? kFunctionStateBusMaster : 0) |
                       (state.msix_enabled ? kFunctionStateMsixEnabled : 0) |
@@ -130,7 +144,15 @@ class Ledger : public DeviceModel {
     uint64_t sum = 0;
     uint64_t taken = 0;
     uint64_t work_done = 0;
+    uint64_t found = 0;
+    uint64_t sum_then = 0;
   };
+
+  uint64_t WorkToFind() const {
+    uint64_t work = 0;
+    services_->memory().ReadObject(sizeof(work), work);
+    return work;
+  }
 
   DeviceServices* services_ = nullptr;
   const EventFd rest_ = *EventFd::Create();
@@ -163,6 +185,12 @@ class Machine {
     vmm_.doorbells[0].Signal();
     while (!broken_ && Read(kWorkDone) != work) absl::SleepFor(absl::Milliseconds(1));
     return vmm_.vectors[0].IsPending();
+  }
+
+  // Has it do work without one, and returns once it has.
+  void FindWork(uint64_t work) {
+    memcpy(vmm_.ram.data() + sizeof(work), &work, sizeof(work));
+    while (!broken_ && Read(kFound) != work) absl::SleepFor(absl::Milliseconds(1));
   }
 
   int deaths() const { return generation_ - 1; }
@@ -253,6 +281,10 @@ void UseAndCheck(Machine& machine) {
     ASSERT_EQ(machine.Read(kTake), ++taken);
     ASSERT_EQ(machine.Read(kTake), ++taken);
     ASSERT_TRUE(machine.WorkIsDone(i)) << "the interrupt of work " << i << " is lost";
+    machine.Post(kAdd, i);
+    sum += i;
+    machine.FindWork(i);
+    ASSERT_EQ(machine.Read(kSumThen), sum) << "work has overtaken a posted write";
     ASSERT_EQ(machine.Read(kSum), sum);
     machine.SetFunctionState(kAll | kFunctionStateIntxDisabled);
     ASSERT_EQ(machine.Read(kState), kAll | kFunctionStateIntxDisabled);

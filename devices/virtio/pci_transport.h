@@ -34,6 +34,9 @@ class PciTransport : public DeviceModel, private InterruptSink {
   void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
   void OnDoorbell(uint32_t index) override;
   void OnFunctionState(const FunctionState& state) override;
+  bool HasWork() const override { return core_.HasWork(); }
+  void DoWork() override { core_.DoWork(); }
+  bool PrepareToSleep() override { return core_.PrepareToSleep(); }
   size_t Save(absl::Span<uint8_t> out) const override;
   absl::Status Restore(absl::Span<const uint8_t> state) override;
   // Keeps the function state.

@@ -39,8 +39,13 @@ class TurnDevice : public HoldingDevice {
     on_call();
   }
 
+  bool HasResults() const override { return results != 0; }
+  void TakeResults() override { taken_results += std::exchange(results, 0); }
+
   std::function<void()> on_call = [] {};
   int batches = 0;
+  int results = 0;
+  int taken_results = 0;
 };
 
 class Rig {
@@ -103,6 +108,65 @@ TEST_P(ServeQueueTest, AfterTheLastTurnTheDriverRingsAgain) {
   EXPECT_EQ(rig.services.RunWatches(0), 1);
   rig.Add();
   EXPECT_TRUE(rig.queue().NeedsDoorbell());
+}
+
+TEST_P(ServeQueueTest, TheDriverRingsOnlyADeviceThatSleeps) {
+  Rig rig = NewRig();
+  rig.AddAndKick(1);
+  rig.Add();
+  ASSERT_TRUE(rig.queue().NeedsDoorbell());
+  rig.model->OnDoorbell(1);  // from here on the device polls
+  EXPECT_FALSE(rig.model->HasWork());
+  for (const size_t taken : {3, 4, 5}) {
+    rig.Add();
+    EXPECT_FALSE(rig.queue().NeedsDoorbell());
+    EXPECT_TRUE(rig.model->HasWork());
+    rig.model->DoWork();
+    EXPECT_EQ(rig.held().size(), taken);
+    EXPECT_FALSE(rig.model->HasWork());
+  }
+  EXPECT_FALSE(rig.model->PrepareToSleep());
+  rig.Add();
+  EXPECT_TRUE(rig.queue().NeedsDoorbell());
+  EXPECT_TRUE(rig.model->HasWork()) << "woken by something else, it finds that too";
+}
+
+TEST_P(ServeQueueTest, AChainThatComesJustBeforeTheSleepPreventsIt) {
+  Rig rig = NewRig();
+  rig.AddAndKick(1);
+  rig.Add();
+  ASSERT_TRUE(rig.queue().NeedsDoorbell());
+  rig.model->OnDoorbell(1);
+  rig.Add();
+  EXPECT_FALSE(rig.queue().NeedsDoorbell());
+  EXPECT_TRUE(rig.model->PrepareToSleep());
+  rig.model->DoWork();
+  EXPECT_EQ(rig.held().size(), 3u);
+  EXPECT_FALSE(rig.model->PrepareToSleep());
+  EXPECT_FALSE(rig.model->PrepareToSleep());
+  rig.Add();
+  EXPECT_TRUE(rig.queue().NeedsDoorbell());
+}
+
+TEST_P(ServeQueueTest, ChainsThatAFullDeviceCannotTakeAreNoWork) {
+  Rig rig = NewRig();
+  rig.device->capacity = 1;
+  rig.AddAndKick(3);
+  EXPECT_EQ(rig.held().size(), 1u);
+  EXPECT_FALSE(rig.model->HasWork());
+  EXPECT_FALSE(rig.model->PrepareToSleep());
+}
+
+TEST_P(ServeQueueTest, ResultsAreWork) {
+  Rig rig = NewRig();
+  rig.AddAndKick(1);
+  EXPECT_FALSE(rig.model->HasWork());
+  rig.device->results = 2;
+  EXPECT_TRUE(rig.model->HasWork());
+  EXPECT_TRUE(rig.model->PrepareToSleep());
+  rig.model->DoWork();
+  EXPECT_EQ(rig.device->taken_results, 2);
+  EXPECT_FALSE(rig.model->PrepareToSleep());
 }
 
 TEST_P(ServeQueueTest, AFullDeviceIsServedAgainOnceItHasRoom) {

@@ -117,6 +117,7 @@ void VirtioCore::EnableQueue(uint32_t index) {
     return;
   }
   ++queue.epoch;
+  queue.armed = true;
   queue.was_reset = false;
   host_->StateChanged();
   UpdateServing();
@@ -141,12 +142,13 @@ void VirtioCore::Notify(uint32_t index) {
 
 // A queue that does not serve gives no chains: then this is a turn for what the device holds.
 void VirtioCore::ServeQueue(uint32_t index) {
-  Virtqueue& ring = queues_[index]->ring;
+  Queue& queue = *queues_[index];
+  Virtqueue& ring = queue.ring;
   DescriptorChain chain;
   uint32_t left = chains_per_turn_;
   device_->BeginTurn(index);
+  if (std::exchange(queue.armed, false)) ring.SuppressDoorbells();
   do {
-    ring.SuppressDoorbells();
     for (; left > 0; --left) {
       const absl::Span<iovec> room = device_->Room(index);
       if (room.empty() || !ring.Pop(room, chain)) break;
@@ -154,11 +156,34 @@ void VirtioCore::ServeQueue(uint32_t index) {
     }
     device_->EndBatch(index);
     if (left == 0) ServeLater(index);
-    // Doorbells stay suppressed while a turn is due anyway, or the device is full.
-    if (left == 0 || device_->Room(index).empty()) break;
-  } while (ring.RearmDoorbell());
+    // While a turn is due anyway, or the device is full, nobody looks for chains.
+    queue.watched = left != 0 && !device_->Room(index).empty();
+  } while (queue.watched && ring.HasAvailable());
   Publish();
   host_->KeepAlive();
+}
+
+bool VirtioCore::HasWork() const {
+  for (const auto& queue : queues_) {
+    if (queue->watched && queue->ring.HasAvailable()) return true;
+  }
+  return device_->HasResults();
+}
+
+void VirtioCore::DoWork() {
+  if (device_->HasResults()) device_->TakeResults();
+  for (uint32_t i = 0; i < queue_count(); ++i) {
+    if (queues_[i]->watched && queues_[i]->ring.HasAvailable()) ServeQueue(i);
+  }
+}
+
+bool VirtioCore::PrepareToSleep() {
+  bool has_work = false;
+  for (const auto& queue : queues_) {
+    if (!queue->watched || std::exchange(queue->armed, true)) continue;
+    if (queue->ring.RearmDoorbell()) has_work = true;
+  }
+  return has_work || device_->HasResults();
 }
 
 void VirtioCore::SetDmaAllowed(bool allowed) {

@@ -77,6 +77,10 @@ class VirtioCore : public VirtioServices {
 
   // The driver has rung, or may have.
   void Notify(uint32_t index);
+  // As DeviceModel has them.
+  bool HasWork() const;
+  void DoWork();
+  bool PrepareToSleep();
   void SetDmaAllowed(bool allowed);
   // As DeviceModel::SetServing(); initially true.
   void SetServing(bool serving);
@@ -103,6 +107,8 @@ class VirtioCore : public VirtioServices {
     bool was_reset = false;  // by itself, after DRIVER_OK: may be set up and enabled again
     bool serve_later = false;
     bool completed = false;  // chains, since the last Publish()
+    bool watched = false;    // HasWork() looks for new chains: the device could take one
+    bool armed = true;       // the driver rings for the next chain
   };
 
   absl::Status CheckRestorable(const SavedDevice& device) const;

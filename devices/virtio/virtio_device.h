@@ -68,7 +68,8 @@ class VirtioServices {
 
 // A device type: what happens to the chains of its queues. One thread; no call may block.
 //
-// The transport serves a queue in turns, when the driver rings and after ServeLater(). It calls
+// The transport serves a queue in turns, when the driver rings or it finds chains while it polls,
+// and after ServeLater(). It calls
 // BeginTurn(); Room() and OnChain() for each chain; EndBatch(). It repeats the last three while the
 // driver has added further chains. First come the chains that a process had in flight when it
 // died: they are done again.
@@ -99,6 +100,12 @@ class VirtioDevice {
   virtual void OnChain(uint32_t queue, const DescriptorChain& chain) = 0;
   // No chain follows at once: starts what OnChain() has gathered.
   virtual void EndBatch(uint32_t /*queue*/) {}
+
+  // Work that OnChain() or EndBatch() started has ended, as memory shows it: loads, no more. While
+  // the device polls, the transport asks in a loop, and calls TakeResults() then. While it sleeps,
+  // a descriptor that the device watches has to wake it.
+  virtual bool HasResults() const { return false; }
+  virtual void TakeResults() {}
 
   // The queue is being reset with chains in flight: complete them soon, without touching guest
   // memory, and Publish(). May complete some within the call.

@@ -161,6 +161,13 @@ bool Virtqueue::RefreshAvailable() {
   return pending != 0;
 }
 
+bool Virtqueue::HasAvailable() const {
+  if (!serving_) return false;
+  if (!to_resubmit_.empty() || next_available_ != available_idx_) return true;
+  // relaxed: RefreshAvailable() reads it again before anything is looked at by what it says.
+  return Atomic16(available_ + kAvailableIdx).load(std::memory_order_relaxed) != next_available_;
+}
+
 bool Virtqueue::Pop(absl::Span<iovec> storage, DescriptorChain& chain) {
   if (!serving_) return false;
   if (!to_resubmit_.empty()) return PopAgain(storage, chain);

@@ -36,7 +36,8 @@ struct DescriptorChain {
 // whatever breaks the rules stops this queue and is reported, once, through `on_violation`.
 //
 // VirtioCore::ServeQueue() shows how to serve it: SuppressDoorbells(), Pop() until there is nothing
-// more, RearmDoorbell(), and all of it again if chains have come meanwhile.
+// more, and all of it again while HasAvailable(); before a sleep RearmDoorbell(), and all of it
+// again if chains have come meanwhile.
 //
 // Pop() and Complete() bracket a chain's time in flight; Publish() ends a batch of completions.
 // Single-threaded on the device's side; the driver's CPUs run concurrently.
@@ -84,6 +85,9 @@ class Virtqueue {
   // Takes the next available chain. Its buffers use entries of `storage`, which bounds their
   // number: see StorageSize(). False: none, or not serving.
   bool Pop(absl::Span<iovec> storage, DescriptorChain& chain);
+
+  // Pop() would give a chain, or find a violation. One load of shared memory.
+  bool HasAvailable() const;
 
   // Gives a chain back, with the number of bytes written from the start of its writable part.
   // The driver sees it with the next Publish().

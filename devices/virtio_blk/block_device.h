@@ -63,6 +63,8 @@ class BlockDevice : public VirtioDevice {
   absl::Span<iovec> Room(uint32_t queue) override;
   void OnChain(uint32_t queue, const DescriptorChain& chain) override;
   void EndBatch(uint32_t queue) override;
+  bool HasResults() const override { return engine_->has_results(); }
+  void TakeResults() override { OnEngine(); }
   void OnQueueStopping(uint32_t queue) override;
   void ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const override;
   void WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) override;

@@ -39,6 +39,7 @@ class DirectEngine : public DiskEngine {
     return inner_->in_flight() + static_cast<uint32_t>(waiting_.size());
   }
   bool has_waiting() const override { return !waiting_.empty() && !free_bounces_.empty(); }
+  bool has_results() const override { return inner_->has_results(); }
   int fd() const override { return inner_->fd(); }
 
   // Operations that went through a buffer of our own.

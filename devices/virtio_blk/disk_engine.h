@@ -54,6 +54,9 @@ class DiskEngine {
   // Operations wait for results to be reaped, and Submit() would start some now.
   virtual bool has_waiting() const { return false; }
 
+  // Reap() would give a result, as memory shows it: a load, no more. A hint: fd() tells for sure.
+  virtual bool has_results() const { return false; }
+
   // Prepared and not reaped.
   virtual uint32_t in_flight() const = 0;
 

@@ -38,6 +38,7 @@ class IoRing : public DiskEngine {
   void Prepare(const FileOperation& operation, uint64_t id) override;
   bool Submit() override;
   bool Reap(Result& result) override;
+  bool has_results() const override { return io_uring_cq_ready(&ring_) != 0; }
   uint32_t in_flight() const override { return in_flight_; }
   int fd() const override { return ring_.ring_fd; }
 

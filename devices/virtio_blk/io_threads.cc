@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <utility>
 
@@ -89,6 +90,7 @@ class IoThreads::Shared {
     if (done_.empty()) return;
     results.insert(results.end(), done_.begin(), done_.end());
     done_.clear();
+    has_done_.store(false, std::memory_order_relaxed);
     event_.Drain();
   }
 
@@ -99,6 +101,8 @@ class IoThreads::Shared {
   }
 
   int event_fd() const { return event_.fd(); }
+  // relaxed: a hint, Take() locks.
+  bool has_done() const { return has_done_.load(std::memory_order_relaxed); }
 
   // False: the host does not let us.
   static bool StartThread(const std::shared_ptr<Shared>& shared) {
@@ -120,6 +124,7 @@ class IoThreads::Shared {
       mutex_.Lock();
       if (done_.empty()) event_.Signal();
       done_.push_back({work.id, result});
+      has_done_.store(true, std::memory_order_relaxed);
     }
     mutex_.Unlock();
   }
@@ -131,6 +136,7 @@ class IoThreads::Shared {
   absl::CondVar work_given_;
   std::deque<Work> waiting_ ABSL_GUARDED_BY(mutex_);
   std::vector<Result> done_ ABSL_GUARDED_BY(mutex_);
+  std::atomic<bool> has_done_ = false;  // as done_
   size_t idle_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
 };
@@ -158,6 +164,8 @@ IoThreads::IoThreads(const DiskFile& disk, uint32_t max_operations, uint32_t max
 IoThreads::~IoThreads() { shared_->Stop(); }
 
 int IoThreads::fd() const { return shared_->event_fd(); }
+
+bool IoThreads::has_results() const { return !reaped_.empty() || shared_->has_done(); }
 
 void IoThreads::Prepare(const FileOperation& operation, uint64_t id) {
   prepared_.push_back({operation, id});

@@ -32,6 +32,7 @@ class IoThreads : public DiskEngine {
   void Prepare(const FileOperation& operation, uint64_t id) override;
   bool Submit() override;
   bool Reap(Result& result) override;
+  bool has_results() const override;
   uint32_t in_flight() const override { return in_flight_; }
   int fd() const override;
 

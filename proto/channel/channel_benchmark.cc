@@ -85,7 +85,7 @@ class Channel {
           server.Complete(request, request.ticket);
         }
       }
-      if (server.PollForRequest([] { return false; })) continue;
+      if (server.PollForRequest()) continue;
       if (!server.PrepareToSleep()) continue;
       pollfd event = {.fd = server.event_fd(), .events = POLLIN, .revents = 0};
       poll(&event, 1, -1);

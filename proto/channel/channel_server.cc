@@ -25,8 +25,10 @@ namespace {
 constexpr uint32_t kSpaceParts = 4;
 static_assert(kMinSlots >= kSpaceParts);
 
-// How many polls pass between two looks at other work.
-constexpr uint32_t kOtherWorkInterval = 64;
+// How many polls of the ring pass between two looks at other memory, and at work elsewhere, which
+// costs a system call.
+constexpr uint32_t kMemoryInterval = 4;
+constexpr uint32_t kElsewhereInterval = 64;
 
 absl::StatusOr<MemoryMapping> MapWhole(int fd, size_t size_bytes,
                                        MemoryMapping::Protection protection,
@@ -283,7 +285,8 @@ void ChannelServer::AdvanceHead() {
   }
 }
 
-bool ChannelServer::PollForRequest(absl::FunctionRef<bool()> other_work) {
+bool ChannelServer::PollForWork(absl::FunctionRef<bool()> in_memory,
+                                absl::FunctionRef<bool()> elsewhere) {
   const uint64_t ticket = head_ + 1;
   // acquire: to see the same as TryPeek(), which follows.
   const auto published = [&] {
@@ -294,10 +297,10 @@ bool ChannelServer::PollForRequest(absl::FunctionRef<bool()> other_work) {
   if (iterations == 0) return false;
   Add(responses_.header().polls, 1);
   bool found = false;
-  for (uint32_t i = 1; i <= iterations && !(found = published()); ++i) {
-    PollPause();
-    // What ends a poll early says nothing about how long polling has to last.
-    if (i % kOtherWorkInterval == 0 && other_work()) return false;
+  for (uint32_t i = 0; i < iterations && !found; ++i) {
+    found = (i % kMemoryInterval == 0 && in_memory()) || published() ||
+            (i % kElsewhereInterval == kElsewhereInterval - 1 && elsewhere());
+    if (!found) PollPause();
   }
   poll_.Record(found);
   if (found) Add(responses_.header().poll_hits, 1);

@@ -30,7 +30,7 @@ struct ServerDescriptors {
 struct ServerParameters {
   uint32_t slots = 0;
   uint32_t waiters = 0;
-  absl::Duration max_poll = absl::ZeroDuration();  // upper limit of PollForRequest()
+  absl::Duration max_poll = absl::ZeroDuration();  // upper limit of PollForWork()
   uint64_t generation = 0;
 };
 
@@ -43,7 +43,7 @@ struct ServerParameters {
 //   while (true) {
 //     Request request;
 //     while (server.TryPeek(request)) { ...; server.Complete(request, data) or Retire(request); }
-//     if (server.PollForRequest(other_work)) continue;
+//     if (server.PollForWork(shared_memory_work, other_work)) continue;
 //     if (!server.PrepareToSleep()) continue;
 //     <epoll_wait on event_fd() and the rest>
 //     server.AfterSleep();
@@ -98,9 +98,13 @@ class ChannelServer {
   // The requests that a predecessor deferred and did not answer: waiter and ticket only.
   std::vector<Request> Deferred() const;
 
-  // Polls for the next request, as AdaptivePoll decides, for `max_poll` at most. True: there is
-  // one. Calls `other_work` now and then; true ends the polling.
-  bool PollForRequest(absl::FunctionRef<bool()> other_work);
+  // Polls for the next request and other work, as AdaptivePoll decides, for `max_poll` at most.
+  // True: there is a request, or a callback said true. `in_memory` looks at shared memory, often,
+  // and must be cheap; `elsewhere` may make system calls.
+  bool PollForWork(absl::FunctionRef<bool()> in_memory, absl::FunctionRef<bool()> elsewhere);
+  bool PollForRequest() {
+    return PollForWork([] { return false; }, [] { return false; });
+  }
 
   // Announces that this process sleeps until event_fd() wakes it. False: there is a request, do not
   // sleep. True: sleep until event_fd(), or anything else, is readable, then call AfterSleep().

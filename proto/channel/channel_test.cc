@@ -84,7 +84,7 @@ TEST(ChannelCreateTest, NobodyPollsWhereThereIsOneCpu) {
     auto client = *ChannelClient::Create({.waiters = 1, .max_poll = absl::Microseconds(50)});
     EXPECT_EQ(client->options().max_poll, absl::ZeroDuration());
     auto server = *ConnectServer(*client, 1, absl::Microseconds(50));
-    server->PollForRequest([] { return false; });
+    server->PollForRequest();
     EXPECT_EQ(client->device_report().polls, 0u);
   }).join();
 }
@@ -427,16 +427,21 @@ TEST(ChannelSleepTest, OnlyASleepingWaiterIsSignalled) {
   EXPECT_FALSE(event.IsPending());
 }
 
-TEST(ChannelSleepTest, PollingFindsARequestOrEndsForOtherWork) {
+TEST(ChannelSleepTest, PollingFindsARequestOrOtherWork) {
   auto client = MakeClient(1);
   auto server = *ConnectServer(*client, 1, absl::Milliseconds(1));
   if (AvailableCpus() > 1) {
     int asked = 0;
-    EXPECT_FALSE(server->PollForRequest([&] { return ++asked == 3; }));
+    EXPECT_TRUE(server->PollForWork([] { return false; }, [&] { return ++asked == 3; }));
     EXPECT_EQ(asked, 3);
+    EXPECT_TRUE(server->PollForWork([&] { return ++asked == 6; }, [] { return false; }));
+    EXPECT_EQ(asked, 6);
+    // A poll that finds other work pays as well as one that finds a request.
+    EXPECT_EQ(server->counters().polls, 2);
+    EXPECT_EQ(server->counters().poll_hits, 2);
   }
   ASSERT_TRUE(client->Post(0, 0, 0, 8, 0, kAtOnce).ok());
-  EXPECT_TRUE(server->PollForRequest([] { return false; }));
+  EXPECT_TRUE(server->PollForRequest());
 }
 
 }  // namespace

@@ -83,7 +83,7 @@ class Device {
           server->Complete(request, request.offset + 1);
         }
       }
-      if (server->PollForRequest([] { return false; })) continue;
+      if (server->PollForRequest()) continue;
       if (!server->PrepareToSleep()) continue;
       pollfd event = {.fd = server->event_fd(), .events = POLLIN, .revents = 0};
       poll(&event, 1, -1);  // for ever: a lost wake-up hangs the test

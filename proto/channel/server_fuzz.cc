@@ -148,7 +148,7 @@ class HostileSession {
   void Sleep() {
     server_->HasLaterRequest();
     const bool has_request = requests_.slot(head_ + 1).sequence.load() == head_ + 1;
-    Require(server_->PollForRequest([] { return true; }) == has_request);
+    Require(server_->PollForRequest() == has_request);
     Require(server_->PrepareToSleep() == !has_request);
     Require((response_.header().sleeping.load() == 0) == has_request);
     if (!has_request) server_->AfterSleep();

@@ -32,7 +32,7 @@ void Serve(ChannelServer& server, const std::atomic<bool>& stop, Handle handle) 
   while (!stop.load()) {
     Request request;
     while (server.TryPeek(request)) handle(request);
-    if (server.PollForRequest([] { return false; })) continue;
+    if (server.PollForRequest()) continue;
     if (!server.PrepareToSleep()) continue;
     pollfd event = {.fd = server.event_fd(), .events = POLLIN, .revents = 0};
     poll(&event, 1, 20);  // not for ever: nobody wakes it to stop
@@ -227,8 +227,7 @@ TEST_P(StressTest, RestartsMixUpNothing) {
           } else {
             pair_.server->Complete(request, ~request.data);
           }
-        } else if (!pair_.server->PollForRequest([] { return false; }) &&
-                   pair_.server->PrepareToSleep()) {
+        } else if (!pair_.server->PollForRequest() && pair_.server->PrepareToSleep()) {
           pollfd event = {.fd = pair_.server->event_fd(), .events = POLLIN, .revents = 0};
           poll(&event, 1, 20);  // not for ever: `life` wakes nobody
           pair_.server->AfterSleep();

@@ -73,6 +73,13 @@ class FakeServices : public DeviceServices {
   }
   bool IsWatched(int fd) const { return watches_.count(fd) != 0; }
 
+  // Does what the host does before it sleeps; RunWatches() ends with it.
+  void Sleep() {
+    while (sleeper_ != nullptr && sleeper_->PrepareToSleep()) sleeper_->DoWork();
+  }
+  // Whom Sleep() asks; nullptr: nobody.
+  void set_sleeper(DeviceModel* model) { sleeper_ = model; }
+
   // Calls the watches of all readable descriptors, after waiting up to `timeout_ms` for the
   // first. Returns how many were called.
   int RunWatches(int timeout_ms) {
@@ -80,11 +87,12 @@ class FakeServices : public DeviceServices {
     for (const auto& [fd, on_readable] : watches_) {
       fds.push_back({.fd = fd, .events = POLLIN, .revents = 0});
     }
-    if (poll(fds.data(), fds.size(), timeout_ms) <= 0) return 0;
+    const bool any = poll(fds.data(), fds.size(), timeout_ms) > 0;
     int called = 0;
     for (const pollfd& entry : fds) {
-      if (entry.revents != 0 && FireWatch(entry.fd)) ++called;
+      if (any && entry.revents != 0 && FireWatch(entry.fd)) ++called;
     }
+    Sleep();
     return called;
   }
 
@@ -136,6 +144,7 @@ class FakeServices : public DeviceServices {
   MemoryMapping durable_memory_;
   int state_changes_ = 0;
   int keep_alives_ = 0;
+  DeviceModel* sleeper_ = nullptr;
   std::map<int, std::shared_ptr<absl::AnyInvocable<void()>>> watches_;
 };
 

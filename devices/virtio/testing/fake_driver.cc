@@ -9,6 +9,7 @@ namespace bulkhead::devices::virtio {
 
 FakeDriver::FakeDriver(DeviceModel& model, FakeServices& services)
     : model_(model), services_(services) {
+  services.set_sleeper(&model);
   const v1::DeviceInfo info = model.Describe();
   for (const v1::Capability& capability : info.pci().capabilities()) {
     // Struct virtio_pci_cap without its first two bytes.
@@ -118,11 +119,17 @@ bool FakeDriver::Initialize(uint64_t wanted, uint16_t size) {
     SetUpQueue(i, size == 0 ? max_size : size);
   }
   Set(kDeviceStatus, 1, status() | kStatusDriverOk);
+  services_.Sleep();
   return status() == (kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk);
 }
 
 void FakeDriver::Kick(uint16_t index) {
-  if (queues_[index]->NeedsDoorbell()) model_.OnDoorbell(index);
+  if (queues_[index]->NeedsDoorbell()) Ring(index);
+}
+
+void FakeDriver::Ring(uint16_t index) {
+  model_.OnDoorbell(index);
+  services_.Sleep();
 }
 
 std::optional<UsedElement> FakeDriver::KickAndWait(uint16_t index) {

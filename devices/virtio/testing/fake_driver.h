@@ -77,7 +77,7 @@ class FakeQueue {
 };
 
 // A virtio-pci driver: finds the registers through the capabilities and drives them in the order
-// and the widths that Linux uses.
+// and the widths that Linux uses. The device does not poll: it goes to sleep after each turn.
 class FakeDriver {
  public:
   FakeDriver(DeviceModel& model, FakeServices& services);
@@ -105,6 +105,7 @@ class FakeDriver {
   FakeQueue& queue(uint16_t index) { return *queues_[index]; }
   // Rings if the device wants it, as Linux does.
   void Kick(uint16_t index);
+  void Ring(uint16_t index);
   // Kicks, then runs the event loop until the next used element of the queue.
   std::optional<UsedElement> KickAndWait(uint16_t index);
 

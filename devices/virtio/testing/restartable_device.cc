@@ -44,12 +44,14 @@ void DurableServices::SaveIfChanged() {
 RestartableDevice::RestartableDevice(DurableServices& services, Factory factory)
     : services_(services), factory_(std::move(factory)) {
   Create();
+  services_.set_sleeper(this);
   if (services_.saved_.empty()) return;
   Require(model_->Restore(services_.saved_));
   Resume();
 }
 
 RestartableDevice::~RestartableDevice() {
+  services_.set_sleeper(nullptr);
   model_.reset();
   services_.model_ = nullptr;
 }
@@ -84,6 +86,7 @@ void RestartableDevice::Resume() {
   model_->OnFunctionState(services_.function_state_);
   services_.SaveIfChanged();
   for (int i = 0; i < Describe().doorbells_size(); ++i) OnDoorbell(static_cast<uint32_t>(i));
+  services_.Sleep();
 }
 
 void RestartableDevice::Access(const std::function<void()>& apply,
@@ -110,6 +113,11 @@ void RestartableDevice::Write(uint8_t region, uint64_t offset, uint8_t size_byte
 
 void RestartableDevice::OnDoorbell(uint32_t index) {
   model_->OnDoorbell(index);
+  services_.SaveIfChanged();
+}
+
+void RestartableDevice::DoWork() {
+  model_->DoWork();
   services_.SaveIfChanged();
 }
 

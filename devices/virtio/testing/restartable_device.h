@@ -69,6 +69,9 @@ class RestartableDevice : public DeviceModel {
   void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) override;
   void OnDoorbell(uint32_t index) override;
   void OnFunctionState(const FunctionState& state) override;
+  bool HasWork() const override { return model_->HasWork(); }
+  void DoWork() override;
+  bool PrepareToSleep() override { return model_->PrepareToSleep(); }
   size_t Save(absl::Span<uint8_t> out) const override { return model_->Save(out); }
   absl::Status Restore(absl::Span<const uint8_t> state) override { return model_->Restore(state); }
   void Reset() override;
