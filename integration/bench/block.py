@@ -31,6 +31,7 @@ Examples:
                                                            by which a successor resumes, costs
 On a computer that does other work too, run it as `nice -n -10 tools/bench block`.
 """
+import os
 import statistics
 
 from integration.bench import block_cells, block_targets, host, table
@@ -57,9 +58,9 @@ def add_arguments(parser):
     parser.add_argument("--only", type=block_cells.parse_only, metavar="WORD,...",
                         help="only cells of these media, modes, operations and depths (depth=N, 1 "
                              "to 32); of a kind without a word all")
-    parser.add_argument("--rounds", type=positive, default=5, metavar="N",
+    parser.add_argument("--rounds", type=positive, default=7, metavar="N",
                         help="runs of each machine (default: %(default)s)")
-    parser.add_argument("--ms", type=positive, default=150, metavar="N",
+    parser.add_argument("--ms", type=positive, default=100, metavar="N",
                         help="length of each measurement (default: %(default)s)")
     parser.add_argument("--think", type=int, default=0, metavar="US",
                         help="microseconds that the guest works after each completion, before its "
@@ -161,8 +162,8 @@ def run(args):
     machines = [target(files) for target in args.targets]
     facts = host.describe()
     if facts["load_average"] > 1:
-        print("this computer is busy (load average %.1f), which spoils figures: stop the rest, or "
-              "run this at nice -n -10" % facts["load_average"])
+        print("this computer is busy (load average %.1f), which spoils figures: stop the rest%s" % (
+            facts["load_average"], ", or run this at nice -n -10" if os.nice(0) >= 0 else ""))
     rounds = []
     with block_cells.Media(selection.media, args.folder, args.aio, args.queues) as media:
         for name, why in media.missing.items():
