@@ -57,7 +57,7 @@ def add_arguments(parser):
                              "and 16; about a minute instead of about six")
     parser.add_argument("--only", type=block_cells.parse_only, metavar="WORD,...",
                         help="only cells of these media, modes, operations and depths (depth=N, 1 "
-                             "to 32); of a kind without a word all")
+                             "to 32); of kinds that no word names, all")
     parser.add_argument("--rounds", type=positive, default=7, metavar="N",
                         help="runs of each machine (default: %(default)s)")
     parser.add_argument("--ms", type=positive, default=100, metavar="N",

@@ -13,8 +13,8 @@
 
 #define BULKHEAD_KERNEL_CODE 0x08
 #define BULKHEAD_KERNEL_DATA 0x10
-#define BULKHEAD_USER_DATA 0x1b  // with RPL 3
-#define BULKHEAD_USER_CODE 0x23  // with RPL 3
+#define BULKHEAD_USER_DATA 0x1b     // with RPL 3
+#define BULKHEAD_USER_CODE 0x23     // with RPL 3
 #define BULKHEAD_FIRST_VECTOR 0x30  // of those that programs may use
 #define BULKHEAD_COUNTED_VECTORS 4  // that CountOnly() takes
 
