@@ -23,10 +23,11 @@ void ExcludeFromCoreDump(void* data, size_t size_bytes) {
 }  // namespace
 
 absl::StatusOr<MemoryMapping> MemoryMapping::Map(int fd, uint64_t offset, size_t size_bytes,
-                                                 Protection protection, size_t alignment_bytes) {
+                                                 Protection protection, size_t alignment_bytes,
+                                                 Reserve reserve) {
   const int prot = protection == Protection::kRead ? PROT_READ : PROT_READ | PROT_WRITE;
   // NORESERVE: guest RAM may be larger than what is ever touched.
-  const int flags = MAP_SHARED | MAP_NORESERVE;
+  const int flags = MAP_SHARED | (reserve == Reserve::kNo ? MAP_NORESERVE : 0);
   if (alignment_bytes <= kPageSize) {
     void* data = mmap(nullptr, size_bytes, prot, flags, fd, static_cast<off_t>(offset));
     if (data == MAP_FAILED) return ErrnoToStatus(errno, "mmap");
@@ -60,8 +61,8 @@ MemoryMapping::~MemoryMapping() {
   if (data_ != nullptr) munmap(data_, size_);
 }
 
-absl::StatusOr<UniqueFd> CreateMemfd(absl::string_view name, uint64_t size_bytes) {
-  UniqueFd fd(memfd_create(std::string(name).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+absl::StatusOr<UniqueFd> CreateMemfd(absl::string_view name, uint64_t size_bytes, unsigned flags) {
+  UniqueFd fd(memfd_create(std::string(name).c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING | flags));
   if (!fd.ok()) return ErrnoToStatus(errno, "memfd_create");
   if (ftruncate(fd.get(), static_cast<off_t>(size_bytes)) != 0) {
     return ErrnoToStatus(errno, "ftruncate of a memfd");

@@ -18,11 +18,17 @@ class MemoryMapping {
  public:
   enum class Protection { kRead, kReadWrite };
 
+  enum class Reserve {
+    kNo,   // a file of huge pages may run out of them at any access: SIGBUS
+    kYes,  // its pages are set aside now; once for a file, whoever maps it
+  };
+
   // Maps `size_bytes` of `fd` from `offset` (a multiple of the page size). The address is a
   // multiple of the page size and of `alignment_bytes`, a power of two. The mapping outlives the
   // descriptor. Errors: as mmap(2).
   static absl::StatusOr<MemoryMapping> Map(int fd, uint64_t offset, size_t size_bytes,
-                                           Protection protection, size_t alignment_bytes = 1);
+                                           Protection protection, size_t alignment_bytes = 1,
+                                           Reserve reserve = Reserve::kNo);
 
   MemoryMapping() = default;
   MemoryMapping(MemoryMapping&& other) noexcept
@@ -45,8 +51,10 @@ class MemoryMapping {
 };
 
 // A new anonymous memory file of `size_bytes`, zeroed, close-on-exec, sealable.
-// `name` shows in /proc/PID/maps. Errors: as memfd_create(2) and ftruncate(2).
-absl::StatusOr<UniqueFd> CreateMemfd(absl::string_view name, uint64_t size_bytes);
+// `name` shows in /proc/PID/maps. `flags`: further ones of memfd_create(2). Errors: as
+// memfd_create(2) and ftruncate(2).
+absl::StatusOr<UniqueFd> CreateMemfd(absl::string_view name, uint64_t size_bytes,
+                                     unsigned flags = 0);
 
 // Adds `seals` (F_SEAL_*) to a memory file.
 absl::Status AddSeals(int memfd, unsigned seals);

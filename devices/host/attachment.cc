@@ -23,6 +23,11 @@ using Kind = v1::Descriptor;
 
 // The vmm has at most one waiter a vCPU and one for itself; this is far beyond.
 constexpr uint32_t kMaxWaiters = 128;
+// The processor's page tables can map so much at once, if it is aligned here as in the file.
+constexpr uint64_t kHugePageBytes = 2 << 20;
+
+// The size of the pages that a memory file is made of, at least.
+uint64_t PageBytes(const struct stat& file) { return static_cast<uint64_t>(file.st_blksize); }
 
 template <typename... Args>
 absl::Status Refuse(const Args&... args) {
@@ -242,12 +247,22 @@ absl::StatusOr<GuestMemory> MapGuestMemory(absl::Span<const Attachment::GuestMem
     if (range.offset > file_size || range.size_bytes > file_size - range.offset) {
       return Refuse("guest memory passes the end of its file of ", file_size, " bytes");
     }
-    ASSIGN_OR_RETURN(MemoryMapping mapping,
-                     MemoryMapping::Map(range.memfd.get(), range.offset, range.size_bytes,
-                                        MemoryMapping::Protection::kReadWrite));
+    const uint64_t alignment = std::max(PageBytes(file), kHugePageBytes);
+    const bool fits = range.offset % alignment == 0 && range.size_bytes >= alignment;
+    ASSIGN_OR_RETURN(
+        MemoryMapping mapping,
+        MemoryMapping::Map(range.memfd.get(), range.offset, range.size_bytes,
+                           MemoryMapping::Protection::kReadWrite, fits ? alignment : 1));
     mapped.push_back({range.start, std::move(mapping)});
   }
   return GuestMemory::Create(std::move(mapped));
+}
+
+bool HaveHugePages(absl::Span<const Attachment::GuestMemoryRange> ranges) {
+  return std::all_of(ranges.begin(), ranges.end(), [](const Attachment::GuestMemoryRange& range) {
+    struct stat file;
+    return fstat(range.memfd.get(), &file) == 0 && PageBytes(file) >= kHugePageBytes;
+  });
 }
 
 }  // namespace bulkhead::devices

@@ -70,9 +70,11 @@ absl::StatusOr<Attachment> ParseAttachRequest(const v1::DeviceInfo& info, Socket
 // as fstat(2) and setrlimit(2).
 absl::Status ForbidFileGrowth(absl::Span<const Attachment::Resource> resources);
 
-// Maps guest RAM. Errors: InvalidArgument (ranges overlap or pass the end of their file), or
-// as mmap(2).
+// Maps guest RAM, so that huge pages stay whole. Errors: InvalidArgument (ranges overlap or pass
+// the end of their file), or as mmap(2).
 absl::StatusOr<GuestMemory> MapGuestMemory(absl::Span<const Attachment::GuestMemoryRange> ranges);
+// All of its files have huge pages of hugetlbfs; transparent ones do not show.
+bool HaveHugePages(absl::Span<const Attachment::GuestMemoryRange> ranges);
 
 }  // namespace bulkhead::devices
 

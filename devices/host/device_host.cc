@@ -85,6 +85,7 @@ DeviceHost::DeviceHost(const v1::DeviceInfo& info, Attachment attachment, GuestM
       generation_(attachment.generation),
       ring_slots_(attachment.channel.slots()),
       memory_(std::move(memory)),
+      mapped_pages_(memory_, HaveHugePages(attachment.guest_memory)),
       interrupts_({.msix_vectors = std::move(attachment.msix_vectors),
                    .intx = std::move(attachment.intx),
                    .intx_resample = std::move(attachment.intx_resample)}),

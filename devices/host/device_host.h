@@ -23,6 +23,7 @@
 #include "devices/host/device_model.h"
 #include "devices/host/durable_state.h"
 #include "devices/host/interrupt_lines.h"
+#include "devices/host/mapped_pages.h"
 #include "devices/host/poller.h"
 #include "devices/host/region_table.h"
 #include "proto/channel/channel_server.h"
@@ -65,6 +66,7 @@ class DeviceHost final : public DeviceServices {
 
   // DeviceServices, for the model.
   const GuestMemory& memory() const override { return memory_; }
+  void GuestMemoryUsed(uint64_t bytes) override { mapped_pages_.Used(bytes); }
   void SignalMsix(uint32_t vector) override { interrupts_.SignalMsix(vector); }
   void SetIntx(bool level) override { interrupts_.SetIntx(level); }
   bool writeback_failed(absl::string_view name) const override;
@@ -164,6 +166,7 @@ class DeviceHost final : public DeviceServices {
   const uint64_t generation_;
   const uint32_t ring_slots_;
   const GuestMemory memory_;
+  MappedPages mapped_pages_;
   // Unless lends_descriptors_, both are empty: guest memory's descriptors are closed.
   std::vector<Attachment::GuestMemoryRange> memory_files_;
   std::vector<GuestMemoryBlock> memory_blocks_;
@@ -186,7 +189,7 @@ class DeviceHost final : public DeviceServices {
   absl::Time dma_deadline_;                // of the first of them
   std::vector<bool> rung_;                 // by doorbell: to be served
   bool any_rung_ = false;
-  std::vector<bool> lent_;  // by doorbell
+  std::vector<bool> lent_;       // by doorbell
   bool model_has_work_ = false;  // as a doorbell: to be served in its place
   // SetServing(true) is still to come: the model must not overtake requests that wait in the ring.
   bool model_is_held_ = false;

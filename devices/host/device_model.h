@@ -31,6 +31,10 @@ class DeviceServices {
   // Guest RAM; empty unless Describe().uses_dma. Valid until the model's destructor returns.
   virtual const GuestMemory& memory() const = 0;
 
+  // This process, or the kernel for it, has used so much of guest RAM, a page at least for each
+  // buffer. For devices that come by much of it: see MappedPages. Cheap.
+  virtual void GuestMemoryUsed(uint64_t /*bytes*/) {}
+
   // Sends MSI-X message `vector`; out of range: dropped.
   virtual void SignalMsix(uint32_t vector) = 0;
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "devices/host/mapped_pages.h"
 #include "devices/host/metrics.h"
 #include "devices/virtio/virtio_layout.h"
 
@@ -146,12 +147,14 @@ void VirtioCore::ServeQueue(uint32_t index) {
   Virtqueue& ring = queue.ring;
   DescriptorChain chain;
   uint32_t left = chains_per_turn_;
+  uint64_t used_bytes = 0;
   device_->BeginTurn(index);
   if (std::exchange(queue.armed, false)) ring.SuppressDoorbells();
   do {
     for (; left > 0; --left) {
       const absl::Span<iovec> room = device_->Room(index);
       if (room.empty() || !ring.Pop(room, chain)) break;
+      used_bytes += UsedBytes(chain);
       device_->OnChain(index, chain);
     }
     device_->EndBatch(index);
@@ -160,7 +163,16 @@ void VirtioCore::ServeQueue(uint32_t index) {
     queue.watched = left != 0 && !device_->Room(index).empty();
   } while (queue.watched && ring.HasAvailable());
   Publish();
+  host_->GuestMemoryUsed(used_bytes);
   host_->KeepAlive();
+}
+
+uint64_t VirtioCore::UsedBytes(const DescriptorChain& chain) {
+  uint64_t bytes = 0;
+  for (const absl::Span<iovec> buffers : {chain.readable, chain.writable}) {
+    for (const iovec& buffer : buffers) bytes += buffer.iov_len + MappedPages::kPageBytes;
+  }
+  return bytes;
 }
 
 bool VirtioCore::HasWork() const {

@@ -24,6 +24,7 @@
 #include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "vmm/config/host_file.h"
+#include "vmm/config/memory_backing.h"
 #include "vmm/config/program_file.h"
 #include "vmm/config/program_folders.h"
 #include "vmm/config/supervision.h"
@@ -90,6 +91,7 @@ class Validator {
   absl::Status Sandbox(const v1::Sandbox& sandbox, VmSpec& spec) const;
   absl::StatusOr<uint64_t> Size(const std::string& field, const std::string& text) const;
   absl::StatusOr<uint64_t> Memory(const std::string& text) const;
+  absl::Status MemoryBacking(const v1::MemoryBacking& config, VmSpec& spec) const;
   absl::StatusOr<UniqueFd> OpenBootFile(const std::string& field, const std::string& path) const;
   absl::Status FileError(const std::string& field, const absl::Status& status) const;
   absl::Status BinaryFolders(const v1::VmConfig& config);
@@ -248,6 +250,16 @@ absl::StatusOr<uint64_t> Validator::Memory(const std::string& text) const {
                               host_.physical_address_bits, "-bit physical addresses)"));
   }
   return bytes;
+}
+
+absl::Status Validator::MemoryBacking(const v1::MemoryBacking& config, VmSpec& spec) const {
+  ASSIGN_OR_RETURN(spec.ram_backing,
+                   ReadMemoryBacking(config, spec.memory_bytes, ShmemEnabled(),
+                                     [this](const std::string& field, absl::string_view problem) {
+                                       return Error(field, problem);
+                                     }));
+  spec.prefault_ram = config.prefault();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<UniqueFd> Validator::OpenBootFile(const std::string& field,
@@ -433,6 +445,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   }
 
   ASSIGN_OR_RETURN(spec.memory_bytes, Memory(config.memory()));
+  RETURN_IF_ERROR(MemoryBacking(config.memory_backing(), spec));
   spec.cpus = config.cpus();
   if (spec.cpus < 1 || spec.cpus > layout::kMaxVcpus) {
     return Error("cpus",

@@ -15,6 +15,7 @@
 #include "vmm/config/host_file.h"
 #include "vmm/config/program_file.h"
 #include "vmm/config/program_folders.h"
+#include "vmm/memory/guest_ram.h"
 #include "vmm/sandbox/cgroup.h"
 #include "vmm/sandbox/process_sandbox.h"
 #include "vmm/sandbox/sandbox_layers.h"
@@ -83,6 +84,8 @@ struct VmSpec {
   UniqueFd initrd;  // not ok(): none
   std::string cmdline;
   uint64_t memory_bytes = 0;  // a multiple of 1 MiB
+  RamBacking ram_backing;
+  bool prefault_ram = false;  // all of it is taken from the host before the guest starts
   uint32_t cpus = 0;
   std::vector<DeviceSpec> devices;
   bool uses_standard_streams = false;            // a console does

@@ -59,8 +59,9 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
   if (IsLockedDown(spec)) RETURN_IF_ERROR(SealLauncher(*launcher, spec));
   RETURN_IF_ERROR(PlaceIntoCgroups(*launcher, spec));
   ASSIGN_OR_RETURN(BootSources sources, OpenBootSources(spec));
-  ASSIGN_OR_RETURN(GuestRam ram, GuestRam::Create(spec.memory_bytes));
+  ASSIGN_OR_RETURN(GuestRam ram, GuestRam::Create(spec.memory_bytes, spec.ram_backing));
   const bool populate_ram =
+      spec.prefault_ram ||
       std::any_of(spec.devices.begin(), spec.devices.end(),
                   [](const DeviceSpec& device) { return device.cgroup_limits.memory_bytes != 0; });
   if (populate_ram) RETURN_IF_ERROR(ram.Populate());

@@ -2,9 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
+#include <linux/mempolicy.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 
 #include "absl/strings/str_format.h"
 #include "base/errno_status.h"
@@ -19,18 +24,71 @@ namespace {
 constexpr uint64_t kPageSize = 4096;
 // KVM maps 2 MiB at once only where the low 21 bits of guest and host addresses are equal.
 constexpr uint64_t kHugePageSize = 2 << 20;
+constexpr uint64_t kGiantPageSize = 1 << 30;
 // A signal is heard in between.
 constexpr uint64_t kPopulatedAtOnce = 64 << 20;
-static_assert(layout::kHoleStart % kHugePageSize == 0 && layout::kHoleEnd % kHugePageSize == 0);
+static_assert(layout::kHoleStart % kGiantPageSize == 0 && layout::kHoleEnd % kGiantPageSize == 0);
+
+using HugePages = RamBacking::HugePages;
+
+bool IsOfHugetlbfs(HugePages pages) { return pages == HugePages::k2M || pages == HugePages::k1G; }
+
+unsigned MemfdFlags(HugePages pages) {
+  if (pages == HugePages::k2M) return MFD_HUGETLB | MFD_HUGE_2MB;
+  if (pages == HugePages::k1G) return MFD_HUGETLB | MFD_HUGE_1GB;
+  return 0;
+}
+
+absl::Status TooFewHugePages(uint64_t size_bytes, uint64_t page_bytes) {
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "guest memory: the host has no %d free huge pages of %d MiB; see "
+      "/sys/kernel/mm/hugepages/hugepages-%dkB/free_hugepages, and nr_hugepages to have more",
+      size_bytes / page_bytes, page_bytes >> 20, page_bytes >> 10));
+}
+
+// No library for one call: libnuma ends the process where it cannot read /sys.
+absl::Status TakeFromNode(const GuestRam::Block& block, uint32_t node) {
+  constexpr uint32_t kBits = 8 * sizeof(unsigned long);
+  std::array<unsigned long, 1024 / kBits> nodes = {};
+  if (node >= nodes.size() * kBits) {
+    return absl::InvalidArgumentError(absl::StrFormat("guest memory: NUMA node %d", node));
+  }
+  nodes[node / kBits] = 1UL << (node % kBits);
+  // The kernel takes one bit less than it is told.
+  if (syscall(SYS_mbind, block.host, block.size_bytes, MPOL_BIND, nodes.data(),
+              nodes.size() * kBits + 1, 0) != 0) {
+    return ErrnoToStatus(errno, absl::StrFormat("guest memory: NUMA node %d: mbind", node));
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace
 
-absl::StatusOr<GuestRam> GuestRam::Create(uint64_t size_bytes) {
-  if (size_bytes == 0 || size_bytes % kPageSize != 0 || size_bytes > INT64_MAX) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "guest memory: %d bytes is not a positive multiple of %d", size_bytes, kPageSize));
+uint64_t RamBacking::page_bytes() const {
+  switch (huge_pages) {
+    case HugePages::kNone:
+      return kPageSize;
+    case HugePages::kTransparent:  // what they do not fill is made of small ones
+      return kPageSize;
+    case HugePages::k2M:
+      return kHugePageSize;
+    case HugePages::k1G:
+      return kGiantPageSize;
   }
-  ASSIGN_OR_RETURN(UniqueFd memfd, CreateMemfd("guest-ram", size_bytes));
+  return kPageSize;
+}
+
+absl::StatusOr<GuestRam> GuestRam::Create(uint64_t size_bytes, const RamBacking& backing) {
+  const uint64_t page_bytes = backing.page_bytes();
+  const bool is_of_hugetlbfs = IsOfHugetlbfs(backing.huge_pages);
+  if (size_bytes == 0 || size_bytes % page_bytes != 0 || size_bytes > INT64_MAX) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "guest memory: %d bytes is not a positive multiple of %d", size_bytes, page_bytes));
+  }
+  absl::StatusOr<UniqueFd> created =
+      CreateMemfd("guest-ram", size_bytes, MemfdFlags(backing.huge_pages));
+  if (!created.ok() && is_of_hugetlbfs) return TooFewHugePages(size_bytes, page_bytes);
+  ASSIGN_OR_RETURN(UniqueFd memfd, std::move(created));
   // Device processes have this descriptor. If one shrank the file, the vmm would die of SIGBUS. If
   // one added a write seal, its successor could not map the file.
   RETURN_IF_ERROR(AddSeals(memfd.get(), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL));
@@ -44,10 +102,20 @@ absl::StatusOr<GuestRam> GuestRam::Create(uint64_t size_bytes) {
   }
   std::vector<GuestMemory::Range> ranges;
   for (Block& block : blocks) {
-    ASSIGN_OR_RETURN(MemoryMapping mapping,
-                     MemoryMapping::Map(memfd.get(), block.file_offset, block.size_bytes,
-                                        MemoryMapping::Protection::kReadWrite, kHugePageSize));
+    absl::StatusOr<MemoryMapping> mapped = MemoryMapping::Map(
+        memfd.get(), block.file_offset, block.size_bytes, MemoryMapping::Protection::kReadWrite,
+        std::max(kHugePageSize, page_bytes),
+        is_of_hugetlbfs ? MemoryMapping::Reserve::kYes : MemoryMapping::Reserve::kNo);
+    if (!mapped.ok() && is_of_hugetlbfs) return TooFewHugePages(size_bytes, page_bytes);
+    ASSIGN_OR_RETURN(MemoryMapping mapping, std::move(mapped));
     block.host = mapping.data();
+    if (backing.huge_pages == HugePages::kTransparent &&
+        madvise(block.host, block.size_bytes, MADV_HUGEPAGE) != 0) {
+      return ErrnoToStatus(errno, "transparent huge pages of guest memory");
+    }
+    if (backing.numa_node.has_value()) {
+      RETURN_IF_ERROR(TakeFromNode(block, *backing.numa_node));
+    }
     // Keeps the guest's memory, gigabytes that may contain secrets, out of the vmm's core dumps.
     if (madvise(block.host, block.size_bytes, MADV_DONTDUMP) != 0) {
       return ErrnoToStatus(errno, "madvise(MADV_DONTDUMP) of guest memory");

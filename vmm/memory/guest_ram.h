@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -13,6 +14,21 @@
 #include "base/unique_fd.h"
 
 namespace bulkhead::vmm {
+
+// What the host makes the guest's RAM of.
+struct RamBacking {
+  enum class HugePages {
+    kNone,
+    kTransparent,  // where the host has them at hand; see shmem_enabled of transparent_hugepage
+    k2M,           // of the pool of hugetlbfs, all set aside at the start
+    k1G,
+  };
+  HugePages huge_pages = HugePages::kNone;
+  std::optional<uint32_t> numa_node = {};  // of which all pages come; else the kernel chooses
+
+  // Of which the size of RAM must be a multiple.
+  uint64_t page_bytes() const;
+};
 
 // The guest's RAM: one memory file, mapped here, given to KVM as memory slots and to device
 // processes as descriptors. It begins at address 0 and continues at 4 GiB if it does not fit below
@@ -27,12 +43,14 @@ class GuestRam {
     GuestAddress start = 0;
     uint64_t size_bytes = 0;
     uint64_t file_offset = 0;  // in memfd()
-    uint8_t* host = nullptr;   // its low 21 bits equal those of `start` and `file_offset`
+    // Its low 21 bits equal those of `start` and `file_offset`; with pages of 1 GiB, its low 30.
+    uint8_t* host = nullptr;
   };
 
-  // `size_bytes`: a multiple of the page size, not 0. Pages cost host memory once touched.
-  // Errors: InvalidArgument (size), ResourceExhausted (address space).
-  static absl::StatusOr<GuestRam> Create(uint64_t size_bytes);
+  // `size_bytes`: a multiple of the page size, not 0. Pages cost host memory once touched, those of
+  // hugetlbfs at once. Errors: InvalidArgument (size), ResourceExhausted (address space, huge
+  // pages), as mbind(2).
+  static absl::StatusOr<GuestRam> Create(uint64_t size_bytes, const RamBacking& backing = {});
 
   GuestRam(GuestRam&&) = default;
   GuestRam& operator=(GuestRam&&) = default;

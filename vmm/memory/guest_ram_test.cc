@@ -3,6 +3,9 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <fstream>
+#include <string>
+
 #include "base/memory_mapping.h"
 #include "base/testing/mapping_flags.h"
 #include "gmock/gmock.h"
@@ -68,6 +71,50 @@ TEST(GuestRamTest, TheDescriptorAllowsNeitherShrinkingNorSealing) {
   EXPECT_NE(ftruncate(ram.memfd(), 4096), 0);
   EXPECT_FALSE(AddSeals(ram.memfd(), F_SEAL_FUTURE_WRITE).ok());
   EXPECT_TRUE(ram.memory().WriteObject<uint8_t>(16 * kMiB - 1, 1));
+}
+
+// What the host's pool of huge pages has, which tests do not change.
+uint64_t FreeHugePages() {
+  uint64_t pages = 0;
+  std::ifstream("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages") >> pages;
+  return pages;
+}
+
+TEST(GuestRamTest, HugePagesAreSetAsideAtOnceOrRefused) {
+  const RamBacking backing = {.huge_pages = RamBacking::HugePages::k2M};
+  const uint64_t free_before = FreeHugePages();
+  const absl::StatusOr<GuestRam> ram = GuestRam::Create(64 * kMiB, backing);
+  if (free_before < 32) {
+    EXPECT_EQ(ram.status().code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_THAT(std::string(ram.status().message()),
+                testing::HasSubstr("no 32 free huge pages of 2 MiB"));
+    return;
+  }
+  ASSERT_TRUE(ram.ok()) << ram.status();
+  EXPECT_FALSE(GuestRam::Create(2 * kMiB * free_before, backing).ok());
+  EXPECT_TRUE(ram->memory().WriteObject<uint8_t>(64 * kMiB - 1, 1));
+  ASSERT_TRUE(ram->Populate().ok());
+  ASSERT_TRUE(ram->Clear().ok());
+  uint8_t byte = 1;
+  EXPECT_TRUE(ram->memory().ReadObject(64 * kMiB - 1, byte));
+  EXPECT_EQ(byte, 0);
+}
+
+TEST(GuestRamTest, MemoryOfHugePagesConsistsOfWholeOnes) {
+  const auto create = [](uint64_t size_bytes, RamBacking::HugePages pages) {
+    return GuestRam::Create(size_bytes, {.huge_pages = pages}).status().code();
+  };
+  EXPECT_EQ(create(33 * kMiB, RamBacking::HugePages::k2M), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(create(512 * kMiB, RamBacking::HugePages::k1G), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(create(33 * kMiB, RamBacking::HugePages::kTransparent), absl::StatusCode::kOk);
+}
+
+TEST(GuestRamTest, MemoryComesFromTheGivenNode) {
+  const absl::StatusOr<GuestRam> ram = GuestRam::Create(16 * kMiB, {.numa_node = 0});
+  ASSERT_TRUE(ram.ok()) << ram.status();
+  ASSERT_TRUE(ram->Populate().ok());
+  const absl::Status missing = GuestRam::Create(16 * kMiB, {.numa_node = 1000}).status();
+  EXPECT_THAT(std::string(missing.message()), testing::HasSubstr("NUMA node 1000: mbind"));
 }
 
 TEST(GuestRamTest, RefusesSizesThatAreNotWholePages) {
