@@ -38,6 +38,7 @@
 #include "vmm/launcher/launcher.h"
 #include "vmm/library_logs.h"
 #include "vmm/machine/check_vm.h"
+#include "vmm/machine/device_sandbox.h"
 #include "vmm/machine/end_watchdog.h"
 #include "vmm/machine/host_budget.h"
 #include "vmm/machine/machine.h"
@@ -255,6 +256,15 @@ int Run(int argc, char** argv) {
   if (!sockets.ok()) return fail(sockets.status());
   (*guard)->SetExitAction(sockets->FileRemover());
   const std::string name = spec->name;
+  for (const std::optional<ListeningSocket>* socket : {&sockets->control, &sockets->monitor}) {
+    if (!socket->has_value()) continue;
+    const absl::Status status = (*launcher)->RemoveSocketAtEnd((*socket)->path());
+    if (!status.ok()) return fail(status);
+  }
+  ConfineDevices(**launcher, *spec);
+  if (const absl::Status status = PlaceIntoCgroups(**launcher, *spec); !status.ok()) {
+    return fail(status);
+  }
   const bool locked_down = IsLockedDown(*spec);
   // Before the threads that last.
   if (const absl::Status status = DropPrivileges(*spec, sockets->Folders()); !status.ok()) {

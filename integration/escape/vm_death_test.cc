@@ -1,7 +1,11 @@
 // A vmm, or its launcher, that is killed while a guest writes its disk: within a second nothing is
-// left of the VM. No process, no namespace, no memory file, nobody who has the disk open.
+// left of the VM. No process, no namespace, no memory file, nobody who has the disk open, no
+// socket's file, no control group.
+#include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -11,6 +15,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <string>
@@ -34,6 +39,7 @@ namespace bulkhead::integration {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 constexpr absl::Duration kTimeout = absl::Seconds(30);
 constexpr absl::Duration kLimit = absl::Seconds(1);
@@ -69,14 +75,31 @@ class VmDeathTest : public testing::Test {
  protected:
   void SetUp() override {
     ASSERT_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+    // Any host has cgroup v2, but perhaps without controllers, which all belong to v1.
+    ASSERT_EQ(unshare(CLONE_NEWNS), 0);
+    ASSERT_EQ(mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+    const std::string root = MakeTempFolder();
+    ASSERT_EQ(mount("none", root.c_str(), "cgroup2", 0, nullptr), 0);
+    groups_ = absl::StrCat(root, "/bulkhead-", name_);
+    ASSERT_EQ(mkdir(groups_.c_str(), 0755), 0);
+    sockets_ = MakeTempFolder();
+    config_ = WriteTempFile(
+        absl::StrCat(name_, ".textproto"),
+        absl::StrCat("sandbox { cgroup: \"", groups_, "\" }\n", "control_socket: \"", sockets_,
+                     "/control.sock\"\n", "monitor_socket: \"", sockets_, "/monitor\"\n"));
     disk_ = WriteTempFile(absl::StrCat(name_, ".disk"), std::string(1 << 20, '\0'));
     ASSERT_NO_FATAL_FAILURE(StartVm());
   }
 
+  void TearDown() override {
+    EXPECT_EQ(rmdir(groups_.c_str()), 0) << "a control group is left";
+    umount2(std::filesystem::path(groups_).parent_path().c_str(), MNT_DETACH);
+  }
+
   void StartVm() {
     absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(
-        {absl::StrCat("--name=", name_), "--memory=64M", "--no-reboot",
-         absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
+        {absl::StrCat("--config=", config_), absl::StrCat("--name=", name_), "--memory=64M",
+         "--no-reboot", absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
          "--cmdline=run=disk_storm until_key=1",
          absl::StrCat("--device-dir=", DataFile("devices/uart16550")), "--console=stdio",
          absl::StrCat("--device=name=disk,binary=", DataFile("devices/virtio_blk/virtio_blk"),
@@ -85,7 +108,19 @@ class VmDeathTest : public testing::Test {
     ASSERT_TRUE(vm.ok()) << vm.status();
     vm_ = *std::move(vm);
     ASSERT_TRUE(vm_->WaitForOutput("storm begins", kTimeout).ok()) << vm_->log();
+    EXPECT_EQ(Left().size(), 6u);  // two sockets, the vmm's group, those of three devices
     absl::SleepFor(absl::Milliseconds(200));  // under load
+  }
+
+  // Sockets, locks, control groups.
+  std::vector<std::string> Left() const {
+    std::vector<std::string> left;
+    for (const std::string& folder : {sockets_, groups_}) {
+      for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        if (folder == sockets_ || entry.is_directory()) left.push_back(entry.path());
+      }
+    }
+    return left;
   }
 
   // Those of a dead vmm are this process's, as on a host they are init's. The first is the vmm.
@@ -121,6 +156,8 @@ class VmDeathTest : public testing::Test {
       while (poll(&dead, 1, 1) == 0 && absl::Now() < deadline) ReapOrphans(processes);
       EXPECT_NE(dead.revents & POLLIN, 0) << "process " << i << " of the VM lives";
     }
+    while (!Left().empty() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
+    EXPECT_THAT(Left(), IsEmpty());
     ReapOrphans(processes);
     exit_ = vm_->WaitForExit(kTimeout)->ToString();
     for (const pid_t process : AllProcesses()) {
@@ -133,7 +170,7 @@ class VmDeathTest : public testing::Test {
   }
 
   const std::string name_ = absl::StrCat("death-", getpid());
-  std::string disk_;
+  std::string disk_, groups_, sockets_, config_;
   std::unique_ptr<VmProcess> vm_;
   std::string exit_;
 };
@@ -141,19 +178,40 @@ class VmDeathTest : public testing::Test {
 TEST_F(VmDeathTest, OfAKilledVmmNothingIsLeftAndTheVmCanBeStartedAgain) {
   ASSERT_NO_FATAL_FAILURE(KillAndCheck(vm_->pid()));
   EXPECT_EQ(exit_, "killed by signal 9 (Killed)");
-  // The control socket's file stays; the next start takes its place. The disk is free.
-  EXPECT_EQ(access(ControlSocketOf(name_).c_str(), F_OK), 0);
+  // The disk is free.
   ASSERT_NO_FATAL_FAILURE(StartVm());
-  EXPECT_TRUE(VmClient(ControlSocketOf(name_)).GetStatus().ok());
+  EXPECT_TRUE(VmClient(sockets_ + "/control.sock").GetStatus().ok());
   ASSERT_TRUE(vm_->Signal(SIGTERM).ok());
   EXPECT_EQ(vm_->WaitForExit(kTimeout)->ToString(), "exit code 6");
+  for (int i = 0; i < 5000 && !Left().empty(); ++i) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_THAT(Left(), IsEmpty());
+}
+
+TEST_F(VmDeathTest, WhatALaterVmOfThatNameHasStays) {
+  const std::string control = sockets_ + "/control.sock";
+  ASSERT_EQ(unlink(control.c_str()), 0);
+  ASSERT_TRUE((std::ofstream(control) << "of another VM").flush().good());
+  ASSERT_TRUE(vm_->Signal(SIGKILL).ok());
+  EXPECT_EQ(vm_->WaitForExit(kTimeout)->ToString(), "killed by signal 9 (Killed)");
+  const std::string monitor = sockets_ + "/monitor";
+  for (int i = 0; i < 5000 && access(monitor.c_str(), F_OK) == 0; ++i) {
+    absl::SleepFor(absl::Milliseconds(1));
+  }
+  EXPECT_EQ(ReadFile(control), "of another VM");
+  EXPECT_NE(access(monitor.c_str(), F_OK), 0);
+  // The groups are left to the other VM, which uses them again.
+  EXPECT_EQ(Left().size(), 5u);
+  for (const std::string& left : Left()) {
+    for (int i = 0; i < 5000 && rmdir(left.c_str()) != 0 && errno == EBUSY; ++i) {
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+  }
 }
 
 TEST_F(VmDeathTest, AKilledLauncherEndsTheVm) {
   ASSERT_NO_FATAL_FAILURE(KillAndCheck(ChildByName(vm_->pid(), "vmm-launcher")));
   EXPECT_EQ(exit_, "exit code 1");
   EXPECT_THAT(vm_->log(), HasSubstr("launcher"));
-  EXPECT_NE(access(ControlSocketOf(name_).c_str(), F_OK), 0);
 }
 
 }  // namespace

@@ -14,9 +14,11 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/testing/files.h"
 #include "base/testing/processes.h"
@@ -66,6 +68,11 @@ std::string GroupOf(pid_t pid) { return ReadFile(absl::StrCat("/proc/", pid, "/c
 TEST_F(CgroupTest, TheVmmAndEachDeviceHaveOneOfTheirOwn) {
   EXPECT_TRUE(HoldsInChild([this] {
     const std::unique_ptr<Launcher> launcher = *Launcher::Start();
+    const UniqueFd origin = CgroupTree::OpenOrigin();
+    CHECK_HERE(origin.ok());
+    const std::vector<std::string> names = {CgroupTree::VmmGroup("web"),
+                                            CgroupTree::DeviceGroup("web", "disk0")};
+    CHECK_HERE(launcher->RemoveGroupsAtEnd(folder_, names, origin.get()).ok());
     const auto tree = CgroupTree::Create(folder_, "web", launcher->pids());
     if (!tree.ok()) fprintf(stderr, "%s\n", tree.status().ToString().c_str());
     CHECK_HERE(tree.ok());
@@ -86,8 +93,13 @@ TEST_F(CgroupTest, TheVmmAndEachDeviceHaveOneOfTheirOwn) {
     CHECK_HERE(process->process.Wait(absl::Seconds(30)).ok());
     return true;
   }));
-  // The group of the device went with its last user.
-  EXPECT_FALSE(std::filesystem::exists(folder_ + "/web-device-disk0"));
+  // They are removed after the end of the process that has moved into one.
+  const auto all_are_gone = [this] {
+    return !std::filesystem::exists(folder_ + "/web-device-disk0") &&
+           !std::filesystem::exists(folder_ + "/web-vmm");
+  };
+  for (int i = 0; i < 5000 && !all_are_gone(); ++i) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_TRUE(all_are_gone());
 }
 
 TEST_F(CgroupTest, OneThatAKilledVmmLeftBehindIsUsedAgain) {

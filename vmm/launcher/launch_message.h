@@ -47,6 +47,21 @@ struct LaunchReport {
   char call[36] = "";  // that failed
 };
 
+// From the vmm to init, over the lifeline: what to remove when the vmm is dead. After it come
+// names, each with its terminating zero; with it their folder (O_PATH) and, of control groups,
+// perhaps cgroup.procs of the one that the vmm was started in.
+struct LeftoverRequest {
+  enum Kind : uint32_t {
+    kSocket,  // the file with this inode
+    kGroups,  // the first one is the vmm's own
+    kSeal,    // from now on nothing more is accepted
+  };
+  uint32_t kind = kSeal;
+  uint64_t device = 0;
+  uint64_t inode = 0;
+};
+inline constexpr size_t kMaxLeftoverBytes = 16 * 1024;
+
 // From the process that makes the launcher, once.
 struct LauncherReport {
   int32_t error = 0;

@@ -1,14 +1,17 @@
 #include "vmm/launcher/launcher.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <optional>
 #include <utility>
 
@@ -16,7 +19,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
 #include "base/message_socket.h"
-#include "base/pipe.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
 #include "vmm/launcher/launch_message.h"
@@ -72,17 +74,17 @@ struct Launcher::Step {
 
 absl::StatusOr<std::unique_ptr<Launcher>> Launcher::Start(char** argv) {
   ASSIGN_OR_RETURN(auto sockets, CreateSocketPair(SOCK_SEQPACKET));
-  ASSIGN_OR_RETURN(Pipe lifeline, CreatePipe());
+  ASSIGN_OR_RETURN(auto lifeline, CreateSocketPair(SOCK_SEQPACKET));
   ASSIGN_OR_RETURN(EventFd stop, EventFd::Create());
   const pid_t maker = fork();
   if (maker < 0) return ErrnoToStatus(errno, "starting the launcher: fork");
   if (maker == 0) {
     sockets.first.reset();
-    lifeline.write_end.reset();
-    MakeLauncher(sockets.second.get(), lifeline.read_end.get(), argv);
+    lifeline.first.reset();
+    MakeLauncher(sockets.second.get(), lifeline.second.get(), argv);
   }
   sockets.second.reset();
-  lifeline.read_end.reset();
+  lifeline.second.reset();
   absl::StatusOr<Announced> launcher = ReceiveLauncher(sockets.first.get());
   std::unique_ptr<PidFd> init;
   if (launcher.ok() && launcher->report.has_pid_namespace != 0) {
@@ -101,7 +103,7 @@ absl::StatusOr<std::unique_ptr<Launcher>> Launcher::Start(char** argv) {
   }
   const LauncherReport& report = launcher->report;
   return absl::WrapUnique(
-      new Launcher(std::move(sockets.first), std::move(lifeline.write_end), std::move(stop),
+      new Launcher(std::move(sockets.first), std::move(lifeline.first), std::move(stop),
                    PidFd(std::move(launcher->pid_fd), report.pid), std::move(init),
                    /*is_root=*/geteuid() == 0 && report.has_user_namespace == 0,
                    report.has_pid_namespace != 0 ? absl::OkStatus()
@@ -110,11 +112,12 @@ absl::StatusOr<std::unique_ptr<Launcher>> Launcher::Start(char** argv) {
 
 Launcher::~Launcher() {
   // The kernel kills with init what is in its namespace. Init is dead only once all of that was
-  // reaped, so it comes last.
-  if (init_ != nullptr) init_->Signal(SIGKILL).IgnoreError();
+  // reaped, so it comes last. With groups to remove it ends after this process.
+  const bool ends_init = init_ != nullptr && !has_groups_;
+  if (ends_init) init_->Signal(SIGKILL).IgnoreError();
   launcher_.Signal(SIGKILL).IgnoreError();
   launcher_.Wait(kKillTimeout).status().IgnoreError();
-  if (init_ != nullptr) init_->Wait(kKillTimeout).status().IgnoreError();
+  if (ends_init) init_->Wait(kKillTimeout).status().IgnoreError();
 }
 
 std::vector<pid_t> Launcher::pids() const {
@@ -123,9 +126,48 @@ std::vector<pid_t> Launcher::pids() const {
   return pids;
 }
 
+namespace {
+
+absl::Status SendLeftover(int lifeline, const LeftoverRequest& request, const std::string& folder,
+                          const std::vector<std::string>& names, int origin) {
+  const UniqueFd opened(open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!opened.ok()) return ErrnoToStatus(errno, folder);
+  std::string bytes(AsBytes(request));
+  for (const std::string& name : names) bytes.append(name.c_str(), name.size() + 1);
+  std::vector<int> descriptors = {opened.get()};
+  if (origin >= 0) descriptors.push_back(origin);
+  return SendSocketMessage(lifeline, bytes, descriptors);
+}
+
+}  // namespace
+
+absl::Status Launcher::RemoveSocketAtEnd(const std::string& path) {
+  if (init_ == nullptr) return absl::OkStatus();
+  struct stat file;
+  if (lstat(path.c_str(), &file) != 0) return ErrnoToStatus(errno, path);
+  const std::filesystem::path parts(path);
+  const std::string folder = parts.parent_path();
+  return SendLeftover(
+      lifeline_.get(),
+      {.kind = LeftoverRequest::kSocket, .device = file.st_dev, .inode = file.st_ino},
+      folder.empty() ? "." : folder, {parts.filename()}, /*origin=*/-1);
+}
+
+absl::Status Launcher::RemoveGroupsAtEnd(const std::string& folder,
+                                         const std::vector<std::string>& names, int origin) {
+  if (init_ == nullptr) return absl::OkStatus();
+  RETURN_IF_ERROR(
+      SendLeftover(lifeline_.get(), {.kind = LeftoverRequest::kGroups}, folder, names, origin));
+  has_groups_ = true;
+  return absl::OkStatus();
+}
+
 absl::Status Launcher::Seal(SandboxLayers layers, uint32_t first_uid, uint32_t uids) {
   const SealRequest request = {.layers = layers.bits(), .first_uid = first_uid, .uids = uids};
-  if (send(socket_.get(), &request, sizeof(request), MSG_NOSIGNAL) != sizeof(request)) {
+  const LeftoverRequest nothing_more = {.kind = LeftoverRequest::kSeal};
+  if (send(socket_.get(), &request, sizeof(request), MSG_NOSIGNAL) != sizeof(request) ||
+      (init_ != nullptr && send(lifeline_.get(), &nothing_more, sizeof(nothing_more),
+                                MSG_NOSIGNAL) != sizeof(nothing_more))) {
     return ErrnoToStatus(errno, "sending to the launcher");
   }
   return absl::OkStatus();

@@ -45,9 +45,9 @@ struct LaunchedProcess {
 // Starts processes by the launcher, a process of one thread without guest memory or devices, which
 // has the right to make namespaces. The processes are children of this one, which reaps them.
 //
-// The launcher lives in a PID namespace of its own, with an init that ends when this process or the
-// launcher does; the kernel then kills whatever is in the namespace. So nothing that was started
-// outlives this process, whatever it does.
+// The launcher lives in a PID namespace of its own, with an init that kills whatever is in the
+// namespace when this process or the launcher ends. So nothing that was started outlives this
+// process, whatever it does.
 //
 // A process begins in its own session (only the vmm gets the terminal's signals), with no signal
 // blocked or ignored, and leaves no core file. With the layer "pid" it is init (pid 1) of its own
@@ -75,6 +75,15 @@ class Launcher {
   // its file system), FailedPrecondition (this host lacks a layer: says which, and how to do
   // without), else as clone3(2) and execve(2), naming the binary.
   absl::StatusOr<LaunchedProcess> Launch(const ProcessSpec& spec, const Limits& limits);
+  // What init removes when this process is dead, if there is an init. Call these before Seal().
+  // Errors: as open(2), send(2).
+  // The file of a socket, which exists.
+  absl::Status RemoveSocketAtEnd(const std::string& path);
+  // Control groups in `folder`, also when this process ends in order: then init outlives it for a
+  // moment. The first is this process's own, which init leaves first: for `origin`, cgroup.procs of
+  // another one (-1: none).
+  absl::Status RemoveGroupsAtEnd(const std::string& folder, const std::vector<std::string>& names,
+                                 int origin);
   // From now on the launcher starts only processes that have these layers, and, if "uid" is one of
   // them, one of the users from `first_uid` on. Holds even if this process is taken over. Call it
   // before Launch(), once. Errors: as send(2).
@@ -123,6 +132,7 @@ class Launcher {
   const PidFd launcher_;
   const std::unique_ptr<PidFd> init_;  // null: no PID namespace
   const bool is_root_;
+  bool has_groups_ = false;
   const absl::Status obstacle_;  // why there is no PID namespace
 
   absl::Mutex mutex_;

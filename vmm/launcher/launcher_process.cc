@@ -23,6 +23,7 @@
 
 #include "vmm/launcher/confined_child.h"
 #include "vmm/launcher/launch_message.h"
+#include "vmm/launcher/leftovers.h"
 #include "vmm/launcher/net_namespaces.h"
 #include "vmm/launcher/report_socket.h"
 #include "vmm/sandbox/sandbox_layers.h"
@@ -354,13 +355,26 @@ uint32_t LauncherProcess::MissingLayer(SandboxLayers layers) const {
 
 // ---- The init of the launcher's PID namespace
 
+void KillAllOthers() {
+  // Of the PID namespace: this process is its init.
+  if (getpid() == 1) kill(-1, SIGKILL);
+}
+
 [[noreturn]] void RunInit(int lifeline, int launcher_lives, char** argv) {
   SetName("vmm-init", argv);
   signal(SIGCHLD, SIG_IGN);  // the kernel reaps what is left to this process
+  static Leftovers leftovers;
   pollfd ends[] = {{.fd = lifeline, .events = POLLIN, .revents = 0},
                    {.fd = launcher_lives, .events = POLLIN, .revents = 0}};
-  while (poll(ends, 2, -1) <= 0) {
-  }
+  do {
+    poll(ends, 2, -1);
+    if (ends[1].revents != 0) {
+      KillAllOthers();
+      ends[1].fd = -1;  // the vmm ends by itself
+    }
+  } while (ends[0].revents == 0 || leftovers.Receive(lifeline));
+  KillAllOthers();
+  leftovers.Remove();
   _exit(0);
 }
 
@@ -403,7 +417,6 @@ void MakeLauncher(int socket, int lifeline, char** argv) {
   if (report.has_pid_namespace != 0) {
     init = Clone(CLONE_PARENT, &pid_fds[1]);
     if (init == 0) {
-      DieWithParent();
       close(socket);
       close(proc);
       close(launcher_lives[1]);

@@ -7,9 +7,10 @@ namespace bulkhead::vmm {
 // and ends. Call it in a new process, a copy of the vmm from before it had threads. Sends a
 // LauncherReport over `socket`, with the pidfds of the launcher and, if there is one, of init. The
 // launcher then takes LaunchRequests from `socket`, until the vmm has closed its end. `lifeline`: a
-// pipe whose other end the vmm holds; init ends when that is closed or when the launcher ends, and
-// with init every process in the namespace. `argv`: main()'s, where `ps` finds the names of both;
-// or null.
+// socket whose other end the vmm holds, over which init takes LeftoverRequests. When that is closed
+// or the launcher ends, init kills every process in the namespace. When it is closed, init removes
+// what the vmm has left (leftovers.h), and ends. `argv`: main()'s, where `ps` finds the names of
+// both; or null.
 [[noreturn]] void MakeLauncher(int socket, int lifeline, char** argv);
 
 }  // namespace bulkhead::vmm

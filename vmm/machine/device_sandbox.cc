@@ -6,11 +6,13 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/unique_fd.h"
 #include "vmm/sandbox/cgroup.h"
 #include "vmm/sandbox/sandbox_layers.h"
 
@@ -73,7 +75,7 @@ void ConfineDevices(const Launcher& launcher, VmSpec& spec) {
   }
 }
 
-absl::Status PlaceIntoCgroups(const Launcher& launcher, VmSpec& spec) {
+absl::Status PlaceIntoCgroups(Launcher& launcher, VmSpec& spec) {
   const std::string path = spec.cgroup.empty() ? CgroupTree::DelegatedPath() : spec.cgroup;
   if (path.empty()) {
     for (const DeviceSpec& device : spec.devices) {
@@ -85,6 +87,12 @@ absl::Status PlaceIntoCgroups(const Launcher& launcher, VmSpec& spec) {
     }
     return absl::OkStatus();
   }
+  const UniqueFd origin = CgroupTree::OpenOrigin();
+  std::vector<std::string> names = {CgroupTree::VmmGroup(spec.name)};
+  for (const DeviceSpec& device : spec.devices) {
+    names.push_back(CgroupTree::DeviceGroup(spec.name, device.name));
+  }
+  RETURN_IF_ERROR(launcher.RemoveGroupsAtEnd(path, names, origin.get()));
   ASSIGN_OR_RETURN(const std::unique_ptr<CgroupTree> tree,
                    CgroupTree::Create(path, spec.name, launcher.pids()));
   for (DeviceSpec& device : spec.devices) {

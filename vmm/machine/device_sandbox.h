@@ -12,9 +12,9 @@ namespace bulkhead::vmm {
 void ConfineDevices(const Launcher& launcher, VmSpec& spec);
 
 // Gives each device a control group if the host has delegated one to the vmm, and moves the vmm
-// into one. Errors: one line for the operator: limits are wanted, or a group is named, but it
-// cannot be had.
-absl::Status PlaceIntoCgroups(const Launcher& launcher, VmSpec& spec);
+// into one. They are removed at the end of the VM. Errors: one line for the operator: limits are
+// wanted, or a group is named, but it cannot be had.
+absl::Status PlaceIntoCgroups(Launcher& launcher, VmSpec& spec);
 
 }  // namespace bulkhead::vmm
 

@@ -28,7 +28,6 @@
 #include "vmm/hardware/device_places.h"
 #include "vmm/machine/boot_sources.h"
 #include "vmm/machine/device_resets.h"
-#include "vmm/machine/device_sandbox.h"
 #include "vmm/machine/vmm_lockdown.h"
 #include "vmm/supervisor/host_shortage.h"
 #include "vmm/vm/vm_metrics.h"
@@ -55,9 +54,7 @@ absl::Status Ending() { return absl::UnavailableError("the VM is ending"); }
 
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
                                                          std::unique_ptr<Launcher> launcher) {
-  ConfineDevices(*launcher, spec);
   if (IsLockedDown(spec)) RETURN_IF_ERROR(SealLauncher(*launcher, spec));
-  RETURN_IF_ERROR(PlaceIntoCgroups(*launcher, spec));
   ASSIGN_OR_RETURN(BootSources sources, OpenBootSources(spec));
   ASSIGN_OR_RETURN(GuestRam ram, GuestRam::Create(spec.memory_bytes, spec.ram_backing));
   const bool populate_ram =

@@ -20,7 +20,6 @@
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 #include "vmm/launcher/landlock.h"
-#include "vmm/sandbox/cgroup.h"
 #include "vmm/sandbox/sandbox_layers.h"
 #include "vmm/sandbox/seccomp_policy.h"
 
@@ -72,7 +71,6 @@ std::optional<std::string> InaccessibleFile(const VmSpec& spec,
   for (const std::string& folder : folders) {
     if (!MayAccess(folder, W_OK | X_OK)) return folder;
   }
-  if (!spec.cgroup.empty() && !MayAccess(spec.cgroup, W_OK | X_OK)) return spec.cgroup;
   if (!MayAccess(kKvm, R_OK | W_OK)) return kKvm;
   return std::nullopt;
 }
@@ -130,9 +128,6 @@ absl::Status ProtectFiles(const VmSpec& spec, const std::vector<std::string>& fo
   for (const std::string& folder : folders) {
     Allow(ruleset, folder, LANDLOCK_ACCESS_FS_REMOVE_FILE);
   }
-  Allow(
-      ruleset, spec.cgroup.empty() ? CgroupTree::DelegatedPath() : spec.cgroup,
-      LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_REMOVE_DIR);
   Allow(ruleset, kKvm, LANDLOCK_ACCESS_FS_WRITE_FILE);
   // Standard streams are opened again.
   for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {

@@ -18,10 +18,10 @@ namespace bulkhead::vmm {
 bool IsLockedDown(const VmSpec& spec);
 
 // For this thread and those that it starts from now on: gives up the capabilities that the VM does
-// not need, and by Landlock the right to make, change and execute files, but for its disks and the
-// folders of its control groups. Call it before the threads that last. A capability that remains is
-// logged. `folders`: those in which the vmm will remove files. Errors: FailedPrecondition (this
-// host lacks something: says how to do without), else as capset(2), prctl(2).
+// not need, and by Landlock the right to make, change and execute files, but for its disks. Call it
+// before the threads that last. A capability that remains is logged. `folders`: those in which the
+// vmm will remove files. Errors: FailedPrecondition (this host lacks something: says how to do
+// without), else as capset(2), prctl(2).
 absl::Status DropPrivileges(const VmSpec& spec, const std::vector<std::string>& folders);
 
 // Restricts the system calls of the whole process (vmm/sandbox/vmm_policy.txt), for good. Call it

@@ -40,7 +40,7 @@ absl::Status Write(const std::string& path, absl::string_view text) {
 }
 
 absl::StatusOr<UniqueFd> MakeFolder(const std::string& path) {
-  // A vmm that was killed has left it behind.
+  // A vmm that was killed together with its helpers has left it behind.
   if (mkdir(path.c_str(), 0755) != 0 && errno != EEXIST) return Error(path, errno);
   UniqueFd folder(open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!folder.ok()) return Error(path, errno);
@@ -58,6 +58,18 @@ std::string MountPoint() {
   return "";
 }
 
+// The folder of this process's group; empty: there is no cgroup v2.
+std::string OwnGroup() {
+  const std::string root = MountPoint();
+  if (root.empty()) return "";
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    absl::string_view path = line;
+    if (absl::ConsumePrefix(&path, "0::/")) return absl::StrCat(root, "/", path);
+  }
+  return "";
+}
+
 bool IsDelegated(const std::string& path) {
   for (const char* name : {"user.delegate", "trusted.delegate"}) {
     char value = 0;
@@ -68,30 +80,28 @@ bool IsDelegated(const std::string& path) {
 
 }  // namespace
 
-Cgroup::~Cgroup() { rmdir(path_.c_str()); }
-
 void Cgroup::Kill() const {
-  const UniqueFd file(openat(folder_.get(), "cgroup.kill", O_WRONLY | O_CLOEXEC));
-  if (file.ok()) (void)!write(file.get(), "1", 1);
+  if (kill_.ok()) (void)!write(kill_.get(), "1", 1);
 }
 
 std::string CgroupTree::DelegatedPath() {
-  const std::string root = MountPoint();
-  if (root.empty()) return "";
-  std::ifstream groups("/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {
-    absl::string_view path = line;
-    if (!absl::ConsumePrefix(&path, "0::/")) continue;
-    const std::string folder = absl::StrCat(root, "/", path);
-    return IsDelegated(folder) ? folder : "";
-  }
-  return "";
+  const std::string folder = OwnGroup();
+  return !folder.empty() && IsDelegated(folder) ? folder : "";
+}
+
+UniqueFd CgroupTree::OpenOrigin() {
+  return UniqueFd(open(absl::StrCat(OwnGroup(), "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
+}
+
+std::string CgroupTree::VmmGroup(absl::string_view name) { return absl::StrCat(name, "-vmm"); }
+std::string CgroupTree::DeviceGroup(absl::string_view name, absl::string_view device) {
+  return absl::StrCat(name, "-device-", device);
 }
 
 absl::StatusOr<std::unique_ptr<CgroupTree>> CgroupTree::Create(const std::string& path,
                                                                absl::string_view name,
                                                                const std::vector<pid_t>& helpers) {
-  const std::string own = absl::StrCat(path, "/", name, "-vmm");
+  const std::string own = absl::StrCat(path, "/", VmmGroup(name));
   RETURN_IF_ERROR(MakeFolder(own).status());
   // First: a group with processes of its own cannot hand controllers down.
   RETURN_IF_ERROR(Write(own + "/cgroup.procs", "0"));
@@ -107,9 +117,10 @@ absl::StatusOr<std::unique_ptr<CgroupTree>> CgroupTree::Create(const std::string
 
 absl::StatusOr<std::shared_ptr<const Cgroup>> CgroupTree::Add(absl::string_view device,
                                                               const CgroupLimits& limits) const {
-  const std::string path = absl::StrCat(path_, "/", name_, "-device-", device);
+  const std::string path = absl::StrCat(path_, "/", DeviceGroup(name_, device));
   ASSIGN_OR_RETURN(UniqueFd folder, MakeFolder(path));
-  std::shared_ptr<const Cgroup> group(new Cgroup(std::move(folder), path));
+  UniqueFd kill(openat(folder.get(), "cgroup.kill", O_WRONLY | O_CLOEXEC));  // Linux 5.14
+  std::shared_ptr<const Cgroup> group(new Cgroup(std::move(folder), std::move(kill), path));
   const std::pair<absl::string_view, uint64_t> files[] = {{"memory.max", limits.memory_bytes},
                                                           {"cpu.weight", limits.cpu_weight},
                                                           {"io.weight", limits.io_weight},

@@ -28,11 +28,10 @@ struct CgroupLimits {
   }
 };
 
-// A control group of one device. Thread-safe.
+// A control group of one device, which is removed at the end of the VM
+// (Launcher::RemoveGroupsAtEnd()). Thread-safe.
 class Cgroup {
  public:
-  // Removes it, if it is empty.
-  ~Cgroup();
   Cgroup(const Cgroup&) = delete;
   Cgroup& operator=(const Cgroup&) = delete;
 
@@ -45,9 +44,11 @@ class Cgroup {
  private:
   friend class CgroupTree;
 
-  Cgroup(UniqueFd folder, std::string path) : folder_(std::move(folder)), path_(std::move(path)) {}
+  Cgroup(UniqueFd folder, UniqueFd kill, std::string path)
+      : folder_(std::move(folder)), kill_(std::move(kill)), path_(std::move(path)) {}
 
   const UniqueFd folder_;
+  const UniqueFd kill_;
   const std::string path_;
 };
 
@@ -58,6 +59,11 @@ class CgroupTree {
   // The control group of this process, if systemd has delegated it (Delegate=yes); empty: it has
   // not, or this host has no cgroup v2.
   static std::string DelegatedPath();
+  // cgroup.procs of the group that this process is in now; not ok(): it may not be opened.
+  static UniqueFd OpenOrigin();
+  // The names of the folders.
+  static std::string VmmGroup(absl::string_view name);
+  static std::string DeviceGroup(absl::string_view name, absl::string_view device);
 
   // Makes the group `name`-vmm in the folder `path` and moves this process and `helpers` into it.
   // Errors: one line for the operator.
