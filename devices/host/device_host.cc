@@ -356,7 +356,6 @@ void DeviceHost::ServeDoorbells() {
   if (std::exchange(model_has_work_, false)) {
     requests_since_check_ += kRequestsPerWork;
     model_->DoWork();
-    CRASH_POINT("after_work_polled");
     AfterCallback();
   }
   any_rung_ = false;

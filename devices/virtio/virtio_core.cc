@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "devices/host/mapped_pages.h"
@@ -187,6 +188,7 @@ void VirtioCore::DoWork() {
   for (uint32_t i = 0; i < queue_count(); ++i) {
     if (queues_[i]->watched && queues_[i]->ring.HasAvailable()) ServeQueue(i);
   }
+  CRASH_POINT("after_work_polled");
 }
 
 bool VirtioCore::PrepareToSleep() {
