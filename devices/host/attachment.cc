@@ -139,6 +139,7 @@ absl::StatusOr<Attachment> ParseAttachRequest(const v1::DeviceInfo& info, Socket
   out.generation = request.generation();
   out.device_name = request.device_name();
   out.function_state = request.function_state();
+  out.seccomp_filter = request.seccomp_filter();
   out.channel = request.channel();
   out.completion_events.resize(waiters);
   std::vector<UniqueFd> doorbells(info.doorbells_size());

@@ -39,6 +39,7 @@ struct Attachment {
   uint64_t generation = 0;
   std::string device_name;
   uint64_t function_state = 0;  // kFunctionState..., for a device without saved state
+  std::string seccomp_filter;
 
   v1::ChannelParameters channel;
   UniqueFd request_memory;

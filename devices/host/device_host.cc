@@ -13,6 +13,7 @@
 #include "base/release_startup_pages.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
+#include "devices/host/seccomp_filter.h"
 #include "proto/channel/channel_layout.h"
 #include "proto/channel/wake_pipe.h"
 #include "proto/contract.h"
@@ -90,6 +91,7 @@ DeviceHost::DeviceHost(const v1::DeviceInfo& info, Attachment attachment, GuestM
                    .intx = std::move(attachment.intx),
                    .intx_resample = std::move(attachment.intx_resample)}),
       resources_(std::move(attachment.resources)),
+      seccomp_filter_(std::move(attachment.seccomp_filter)),
       doorbells_(std::move(attachment.doorbells)),
       channel_(std::move(channel)),
       durable_(std::move(durable)),
@@ -148,6 +150,8 @@ absl::Status DeviceHost::Start(DeviceModel& model) {
     return absl::InvalidArgumentError(
         absl::StrCat("this device has no use for the resource '", resources_.front().name, "'"));
   }
+  // From here on the model handles what the guest, or an earlier process, has written.
+  RETURN_IF_ERROR(InstallSeccompFilter(seccomp_filter_));
   return RestoreFrom(left);
 }
 

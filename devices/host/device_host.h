@@ -6,6 +6,7 @@
 #include <array>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -172,6 +173,7 @@ class DeviceHost final : public DeviceServices {
   std::vector<GuestMemoryBlock> memory_blocks_;
   InterruptLines interrupts_;
   std::vector<Attachment::Resource> resources_;
+  const std::string seccomp_filter_;
   const std::vector<EventFd> doorbells_;
   const std::unique_ptr<channel::ChannelServer> channel_;
   const std::unique_ptr<DurableState> durable_;  // nullptr: the device keeps nothing

@@ -108,8 +108,7 @@ struct Filters {
   bool device = false;  // one that the device has added (devices/virtio_blk/forbid_rings.h)
 
   Verdict Judge(const Made& made, int& error) const {
-    if (device && (made.number == SYS_io_uring_setup || made.number == SYS_io_uring_register ||
-                   made.number == SYS_seccomp)) {
+    if (device && (made.number == SYS_io_uring_setup || made.number == SYS_io_uring_register)) {
       return Verdict::kKill;
     }
     if (!vmms) return Verdict::kAllow;
@@ -123,8 +122,9 @@ struct Filters {
                        })) {
         continue;
       }
-      error = rule.error;
-      return error == 0 ? Verdict::kAllow : Verdict::kFail;
+      error = rule.start ? rule.later_error : rule.error;
+      if (error != 0) return Verdict::kFail;
+      return rule.start ? Verdict::kKill : Verdict::kAllow;
     }
     return Verdict::kReport;
   }
@@ -371,8 +371,9 @@ bool EscapeTest::Record(const Device& device, bool seccomp, const Attempt& attem
 
 void EscapeTest::TryAll(const Device& device, bool seccomp) {
   Filters filters = {.rules = RulesOf(device), .vmms = seccomp};
-  filters.device = std::any_of(filters.rules.begin(), filters.rules.end(),
-                               [](const SyscallRule& rule) { return rule.number == SYS_seccomp; });
+  filters.device =
+      std::any_of(filters.rules.begin(), filters.rules.end(),
+                  [](const SyscallRule& rule) { return rule.number == SYS_io_uring_setup; });
   const Device& other = kDevices[absl::EqualsIgnoreCase(device.name, "rng") ? 4 : 3];
   around_.sibling = client_->PidOf(other.name);
   std::unique_ptr<TakenOverProcess> process = TakeOver(device);
@@ -492,7 +493,7 @@ void PrintAllowed() {
   for (const Device& device : kDevices) {
     std::set<int> allowed;
     for (const SyscallRule& rule : RulesOf(device)) {
-      if (rule.error == 0) allowed.insert(rule.number);
+      if (rule.error == 0 && !rule.start) allowed.insert(rule.number);
     }
     std::cout << device.binary << ": " << allowed.size() << " system calls are allowed\n";
   }

@@ -155,7 +155,7 @@ bool LieToCall(ServerEnd& vmm, uint32_t stream) {
   if (Lies("grpc_goaway")) return vmm.Send(Frame(kGoAway, 0, 0, BigEndian(0, 4) + BigEndian(0, 4)));
   if (Lies("grpc_reset")) return vmm.Send(Frame(kRstStream, 0, stream, BigEndian(8, 4)));
   if (Lies("grpc_never_reads")) Hang();
-  if (Lies("grpc_ends")) return shutdown(kControlSocketFd, SHUT_RDWR) == 0;
+  if (Lies("grpc_ends")) return close(kControlSocketFd) == 0;
   if (Lies("heartbeat_none")) return true;
   if (Lies("heartbeat_garbage")) return vmm.Send(Answer(stream, Message("\xff\xff\xff")));
   if (Lies("heartbeat_unimplemented")) {
@@ -242,7 +242,7 @@ void Reply(const Attachment& attachment) {
   if (Lies("attach_of_another")) reply.set_generation(reply.generation() + 1);
   if (Lies("attach_refused")) reply.set_error("\x1b[2Jno\nvmm: error: forged");
   if (Lies("attach_closed")) {
-    shutdown(kAttachSocketFd, SHUT_RDWR);
+    close(kAttachSocketFd);
     Hang();
   }
   if (Lies("attach_garbage")) send(std::string(100, '\xff'));

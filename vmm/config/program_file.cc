@@ -31,10 +31,13 @@ bool IsScript(const UniqueFd& file) {
          start[0] == '#' && start[1] == '!';
 }
 
-absl::StatusOr<std::vector<sock_filter>> CompilePolicyOf(const UniqueFd& file, int open_error) {
+absl::StatusOr<ProgramFile::SeccompFilters> CompilePolicyOf(const UniqueFd& file, int open_error) {
   if (!file.ok()) return ErrnoToStatus(open_error, "reading its sandbox policy");
   ASSIGN_OR_RETURN(const std::string policy, ReadPolicyNote(file.get()));
-  return CompileDevicePolicy(policy);
+  ProgramFile::SeccompFilters filters;
+  ASSIGN_OR_RETURN(filters.starting, CompileDevicePolicy(policy));
+  ASSIGN_OR_RETURN(filters.serving, CompileServingPolicy(policy));
+  return filters;
 }
 
 }  // namespace
@@ -100,16 +103,16 @@ absl::StatusOr<ProgramFile> ProgramFile::Take(const std::string& path, UniqueFd 
   const UniqueFd readable(open(by_descriptor.c_str(), O_RDONLY | O_CLOEXEC));
   const int error = errno;
   file.is_script_ = IsScript(readable);
-  file.filter_ = std::make_shared<const absl::StatusOr<std::vector<sock_filter>>>(
-      CompilePolicyOf(readable, error));
+  file.filters_ =
+      std::make_shared<const absl::StatusOr<SeccompFilters>>(CompilePolicyOf(readable, error));
   file.fd_ = std::make_shared<const UniqueFd>(std::move(fd));
   return file;
 }
 
-absl::StatusOr<std::vector<sock_filter>> ProgramFile::SeccompFilter() const {
-  if (filter_ == nullptr) return absl::FailedPreconditionError("there is no program");
-  if (filter_->ok()) return *filter_;
-  return absl::FailedPreconditionError(absl::StrCat(path_, ": ", filter_->status().message()));
+absl::StatusOr<ProgramFile::SeccompFilters> ProgramFile::Filters() const {
+  if (filters_ == nullptr) return absl::FailedPreconditionError("there is no program");
+  if (filters_->ok()) return *filters_;
+  return absl::FailedPreconditionError(absl::StrCat(path_, ": ", filters_->status().message()));
 }
 
 }  // namespace bulkhead::vmm

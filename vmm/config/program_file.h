@@ -31,9 +31,13 @@ class ProgramFile {
   // None.
   ProgramFile() = default;
 
-  // The seccomp filter that its policy makes; without a policy, the common one. Errors:
+  struct SeccompFilters {
+    std::vector<sock_filter> starting;
+    std::vector<sock_filter> serving;  // a further one, once it is attached
+  };
+  // The seccomp filters that its policy makes; without a policy, the common ones. Errors:
   // FailedPrecondition, naming the path: the policy is wrong, or the file cannot be read.
-  absl::StatusOr<std::vector<sock_filter>> SeccompFilter() const;
+  absl::StatusOr<SeccompFilters> Filters() const;
 
   // By which it was opened.
   const std::string& path() const { return path_; }
@@ -48,7 +52,7 @@ class ProgramFile {
 
   std::string path_;
   std::shared_ptr<const UniqueFd> fd_;
-  std::shared_ptr<const absl::StatusOr<std::vector<sock_filter>>> filter_;
+  std::shared_ptr<const absl::StatusOr<SeccompFilters>> filters_;
   bool is_script_ = false;
 };
 

@@ -60,8 +60,10 @@ absl::Status AsDeviceError(const absl::Status& status) {
 // The state of one process that the monitor's thread and the owner share.
 class DeviceProcess::Watcher final : public ProcessObserver {
  public:
-  Watcher(absl::string_view device_name, std::function<void()> on_exit)
-      : log_(device_name, LogInfo), on_exit_(std::move(on_exit)) {
+  Watcher(const DeviceProgram& program, std::function<void()> on_exit)
+      : has_filter_(program.sandbox.layers.has(SandboxLayer::kSeccomp)),
+        log_(program.device_name, LogInfo),
+        on_exit_(std::move(on_exit)) {
     log_.Buffer();
   }
 
@@ -94,19 +96,24 @@ class DeviceProcess::Watcher final : public ProcessObserver {
     // The process may have ended by itself before the kill.
     const bool killed = exit.signalled && exit.code == SIGKILL && !kill_reason_.empty();
     std::string reason = exit.ToString();
-    if (!violation_.empty()) {
-      reason = absl::StrCat("killed, because it violated its sandbox: ", violation_);
+    std::string violation = violation_;
+    if (!violation.empty()) {
+      reason = absl::StrCat("killed, because it violated its sandbox: ", violation);
+    } else if (has_filter_ && exit.signalled && exit.code == SIGSYS) {
+      violation = "a system call that it may only make at its start";
+      absl::StrAppend(&reason, ", because it violated its sandbox: ", violation);
     } else if (killed) {
       reason = kill_reason_;
     }
     return {.exit = exit,
             .reason = std::move(reason),
-            .violation = violation_,
+            .violation = std::move(violation),
             .time = exit_time_.value_or(SteadyNow()),
             .last_lines = log_.LastLines()};
   }
 
  private:
+  const bool has_filter_;
   DeviceLog log_;
   const std::function<void()> on_exit_;
 
@@ -129,7 +136,8 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
 
   ProcessSandbox sandbox = program.sandbox;
   if (sandbox.layers.has(SandboxLayer::kSeccomp)) {
-    ASSIGN_OR_RETURN(sandbox.filter, program.binary.SeccompFilter());
+    ASSIGN_OR_RETURN(ProgramFile::SeccompFilters filters, program.binary.Filters());
+    sandbox.filter = std::move(filters.starting);
   }
   const ProcessSpec spec = {
       .binary = program.binary,
@@ -139,7 +147,7 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
                       attach.second.get(), control.second.get()},
       .sandbox = std::move(sandbox)};
   ASSIGN_OR_RETURN(auto client, ControlClient::Create(std::move(control.first), closes));
-  auto watcher = std::make_shared<Watcher>(program.device_name, std::move(on_exit));
+  auto watcher = std::make_shared<Watcher>(program, std::move(on_exit));
   ASSIGN_OR_RETURN(auto process, monitor.Start(spec, std::move(output.read_end), watcher, limits));
   return std::unique_ptr<DeviceProcess>(
       new DeviceProcess(program, std::move(watcher), std::move(process), std::move(attach.first),
@@ -181,7 +189,13 @@ absl::StatusOr<DeviceDescription> DeviceProcess::Describe(ControlCall& call) {
 }
 
 absl::Status DeviceProcess::Attach(const AttachOffer& offer, absl::Duration timeout) {
-  std::string bytes = offer.request.SerializeAsString();
+  v1::AttachRequest request = offer.request;
+  if (program_.sandbox.layers.has(SandboxLayer::kSeccomp)) {
+    ASSIGN_OR_RETURN(const ProgramFile::SeccompFilters filters, program_.binary.Filters());
+    request.set_seccomp_filter(filters.serving.data(),
+                               filters.serving.size() * sizeof(sock_filter));
+  }
+  std::string bytes = request.SerializeAsString();
   absl::Span<const int> unsent = offer.descriptors;
   do {
     const auto packet = unsent.subspan(0, kMaxMessageDescriptors);

@@ -29,17 +29,18 @@ absl::string_view ConditionsOf(const SyscallRule& rule) {
 }
 
 std::string List(const std::vector<SyscallRule>& rules, size_t common) {
-  std::set<std::string> allowed;
-  std::set<std::string> failing;
+  std::set<std::string> starting;
+  std::set<std::string> serving;
   std::string text;
   for (size_t i = 0; i < rules.size(); ++i) {
-    (rules[i].error == 0 ? allowed : failing).insert(rules[i].name);
+    if (rules[i].error == 0) starting.insert(rules[i].name);
+    if (rules[i].error == 0 && !rules[i].start) serving.insert(rules[i].name);
     const std::string line = absl::StrFormat("  %-8s%-20s%s", i < common ? "all" : "device",
                                              rules[i].name, ConditionsOf(rules[i]));
     absl::StrAppend(&text, absl::StripTrailingAsciiWhitespace(line), "\n");
   }
-  return absl::StrCat(text, allowed.size(), " system calls are allowed, ", failing.size(),
-                      " fail; any other ends the process\n");
+  return absl::StrCat(text, "system calls allowed: starting ", starting.size(), ", serving ",
+                      serving.size(), "; any other fails as shown or ends the process\n");
 }
 
 }  // namespace

@@ -78,7 +78,8 @@ constexpr Constant kConstants[] = {
     CONSTANT(SIGKILL),
 };
 constexpr Constant kErrors[] = {
-    CONSTANT(EACCES), CONSTANT(EINVAL), CONSTANT(ENOENT), CONSTANT(ENOSYS), CONSTANT(EPERM),
+    CONSTANT(EACCES), CONSTANT(EINVAL), CONSTANT(ENOENT),
+    CONSTANT(ENOMEM), CONSTANT(ENOSYS), CONSTANT(EPERM),
 };
 #undef CONSTANT
 
@@ -176,8 +177,9 @@ absl::StatusOr<SyscallRule> ParseRule(absl::string_view text) {
   if (rule.number < 0) {
     return absl::InvalidArgumentError(
         absl::StrCat(Quoted(rule.name),
-                     " is not a system call of x86-64; a line is \"NAME\", \"NAME: "
-                     "CONDITION [&& CONDITION]...\" or \"NAME: errno ERROR\""));
+                     " is not a system call of x86-64; a line is \"NAME\", \"NAME: [start &&] "
+                     "CONDITION [&& CONDITION]...\", \"NAME: start[, errno ERROR]\" or \"NAME: "
+                     "errno ERROR\""));
   }
   if (text.find(':') == absl::string_view::npos) return rule;
   absl::string_view right = absl::StripAsciiWhitespace(parts.second);
@@ -185,7 +187,25 @@ absl::StatusOr<SyscallRule> ParseRule(absl::string_view text) {
     ASSIGN_OR_RETURN(rule.error, ParseError(right));
     return rule;
   }
-  for (const absl::string_view part : absl::StrSplit(right, "&&")) {
+  std::vector<absl::string_view> conditions = absl::StrSplit(right, "&&");
+  absl::string_view first = absl::StripAsciiWhitespace(conditions[0]);
+  if (absl::ConsumePrefix(&first, "start")) {
+    rule.start = true;
+    first = absl::StripAsciiWhitespace(first);
+    if (absl::ConsumePrefix(&first, ",")) {
+      first = absl::StripAsciiWhitespace(first);
+      if (conditions.size() > 1 || !absl::ConsumePrefix(&first, "errno ")) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(Quoted(right), " must be \"start, errno ERROR\", without conditions"));
+      }
+      ASSIGN_OR_RETURN(rule.later_error, ParseError(first));
+    } else if (!first.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(Quoted(right), ": accepted behind \"start\" are \"&&\" and \", errno\""));
+    }
+    conditions.erase(conditions.begin());
+  }
+  for (const absl::string_view part : conditions) {
     ASSIGN_OR_RETURN(const ArgumentCondition condition, ParseCondition(part));
     for (const ArgumentCondition& other : rule.conditions) {
       if (other.argument != condition.argument) continue;

@@ -18,6 +18,9 @@
 //   mmap: arg2 & PROT_EXEC == 0                 ... of these bits only
 //   clone: arg0 == CLONE_VM|CLONE_FS|0x10       numbers, and the names of KnownConstants()
 //   openat: errno EACCES                        fails with this error
+//   uname: start                                allowed until the device has started
+//   fcntl: start && arg1 == F_GETFD             ... if the condition holds
+//   sched_getaffinity: start, errno EPERM       allowed until then, and fails from then on
 //
 // Arguments are compared in all of their 64 bits. Several rules for one system call: one of them
 // must hold.
@@ -36,6 +39,8 @@ struct SyscallRule {
   std::string name;
   int number = 0;
   int error = 0;                              // fails with this errno value; 0: is allowed
+  bool start = false;                         // is allowed only until the device has started
+  int later_error = 0;                        // fails with this one then; 0: ends the process
   std::vector<ArgumentCondition> conditions;  // all of them
   std::string text;                           // as written, without comment
   int line = 0;                               // from 1

@@ -34,10 +34,28 @@ TEST(PolicyTextTest, RulesConditionsAndErrors) {
   EXPECT_EQ((*rules)[3].error, EACCES);
 }
 
+TEST(PolicyTextTest, RulesForTheStart) {
+  const auto rules = ParsePolicyText(
+      "uname: start\nfcntl: start && arg1 == F_GETFD && arg0 == 2\nrseq: start, errno ENOSYS\n",
+      "policy");
+  ASSERT_TRUE(rules.ok()) << rules.status();
+  for (const SyscallRule& rule : *rules) EXPECT_TRUE(rule.start && rule.error == 0) << rule.text;
+  EXPECT_TRUE((*rules)[0].conditions.empty());
+  EXPECT_EQ((*rules)[0].later_error, 0);
+  EXPECT_EQ((*rules)[1].conditions.size(), 2u);
+  EXPECT_EQ((*rules)[2].later_error, ENOSYS);
+  for (const char* wrong : {"uname: started", "uname: start arg0 == 1", "uname: start &&",
+                            "uname: start,", "uname: start, arg0 == 1", "uname: arg0 == 1 && start",
+                            "uname: start, errno EPERM && arg0 == 1"}) {
+    EXPECT_NE(Problem(wrong), "") << wrong;
+  }
+}
+
 TEST(PolicyTextTest, AnErrorNamesLineAndWhatIsAccepted) {
   EXPECT_EQ(Problem("read\nraed"),
             "policy, line 2: \"raed\" is not a system call of x86-64; a line is \"NAME\", \"NAME: "
-            "CONDITION [&& CONDITION]...\" or \"NAME: errno ERROR\"");
+            "[start &&] CONDITION [&& CONDITION]...\", \"NAME: start[, errno ERROR]\" or \"NAME: "
+            "errno ERROR\"");
   EXPECT_EQ(Problem("ioctl: arg6 == 1"), "policy, line 1: \"arg6\" must be arg0 to arg5");
   EXPECT_EQ(Problem("ioctl: arg1 = 1"),
             "policy, line 1: the condition \"arg1 = 1\" must be \"argN == VALUE\" or \"argN & MASK "

@@ -116,11 +116,23 @@ absl::Status CheckDeviceRule(const SyscallRule& rule, const std::vector<SyscallR
 
 bool IsUnconditional(const SyscallRule& rule) { return rule.conditions.empty(); }
 
+bool HaveSameConditions(const SyscallRule& a, const SyscallRule& b) {
+  return std::equal(a.conditions.begin(), a.conditions.end(), b.conditions.begin(),
+                    b.conditions.end(), [](const auto& one, const auto& other) {
+                      return one.argument == other.argument && one.mask == other.mask &&
+                             one.expected == other.expected;
+                    });
+}
+
 // Adds `rule` to those of its system call: either one without conditions, or some with.
 absl::Status Merge(SyscallRule rule, absl::string_view origin, std::vector<SyscallRule>& rules) {
-  for (const SyscallRule& other : rules) {
+  for (SyscallRule& other : rules) {
     if (other.number != rule.number) continue;
-    if (IsUnconditional(other) && other.error == 0) return absl::OkStatus();  // allowed already
+    if (other.error == 0 && rule.error == 0 && HaveSameConditions(other, rule)) {
+      other.start = other.start && rule.start;
+      return absl::OkStatus();
+    }
+    if (IsUnconditional(other) && other.error == 0 && !other.start) return absl::OkStatus();
     if (IsUnconditional(other) || IsUnconditional(rule)) {
       return absl::InvalidArgumentError(absl::StrCat(
           origin, ", line ", rule.line, ": \"", rule.text, "\" contradicts \"", other.text, "\""));
@@ -213,6 +225,17 @@ absl::StatusOr<std::vector<sock_filter>> CompileDevicePolicy(absl::string_view d
   ASSIGN_OR_RETURN(const std::vector<SyscallRule> rules, DeviceRules(device_policy));
   ASSIGN_OR_RETURN(const Filter filter, NewFilter(SCMP_ACT_NOTIFY));
   for (const SyscallRule& rule : rules) RETURN_IF_ERROR(AddRule(filter.get(), rule));
+  return Export(filter.get());
+}
+
+absl::StatusOr<std::vector<sock_filter>> CompileServingPolicy(absl::string_view device_policy) {
+  ASSIGN_OR_RETURN(const std::vector<SyscallRule> rules, DeviceRules(device_policy));
+  ASSIGN_OR_RETURN(const Filter filter, NewFilter(SCMP_ACT_ALLOW));
+  for (SyscallRule rule : rules) {
+    if (!rule.start) continue;
+    rule.error = rule.later_error;
+    RETURN_IF_ERROR(AddRule(filter.get(), rule, SCMP_ACT_KILL_PROCESS));
+  }
   return Export(filter.get());
 }
 

@@ -24,6 +24,11 @@ absl::StatusOr<std::vector<SyscallRule>> DeviceRules(absl::string_view device_po
 // seccomp_export_bpf(3).
 absl::StatusOr<std::vector<sock_filter>> CompileDevicePolicy(absl::string_view device_policy);
 
+// The further filter of a process whose device has started: what the rules allow at the start only
+// fails or kills the process, all else is left to the filter above. Errors: as
+// CompileDevicePolicy().
+absl::StatusOr<std::vector<sock_filter>> CompileServingPolicy(absl::string_view device_policy);
+
 // The seccomp filter of a vmm whose VM is set up: vmm_policy.txt is allowed, vmm_attacks.txt kills
 // the process, all else fails with EPERM. `self`: its pid; only its own threads may be signalled.
 // Errors: as seccomp_export_bpf(3).

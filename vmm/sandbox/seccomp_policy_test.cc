@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -13,6 +15,7 @@
 
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -134,6 +137,58 @@ TEST(SeccompPolicyTest, OnlyTheLaunchersDescriptorCanBeExecuted) {
   const FilteredEnd end = RunFiltered({.body = execute(kBinaryFd, "", AT_EMPTY_PATH)});
   EXPECT_EQ(end.violation, "");
   EXPECT_EQ(end.exit_code, EBADF);
+}
+
+// How a process ends that is attached, and then executes `body`.
+FilteredEnd RunServing(const std::function<int()>& body, const std::string& policy = "") {
+  const auto serving = CompileServingPolicy(policy);
+  EXPECT_TRUE(serving.ok()) << serving.status();
+  const sock_fprog filter = {.len = static_cast<uint16_t>(serving->size()),
+                             .filter = const_cast<sock_filter*>(serving->data())};
+  return RunFiltered({.device_policy = policy, .body = [&] {
+                        if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC,
+                                    &filter) != 0) {
+                          return 99;
+                        }
+                        return body();
+                      }});
+}
+
+TEST(SeccompPolicyTest, WhatOnlyTheStartNeedsGoesWhenAProcessIsAttached) {
+  for (const std::function<int()>& body : std::vector<std::function<int()>>{
+           [] { return static_cast<int>(syscall(SYS_uname, nullptr)); },
+           [] { return fcntl(0, F_GETFD); },
+           [] {
+             return static_cast<int>(
+                 syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, nullptr));
+           }}) {
+    const FilteredEnd end = RunServing(body);
+    EXPECT_EQ(end.error, "");
+    EXPECT_EQ(end.violation, "");
+    EXPECT_EQ(end.exit_code, -1);  // killed
+  }
+}
+
+TEST(SeccompPolicyTest, AllElseStaysWhenAProcessIsAttached) {
+  EXPECT_EQ(RunServing([] {
+              cpu_set_t processors;
+              if (sched_getaffinity(0, sizeof(processors), &processors) != -1) return 1;
+              if (errno != EPERM || prctl(PR_SET_NAME, "device") != 0) return 2;
+              return 0;
+            }).exit_code,
+            0);
+  // Not allowed at the start either: it is reported.
+  EXPECT_TRUE(absl::StartsWith(RunServing([] { return fcntl(0, F_SETFL, 0); }).violation,
+                               "system call fcntl("));
+}
+
+TEST(SeccompPolicyTest, ADeviceKeepsWhatItsOwnPolicyAllowsThroughout) {
+  const auto uname = [] { return syscall(SYS_uname, nullptr) == -1 && errno == EFAULT ? 0 : 1; };
+  EXPECT_EQ(RunServing(uname, "uname").exit_code, 0);
+  EXPECT_EQ(RunServing(uname, "uname: start").exit_code, -1);
+  EXPECT_EQ(
+      RunServing([] { return fcntl(0, F_GETFD) < 0 ? 1 : 0; }, "fcntl: arg1 == F_GETFD").exit_code,
+      0);
 }
 
 TEST(SeccompPolicyTest, AnotherArchitectureKillsTheProcess) {
