@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -25,9 +26,7 @@ using Kind = v1::Descriptor;
 constexpr uint32_t kMaxWaiters = 128;
 // The processor's page tables can map so much at once, if it is aligned here as in the file.
 constexpr uint64_t kHugePageBytes = 2 << 20;
-
-// The size of the pages that a memory file is made of, at least.
-uint64_t PageBytes(const struct stat& file) { return static_cast<uint64_t>(file.st_blksize); }
+constexpr uint64_t kGiantPageBytes = 1 << 30;
 
 template <typename... Args>
 absl::Status Refuse(const Args&... args) {
@@ -77,7 +76,9 @@ absl::Status PutGuestMemory(const v1::Descriptor& descriptor, UniqueFd fd, Attac
   out.guest_memory.push_back({.start = descriptor.guest_address(),
                               .offset = descriptor.offset(),
                               .size_bytes = descriptor.size_bytes(),
-                              .memfd = std::move(fd)});
+                              .memfd = std::move(fd),
+                              .page_bytes = descriptor.page_bytes(),
+                              .transparent_huge_pages = descriptor.transparent_huge_pages()});
   return absl::OkStatus();
 }
 
@@ -248,12 +249,15 @@ absl::StatusOr<GuestMemory> MapGuestMemory(absl::Span<const Attachment::GuestMem
     if (range.offset > file_size || range.size_bytes > file_size - range.offset) {
       return Refuse("guest memory passes the end of its file of ", file_size, " bytes");
     }
-    const uint64_t alignment = std::max(PageBytes(file), kHugePageBytes);
+    const uint64_t alignment =
+        range.page_bytes == kGiantPageBytes ? kGiantPageBytes : kHugePageBytes;
     const bool fits = range.offset % alignment == 0 && range.size_bytes >= alignment;
     ASSIGN_OR_RETURN(
         MemoryMapping mapping,
         MemoryMapping::Map(range.memfd.get(), range.offset, range.size_bytes,
                            MemoryMapping::Protection::kReadWrite, fits ? alignment : 1));
+    // Without it what this process touches first becomes a small page, for the guest, too.
+    if (range.transparent_huge_pages) madvise(mapping.data(), mapping.size(), MADV_HUGEPAGE);
     mapped.push_back({range.start, std::move(mapping)});
   }
   return GuestMemory::Create(std::move(mapped));
@@ -261,8 +265,7 @@ absl::StatusOr<GuestMemory> MapGuestMemory(absl::Span<const Attachment::GuestMem
 
 bool HaveHugePages(absl::Span<const Attachment::GuestMemoryRange> ranges) {
   return std::all_of(ranges.begin(), ranges.end(), [](const Attachment::GuestMemoryRange& range) {
-    struct stat file;
-    return fstat(range.memfd.get(), &file) == 0 && PageBytes(file) >= kHugePageBytes;
+    return range.page_bytes >= kHugePageBytes;
   });
 }
 

@@ -29,6 +29,8 @@ struct Attachment {
     uint64_t offset = 0;
     uint64_t size_bytes = 0;
     UniqueFd memfd;
+    uint64_t page_bytes = 0;  // as the vmm says; 0: small ones
+    bool transparent_huge_pages = false;
   };
   struct Resource {
     std::string name;
@@ -74,7 +76,7 @@ absl::Status ForbidFileGrowth(absl::Span<const Attachment::Resource> resources);
 // Maps guest RAM, so that huge pages stay whole. Errors: InvalidArgument (ranges overlap or pass
 // the end of their file), or as mmap(2).
 absl::StatusOr<GuestMemory> MapGuestMemory(absl::Span<const Attachment::GuestMemoryRange> ranges);
-// All of its files have huge pages of hugetlbfs; transparent ones do not show.
+// All of it consists of huge pages of hugetlbfs. Where it wants transparent ones, it may have some.
 bool HaveHugePages(absl::Span<const Attachment::GuestMemoryRange> ranges);
 
 }  // namespace bulkhead::devices

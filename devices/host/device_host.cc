@@ -28,7 +28,7 @@ constexpr uint64_t kAllOnes = ~uint64_t{0};
 // enough that a doorbell does not wait long, rarely enough that the system call costs little.
 constexpr uint32_t kRequestsPerCheck = 64;
 // What a call of DoWork() counts as: it may take as long as many requests.
-constexpr uint32_t kRequestsPerWork = 4;
+constexpr uint32_t kRequestsPerWork = kRequestsPerCheck / 4;
 // A request that is missing is being sent, which usually takes a moment. But its sender may be
 // stopped, as in a debugger: then this thread sleeps instead of yielding.
 constexpr uint32_t kMaxYields = 1000;
@@ -251,10 +251,15 @@ void DeviceHost::ServeOnce() {
     return;
   }
   yields_ = 0;
-  if (requests_since_check_ >= kRequestsPerCheck && CheckEvents()) return;
   const auto in_memory = [this] { return model_has_work_ = model_->HasWork(); };
+  if (requests_since_check_ >= kRequestsPerCheck) {
+    // The guest does not ring for work in memory: without this look a flood of requests hides it.
+    const bool had_events = CheckEvents();
+    if (in_memory() || had_events) return;
+  }
   if (channel_->PollForWork(in_memory, [this] { return CheckEvents(); })) return;
   model_has_work_ = model_->PrepareToSleep();
+  AfterCallback();
   if (!model_has_work_) Sleep();
 }
 

@@ -67,7 +67,7 @@ class DeviceHost final : public DeviceServices {
 
   // DeviceServices, for the model.
   const GuestMemory& memory() const override { return memory_; }
-  void GuestMemoryUsed(uint64_t bytes) override { mapped_pages_.Used(bytes); }
+  void GuestMemoryUsed(absl::Span<const iovec> buffers) override { mapped_pages_.Used(buffers); }
   void SignalMsix(uint32_t vector) override { interrupts_.SignalMsix(vector); }
   void SetIntx(bool level) override { interrupts_.SetIntx(level); }
   bool writeback_failed(absl::string_view name) const override;

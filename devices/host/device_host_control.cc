@@ -216,9 +216,8 @@ void DeviceHost::AppendMetrics(v1::DeviceMetrics& metrics) const {
   const channel::ChannelServer::Counters channel = channel_->counters();
   AddCounter(metrics, "sleeps_total", "Times that the device slept until it was woken",
              channel.sleeps);
-  AddCounter(metrics, "polls_total", "Times that it first polled for the next request",
-             channel.polls);
-  AddCounter(metrics, "poll_hits_total", "Polls that found one", channel.poll_hits);
+  AddCounter(metrics, "polls_total", "Times that it first polled for work", channel.polls);
+  AddCounter(metrics, "poll_hits_total", "Polls that found some", channel.poll_hits);
   AddCounter(metrics, "refused_requests_total", "Malformed requests", channel.refused);
   model_->AppendMetrics(metrics);
 }

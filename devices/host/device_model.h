@@ -3,6 +3,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
@@ -31,9 +32,9 @@ class DeviceServices {
   // Guest RAM; empty unless Describe().uses_dma. Valid until the model's destructor returns.
   virtual const GuestMemory& memory() const = 0;
 
-  // This process, or the kernel for it, has used so much of guest RAM, a page at least for each
-  // buffer. For devices that come by much of it: see MappedPages. Cheap.
-  virtual void GuestMemoryUsed(uint64_t /*bytes*/) {}
+  // This process, or the kernel for it, uses these parts of guest RAM. For devices that use much of
+  // it: see MappedPages. Cheap.
+  virtual void GuestMemoryUsed(absl::Span<const iovec> /*buffers*/) {}
 
   // Sends MSI-X message `vector`; out of range: dropped.
   virtual void SignalMsix(uint32_t vector) = 0;
@@ -162,8 +163,9 @@ class DeviceModel {
   // earlier posted write has been delivered. Spurious calls happen: look, do not assume.
   virtual void OnDoorbell(uint32_t index) = 0;
 
-  // --- Work that lies in shared memory: a device under load polls it, and needs no doorbells
-  // ------ There is such work. The host asks in a loop: loads from memory, no more.
+  // --- Work that lies in shared memory: a device under load polls it, without doorbells ---------
+
+  // There is such work. The host asks in a loop: loads from memory, no more.
   virtual bool HasWork() const { return false; }
   // Does a bounded part of it; spurious calls happen. Every posted write that was made before
   // HasWork() said so has been delivered.

@@ -2,7 +2,11 @@
 #define BULKHEAD_DEVICES_HOST_MAPPED_PAGES_H_
 
 #include <stdint.h>
+#include <sys/uio.h>
 
+#include <vector>
+
+#include "absl/types/span.h"
 #include "base/guest_memory.h"
 
 namespace bulkhead::devices {
@@ -13,27 +17,29 @@ namespace bulkhead::devices {
 // Thread-compatible.
 class MappedPages {
  public:
-  // What a process may have used since the last time, counted generously.
+  // What may be mapped at a time.
   static constexpr uint64_t kMaxBytes = 256 << 20;
-  // What a buffer counts at least: its page.
-  static constexpr uint64_t kPageBytes = 4096;
+  // What one access may map: the kernel maps what it has around the page (fault_around_bytes).
+  static constexpr uint64_t kWindowBytes = 64 << 10;
 
   // `memory` outlives this. `are_huge`: its pages are, and need no bound.
-  MappedPages(const GuestMemory& memory, bool are_huge) : memory_(memory), are_huge_(are_huge) {}
+  MappedPages(const GuestMemory& memory, bool are_huge);
 
-  // This process, or the kernel for it, has used `bytes` of guest RAM. Cheap but for once in a
-  // while: then it takes about 2 ms.
-  void Used(uint64_t bytes) {
-    used_bytes_ += bytes;
-    if (used_bytes_ >= kMaxBytes && !are_huge_) TakeOut();
+  // This process, or the kernel for it, uses these parts of guest RAM. Cheap but for once in a
+  // while, when it takes pages out: about 2 ms.
+  void Used(absl::Span<const iovec> buffers) {
+    if (are_huge_) return;
+    for (const iovec& buffer : buffers) Use(buffer);
   }
 
  private:
+  void Use(const iovec& buffer);
   void TakeOut();
 
   const GuestMemory& memory_;
   const bool are_huge_;
-  uint64_t used_bytes_ = 0;
+  std::vector<std::vector<bool>> used_;  // by range of memory_: its windows, since TakeOut()
+  uint64_t used_windows_ = 0;
 };
 
 }  // namespace bulkhead::devices

@@ -1,7 +1,10 @@
 #include "devices/host/mapped_pages.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,13 +42,18 @@ GuestMemory Memory(uint64_t size_bytes) {
   return *GuestMemory::Create(std::move(ranges));
 }
 
-// Uses all of it, page by page; returns the most that was mapped.
-uint64_t UseAll(const GuestMemory& memory, MappedPages& pages, uint8_t value) {
+// Uses all of it, or a page of each 64 KiB; returns the most that was mapped.
+uint64_t UseAll(const GuestMemory& memory, MappedPages& pages, uint64_t stride,
+                const std::function<void(uint8_t&)>& access) {
   uint64_t most = 0;
   for (const GuestMemory::Range& range : memory.ranges()) {
     for (uint64_t offset = 0; offset < range.mapping.size(); offset += kStep) {
-      for (uint64_t i = offset; i < offset + kStep; i += 4096) range.mapping.data()[i] = value;
-      pages.Used(kStep);
+      for (uint64_t i = offset; i < offset + kStep; i += stride) {
+        uint8_t& byte = range.mapping.data()[i];
+        const iovec buffer = {&byte, 4096};
+        pages.Used(absl::MakeConstSpan(&buffer, 1));
+        access(byte);
+      }
       most = std::max(most, MappedBytes());
     }
   }
@@ -57,7 +65,8 @@ TEST(MappedPagesTest, AProcessNeverHasManyPagesAndLosesNoByte) {
   const GuestMemory memory = Memory(2 * MappedPages::kMaxBytes);
   MappedPages pages(memory, /*are_huge=*/false);
   for (const uint8_t value : {1, 2}) {
-    EXPECT_LE(UseAll(memory, pages, value), before + MappedPages::kMaxBytes + kStep);
+    EXPECT_LE(UseAll(memory, pages, 4096, [value](uint8_t& byte) { byte = value; }),
+              before + MappedPages::kMaxBytes + kStep);
   }
   for (const GuestMemory::Range& range : memory.ranges()) {
     for (uint64_t i = 0; i < range.mapping.size(); i += 4096) {
@@ -66,11 +75,36 @@ TEST(MappedPagesTest, AProcessNeverHasManyPagesAndLosesNoByte) {
   }
 }
 
+TEST(MappedPagesTest, APageThatIsReadMapsThoseAroundIt) {
+  const GuestMemory memory = Memory(2 * MappedPages::kMaxBytes);
+  MappedPages writes(memory, /*are_huge=*/true);
+  UseAll(memory, writes, 4096, [](uint8_t& byte) { byte = 1; });
+  for (const GuestMemory::Range& range : memory.ranges()) {
+    madvise(range.mapping.data(), range.mapping.size(), MADV_DONTNEED);
+  }
+  const uint64_t before = MappedBytes();
+  MappedPages pages(memory, /*are_huge=*/false);
+  int sum = 0;
+  const uint64_t most =
+      UseAll(memory, pages, MappedPages::kWindowBytes, [&sum](uint8_t& byte) { sum += byte; });
+  EXPECT_LE(most, before + MappedPages::kMaxBytes + kStep);
+  EXPECT_EQ(sum, 2 * MappedPages::kMaxBytes / MappedPages::kWindowBytes);
+}
+
+TEST(MappedPagesTest, PagesThatAreUsedAgainAndAgainStay) {
+  const GuestMemory memory = Memory(64 * kMiB);
+  MappedPages pages(memory, /*are_huge=*/false);
+  const uint64_t before = MappedBytes();
+  for (int i = 0; i < 10; ++i) UseAll(memory, pages, 4096, [](uint8_t& byte) { ++byte; });
+  EXPECT_GE(MappedBytes(), before + 64 * kMiB);
+}
+
 TEST(MappedPagesTest, HugePagesStay) {
   const uint64_t before = MappedBytes();
   const GuestMemory memory = Memory(2 * MappedPages::kMaxBytes);
   MappedPages pages(memory, /*are_huge=*/true);
-  EXPECT_GE(UseAll(memory, pages, 1), before + 2 * MappedPages::kMaxBytes);
+  EXPECT_GE(UseAll(memory, pages, 4096, [](uint8_t& byte) { byte = 1; }),
+            before + 2 * MappedPages::kMaxBytes);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <utility>
@@ -42,8 +43,12 @@ constexpr uint64_t kTake = 0x10;      // R: 1, 2, 3, ...: a read that changes th
 constexpr uint64_t kWorkDone = 0x18;  // R: see OnDoorbell()
 constexpr uint64_t kState = 0x20;     // R: the function state
 constexpr uint64_t kTouched = 0x28;   // R: writes since the reset, counted in durable memory
-constexpr uint64_t kFound = 0x30;     // R: see DoWork()
-constexpr uint64_t kSumThen = 0x38;   // R: the sum when the work of kFound was found
+
+// In guest memory.
+constexpr GuestAddress kWorkPlace = 8;
+constexpr GuestAddress kFoundPlace = 16;
+constexpr GuestAddress kSleepsPlace = 24;
+constexpr GuestAddress kSumThenPlace = 32;  // the sum when work was found
 
 // Everything in it counts: what happens twice or never shows.
 class Ledger : public DeviceModel {
@@ -97,10 +102,6 @@ class Ledger : public DeviceModel {
         return state_.work_done;
       case kState:
         return function_state_;
-      case kFound:
-        return state_.found;
-      case kSumThen:
-        return state_.sum_then;
       case kTouched: {
         uint64_t touched = 0;
         memcpy(&touched, services_->durable_memory().data(), sizeof(touched));
@@ -118,6 +119,7 @@ class Ledger : public DeviceModel {
   }
   // Guest memory says how much there is to do.
   void OnDoorbell(uint32_t) override {
+    if (HasWork()) DoWork();
     uint64_t work = 0;
     services_->memory().ReadObject(0, work);
     if (work == state_.work_done) return;
@@ -125,14 +127,20 @@ class Ledger : public DeviceModel {
     services_->SignalMsix(0);
     services_->StateChanged();
   }
-  // Another place in guest memory says what to do without a doorbell.
-  bool HasWork() const override { return WorkToFind() != state_.found; }
+  // Another place in guest memory says what to do without a doorbell, a third one what was found,
+  // and a fourth one that this side sleeps and wants a doorbell.
+  bool HasWork() const override { return Shared(kWorkPlace).load() != state_.found; }
   void DoWork() override {
-    state_.found = WorkToFind();
-    state_.sum_then = state_.sum;
+    Shared(kSleepsPlace).store(0);
+    state_.found = Shared(kWorkPlace).load();
     services_->StateChanged();
+    Shared(kSumThenPlace).store(state_.sum);
+    Shared(kFoundPlace).store(state_.found);
   }
-  bool PrepareToSleep() override { return HasWork(); }
+  bool PrepareToSleep() override {
+    Shared(kSleepsPlace).store(1);
+    return HasWork();
+  }
   void OnFunctionState(const FunctionState& state) override {
     function_state_ = (state.bus_master ? kFunctionStateBusMaster : 0) |
                       (state.msix_enabled ? kFunctionStateMsixEnabled : 0) |
@@ -145,13 +153,11 @@ class Ledger : public DeviceModel {
     uint64_t taken = 0;
     uint64_t work_done = 0;
     uint64_t found = 0;
-    uint64_t sum_then = 0;
   };
 
-  uint64_t WorkToFind() const {
-    uint64_t work = 0;
-    services_->memory().ReadObject(sizeof(work), work);
-    return work;
+  std::atomic_ref<uint64_t> Shared(GuestAddress place) const {
+    return std::atomic_ref<uint64_t>(
+        *reinterpret_cast<uint64_t*>(services_->memory().HostPointer(place, sizeof(uint64_t))));
   }
 
   DeviceServices* services_ = nullptr;
@@ -187,10 +193,17 @@ class Machine {
     return vmm_.vectors[0].IsPending();
   }
 
-  // Has it do work without one, and returns once it has.
-  void FindWork(uint64_t work) {
-    memcpy(vmm_.ram.data() + sizeof(work), &work, sizeof(work));
-    while (!broken_ && Read(kFound) != work) absl::SleepFor(absl::Milliseconds(1));
+  // Has it do work that it has to find, or to be woken for if it sleeps, and returns the sum that
+  // it had then.
+  uint64_t FindWork(uint64_t work) {
+    const auto shared = [this](GuestAddress place) {
+      return std::atomic_ref<uint64_t>(*reinterpret_cast<uint64_t*>(vmm_.ram.data() + place));
+    };
+    shared(kWorkPlace).store(work);
+    if (shared(kSleepsPlace).load() != 0) vmm_.doorbells[0].Signal();
+    while (!broken_ && shared(kFoundPlace).load() != work) Supervise();
+    EXPECT_FALSE(broken_) << "the device sleeps, or never looked";
+    return shared(kSumThenPlace).load();
   }
 
   int deaths() const { return generation_ - 1; }
@@ -283,8 +296,7 @@ void UseAndCheck(Machine& machine) {
     ASSERT_TRUE(machine.WorkIsDone(i)) << "the interrupt of work " << i << " is lost";
     machine.Post(kAdd, i);
     sum += i;
-    machine.FindWork(i);
-    ASSERT_EQ(machine.Read(kSumThen), sum) << "work has overtaken a posted write";
+    ASSERT_EQ(machine.FindWork(i), sum) << "work has overtaken a posted write";
     ASSERT_EQ(machine.Read(kSum), sum);
     machine.SetFunctionState(kAll | kFunctionStateIntxDisabled);
     ASSERT_EQ(machine.Read(kState), kAll | kFunctionStateIntxDisabled);

@@ -6,7 +6,6 @@
 #include "base/crash_point.h"
 #include "base/log.h"
 #include "base/status_macros.h"
-#include "devices/host/mapped_pages.h"
 #include "devices/host/metrics.h"
 #include "devices/virtio/virtio_layout.h"
 
@@ -148,32 +147,26 @@ void VirtioCore::ServeQueue(uint32_t index) {
   Virtqueue& ring = queue.ring;
   DescriptorChain chain;
   uint32_t left = chains_per_turn_;
-  uint64_t used_bytes = 0;
   device_->BeginTurn(index);
   if (std::exchange(queue.armed, false)) ring.SuppressDoorbells();
+  uint32_t left_before;
   do {
+    left_before = left;
     for (; left > 0; --left) {
       const absl::Span<iovec> room = device_->Room(index);
       if (room.empty() || !ring.Pop(room, chain)) break;
-      used_bytes += UsedBytes(chain);
+      host_->GuestMemoryUsed(chain.readable);
+      host_->GuestMemoryUsed(chain.writable);
       device_->OnChain(index, chain);
     }
     device_->EndBatch(index);
     if (left == 0) ServeLater(index);
     // While a turn is due anyway, or the device is full, nobody looks for chains.
     queue.watched = left != 0 && !device_->Room(index).empty();
-  } while (queue.watched && ring.HasAvailable());
+    // Without a chain in this round: the driver has moved its index back and forth.
+  } while (queue.watched && left != left_before && ring.HasAvailable());
   Publish();
-  host_->GuestMemoryUsed(used_bytes);
   host_->KeepAlive();
-}
-
-uint64_t VirtioCore::UsedBytes(const DescriptorChain& chain) {
-  uint64_t bytes = 0;
-  for (const absl::Span<iovec> buffers : {chain.readable, chain.writable}) {
-    for (const iovec& buffer : buffers) bytes += buffer.iov_len + MappedPages::kPageBytes;
-  }
-  return bytes;
 }
 
 bool VirtioCore::HasWork() const {
@@ -194,7 +187,8 @@ void VirtioCore::DoWork() {
 bool VirtioCore::PrepareToSleep() {
   bool has_work = false;
   for (const auto& queue : queues_) {
-    if (!queue->watched || std::exchange(queue->armed, true)) continue;
+    if (!queue->watched || !queue->ring.serving()) continue;
+    if (std::exchange(queue->armed, true)) continue;
     if (queue->ring.RearmDoorbell()) has_work = true;
   }
   return has_work || device_->HasResults();

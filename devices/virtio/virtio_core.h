@@ -122,8 +122,6 @@ class VirtioCore : public VirtioServices {
   void ServeQueue(uint32_t index);
   void OnServeLater();
   void PublishQueue(uint32_t index);
-  // What a chain's buffers count for DeviceServices::GuestMemoryUsed().
-  static uint64_t UsedBytes(const DescriptorChain& chain);
 
   VirtioDevice* const device_;
   InterruptSink* const interrupts_;

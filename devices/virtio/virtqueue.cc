@@ -164,8 +164,8 @@ bool Virtqueue::RefreshAvailable() {
 bool Virtqueue::HasAvailable() const {
   if (!serving_) return false;
   if (!to_resubmit_.empty() || next_available_ != available_idx_) return true;
-  // relaxed: RefreshAvailable() reads it again before anything is looked at by what it says.
-  return Atomic16(available_ + kAvailableIdx).load(std::memory_order_relaxed) != next_available_;
+  // acquire: who is told of a chain then sees what the driver has sent before it made it available.
+  return Atomic16(available_ + kAvailableIdx).load(std::memory_order_acquire) != next_available_;
 }
 
 bool Virtqueue::Pop(absl::Span<iovec> storage, DescriptorChain& chain) {

@@ -333,7 +333,8 @@ void BlockDevice::RetrySoon() {
 // Comes last: its results arrive as an event, after which the operations that still wait are looked
 // at again.
 void BlockDevice::SubmitWaiting() {
-  if (engine_->has_waiting()) Submit();
+  // It reads guest memory.
+  if (services_->dma_allowed() && engine_->has_waiting()) Submit();
 }
 
 void BlockDevice::OnRetryTimer() {

@@ -1,6 +1,7 @@
 // Which processes have the guest's memory, and how: by the real vmm, looked at through /proc.
 
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -45,6 +46,41 @@ std::vector<std::string> GuestRamFlags(pid_t pid) {
     if (is_guest_ram && line.rfind("VmFlags:", 0) == 0) flags.push_back(line.substr(8));
   }
   return flags;
+}
+
+// What of guest RAM the process has in its page tables.
+uint64_t MappedGuestRamBytes(pid_t pid) {
+  std::istringstream smaps(ReadFile(absl::StrCat("/proc/", pid, "/smaps")));
+  uint64_t bytes = 0;
+  bool is_guest_ram = false;
+  for (std::string line; std::getline(smaps, line);) {
+    if (line.find('-') < line.find(' ')) is_guest_ram = line.find(kGuestRam) != std::string::npos;
+    if (is_guest_ram && line.rfind("Rss:", 0) == 0) bytes += std::stoull(line.substr(4)) * 1024;
+  }
+  return bytes;
+}
+
+TEST(GuestMemoryTest, PrefaultTakesAllOfItBeforeTheGuestStarts) {
+  constexpr uint64_t kMemoryBytes = 64 << 20;
+  const std::string config = absl::StrCat(testing::TempDir(), "/vm.textproto");
+  for (const bool prefault : {false, true}) {
+    std::ofstream(config) << "memory: \"64M\"\nkernel { path: \""
+                          << DataFile("kernel_images/baremetal/guest.elf")
+                          << "\" cmdline: \"run=idle\" }\ncontrol_socket: \"none\"\n"
+                          << "memory_backing { prefault: " << (prefault ? "true" : "false")
+                          << " numa_node: 0 }\n"
+                          << "devices { name: \"console\" binary: \"uart16550\" resources { "
+                          << "name: \"console\" console { standard_streams: true } } }\n";
+    const absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start({"--config=" + config});
+    ASSERT_TRUE(vm.ok()) << vm.status();
+    ASSERT_TRUE((*vm)->WaitForOutput("idle", absl::Seconds(60)).ok()) << (*vm)->log();
+    const uint64_t mapped = MappedGuestRamBytes((*vm)->pid());
+    if (prefault) {
+      EXPECT_EQ(mapped, kMemoryBytes);
+    } else {
+      EXPECT_LT(mapped, kMemoryBytes / 2);
+    }
+  }
 }
 
 TEST(GuestMemoryTest, OnlyDevicesWithDmaHaveItAndNoCoreFileHoldsIt) {

@@ -1,5 +1,7 @@
 #include "vmm/config/memory_backing.h"
 
+#include <unistd.h>
+
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
@@ -40,6 +42,11 @@ absl::StatusOr<RamBacking> ReadMemoryBacking(
     if (config.numa_node() > kMaxNumaNode) {
       return error("memory_backing.numa_node",
                    absl::StrCat(config.numa_node(), " is out of range (0 to ", kMaxNumaNode, ")"));
+    }
+    const std::string folder = absl::StrCat("/sys/devices/system/node/node", config.numa_node());
+    if (access(folder.c_str(), F_OK) != 0) {
+      return error("memory_backing.numa_node",
+                   absl::StrCat(config.numa_node(), ": this host has no such node (", folder, ")"));
     }
     backing.numa_node = config.numa_node();
   }

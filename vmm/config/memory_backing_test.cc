@@ -59,6 +59,9 @@ TEST(MemoryBackingTest, ANodeIsANumberThatTheKernelKnows) {
   };
   EXPECT_THAT(ErrorOf(ReadMemoryBacking(config, 1 << 30, "", error)),
               HasSubstr("numa_node: 1024 is out of range (0 to 1023)"));
+  config.set_numa_node(1023);
+  EXPECT_THAT(ErrorOf(ReadMemoryBacking(config, 1 << 30, "", error)),
+              HasSubstr("numa_node: 1023: this host has no such node"));
   config.set_numa_node(0);
   EXPECT_EQ(ReadMemoryBacking(config, 1 << 30, "", error)->numa_node, 0u);
   config.clear_numa_node();

@@ -59,6 +59,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
   ASSIGN_OR_RETURN(GuestRam ram, GuestRam::Create(spec.memory_bytes, spec.ram_backing));
   const bool populate_ram =
       spec.prefault_ram ||
+      // They are set aside on any node, and of a node only when they are taken, by this process.
+      (spec.ram_backing.is_of_hugetlbfs() && spec.ram_backing.numa_node.has_value()) ||
       std::any_of(spec.devices.begin(), spec.devices.end(),
                   [](const DeviceSpec& device) { return device.cgroup_limits.memory_bytes != 0; });
   if (populate_ram) RETURN_IF_ERROR(ram.Populate());

@@ -31,8 +31,6 @@ static_assert(layout::kHoleStart % kGiantPageSize == 0 && layout::kHoleEnd % kGi
 
 using HugePages = RamBacking::HugePages;
 
-bool IsOfHugetlbfs(HugePages pages) { return pages == HugePages::k2M || pages == HugePages::k1G; }
-
 unsigned MemfdFlags(HugePages pages) {
   if (pages == HugePages::k2M) return MFD_HUGETLB | MFD_HUGE_2MB;
   if (pages == HugePages::k1G) return MFD_HUGETLB | MFD_HUGE_1GB;
@@ -41,7 +39,7 @@ unsigned MemfdFlags(HugePages pages) {
 
 absl::Status TooFewHugePages(uint64_t size_bytes, uint64_t page_bytes) {
   return absl::ResourceExhaustedError(absl::StrFormat(
-      "guest memory: the host has no %d free huge pages of %d MiB; see "
+      "guest memory: the host (or its NUMA node) has no %d free huge pages of %d MiB; see "
       "/sys/kernel/mm/hugepages/hugepages-%dkB/free_hugepages, and nr_hugepages to have more",
       size_bytes / page_bytes, page_bytes >> 20, page_bytes >> 10));
 }
@@ -80,14 +78,18 @@ uint64_t RamBacking::page_bytes() const {
 
 absl::StatusOr<GuestRam> GuestRam::Create(uint64_t size_bytes, const RamBacking& backing) {
   const uint64_t page_bytes = backing.page_bytes();
-  const bool is_of_hugetlbfs = IsOfHugetlbfs(backing.huge_pages);
+  const bool is_of_hugetlbfs = backing.is_of_hugetlbfs();
   if (size_bytes == 0 || size_bytes % page_bytes != 0 || size_bytes > INT64_MAX) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "guest memory: %d bytes is not a positive multiple of %d", size_bytes, page_bytes));
   }
   absl::StatusOr<UniqueFd> created =
       CreateMemfd("guest-ram", size_bytes, MemfdFlags(backing.huge_pages));
-  if (!created.ok() && is_of_hugetlbfs) return TooFewHugePages(size_bytes, page_bytes);
+  if (!created.ok() && is_of_hugetlbfs) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("guest memory: this host has no huge pages of %d MiB: %s", page_bytes >> 20,
+                        created.status().message()));
+  }
   ASSIGN_OR_RETURN(UniqueFd memfd, std::move(created));
   // Device processes have this descriptor. If one shrank the file, the vmm would die of SIGBUS. If
   // one added a write seal, its successor could not map the file.
@@ -123,7 +125,7 @@ absl::StatusOr<GuestRam> GuestRam::Create(uint64_t size_bytes, const RamBacking&
     ranges.push_back({block.start, std::move(mapping)});
   }
   ASSIGN_OR_RETURN(GuestMemory memory, GuestMemory::Create(std::move(ranges)));
-  return GuestRam(std::move(memfd), std::move(memory), std::move(blocks));
+  return GuestRam(std::move(memfd), backing, std::move(memory), std::move(blocks));
 }
 
 absl::Status GuestRam::Populate() const {
@@ -132,6 +134,9 @@ absl::Status GuestRam::Populate() const {
       const uint64_t size = std::min(kPopulatedAtOnce, block.size_bytes - done);
       while (madvise(block.host + done, size, MADV_POPULATE_WRITE) != 0) {
         if (errno == EINTR || errno == EAGAIN) continue;
+        if (backing_.is_of_hugetlbfs()) {
+          return TooFewHugePages(size_bytes(), backing_.page_bytes());
+        }
         return ErrnoToStatus(errno, "taking the guest's memory from the host");
       }
     }
@@ -146,7 +151,16 @@ absl::Status GuestRam::Clear() const {
                    static_cast<off_t>(size_bytes())) != 0) {
     if (errno != EINTR) return ErrnoToStatus(errno, "clearing guest memory");
   }
-  return absl::OkStatus();
+  return backing_.is_of_hugetlbfs() ? SetHugePagesAside() : absl::OkStatus();
+}
+
+// The hole has given them back to the pool. A mapping sets them aside for the file, for good.
+absl::Status GuestRam::SetHugePagesAside() const {
+  const absl::Status mapped =
+      MemoryMapping::Map(memfd_.get(), 0, size_bytes(), MemoryMapping::Protection::kReadWrite,
+                         backing_.page_bytes(), MemoryMapping::Reserve::kYes)
+          .status();
+  return mapped.ok() ? mapped : TooFewHugePages(size_bytes(), backing_.page_bytes());
 }
 
 uint64_t GuestRam::size_bytes() const {

@@ -28,6 +28,9 @@ struct RamBacking {
 
   // Of which the size of RAM must be a multiple.
   uint64_t page_bytes() const;
+  bool is_of_hugetlbfs() const {
+    return huge_pages == HugePages::k2M || huge_pages == HugePages::k1G;
+  }
 };
 
 // The guest's RAM: one memory file, mapped here, given to KVM as memory slots and to device
@@ -60,7 +63,7 @@ class GuestRam {
   absl::Status Populate() const;
 
   // Zeroes all RAM and frees its pages on the host. No other thread or process may use the RAM
-  // meanwhile. Errors: as fallocate(2).
+  // meanwhile. Errors: as fallocate(2); ResourceExhausted (another one took the huge pages).
   absl::Status Clear() const;
 
   const GuestMemory& memory() const { return memory_; }
@@ -68,14 +71,21 @@ class GuestRam {
   // Sealed: a process that has the descriptor cannot shrink the file.
   int memfd() const { return memfd_.get(); }
   uint64_t size_bytes() const;
+  const RamBacking& backing() const { return backing_; }
   // The first address above all RAM.
   GuestAddress end() const { return blocks_.back().start + blocks_.back().size_bytes; }
 
  private:
-  GuestRam(UniqueFd memfd, GuestMemory memory, std::vector<Block> blocks)
-      : memfd_(std::move(memfd)), memory_(std::move(memory)), blocks_(std::move(blocks)) {}
+  GuestRam(UniqueFd memfd, const RamBacking& backing, GuestMemory memory, std::vector<Block> blocks)
+      : memfd_(std::move(memfd)),
+        backing_(backing),
+        memory_(std::move(memory)),
+        blocks_(std::move(blocks)) {}
+
+  absl::Status SetHugePagesAside() const;
 
   UniqueFd memfd_;
+  RamBacking backing_;
   GuestMemory memory_;
   std::vector<Block> blocks_;
 };

@@ -178,6 +178,9 @@ absl::StatusOr<AttachOffer> DeviceEndpoints::MakeOffer(absl::string_view device_
       memory.set_guest_address(block.start);
       memory.set_offset(block.file_offset);
       memory.set_size_bytes(block.size_bytes);
+      memory.set_page_bytes(ram_->backing().page_bytes());
+      memory.set_transparent_huge_pages(ram_->backing().huge_pages ==
+                                        RamBacking::HugePages::kTransparent);
     }
   }
   for (size_t i = 0; i < doorbells_.size(); ++i) {
