@@ -28,7 +28,7 @@ static_assert(kMinSlots >= kSpaceParts);
 // How many polls of the ring pass between two looks at other memory, and at work elsewhere, which
 // costs a system call.
 constexpr uint32_t kMemoryInterval = 4;
-constexpr uint32_t kElsewhereInterval = 64;
+constexpr uint32_t kElsewhereInterval = 256;
 
 absl::StatusOr<MemoryMapping> MapWhole(int fd, size_t size_bytes,
                                        MemoryMapping::Protection protection,
