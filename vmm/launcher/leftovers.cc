@@ -11,31 +11,16 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/unique_fd.h"
+
 namespace bulkhead::vmm {
 namespace {
 
-// The vmm and its devices are killed already; what takes time is the end of much memory.
-constexpr int kTries = 400;
+// The processes are killed already; what takes time is the end of much memory.
 constexpr timespec kTryInterval = {.tv_sec = 0, .tv_nsec = 5'000'000};
 
 bool IsFile(const struct stat& file, uint64_t device, uint64_t inode) {
   return file.st_dev == device && file.st_ino == inode;
-}
-
-void KillGroup(int folder, const char* name) {
-  char path[NAME_MAX + 16];
-  snprintf(path, sizeof(path), "%s/cgroup.kill", name);
-  const int fd = openat(folder, path, O_WRONLY | O_CLOEXEC);
-  if (fd < 0) return;  // it does not exist, or not before Linux 5.14
-  (void)!write(fd, "1", 1);
-  close(fd);
-}
-
-// Waits until the group has no process any more.
-void RemoveGroup(int folder, const char* name, int& tries) {
-  while (unlinkat(folder, name, AT_REMOVEDIR) != 0 && errno == EBUSY && --tries > 0) {
-    nanosleep(&kTryInterval, nullptr);
-  }
 }
 
 }  // namespace
@@ -95,60 +80,55 @@ bool Leftovers::Add(const LeftoverRequest& request, size_t size, const int* desc
   return true;
 }
 
-// As vmm/control/path_lock.h, which a vmm holds while it replaces a socket.
-bool Leftovers::Lock(Socket& socket) {
-  socket.lock =
-      openat(socket.folder, socket.lock_name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-  if (socket.lock < 0) return true;  // the folder is gone, or nobody may write to it any more
+// Under the lock of vmm/control/path_lock.h, which a vmm holds while it replaces a socket.
+void Leftovers::RemoveSocket(const Socket& socket) {
+  if (!IsThere(socket)) return;
+  const UniqueFd lock(
+      openat(socket.folder, socket.lock_name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
   struct stat opened;
   struct stat there;
-  const bool locked = flock(socket.lock, LOCK_EX | LOCK_NB) == 0 &&
-                      fstat(socket.lock, &opened) == 0 &&
+  const bool locked = lock.ok() && flock(lock.get(), LOCK_EX | LOCK_NB) == 0 &&
+                      fstat(lock.get(), &opened) == 0 &&
                       fstatat(socket.folder, socket.lock_name, &there, AT_SYMLINK_NOFOLLOW) == 0 &&
                       IsFile(there, opened.st_dev, opened.st_ino);
-  if (!locked) {
-    close(socket.lock);
-    socket.lock = -1;
-    return false;
-  }
+  if (!locked) return;  // another vmm is replacing it
+  if (IsThere(socket)) unlinkat(socket.folder, socket.name, 0);
+  unlinkat(socket.folder, socket.lock_name, 0);
+}
+
+bool Leftovers::IsThere(const Socket& socket) {
   struct stat file;
-  return fstatat(socket.folder, socket.name, &file, AT_SYMLINK_NOFOLLOW) != 0 ||
+  return fstatat(socket.folder, socket.name, &file, AT_SYMLINK_NOFOLLOW) == 0 &&
          IsFile(file, socket.device, socket.inode);
 }
 
-void Leftovers::Unlink(Socket& socket) {
-  if (socket.lock < 0) return;
-  struct stat file;
-  if (fstatat(socket.folder, socket.name, &file, AT_SYMLINK_NOFOLLOW) == 0 &&
-      IsFile(file, socket.device, socket.inode)) {
-    unlinkat(socket.folder, socket.name, 0);
+bool Leftovers::HasSuccessor() const {
+  for (int i = 0; i < socket_count_; ++i) {
+    for (const char* const name : {sockets_[i].name, sockets_[i].lock_name}) {
+      if (faccessat(sockets_[i].folder, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0) return true;
+    }
   }
-  unlinkat(socket.folder, socket.lock_name, 0);  // while it is locked
-  close(socket.lock);
+  return false;
 }
 
-void Leftovers::RemoveGroups() {
-  const char* const own = names_;
-  const char* const first = names_ + strlen(own) + 1;
-  const char* const end = names_ + names_size_;
-  for (const char* name = first; name < end; name += strlen(name) + 1) {
-    KillGroup(groups_folder_, name);
+void Leftovers::RemoveGroup(const char* name) {
+  while (!HasSuccessor() && unlinkat(groups_folder_, name, AT_REMOVEDIR) != 0 && errno == EBUSY &&
+         --tries_ > 0) {
+    nanosleep(&kTryInterval, nullptr);
   }
-  int tries = kTries;
-  for (const char* name = first; name < end; name += strlen(name) + 1) {
-    RemoveGroup(groups_folder_, name, tries);
-  }
-  // This process is in the vmm's group. One that has handed its controllers down takes no
-  // processes: systemd removes what it has delegated.
-  if (origin_ >= 0 && write(origin_, "0", 1) == 1) RemoveGroup(groups_folder_, own, tries);
 }
 
 void Leftovers::Remove() {
-  bool is_mine = true;
-  for (int i = 0; i < socket_count_; ++i) is_mine = Lock(sockets_[i]) && is_mine;
-  // The locks are held meanwhile: the next vmm of this name uses the same groups.
-  if (is_mine && groups_folder_ >= 0) RemoveGroups();
-  for (int i = 0; i < socket_count_; ++i) Unlink(sockets_[i]);
+  for (int i = 0; i < socket_count_; ++i) RemoveSocket(sockets_[i]);
+  if (groups_folder_ < 0) return;
+  const char* const own = names_;
+  for (const char* name = own + strlen(own) + 1; name < names_ + names_size_;
+       name += strlen(name) + 1) {
+    RemoveGroup(name);
+  }
+  // This process is in the vmm's group. One that has handed its controllers down takes no
+  // processes: systemd removes what it has delegated.
+  if (origin_ >= 0 && write(origin_, "0", 1) == 1) RemoveGroup(own);
 }
 
 }  // namespace bulkhead::vmm

@@ -29,21 +29,23 @@ class Leftovers {
     uint64_t device = 0;
     uint64_t inode = 0;
     char name[NAME_MAX + 1];
-    int lock = -1;  // held: no other vmm is opening a socket of this name
     char lock_name[NAME_MAX + 1];
   };
 
   bool Add(const LeftoverRequest& request, size_t size, const int* descriptors, size_t count);
-  // False: another vmm has this name now.
-  static bool Lock(Socket& socket);
-  static void Unlink(Socket& socket);
-  void RemoveGroups();
+  static void RemoveSocket(const Socket& socket);
+  static bool IsThere(const Socket& socket);
+  // A later vmm has the sockets' names, and so uses the same groups.
+  bool HasSuccessor() const;
+  // Waits until the group has no process any more.
+  void RemoveGroup(const char* name);
 
   bool sealed_ = false;
   int socket_count_ = 0;
   Socket sockets_[kMaxSockets];
   int groups_folder_ = -1;
   int origin_ = -1;  // cgroup.procs of the group that the vmm was started in
+  int tries_ = 400;  // all groups together
   size_t names_size_ = 0;
   char names_[kMaxLeftoverBytes];  // of the groups; the first is the vmm's own
   char bytes_[kMaxLeftoverBytes];
