@@ -14,6 +14,9 @@ namespace bulkhead::vmm {
 struct ClientProcess {
   uid_t user = 0;  // its effective user
   pid_t pid = 0;   // 0: not in the PID namespace of this process
+  // It is in this process's PID namespace, not in one below. False: it is not, or Linux (before
+  // 6.5) does not say.
+  bool in_own_namespace = false;
 
   // "user 1000, process 4711"
   std::string Name() const;
@@ -37,7 +40,8 @@ absl::Status CheckUser(const ClientProcess& client, const ServingProcess& server
 // The descendants of the vmm are its device processes and what they started. None of them has
 // business with its sockets. A sandbox keeps them away; this also holds without one, as long as the
 // device has a PID namespace (else it can start a process that is no descendant). A process that
-// has ended, or that /proc does not show, is refused, as it may have been a descendant.
+// has ended, or that /proc does not show (hidepid), may have been a descendant: it is refused,
+// unless it is in the server's own PID namespace.
 // Errors: PermissionDenied.
 absl::Status CheckNotDescendant(const ClientProcess& client, const ServingProcess& server);
 

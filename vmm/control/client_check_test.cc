@@ -4,6 +4,8 @@
 #include "vmm/control/client_check.h"
 
 #include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -17,6 +19,8 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/message_socket.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -88,6 +92,46 @@ TEST(CheckNotDescendantTest, ClientsThatCannotBeDescendantsMayBeInvisible) {
   EXPECT_TRUE(CheckNotDescendant({.user = kAlice, .pid = 0}, alices).ok());
   EXPECT_TRUE(CheckNotDescendant({.user = kRoot, .pid = kNoProcess}, alices).ok());
   EXPECT_FALSE(CheckNotDescendant({.user = kAlice, .pid = kNoProcess}, alices).ok());
+  EXPECT_TRUE(
+      CheckNotDescendant({.user = kAlice, .pid = kNoProcess, .in_own_namespace = true}, alices)
+          .ok());
+}
+
+// The client that calls connect(2) in a child, which `prepare` has changed.
+template <typename Prepare>
+ClientProcess ClientAfter(const Prepare& prepare) {
+  int sockets[2];
+  EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, sockets), 0);
+  const UniqueFd own(sockets[0]);
+  UniqueFd other(sockets[1]);
+  if (!prepare()) return {};
+  // The kernel records the process that makes the pair.
+  const pid_t child = fork();
+  if (child == 0) {
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0) _exit(1);
+    SendSocketMessage(other.get(), "pair", {&pair[0], 1}).IgnoreError();
+    pause();
+    _exit(0);
+  }
+  const absl::StatusOr<SocketMessage> message =
+      ReceiveSocketMessage(own.get(), 64, absl::Milliseconds(kTimeoutMs));
+  ClientProcess client;
+  if (message.ok() && message->descriptors.size() == 1) {
+    client = *ClientOf(message->descriptors[0].get());
+  }
+  EXPECT_EQ(client.pid, child);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  return client;
+}
+
+TEST(ClientOfTest, SaysWhetherTheClientIsInAPidNamespaceBelow) {
+  if (!ClientAfter([] { return true; }).in_own_namespace) {
+    GTEST_SKIP() << "this kernel has no SO_PEERPIDFD";
+  }
+  EXPECT_TRUE(InGrandchild(
+      [] { return !ClientAfter([] { return unshare(CLONE_NEWPID) == 0; }).in_own_namespace; }));
 }
 
 // --- The server ----------------------------------------------------------------------------------
