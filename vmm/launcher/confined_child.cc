@@ -240,7 +240,7 @@ void RunConfinedChild(const ConfinedChild& received) {
   LaunchReport report;
   const auto fail = [&child, &report](const char* call, uint32_t layer) {
     report.error = errno;
-    report.layer = layer;
+    report.layers = layer;
     strncpy(report.call, call, sizeof(report.call) - 1);
     SendReport(child.status, &report, sizeof(report), -1);
     _exit(127);

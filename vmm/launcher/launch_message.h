@@ -41,10 +41,10 @@ inline constexpr size_t kMaxLaunchDescriptors = 16;
 // listener of its seccomp filter comes along if it has one; or what it failed in. The program's
 // start closes the socket.
 struct LaunchReport {
-  int32_t error = 0;   // errno; 0: none
-  uint32_t layer = 0;  // the layer that `error` is of; 0: of none
-  int32_t pid = 0;     // in the PID namespace of the vmm; 0: unknown
-  char call[36] = "";  // that failed
+  int32_t error = 0;    // errno; 0: none
+  uint32_t layers = 0;  // SandboxLayers that `error` is of, which the host lacks; 0: of none
+  int32_t pid = 0;      // in the PID namespace of the vmm; 0: unknown
+  char call[36] = "";   // that failed
 };
 
 // From the vmm to init, over the lifeline: what to remove when the vmm is dead. After it come

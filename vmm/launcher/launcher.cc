@@ -17,6 +17,7 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/errno_status.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
@@ -309,20 +310,22 @@ absl::StatusOr<bool> Launcher::Receive(int status, const ProcessSpec& spec, cons
 absl::Status Launcher::Refusal(const ProcessSpec& spec, const Step& step) const {
   const LaunchReport& report = step.report;
   const std::string call = absl::StrCat(Text(report.call), " of ", spec.binary.path());
-  if (report.layer == 0 && (report.error == ENOENT || report.error == EACCES) &&
+  if (report.layers == 0 && (report.error == ENOENT || report.error == EACCES) &&
       spec.sandbox.layers.has(SandboxLayer::kMount)) {
     return absl::FailedPreconditionError(absl::StrCat(
         call, ": ", strerror(report.error),
         ". In its sandbox a program has no files: it must be linked statically, and everybody must "
         "be allowed to execute it"));
   }
-  if (report.layer == 0) return ErrnoToStatus(report.error, call);
-  const SandboxLayer layer = static_cast<SandboxLayer>(report.layer);
+  if (report.layers == 0) return ErrnoToStatus(report.error, call);
+  const SandboxLayers missing(report.layers);
   std::string why = std::string(ErrnoToStatus(report.error, Text(report.call)).message());
-  if (layer == SandboxLayer::kPid && !obstacle_.ok()) why = std::string(obstacle_.message());
-  return absl::FailedPreconditionError(
-      absl::StrCat("this host lacks the layer \"", Name(layer), "\" of the sandbox (", why,
-                   "). To do without it: --sandbox-waive=", Name(layer)));
+  if (missing.has(SandboxLayer::kPid) && !obstacle_.ok()) why = std::string(obstacle_.message());
+  const bool one = missing.Names().size() == 1;
+  return absl::FailedPreconditionError(absl::StrCat(
+      "this host lacks the layer", one ? "" : "s", " \"", absl::StrJoin(missing.Names(), "\", \""),
+      "\" of the sandbox (", why, "). To do without ", one ? "it" : "them",
+      ": --sandbox-waive=", absl::StrJoin(missing.Names(), ",")));
 }
 
 void Launcher::Abandon(const std::string& path, PidFd process) {

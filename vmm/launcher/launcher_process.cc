@@ -64,7 +64,11 @@ pid_t Clone(uint64_t flags, int* pid_fd, int cgroup = -1) {
   arguments.pidfd = reinterpret_cast<uint64_t>(pid_fd);
   // A child of the parent sends what its sibling sends.
   arguments.exit_signal = (flags & CLONE_PARENT) != 0 ? 0 : SIGCHLD;
-  return static_cast<pid_t>(syscall(SYS_clone3, &arguments, sizeof(arguments)));
+  const int64_t pid = syscall(SYS_clone3, &arguments, sizeof(arguments));
+  if (pid >= 0 || errno != ENOSYS || cgroup >= 0) return static_cast<pid_t>(pid);
+  // Containers forbid clone3(2) so, whose flags their seccomp filter cannot see.
+  return static_cast<pid_t>(
+      syscall(SYS_clone, arguments.flags | arguments.exit_signal, nullptr, pid_fd, nullptr, 0));
 }
 
 // Overwrites the command line, which is the vmm's.
@@ -129,7 +133,7 @@ class LauncherProcess {
   bool MapUser(int pid);
   bool MakeEmptyRoot();
   pid_t PidOutside(int pid_fd) const;
-  uint32_t MissingLayer(SandboxLayers layers) const;
+  uint32_t MissingLayers(SandboxLayers layers) const;
 
   const int socket_;
   const int proc_;  // the folder /proc of the vmm
@@ -236,7 +240,7 @@ void LauncherProcess::Launch() {
   const bool mapped = report.error == 0 && MapUser(report.pid);
   if (report.error == 0 && !mapped) {
     report.error = errno;
-    report.layer = static_cast<uint32_t>(SandboxLayer::kUser);
+    report.layers = static_cast<uint32_t>(SandboxLayer::kUser);
     strncpy(report.call, "writing uid_map", sizeof(report.call) - 1);
   }
   const bool reported = SendReport(received_.child.status, &report, sizeof(report), pid_fd);
@@ -250,18 +254,21 @@ void LauncherProcess::Launch() {
 
 LaunchReport LauncherProcess::MakeChild(int& pid_fd, int& go) {
   LaunchReport report;
-  const auto failed = [&report](const char* call, uint32_t layer) {
+  const auto failed = [&report](const char* call, uint32_t layers) {
     report.error = errno;
-    report.layer = layer;
+    report.layers = layers;
     strncpy(report.call, call, sizeof(report.call) - 1);
     return report;
   };
   const SandboxLayers layers(received_.child.request.layers);
   if (layers.has(SandboxLayer::kMount) && !has_empty_root_) {
-    if (!MakeEmptyRoot()) return failed("making an empty root", MissingLayer(layers));
+    if (!MakeEmptyRoot()) {
+      return failed("making an empty root",
+                    MissingLayers(layers) | static_cast<uint32_t>(SandboxLayer::kMount));
+    }
     has_empty_root_ = true;
   }
-  if (!EnterNamespaces(layers)) return failed("unshare", MissingLayer(layers));
+  if (!EnterNamespaces(layers)) return failed("unshare", MissingLayers(layers));
   const uint64_t flags = (NamespacesOf(layers) & ~kInherited) | CLONE_PARENT;
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0) return failed("pipe2", 0);
@@ -275,7 +282,7 @@ LaunchReport LauncherProcess::MakeChild(int& pid_fd, int& go) {
   close(pipe_ends[0]);
   go = pipe_ends[1];
   errno = error;
-  if (pid < 0) return failed("clone3", MissingLayer(layers));
+  if (pid < 0) return failed("clone3", MissingLayers(layers));
   report.pid = PidOutside(pid_fd);
   return report;
 }
@@ -284,7 +291,8 @@ LaunchReport LauncherProcess::MakeChild(int& pid_fd, int& go) {
 // takes milliseconds to end one, before it reports the death of the process.
 bool LauncherProcess::EnterNamespaces(SandboxLayers layers) {
   const uint64_t made = NamespacesOf(layers) & kInherited & ~(CLONE_NEWNS | CLONE_NEWNET);
-  if (unshare(static_cast<int>(made)) != 0) return false;
+  // A container forbids the call, whatever it asks for.
+  if (made != 0 && unshare(static_cast<int>(made)) != 0) return false;
   // With the layer "pid" nothing that a process has forked outlives it.
   return !layers.has(SandboxLayer::kNet) || net_namespaces_.Enter(layers.has(SandboxLayer::kPid));
 }
@@ -327,8 +335,9 @@ pid_t LauncherProcess::PidOutside(int pid_fd) const {
   return line == nullptr ? 0 : atoi(line + 4);
 }
 
-// Which namespace this host does not allow; 0: each of them by itself is possible. Keeps errno.
-uint32_t LauncherProcess::MissingLayer(SandboxLayers layers) const {
+// Which namespaces this host does not allow, by layer; 0: each of them by itself is possible. Keeps
+// errno.
+uint32_t LauncherProcess::MissingLayers(SandboxLayers layers) const {
   const int error = errno;
   uint32_t missing = 0;
   for (const Namespace& each : kNamespaces) {
@@ -337,8 +346,8 @@ uint32_t LauncherProcess::MissingLayer(SandboxLayers layers) const {
     if (pid == 0) _exit(0);
     if (pid > 0) {
       waitpid(pid, nullptr, 0);
-    } else if (missing == 0) {
-      missing = static_cast<uint32_t>(each.layer);
+    } else {
+      missing |= static_cast<uint32_t>(each.layer);
     }
   }
   errno = error;

@@ -1,8 +1,10 @@
 #include "vmm/launcher/launcher.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
+#include <seccomp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -294,6 +296,41 @@ TEST_F(LauncherTest, ALayerThatTheHostLacksIsNamed) {
         Run(SandboxLayers::OfDevices().Without(SandboxLayer::kUid).Without(SandboxLayer::kNet))
             .ok();
     return names_it && runs_without;
+  }));
+}
+
+// As the filter that container engines put around what they start.
+bool ForbidNamespaces() {
+  const std::unique_ptr<void, void (*)(scmp_filter_ctx)> filter(seccomp_init(SCMP_ACT_ALLOW),
+                                                                seccomp_release);
+  for (const int call : {SCMP_SYS(unshare), SCMP_SYS(mount), SCMP_SYS(setns)}) {
+    if (seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), call, 0) != 0) return false;
+  }
+  for (const unsigned flag : {CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWIPC,
+                              CLONE_NEWUTS, CLONE_NEWCGROUP}) {
+    if (seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
+                         SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag)) != 0) {
+      return false;
+    }
+  }
+  return seccomp_rule_add(filter.get(), SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0) == 0 &&
+         seccomp_load(filter.get()) == 0;
+}
+
+TEST_F(LauncherTest, InAContainerAllLayersThatItForbidsAreNamed) {
+  EXPECT_TRUE(HoldsInChild([this] {
+    if (!ForbidNamespaces()) return false;
+    launcher_ = *Launcher::Start();
+    const std::string message(Run(SandboxLayers::OfDevices()).status().message());
+    fprintf(stderr, "%s\n", message.c_str());
+    const std::string mark = "--sandbox-waive=";
+    const absl::StatusOr<SandboxLayers> missing =
+        SandboxLayers::Parse(message.substr(message.find(mark) + mark.size()));
+    if (!missing.ok()) return false;
+    const absl::StatusOr<Program> program = Run(SandboxLayers::OfDevices().Without(*missing));
+    if (!program.ok()) fprintf(stderr, "%s\n", program.status().ToString().c_str());
+    return program.ok() && missing->has(SandboxLayer::kUser) && missing->has(SandboxLayer::kNet) &&
+           !missing->has(SandboxLayer::kSeccomp) && !missing->has(SandboxLayer::kLandlock);
   }));
 }
 
