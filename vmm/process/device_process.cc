@@ -63,6 +63,8 @@ class DeviceProcess::Watcher final : public ProcessObserver {
   Watcher(const DeviceProgram& program, std::function<void()> on_exit)
       : has_filter_(program.sandbox.layers.has(SandboxLayer::kSeccomp)),
         log_(program.device_name, LogInfo),
+        cgroup_(program.sandbox.cgroup),
+        oom_kills_before_(OomKills()),
         on_exit_(std::move(on_exit)) {
     log_.Buffer();
   }
@@ -72,10 +74,14 @@ class DeviceProcess::Watcher final : public ProcessObserver {
     absl::MutexLock lock(&mutex_);
     violation_ = std::string(what);
   }
-  void OnExit(const ExitInfo&) override {
+  void OnExit(const ExitInfo& exit) override {
+    const bool out_of_memory = exit.signalled && OomKills() != oom_kills_before_;
     {
       absl::MutexLock lock(&mutex_);
       exit_time_ = SteadyNow();
+      if (out_of_memory) {
+        kill_reason_ = "killed by the kernel: it exceeded the limit of memory of its control group";
+      }
     }
     on_exit_();
   }
@@ -113,8 +119,12 @@ class DeviceProcess::Watcher final : public ProcessObserver {
   }
 
  private:
+  uint64_t OomKills() const { return cgroup_ == nullptr ? 0 : cgroup_->OomKills(); }
+
   const bool has_filter_;
   DeviceLog log_;
+  const std::shared_ptr<const Cgroup> cgroup_;  // null: none
+  const uint64_t oom_kills_before_;
   const std::function<void()> on_exit_;
 
   mutable absl::Mutex mutex_;

@@ -84,6 +84,15 @@ void Cgroup::Kill() const {
   if (kill_.ok()) (void)!write(kill_.get(), "1", 1);
 }
 
+uint64_t Cgroup::OomKills() const {
+  std::ifstream events(path_ + "/memory.events");
+  std::string name;
+  for (uint64_t count = 0; events >> name >> count;) {
+    if (name == "oom_kill") return count;
+  }
+  return 0;
+}
+
 std::string CgroupTree::DelegatedPath() {
   const std::string folder = OwnGroup();
   return !folder.empty() && IsDelegated(folder) ? folder : "";

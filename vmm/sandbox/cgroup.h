@@ -40,6 +40,8 @@ class Cgroup {
   const std::string& path() const { return path_; }
   // Kills all processes in it.
   void Kill() const;
+  // How many processes in it the kernel has killed because of the limit of memory.
+  uint64_t OomKills() const;
 
  private:
   friend class CgroupTree;
