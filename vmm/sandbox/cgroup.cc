@@ -47,25 +47,25 @@ absl::StatusOr<UniqueFd> MakeFolder(const std::string& path) {
   return folder;
 }
 
-// Where cgroup v2 is mounted; empty: nowhere.
-std::string MountPoint() {
+// The folder of this process's group; empty: it cannot be seen.
+std::string OwnGroup() {
+  std::string group;
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    absl::string_view path = line;
+    if (absl::ConsumePrefix(&path, "0::")) group = std::string(path);
+  }
+  if (group.empty()) return "";
   std::ifstream mounts("/proc/self/mountinfo");
   for (std::string line; std::getline(mounts, line);) {
     // "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw"
     const std::vector<absl::string_view> words = absl::StrSplit(line, ' ');
-    if (words.size() > 4 && absl::StrContains(line, " - cgroup2 ")) return std::string(words[4]);
-  }
-  return "";
-}
-
-// The folder of this process's group; empty: there is no cgroup v2.
-std::string OwnGroup() {
-  const std::string root = MountPoint();
-  if (root.empty()) return "";
-  std::ifstream groups("/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {
-    absl::string_view path = line;
-    if (absl::ConsumePrefix(&path, "0::/")) return absl::StrCat(root, "/", path);
+    if (words.size() < 5 || !absl::StrContains(line, " - cgroup2 ")) continue;
+    // A container may also have mounts of groups that this one is not in.
+    absl::string_view below = group;
+    const bool is_in = words[3] == "/" || (absl::ConsumePrefix(&below, words[3]) &&
+                                           (below.empty() || below[0] == '/'));
+    if (is_in) return absl::StrCat(words[4], below);
   }
   return "";
 }
