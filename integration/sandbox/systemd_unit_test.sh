@@ -60,6 +60,7 @@ within() {
   done
   echo "FAILED: $name: $*"
   systemctl status vmm.service 2>&1 | head -30
+  ls -lA /run/vm
   failures=$((failures + 1))
 }
 
@@ -79,7 +80,6 @@ checks() {
   within TheGroupsAreUsed runs
   systemctl kill --kill-who=main --signal=KILL vmm.service
   within OfAKilledVmmNothingIsLeft nothing_left
-  within NorASocket no_socket
   systemctl reset-failed vmm.service
   systemctl start vmm.service
   within ItStartsAgain runs
