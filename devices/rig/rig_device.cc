@@ -52,7 +52,7 @@ v1::DeviceInfo RigDevice::Describe() const {
   pci.set_revision_id(kVersion);
   pci.set_subsystem_vendor_id(kSubsystemVendorId);
   pci.set_subsystem_id(kSubsystemId);
-  pci.set_msix_vectors(kMsixVectors);
+  pci.set_msix_vectors(msix_vectors_);
   pci.set_has_intx(true);
 
   v1::Bar& registers = *pci.add_bars();

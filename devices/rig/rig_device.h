@@ -18,6 +18,9 @@ namespace bulkhead::devices::rig {
 // registers.h says what each register does. Single-threaded, as every DeviceModel.
 class RigDevice : public DeviceModel {
  public:
+  // It uses the first kMsixVectors of `msix_vectors`.
+  explicit RigDevice(uint32_t msix_vectors = kMsixVectors) : msix_vectors_(msix_vectors) {}
+
   v1::DeviceInfo Describe() const override;
   absl::Status Start(DeviceServices& services) override;
 
@@ -74,6 +77,7 @@ class RigDevice : public DeviceModel {
   absl::Span<uint8_t> memory_;  // BAR 2
   uint64_t dma_bytes_ = 0;      // for people; not worth saving
   Misbehaver misbehaver_;
+  const uint32_t msix_vectors_;
 };
 
 }  // namespace bulkhead::devices::rig

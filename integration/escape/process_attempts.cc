@@ -165,7 +165,7 @@ void AddOtherProcesses(const Surroundings& around, std::vector<Attempt>& attempt
 }
 
 void AddRights(std::vector<Attempt>& attempts) {
-  const rlimit raised = {.rlim_cur = 4096, .rlim_max = 4096};
+  const rlimit raised = {.rlim_cur = 8192, .rlim_max = 8192};
   const rlimit none = {.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY};
   const __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
   const struct {

@@ -305,7 +305,7 @@ TEST(LimitsTest, TheLargestVmStartsUnderTheUsualSoftLimitAndItsDevicesHaveTheirO
   ASSERT_NE(device, kNoProcess);
   EXPECT_THAT(
       ReadFile(absl::StrCat("/proc/", device, "/limits")),
-      AllOf(ContainsRegex("Max open files +1023 +1023 "), ContainsRegex("Max file size +0 +0 ")));
+      AllOf(ContainsRegex("Max open files +4096 +4096 "), ContainsRegex("Max file size +0 +0 ")));
   // And under memory pressure the vmm goes first: its devices' end would free nothing.
   EXPECT_GT(Number(absl::StrCat("/proc/", vm->pid(), "/oom_score_adj")),
             Number(absl::StrCat("/proc/", device, "/oom_score_adj")));
@@ -313,6 +313,22 @@ TEST(LimitsTest, TheLargestVmStartsUnderTheUsualSoftLimitAndItsDevicesHaveTheirO
             Number("/proc/self/oom_score_adj"));
   ASSERT_TRUE(vm->Signal(SIGTERM).ok());
   EXPECT_EQ(ExitOf(*vm), "exit code 6");
+}
+
+TEST(LimitsTest, ADeviceOfTheMostInterruptsStarts) {
+  const std::vector<std::string> flags = {
+      KernelFlag(), "--cmdline=run=idle", "--memory=64M",
+      absl::StrCat("--device-dir=", DataFile("devices/uart16550")),
+      absl::StrCat("--device=name=rig,binary=", DataFile("devices/rig/rig"),
+                   ",arg=--msix_vectors=2048")};
+  const auto vm = Start(flags, "ulimit -Hn 20000");
+  ASSERT_TRUE(vm->WaitForOutput("idle", absl::Minutes(3)).ok()) << vm->log();
+  ASSERT_TRUE(vm->Signal(SIGTERM).ok());
+  EXPECT_EQ(ExitOf(*vm), "exit code 6");
+  const auto narrow = Start(flags, "ulimit -n 2000");
+  EXPECT_EQ(ExitOf(*narrow), "exit code 1");
+  EXPECT_THAT(narrow->log(),
+              AllOf(HasSubstr("2048 interrupts"), HasSubstr("2000"), HasSubstr("ulimit -Hn")));
 }
 
 TEST(LimitsTest, TooFewOpenFilesAreToldBeforeAnythingStarts) {

@@ -25,8 +25,9 @@
 namespace bulkhead::vmm {
 namespace {
 
-// Open files, the limit of the layer "rlimits": kBinaryFd is beyond it.
-constexpr rlim_t kMaxOpenFiles = kBinaryFd;
+// Open files, the limit of the layer "rlimits": enough for a device with as many interrupts as PCI
+// allows (2048) and doorbells as the vmm does, one each.
+constexpr rlim_t kMaxOpenFiles = 4096;
 // Processes and threads. A device has about ten threads.
 constexpr rlim_t kMaxThreads = 64;
 // Above the numbers that the launcher uses and that the process gets, below kBinaryFd.

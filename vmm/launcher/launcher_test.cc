@@ -149,7 +149,7 @@ SandboxLayers LayersSeen(pid_t pid, const std::string& output) {
            Status(pid, "CapInh") == "0000000000000000" &&
            Status(pid, "CapAmb") == "0000000000000000" &&
            Status(pid, "CapBnd") == "0000000000000000" && Status(pid, "NoNewPrivs") == "1"},
-      {SandboxLayer::kRlimits, Limit(pid, "Max open files") == "1023 1023" &&
+      {SandboxLayer::kRlimits, Limit(pid, "Max open files") == "4096 4096" &&
                                    Limit(pid, "Max processes") == "64 64" &&
                                    Limit(pid, "Max address space") == "1073741824 1073741824"},
       {SandboxLayer::kLandlock, absl::StrContains(output, "Permission denied")},

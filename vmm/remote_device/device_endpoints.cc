@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -34,6 +35,21 @@ absl::Status CheckResources(const DeviceDescription& description,
 }
 
 namespace {
+
+// Beside doorbells and interrupts, of which each is one.
+constexpr size_t kOtherFiles = 64;
+
+// Without this the device would be refused by an eventfd(2), as if for a moment.
+absl::Status CheckOpenFiles(size_t doorbells, size_t interrupts) {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return ErrnoToStatus(errno, "getrlimit");
+  if (doorbells + interrupts + kOtherFiles <= limit.rlim_cur) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "it has ", doorbells, " doorbells and ", interrupts,
+      " interrupts, each an open file, but a process may have ", limit.rlim_cur,
+      " (RLIMIT_NOFILE): raise the hard limit, by \"ulimit -Hn\" or LimitNOFILE= of a systemd "
+      "unit"));
+}
 
 absl::StatusOr<std::vector<EventFd>> CreateEvents(size_t count) {
   std::vector<EventFd> events;
@@ -93,6 +109,7 @@ absl::StatusOr<DeviceEndpoints> DeviceEndpoints::Create(
   RETURN_IF_ERROR(CheckResources(description, resources));
   const std::optional<DeviceDescription::PciFunction>& pci = description.pci;
   const size_t vectors = pci.has_value() ? pci->msix_vectors : 0;
+  RETURN_IF_ERROR(CheckOpenFiles(description.doorbells.size(), vectors));
   const bool has_resample = pci.has_value() && pci->has_intx;
   const bool keeps_state =
       description.saved_state_bytes != 0 || description.durable_memory_bytes != 0;

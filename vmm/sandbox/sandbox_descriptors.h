@@ -4,8 +4,7 @@
 namespace bulkhead::vmm {
 
 // The descriptor of the program that a sandboxed process becomes by execveat(2). common_policy.txt
-// allows execveat() of this number alone, which RLIMIT_NOFILE keeps out of the program's reach
-// once it runs: descriptors that it opens have lower numbers.
+// allows execveat() of this number alone, and only until the device has started.
 inline constexpr int kBinaryFd = 1023;
 
 }  // namespace bulkhead::vmm
