@@ -202,8 +202,7 @@ void AddChannel(Families& families, const DeviceFigures& figures) {
           report.sleeps);
   counter("polls_total", "Waits for the next request that polled, as its process reports",
           report.polls);
-  counter("poll_hits_total", "Polls that found work, as its process reports",
-          report.poll_hits);
+  counter("poll_hits_total", "Polls that found work, as its process reports", report.poll_hits);
 }
 
 // The family of a device's own figure. Its name decides its kind, as in the formats of Prometheus,
