@@ -6,8 +6,10 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/testing/files.h"
 #include "base/testing/run_command.h"
@@ -32,7 +34,14 @@ class AccessTest : public ::testing::Test {
   }
   void TearDown() override {
     vm_.reset();
-    std::filesystem::remove_all(folder_);
+    // The killed VM's init may remove its sockets at the same time.
+    std::error_code error;
+    for (int i = 0; i < 1000; ++i) {
+      std::filesystem::remove_all(folder_, error);
+      if (!error) return;
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    ADD_FAILURE() << folder_ << ": " << error.message();
   }
 
   void StartVm(const std::string& further_fields = "") {
