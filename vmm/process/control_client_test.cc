@@ -325,7 +325,8 @@ TEST(ControlClientTest, NoAnswerCostsMuchMemory) {
       ControlCall call(kSoon);
       EXPECT_FALSE(peer.client().Describe(call).ok());
     });
-    const size_t growth = ResidentBytes() - std::min(before, ResidentBytes());
+    const size_t after = ResidentBytes();
+    const size_t growth = after - std::min(before, after);
     std::cout << attack.name << ": " << (growth >> 10) << " KiB, " << time << "\n";
     EXPECT_LT(growth, 32u << 20) << attack.name;
   }
