@@ -8,7 +8,7 @@ MappedPages::MappedPages(const GuestMemory& memory, bool are_huge)
     : memory_(memory), are_huge_(are_huge) {
   if (are_huge) return;
   for (const GuestMemory::Range& range : memory.ranges()) {
-    used_.emplace_back((range.mapping.size() + kWindowBytes - 1) / kWindowBytes + 1);
+    used_.emplace_back((range.mapping.size() + kWindowBytes - 1) / kWindowBytes);
   }
 }
 

@@ -36,27 +36,25 @@ std::vector<std::string> Descriptors(pid_t pid) {
   return targets;
 }
 
-// VmFlags of each mapping of guest RAM that the process has: " rd wr sh ... dd ".
-std::vector<std::string> GuestRamFlags(pid_t pid) {
+// What smaps says in `field` of each mapping of guest RAM that the process has.
+std::vector<std::string> OfGuestRam(pid_t pid, const std::string& field) {
   std::istringstream smaps(ReadFile(absl::StrCat("/proc/", pid, "/smaps")));
-  std::vector<std::string> flags;
+  std::vector<std::string> values;
   bool is_guest_ram = false;
   for (std::string line; std::getline(smaps, line);) {
     if (line.find('-') < line.find(' ')) is_guest_ram = line.find(kGuestRam) != std::string::npos;
-    if (is_guest_ram && line.rfind("VmFlags:", 0) == 0) flags.push_back(line.substr(8));
+    if (is_guest_ram && line.rfind(field, 0) == 0) values.push_back(line.substr(field.size()));
   }
-  return flags;
+  return values;
 }
+
+// " rd wr sh ... dd " of each.
+std::vector<std::string> GuestRamFlags(pid_t pid) { return OfGuestRam(pid, "VmFlags:"); }
 
 // What of guest RAM the process has in its page tables.
 uint64_t MappedGuestRamBytes(pid_t pid) {
-  std::istringstream smaps(ReadFile(absl::StrCat("/proc/", pid, "/smaps")));
   uint64_t bytes = 0;
-  bool is_guest_ram = false;
-  for (std::string line; std::getline(smaps, line);) {
-    if (line.find('-') < line.find(' ')) is_guest_ram = line.find(kGuestRam) != std::string::npos;
-    if (is_guest_ram && line.rfind("Rss:", 0) == 0) bytes += std::stoull(line.substr(4)) * 1024;
-  }
+  for (const std::string& kib : OfGuestRam(pid, "Rss:")) bytes += std::stoull(kib) * 1024;
   return bytes;
 }
 

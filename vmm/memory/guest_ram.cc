@@ -64,14 +64,13 @@ absl::Status TakeFromNode(const GuestRam::Block& block, uint32_t node) {
 
 uint64_t RamBacking::page_bytes() const {
   switch (huge_pages) {
-    case HugePages::kNone:
-      return kPageSize;
-    case HugePages::kTransparent:  // what they do not fill is made of small ones
-      return kPageSize;
     case HugePages::k2M:
       return kHugePageSize;
     case HugePages::k1G:
       return kGiantPageSize;
+    case HugePages::kNone:
+    case HugePages::kTransparent:  // what they do not fill is made of small ones
+      break;
   }
   return kPageSize;
 }

@@ -124,10 +124,7 @@ bool FakeDriver::Initialize(uint64_t wanted, uint16_t size) {
 }
 
 void FakeDriver::Kick(uint16_t index) {
-  if (queues_[index]->NeedsDoorbell()) Ring(index);
-}
-
-void FakeDriver::Ring(uint16_t index) {
+  if (!queues_[index]->NeedsDoorbell()) return;
   model_.OnDoorbell(index);
   services_.Sleep();
 }

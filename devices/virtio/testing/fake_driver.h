@@ -105,7 +105,6 @@ class FakeDriver {
   FakeQueue& queue(uint16_t index) { return *queues_[index]; }
   // Rings if the device wants it, as Linux does.
   void Kick(uint16_t index);
-  void Ring(uint16_t index);
   // Kicks, then runs the event loop until the next used element of the queue.
   std::optional<UsedElement> KickAndWait(uint16_t index);
 
