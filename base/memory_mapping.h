@@ -19,8 +19,8 @@ class MemoryMapping {
   enum class Protection { kRead, kReadWrite };
 
   enum class Reserve {
-    kNo,   // a file of huge pages may run out of them at any access: SIGBUS
-    kYes,  // its pages are set aside now; once for a file, whoever maps it
+    kNo,   // if the host has no huge page left for the file, an access raises SIGBUS
+    kYes,  // mmap(2) reserves the file's huge pages, or fails; later mappings use them
   };
 
   // Maps `size_bytes` of `fd` from `offset` (a multiple of the page size). The address is a

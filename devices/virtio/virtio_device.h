@@ -68,11 +68,10 @@ class VirtioServices {
 
 // A device type: what happens to the chains of its queues. One thread; no call may block.
 //
-// The transport serves a queue in turns, when the driver rings or it finds chains while it polls,
-// and after ServeLater(). It calls
-// BeginTurn(); Room() and OnChain() for each chain; EndBatch(). It repeats the last three while the
-// driver has added further chains. First come the chains that a process had in flight when it
-// died: they are done again.
+// The transport serves a queue in turns: when the driver rings, when polling finds chains, and
+// after ServeLater(). It calls BeginTurn(); Room() and OnChain() for each chain; EndBatch(). It
+// repeats the last three while the driver has added further chains. First come the chains that a
+// process had in flight when it died: they are done again.
 class VirtioDevice {
  public:
   virtual ~VirtioDevice() = default;

@@ -105,6 +105,7 @@ class Histogram {
   static constexpr uint32_t kBuckets = 59 * kSteps;
   uint32_t counts_[kBuckets];
 };
+
 // One queue, and what the CPU that drives it knows.
 struct Driver {
   Virtqueue* queue;
