@@ -58,11 +58,7 @@ void Spare::Prepare(const ProgramFile& binary, absl::Duration limit) {
       starter_.Ask(*process_, std::min(left, limit), Attention::Urgency::kNews);
   if (absl::IsCancelled(description.status())) return;
   if (absl::IsDeadlineExceeded(description.status()) && limit < left) return;
-  if (!description.ok()) {
-    const absl::Status why =
-        process_->ExplainFailure(AtStep("asked what it is", description.status()));
-    return absl::IsResourceExhausted(why) ? OnShortage(why) : Fail(why);
-  }
+  if (!description.ok()) return OnFailedStart(description.status());
   shortage_.End(SteadyNow());
   Candidate candidate = {std::move(process_), *std::move(description)};
   if (const absl::Status compatible = check_(candidate); !compatible.ok()) return Fail(compatible);
@@ -96,6 +92,11 @@ void Spare::CheckLiveness(absl::Duration limit) {
   }
 }
 
+void Spare::OnFailedStart(const absl::Status& answer) {
+  const absl::Status why = process_->ExplainFailure(AtStep("asked what it is", answer));
+  absl::IsResourceExhausted(why) ? OnShortage(why) : Fail(why);
+}
+
 void Spare::OnShortage(const absl::Status& why) {
   if (!shortage_.lasts()) {
     LogWarning(absl::StrCat("the host cannot start a spare: ", why.message(),
@@ -107,6 +108,7 @@ void Spare::OnShortage(const absl::Status& why) {
 }
 
 void Spare::OnExit() {
+  if (!ready()) return OnFailedStart(absl::UnavailableError("it ended"));
   const absl::StatusOr<DeviceProcessEnd> end = process_->WaitForEnd(absl::Seconds(1));
   Fail(absl::UnavailableError(
       absl::StrCat("process ", process_->pid(), ": ", end.ok() ? end->reason : "it ended")));

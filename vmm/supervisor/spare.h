@@ -50,6 +50,8 @@ class Spare {
   void Keep(Candidate candidate);
   void CheckLiveness(absl::Duration limit);
   void Fail(const absl::Status& why);
+  // The process that was being started gave no description but `answer`, or ended.
+  void OnFailedStart(const absl::Status& answer);
   void OnShortage(const absl::Status& why);
 
   const ProcessStarter& starter_;
