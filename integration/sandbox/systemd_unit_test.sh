@@ -5,9 +5,8 @@
 set -uo pipefail
 
 outside() {
-  [[ -x /lib/systemd/systemd ]] || { echo "skipped: there is no systemd"; exit 0; }
-  ((EUID == 0)) || { echo "skipped: it needs root"; exit 0; }
-  mount --make-rprivate /
+  [[ -x /lib/systemd/systemd ]] || { echo "FAILED: there is no systemd: run tools/setup test"; exit 1; }
+  mount --make-rprivate / || { echo "FAILED: it needs root and CAP_SYS_ADMIN"; exit 1; }
   mkdir "$folder/cgroup" "$folder/units" "$folder/bin"
   cp --dereference "$@" "$folder/bin"
   mount -t cgroup2 none "$folder/cgroup" || exit 1
@@ -102,7 +101,7 @@ if [[ $1 == inside ]]; then
 elif [[ -z $folder ]]; then
   FOLDER=$(mktemp -d "${TEST_TMPDIR:-/tmp}/XXXXXX") || exit 1
   export FOLDER
-  exec unshare --mount "$0" "$@"
+  exec unshare --mount "$0" "$@" || exit 1
 else
   outside "$@"
 fi

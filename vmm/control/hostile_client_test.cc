@@ -4,7 +4,6 @@
 #include <stdint.h>
 
 #include <filesystem>
-#include <fstream>
 #include <iterator>
 #include <memory>
 #include <random>
@@ -16,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/testing/memory_use.h"
 #include "gmock/gmock.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "gtest/gtest.h"
@@ -70,16 +70,6 @@ size_t Threads() {
       std::distance(std::filesystem::directory_iterator("/proc/self/task"), {}));
 }
 
-size_t PrivateKib() {
-  std::ifstream rollup("/proc/self/smaps_rollup");
-  std::string word;
-  size_t kib = 0;
-  while (rollup >> word && word != "Pss_Anon:") {
-  }
-  rollup >> kib;
-  return kib;
-}
-
 // A hand-made call that sends only its first message. Its answers are never read.
 std::unique_ptr<RawClient> StartRaw(const TestServer& server, absl::string_view path,
                                     bool with_message = true) {
@@ -118,7 +108,7 @@ TEST(HostileClientTest, SubscribersThatNeverReadDelayNothingAndUseLittleMemory) 
   uint64_t known = event.sequence();
   ExpectServes(server);
 
-  const size_t before_kib = PrivateKib();
+  const size_t before = PrivateBytes();
   const std::unique_ptr<v1::VmControl::Stub> other = server.NewStub();
   for (int i = 0; i < kEvents; ++i) {
     server.vm.AppendEvent();
@@ -127,7 +117,7 @@ TEST(HostileClientTest, SubscribersThatNeverReadDelayNothingAndUseLittleMemory) 
     }
   }
   // 64 KiB for each subscriber are gRPC's window, in the client's socket; the log has 1024 events.
-  EXPECT_LT(PrivateKib(), before_kib + kOverhead * (60 * 100 + 4000));
+  EXPECT_LT(PrivateBytes(), before + kOverhead * ((60 * 100 + 4000) << 10));
 
   // A subscriber that reads at last gets every event, or its count in EventsMissed.
   bool missed = false;
@@ -330,7 +320,7 @@ TEST(HostileClientTest, AConsoleClientThatFloodsWaits) {
   ExpectServes(server);
   TestContext context;
   const std::unique_ptr<Console> console = stub->AttachConsole(&context);
-  const size_t before_kib = PrivateKib();
+  const size_t before = PrivateBytes();
   std::thread flood([&] {
     v1::ConsoleInput input;
     input.set_data(std::string(32 * 1024, 'x'));
@@ -338,7 +328,7 @@ TEST(HostileClientTest, AConsoleClientThatFloodsWaits) {
     }
   });
   for (int i = 0; i < 100; ++i) EXPECT_TRUE(GetStatus(*other).ok());
-  EXPECT_LT(PrivateKib(), before_kib + kOverhead * 4000);
+  EXPECT_LT(PrivateBytes(), before + kOverhead * (4000 << 10));
   EXPECT_EQ(server.vm.console().typed(), "x");
   context.TryCancel();
   flood.join();

@@ -2,7 +2,6 @@
 #include "vmm/process/control_client.h"
 
 #include <stdint.h>
-#include <stdio.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -26,6 +25,7 @@
 #include "base/message_socket.h"
 #include "base/steady_time.h"
 #include "base/testing/http2.h"
+#include "base/testing/memory_use.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 #include "proto/device_control.pb.h"
@@ -60,13 +60,6 @@ std::string Compressed(const std::string& head, size_t zeros) {
   out.resize(stream.total_out);
   deflateEnd(&stream);
   return out;
-}
-
-size_t ResidentBytes() {
-  long pages = 0;  // NOLINT(google-runtime-int): %ld
-  std::unique_ptr<FILE, int (*)(FILE*)> statm(fopen("/proc/self/statm", "r"), fclose);
-  EXPECT_EQ(fscanf(statm.get(), "%*d %ld", &pages), 1);
-  return static_cast<size_t>(pages) * static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
 // gRPC keeps eventfds for later calls.
@@ -247,10 +240,10 @@ TEST(ControlClientTest, ACompressedAnswerIsNotDecompressed) {
       peer.Send(Trailers(stream, "0"));
     }
   });
-  const size_t before = ResidentBytes();
+  const size_t before = PrivateBytes();
   ControlCall call(kBounded);
   EXPECT_FALSE(peer.client().Heartbeat(call).ok());
-  EXPECT_LT(ResidentBytes(), before + (32u << 20));
+  EXPECT_LT(PrivateBytes(), before + (32u << 20));
 }
 
 TEST(ControlClientTest, AMessageAnnouncedAsHugeIsNotBuffered) {
@@ -265,10 +258,10 @@ TEST(ControlClientTest, AMessageAnnouncedAsHugeIsNotBuffered) {
     }
     reader.join();
   });
-  const size_t before = ResidentBytes();
+  const size_t before = PrivateBytes();
   ControlCall call(absl::Seconds(3));
   EXPECT_FALSE(peer.client().Heartbeat(call).ok());
-  EXPECT_LT(ResidentBytes(), before + (24u << 20));
+  EXPECT_LT(PrivateBytes(), before + (24u << 20));
 }
 
 // What a process can make of the bytes that it may send: the longest answer's.
@@ -307,7 +300,7 @@ TEST(ControlClientTest, NoAnswerCostsMuchMemory) {
       {"an unknown frame", Field(":status", "200"), 99, std::string(kMaxFrameBytes, 'x')},
   };
   for (const auto& attack : kAttacks) {
-    const size_t before = ResidentBytes();
+    const size_t before = PrivateBytes();
     const absl::Duration time = TimeOf([&] {
       Peer peer([&](Peer& peer) {
         const uint32_t stream = peer.AwaitCall();
@@ -325,7 +318,7 @@ TEST(ControlClientTest, NoAnswerCostsMuchMemory) {
       ControlCall call(kSoon);
       EXPECT_FALSE(peer.client().Describe(call).ok());
     });
-    const size_t after = ResidentBytes();
+    const size_t after = PrivateBytes();
     const size_t growth = after - std::min(before, after);
     std::cout << attack.name << ": " << (growth >> 10) << " KiB, " << time << "\n";
     EXPECT_LT(growth, 32u << 20) << attack.name;
