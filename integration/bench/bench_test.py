@@ -6,8 +6,8 @@ import unittest
 sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
-from integration.bench import (block, block_cells, console, mmio, processes, startup,  # noqa: E402
-                               storm, table)
+from integration.bench import (block, block_cells, console, mmio, processes, storm,  # noqa: E402
+                               table, vm)
 
 OUTPUT = """
 BENCH name=none phase=hot level=0 samples=10 min=90 p50=100 p90=110 p99=120 max=130
@@ -37,7 +37,7 @@ class MemoryTest(unittest.TestCase):
     def test_guest_ram_is_counted_apart(self):
         smaps = ("7f00-7f01 rw-s 00000000 00:01 7 /memfd:guest-ram (deleted)\nPss:  2048 kB\n"
                  "7f02-7f03 r-xp 00000000 fe:00 9 /opt/vmm\nPss:  1024 kB\nPss_Dirty:  512 kB\n")
-        self.assertEqual(startup.memory_of(smaps), (1.0, 2.0))
+        self.assertEqual(vm.memory_of(smaps), (1.0, 2.0))
 
 
 class SummarizeTest(unittest.TestCase):
@@ -206,7 +206,8 @@ class CommandLineTest(unittest.TestCase):
                      ["mmio", "--targets=toaster"], ["mmio", "--level=1"],
                      ["console", "--bytes=0"], ["block", "--rounds=0"], ["block", "--targets=toaster"],
                      ["block", "--only=toast"], ["block", "--only=depth=33"],
-                     ["storm", "--way=talk"]):
+                     ["storm", "--way=talk"],
+                     ["scale", "--start=32"], ["scale", "--idle=0"]):
             result = self.bench(*args)
             self.assertEqual(result.returncode, 2, args)
             self.assertIn("usage:", result.stderr)

@@ -55,6 +55,12 @@ def describe():
     }
 
 
+def warn_if_busy(facts):
+    if facts["load_average"] > 1:
+        print("this computer is busy (load average %.1f): times are too long"
+              % facts["load_average"])
+
+
 def build(labels, flags=()):
     """Builds Bazel targets and returns their files, in the same order."""
     command = ["bazel", "build", "--show_result=0", "--noshow_progress", *flags, *labels]

@@ -1,4 +1,5 @@
-"""Tables for terminals."""
+"""Tables and progress for terminals."""
+import sys
 
 
 def render(headings, rows):
@@ -10,3 +11,9 @@ def render(headings, rows):
         return "  ".join([first] + [str(c).rjust(w) for c, w in zip(row[1:], widths[1:])]).rstrip()
 
     return [line(headings), "  ".join("-" * w for w in widths)] + [line(row) for row in rows]
+
+
+def progress(text):
+    """Shows `text` in place of the last one, on a terminal only; "": no more."""
+    if sys.stdout.isatty():
+        print("\r\033[K" + text, end="", flush=True)
