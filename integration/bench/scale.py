@@ -73,31 +73,29 @@ def _kind(name):
 
 
 def _idle(command, devices, seconds):
-    """{kind of process, or "all": percent of one CPU in each slice}, wake-ups a second by kind."""
+    """In each slice, by kind of process and for "all": percent of one CPU, wake-ups a second."""
     with vm.Vm(command) as machine:
         machine.wait()
         time.sleep(_SETTLE_S)
         processes = [(pid, _kind(name)) for pid, name in machine.processes()]
-        woken_before = {pid: vm.wake_ups(pid) for pid, _ in processes}
         begin = time.monotonic()
-        used = []
+        samples = []
         for number in range(_SLICES + 1):
             time.sleep(max(0, begin + number * seconds / _SLICES - time.monotonic()))
-            sums = {"time": time.monotonic(), **{kind: 0.0 for kind in _KINDS}}
+            used, woken = dict.fromkeys(_KINDS, 0.0), dict.fromkeys(_KINDS, 0)
+            now = time.monotonic()
             for pid, kind in processes:
-                sums[kind] += vm.cpu_seconds(pid)
-            used.append(sums)
+                used[kind] += vm.cpu_seconds(pid)
+                woken[kind] += vm.wake_ups(pid)
+            samples.append((now, used, woken))
             table.progress("%d devices idle: %d of %d s" % (devices, number * seconds / _SLICES,
                                                             seconds))
-        length = time.monotonic() - begin
-        wake_ups = dict.fromkeys(_KINDS, 0.0)
-        for pid, kind in processes:
-            for thread, count in vm.wake_ups(pid).items():
-                wake_ups[kind] += (count - woken_before[pid].get(thread, 0)) / length
-    percent = {kind: [(b[kind] - a[kind]) / (b["time"] - a["time"]) * 100
-                      for a, b in zip(used, used[1:])] for kind in _KINDS}
-    percent["all"] = [sum(slices) for slices in zip(*percent.values())]
-    return percent, wake_ups
+
+    def rates(index, unit):
+        by_kind = {kind: [(b[index][kind] - a[index][kind]) / (b[0] - a[0]) * unit
+                          for a, b in zip(samples, samples[1:])] for kind in _KINDS}
+        return {**by_kind, "all": [sum(slices) for slices in zip(*by_kind.values())]}
+    return rates(1, 100), rates(2, 1)
 
 
 def run(args):
@@ -137,7 +135,7 @@ def run(args):
         [[devices,
           *("%.3f" % statistics.median(percent[kind]) for kind in (*_KINDS, "all")),
           "%.3f-%.3f" % (min(percent["all"]), max(percent["all"])),
-          "%.1f" % sum(wake_ups[devices].values())] for devices, percent in idle.items()])))
+          "%.1f" % statistics.median(wake_ups[devices]["all"])] for devices, percent in idle.items()])))
     print()
     aims = [{"text": "%d devices at idle: %.3f %% of one CPU, aim: at most %g %%" % (
                  devices, statistics.fmean(percent["all"]), _AIM_IDLE_PERCENT),

@@ -122,11 +122,14 @@ def cpu_seconds(pid):
 
 
 def wake_ups(pid):
-    """{thread: how often it has slept until something woke it}."""
-    counts = {}
+    """How often its threads, but those that have ended, have slept until something woke them."""
+    count = 0
     for task in os.listdir("/proc/%d/task" % pid):
-        with open("/proc/%d/task/%s/status" % (pid, task), encoding="ascii",
-                  errors="replace") as stream:
-            counts[task] = int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", stream.read(),
-                                         re.MULTILINE)[1])
-    return counts
+        try:
+            with open("/proc/%d/task/%s/status" % (pid, task), encoding="ascii",
+                      errors="replace") as stream:
+                status = stream.read()
+        except FileNotFoundError:
+            continue  # it has ended since
+        count += int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)[1])
+    return count
