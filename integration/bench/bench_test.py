@@ -207,6 +207,7 @@ class CommandLineTest(unittest.TestCase):
                      ["console", "--bytes=0"], ["block", "--rounds=0"], ["block", "--targets=toaster"],
                      ["block", "--only=toast"], ["block", "--only=depth=33"],
                      ["storm", "--way=talk"],
+                     ["recovery", "--ram=8"], ["recovery", "--ram=1G", "--hugepages=4K"],
                      ["scale", "--start=32"], ["scale", "--idle=0"]):
             result = self.bench(*args)
             self.assertEqual(result.returncode, 2, args)

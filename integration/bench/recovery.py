@@ -1,13 +1,21 @@
 """How soon a dead device process is noticed, and how soon another one serves in its place.
 
-Starts a VM with a console, a disk, an entropy source and the rig; the guest idles. Kills
-the process of one device after the other, each time once all are RUNNING again, and takes the times
-from the VM's event stream (vmctl events): from just before kill(2) to the vmm's notice, and to
-RUNNING. Then the same without the sandbox of devices.
+Starts a VM with a console, a disk, an entropy source and the rig, whose guest halts, and another one
+without the sandbox of devices. Kills the process of one device after the other, in both VMs by turns,
+each time once all are RUNNING again, and takes the times from the VM's event stream (vmctl events):
+from just before kill(2) to the vmm's notice, and to RUNNING.
+
+With --ram it kills the disk's process alone, in VMs of these sizes, after the disk has read to all
+of the guest's RAM: once for each kill, so that each process that dies has used all of it. The sizes
+take turns, in two rounds.
 """
+import argparse
 import calendar
+import collections
+import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -16,6 +24,7 @@ import time
 
 from integration.bench import host, table
 from integration.bench.aims import conclude
+from integration.bench.arguments import positive
 from integration.bench.processes import BenchError
 from integration.bench.storm import percentile
 
@@ -25,19 +34,47 @@ _LABELS = ["//vmm:vmm", "//tools/vmctl:vmctl", "//kernel_images/baremetal:guest.
            "//devices/uart16550:uart16550", "//devices/virtio_blk:virtio_blk",
            "//devices/virtio_rng:virtio_rng", "//devices/rig:rig"]
 _LIMIT_S = 30
+_TOUCH_LIMIT_S = 300
+_HUGEPAGES = ("none", "thp", "2M")
+_RAM_ROUNDS = 2
+_RESERVE_MIB = 2048  # that a VM must leave to the host
+Programs = collections.namedtuple("Programs", "vmm vmctl guest rig")
 _AIM_DETECTION_MS = 1.0
 _AIM_RESTART_MS = 30.0
 _AIM_SANDBOX_MS = 1.0
 
 
+def _sizes(text):
+    for word in text.split(","):
+        if not re.fullmatch(r"[1-9][0-9]*[MG]", word):
+            raise argparse.ArgumentTypeError("%r is not a size such as 64M or 8G" % word)
+    return text.split(",")
+
+
+def _hugepages(text):
+    for word in text.split(","):
+        if word not in _HUGEPAGES:
+            raise argparse.ArgumentTypeError("%r: give %s" % (word, ", ".join(_HUGEPAGES)))
+    return text.split(",")
+
+
+def _mib(size):
+    return int(size[:-1]) * (1024 if size.endswith("G") else 1)
+
+
 def add_arguments(parser):
-    parser.add_argument("--kills", type=int, default=100, metavar="N",
-                        help="of each device (default: %(default)s)")
+    parser.add_argument("--kills", type=positive, metavar="N",
+                        help="of each device (default: 100; with --ram 20)")
+    parser.add_argument("--ram", type=_sizes, metavar="SIZE,...",
+                        help="kill a disk that has used all of so much guest RAM: 64M,8G,16G")
+    parser.add_argument("--hugepages", type=_hugepages, default=["none"], metavar="KIND,...",
+                        help="with --ram: memory_backing of the VMs: none, thp, 2M (default: none)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the kills")
     parser.add_argument("--spare", action="store_true", help="with a warm spare for each device")
     parser.add_argument("--check", action="store_true", help="exit with 3 if an aim is missed")
 
 
-def _config(folder, guest, rig, spare):
+def _config(folder, guest, rig, spare, ram="64M", hugepages="none", program="idle halt=1"):
     supervision = ('  restart { max_crashes: -1 min_backoff: "0" max_backoff: "0" }\n' +
                    ("  spare: true\n" if spare else ""))
     disk = os.path.join(folder, "disk.img")
@@ -49,8 +86,9 @@ def _config(folder, guest, rig, spare):
                ("rng0", "virtio_rng", ""), ("rig", rig, "")]
     path = os.path.join(folder, "vm.textproto")
     with open(path, "w", encoding="utf-8") as stream:
-        stream.write('memory: "64M" cpus: 1\ncontrol_socket: "%s/vm.sock"\n' % folder)
-        stream.write('kernel { path: "%s" cmdline: "run=idle" }\n' % guest)
+        stream.write('memory: "%s" cpus: 1\ncontrol_socket: "%s/vm.sock"\n' % (ram, folder))
+        stream.write('memory_backing { hugepages: "%s" }\n' % hugepages)
+        stream.write('kernel { path: "%s" cmdline: "run=%s" }\n' % (guest, program))
         for name, binary, resource in devices:
             stream.write('devices {\n  name: "%s" binary: "%s"\n%s  %s\n}\n' % (
                 name, binary, supervision, resource))
@@ -110,88 +148,186 @@ def _kill_once(events, device, pid):
                     changed["pid"])
 
 
-def _measure(vmm, vmctl, guest, rig, args, sandbox):
-    """Returns (names, ms to the notice by device, ms to RUNNING by device)."""
-    detection, restart = {}, {}
-    with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
-        config, names = _config(folder, guest, rig, args.spare)
-        process = subprocess.Popen([vmm, "--config", config, "--sandbox=" + sandbox],
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.PIPE)
-        os.set_blocking(process.stderr.fileno(), False)
-        events = None
-        try:
+class Machine:
+    """A context in which a VM runs, whose device processes are killed. .names: its devices'."""
+
+    def __init__(self, programs, spare, sandbox="on", **config):
+        self._programs = programs
+        self._spare = spare
+        self._sandbox = sandbox
+        self._config = config
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self):
+        with self._stack:
+            folder = self._stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="bulkhead-bench-"))
+            config, self.names = _config(folder, self._programs.guest, self._programs.rig,
+                                         self._spare, **self._config)
+            self._vmm = subprocess.Popen(
+                [self._programs.vmm, "--config", config, "--sandbox=" + self._sandbox],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self._stack.callback(self._end)
+            os.set_blocking(self._vmm.stderr.fileno(), False)
             socket = os.path.join(folder, "vm.sock")
             deadline = time.monotonic() + _LIMIT_S
             while not os.path.exists(socket):
-                if time.monotonic() > deadline or process.poll() is not None:
+                if time.monotonic() > deadline or self._vmm.poll() is not None:
                     raise BenchError("the VM did not come up:\n" +
-                                     (process.stderr.read() or b"").decode())
+                                     (self._vmm.stderr.read() or b"").decode())
                 time.sleep(0.02)
             time.sleep(0.3)
-            events = _Events(vmctl, socket)
-            first = events.next(time.monotonic() + _LIMIT_S)
-            pids = {device["name"]: device["pid"] for device in first["snapshot"]["devices"]}
-            for name in names:
-                detection[name], restart[name] = [], []
-                for _ in range(args.kills):
-                    noticed, running, pids[name] = _kill_once(events, name, pids[name])
-                    detection[name].append(noticed)
-                    restart[name].append(running)
-                    # A spare takes its time to be ready again.
-                    time.sleep(0.4 if args.spare else 0.005)
-        finally:
-            if events is not None:
-                events.close()
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            process.stderr.close()
+            self._events = _Events(self._programs.vmctl, socket)
+            self._stack.callback(self._events.close)
+            first = self._events.next(time.monotonic() + _LIMIT_S)
+            self._pids = {device["name"]: device["pid"]
+                          for device in first["snapshot"]["devices"]}
+            self._stack = self._stack.pop_all()
+        return self
 
-    return names, detection, restart
+    def kill(self, name):
+        """Returns (ms to detection, ms to RUNNING)."""
+        noticed, running, self._pids[name] = _kill_once(self._events, name, self._pids[name])
+        # A spare takes its time to be ready again.
+        time.sleep(0.4 if self._spare else 0.005)
+        return noticed, running
+
+    def touch_ram(self):
+        """The program touch_ram goes through its RAM once."""
+        self._vmm.stdin.write(b"t")
+        self._vmm.stdin.flush()
+        deadline = time.monotonic() + _TOUCH_LIMIT_S
+        output = b""
+        while b"touched" not in output:
+            left = max(0, deadline - time.monotonic())
+            if not select.select([self._vmm.stdout], [], [], left)[0]:
+                raise BenchError("the guest did not touch its RAM within %d s" % _TOUCH_LIMIT_S)
+            data = os.read(self._vmm.stdout.fileno(), 65536)
+            output += data
+            if not data or b"BULKHEAD-FAIL" in output:
+                raise BenchError("the guest failed: " + output.decode())
+
+    def _end(self):
+        self._vmm.send_signal(signal.SIGTERM)
+        try:
+            self._vmm.wait(timeout=_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._vmm.kill()
+            self._vmm.wait()
+        for stream in (self._vmm.stdin, self._vmm.stdout, self._vmm.stderr):
+            stream.close()
+
+    def __exit__(self, *unused):
+        self._stack.close()
+
+
+def _kill_each(programs, args, kills):
+    """By sandbox, "on" and "off": ({device: ms to the notice}, {device: ms to RUNNING})."""
+    with contextlib.ExitStack() as stack:
+        machines = {sandbox: stack.enter_context(Machine(programs, args.spare, sandbox))
+                    for sandbox in ("on", "off")}
+        found = {sandbox: ({}, {}) for sandbox in machines}
+        for name in machines["on"].names:
+            table.progress("killing " + name)
+            for _ in range(kills):
+                for sandbox, machine in machines.items():
+                    for values, ms in zip(found[sandbox], machine.kill(name)):
+                        values.setdefault(name, []).append(ms)
+    return found
+
+
+def _why_not(ram, hugepages):
+    """Why this computer cannot have a VM with so much RAM; "": it can."""
+    with open("/proc/meminfo", encoding="ascii") as stream:
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in stream}
+    if hugepages == "2M":
+        free = kib.get("HugePages_Free", 0) * 2
+        return "" if free >= _mib(ram) else (
+            "the host's pool has %d MiB free; /proc/sys/vm/nr_hugepages" % free)
+    if hugepages == "thp":
+        with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", encoding="ascii") as stream:
+            if re.search(r"\[(never|deny)\]", stream.read()):
+                return "/sys/kernel/mm/transparent_hugepage/shmem_enabled is never"
+    free = kib["MemAvailable"] // 1024
+    return "" if free >= _mib(ram) + _RESERVE_MIB else (
+        "the host has %d MiB free, %d of which it keeps" % (free, _RESERVE_MIB))
+
+
+def _kill_disks(programs, args, kills):
+    """({size of RAM and kind of pages: ms to the notice}, {...: ms to RUNNING})."""
+    cells = {}
+    for ram in args.ram:
+        for hugepages in args.hugepages:
+            title = "%s, %s pages" % (ram, {"none": "4K"}.get(hugepages, hugepages))
+            why = _why_not(ram, hugepages)
+            if why:
+                print("left out: %s (%s)" % (title, why))
+            else:
+                cells[title] = {"ram": ram, "hugepages": hugepages}
+    detection, restart = {}, {}
+    for number in range(_RAM_ROUNDS):
+        for title, cell in cells.items():
+            with Machine(programs, args.spare, program="touch_ram", **cell) as machine:
+                for kill in range(kills):
+                    table.progress("round %d of %d: %s: kill %d of %d" % (
+                        number + 1, _RAM_ROUNDS, title, kill + 1, kills))
+                    machine.touch_ram()
+                    noticed, running = machine.kill("disk0")
+                    detection.setdefault(title, []).append(noticed)
+                    restart.setdefault(title, []).append(running)
+    if not detection:
+        raise BenchError("there is nothing to measure on")
+    return detection, restart
+
+
+def _print_table(facts, title, results):
+    table.progress("")
+    print("%s, %d CPUs, Linux %s, load average %.1f; %s\n" % (
+        facts["cpu"], facts["cpus"], facts["kernel"], facts["load_average"], title))
+    rows = [[name + suffix] + ["%.2f" % percentile(values[name], p)
+                               for values in (notices, successors) for p in (50, 99, 100)]
+            for suffix, notices, successors in results for name in notices]
+    for line in table.render(["milliseconds from kill(2) to", "notice p50", "p99", "max",
+                              "RUNNING p50", "p99", "max"], rows):
+        print(line)
+    print()
+
+
+def _flat(values_by_name):
+    return [value for values in values_by_name.values() for value in values]
 
 
 def run(args):
     """Returns (exit code, figures for --json)."""
     host.require_kvm()
     vmm, vmctl, guest, *_, rig = host.build(_LABELS)
+    programs = Programs(vmm, vmctl, guest, rig)
     facts = host.describe()
-    if facts["load_average"] > 1:
-        print("this computer is busy (load average %.1f): times are too long"
-              % facts["load_average"])
-    names, detection, restart = _measure(vmm, vmctl, guest, rig, args, "on")
-    _, bare_detection, bare_restart = _measure(vmm, vmctl, guest, rig, args, "off")
+    host.warn_if_busy(facts)
+    kills = args.kills or (20 if args.ram else 100)
+    if args.quick:
+        kills = max(2, kills // 10)
+    figures = {"benchmark": "recovery", "machine": facts, "spare": args.spare}
+    spare = ", with a warm spare" if args.spare else ""
+    if args.ram:
+        detection, restart = _kill_disks(programs, args, -(-kills // _RAM_ROUNDS))
+        _print_table(facts, "%d kills of a disk that has used all RAM%s" % (kills, spare),
+                     [("", detection, restart)])
+        return conclude(args, {**figures, "ram": args.ram, "detection_ms": detection,
+                               "restart_ms": restart}, [])
 
-    print("%s, %d CPUs, Linux %s; %d kills of each device%s" % (
-        facts["cpu"], facts["cpus"], facts["kernel"], args.kills,
-        ", with a warm spare" if args.spare else ""))
-    print()
-    rows = []
-    for title, notices, successors in [("", detection, restart),
-                                       (" --sandbox=off", bare_detection, bare_restart)]:
-        for name in names:
-            rows.append([name + title] + ["%.2f" % percentile(values[name], p)
-                                          for values in (notices, successors)
-                                          for p in (50, 99, 100)])
-    for line in table.render(["milliseconds from kill(2) to", "notice p50", "p99", "max",
-                              "RUNNING p50", "p99", "max"], rows):
-        print(line)
-    every = [value for values in detection.values() for value in values]
-    again = [value for values in restart.values() for value in values]
-    bare = [value for values in bare_restart.values() for value in values]
-    sandbox_ms = percentile(again, 50) - percentile(bare, 50)
-    aims = [{"text": "detection p50 under %g ms" % _AIM_DETECTION_MS,
-             "met": percentile(every, 50) < _AIM_DETECTION_MS},
-            {"text": "restart p50 under %g ms" % _AIM_RESTART_MS,
-             "met": percentile(again, 50) < _AIM_RESTART_MS},
+    found = _kill_each(programs, args, kills)
+    (detection, restart), (bare_detection, bare_restart) = found["on"], found["off"]
+    _print_table(facts, "%d kills of each device%s" % (kills, spare),
+                 [("", detection, restart), (" --sandbox=off", bare_detection, bare_restart)])
+    noticed, again = percentile(_flat(detection), 50), percentile(_flat(restart), 50)
+    sandbox_ms = again - percentile(_flat(bare_restart), 50)
+    aims = [{"text": "detection p50 %.2f ms, under %g ms" % (noticed, _AIM_DETECTION_MS),
+             "met": noticed < _AIM_DETECTION_MS},
+            {"text": "restart p50 %.2f ms, under %g ms" % (again, _AIM_RESTART_MS),
+             "met": again < _AIM_RESTART_MS},
             {"text": "the sandbox costs a restart %.2f ms at p50, within %g ms" % (
                 sandbox_ms, _AIM_SANDBOX_MS),
              "met": sandbox_ms <= _AIM_SANDBOX_MS}]
-    print()
-    figures = {"benchmark": "recovery", "machine": facts, "spare": args.spare,
-               "detection_ms": detection, "restart_ms": restart,
-               "restart_without_sandbox_ms": bare_restart}
-    return conclude(args, figures, aims)
+    return conclude(args, {**figures, "detection_ms": detection, "restart_ms": restart,
+                           "restart_without_sandbox_ms": bare_restart}, aims)

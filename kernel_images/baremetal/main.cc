@@ -30,6 +30,7 @@ constexpr Program kPrograms[] = {
     {"hostile_driver", RunHostileDriver},
     {"idle", RunIdle},
     {"ticker", RunTicker},
+    {"touch_ram", RunTouchRam},
     {"use_devices", RunUseDevices},
     {"bench_mmio", RunBenchMmio},
     {"bench_block", RunBenchBlock},

@@ -25,6 +25,7 @@ void RunConsoleStorm();
 void RunHostileDriver();
 void RunIdle();
 void RunTicker();
+void RunTouchRam();
 void RunUseDevices();
 void RunBenchMmio();
 void RunBenchBlock();

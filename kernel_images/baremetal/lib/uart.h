@@ -17,6 +17,7 @@ inline constexpr uint16_t kModemControl = 0x3fc;
 inline constexpr uint16_t kLineStatus = 0x3fd;
 inline constexpr uint16_t kModemStatus = 0x3fe;
 
+inline constexpr uint8_t kReceiveInterrupt = 0x01;
 inline constexpr uint8_t kTransmitInterrupt = 0x02;
 inline constexpr uint8_t kNothingPending = 0x01;
 inline constexpr uint8_t kFifosEnabled = 0x07;    // and emptied
