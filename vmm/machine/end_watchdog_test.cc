@@ -11,6 +11,10 @@
 #include "base/log.h"
 #include "gtest/gtest.h"
 
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/common_interface_defs.h>
+#endif
+
 namespace bulkhead::vmm {
 namespace {
 
@@ -57,6 +61,11 @@ TEST_F(EndWatchdogTest, ExitActionsAreCalledUnlessTheyWereDestroyed) {
 
 // Sets the limits for the rest of the process. Gives up root, which no limit of processes binds.
 void TakeThreadsAndDescriptorsAway() {
+#ifdef __SANITIZE_THREAD__
+  // TSan's suppressions need the names of functions, and another process for these: it starts now.
+  char name[100];
+  __sanitizer_symbolize_pc(__builtin_return_address(0), "%f", name, sizeof(name));
+#endif
   const rlimit none = {.rlim_cur = 0, .rlim_max = 0};
   const rlimit standard = {.rlim_cur = 3, .rlim_max = 3};  // poll(2) needs at least 2
   if (setrlimit(RLIMIT_NOFILE, &standard) != 0 || setrlimit(RLIMIT_NPROC, &none) != 0) _exit(97);
