@@ -6,8 +6,8 @@ import unittest
 sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
-from integration.bench import (block, block_cells, console, mmio, processes, storm,  # noqa: E402
-                               table, vm)
+from integration.bench import (block, block_cells, console, doorbell, mmio,  # noqa: E402
+                               processes, storm, table, vm)
 
 OUTPUT = """
 BENCH name=none phase=hot level=0 samples=10 min=90 p50=100 p90=110 p99=120 max=130
@@ -31,6 +31,22 @@ class ParseTest(unittest.TestCase):
     def test_missing_figures_are_an_error_that_shows_the_output(self):
         with self.assertRaisesRegex(processes.BenchError, "BULKHEAD-FAIL no device"):
             mmio.parse("BULKHEAD-FAIL no device\n")
+
+
+class DoorbellTest(unittest.TestCase):
+    LINE = "BENCH name=halt phase=%s samples=10 min=1 p50=3000 p90=4000 p99=9000 max=10000\n"
+
+    def test_cycles_become_microseconds(self):
+        self.assertEqual(doorbell.parse(self.LINE % "hot", tsc_khz=1000),
+                         {"halt hot": {"p50_us": 3000.0, "p99_us": 9000.0}})
+
+    def test_the_aim_is_a_ratio_within_rounds(self):
+        # The computer got twice as slow in the middle.
+        rounds = [{name: {"halt idle": {"p50_us": p50 * slow, "p99_us": 0}}
+                   for name, p50 in (("bare", 100), ("vmm", 140))} for slow in (1, 2, 2)]
+        aim, = doorbell.judge_aims(mmio.summarize(rounds, ("bare",), "p50_us"))
+        self.assertTrue(aim["met"])
+        self.assertIn("1.40 times bare", aim["text"])
 
 
 class MemoryTest(unittest.TestCase):
@@ -204,6 +220,7 @@ class CommandLineTest(unittest.TestCase):
     def test_bad_usage_ends_with_2(self):
         for args in ([], ["nonsense"], ["mmio", "--rounds=0"], ["mmio", "--samples=20001"],
                      ["mmio", "--targets=toaster"], ["mmio", "--level=1"],
+                     ["doorbell", "--rounds=0"], ["doorbell", "--targets=toaster"],
                      ["console", "--bytes=0"], ["block", "--rounds=0"], ["block", "--targets=toaster"],
                      ["block", "--only=toast"], ["block", "--only=depth=33"],
                      ["storm", "--way=talk"],

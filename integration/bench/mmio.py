@@ -82,7 +82,7 @@ def run(args):
     _print_report(machines, summary, tsc_khz, machine_facts)
     figures = {
         "benchmark": "mmio",
-        "host": machine_facts,
+        "machine": machine_facts,
         "tsc_khz": tsc_khz,
         "options": {k: v for k, v in vars(args).items() if isinstance(v, (int, float, str))},
         "rounds": rounds,
@@ -113,18 +113,18 @@ def parse(output):
             for key, line in lines.items()}
 
 
-def summarize(rounds):
-    """Medians over the rounds, and of the ratios of p50 taken within each round."""
+def summarize(rounds, others=(FLOOR, PEER), compared="p50"):
+    """Medians over the rounds, and of the ratios of `compared` taken within each round."""
     summary = {}
     for name in rounds[0]:
         summary[name] = {}
         for key in rounds[0][name]:
             entry = {field: statistics.median(r[name][key][field] for r in rounds)
-                     for field in ("min", *PERCENTILES, "max")}
-            for other in (FLOOR, PEER):
+                     for field in rounds[0][name][key]}
+            for other in others:
                 if other in rounds[0]:
                     entry["over " + other] = statistics.median(
-                        r[name][key]["p50"] / max(1, r[other][key]["p50"]) for r in rounds)
+                        r[name][key][compared] / (r[other][key][compared] or 1) for r in rounds)
             summary[name][key] = entry
     return summary
 

@@ -1,12 +1,13 @@
-"""Each machine of tools/bench mmio boots the guest program and gives figures."""
+"""Each machine of tools/bench mmio and doorbell boots the guest program and gives figures."""
 import os
 import sys
+import tempfile
 import unittest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
-from integration.bench import mmio, mmio_targets, processes  # noqa: E402
+from integration.bench import block_targets, doorbell, mmio, mmio_targets, processes  # noqa: E402
 
 
 def built(label):
@@ -39,6 +40,25 @@ class MachineTest(unittest.TestCase):
             with self.subTest(target.name):
                 with self.assertRaisesRegex(processes.BenchError, "BULKHEAD-FAIL.*samples"):
                     self.measure(target, "samples=many")
+
+
+class DoorbellTest(unittest.TestCase):
+    def test_every_machine_gives_figures_of_all_kinds(self):
+        for target in doorbell.ALL:
+            with self.subTest(target.name), tempfile.NamedTemporaryFile() as file:
+                file.truncate(1 << 20)
+                labels = {mmio_targets.GUEST, *target.labels}
+                machine = target({label: built(label) for label in labels})
+                options = getattr(machine, "guest_options", "device=block")
+                figures = doorbell.parse(machine.run(
+                    "run=bench_doorbell %s samples=50 idle=100000 idle_samples=5" % options,
+                    block_targets.Disk(file.name, direct=False, aio="threads", queues=1), 120), 1000)
+                self.assertEqual(set(figures), {"%s %s" % (name, phase)
+                                                for name in ("ring", "spin", "halt")
+                                                for phase in ("hot", "idle")})
+                for key, line in figures.items():
+                    self.assertGreater(line["p50_us"], 0, key)
+                    self.assertLessEqual(line["p50_us"], line["p99_us"], key)
 
 
 if __name__ == "__main__":

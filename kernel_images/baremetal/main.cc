@@ -35,6 +35,7 @@ constexpr Program kPrograms[] = {
     {"bench_mmio", RunBenchMmio},
     {"bench_block", RunBenchBlock},
     {"bench_console", RunBenchConsole},
+    {"bench_doorbell", RunBenchDoorbell},
 };
 
 bool Equal(const char* a, const char* b) {

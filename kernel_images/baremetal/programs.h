@@ -30,6 +30,7 @@ void RunUseDevices();
 void RunBenchMmio();
 void RunBenchBlock();
 void RunBenchConsole();
+void RunBenchDoorbell();
 
 }  // namespace bulkhead::guest
 

@@ -18,36 +18,13 @@
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/pci.h"
 #include "kernel_images/baremetal/lib/report.h"
+#include "kernel_images/baremetal/lib/samples.h"
 #include "kernel_images/baremetal/programs.h"
 
 namespace bulkhead::guest {
 namespace {
 
-constexpr uint32_t kMaxSamples = 20000;
 constexpr uint32_t kWarmUp = 200;
-uint64_t samples[kMaxSamples];
-
-void SiftDown(uint32_t root, uint32_t count) {
-  while (2 * root + 1 < count) {
-    uint32_t child = 2 * root + 1;
-    if (child + 1 < count && samples[child] < samples[child + 1]) ++child;
-    if (samples[root] >= samples[child]) return;
-    const uint64_t swapped = samples[root];
-    samples[root] = samples[child];
-    samples[child] = swapped;
-    root = child;
-  }
-}
-
-void Sort(uint32_t count) {
-  for (uint32_t root = count / 2; root-- > 0;) SiftDown(root, count);
-  for (uint32_t end = count; end-- > 1;) {
-    const uint64_t largest = samples[0];
-    samples[0] = samples[end];
-    samples[end] = largest;
-    SiftDown(0, end);
-  }
-}
 
 enum class Access { kNone, kRead, kWrite };
 
@@ -102,11 +79,7 @@ void MeasureAndPrint(const char* name, const char* phase, uint32_t level,
   } else {
     Measure<kind>(measurement);
   }
-  const uint32_t count = measurement.count;
-  Sort(count);
-  Print("BENCH name=", name, " phase=", phase, " level=", level, " samples=", count,
-        " min=", samples[0], " p50=", samples[count / 2], " p90=", samples[count * 9 / 10],
-        " p99=", samples[count * 99 / 100], " max=", samples[count - 1], "\n");
+  PrintSamples(measurement.count, "name=", name, " phase=", phase, " level=", level);
 }
 
 }  // namespace
