@@ -6,9 +6,25 @@ import signal
 import subprocess
 import time
 
+from integration.bench import host
 from integration.bench.processes import BenchError
 
+_LABELS = ["//vmm:vmm", "//kernel_images/baremetal:guest.elf", "//devices/rig:rig",
+           "//devices/uart16550:uart16550", "//devices/virtio_blk:virtio_blk",
+           "//devices/virtio_rng:virtio_rng"]
 _LIMIT_S = 30
+
+
+def build_idle_vm(folder):
+    """The command of a VM with a console, a disk in `folder`, an entropy source and the rig, whose
+    guest halts once it has printed "idle"."""
+    vmm, guest, rig, *_ = host.build(_LABELS)
+    disk = os.path.join(folder, "disk.img")
+    with open(disk, "wb") as stream:
+        stream.truncate(1 << 20)
+    return [vmm, "--verbose", "--control=none", "--kernel", guest, "--cmdline", "run=idle halt=1",
+            "--memory", "512M", "--cpus", "2", "--disk", "path=" + disk, "--rng",
+            "--device", "name=rig,binary=" + rig]
 
 
 class Vm:
