@@ -38,7 +38,8 @@ class DoorbellTest(unittest.TestCase):
 
     def test_cycles_become_microseconds(self):
         self.assertEqual(doorbell.parse(self.LINE % "hot", tsc_khz=1000),
-                         {"halt hot": {"p50_us": 3000.0, "p99_us": 9000.0}})
+                         {"halt hot": {"min_us": 1.0, "p50_us": 3000.0, "p90_us": 4000.0,
+                                       "p99_us": 9000.0, "max_us": 10000.0}})
 
     def test_the_aim_is_a_ratio_within_rounds(self):
         # The computer got twice as slow in the middle.

@@ -60,7 +60,7 @@ def samples(document):
                                 if name not in _NOT_FIGURES}):
         if isinstance(value, list):
             found[path] = value
-    rounds = [{path: value for path, value in _leaves(each) if path[-1] not in _SKIPPED}
+    rounds = [{path: value for path, value in _leaves(each) if path[-1].removesuffix("_us") not in _SKIPPED}
               for each in document.get("rounds", [])]
     for path in rounds[0] if rounds else ():
         values = [each[path] for each in rounds if path in each]
@@ -128,7 +128,7 @@ def compare(old, new, least_percent=0.0):
     return rows
 
 
-def _read(path):
+def read(path):
     try:
         with open(path, encoding="utf-8") as file:
             document = json.load(file)
@@ -160,7 +160,7 @@ def _colored(line, verdict):
 def run(args):
     """Returns the exit code."""
     try:
-        old, new = _read(args.old), _read(args.new)
+        old, new = read(args.old), read(args.new)
         if old["benchmark"] != new["benchmark"]:
             raise Unusable("%s is of %s, %s of %s" % (args.old, old["benchmark"], args.new,
                                                       new["benchmark"]))

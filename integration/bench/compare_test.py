@@ -1,12 +1,16 @@
-"""Tests of tools/bench compare."""
+"""Tests of tools/bench compare and html."""
+import os
+import re
 import subprocess
 import sys
+import tempfile
 import unittest
+import xml.etree.ElementTree
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
-from integration.bench import compare  # noqa: E402
+from integration.bench import compare, page  # noqa: E402
 
 FOLDER = "integration/bench/testdata/"
 
@@ -62,7 +66,48 @@ class CompareTest(unittest.TestCase):
         self.assertEqual(verdicts(document(a_ms=[1] * 5, b_ms=1), document(c_ms=[1] * 5, b_ms=2)), {})
 
 
+class PageTest(unittest.TestCase):
+    DISTRIBUTION = {"min": 1, "p50": 30, "p99": 2000, "max": 30000}
+    DOCUMENTS = (
+        document(rounds=[{"vmm": {"read hot": DISTRIBUTION}, "<peer>": {"read hot": DISTRIBUTION}}]),
+        document(rounds=[{"vmm": {"cache poll read 1": {"rate": 10.0},
+                                  "cache poll read 16": {"rate": 90.0}}}]),
+        document(ram=["64M", "8G"], detection_ms={"64M, 4K pages": [0, 1, 2], "8G, 4K pages": [3]},
+                 restart_ms={"64M, 4K pages": [1, 2], "8G, 4K pages": [4, 5]}),
+        document(start_ms={"1": [1, 2, 3]}, idle_cpu_percent={"1": {"all": [0.0, 0.0]}}),
+        document(first_instruction_ms=[5, 6, 7]))
+    CHARTS = {"mmio": 1, "block": 1, "recovery": 3, "scale": 2, "startup": 1}
+
+    def test_each_benchmark_has_its_charts_and_nothing_is_loaded_from_elsewhere(self):
+        for figures, (benchmark, count) in zip(self.DOCUMENTS, self.CHARTS.items()):
+            text = page.render([{**figures, "benchmark": benchmark}])
+            charts = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+            self.assertEqual(len(charts), count, benchmark)
+            for chart in charts:
+                for point in xml.etree.ElementTree.fromstring(chart).iter("circle"):
+                    self.assertTrue(0 <= float(point.get("cx")) <= 640, chart)
+                    self.assertTrue(0 <= float(point.get("cy")) <= 300, chart)
+            self.assertNotRegex(text, "src=|href=|url\\(|<script|<peer>")
+
+    def test_round_numbers_enclose_the_values(self):
+        for least, most, log in ((0, 0.07, False), (3, 97, False), (30, 70, True),
+                                 (1, 3e6, True)):
+            ticks = page.ticks(least, most, log)
+            self.assertTrue(ticks[0] <= least and ticks[-1] >= most, ticks)
+            self.assertTrue(2 <= len(ticks) <= 10, ticks)
+
+
 class CommandLineTest(unittest.TestCase):
+    def test_html_writes_a_page_or_says_why_not(self):
+        with tempfile.TemporaryDirectory() as folder:
+            written = os.path.join(folder, "page.html")
+            for source, code in ((FOLDER + "old.json", 0), ("/nonexistent", 2)):
+                result = subprocess.run([sys.executable, "tools/bench", "html", written, source],
+                                        capture_output=True, text=True, timeout=60, check=False)
+                self.assertEqual((result.returncode, result.stdout), (code, ""), result.stderr)
+            with open(written, encoding="utf-8") as file:
+                self.assertIn("Start of vmm to the guest", file.read())
+
     def run_compare(self, old, new, *options):
         return subprocess.run([sys.executable, "tools/bench", "compare", old, new, *options],
                               capture_output=True, text=True, timeout=60, check=False)

@@ -57,7 +57,7 @@ def add_arguments(parser):
 def parse(output, tsc_khz):
     """The guest's BENCH lines as {"spin hot": {"p50_us": microseconds, ...}, ...}."""
     lines = {"%s %s" % (fields["name"], fields["phase"]): {
-        name + "_us": int(fields[name]) * 1000 / tsc_khz for name in ("p50", "p99")}
+        name + "_us": int(fields[name]) * 1000 / tsc_khz for name in ("min", *mmio.PERCENTILES, "max")}
              for fields in bench_lines(output)}
     if "halt hot" not in lines:
         raise BenchError("the guest printed no figures:\n" + output)
