@@ -60,7 +60,8 @@ def samples(document):
                                 if name not in _NOT_FIGURES}):
         if isinstance(value, list):
             found[path] = value
-    rounds = [{path: value for path, value in _leaves(each) if path[-1].removesuffix("_us") not in _SKIPPED}
+    rounds = [{path: value for path, value in _leaves(each)
+               if path[-1].removesuffix("_us") not in _SKIPPED}
               for each in document.get("rounds", [])]
     for path in rounds[0] if rounds else ():
         values = [each[path] for each in rounds if path in each]
@@ -143,7 +144,7 @@ def _circumstances(document):
     """What should be the same in both files."""
     machine = document.get("machine", {})
     options = {**document, **document.get("options", {})}
-    return {**{name: machine.get(name) for name in ("cpu", "cpus", "kernel")},
+    return {**{"machine's " + name: machine.get(name) for name in ("cpu", "cpus", "kernel")},
             **{name: value for name, value in options.items()
                if name != "tsc_khz" and isinstance(value, (int, float, str))}}
 

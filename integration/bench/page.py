@@ -14,7 +14,7 @@ from integration.bench import compare
 HELP = "one page with plots, of files that benchmarks have written"
 
 _WIDTH, _HEIGHT = 640, 300
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 180, 12, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 84, 180, 12, 44
 _COLORS = ("#1f6fb4", "#d1495b", "#2e8b57", "#8a5fbf", "#d98e04", "#5c6770", "#00a0a0", "#a0522d")
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em;

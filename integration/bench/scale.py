@@ -1,6 +1,6 @@
 """What devices cost a VM whose guest does nothing, by their number.
 
-The VM has disks and entropy sources by turns, and one virtual CPU, which halts.
+The VM has disks and entropy sources by turns; its virtual CPUs halt.
 
   start  from the start of vmm until its first vCPU enters the guest; the numbers of devices take
          turns, round after round
@@ -44,6 +44,8 @@ def add_arguments(parser):
                         help="devices of the VMs whose start is timed (default: 1,8,16,31)")
     parser.add_argument("--idle", type=_numbers, default=[1, 31], metavar="N,...",
                         help="devices of the VMs that idle (default: 1,31)")
+    parser.add_argument("--cpus", type=positive, default=1, metavar="N",
+                        help="virtual CPUs (default: %(default)s)")
     parser.add_argument("--rounds", type=positive, metavar="N",
                         help="starts with each number of devices (default: 20)")
     parser.add_argument("--seconds", type=positive, metavar="N",
@@ -51,10 +53,10 @@ def add_arguments(parser):
     parser.add_argument("--check", action="store_true", help="exit with 3 if an aim is missed")
 
 
-def _config(folder, guest, disk, rng, devices):
+def _config(folder, guest, disk, rng, devices, cpus):
     path = os.path.join(folder, "%d.textproto" % devices)
     with open(path, "w", encoding="utf-8") as stream:
-        stream.write('memory: "64M" cpus: 1 control_socket: "none"\n')
+        stream.write('memory: "64M" cpus: %d control_socket: "none"\n' % cpus)
         stream.write('kernel { path: "%s" cmdline: "run=idle halt=1" }\n' % guest)
         for number in range(devices):
             if number % 2:
@@ -111,7 +113,7 @@ def run(args):
     with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
         def command(devices):
             return [vmm, "--verbose", "--console=none",
-                    "--config", _config(folder, guest, disk, rng, devices)]
+                    "--config", _config(folder, guest, disk, rng, devices, args.cpus)]
 
         for number in range(rounds):
             table.progress("start: round %d of %d" % (number + 1, rounds))
@@ -141,6 +143,7 @@ def run(args):
                  devices, statistics.fmean(percent["all"]), _AIM_IDLE_PERCENT),
              "met": statistics.fmean(percent["all"]) <= _AIM_IDLE_PERCENT}
             for devices, percent in idle.items() if devices == _MOST_DEVICES]
-    figures = {"benchmark": "scale", "machine": facts, "seconds": seconds, "start_ms": start_ms,
+    figures = {"benchmark": "scale", "machine": facts, "cpus": args.cpus, "seconds": seconds,
+               "start_ms": start_ms,
                "idle_cpu_percent": idle, "idle_wake_ups_per_second": wake_ups}
     return conclude(args, figures, aims)
