@@ -21,6 +21,10 @@ constexpr int kPassRights = SO_PASSRIGHTS;
 constexpr int kPassRights = 83;  // Debian 12's headers are older
 #endif
 
+// The kernel counts the descriptors that are on their way between all processes of the user, and
+// compares them with RLIMIT_NOFILE. Each is on its way for a moment.
+constexpr absl::Duration kTransitTime = absl::Milliseconds(100);
+
 constexpr size_t kControlBytes = CMSG_SPACE(sizeof(int) * kMaxMessageDescriptors);
 
 absl::Status PeerGone() { return absl::UnavailableError("the other end of the socket is closed"); }
@@ -93,8 +97,18 @@ absl::Status SendSocketMessage(int socket, absl::string_view bytes,
     c->cmsg_len = CMSG_LEN(size_bytes);
     memcpy(CMSG_DATA(c), descriptors.data(), size_bytes);
   }
+  const absl::Time patience_ends = SteadyNow() + kTransitTime;
   while (true) {
     if (sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0) return absl::OkStatus();
+    if (errno == ETOOMANYREFS) {
+      if (SteadyNow() > patience_ends) {
+        return absl::ResourceExhaustedError(
+            "sendmsg: more descriptors are on their way between the user's processes than "
+            "RLIMIT_NOFILE allows");
+      }
+      poll(nullptr, 0, 1);
+      continue;
+    }
     if (errno == EPIPE || errno == ECONNRESET) return PeerGone();
     // Unavailable means that the peer is gone.
     if (errno == EAGAIN) return absl::ResourceExhaustedError("sendmsg: the socket is full");

@@ -36,9 +36,10 @@ absl::StatusOr<std::pair<UniqueFd, UniqueFd>> CreateSocketPair(int type);
 // file of a FUSE server that hangs). Has no effect before Linux 6.16 (SO_PASSRIGHTS).
 void RefuseDescriptors(int socket);
 
-// Sends one packet; `descriptors` stay the caller's. Never blocks and never raises SIGPIPE.
-// Errors: Unavailable (the peer is gone), ResourceExhausted (the socket is full), else as
-// sendmsg(2).
+// Sends one packet; `descriptors` stay the caller's. Never raises SIGPIPE. Waits only where too
+// many descriptors are on their way between the user's processes, for 100 ms at most. Errors:
+// Unavailable (the peer is gone), ResourceExhausted (the socket is full, or those descriptors stay
+// there), else as sendmsg(2).
 absl::Status SendSocketMessage(int socket, absl::string_view bytes,
                                absl::Span<const int> descriptors);
 

@@ -6,6 +6,7 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -112,6 +113,28 @@ TEST_F(MessageSocketTest, TellsThatThePeerIsGone) {
   ends_.first.reset();
   EXPECT_EQ(Receive(5).status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(SendSocketMessage(ends_.second.get(), "x", {}).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(MessageSocketTest, WaitsWhileTooManyDescriptorsOfTheUserAreOnTheirWay) {
+  const EventFd event = *EventFd::Create();
+  const std::pair<UniqueFd, UniqueFd> other = *CreateSocketPair(SOCK_SEQPACKET);
+  rlimit before;
+  getrlimit(RLIMIT_NOFILE, &before);
+  const rlimit low = {.rlim_cur = 8, .rlim_max = before.rlim_max};
+  setrlimit(RLIMIT_NOFILE, &low);
+  const std::vector<int> fds(20, event.fd());
+  ASSERT_TRUE(SendSocketMessage(other.first.get(), "x", fds).ok());
+  // Not read: as many as the limit are on their way. (Privileged processes have no limit.)
+  const absl::Status full = SendSocketMessage(ends_.first.get(), "x", fds);
+  EXPECT_TRUE(full.ok() || absl::IsResourceExhausted(full)) << full;
+  std::thread reader([&] {
+    absl::SleepFor(absl::Milliseconds(10));
+    char byte;  // without room for them: the kernel drops them
+    EXPECT_EQ(recv(other.second.get(), &byte, 1, 0), 1);
+  });
+  EXPECT_TRUE(SendSocketMessage(ends_.first.get(), "x", fds).ok());
+  reader.join();
+  setrlimit(RLIMIT_NOFILE, &before);
 }
 
 TEST_F(MessageSocketTest, GivesUpAtTheDeadline) {

@@ -18,15 +18,14 @@ absl::StatusOr<std::unique_ptr<ControlMailbox>> ControlMailbox::Create() {
   return std::unique_ptr<ControlMailbox>(new ControlMailbox(std::move(event)));
 }
 
-absl::StatusOr<ControlMailbox::Heartbeat> ControlMailbox::AwaitHeartbeat(
-    absl::Duration timeout, absl::FunctionRef<bool()> is_cancelled) {
+absl::Status ControlMailbox::AwaitHeartbeat(absl::Duration timeout,
+                                            absl::FunctionRef<bool()> is_cancelled) {
   absl::MutexLock lock(&mutex_);
   const uint64_t before = beats_;
   heartbeat_wanted_.store(true, std::memory_order_relaxed);
   event_.Signal();
   const auto moved = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { return beats_ != before; };
-  RETURN_IF_ERROR(Await(moved, timeout, is_cancelled));
-  return heartbeat_;
+  return Await(moved, timeout, is_cancelled);
 }
 
 absl::Status ControlMailbox::Call(CommandType type, absl::Duration timeout,
@@ -66,10 +65,9 @@ absl::Status ControlMailbox::Await(absl::FunctionRef<bool()> done, absl::Duratio
   return absl::OkStatus();
 }
 
-void ControlMailbox::Beat(const Heartbeat& heartbeat) {
+void ControlMailbox::Beat() {
   absl::MutexLock lock(&mutex_);
   heartbeat_wanted_.store(false, std::memory_order_relaxed);
-  heartbeat_ = heartbeat;
   ++beats_;
   changed_.SignalAll();
 }

@@ -34,16 +34,9 @@ class ControlMailbox {
 
   // --- For callers, on any thread --------------------------------------------------------------
 
-  // The progress of the data plane, at some time after AwaitHeartbeat() was called.
-  struct Heartbeat {
-    uint64_t generation = 0;  // 0: not attached
-    uint64_t progress = 0;
-    bool in_long_call = false;  // as in proto/device_control.proto
-  };
   // Waits for the next Beat(). Calls `is_cancelled()` now and then, and gives up when it is true.
   // Errors: DeadlineExceeded, Cancelled, Unavailable (Close()).
-  absl::StatusOr<Heartbeat> AwaitHeartbeat(absl::Duration timeout,
-                                           absl::FunctionRef<bool()> is_cancelled);
+  absl::Status AwaitHeartbeat(absl::Duration timeout, absl::FunctionRef<bool()> is_cancelled);
   // Has the data plane execute a command. Errors: the data plane's; and as above, then the command
   // is dropped or, if it is being executed, abandoned. `metrics`: for kGetMetrics, else nullptr.
   absl::Status Call(CommandType type, absl::Duration timeout,
@@ -75,7 +68,7 @@ class ControlMailbox {
     // relaxed: late is harmless, event_fd() tells as well.
     return heartbeat_wanted_.load(std::memory_order_relaxed);
   }
-  void Beat(const Heartbeat& heartbeat);
+  void Beat();
 
   // Takes the oldest command, or with `metrics_only` the oldest kGetMetrics; nullptr: none. Call
   // Finish() for it.
@@ -101,7 +94,6 @@ class ControlMailbox {
   SteadyCondVar changed_;
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   uint64_t beats_ ABSL_GUARDED_BY(mutex_) = 0;
-  Heartbeat heartbeat_ ABSL_GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<Command>> commands_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -55,7 +55,7 @@ class ControlServerTest : public testing::Test {
         pollfd events = {.fd = mailbox_->event_fd(), .events = POLLIN, .revents = 0};
         poll(&events, 1, /*timeout=*/100);
         mailbox_->Acknowledge();
-        if (mailbox_->heartbeat_wanted()) mailbox_->Beat({.generation = 3, .progress = 4});
+        if (mailbox_->heartbeat_wanted()) mailbox_->Beat();
         while (const auto command = mailbox_->Take(/*metrics_only=*/false)) {
           mailbox_->Finish(*command, on_command(*command));
         }
@@ -116,8 +116,6 @@ TEST_F(ControlServerTest, AHeartbeatComesFromTheDataPlane) {
   EXPECT_EQ(Heartbeat(kShort), grpc::StatusCode::DEADLINE_EXCEEDED);
   StartDataPlane([](Command&) { return absl::OkStatus(); });
   ASSERT_EQ(Heartbeat(), grpc::StatusCode::OK);
-  EXPECT_EQ(heartbeat_.generation(), 3u);
-  EXPECT_EQ(heartbeat_.progress(), 4u);
 }
 
 TEST_F(ControlServerTest, EachCallIsItsCommand) {

@@ -83,7 +83,6 @@ DeviceHost::DeviceHost(const v1::DeviceInfo& info, Attachment attachment, GuestM
     : regions_(info),
       is_pci_(info.has_pci()),
       lends_descriptors_(info.lends_descriptors()),
-      generation_(attachment.generation),
       ring_slots_(attachment.channel.slots()),
       memory_(std::move(memory)),
       mapped_pages_(memory_, HaveHugePages(attachment.guest_memory)),
@@ -489,12 +488,10 @@ absl::Span<uint8_t> DeviceHost::durable_memory() {
 }
 
 void DeviceHost::KeepAlive() {
-  ++progress_;
-  if (control_.heartbeat_wanted()) {
-    control_.Beat(
-        {.generation = generation_, .progress = progress_, .in_long_call = !looked_for_requests_});
-    looked_for_requests_ = false;
-  }
+  if (control_.heartbeat_wanted()) control_.Beat();
+  if (!channel_->heartbeat_wanted()) return;
+  channel_->AnswerHeartbeat(/*in_long_call=*/!looked_for_requests_);
+  looked_for_requests_ = false;
 }
 
 }  // namespace bulkhead::devices

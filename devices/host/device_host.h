@@ -164,7 +164,6 @@ class DeviceHost final : public DeviceServices {
   const RegionTable regions_;
   const bool is_pci_;
   const bool lends_descriptors_;
-  const uint64_t generation_;
   const uint32_t ring_slots_;
   const GuestMemory memory_;
   MappedPages mapped_pages_;
@@ -209,7 +208,6 @@ class DeviceHost final : public DeviceServices {
   std::optional<Request> reset_request_;  // or this one, the next in the ring
   std::vector<Request> deferred_resets_;  // to be answered when the reset is complete
   std::optional<absl::Status> end_;
-  uint64_t progress_ = 0;
   bool looked_for_requests_ = false;  // since the last heartbeat was answered
   Counters counters_;
 };

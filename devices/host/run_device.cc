@@ -98,7 +98,6 @@ absl::Status Attach(const v1::DeviceInfo& info, absl::StatusOr<Attachment> attac
 // Waits for the vmm's first message, and answers meanwhile what comes through the mailbox. Errors:
 // Unavailable (the vmm is gone, or wants this process to end), else as ReceiveSocketMessage().
 absl::StatusOr<SocketMessage> AwaitAttachRequest(int attach_socket, ControlMailbox& mailbox) {
-  uint64_t looks = 0;
   bool released = false;
   while (true) {
     pollfd fds[] = {{.fd = attach_socket, .events = POLLIN, .revents = 0},
@@ -110,7 +109,7 @@ absl::StatusOr<SocketMessage> AwaitAttachRequest(int attach_socket, ControlMailb
       continue;
     }
     mailbox.Acknowledge();
-    mailbox.Beat({.generation = 0, .progress = ++looks});
+    mailbox.Beat();
     while (const auto command = mailbox.Take(/*metrics_only=*/false)) {
       const bool can = command->type == ControlMailbox::CommandType::kGetMetrics ||
                        command->type == ControlMailbox::CommandType::kShutdown;

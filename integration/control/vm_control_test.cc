@@ -298,7 +298,7 @@ TEST(VmControlTest, NoMetricOfADeviceIsThereTwice) {
       vm, "idle", "idle",
       {"--name=unique", "--rng", RigDevice(), absl::StrCat("--disk=path=", EmptyDisk("unique"))});
   const VmClient client(ControlSocketOf("unique"));
-  // They come with the heartbeats.
+  // Devices are asked for theirs, but not waited for if they are slow.
   const absl::Time deadline = absl::Now() + kTimeout;
   while (Metric(client, "bulkhead_device_model_flushes_total", "disk0") < 0 ||
          Metric(client, "bulkhead_device_model_register_reads_total", "rig") < 0) {

@@ -124,15 +124,8 @@ v1::DeviceMetrics Metrics() {
   return metrics;
 }
 
-// The answer to every call but Describe and GetMetrics. What a reply lacks is an unknown field to
-// it.
-std::string ReplyBytes() {
-  static uint64_t progress = 0;
-  v1::HeartbeatReply reply;
-  reply.set_generation(generation);
-  reply.set_progress(++progress);
-  return reply.SerializeAsString();
-}
+// The answer to every call but Describe and GetMetrics: fields that these replies do not have.
+constexpr char kReplyBytes[] = "\x08\x01\x10\x02";
 
 // Lies instead of answering a call. False: it answers as usual.
 bool LieToCall(ServerEnd& vmm, uint32_t stream) {
@@ -156,15 +149,6 @@ bool LieToCall(ServerEnd& vmm, uint32_t stream) {
   if (Lies("grpc_reset")) return vmm.Send(Frame(kRstStream, 0, stream, BigEndian(8, 4)));
   if (Lies("grpc_never_reads")) Hang();
   if (Lies("grpc_ends")) return close(kControlSocketFd) == 0;
-  if (Lies("heartbeat_none")) return true;
-  if (Lies("heartbeat_garbage")) return vmm.Send(Answer(stream, Message("\xff\xff\xff")));
-  if (Lies("heartbeat_unimplemented")) {
-    return vmm.Send(AnswerHeaders(stream) + Trailers(stream, "12"));
-  }
-  if (Lies("heartbeat_of_another")) {
-    return vmm.Send(Answer(stream, Message("\x08\x7f")));  // generation 127
-  }
-  if (Lies("heartbeat_late")) usleep(500'000);
   return false;
 }
 
@@ -176,8 +160,11 @@ void ServeControl() {
   if (stream != 0) vmm.Send(Answer(stream, Message(DescriptionBytes())));
   while ((stream = vmm.AwaitCall()) != 0) {
     if (lie_is_due && LieToCall(vmm, stream)) continue;
-    const bool for_metrics = absl::StrContains(vmm.headers(), "GetMetrics");
-    vmm.Send(Answer(stream, Message(for_metrics ? Metrics().SerializeAsString() : ReplyBytes())));
+    std::string reply = kReplyBytes;
+    if (absl::StrContains(vmm.headers(), "GetMetrics")) reply = Metrics().SerializeAsString();
+    // Asked again, because something interrupted the vmm.
+    if (absl::StrContains(vmm.headers(), "Describe")) reply = DescriptionBytes();
+    vmm.Send(Answer(stream, Message(reply)));
   }
 }
 
@@ -262,6 +249,23 @@ void WriteForEver(const std::vector<UniqueFd>& events, uint64_t value) {
     for (const UniqueFd& event : events) {
       if (write(event.get(), &value, sizeof(value)) < 0) continue;
     }
+  }
+}
+
+// Answers heartbeats, whatever the data plane does.
+[[noreturn]] void Beat(std::atomic<uint64_t>& answer, const std::atomic<uint64_t>& asked) {
+  std::mt19937_64 random(getpid());
+  for (uint64_t last = 0;; usleep(5'000)) {
+    const uint64_t number = asked;
+    const bool lies = lie_is_due;
+    if (lies && Lies("heartbeat_none")) continue;
+    if (lies && Lies("heartbeat_late") && number != last) usleep(2'000'000);
+    uint64_t value = number << 1;
+    if (lies && Lies("heartbeat_garbage")) value = random();
+    if (lies && Lies("heartbeat_old")) value = 1 << 1;
+    if (lies && Lies("heartbeat_ahead")) value = (number + 1) << 1;
+    if (number != last || lies) answer = value;
+    last = number;
   }
 }
 
@@ -388,6 +392,7 @@ void Run() {
   if (!attachment.ok()) _exit(0);
   if (Lies("attach_never")) Hang();
 
+  const uint32_t slots = attachment->request.channel().slots();
   const uint32_t waiters = attachment->request.channel().waiters();
   const auto mapping = MemoryMapping::Map(attachment->channel.response_memory.get(), 0,
                                           channel::ResponseView::SizeBytes(waiters),
@@ -401,14 +406,19 @@ void Run() {
   for (const UniqueFd& event : attachment->channel.completion_events) {
     descriptors.completion_events.emplace_back(dup(event.get()));
   }
-  auto server = ChannelServer::Create(std::move(descriptors),
-                                      {.slots = attachment->request.channel().slots(),
-                                       .waiters = waiters,
-                                       .generation = attachment->request.generation()});
+  auto server = ChannelServer::Create(
+      std::move(descriptors),
+      {.slots = slots, .waiters = waiters, .generation = attachment->request.generation()});
   if (!server.ok()) {
     fprintf(stderr, "%s\n", server.status().ToString().c_str());
     _exit(1);
   }
+  const auto requests = MemoryMapping::Map(attachment->channel.request_memory.get(), 0,
+                                           channel::RequestView::SizeBytes(slots, waiters),
+                                           MemoryMapping::Protection::kRead);
+  if (!requests.ok()) abort();
+  const channel::RequestView request(requests->data(), slots, waiters);
+  std::thread([&] { Beat(response.header().heartbeat, request.header().heartbeat); }).detach();
   Reply(*attachment);
   std::thread([&] {
     usleep(kBeforeLie);

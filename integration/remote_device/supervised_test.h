@@ -240,6 +240,19 @@ inline absl::Status Restart(DeviceSupervisor& device, const std::string& binary 
                             bool discard_state = false) {
   return Await([&](auto done) { device.Restart(binary, discard_state, std::move(done)); });
 }
+inline void RefreshMetrics(DeviceSupervisor& device) {
+  const absl::Status done =
+      Await([&](auto result) { device.RefreshMetrics([result] { result(absl::OkStatus()); }); });
+  EXPECT_TRUE(done.ok()) << done;
+}
+// -1: it has none of that name.
+inline double MetricOf(const DeviceSupervisor& device, const std::string& name) {
+  const v1::DeviceMetrics metrics = device.Metrics();
+  for (const v1::DeviceMetric& metric : metrics.metrics()) {
+    if (metric.name() == name) return metric.value();
+  }
+  return -1;
+}
 inline absl::Status Reset(DeviceSupervisor& device) {
   return Await([&](auto done) { device.Reset(std::move(done)); });
 }

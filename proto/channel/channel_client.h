@@ -6,6 +6,7 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "absl/functional/function_ref.h"
@@ -103,6 +104,20 @@ class ChannelClient {
   // 0: none. A reset that is processed does not count: its answer may wait for I/O. An impossible
   // head fails the channel. Call it on the thread of `waiter`.
   uint64_t OldestPending(uint32_t waiter);
+
+  // No request is unprocessed or unanswered, as far as the device says: if it does not lie,
+  // OldestPending() is 0. For any one thread.
+  bool SeemsIdle() const;
+
+  // Asks the device process to show that it makes progress: wakes it, and never waits. For one
+  // thread at a time, as is heartbeat().
+  void AskForHeartbeat();
+  struct Heartbeat {
+    bool in_long_call = false;  // as in ChannelServer::AnswerHeartbeat()
+    absl::Time time;            // of the answer, as SteadyNow(). For reports only
+  };
+  // The answer to the last AskForHeartbeat(), once it has come.
+  std::optional<Heartbeat> heartbeat() const;
 
   // Prepares the response memory for the successor of a device process. Call it before each attach
   // but the first, once the last process is dead and reaped. The channel may be in use, and stays

@@ -17,6 +17,7 @@
 //   0x008             version          device, once: ChannelServer::Create()
 //   0x00c             slots            device, once: ChannelServer::Create()
 //   0x010             waiters          device, once: ChannelServer::Create()
+//   0x018             heartbeat        device; any value is harmless (it is sent back)
 //   0x040             space_waiters    device; any value is harmless (zero or not)
 //   0x080 + 64*i      waiter i:
 //           +0          sleeping       device; any value is harmless (zero or not)
@@ -32,9 +33,12 @@
 //
 // RESPONSE MEMORY: only the device process writes it. The vmm trusts none of it and maps it
 // read-only. It cannot shrink (sealed), so reading it cannot fault. Between two device processes
-// the vmm writes head, sleeping and completion tickets: see ChannelClient::PrepareSuccessor().
+// the vmm writes head, sleeping, heartbeat and completion tickets: see
+// ChannelClient::PrepareSuccessor().
 //
 //   0x000             generation       vmm, for reports only
+//   0x008             heartbeat        vmm: ChannelClient::heartbeat()
+//   0x010             heartbeat_time   vmm, for reports only
 //   0x040             head             vmm: ChannelClient::HeadMovedPast(); a successor:
 //                                      ChannelServer::Create()
 //   0x080             sleeping         vmm; any value is harmless (zero or not)
@@ -54,7 +58,7 @@
 namespace bulkhead::channel {
 
 inline constexpr uint64_t kRequestMagic = 0x74736575716572bb;  // "\xbbrequest"
-inline constexpr uint32_t kLayoutVersion = 2;
+inline constexpr uint32_t kLayoutVersion = 3;
 
 inline constexpr uint32_t kMinSlots = 4;
 inline constexpr uint32_t kMaxSlots = 1 << 16;
@@ -111,6 +115,7 @@ struct RequestHeader {
   uint32_t version;
   uint32_t slots;
   uint32_t waiters;
+  std::atomic<uint64_t> heartbeat;  // how many heartbeats the vmm has asked for
   // How many waiters have announced that they sleep until a slot is free.
   alignas(kCacheLineBytes) std::atomic<uint32_t> space_waiters;
 };
@@ -149,6 +154,10 @@ struct RequestShape {
 
 struct ResponseHeader {
   std::atomic<uint64_t> generation;  // of the process that attached last
+  // The heartbeat that was answered last, times 2; plus 1 if the process said that it is in a long
+  // call: see ChannelServer::AnswerHeartbeat().
+  std::atomic<uint64_t> heartbeat;
+  std::atomic<uint64_t> heartbeat_time;  // when: CLOCK_MONOTONIC, in nanoseconds
   alignas(kCacheLineBytes) std::atomic<uint64_t> head;
   alignas(kCacheLineBytes) std::atomic<uint32_t> sleeping;  // 1: only the request event wakes it
   alignas(kCacheLineBytes) std::atomic<uint64_t> sleeps;
@@ -172,9 +181,12 @@ static_assert(sizeof(std::atomic<uint32_t>) == 4 && std::atomic<uint32_t>::is_al
 static_assert(sizeof(RequestHeader) == 0x80 && offsetof(RequestHeader, space_waiters) == 0x40);
 static_assert(offsetof(RequestHeader, version) == 0x8 && offsetof(RequestHeader, slots) == 0xc);
 static_assert(offsetof(RequestHeader, waiters) == 0x10 && sizeof(WaiterFlags) == 64);
+static_assert(offsetof(RequestHeader, heartbeat) == 0x18);
 static_assert(sizeof(RequestSlot) == 32 && offsetof(RequestSlot, shape) == 24);
 static_assert(offsetof(RequestSlot, offset) == 8 && offsetof(RequestSlot, data) == 16);
 static_assert(sizeof(ResponseHeader) == 0x100 && offsetof(ResponseHeader, head) == 0x40);
+static_assert(offsetof(ResponseHeader, heartbeat) == 0x8 &&
+              offsetof(ResponseHeader, heartbeat_time) == 0x10);
 static_assert(offsetof(ResponseHeader, sleeping) == 0x80);
 static_assert(offsetof(ResponseHeader, sleeps) == 0xc0 && sizeof(CompletionSlot) == 64);
 static_assert(offsetof(CompletionSlot, data) == 8 && offsetof(CompletionSlot, status) == 16);

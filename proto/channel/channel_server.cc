@@ -14,6 +14,7 @@
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 
 // How no wake-up is lost: see the top of channel_client.cc.
 
@@ -319,6 +320,20 @@ bool ChannelServer::PrepareToSleep() {
   }
   Add(responses_.header().sleeps, 1);
   return true;
+}
+
+bool ChannelServer::heartbeat_wanted() const {
+  // relaxed: late is harmless, event_fd() tells as well.
+  return requests_.header().heartbeat.load(std::memory_order_relaxed) != answered_heartbeat_;
+}
+
+void ChannelServer::AnswerHeartbeat(bool in_long_call) {
+  answered_heartbeat_ = requests_.header().heartbeat.load(std::memory_order_relaxed);
+  ResponseHeader& header = responses_.header();
+  const int64_t now = absl::ToUnixNanos(SteadyNow());
+  header.heartbeat_time.store(static_cast<uint64_t>(now), std::memory_order_relaxed);
+  header.heartbeat.store(answered_heartbeat_ << 1 | (in_long_call ? 1 : 0),
+                         std::memory_order_release);
 }
 
 ChannelServer::Counters ChannelServer::counters() const {

@@ -111,6 +111,13 @@ class ChannelServer {
   bool PrepareToSleep();
   void AfterSleep();
 
+  // The vmm wants to know that this process makes progress. It also makes event_fd() readable.
+  // Cheap.
+  bool heartbeat_wanted() const;
+  // `in_long_call`: since the last answer this process has not looked for requests. The vmm accepts
+  // that for as long as an access may wait.
+  void AnswerHeartbeat(bool in_long_call);
+
   // Readable when a request has come during the sleep. Level-triggered.
   int event_fd() const { return request_event_.get(); }
 
@@ -145,6 +152,7 @@ class ChannelServer {
   std::vector<EventFd> completion_events_;
   AdaptivePoll poll_;
   uint64_t head_ = 0;  // as processed()
+  uint64_t answered_heartbeat_ = 0;
 };
 
 }  // namespace bulkhead::channel

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "base/steady_time.h"
 #include "base/testing/streams.h"
 #include "gtest/gtest.h"
 #include "proto/channel/channel_client.h"
@@ -396,6 +397,56 @@ TEST(ChannelWaitTest, ResumingDoesNotReviveAFailedChannel) {
   client->ResumeWaits();
   EXPECT_EQ(client->Call(Operation::kRead, 0, 0, 0, 8, 0, kLong).status().code(),
             StatusCode::kUnavailable);
+}
+
+TEST(ChannelHeartbeatTest, IsAnsweredOnceItWasAskedForAndNotBefore) {
+  const auto client = MakeClient(1);
+  const auto server = *ConnectServer(*client, 1);
+  EXPECT_FALSE(server->heartbeat_wanted());
+  for (const bool in_long_call : {false, true, false}) {
+    client->AskForHeartbeat();
+    EXPECT_FALSE(client->heartbeat().has_value());
+    ASSERT_TRUE(server->heartbeat_wanted());
+    const absl::Time before = SteadyNow();
+    server->AnswerHeartbeat(in_long_call);
+    EXPECT_FALSE(server->heartbeat_wanted());
+    ASSERT_TRUE(client->heartbeat().has_value());
+    EXPECT_EQ(client->heartbeat()->in_long_call, in_long_call);
+    EXPECT_GE(client->heartbeat()->time, before);
+    EXPECT_LE(client->heartbeat()->time, SteadyNow());
+  }
+}
+
+TEST(ChannelHeartbeatTest, WakesADeviceThatSleeps) {
+  const auto client = MakeClient(1);
+  const auto server = *ConnectServer(*client, 1);
+  ASSERT_TRUE(server->PrepareToSleep());
+  EXPECT_FALSE(IsReadable(server->event_fd()));
+  client->AskForHeartbeat();
+  EXPECT_TRUE(IsReadable(server->event_fd()));
+  server->AfterSleep();
+  EXPECT_FALSE(IsReadable(server->event_fd()));
+  EXPECT_TRUE(server->heartbeat_wanted());
+}
+
+TEST(ChannelHeartbeatTest, ADeviceSeemsIdleWhileItOwesNothing) {
+  const auto client = MakeClient(2);
+  const auto server = *ConnectServer(*client, 1);
+  EXPECT_TRUE(client->SeemsIdle());
+  EXPECT_TRUE(client->Post(0, 0, 0, 8, 1, kLong).ok());
+  EXPECT_FALSE(client->SeemsIdle());
+  server->Retire(Next(*server));
+  EXPECT_FALSE(client->SeemsIdle()) << "the new head is not checked yet";
+  EXPECT_EQ(client->OldestPending(1), 0u);
+  EXPECT_TRUE(client->SeemsIdle());
+  PendingCall call(*client, 0, 0);
+  const Request request = Next(*server);
+  server->Defer(request);
+  EXPECT_NE(client->OldestPending(1), 0u);
+  EXPECT_FALSE(client->SeemsIdle());
+  server->AnswerDeferred(request, 5);
+  EXPECT_TRUE(client->SeemsIdle());
+  EXPECT_EQ(*call.Result(), 5u);
 }
 
 TEST(ChannelSleepTest, OnlyASleepingDeviceIsSignalled) {

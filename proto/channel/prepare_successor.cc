@@ -76,6 +76,8 @@ absl::StatusOr<SuccessorPlan> ChannelClient::PrepareSuccessor(bool discard_reque
     plan.waiting = tail_.load(std::memory_order_relaxed) - plan.head;
 
     responses.header().sleeping.store(0, std::memory_order_relaxed);
+    // One that was not asked for yet would count as the successor's.
+    responses.header().heartbeat.store(0, std::memory_order_relaxed);
     // release: as in HeadMovedPast(). Before the head, lest that looks as if it had moved back.
     seen_head_.store(plan.head, std::memory_order_release);
     shared_head.store(plan.head, std::memory_order_seq_cst);

@@ -32,6 +32,7 @@ class ReadOnlyVm final : public VmOperations {
     return vm_.Device(name);
   }
   v1::VmMetrics Metrics() const override { return vm_.Metrics(); }
+  void RefreshMetrics(Done done) override { vm_.RefreshMetrics(std::move(done)); }
   EventLog& events() override { return vm_.events(); }
 
   absl::StatusOr<bool> PressPowerButton() override { return refusal_; }

@@ -1,11 +1,16 @@
 #include "vmm/control/vm_control_service.h"
 
+#include <functional>
 #include <iterator>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "grpcpp/alarm.h"
+#include "proto/grpc_deadline.h"
 #include "vmm/control/console_call.h"
 #include "vmm/control/event_stream.h"
 #include "vmm/control/grpc_status.h"
@@ -15,6 +20,9 @@ namespace bulkhead::vmm {
 namespace {
 
 using Done = VmOperations::Done;
+
+// A device that has not answered by then is shown as it was known before.
+constexpr absl::Duration kRefreshTimeout = absl::Milliseconds(500);
 
 grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, const absl::Status& status) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -30,6 +38,15 @@ absl::Status CheckNamed(const std::string& name) {
 absl::Status Describe(const VmOperations& vm, const std::string& name, v1::Device* reply) {
   ASSIGN_OR_RETURN(*reply, vm.Device(name));
   return absl::OkStatus();
+}
+
+// Calls `call` on a thread of gRPC's.
+void CallAfter(absl::Duration time, std::function<void()> call) {
+  auto alarm = std::make_shared<std::unique_ptr<grpc::Alarm>>(std::make_unique<grpc::Alarm>());
+  (*alarm)->Set(GrpcDeadline(time), [alarm, call = std::move(call)](bool) {
+    const std::unique_ptr<grpc::Alarm> fired = std::move(*alarm);  // no longer needed
+    call();
+  });
 }
 
 absl::Status NothingToAdd() { return absl::OkStatus(); }
@@ -124,12 +141,19 @@ grpc::ServerUnaryReactor* VmControlService::StartDevice(Context* context,
                   [&](Done done) { vm_.StartDevice(request->name(), std::move(done)); });
 }
 
-grpc::ServerUnaryReactor* VmControlService::GetMetrics(Context* context,
-                                                       const v1::GetMetricsRequest*,
+grpc::ServerUnaryReactor* VmControlService::GetMetrics(Context*, const v1::GetMetricsRequest*,
                                                        v1::VmMetrics* reply) {
-  *reply = vm_.Metrics();
-  refused_.AppendTo(*reply);
-  return Answer(context, absl::OkStatus());
+  return LongCall::Start(
+      long_calls_,
+      [this](Done done) {
+        CallAfter(kRefreshTimeout, [done] { done(absl::OkStatus()); });
+        vm_.RefreshMetrics(std::move(done));
+      },
+      [this, reply] {
+        *reply = vm_.Metrics();
+        refused_.AppendTo(*reply);
+        return absl::OkStatus();
+      });
 }
 
 grpc::ServerWriteReactor<v1::Event>* VmControlService::WatchEvents(

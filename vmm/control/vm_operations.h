@@ -28,7 +28,11 @@ class VmOperations {
   virtual std::vector<v1::Device> Devices() const = 0;
   // Errors: NotFound.
   virtual absl::StatusOr<v1::Device> Device(absl::string_view name) const = 0;
+  // As far as it is known without asking a device.
   virtual v1::VmMetrics Metrics() const = 0;
+  // Asks every device that serves for its metrics. A device that is busy delays it for as long as
+  // a command, which is too long for most clients. No errors.
+  virtual void RefreshMetrics(Done done) = 0;
 
   // False: the guest has not enabled the button yet; the press is kept until it does.
   virtual absl::StatusOr<bool> PressPowerButton() = 0;

@@ -475,6 +475,13 @@ v1::VmMetrics Machine::Metrics() const {
   return MakeMetrics(Status(), unclaimed_accesses, devices);
 }
 
+void Machine::RefreshMetrics(Done done) {
+  // Calls `done` when the last copy goes, which each device drops when it has answered.
+  const std::shared_ptr<void> all(nullptr,
+                                  [done = std::move(done)](void*) { done(absl::OkStatus()); });
+  for (const auto& device : devices_) device->RefreshMetrics([all] {});
+}
+
 void Machine::CommandDevice(absl::string_view name, Done done,
                             absl::FunctionRef<void(DeviceSupervisor&, Done)> command) {
   const absl::StatusOr<DeviceSupervisor*> device = FindDevice(name);

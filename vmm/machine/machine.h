@@ -83,6 +83,7 @@ class Machine final : public VmOperations {
   std::vector<v1::Device> Devices() const override;
   absl::StatusOr<v1::Device> Device(absl::string_view name) const override;
   v1::VmMetrics Metrics() const override;
+  void RefreshMetrics(Done done) override;
   absl::StatusOr<bool> PressPowerButton() override;
   absl::Status Wake() override;
   absl::Status Stop(absl::string_view reason) override;

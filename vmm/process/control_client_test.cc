@@ -209,22 +209,22 @@ TEST(ControlClientTest, ACallThatIsOnlyLateDoesNotCutTheConnection) {
     const uint32_t late = peer.AwaitCall();
     const uint32_t next = peer.AwaitCall();
     peer.Send(Answer(late, Message("")));
-    peer.Send(Answer(next, Message("\x08\x07")));  // generation 7
+    peer.Send(Answer(next, Message("\x12\x01m")));  // the model "m"
     peer.AwaitCall();
   });
   ControlCall late(kSoon);
   EXPECT_TRUE(absl::IsDeadlineExceeded(peer.client().Heartbeat(late).status()));
   ControlCall next(kBounded);
-  const absl::StatusOr<v1::HeartbeatReply> reply = peer.client().Heartbeat(next);
+  const absl::StatusOr<v1::DeviceInfo> reply = peer.client().Describe(next);
   ASSERT_TRUE(reply.ok()) << reply.status();
-  EXPECT_EQ(reply->generation(), 7u);
+  EXPECT_EQ(reply->model(), "m");
   EXPECT_EQ(peer.client().why_cut(), "");
 }
 
 TEST(ControlClientTest, ACompressedAnswerIsNotDecompressed) {
   // An unknown field of 240 MiB: any parser would accept the reply.
   constexpr size_t kUnpacked = size_t{240} << 20;
-  std::string head = "\x08\x07\x9a\x06";  // generation 7; field 99, of so many bytes:
+  std::string head = "\x9a\x06";  // field 99, of so many bytes:
   for (size_t left = kUnpacked; left > 0; left >>= 7) {
     head.push_back(static_cast<char>((left & 0x7f) | (left > 0x7f ? 0x80 : 0)));
   }

@@ -7,13 +7,14 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "vmm/supervisor/device_clock.h"
 
 namespace bulkhead::vmm {
 
 // Holds the VM while a device that the guest uses is away. The vmm cannot see what the guest waits
-// for: it may be a request in a queue. One thread of the process watches the clock for all devices,
-// so a hold is in time even if the device's supervisor is busy. Thread-safe.
-class Absence {
+// for: it may be a request in a queue. DeviceClock's thread begins and ends a hold, so it is in
+// time even if the device's supervisor is busy. Thread-safe.
+class Absence final : private DeviceClock::Client {
  public:
   struct Options {
     absl::Duration before_hold = absl::Seconds(1);  // as long as an access waits before a hold
@@ -35,16 +36,13 @@ class Absence {
   void End();
 
  private:
-  class Clock;
+  Absence(DeviceClock& clock, Options options) : clock_(clock), options_(std::move(options)) {}
 
-  Absence(Clock& clock, Options options) : clock_(clock), options_(std::move(options)) {}
+  absl::Time Look(absl::Time now) override;
 
-  // Begins or ends a hold as is due. Returns when to look again.
-  absl::Time Look(absl::Time now);
-
-  Clock& clock_;
+  DeviceClock& clock_;
   const Options options_;
-  // Guarded by the clock's mutex.
+  // Guarded by the clock.
   absl::Time since_ = absl::InfiniteFuture();
   bool held_ = false;
 };

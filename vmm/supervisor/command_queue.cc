@@ -27,6 +27,23 @@ void CommandQueue::Submit(SupervisorCommand command) {
   command.done(VmEndsError());
 }
 
+void CommandQueue::SubmitRefresh(std::function<void()> done) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!ended_) {
+      refreshes_.push_back(std::move(done));
+      attention_->Demand(Attention::Urgency::kNews);
+      return;
+    }
+  }
+  done();
+}
+
+std::vector<std::function<void()>> CommandQueue::TakeRefreshes() {
+  absl::MutexLock lock(&mutex_);
+  return std::exchange(refreshes_, {});
+}
+
 void CommandQueue::Shutdown() {
   {
     absl::MutexLock lock(&mutex_);

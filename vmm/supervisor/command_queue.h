@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -31,6 +32,9 @@ class CommandQueue {
   // Any thread. Demands the supervisor's attention. Answers Unavailable once TakeOrEnd() has found
   // no command.
   void Submit(SupervisorCommand command);
+  // `done` is called once the device's metrics are fresh, or cannot be; as with a command, on the
+  // supervisor's thread or the caller's.
+  void SubmitRefresh(std::function<void()> done);
   void Shutdown();
   void AwaitEnd();
 
@@ -39,6 +43,8 @@ class CommandQueue {
   std::optional<SupervisorCommand> Take();
   // As Take(). Where there is none, no further command is accepted.
   std::optional<SupervisorCommand> TakeOrEnd();
+  // All that wait for fresh metrics.
+  std::vector<std::function<void()>> TakeRefreshes();
 
  private:
   std::optional<SupervisorCommand> TakeLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -46,6 +52,7 @@ class CommandQueue {
   const std::shared_ptr<Attention> attention_;
   mutable absl::Mutex mutex_;
   std::deque<SupervisorCommand> commands_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::function<void()>> refreshes_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
 };

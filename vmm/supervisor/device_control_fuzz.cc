@@ -228,10 +228,9 @@ v1::DeviceMetrics SomeMetrics(FuzzInput& input) {
 std::string ValidAnswer(Rpc rpc, FuzzInput& input) {
   if (rpc == Rpc::kDescribe) return SomeDevice(input).SerializeAsString();
   if (rpc == Rpc::kGetMetrics) return SomeMetrics(input).SerializeAsString();
-  v1::HeartbeatReply reply;  // the others have no field: all of it is unknown to them
-  reply.set_generation(7);
-  reply.set_progress(input.Near(1000));
-  return reply.SerializeAsString();
+  v1::DeviceMetric metric;  // the other replies have no field: all of it is unknown to them
+  metric.set_value(static_cast<double>(input.Near(1000)));
+  return metric.SerializeAsString();
 }
 
 // A few mutations.

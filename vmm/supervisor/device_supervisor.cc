@@ -32,6 +32,10 @@ RemoteDevice& DeviceSupervisor::device() { return thread_->device(); }
 v1::Device DeviceSupervisor::Describe() const { return thread_->report().device(); }
 v1::DeviceMetrics DeviceSupervisor::Metrics() const { return thread_->report().metrics(); }
 
+void DeviceSupervisor::RefreshMetrics(std::function<void()> done) {
+  thread_->commands().SubmitRefresh(std::move(done));
+}
+
 void DeviceSupervisor::Restart(std::string binary, bool discard_state, Done done) {
   thread_->commands().Submit({.event = discard_state ? Event::kRestartAnew : Event::kRestart,
                               .binary = std::move(binary),

@@ -49,8 +49,11 @@ class DeviceSupervisor {
 
   // All that is known without asking the process; `pci` is the caller's to fill.
   v1::Device Describe() const;
-  // What the process said about itself a while ago, checked and cut; for reports only.
+  // What the process said about itself last, checked and cut; for reports only.
   v1::DeviceMetrics Metrics() const;
+  // Asks the process anew, if one serves. `done` is called as that of a command, but without an
+  // order among them, and perhaps as late as one: a client should not wait for it for ever.
+  void RefreshMetrics(std::function<void()> done);
 
   // Replaces the process, whatever the state: a new one of `binary` (empty: as before) is started
   // and checked first; then the old one quiesces, or is killed, and the new one resumes from its

@@ -1,76 +1,115 @@
 #include "vmm/supervisor/heartbeats.h"
 
 #include <algorithm>
+#include <optional>
 
-#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "base/steady_time.h"
 
 namespace bulkhead::vmm {
-namespace {
 
-constexpr absl::Duration kMetricsInterval = absl::Seconds(5);
+Heartbeats::Heartbeats(const HeartbeatSpec& spec, absl::Duration access_timeout, DeviceClock& clock,
+                       std::shared_ptr<Attention> attention, DeviceReport& report)
+    : spec_(spec),
+      clock_(clock),
+      attention_(std::move(attention)),
+      report_(report),
+      stall_(StallDetector::ForTimeout(spec.stall_timeout, access_timeout, spec.interval)) {}
 
-}  // namespace
-
-void Heartbeats::Begin(uint64_t generation) {
-  generation_ = generation;
-  stall_.Begin();
-  missed_ = 0;
-  silent_since_ = absl::InfiniteFuture();
-  const bool wanted = spec_.interval > absl::ZeroDuration();
-  next_ = wanted ? SteadyNow() + spec_.interval : absl::InfiniteFuture();
-  next_metrics_ = SteadyNow();
-}
-
-std::string Heartbeats::Send(ControlClient& process, absl::FunctionRef<uint64_t()> oldest_pending) {
-  const absl::Time sent = SteadyNow();
-  // A process can keep gRPC from ending a call. Such a call is cut only once it has lasted as long
-  // as the missed heartbeats of a hang: the host may be slow.
-  const absl::Duration grace =
-      std::max(ControlCall::kGrace, spec_.interval * (static_cast<int>(spec_.misses) - 1));
-  ControlCall call(spec_.interval, grace);
-  absl::StatusOr<v1::HeartbeatReply> reply;
+void Heartbeats::Begin(channel::ChannelClient& channel) {
+  End();
   {
-    const Attention::Interruptible wait(*attention_, Attention::Urgency::kNews,
-                                        [&call] { call.Cancel(); });
-    reply = process.Heartbeat(call);
+    absl::MutexLock lock(&mutex_);
+    news_ = {};
   }
-  if (const absl::string_view why = process.why_cut(); !why.empty()) {
-    CountMiss(sent);
-    return std::string(why);
-  }
-  if (!reply.ok() && call.cancelled()) return "";
-  next_ = sent + spec_.interval;
-  // UNIMPLEMENTED too is a miss: every device of this contract has heartbeats, and to say
-  // otherwise would be a way out of supervision.
-  if (!reply.ok() || reply->generation() != generation_) return CountMiss(sent);
+  if (spec_.interval <= absl::ZeroDuration()) return;
+  stall_.Begin();
+  channel_ = &channel;
+  asked_ = absl::InfiniteFuture();
   missed_ = 0;
-  silent_since_ = absl::InfiniteFuture();
-  report_.HeartbeatAnswered(SteadyNow() - sent);
-  if (stall_.OnHeartbeat(oldest_pending(), reply->in_long_call())) {
-    silent_since_ = sent - spec_.stall_timeout;
-    return absl::StrCat("it left an access unanswered for ",
-                        absl::FormatDuration(spec_.stall_timeout),
-                        " while it answered its heartbeats");
+  next_ = NextTime(SteadyNow());
+  clock_.Add(*this);
+}
+
+void Heartbeats::End() {
+  clock_.Remove(*this);
+  absl::MutexLock lock(&mutex_);
+  // Since when it was silent stays known until the next process serves.
+  news_ = {.silent_since = news_.silent_since};
+}
+
+absl::Time Heartbeats::NextTime(absl::Time now) const {
+  const absl::Duration earliest = now + 0.9 * spec_.interval - absl::UnixEpoch();
+  return absl::UnixEpoch() + absl::Ceil(earliest, spec_.interval);
+}
+
+absl::Time Heartbeats::Look(absl::Time now) {
+  if (now < next_) return next_;
+  next_ = NextTime(now);
+  if (asked_ != absl::InfiniteFuture()) {
+    const std::optional<channel::ChannelClient::Heartbeat> answer = channel_->heartbeat();
+    if (!answer.has_value()) {
+      OnMiss();
+      return next_;  // it is not asked again: an answer that is late proves progress, too
+    }
+    OnAnswer(*answer, now);
   }
-  if (SteadyNow() >= next_metrics_) FetchMetrics(process);
-  return "";
+  asked_ = now;
+  channel_->AskForHeartbeat();
+  return next_;
 }
 
-std::string Heartbeats::CountMiss(absl::Time sent) {
-  if (++missed_ == 1) silent_since_ = sent;
-  report_.HeartbeatMissed(missed_);
-  return missed_ >= spec_.misses ? "it did not answer its heartbeats" : "";
+void Heartbeats::OnAnswer(const channel::ChannelClient::Heartbeat& answer, absl::Time now) {
+  missed_ = 0;
+  report_.HeartbeatAnswered(std::clamp(answer.time - asked_, absl::ZeroDuration(), now - asked_));
+  const bool idle = channel_->SeemsIdle();
+  {
+    absl::MutexLock lock(&mutex_);
+    news_.hangs = false;
+    news_.silent_since = absl::InfiniteFuture();
+    news_.answered |= !idle;
+    news_.in_long_call = answer.in_long_call;
+  }
+  if (!idle) attention_->Demand(Attention::Urgency::kNews);
 }
 
-void Heartbeats::FetchMetrics(ControlClient& process) {
-  ControlCall call(spec_.interval);
-  const Attention::Interruptible wait(*attention_, Attention::Urgency::kNews,
-                                      [&call] { call.Cancel(); });
-  const absl::StatusOr<v1::DeviceMetrics> metrics = process.GetMetrics(call);
-  if (metrics.ok()) report_.SetMetrics(*metrics);
-  if (metrics.ok() || !call.cancelled()) next_metrics_ = SteadyNow() + kMetricsInterval;
+void Heartbeats::OnMiss() {
+  if (missed_ >= spec_.misses) return;  // the supervisor will see it
+  report_.HeartbeatMissed(++missed_);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (missed_ == 1) news_.silent_since = asked_;
+    news_.hangs = missed_ >= spec_.misses;
+    if (!news_.hangs) return;
+  }
+  attention_->Demand(Attention::Urgency::kNews);
+}
+
+bool Heartbeats::has_news() const {
+  absl::MutexLock lock(&mutex_);
+  return news_.answered || news_.hangs;
+}
+
+absl::Time Heartbeats::silent_since() const {
+  absl::MutexLock lock(&mutex_);
+  return news_.silent_since;
+}
+
+std::string Heartbeats::Check(absl::FunctionRef<uint64_t()> oldest_pending) {
+  bool in_long_call = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (news_.hangs) return "it did not answer its heartbeats";
+    if (!news_.answered) return "";
+    news_.answered = false;
+    in_long_call = news_.in_long_call;
+  }
+  if (!stall_.OnHeartbeat(oldest_pending(), in_long_call)) return "";
+  absl::MutexLock lock(&mutex_);
+  news_.silent_since = SteadyNow() - spec_.stall_timeout;
+  return absl::StrCat("it left an access unanswered for ",
+                      absl::FormatDuration(spec_.stall_timeout),
+                      " while it answered its heartbeats");
 }
 
 }  // namespace bulkhead::vmm

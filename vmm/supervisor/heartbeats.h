@@ -7,57 +7,74 @@
 #include <string>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "proto/channel/channel_client.h"
 #include "vmm/config/vm_spec.h"
-#include "vmm/process/control_client.h"
 #include "vmm/supervisor/attention.h"
+#include "vmm/supervisor/device_clock.h"
 #include "vmm/supervisor/device_report.h"
 #include "vmm/supervisor/stall_detector.h"
 
 namespace bulkhead::vmm {
 
-// Asks the process that serves at an interval whether it makes progress, and for its metrics. All
-// times are SteadyNow()'s. Used by the supervisor's thread.
-class Heartbeats {
+// Asks the process that serves, through its channel and at an interval, whether it makes progress.
+// DeviceClock's thread asks and looks for the answers. It demands the supervisor's attention only
+// if an answer was missed, or an access was pending when one came: an idle device that answers
+// wakes no thread but that one, for all devices together. Those with the same interval are asked at
+// the same time.
+//
+// Begin(), End(), Check() and silent_since() are the supervisor's thread's.
+class Heartbeats final : private DeviceClock::Client {
  public:
-  // `access_timeout`: of the device.
-  Heartbeats(const HeartbeatSpec& spec, absl::Duration access_timeout,
-             std::shared_ptr<Attention> attention, DeviceReport& report)
-      : spec_(spec),
-        attention_(std::move(attention)),
-        report_(report),
-        stall_(StallDetector::ForTimeout(spec.stall_timeout, access_timeout, spec.interval)) {}
+  // `access_timeout`: of the device. Borrows `clock` and `report`, which must outlive this.
+  Heartbeats(const HeartbeatSpec& spec, absl::Duration access_timeout, DeviceClock& clock,
+             std::shared_ptr<Attention> attention, DeviceReport& report);
+  ~Heartbeats() { End(); }
 
-  // A process serves from now on, or does not any more.
-  void Begin(uint64_t generation);
-  void End() { next_ = absl::InfiniteFuture(); }
+  // A process serves this channel from now on; or does not any more.
+  void Begin(channel::ChannelClient& channel);
+  void End();
 
-  // When Send() is due; InfiniteFuture: never.
-  absl::Time next() const { return next_; }
-
-  // Waits for an answer, for an interval at most; any demand interrupts it, and then it is due
-  // again at once. Returns why the process counts as hung; empty: it does not. `oldest_pending` is
-  // called when the process has answered: the ticket of the oldest access that it owes an answer,
-  // or 0. A process that answers heartbeats and not that access hangs, too.
-  std::string Send(ControlClient& process, absl::FunctionRef<uint64_t()> oldest_pending);
+  // Check() has something to look at.
+  bool has_news() const;
+  // Returns why the process counts as hung; empty: it does not. `oldest_pending` is called when the
+  // process has answered: the ticket of the oldest access that it owes an answer, or 0. A process
+  // that answers heartbeats and not that access hangs, too.
+  std::string Check(absl::FunctionRef<uint64_t()> oldest_pending);
   // Since when the process has not answered; InfiniteFuture: it has, the last time.
-  absl::Time silent_since() const { return silent_since_; }
+  absl::Time silent_since() const;
 
  private:
-  void FetchMetrics(ControlClient& process);
-  std::string CountMiss(absl::Time sent);
+  absl::Time Look(absl::Time now) override;
+  void OnAnswer(const channel::ChannelClient::Heartbeat& answer, absl::Time now);
+  void OnMiss();
+  // The next time at which all devices with this interval are asked, almost an interval from `now`
+  // at least, so that a host that is late cuts no process's time to answer.
+  absl::Time NextTime(absl::Time now) const;
 
   const HeartbeatSpec spec_;
+  DeviceClock& clock_;
   const std::shared_ptr<Attention> attention_;
   DeviceReport& report_;
+  StallDetector stall_;  // the supervisor's thread's
 
-  uint64_t generation_ = 0;
+  // Guarded by the clock.
+  channel::ChannelClient* channel_ = nullptr;  // nullptr: no process serves
   absl::Time next_ = absl::InfiniteFuture();
-  absl::Time next_metrics_ = absl::InfiniteFuture();
-  StallDetector stall_;
-  uint32_t missed_ = 0;  // in a row
-  absl::Time silent_since_ = absl::InfiniteFuture();
+  absl::Time asked_ = absl::InfiniteFuture();  // when the answer that is looked for was asked for
+  uint32_t missed_ = 0;                        // in a row
+
+  struct News {
+    bool answered = false;  // since the last Check(), while an access was pending
+    bool in_long_call = false;
+    bool hangs = false;  // too many were missed
+    absl::Time silent_since = absl::InfiniteFuture();
+  };
+  mutable absl::Mutex mutex_;
+  News news_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace bulkhead::vmm

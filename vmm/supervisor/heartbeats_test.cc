@@ -1,146 +1,144 @@
 #include "vmm/supervisor/heartbeats.h"
 
-#include <sys/socket.h>
+#include <poll.h>
 
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
-#include <utility>
 
 #include "absl/time/time.h"
-#include "base/message_socket.h"
-#include "base/unique_fd.h"
-#include "grpcpp/generic/async_generic_service.h"
-#include "grpcpp/server.h"
-#include "grpcpp/server_builder.h"
-#include "grpcpp/server_posix.h"
-#include "grpcpp/support/byte_buffer.h"
+#include "base/steady_time.h"
 #include "gtest/gtest.h"
-#include "proto/device_control.pb.h"
+#include "proto/channel/channel_client.h"
+#include "proto/channel/channel_server.h"
+#include "proto/channel/connect_server.h"
 #include "vmm/config/vm_spec.h"
-#include "vmm/process/control_client.h"
 #include "vmm/supervisor/attention.h"
+#include "vmm/supervisor/device_clock.h"
 #include "vmm/supervisor/device_report.h"
 #include "vmm/vm/event_log.h"
+
+// The test is the supervisor's thread and the device process.
 
 namespace bulkhead::vmm {
 namespace {
 
-constexpr uint64_t kGeneration = 3;
+using channel::ChannelClient;
+using channel::ChannelServer;
 
-// A process that answers every call with the same bytes, or the same error.
-class Process : public grpc::CallbackGenericService {
- public:
-  Process() {
-    auto sockets = *CreateSocketPair(SOCK_STREAM | SOCK_NONBLOCK);
-    grpc::ServerBuilder builder;
-    builder.RegisterCallbackGenericService(this);
-    server_ = builder.BuildAndStart();
-    grpc::AddInsecureChannelFromFd(server_.get(), sockets.second.release());
-    client_ = *ControlClient::Create(std::move(sockets.first));
-  }
-  ~Process() override {
-    client_.reset();
-    server_->Shutdown();
-  }
-  grpc::ServerGenericBidiReactor* CreateReactor(grpc::GenericCallbackServerContext*) override {
-    return new Answer(bytes, status);
-  }
-  ControlClient& client() { return *client_; }
-
-  // To be set between calls.
-  std::string bytes;
-  grpc::Status status;
-
- private:
-  class Answer : public grpc::ServerGenericBidiReactor {
-   public:
-    Answer(const std::string& bytes, const grpc::Status& status) {
-      if (!status.ok()) {
-        Finish(status);
-        return;
-      }
-      const grpc::Slice slice(bytes);
-      buffer_ = grpc::ByteBuffer(&slice, 1);
-      StartWriteAndFinish(&buffer_, {}, grpc::Status::OK);
-    }
-    void OnDone() override { delete this; }
-
-   private:
-    grpc::ByteBuffer buffer_;
-  };
-
-  std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<ControlClient> client_;
-};
+constexpr absl::Duration kInterval = absl::Milliseconds(10);
+constexpr absl::Duration kLong = absl::Seconds(60);  // never passes in a test that works
+constexpr uint32_t kVmm = 1;                         // the waiter
+constexpr char kHangs[] = "it did not answer its heartbeats";
 
 class HeartbeatsTest : public testing::Test {
  protected:
-  HeartbeatsTest() { heartbeats_.Begin(kGeneration); }
-  std::string Send() {
-    return heartbeats_.Send(process_.client(), [] { return uint64_t{0}; });
+  // The process lives until `done`, and does this about once a millisecond.
+  bool LiveUntil(const std::function<bool()>& done, const std::function<void()>& live) {
+    const absl::Time deadline = SteadyNow() + kLong;
+    while (!done()) {
+      if (SteadyNow() > deadline) return false;
+      live();
+      poll(nullptr, 0, 1);
+    }
+    return true;
   }
-  static std::string Reply(uint64_t generation) {
-    v1::HeartbeatReply reply;
-    reply.set_generation(generation);
-    return reply.SerializeAsString();
+  void Beat(bool in_long_call = false) {
+    if (server_->heartbeat_wanted()) server_->AnswerHeartbeat(in_long_call);
   }
-  // Three in a row are too many.
-  void ExpectMisses() {
-    EXPECT_EQ(Send(), "");
-    EXPECT_EQ(Send(), "");
-    EXPECT_EQ(Send(), "it did not answer its heartbeats");
-    EXPECT_EQ(report_.device().heartbeat().missed_in_a_row(), 3u);
+  std::string Check() {
+    return heartbeats_.Check([this] { return channel_->OldestPending(kVmm); });
   }
+  v1::Heartbeat Reported() { return report_.device().heartbeat(); }
 
   const DeviceSpec spec_ = [] {
     DeviceSpec spec;
     spec.name = "disk0";
-    spec.heartbeat = {.interval = absl::Seconds(30), .misses = 3};
+    spec.heartbeat = {.interval = kInterval, .misses = 3, .stall_timeout = 4 * kInterval};
+    spec.access_timeout = 20 * kInterval;
     return spec;
   }();
   EventLog events_;
   DeviceReport report_{spec_, events_};
-  Heartbeats heartbeats_{spec_.heartbeat, spec_.access_timeout, *Attention::Create(), report_};
-  Process process_;
+  const std::shared_ptr<Attention> attention_ = *Attention::Create();
+  const std::unique_ptr<ChannelClient> channel_ = *ChannelClient::Create({.waiters = 2});
+  std::unique_ptr<ChannelServer> server_ = *channel::ConnectServer(*channel_);
+  Heartbeats heartbeats_{spec_.heartbeat, spec_.access_timeout, **DeviceClock::Get(), attention_,
+                         report_};
 };
 
-TEST_F(HeartbeatsTest, AnAnswerIsAnAnswer) {
-  process_.bytes = Reply(kGeneration);
-  for (int i = 0; i < 5; ++i) EXPECT_EQ(Send(), "");
-  EXPECT_EQ(report_.device().heartbeat().answered(), 5u);
+TEST_F(HeartbeatsTest, OfAnIdleDeviceAreAnsweredAndNoNews) {
+  heartbeats_.Begin(*channel_);
+  ASSERT_TRUE(LiveUntil([&] { return Reported().answered() >= 5; }, [&] { Beat(); }));
+  EXPECT_FALSE(heartbeats_.has_news());
+  EXPECT_EQ(heartbeats_.silent_since(), absl::InfiniteFuture());
+  EXPECT_LT(Reported().round_trip().seconds(), 60);
 }
 
-TEST_F(HeartbeatsTest, AnAnswerThatDoesNotParseIsAMiss) {
-  process_.bytes = "\xff\xff\xff";
-  ExpectMisses();
+TEST_F(HeartbeatsTest, ThatAreMissedInARowAreAHang) {
+  const absl::Time before = SteadyNow();
+  heartbeats_.Begin(*channel_);
+  ASSERT_TRUE(LiveUntil([&] { return heartbeats_.has_news(); }, [] {}));
+  EXPECT_EQ(Check(), kHangs);
+  EXPECT_EQ(Reported().missed_in_a_row(), 3u);
+  EXPECT_GE(heartbeats_.silent_since(), before);
+  EXPECT_LE(heartbeats_.silent_since(), SteadyNow());
+  heartbeats_.End();
+  EXPECT_FALSE(heartbeats_.has_news());
+  EXPECT_LE(heartbeats_.silent_since(), SteadyNow()) << "it is asked for after the end, too";
+  server_ = *channel::ConnectServer(*channel_, 2);
+  heartbeats_.Begin(*channel_);
+  EXPECT_EQ(heartbeats_.silent_since(), absl::InfiniteFuture());
 }
 
-TEST_F(HeartbeatsTest, AnAnswerOfAnotherProcessIsAMiss) {
-  process_.bytes = Reply(kGeneration - 1);
-  ExpectMisses();
+TEST_F(HeartbeatsTest, AnAnswerThatIsLateEndsARowOfMisses) {
+  heartbeats_.Begin(*channel_);
+  for (int i = 0; i < 3; ++i) {
+    const uint64_t answered = Reported().answered();
+    ASSERT_TRUE(LiveUntil([&] { return Reported().missed_in_a_row() >= 2; }, [] {}));
+    if (heartbeats_.has_news()) continue;  // this thread was late
+    ASSERT_TRUE(LiveUntil([&] { return Reported().answered() > answered; }, [&] { Beat(); }));
+    EXPECT_EQ(Reported().missed_in_a_row(), 0u);
+    EXPECT_FALSE(heartbeats_.has_news());
+  }
 }
 
-TEST_F(HeartbeatsTest, ToKnowNoHeartbeatIsAMissAndEndsNoSupervision) {
-  process_.status = grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "");
-  ExpectMisses();
-  EXPECT_NE(heartbeats_.next(), absl::InfiniteFuture());
+TEST_F(HeartbeatsTest, AnotherNumberThanWasAskedForIsAMiss) {
+  heartbeats_.Begin(*channel_);
+  // A process that has not been asked often enough repeats an old number.
+  std::unique_ptr<ChannelClient> other = *ChannelClient::Create({.waiters = 2});
+  ASSERT_TRUE(LiveUntil([&] { return Reported().answered() > 0; }, [&] { Beat(); }));
+  ASSERT_TRUE(LiveUntil([&] { return heartbeats_.has_news(); }, [] {}));
+  EXPECT_EQ(Check(), kHangs);
 }
 
-TEST_F(HeartbeatsTest, AnAnswerEndsARowOfMisses) {
-  process_.bytes = "\xff\xff\xff";
-  Send();
-  Send();
-  process_.bytes = Reply(kGeneration);
-  EXPECT_EQ(Send(), "");
-  process_.bytes = "\xff\xff\xff";
-  ExpectMisses();
+TEST_F(HeartbeatsTest, AnAccessThatStaysUnansweredIsAStall) {
+  heartbeats_.Begin(*channel_);
+  ASSERT_TRUE(channel_->Post(0, 0, 0, 8, 1, kLong).ok());
+  std::string why;
+  ASSERT_TRUE(LiveUntil([&] { return !(why = Check()).empty(); }, [&] { Beat(); }));
+  EXPECT_EQ(why, "it left an access unanswered for 40ms while it answered its heartbeats");
+  EXPECT_LE(heartbeats_.silent_since(), SteadyNow() - 4 * kInterval);
+}
+
+TEST_F(HeartbeatsTest, ALongCallMayTakeAsLongAsAnAccessMayWait) {
+  heartbeats_.Begin(*channel_);
+  const absl::Time begin = SteadyNow();
+  ASSERT_TRUE(channel_->Post(0, 0, 0, 8, 1, kLong).ok());
+  std::string why;
+  ASSERT_TRUE(LiveUntil([&] { return !(why = Check()).empty(); }, [&] { Beat(true); }));
+  EXPECT_GE(SteadyNow() - begin, 20 * kInterval);
+}
+
+TEST_F(HeartbeatsTest, AreNotAskedForWhereTheyAreTurnedOff) {
+  Heartbeats none({.interval = absl::ZeroDuration()}, kLong, **DeviceClock::Get(), attention_,
+                  report_);
+  none.Begin(*channel_);
+  poll(nullptr, 0, 50);
+  EXPECT_FALSE(server_->heartbeat_wanted());
+  EXPECT_FALSE(none.has_news());
 }
 
 }  // namespace
 }  // namespace bulkhead::vmm
-
-int main(int argc, char** argv) {
-  bulkhead::vmm::ControlClient::IsolateConnections();
-  testing::InitGoogleTest(&argc, argv);
-  return RUN_ALL_TESTS();
-}

@@ -30,8 +30,8 @@ class Spare {
   // When Tend() is to be called again.
   absl::Time next() const { return next_; }
   // Starts a spare if there is none, and waits until it has described itself; else checks its
-  // liveness. Waits for `limit` at most, or until any demand; the next call continues.
-  void Tend(const ProgramFile& binary, absl::Duration limit);
+  // liveness. Any demand interrupts it; the next call continues.
+  void Tend(const ProgramFile& binary);
 
   // OnExit() is to be called.
   bool exited() const { return process_ != nullptr && process_->exited(); }
@@ -46,9 +46,9 @@ class Spare {
   void Drop();
 
  private:
-  void Prepare(const ProgramFile& binary, absl::Duration limit);
+  void Prepare(const ProgramFile& binary);
   void Keep(Candidate candidate);
-  void CheckLiveness(absl::Duration limit);
+  void CheckLiveness();
   void Fail(const absl::Status& why);
   // The process that was being started gave no description but `answer`, or ended.
   void OnFailedStart(const absl::Status& answer);

@@ -21,6 +21,9 @@ using State = SupervisionState;
 
 constexpr absl::Duration kResetTimeout = absl::Seconds(5);
 constexpr absl::Duration kChannelRetryInterval = absl::Milliseconds(100);
+constexpr absl::Duration kMetricsTimeout = absl::Milliseconds(300);
+// A call that gRPC does not end in this time costs the process its life: the host may be slow.
+constexpr absl::Duration kMetricsGrace = absl::Seconds(4);
 constexpr char kDoesNotDie[] = "its process does not die, although killed";
 
 // Of a command that is obeyed as soon as `obstacle` is over.
@@ -47,7 +50,8 @@ absl::Status NotYetError(absl::string_view device, SupervisionEvent command,
 SupervisorActions::SupervisorActions(const DeviceSpec& spec, ProcessMonitor& monitor,
                                      const SupervisorOptions& options,
                                      std::shared_ptr<Attention> attention,
-                                     const CommandQueue& commands, Supervision& supervision)
+                                     const CommandQueue& commands, Supervision& supervision,
+                                     DeviceClock& clock)
     : name_(spec.name),
       options_(options),
       attention_(std::move(attention)),
@@ -57,7 +61,7 @@ SupervisorActions::SupervisorActions(const DeviceSpec& spec, ProcessMonitor& mon
       report_(spec, *options.events),
       random_(static_cast<unsigned>(absl::ToUnixNanos(SteadyNow()) ^ getpid())),
       outage_(spec, report_, [this] { return std::generate_canonical<double, 32>(random_); }),
-      heartbeats_(spec.heartbeat, spec.access_timeout, attention_, report_),
+      heartbeats_(spec.heartbeat, spec.access_timeout, clock, attention_, report_),
       spare_(
           starter_, report_,
           [this](const Candidate& candidate) {
@@ -90,6 +94,21 @@ absl::Status SupervisorActions::CreateDevice(DeviceSpec& spec, const GuestRam& r
                                         supervision_, first.description.state_version);
   next_.Set(std::move(first));
   return absl::OkStatus();
+}
+
+std::string SupervisorActions::FetchMetrics() {
+  ControlClient& process = attached_->process().control();
+  ControlCall call(kMetricsTimeout, kMetricsGrace);
+  const Attention::Interruptible wait(*attention_, Urgency::kNews, [&call] { call.Cancel(); });
+  const absl::StatusOr<v1::DeviceMetrics> metrics = process.GetMetrics(call);
+  if (metrics.ok()) {
+    report_.SetMetrics(*metrics);
+  } else if (!call.cancelled() && !attached_->exited() && !metrics_missed_) {
+    metrics_missed_ = true;
+    LogWarning(absl::StrCat("device '", name_,
+                            "' does not tell its metrics: ", metrics.status().message()));
+  }
+  return std::string(process.why_cut());
 }
 
 void SupervisorActions::OnLoss() {
@@ -365,7 +384,8 @@ void SupervisorActions::BeginServing() {
   report_.Serves(process.pid(), attached_->generation(), next_.binary().path(), process.layers());
   outage_.End();
   next_.DropBeside();
-  heartbeats_.Begin(attached_->generation());
+  heartbeats_.Begin(device_->endpoints().channel());
+  metrics_missed_ = false;
   if (device_->function_state_missed()) device_->SendFunctionState();
 }
 

@@ -17,6 +17,7 @@
 #include "vmm/supervisor/attached_process.h"
 #include "vmm/supervisor/attention.h"
 #include "vmm/supervisor/command_queue.h"
+#include "vmm/supervisor/device_clock.h"
 #include "vmm/supervisor/device_report.h"
 #include "vmm/supervisor/heartbeats.h"
 #include "vmm/supervisor/next_process.h"
@@ -36,13 +37,17 @@ class SupervisorActions {
   // Borrows all but `attention` and `options`. They must outlive this.
   SupervisorActions(const DeviceSpec& spec, ProcessMonitor& monitor,
                     const SupervisorOptions& options, std::shared_ptr<Attention> attention,
-                    const CommandQueue& commands, Supervision& supervision);
+                    const CommandQueue& commands, Supervision& supervision, DeviceClock& clock);
   // Before anything else: starts the first process, which is to be attached. Errors: as
   // DeviceSupervisor::Create().
   absl::Status CreateDevice(DeviceSpec& spec, const GuestRam& ram);
 
   // The result of an action that has one.
   std::optional<SupervisionEvent> CarryOut(SupervisionAction action);
+
+  // Asks the process that serves for its metrics, for a moment at most, unless something urgent
+  // comes first. Returns why the process has to be killed; empty: it has not.
+  std::string FetchMetrics();
 
   // Note what the actions after an event need to know. Call before On() of the state machine: for
   // kExited; for kMisbehaves; for a command.
@@ -105,8 +110,9 @@ class SupervisorActions {
   std::unique_ptr<AttachedProcess> attached_;
   std::optional<SupervisorCommand> command_;  // under way
   std::string kill_reason_;
-  absl::Status failure_;    // of the last action that failed
-  absl::Status rejection_;  // why the process of the restart command cannot serve
+  bool metrics_missed_ = false;  // by this process, and reported
+  absl::Status failure_;         // of the last action that failed
+  absl::Status rejection_;       // why the process of the restart command cannot serve
 };
 
 }  // namespace bulkhead::vmm

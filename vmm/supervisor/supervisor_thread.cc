@@ -3,9 +3,11 @@
 #include <sys/prctl.h>
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
@@ -28,8 +30,9 @@ absl::StatusOr<std::unique_ptr<SupervisorThread>> SupervisorThread::Create(
     DeviceSpec spec, const GuestRam& ram, ProcessMonitor& monitor,
     const SupervisorOptions& options) {
   ASSIGN_OR_RETURN(std::shared_ptr<Attention> attention, Attention::Create());
+  ASSIGN_OR_RETURN(DeviceClock* const clock, DeviceClock::Get());
   std::unique_ptr<SupervisorThread> supervisor =
-      absl::WrapUnique(new SupervisorThread(spec, monitor, options, std::move(attention)));
+      absl::WrapUnique(new SupervisorThread(spec, monitor, options, std::move(attention), *clock));
   RETURN_IF_ERROR(supervisor->actions_.CreateDevice(spec, ram));
   supervisor->Dispatch(Event::kCandidateReady);
   if (supervisor->supervision_.state() != State::kServing) return supervisor->actions_.failure();
@@ -39,13 +42,13 @@ absl::StatusOr<std::unique_ptr<SupervisorThread>> SupervisorThread::Create(
 
 SupervisorThread::SupervisorThread(const DeviceSpec& spec, ProcessMonitor& monitor,
                                    const SupervisorOptions& options,
-                                   std::shared_ptr<Attention> attention)
+                                   std::shared_ptr<Attention> attention, DeviceClock& clock)
     : name_(spec.name),
       wants_spare_(spec.spare),
       attention_(std::move(attention)),
       commands_(attention_),
       supervision_(spec.access_policy),
-      actions_(spec, monitor, options, attention_, commands_, supervision_) {}
+      actions_(spec, monitor, options, attention_, commands_, supervision_, clock) {}
 
 SupervisorThread::~SupervisorThread() {
   commands_.Shutdown();
@@ -67,6 +70,7 @@ void SupervisorThread::Run() {
   while (std::optional<SupervisorCommand> command = commands_.TakeOrEnd()) {
     Obey(*std::move(command));
   }
+  for (const std::function<void()>& done : commands_.TakeRefreshes()) done();
   step_ = "";
 }
 
@@ -90,13 +94,13 @@ bool SupervisorThread::LookAround() {
     step_ = "the start of a process";
     actions_.outage().StopTimer();
     Dispatch(Event::kTimeToTry);
-  } else if (now >= actions_.heartbeats().next()) {
+  } else if (serving && actions_.heartbeats().has_news()) {
     step_ = "a heartbeat";
-    const std::string hang = actions_.heartbeats().Send(
-        actions_.attached().process().control(), [this] { return device().OldestPending(); });
-    if (hang.empty()) return true;
-    actions_.report().PolicyActs("kills the process, which does not answer");
-    OnMisbehaviour(hang);
+    OnHang(actions_.heartbeats().Check([this] { return device().OldestPending(); }));
+  } else if (std::vector<std::function<void()>> asked = commands_.TakeRefreshes(); !asked.empty()) {
+    step_ = "its metrics";
+    if (serving) OnHang(actions_.FetchMetrics());
+    for (const std::function<void()>& done : asked) done();
   } else if (serving && device().function_state_missed() && now >= next_sending_) {
     device().SendFunctionState();
     next_sending_ = now + kSendingInterval;
@@ -106,7 +110,7 @@ bool SupervisorThread::LookAround() {
     Obey({.event = Event::kReset, .by = "the guest"});
   } else if (serving && wants_spare_ && now >= actions_.spare().next()) {
     step_ = "its spare";
-    actions_.spare().Tend(actions_.binary(), actions_.heartbeats().next() - now);
+    actions_.spare().Tend(actions_.binary());
   } else {
     return false;
   }
@@ -114,7 +118,7 @@ bool SupervisorThread::LookAround() {
 }
 
 absl::Time SupervisorThread::NextTime() const {
-  absl::Time next = actions_.heartbeats().next();
+  absl::Time next = absl::InfiniteFuture();
   if (supervision_.state() == State::kWaiting) next = std::min(next, actions_.outage().next_try());
   if (supervision_.state() == State::kServing) {
     if (actions_.device().function_state_missed()) next = std::min(next, next_sending_);
@@ -122,6 +126,12 @@ absl::Time SupervisorThread::NextTime() const {
     if (wants_spare_) next = std::min(next, actions_.spare().next());
   }
   return next;
+}
+
+void SupervisorThread::OnHang(absl::string_view how) {
+  if (how.empty()) return;
+  actions_.report().PolicyActs("kills the process, which does not answer");
+  OnMisbehaviour(how);
 }
 
 void SupervisorThread::OnMisbehaviour(absl::string_view how) {

@@ -15,6 +15,7 @@
 #include "vmm/remote_device/remote_device.h"
 #include "vmm/supervisor/attention.h"
 #include "vmm/supervisor/command_queue.h"
+#include "vmm/supervisor/device_clock.h"
 #include "vmm/supervisor/device_report.h"
 #include "vmm/supervisor/supervision.h"
 #include "vmm/supervisor/supervisor_actions.h"
@@ -43,12 +44,15 @@ class SupervisorThread {
 
  private:
   SupervisorThread(const DeviceSpec& spec, ProcessMonitor& monitor,
-                   const SupervisorOptions& options, std::shared_ptr<Attention> attention);
+                   const SupervisorOptions& options, std::shared_ptr<Attention> attention,
+                   DeviceClock& clock);
 
   void Run();
   // Finds the most urgent event and dispatches it. False: there is none.
   bool LookAround();
   absl::Time NextTime() const;
+  // `how`: empty if the process does not hang.
+  void OnHang(absl::string_view how);
   void OnMisbehaviour(absl::string_view how);
   void Obey(SupervisorCommand command);
   // Carries out what follows from `event`, until the device is at rest.

@@ -124,6 +124,17 @@ v1::VmMetrics FakeVm::Metrics() const {
   return metrics;
 }
 
+void FakeVm::RefreshMetrics(Done done) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (hold_) {
+      held_.push_back(std::move(done));
+      return;
+    }
+  }
+  done(absl::OkStatus());
+}
+
 absl::StatusOr<bool> FakeVm::PressPowerButton() {
   absl::MutexLock lock(&mutex_);
   calls_.push_back("power button");

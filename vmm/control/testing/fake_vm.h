@@ -55,6 +55,7 @@ class FakeVm : public VmOperations {
   std::vector<v1::Device> Devices() const override;
   absl::StatusOr<v1::Device> Device(absl::string_view name) const override;
   v1::VmMetrics Metrics() const override;
+  void RefreshMetrics(Done done) override;           // a long operation that is not in calls()
   absl::StatusOr<bool> PressPowerButton() override;  // kept
   absl::Status Wake() override;
   absl::Status Stop(absl::string_view reason) override;
