@@ -74,7 +74,7 @@ class DiskMediaTest : public ::testing::Test {
     return path;
   }
 
-  void Boot(const std::string& name, std::vector<std::string> disks) {
+  void Boot(const std::string& name, const std::vector<std::string>& disks) {
     std::vector<std::string> flags = {absl::StrCat("--name=", name), "--memory=256M"};
     for (const std::string& disk : disks) flags.push_back(absl::StrCat("--disk=path=", disk));
     absl::StatusOr<std::unique_ptr<GuestShell>> booted = GuestShell::Boot(flags);

@@ -260,7 +260,6 @@ TEST_F(ConsoleHubTest, AfterTheEndOfTheInputClientsCanStillType) {
 
 TEST_F(ConsoleHubTest, WhatADeadProcessHasSentComesOutBeforeItsSuccessors) {
   const std::string all = Letters(20'000);
-  std::string read;
   size_t printed = 0;
   while (printed < all.size()) {
     FakeProcess device(*hub_);

@@ -51,10 +51,7 @@ TEST(RecentOutputTest, WhatATerminalAnswersIsLeftOut) {
 
 TEST(RecentOutputTest, OtherSequencesAreKept) {
   for (const std::string text : {"\x1b[1;31mred\x1b[0m", "\x1b[2J\x1b[H", "\x1b[?25l", "\x1b",
-                                 "\x1b[", "\x1b[12", "\x1b[u", "\x1b[2 q",
-                                 "\x1b"
-                                 "7",
-                                 "\x1b[!p"}) {
+                                 "\x1b[", "\x1b[12", "\x1b[u", "\x1b[2 q", "\0337", "\x1b[!p"}) {
     EXPECT_EQ(ReplayOf(text), text);
   }
 }

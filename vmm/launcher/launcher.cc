@@ -257,7 +257,7 @@ absl::Status Launcher::Send(const ProcessSpec& spec, int status, const Limits& l
   if (sandbox.cgroup != nullptr) descriptors.push_back(sandbox.cgroup->fd());
   descriptors.insert(descriptors.end(), spec.descriptors.begin(), spec.descriptors.end());
   while (true) {
-    const absl::Status sent = SendSocketMessage(socket_.get(), bytes, descriptors);
+    absl::Status sent = SendSocketMessage(socket_.get(), bytes, descriptors);
     if (absl::IsUnavailable(sent)) {
       return absl::UnavailableError(
           absl::StrCat("starting ", spec.binary.path(), ": the launcher is dead"));

@@ -32,7 +32,7 @@ absl::Status CheckBoot(VmSpec& spec) {
   // The devices' addresses do not affect the result.
   const AcpiDescription acpi{.vcpus = spec.cpus, .high_window_start = layout::kMmio64MinStart};
   ASSIGN_OR_RETURN(const GuestAddress rsdp, WriteAcpiTables(acpi, ram.memory()));
-  const absl::Status status = PrepareBoot(sources, rsdp, ram.memory()).status();
+  absl::Status status = PrepareBoot(sources, rsdp, ram.memory()).status();
   if (status.ok() || absl::IsInternal(status)) return status;
   return absl::InvalidArgumentError(status.message());
 }

@@ -282,7 +282,7 @@ absl::Status Machine::RetryWhileHostIsShort(const OutsideEnd& outside,
   std::minstd_rand random(static_cast<unsigned>(absl::ToUnixNanos(SteadyNow())));
   HostShortage shortage([&random] { return std::generate_canonical<double, 32>(random); });
   while (true) {
-    const absl::Status status = step();
+    absl::Status status = step();
     // Unavailable means that a thread could not be started (EAGAIN).
     if (!absl::IsResourceExhausted(status) && !absl::IsUnavailable(status)) {
       if (status.ok() && shortage.lasts()) {
@@ -370,13 +370,13 @@ Standstill::Vm Machine::StandstillOperations() {
           .resume = [this] { hardware()->vcpus().Resume(); },
           .stop_clock = [this] { hardware()->StopClock(); },
           .continue_clock = [this] { hardware()->ContinueClock(); },
-          .report_paused = [this](std::string reason) { state_.SetPaused(reason); },
+          .report_paused = [this](const std::string& reason) { state_.SetPaused(reason); },
           .report_running = [this] { state_.SetRunning(); }};
 }
 
 // ---- Operations for the control plane: see vm_operations.h for the threads ----
 
-void Machine::QueueCommand(std::function<absl::Status()> work, Done done) {
+void Machine::QueueCommand(std::function<absl::Status()> work, const Done& done) {
   if (!work_->Add([work = std::move(work), done] { done(work()); })) done(Ending());
 }
 
@@ -448,11 +448,11 @@ absl::Status Machine::Stop(absl::string_view reason) {
 }
 
 void Machine::Pause(Done done) {
-  QueueCommand([this] { return AddPause(kClient, "paused by a client"); }, std::move(done));
+  QueueCommand([this] { return AddPause(kClient, "paused by a client"); }, done);
 }
 
 void Machine::Resume(Done done) {
-  QueueCommand([this] { return RemovePause(kClient); }, std::move(done));
+  QueueCommand([this] { return RemovePause(kClient); }, done);
 }
 
 v1::VmMetrics Machine::Metrics() const {

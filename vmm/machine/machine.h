@@ -141,7 +141,7 @@ class Machine final : public VmOperations {
   // --- On any thread
   // Calls `work` on the machine's thread, after earlier work, and passes its result to `done`;
   // Unavailable if the VM has ended.
-  void QueueCommand(std::function<absl::Status()> work, Done done);
+  void QueueCommand(std::function<absl::Status()> work, const Done& done);
   // The current hardware, or nullptr while there is none. It exists while its vCPU threads do, so
   // vCPU threads and the machine's thread may call this. Other threads must hold `hardware_mutex_`.
   GuestHardware* hardware() const;

@@ -209,7 +209,7 @@ absl::Status DeviceProcess::Attach(const AttachOffer& offer, absl::Duration time
   absl::Span<const int> unsent = offer.descriptors;
   do {
     const auto packet = unsent.subspan(0, kMaxMessageDescriptors);
-    const absl::Status sent = SendSocketMessage(attach_socket_.get(), bytes, packet);
+    absl::Status sent = SendSocketMessage(attach_socket_.get(), bytes, packet);
     if (absl::IsUnavailable(sent)) return sent;
     if (!sent.ok()) return absl::ResourceExhaustedError(sent.message());
     ++offer_packets_;

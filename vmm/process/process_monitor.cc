@@ -149,7 +149,7 @@ void ProcessMonitor::HandleEvent(uint64_t key, uint32_t events) {
   const auto found = processes_.find(id);
   if (found == processes_.end()) return;
   if (key == ExitKey(id)) {
-    Reap(id, found->second);
+    Reap(id);
   } else if (key == ViolationKey(id)) {
     if ((events & EPOLLIN) != 0) {
       ReadViolation(*found->second);
@@ -219,7 +219,8 @@ void ProcessMonitor::CloseViolations(MonitoredProcess& process) {
   process.violations_.reset();
 }
 
-void ProcessMonitor::Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process) {
+void ProcessMonitor::Reap(uint64_t id) {
+  const std::shared_ptr<MonitoredProcess> process = processes_.at(id);
   const absl::StatusOr<ExitInfo> exit = process->process_.Wait(absl::ZeroDuration());
   if (absl::IsDeadlineExceeded(exit.status())) {
     // Its pidfd stays readable. Remove it from the epoll set, else this thread would spin.

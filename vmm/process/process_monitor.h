@@ -133,7 +133,7 @@ class ProcessMonitor {
   void ReadOutput(MonitoredProcess& process);
   void ReadViolation(MonitoredProcess& process);
   void CloseViolations(MonitoredProcess& process);
-  void Reap(uint64_t id, std::shared_ptr<MonitoredProcess> process);
+  void Reap(uint64_t id);
 
   const UniqueFd null_device_;
   const UniqueFd epoll_;
