@@ -4,7 +4,8 @@
 #include <stddef.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#include <sanitizer/allocator_interface.h>
+// GCC has this function, but not the header that declares it, sanitizer/allocator_interface.h.
+extern "C" size_t __sanitizer_get_heap_size();  // NOLINT(bugprone-reserved-identifier)
 #else
 #include <fstream>
 #include <string>
