@@ -44,7 +44,8 @@ namespace {
 absl::StatusOr<ChosenEngine> CreatePlainEngine(EngineKind kind, const DiskFile& disk,
                                                uint32_t max_operations) {
   ChosenEngine chosen;
-  if (kind != EngineKind::kThreads) {
+  // The threads' engine does without threads what lies in memory.
+  if (kind == EngineKind::kIoUring || (kind == EngineKind::kAuto && !disk.is_in_memory)) {
     auto ring = IoRing::Create(disk, max_operations);
     if (ring.ok()) {
       chosen.engine = *std::move(ring);

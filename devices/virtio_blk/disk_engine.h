@@ -65,7 +65,9 @@ class DiskEngine {
 };
 
 enum class EngineKind {
-  kAuto,  // io_uring, or threads where it is refused, as the seccomp filters of containers do
+  // Threads for a file in memory; else io_uring, or threads where it is refused, as the seccomp
+  // filters of containers do.
+  kAuto,
   kIoUring,
   kThreads,
 };

@@ -17,12 +17,14 @@
 
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
+#include "base/memory_mapping.h"
 #include "base/unique_fd.h"
 #include "devices/virtio_blk/direct_engine.h"
 #include "devices/virtio_blk/disk_file.h"
@@ -189,6 +191,37 @@ INSTANTIATE_TEST_SUITE_P(All, DiskEngineTest,
                          [](const auto& test) {
                            return test.param == EngineKind::kThreads ? "Threads" : "IoUring";
                          });
+
+TEST(DiskEngineInMemoryTest, OperationsAreDoneWhenTheyAreSubmittedAndStartNoThread) {
+  const DiskFile disk = AdoptDisk(CreateMemfd("disk", 8192).value(), /*read_only=*/false).value();
+  const ChosenEngine chosen = CreateEngine(EngineKind::kAuto, disk, 8).value();
+  EXPECT_FALSE(chosen.is_io_uring);
+  DiskEngine& engine = *chosen.engine;
+  char read[4] = {}, write[] = "abcd", end[4];
+  const iovec write_buffer{write, 4}, read_buffer{read, 4}, end_buffer{end, 4};
+  const FileOperation operations[] = {
+      {.kind = Kind::kWrite, .durable = true, .offset = 100, .buffers = {&write_buffer, 1}},
+      {.kind = Kind::kRead, .blocking = true, .offset = 100, .buffers = {&read_buffer, 1}},
+      {.kind = Kind::kSync},
+      {.kind = Kind::kSyncRange, .offset = 0, .length = 8192},
+      {.kind = Kind::kRead, .offset = 8192, .buffers = {&end_buffer, 1}}};
+  const int threads = CountThreads("");
+  for (size_t i = 0; i < std::size(operations); ++i) engine.Prepare(operations[i], i);
+  EXPECT_TRUE(engine.Submit());
+  std::vector<int32_t> results(std::size(operations), -1);
+  DiskEngine::Result result;
+  while (engine.Reap(result)) results.at(result.id) = result.result;
+  EXPECT_EQ(results, (std::vector<int32_t>{4, 4, 0, 0, 0}));
+  EXPECT_EQ(engine.in_flight(), 0u);
+  EXPECT_EQ(std::string(read, 4), "abcd");
+  EXPECT_EQ(CountThreads(""), threads);
+  // To free many pages takes long: a thread does it.
+  engine.Prepare(
+      {.kind = Kind::kAllocate, .mode = FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE, .length = 4096},
+      0);
+  EXPECT_TRUE(engine.Drain(absl::Seconds(60)));
+  EXPECT_EQ(CountThreads(""), threads + 1);
+}
 
 // --- Direct I/O ----------------------------------------------------------------------------------
 

@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/uio.h>
 
 #include <algorithm>
@@ -90,6 +92,8 @@ absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only) {
     size_bytes = static_cast<uint64_t>(info.st_size);
     const uint64_t block = static_cast<uint64_t>(info.st_blksize);
     if (PlausibleBlock(block)) disk.physical_block_size = static_cast<uint32_t>(block);
+    struct statfs file_system;
+    disk.is_in_memory = fstatfs(fd.get(), &file_system) == 0 && file_system.f_type == TMPFS_MAGIC;
   } else if (S_ISBLK(info.st_mode)) {
     disk.is_block_device = true;
     if (ioctl(fd.get(), BLKGETSIZE64, &size_bytes) != 0) {

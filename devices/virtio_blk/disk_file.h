@@ -15,6 +15,8 @@ struct DiskFile {
   uint64_t sectors = 0;  // whole ones; what the file has beyond is not shown
   bool read_only = false;
   bool is_block_device = false;
+  // On tmpfs: reading and writing it is copying memory, and waits for no device.
+  bool is_in_memory = false;
   // It can tell (RWF_NOWAIT) whether a read would have to wait. FUSE cannot, for one.
   bool knows_nowait = false;
   uint32_t physical_block_size = 0;  // bytes, a power of two from 512 to 64 KiB

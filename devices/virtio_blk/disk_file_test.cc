@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "base/memory_mapping.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::devices::virtio {
@@ -56,6 +57,13 @@ TEST(DiskFileTest, AFileThatIsOpenWithoutBlockingIsRefused) {
   const absl::Status status = AdoptDisk(TemporaryFile(8192, O_RDWR | O_NONBLOCK), false).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_NE(std::string(status.message()).find("O_NONBLOCK"), std::string::npos) << status;
+}
+
+TEST(DiskFileTest, AFileOnTmpfsIsInMemory) {
+  UniqueFd file = CreateMemfd("disk", 8192).value();
+  EXPECT_TRUE(AdoptDisk(std::move(file), false)->is_in_memory);
+  EXPECT_FALSE(AdoptDisk(TemporaryFile(8192, O_RDWR), false)->is_in_memory)
+      << "the folder for temporary files is on a disk where tests run";
 }
 
 TEST(DiskFileTest, DirectIoHasItsAlignment) {

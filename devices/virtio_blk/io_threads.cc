@@ -153,6 +153,7 @@ absl::StatusOr<std::unique_ptr<IoThreads>> IoThreads::Create(const DiskFile& dis
 IoThreads::IoThreads(const DiskFile& disk, uint32_t max_operations, uint32_t max_threads,
                      std::shared_ptr<Shared> shared)
     : file_(disk.fd.get()),
+      is_in_memory_(disk.is_in_memory),
       // With direct I/O the call waits for the medium, however it is asked.
       knows_nowait_(disk.knows_nowait && !disk.is_direct()),
       max_threads_(max_threads),
@@ -172,21 +173,26 @@ void IoThreads::Prepare(const FileOperation& operation, uint64_t id) {
   ++in_flight_;
 }
 
-bool IoThreads::Submit() {
-  if (knows_nowait_) {
-    const auto done_at_once = [this](const Work& work) {
-      const FileOperation& operation = work.operation;
-      if (operation.kind != Kind::kRead || operation.blocking) return false;
-      const ssize_t result = preadv2(file_, operation.buffers.data(), BufferCount(operation),
-                                     static_cast<off_t>(operation.offset), RWF_NOWAIT);
-      // In all other cases, the end of the file and errors included, a thread repeats the read.
-      if (result <= 0) return false;
-      reaped_.push_back({work.id, static_cast<int32_t>(result)});
-      return true;
-    };
-    prepared_.erase(std::remove_if(prepared_.begin(), prepared_.end(), done_at_once),
-                    prepared_.end());
+bool IoThreads::DoAtOnce(const Work& work) {
+  const FileOperation& operation = work.operation;
+  if (is_in_memory_) {
+    if (operation.kind == Kind::kAllocate) return false;  // it may free many pages
+    reaped_.push_back({work.id, CarryOut(file_, operation)});
+    return true;
   }
+  if (operation.kind != Kind::kRead || operation.blocking || !knows_nowait_) return false;
+  const ssize_t result = preadv2(file_, operation.buffers.data(), BufferCount(operation),
+                                 static_cast<off_t>(operation.offset), RWF_NOWAIT);
+  // In all other cases, the end of the file and errors included, a thread repeats the read.
+  if (result <= 0) return false;
+  reaped_.push_back({work.id, static_cast<int32_t>(result)});
+  return true;
+}
+
+bool IoThreads::Submit() {
+  prepared_.erase(std::remove_if(prepared_.begin(), prepared_.end(),
+                                 [this](const Work& work) { return DoAtOnce(work); }),
+                  prepared_.end());
   size_t wanted = 0;
   if (!prepared_.empty()) {
     wanted = shared_->Give(prepared_);

@@ -14,8 +14,10 @@
 namespace bulkhead::devices::virtio {
 
 // The engine over a pool of threads that make blocking system calls: for machines that refuse
-// io_uring, and for what io_uring cannot do. Reads that the page cache has are done at once.
-// Threads start as they are needed and stay. Thread-compatible.
+// io_uring, and for what io_uring cannot do. Reads that the page cache has are done at once, by the
+// thread that submits them, as all reads, writes and flushes of a file in memory are: the kernel's
+// io_uring gives those to its workers. Threads start as they are needed and stay.
+// Thread-compatible.
 class IoThreads : public DiskEngine {
  public:
   static constexpr uint32_t kMaxThreads = 16;
@@ -46,7 +48,11 @@ class IoThreads : public DiskEngine {
   IoThreads(const DiskFile& disk, uint32_t max_operations, uint32_t max_threads,
             std::shared_ptr<Shared> shared);
 
+  // Carries it out, if that does not wait for the file. Then its result is in reaped_.
+  bool DoAtOnce(const Work& work);
+
   const int file_;
+  const bool is_in_memory_;
   const bool knows_nowait_;
   const uint32_t max_threads_;
   const std::shared_ptr<Shared> shared_;

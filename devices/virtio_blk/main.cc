@@ -26,9 +26,10 @@ ABSL_FLAG(std::string, serial, "",
 ABSL_FLAG(bool, readonly, false,
           "Refuse writes, even if the disk could be written. A disk that was opened for reading "
           "only is read-only anyway.");
-ABSL_FLAG(std::string, io_engine, "auto",
-          "What carries out I/O: io_uring, threads, or auto: io_uring, or threads where the host "
-          "does not permit it.");
+ABSL_FLAG(
+    std::string, io_engine, "auto",
+    "What carries out I/O: io_uring, threads, or auto: the disk's own thread where the file is "
+    "in memory (tmpfs), else io_uring, or threads where the host does not permit it.");
 
 namespace bulkhead::devices::virtio {
 namespace {
