@@ -178,10 +178,10 @@ def _scale(document):
 
 
 def _lists(document):
-    """The distribution of each list of samples."""
-    return [_distribution(name.replace("_", " "), name.rpartition("_")[2], {"all": values})
-            for name, values in document.items()
-            if isinstance(values, list) and len(values) > 1 and name.endswith("_ms")]
+    """The distributions of its lists of times."""
+    return [_distribution("Distributions", "milliseconds", {
+        name.removesuffix("_ms").replace("_", " "): values for name, values in document.items()
+        if isinstance(values, list) and name.endswith("_ms")})]
 
 
 _CHARTS = {"mmio": lambda document: _of_rounds(document, "cycles"),

@@ -67,8 +67,9 @@ def add_arguments(parser):
                         help="of each device (default: 100; with --ram 20)")
     parser.add_argument("--ram", type=_sizes, metavar="SIZE,...",
                         help="kill a disk that has used all of so much guest RAM: 64M,8G,16G")
-    parser.add_argument("--hugepages", type=_hugepages, default=["none"], metavar="KIND,...",
-                        help="with --ram: memory_backing of the VMs: none, thp, 2M (default: none)")
+    parser.add_argument("--hugepages", type=_hugepages, metavar="KIND,...",
+                        help="of which pages that RAM is made, each of: none, thp, 2M (memory_backing; "
+                             "default: none)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the kills")
     parser.add_argument("--spare", action="store_true", help="with a warm spare for each device")
     parser.add_argument("--check", action="store_true", help="exit with 3 if an aim is missed")
@@ -257,7 +258,7 @@ def _kill_disks(programs, args, kills):
     """({size of RAM and kind of pages: ms to the notice}, {...: ms to RUNNING})."""
     cells = {}
     for ram in args.ram:
-        for hugepages in args.hugepages:
+        for hugepages in args.hugepages or ["none"]:
             title = "%s, %s pages" % (ram, {"none": "4K"}.get(hugepages, hugepages))
             why = _why_not(ram, hugepages)
             if why:
@@ -304,6 +305,8 @@ def run(args):
     programs = Programs(vmm, vmctl, guest, rig)
     facts = host.describe()
     host.warn_if_busy(facts)
+    if args.hugepages and not args.ram:
+        args.ram = ["64M"]
     kills = args.kills or (20 if args.ram else 100)
     if args.quick:
         kills = max(2, kills // 10)
