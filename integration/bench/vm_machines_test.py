@@ -26,19 +26,22 @@ def command(cmdline):
 
 class IdleVmTest(unittest.TestCase):
     def test_a_guest_that_halts_uses_no_processor_and_one_that_spins_does(self):
-        used = {}
-        for halt in (0, 1):
-            with vm.Vm(command("run=idle halt=%d" % halt)) as machine:
-                machine.wait(output=b"idle")
-                (pid, name), *others = machine.processes()
-                self.assertEqual(name, "vmm")
-                self.assertIn("uart16550", [other for _, other in others])
-                before = vm.cpu_seconds(pid)
-                time.sleep(1)
-                used[halt] = vm.cpu_seconds(pid) - before
-                self.assertGreater(vm.wake_ups(pid), 0)
-                self.assertGreater(vm.memory(pid)[0], 0)
-        self.assertLess(used[1] * 3, used[0])
+        with vm.Vm(command("run=idle")) as machine:
+            machine.wait(output=b"idle")
+            (pid, name), *others = machine.processes()
+            self.assertEqual(name, "vmm")
+            self.assertIn("uart16550", [other for _, other in others])
+            self.assertGreater(vm.memory(pid)[0], 0)
+            end = vm.cpu_seconds(pid) + 0.5
+            while vm.cpu_seconds(pid) < end:  # for as long as a busy computer takes
+                time.sleep(0.1)
+        with vm.Vm(command("run=idle halt=1")) as machine:
+            machine.wait(output=b"idle")
+            pid = machine.processes()[0][0]
+            before = vm.cpu_seconds(pid)
+            time.sleep(1)
+            self.assertLess(vm.cpu_seconds(pid) - before, 0.5)
+            self.assertGreater(vm.wake_ups(pid), 0)
 
     def test_a_vm_that_does_not_come_up_is_an_error_with_its_words(self):
         with self.assertRaisesRegex(vm.BenchError, "cpus"):
