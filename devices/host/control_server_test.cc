@@ -164,8 +164,10 @@ TEST_F(ControlServerTest, WhatWaitsHoldsUpNothingElse) {
 }
 
 TEST_F(ControlServerTest, ACallThatIsGivenUpIsAbandonedInTheMailbox) {
+  v1::DeviceInfo info;
+  EXPECT_TRUE(Call(&v1::DeviceControl::Stub::Describe, &info).ok());  // the connection stands
   std::thread caller(
-      [this] { EXPECT_EQ(Reset(kShort).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED); });
+      [this] { EXPECT_EQ(Reset(10 * kShort).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED); });
   const auto command = AwaitCommand();
   caller.join();
   ASSERT_NE(command, nullptr);

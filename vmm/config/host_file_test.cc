@@ -19,6 +19,11 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
+#ifdef __SANITIZE_THREAD__
+// A child that this test forks when it has threads starts threads itself.
+extern "C" const char* __tsan_default_options() { return "die_after_fork=0"; }  // NOLINT
+#endif
+
 namespace bulkhead::vmm {
 namespace {
 
