@@ -146,7 +146,7 @@ def _circumstances(document):
     options = {**document, **document.get("options", {})}
     return {**{"machine's " + name: machine.get(name) for name in ("cpu", "cpus", "kernel")},
             **{name: value for name, value in options.items()
-               if name != "tsc_khz" and isinstance(value, (int, float, str))}}
+               if name not in ("tsc_khz", "json", "html") and isinstance(value, (int, float, str))}}
 
 
 def _number(value):
