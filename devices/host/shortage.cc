@@ -49,6 +49,7 @@ bool IsShortage(const std::error_code& error) {
   } catch (const std::system_error& error) {
     if (IsShortage(error.code())) EndForShortage(error.what());
   } catch (...) {
+    terminate_otherwise();
   }
   terminate_otherwise();
   abort();
@@ -86,6 +87,7 @@ void EndForShortage(absl::string_view what) {
 // end them again, before gRPC starts: that took 4 ms on a busy host, as long as all of a recovery,
 // and the threads may be gone by the time that gRPC wants them.
 extern "C" {
+// NOLINTBEGIN(bugprone-reserved-identifier): the linker's names
 
 int __real_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*run)(void*),
                           void* argument);
@@ -100,4 +102,5 @@ int __wrap_pthread_create(pthread_t* thread, const pthread_attr_t* attributes, v
   return error;
 }
 
+// NOLINTEND(bugprone-reserved-identifier)
 }  // extern "C"

@@ -239,13 +239,13 @@ void ChannelServer::AnswerDeferred(const Request& request, uint64_t data) {
 
 std::vector<ChannelServer::Request> ChannelServer::Deferred() const {
   std::vector<Request> requests;
-  for (uint16_t i = 0; i < parameters_.waiters; ++i) {
+  for (uint32_t i = 0; i < parameters_.waiters; ++i) {
     const CompletionSlot& completion = responses_.completion(i);
     // relaxed: written by a process that is dead.
     const uint64_t ticket = completion.deferred.load(std::memory_order_relaxed);
     if (ticket > head_ || ticket <= completion.ticket.load(std::memory_order_relaxed)) continue;
     Request& request = requests.emplace_back();
-    request.waiter = i;
+    request.waiter = static_cast<uint16_t>(i);
     request.ticket = ticket;
   }
   return requests;

@@ -48,7 +48,7 @@ absl::StatusOr<SuccessorPlan> ChannelClient::PrepareSuccessor(bool discard_reque
     // mutex.
     std::atomic<uint64_t>& shared_head = responses.header().head;
     const uint64_t head = shared_head.exchange(UINT64_MAX, std::memory_order_seq_cst);
-    if (const absl::Status waited = AwaitHeadReaders(); !waited.ok()) {
+    if (absl::Status waited = AwaitHeadReaders(); !waited.ok()) {
       shared_head.store(head, std::memory_order_seq_cst);
       preparations_.fetch_add(1, std::memory_order_release);  // as below
       return waited;

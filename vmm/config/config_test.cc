@@ -45,8 +45,8 @@ class ConfigTest : public ::testing::Test {
   absl::StatusOr<VmSpec> FromText(const std::string& text) const {
     v1::VmConfig config;
     FieldPlaces places;
-    const absl::Status parsed = ParseTextConfig(absl::StrReplaceAll(text, {{"$DIR", dir_}}),
-                                                "vm.textproto", config, places);
+    absl::Status parsed = ParseTextConfig(absl::StrReplaceAll(text, {{"$DIR", dir_}}),
+                                          "vm.textproto", config, places);
     if (!parsed.ok()) return parsed;
     return ValidateConfig(config, places, host_);
   }

@@ -42,6 +42,7 @@ TEST_F(ProgramFileTest, StaysTheFileThatWasOpenedWhateverBecomesOfItsName) {
   ASSERT_EQ(rename(path_.c_str(), absl::StrCat(path_, ".old").c_str()), 0);
   Write("another", 0700);
   ASSERT_EQ(unlink(absl::StrCat(path_, ".old").c_str()), 0);
+  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization): it is what is tested
   const ProgramFile copy = *file;
   struct stat now;
   ASSERT_EQ(fstat(copy.fd(), &now), 0);

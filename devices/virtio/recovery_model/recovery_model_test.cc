@@ -77,7 +77,9 @@ class Explorer {
     if (model_.CanTake()) actions.push_back({Kind::kTake});
     if (!model_.alive()) actions.push_back({Kind::kStart});
     if (model_.CanServe()) actions.push_back({Kind::kServe});
-    for (uint8_t i = 0; i < model_.popped(); ++i) actions.push_back({Kind::kComplete, i});
+    for (size_t i = 0; i < model_.popped(); ++i) {
+      actions.push_back({Kind::kComplete, static_cast<uint8_t>(i)});
+    }
     if (model_.CanPublish()) actions.push_back({Kind::kPublish});
     if (model_.CanRebind()) actions.push_back({Kind::kRebind});
     return actions;
