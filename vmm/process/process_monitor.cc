@@ -26,6 +26,7 @@ namespace {
 
 constexpr absl::Duration kEndTimeout = absl::Seconds(2);
 constexpr int kTracedRetryMs = 100;
+constexpr int kMutedRetryMs = 20;
 
 // Keys of epoll events: a process's id, shifted; the low bits say which of its descriptors.
 constexpr uint64_t kWakeUpKey = 0;
@@ -129,10 +130,12 @@ void ProcessMonitor::Run() {
 
 void ProcessMonitor::HandleEvents(int limit_ms) {
   if (!traced_.empty()) limit_ms = kTracedRetryMs;  // no event reports their release
+  if (!muted_.empty()) limit_ms = kMutedRetryMs;
   std::array<epoll_event, 16> events;
   const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), limit_ms);
   for (int i = 0; i < n; ++i) HandleEvent(events[i].data.u64, events[i].events);
   for (const uint64_t id : std::exchange(traced_, {})) HandleEvent(ExitKey(id), EPOLLIN);
+  if (!muted_.empty()) ResumeReading();
 }
 
 void ProcessMonitor::HandleEvent(uint64_t key, uint32_t events) {
@@ -159,7 +162,7 @@ void ProcessMonitor::HandleEvent(uint64_t key, uint32_t events) {
       CloseViolations(*found->second);
     }
   } else {
-    ReadOutput(*found->second);
+    ReadOutputWithin(id, *found->second);
   }
 }
 
@@ -196,10 +199,34 @@ void ProcessMonitor::ReadOutput(MonitoredProcess& process) {
   std::array<char, 16 * 1024> buffer;
   const ssize_t n = read(process.output_.get(), buffer.data(), buffer.size());
   if (n > 0) {
+    process.bytes_in_window_ += static_cast<size_t>(n);
     process.observer_->OnOutput(absl::string_view(buffer.data(), static_cast<size_t>(n)));
   } else if (n == 0 || (errno != EAGAIN && errno != EINTR)) {
     process.output_.reset();  // also leaves the epoll set
   }
+}
+
+void ProcessMonitor::ReadOutputWithin(uint64_t id, MonitoredProcess& process) {
+  const absl::Time now = SteadyNow();
+  if (now >= process.window_ends_) {
+    process.window_ends_ = now + kWindow;
+    process.bytes_in_window_ = 0;
+  }
+  if (process.bytes_in_window_ < kMaxBytesInWindow) return ReadOutput(process);
+  // Else a process that prints without end has this thread, and with it a processor, do the same.
+  epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, process.output_.get(), nullptr);
+  muted_.insert(id);
+}
+
+void ProcessMonitor::ResumeReading() {
+  const absl::Time now = SteadyNow();
+  std::erase_if(muted_, [&](uint64_t id) {
+    const auto found = processes_.find(id);
+    if (found == processes_.end()) return true;
+    const MonitoredProcess& process = *found->second;
+    return now >= process.window_ends_ &&
+           Register(epoll_.get(), process.output_.get(), OutputKey(id)).ok();
+  });
 }
 
 void ProcessMonitor::ReadViolation(MonitoredProcess& process) {

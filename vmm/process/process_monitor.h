@@ -75,6 +75,8 @@ class MonitoredProcess {
   UniqueFd violations_;
   UniqueFd output_;
   std::shared_ptr<ProcessObserver> observer_;
+  absl::Time window_ends_ = absl::InfinitePast();
+  size_t bytes_in_window_ = 0;
 
   mutable absl::Mutex mutex_;
   mutable SteadyCondVar ended_;
@@ -85,6 +87,11 @@ class MonitoredProcess {
 // when one dies. One thread serves all processes. Thread-safe.
 class ProcessMonitor {
  public:
+  // The most output of one process that is read in kWindow, give or take a read. What it prints
+  // beyond that waits in its pipe.
+  static constexpr size_t kMaxBytesInWindow = 128 * 1024;
+  static constexpr absl::Duration kWindow = absl::Milliseconds(100);
+
   // `on_launcher_end`: called once, on the monitor's thread, if the launcher dies, and with it all
   // processes. Errors: as open(2) of /dev/null, epoll_create1(2), eventfd(2), pthread_create(3).
   static absl::StatusOr<std::unique_ptr<ProcessMonitor>> Create(
@@ -131,6 +138,9 @@ class ProcessMonitor {
   bool TakeArrivals();
   absl::Status Adopt(const std::shared_ptr<MonitoredProcess>& process);
   void ReadOutput(MonitoredProcess& process);
+  // The same, but a process that has printed too much is not read until its window ends.
+  void ReadOutputWithin(uint64_t id, MonitoredProcess& process);
+  void ResumeReading();
   void ReadViolation(MonitoredProcess& process);
   void CloseViolations(MonitoredProcess& process);
   void Reap(uint64_t id);
@@ -143,6 +153,7 @@ class ProcessMonitor {
   std::map<uint64_t, std::shared_ptr<MonitoredProcess>> processes_;
   uint64_t next_id_ = 1;
   std::set<uint64_t> traced_;  // dead, but not reapable until their tracer releases them
+  std::set<uint64_t> muted_;   // not read until their windows end
   const std::unique_ptr<Launcher> launcher_;
   const std::function<void()> on_launcher_end_;
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -23,6 +24,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/core_dumps.h"
+#include "base/steady_time.h"
 #include "base/testing/processes.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
@@ -151,6 +153,23 @@ TEST_F(ProcessMonitorTest, AllOutputIsReadAfterTheProcessIsDead) {
   ASSERT_TRUE(process.ok()) << process.status();
   ASSERT_TRUE((*process)->WaitForExit(kLong).ok());
   EXPECT_EQ(recorder_->output().size(), 60000u);
+}
+
+TEST_F(ProcessMonitorTest, AProcessThatPrintsWithoutEndIsReadNowAndThen) {
+  const absl::Time begin = SteadyNow();
+  auto process = RunScript("while :; do yes | head -c 1000000; done");
+  ASSERT_TRUE(process.ok()) << process.status();
+  size_t bytes = 0;
+  while (bytes < 5 * ProcessMonitor::kMaxBytesInWindow) {
+    poll(nullptr, 0, 10);
+    bytes = recorder_->output().size();
+  }
+  // A window more may have begun, and a read is of 16 KiB.
+  const double windows = 2 + absl::FDivDuration(SteadyNow() - begin, ProcessMonitor::kWindow);
+  EXPECT_LT(static_cast<double>(bytes),
+            windows * static_cast<double>(ProcessMonitor::kMaxBytesInWindow + 16 * 1024));
+  (*process)->Kill();
+  EXPECT_TRUE((*process)->WaitForExit(kLong).ok());
 }
 
 TEST_F(ProcessMonitorTest, AGrandchildThatKeepsThePipeOpenDoesNotDelayTheExit) {
