@@ -22,7 +22,7 @@ struct Close {
 // Never destroyed: its threads end with the process. One of them at least stays.
 class Closers {
  public:
-  void Add(std::vector<UniqueFd> descriptors, std::shared_ptr<PendingCloses> owner) {
+  void Add(std::vector<UniqueFd> descriptors, const std::shared_ptr<PendingCloses>& owner) {
     if (owner != nullptr) owner->Add(descriptors.size());
     absl::MutexLock lock(&mutex_);
     for (UniqueFd& fd : descriptors) waiting_.push_back({std::move(fd), owner});
@@ -104,16 +104,17 @@ void PendingCloses::Done() {
   fewer_.SignalAll();
 }
 
-void CloseElsewhere(std::vector<UniqueFd> descriptors, std::shared_ptr<PendingCloses> owner) {
+void CloseElsewhere(std::vector<UniqueFd> descriptors,
+                    const std::shared_ptr<PendingCloses>& owner) {
   if (descriptors.empty()) return;
-  TheClosers().Add(std::move(descriptors), std::move(owner));
+  TheClosers().Add(std::move(descriptors), owner);
 }
 
-void CloseElsewhere(UniqueFd descriptor, std::shared_ptr<PendingCloses> owner) {
+void CloseElsewhere(UniqueFd descriptor, const std::shared_ptr<PendingCloses>& owner) {
   if (!descriptor.ok()) return;
   std::vector<UniqueFd> one;
   one.push_back(std::move(descriptor));
-  CloseElsewhere(std::move(one), std::move(owner));
+  CloseElsewhere(std::move(one), owner);
 }
 
 }  // namespace bulkhead

@@ -38,8 +38,9 @@ inline constexpr size_t kMaxClosers = 16;
 // socket with SO_LINGER, a file of a FUSE server that hangs). If kMaxClosers closes block, further
 // ones wait for them; if that lasts, the next call logs a warning. If no thread can be started, the
 // closes wait until the next call of any function here. Thread-safe.
-void CloseElsewhere(std::vector<UniqueFd> descriptors, std::shared_ptr<PendingCloses> owner = {});
-void CloseElsewhere(UniqueFd descriptor, std::shared_ptr<PendingCloses> owner = {});
+void CloseElsewhere(std::vector<UniqueFd> descriptors,
+                    const std::shared_ptr<PendingCloses>& owner = {});
+void CloseElsewhere(UniqueFd descriptor, const std::shared_ptr<PendingCloses>& owner = {});
 
 }  // namespace bulkhead
 

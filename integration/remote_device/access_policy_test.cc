@@ -39,7 +39,7 @@ TEST_F(SupervisorTest, WithThePolicyAllOnesNobodyWaitsForADeviceThatIsAway) {
 // A VM of one vCPU, as far as pausing goes.
 class PausableVm {
  public:
-  void Install(SupervisorOptions& options, std::function<RemoteDevice*()> device) {
+  void Install(SupervisorOptions& options, const std::function<RemoteDevice*()>& device) {
     options.park = [this](Waiter) {
       absl::MutexLock lock(&mutex_);
       mutex_.Await(absl::Condition(&running_));

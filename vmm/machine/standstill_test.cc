@@ -24,7 +24,7 @@ class StandstillTest : public ::testing::Test {
       .resume = [this] { calls_.push_back("resume"); },
       .stop_clock = [this] { calls_.push_back("stop clock"); },
       .continue_clock = [this] { calls_.push_back("continue clock"); },
-      .report_paused = [this](std::string why) { calls_.push_back("paused: " + why); },
+      .report_paused = [this](const std::string& why) { calls_.push_back("paused: " + why); },
       .report_running = [this] { calls_.push_back("running"); },
   }};
 

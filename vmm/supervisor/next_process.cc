@@ -39,8 +39,8 @@ absl::Status NextProcess::Start(const AttachedProcess& attached, bool discard_st
 }
 
 absl::Status NextProcess::Attach(AttachedProcess& attached, Attention::Urgency least) {
-  const absl::Status status = attached.Attach(*std::exchange(candidate_, std::nullopt), least,
-                                              binary_, is_spare_ ? &beside_ : nullptr);
+  absl::Status status = attached.Attach(*std::exchange(candidate_, std::nullopt), least, binary_,
+                                        is_spare_ ? &beside_ : nullptr);
   if (status.ok()) return status;
   // Not if a fresh process would have met with the same, or if this one keeps the descriptors.
   if (is_spare_ && !absl::IsCancelled(status) && !attached.exists() && !spare_.ready()) {

@@ -47,7 +47,8 @@ std::optional<std::string> TakeQuoted(absl::string_view& text) {
       return value;
     }
     if (text[i] == '\\') {
-      if (++i == text.size() || !absl::StrContains("\\\"n", text[i])) return std::nullopt;
+      ++i;
+      if (i == text.size() || !absl::StrContains("\\\"n", text[i])) return std::nullopt;
     }
     value.push_back(text[i]);
   }
