@@ -12,7 +12,7 @@
 namespace bulkhead::devices {
 
 // Bounds how many pages of guest RAM this process has in its page tables. The kernel takes them out
-// one by one when the process dies, 3 to 4 ms for each GiB, before the vmm hears of the death and
+// one by one when the process dies, 4 to 46 ms for each GiB, before the vmm hears of the death and
 // can attach a successor. A page that was taken out comes back at the next access.
 // Thread-compatible.
 class MappedPages {
