@@ -191,7 +191,7 @@ class ControlClient::Impl {
     return status;
   }
 
-  // A queue for each call in flight. Queues are kept, each with its descriptor, so that heartbeats
+  // A queue for each call in flight. Queues are kept, each with its descriptor, so that calls
   // work during a shortage of descriptors.
   std::unique_ptr<grpc::CompletionQueue> TakeQueue() {
     {

@@ -88,14 +88,15 @@ class RemoteDevice final : public DeviceAccess {
   // Waits on after DeadlineExceeded. Errors: as DeviceProcess::AwaitAttached().
   absl::Status AwaitAttached(DeviceProcess& process, uint64_t generation, absl::Duration timeout);
 
+  // `on_failure` is called for the first failure after this. Call it while a process serves, before
+  // looking at what may have failed.
+  void AwaitNextFailure() { failure_reported_.store(false); }
+
   // Requests of the guest that no process got, and which the next process must get: a reset
   // (ConsumeMissedReset() is true once for each), and the function state. SendFunctionState() sends
   // the state to the process that serves. False: not possible now, call again in a moment.
   bool reset_missed() const { return missed_reset_.load(); }
-  bool ConsumeMissedReset() {
-    failure_reported_.store(false);  // the next one is reported again
-    return missed_reset_.exchange(false);
-  }
+  bool ConsumeMissedReset() { return missed_reset_.exchange(false); }
   bool function_state_missed() const { return function_state_missed_.load(); }
   bool SendFunctionState();
 
@@ -139,7 +140,7 @@ class RemoteDevice final : public DeviceAccess {
   std::atomic<uint64_t> function_state_{0};
   std::atomic<bool> function_state_missed_{false};
   std::atomic<bool> missed_reset_{false};
-  std::atomic<bool> failure_reported_{false};  // since ReopenAccesses(), or since it was dealt with
+  std::atomic<bool> failure_reported_{false};  // since ReopenAccesses(), or AwaitNextFailure()
 };
 
 }  // namespace bulkhead::vmm

@@ -26,7 +26,7 @@ void Absence::Begin(absl::Time since) {
 
 void Absence::End() { Begin(absl::InfiniteFuture()); }
 
-absl::Time Absence::Look(absl::Time now) {
+absl::Time Absence::Look(absl::Time now, DeviceClock::Demands& /*demands*/) {
   const bool due = since_ != absl::InfiniteFuture() && now >= since_ + options_.before_hold &&
                    now < since_ + options_.timeout;
   const bool hold = due && options_.is_used();

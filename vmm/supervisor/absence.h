@@ -38,7 +38,7 @@ class Absence final : private DeviceClock::Client {
  private:
   Absence(DeviceClock& clock, Options options) : clock_(clock), options_(std::move(options)) {}
 
-  absl::Time Look(absl::Time now) override;
+  absl::Time Look(absl::Time now, DeviceClock::Demands& demands) override;
 
   DeviceClock& clock_;
   const Options options_;

@@ -32,11 +32,17 @@ void CommandQueue::SubmitRefresh(std::function<void()> done) {
     absl::MutexLock lock(&mutex_);
     if (!ended_) {
       refreshes_.push_back(std::move(done));
-      attention_->Demand(Attention::Urgency::kNews);
+      // One more needs no demand, which would interrupt the fetch for the others.
+      if (refreshes_.size() == 1) attention_->Demand(Attention::Urgency::kNews);
       return;
     }
   }
   done();
+}
+
+bool CommandQueue::wants_refresh() const {
+  absl::MutexLock lock(&mutex_);
+  return !refreshes_.empty();
 }
 
 std::vector<std::function<void()>> CommandQueue::TakeRefreshes() {

@@ -43,7 +43,8 @@ class CommandQueue {
   std::optional<SupervisorCommand> Take();
   // As Take(). Where there is none, no further command is accepted.
   std::optional<SupervisorCommand> TakeOrEnd();
-  // All that wait for fresh metrics.
+  // Somebody waits for fresh metrics; all that do.
+  bool wants_refresh() const;
   std::vector<std::function<void()>> TakeRefreshes();
 
  private:

@@ -7,6 +7,15 @@
 #include "base/steady_time.h"
 
 namespace bulkhead::vmm {
+namespace {
+
+void DemandAttention(const DeviceClock::Demands& demands) {
+  for (const std::shared_ptr<Attention>& attention : demands) {
+    attention->Demand(Attention::Urgency::kNews);
+  }
+}
+
+}  // namespace
 
 absl::StatusOr<DeviceClock*> DeviceClock::Get() {
   static DeviceClock* const clock = new DeviceClock;  // its thread uses it to the end
@@ -19,10 +28,18 @@ absl::StatusOr<DeviceClock*> DeviceClock::Get() {
   return clock;
 }
 
+void DeviceClock::Look(Client& client, Demands& demands) {
+  if (client.Look(SteadyNow(), demands) < next_) changed_.Signal();
+}
+
 void DeviceClock::Add(Client& client) {
-  absl::MutexLock lock(&mutex_);
-  clients_.insert(&client);
-  if (client.Look(SteadyNow()) < next_) changed_.Signal();
+  Demands demands;
+  {
+    absl::MutexLock lock(&mutex_);
+    clients_.insert(&client);
+    Look(client, demands);
+  }
+  DemandAttention(demands);
 }
 
 void DeviceClock::Remove(Client& client) {
@@ -31,18 +48,27 @@ void DeviceClock::Remove(Client& client) {
 }
 
 void DeviceClock::Change(Client& client, absl::FunctionRef<void()> change) {
-  absl::MutexLock lock(&mutex_);
-  change();
-  if (client.Look(SteadyNow()) < next_) changed_.Signal();
+  Demands demands;
+  {
+    absl::MutexLock lock(&mutex_);
+    change();
+    Look(client, demands);
+  }
+  DemandAttention(demands);
 }
 
 void DeviceClock::Run() {
-  absl::MutexLock lock(&mutex_);
+  mutex_.Lock();
   while (true) {
     const absl::Time now = SteadyNow();
+    Demands demands;
     next_ = absl::InfiniteFuture();
-    for (Client* const client : clients_) next_ = std::min(next_, client->Look(now));
-    if (next_ == absl::InfiniteFuture()) {
+    for (Client* const client : clients_) next_ = std::min(next_, client->Look(now, demands));
+    if (!demands.empty()) {
+      mutex_.Unlock();
+      DemandAttention(demands);
+      mutex_.Lock();  // and once more: there may be others by now
+    } else if (next_ == absl::InfiniteFuture()) {
       changed_.Wait(&mutex_);
     } else {
       changed_.WaitUntil(&mutex_, next_);

@@ -1,7 +1,9 @@
 #ifndef BULKHEAD_VMM_SUPERVISOR_DEVICE_CLOCK_H_
 #define BULKHEAD_VMM_SUPERVISOR_DEVICE_CLOCK_H_
 
+#include <memory>
 #include <set>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/function_ref.h"
@@ -9,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/steady_cond_var.h"
+#include "vmm/supervisor/attention.h"
 
 namespace bulkhead::vmm {
 
@@ -16,11 +19,14 @@ namespace bulkhead::vmm {
 // times are SteadyNow()'s. Thread-safe.
 class DeviceClock {
  public:
+  using Demands = std::vector<std::shared_ptr<Attention>>;
+
   class Client {
    public:
     // Does what is due at `now`, and returns when to look again; InfiniteFuture: never. Called
-    // under the clock's lock, at any time: must return at once, and not call the clock.
-    virtual absl::Time Look(absl::Time now) = 0;
+    // under the clock's lock, at any time: must return at once, and not call the clock. Those whose
+    // attention is to be demanded (kNews) it adds to `demands`: what that interrupts may take long.
+    virtual absl::Time Look(absl::Time now, Demands& demands) = 0;
 
    protected:
     ~Client() = default;
@@ -39,6 +45,8 @@ class DeviceClock {
   DeviceClock() = default;
 
   [[noreturn]] void Run();
+  // Looks at `client` alone.
+  void Look(Client& client, Demands& demands) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   absl::Mutex mutex_;
   SteadyCondVar changed_;

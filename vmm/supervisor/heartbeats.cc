@@ -1,5 +1,7 @@
 #include "vmm/supervisor/heartbeats.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <optional>
 
@@ -39,50 +41,45 @@ void Heartbeats::End() {
 }
 
 absl::Time Heartbeats::NextTime(absl::Time now) const {
-  const absl::Duration earliest = now + 0.9 * spec_.interval - absl::UnixEpoch();
-  return absl::UnixEpoch() + absl::Ceil(earliest, spec_.interval);
+  // Another one for each vmm: those of a host should not all ask at once.
+  static const double phase = getpid() % 64 / 64.0;
+  const absl::Time start = absl::UnixEpoch() + phase * spec_.interval;
+  return start + absl::Ceil(now + 0.9 * spec_.interval - start, spec_.interval);
 }
 
-absl::Time Heartbeats::Look(absl::Time now) {
+absl::Time Heartbeats::Look(absl::Time now, DeviceClock::Demands& demands) {
   if (now < next_) return next_;
   next_ = NextTime(now);
   if (asked_ != absl::InfiniteFuture()) {
     const std::optional<channel::ChannelClient::Heartbeat> answer = channel_->heartbeat();
-    if (!answer.has_value()) {
-      OnMiss();
-      return next_;  // it is not asked again: an answer that is late proves progress, too
-    }
-    OnAnswer(*answer, now);
+    if (answer.has_value() ? OnAnswer(*answer, now) : OnMiss()) demands.push_back(attention_);
+    // It is not asked again: an answer that is late proves progress, too.
+    if (!answer.has_value()) return next_;
   }
   asked_ = now;
   channel_->AskForHeartbeat();
   return next_;
 }
 
-void Heartbeats::OnAnswer(const channel::ChannelClient::Heartbeat& answer, absl::Time now) {
+bool Heartbeats::OnAnswer(const channel::ChannelClient::Heartbeat& answer, absl::Time now) {
   missed_ = 0;
   report_.HeartbeatAnswered(std::clamp(answer.time - asked_, absl::ZeroDuration(), now - asked_));
-  const bool idle = channel_->SeemsIdle();
-  {
-    absl::MutexLock lock(&mutex_);
-    news_.hangs = false;
-    news_.silent_since = absl::InfiniteFuture();
-    news_.answered |= !idle;
-    news_.in_long_call = answer.in_long_call;
-  }
-  if (!idle) attention_->Demand(Attention::Urgency::kNews);
+  const bool idle = channel_->SeemsIdle() && channel_->status().ok();
+  absl::MutexLock lock(&mutex_);
+  news_.hangs = false;
+  if (!news_.stalls) news_.silent_since = absl::InfiniteFuture();
+  news_.answered |= !idle;
+  news_.in_long_call = answer.in_long_call;
+  return !idle;
 }
 
-void Heartbeats::OnMiss() {
-  if (missed_ >= spec_.misses) return;  // the supervisor will see it
+bool Heartbeats::OnMiss() {
+  if (missed_ >= spec_.misses) return false;  // the supervisor will see it
   report_.HeartbeatMissed(++missed_);
-  {
-    absl::MutexLock lock(&mutex_);
-    if (missed_ == 1) news_.silent_since = asked_;
-    news_.hangs = missed_ >= spec_.misses;
-    if (!news_.hangs) return;
-  }
-  attention_->Demand(Attention::Urgency::kNews);
+  absl::MutexLock lock(&mutex_);
+  if (missed_ == 1) news_.silent_since = asked_;
+  news_.hangs = missed_ >= spec_.misses;
+  return news_.hangs;
 }
 
 bool Heartbeats::has_news() const {
@@ -106,6 +103,7 @@ std::string Heartbeats::Check(absl::FunctionRef<uint64_t()> oldest_pending) {
   }
   if (!stall_.OnHeartbeat(oldest_pending(), in_long_call)) return "";
   absl::MutexLock lock(&mutex_);
+  news_.stalls = true;
   news_.silent_since = SteadyNow() - spec_.stall_timeout;
   return absl::StrCat("it left an access unanswered for ",
                       absl::FormatDuration(spec_.stall_timeout),

@@ -48,11 +48,12 @@ class Heartbeats final : private DeviceClock::Client {
   absl::Time silent_since() const;
 
  private:
-  absl::Time Look(absl::Time now) override;
-  void OnAnswer(const channel::ChannelClient::Heartbeat& answer, absl::Time now);
-  void OnMiss();
-  // The next time at which all devices with this interval are asked, almost an interval from `now`
-  // at least, so that a host that is late cuts no process's time to answer.
+  absl::Time Look(absl::Time now, DeviceClock::Demands& demands) override;
+  // True: the supervisor has to Check().
+  bool OnAnswer(const channel::ChannelClient::Heartbeat& answer, absl::Time now);
+  bool OnMiss();
+  // The next time at which all devices of this vmm with this interval are asked, almost an interval
+  // from `now` at least, so that a host that is late cuts no process's time to answer.
   absl::Time NextTime(absl::Time now) const;
 
   const HeartbeatSpec spec_;
@@ -71,6 +72,7 @@ class Heartbeats final : private DeviceClock::Client {
     bool answered = false;  // since the last Check(), while an access was pending
     bool in_long_call = false;
     bool hangs = false;  // too many were missed
+    bool stalls = false;
     absl::Time silent_since = absl::InfiniteFuture();
   };
   mutable absl::Mutex mutex_;

@@ -2,15 +2,18 @@
 
 #include <poll.h>
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "absl/time/time.h"
+#include "base/memory_mapping.h"
 #include "base/steady_time.h"
 #include "gtest/gtest.h"
 #include "proto/channel/channel_client.h"
+#include "proto/channel/channel_memory.h"
 #include "proto/channel/channel_server.h"
 #include "proto/channel/connect_server.h"
 #include "vmm/config/vm_spec.h"
@@ -105,12 +108,24 @@ TEST_F(HeartbeatsTest, AnAnswerThatIsLateEndsARowOfMisses) {
 }
 
 TEST_F(HeartbeatsTest, AnotherNumberThanWasAskedForIsAMiss) {
-  heartbeats_.Begin(*channel_);
-  // A process that has not been asked often enough repeats an old number.
-  std::unique_ptr<ChannelClient> other = *ChannelClient::Create({.waiters = 2});
-  ASSERT_TRUE(LiveUntil([&] { return Reported().answered() > 0; }, [&] { Beat(); }));
-  ASSERT_TRUE(LiveUntil([&] { return heartbeats_.has_news(); }, [] {}));
-  EXPECT_EQ(Check(), kHangs);
+  const MemoryMapping response =
+      *MemoryMapping::Map(channel_->response_memory_fd(), 0, channel::ResponseView::SizeBytes(2),
+                          MemoryMapping::Protection::kReadWrite);
+  std::atomic<uint64_t>& answer = channel::ResponseView(response.data()).header().heartbeat;
+  for (const uint64_t off : {~uint64_t{0}, uint64_t{1}}) {
+    heartbeats_.Begin(*channel_);
+    const uint64_t before = Reported().answered();
+    ASSERT_TRUE(LiveUntil([&] { return Reported().answered() > before; }, [&] { Beat(); }));
+    ASSERT_TRUE(LiveUntil([&] { return heartbeats_.has_news(); },
+                          [&] {
+                            if (!server_->heartbeat_wanted()) return;
+                            const uint64_t number = (answer >> 1) + 1;  // that is asked for
+                            server_->AnswerHeartbeat(false);
+                            answer = (number + off) << 1;
+                          }));
+    EXPECT_EQ(Check(), kHangs);
+    heartbeats_.End();
+  }
 }
 
 TEST_F(HeartbeatsTest, AnAccessThatStaysUnansweredIsAStall) {

@@ -82,8 +82,8 @@ void Spare::CheckLiveness() {
     return;
   }
   next_ = now + kHeartbeatRetryInterval;
-  if (absl::IsCancelled(answer)) return;
   silence_ += now - asked;
+  if (absl::IsCancelled(answer) && silence_ < kMaxSilence) return;
   if (!absl::IsDeadlineExceeded(answer) || silence_ >= kMaxSilence) {
     Fail(absl::DeadlineExceededError(absl::StrCat(
         "process ", process_->pid(), ": it did not answer its heartbeats: ", answer.message())));

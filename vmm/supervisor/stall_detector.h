@@ -13,8 +13,8 @@ namespace bulkhead::vmm {
 // heartbeats during which one access stays the oldest that is owed an answer. It does not measure
 // time: while the host is slow or suspended heartbeats are not answered, and do not count against
 // the process. An honest process looks for requests between two answers, or says that it did not
-// (HeartbeatReply.in_long_call, while its model works and calls KeepAlive()). Such answers have a
-// limit of their own, or a process that lies could hold an access for ever.
+// (ChannelServer::AnswerHeartbeat(), while its model works and calls KeepAlive()). Such answers
+// have a limit of their own, or a process that lies could hold an access for ever.
 // Thread-compatible.
 class StallDetector {
  public:

@@ -22,7 +22,8 @@ using State = SupervisionState;
 constexpr absl::Duration kResetTimeout = absl::Seconds(5);
 constexpr absl::Duration kChannelRetryInterval = absl::Milliseconds(100);
 constexpr absl::Duration kMetricsTimeout = absl::Milliseconds(300);
-// A call that gRPC does not end in this time costs the process its life: the host may be slow.
+// A call that gRPC does not end in this time costs the process its life: the host may be slow. Less
+// where something interrupts it: see ControlCall::Cancel().
 constexpr absl::Duration kMetricsGrace = absl::Seconds(4);
 constexpr char kDoesNotDie[] = "its process does not die, although killed";
 
@@ -96,7 +97,7 @@ absl::Status SupervisorActions::CreateDevice(DeviceSpec& spec, const GuestRam& r
   return absl::OkStatus();
 }
 
-std::string SupervisorActions::FetchMetrics() {
+bool SupervisorActions::FetchMetrics(std::string& hang) {
   ControlClient& process = attached_->process().control();
   ControlCall call(kMetricsTimeout, kMetricsGrace);
   const Attention::Interruptible wait(*attention_, Urgency::kNews, [&call] { call.Cancel(); });
@@ -108,7 +109,8 @@ std::string SupervisorActions::FetchMetrics() {
     LogWarning(absl::StrCat("device '", name_,
                             "' does not tell its metrics: ", metrics.status().message()));
   }
-  return std::string(process.why_cut());
+  hang = std::string(process.why_cut());
+  return !call.cancelled();
 }
 
 void SupervisorActions::OnLoss() {
@@ -162,6 +164,7 @@ std::optional<SupervisionEvent> SupervisorActions::CarryOut(Action action) {
       attached_->Quiesce();
       return std::nullopt;
     case Action::kEndProcess:
+      heartbeats_.End();
       attached_->End();
       return std::nullopt;
     case Action::kBeginServing:

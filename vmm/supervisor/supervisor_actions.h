@@ -45,9 +45,9 @@ class SupervisorActions {
   // The result of an action that has one.
   std::optional<SupervisionEvent> CarryOut(SupervisionAction action);
 
-  // Asks the process that serves for its metrics, for a moment at most, unless something urgent
-  // comes first. Returns why the process has to be killed; empty: it has not.
-  std::string FetchMetrics();
+  // Asks the process that serves for its metrics, for a moment at most. `hang`: why the process has
+  // to be killed; empty: it has not. False: something else came first.
+  bool FetchMetrics(std::string& hang);
 
   // Note what the actions after an event need to know. Call before On() of the state machine: for
   // kExited; for kMisbehaves; for a command.

@@ -77,6 +77,8 @@ void SupervisorThread::Run() {
 bool SupervisorThread::LookAround() {
   const absl::Time now = SteadyNow();
   const bool serving = supervision_.state() == State::kServing;
+  // Before the look: a vCPU may report a failure of the process before this one only now.
+  if (serving) device().AwaitNextFailure();
   if (actions_.attached().exited()) {
     step_ = "the end of its process";
     actions_.OnLoss();
@@ -97,10 +99,6 @@ bool SupervisorThread::LookAround() {
   } else if (serving && actions_.heartbeats().has_news()) {
     step_ = "a heartbeat";
     OnHang(actions_.heartbeats().Check([this] { return device().OldestPending(); }));
-  } else if (std::vector<std::function<void()>> asked = commands_.TakeRefreshes(); !asked.empty()) {
-    step_ = "its metrics";
-    if (serving) OnHang(actions_.FetchMetrics());
-    for (const std::function<void()>& done : asked) done();
   } else if (serving && device().function_state_missed() && now >= next_sending_) {
     device().SendFunctionState();
     next_sending_ = now + kSendingInterval;
@@ -108,6 +106,12 @@ bool SupervisorThread::LookAround() {
     step_ = "a reset";
     device().ConsumeMissedReset();
     Obey({.event = Event::kReset, .by = "the guest"});
+  } else if (commands_.wants_refresh()) {
+    step_ = "its metrics";
+    std::string hang;
+    if (serving && !actions_.FetchMetrics(hang)) return true;  // the clients wait on
+    for (const std::function<void()>& done : commands_.TakeRefreshes()) done();
+    OnHang(hang);
   } else if (serving && wants_spare_ && now >= actions_.spare().next()) {
     step_ = "its spare";
     actions_.spare().Tend(actions_.binary());
