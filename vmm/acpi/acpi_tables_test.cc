@@ -46,6 +46,7 @@ uint64_t LittleEndian(const std::string& bytes, size_t offset, size_t size) {
 }
 
 uint8_t Sum(const std::string& bytes) {
+  // NOLINTNEXTLINE(bugprone-fold-init-type): a sum modulo 256
   return std::accumulate(bytes.begin(), bytes.end(), uint8_t{0});
 }
 

@@ -47,7 +47,7 @@ absl::Status ProcessStarter::CheckLiveness(DeviceProcess& process, absl::Duratio
   ControlCall call(limit);
   const Attention::Interruptible wait(*attention_, Attention::Urgency::kNews,
                                       [&call] { call.Cancel(); });
-  const absl::Status status = process.control().Heartbeat(call).status();
+  absl::Status status = process.control().Heartbeat(call).status();
   if (!status.ok() && call.cancelled())
     return absl::CancelledError("the heartbeat was interrupted");
   return status;
