@@ -1,6 +1,7 @@
 #include "devices/virtio_blk/block_device.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -48,6 +49,11 @@ constexpr absl::Duration kAdoptTimeout = absl::Seconds(5);
 // How long to wait for a host that is short of something: see BlockRequest::kMaxPauses.
 constexpr absl::Duration kRetryInterval = absl::Milliseconds(5);
 
+// How many writes the thread that does them reports at a time, and how long this thread waits for
+// them: registers wait as long. Four of 4 KiB take 20 µs.
+constexpr uint32_t kWritesAtOnce = 4;
+constexpr absl::Duration kMaxAwait = absl::Microseconds(200);
+
 // A device process ends within a second.
 constexpr absl::Duration kDrainTimeout = absl::Milliseconds(500);
 // A failing disk may fail every request, which must not fill the log.
@@ -82,7 +88,7 @@ BlockDevice::BlockDevice(const BlockOptions& options) : options_(options) {}
 
 BlockDevice::~BlockDevice() {
   if (retry_timer_.ok()) host_->Unwatch(retry_timer_.get());
-  for (DiskEngine* engine : {engine_.get(), discard_engine_.get()}) {
+  for (DiskEngine* engine : {engine_.get(), side_engine_.get()}) {
     if (engine == nullptr) continue;
     host_->Unwatch(engine->fd());
     if (!engine->Drain(kDrainTimeout)) LogWarning("disk: exits with I/O still in flight");
@@ -151,11 +157,16 @@ absl::Status BlockDevice::StartEngine(uint32_t max_operations) {
   is_io_uring_ = chosen.is_io_uring;
   RETURN_IF_ERROR(host_->Watch(chosen.engine->fd(), [this] { OnEngine(); }));
   engine_ = std::move(chosen.engine);
-  if (is_io_uring_ && disk_.is_block_device && !disk_.read_only) {
-    // BLKDISCARD is an ioctl; io_uring can discard since Linux 6.12 only.
-    ASSIGN_OR_RETURN(auto threads, IoThreads::Create(disk_, max_operations, /*max_threads=*/1));
+  // BLKDISCARD is an ioctl; io_uring can discard since Linux 6.12 only. Buffered writes of a file
+  // hold its lock: of several threads, as of io_uring's workers, one works and the others wait.
+  const bool discards = disk_.is_block_device && is_io_uring_;
+  const bool writes = options_.engine != EngineKind::kIoUring && !disk_.is_block_device &&
+                      !disk_.is_direct() && !disk_.is_in_memory && !disk_.knows_nowait_writes;
+  if ((discards || writes) && !disk_.read_only) {
+    ASSIGN_OR_RETURN(auto threads, IoThreads::Create(disk_, max_operations,
+                                                     {.max_threads = 1, .at_once = kWritesAtOnce}));
     RETURN_IF_ERROR(host_->Watch(threads->fd(), [this] { OnEngine(); }));
-    discard_engine_ = std::move(threads);
+    side_engine_ = std::move(threads);
   }
   UniqueFd timer(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!timer.ok()) return ErrnoToStatus(errno, "timerfd_create");
@@ -304,19 +315,24 @@ int64_t BlockDevice::PrepareBatch() {
     if (index == kNoSlot) break;
     ready_.first = slots_[index].next;
     const FileOperation& operation = slots_[index].request.operation();
-    const bool discards = operation.kind == FileOperation::Kind::kDiscard;
-    DiskEngine& engine = discards && discard_engine_ != nullptr ? *discard_engine_ : *engine_;
-    engine.Prepare(operation, index);
+    EngineFor(operation).Prepare(operation, index);
     const bool transfers = !operation.buffers.empty();
     bytes += std::max(transfers ? static_cast<int64_t>(operation.length) : 0, kMinOperationBytes);
   }
   return bytes;
 }
 
+DiskEngine& BlockDevice::EngineFor(const FileOperation& operation) {
+  const bool is_write = operation.kind == FileOperation::Kind::kWrite;
+  const bool is_side = operation.kind == FileOperation::Kind::kDiscard ||
+                       (is_write && !operation.durable && !disk_.is_block_device);
+  return is_side && side_engine_ != nullptr ? *side_engine_ : *engine_;
+}
+
 bool BlockDevice::Submit() {
   CRASH_POINT("disk_before_submit");
   bool submitted = engine_->Submit();
-  if (discard_engine_ != nullptr && !discard_engine_->Submit()) submitted = false;
+  if (side_engine_ != nullptr && !side_engine_->Submit()) submitted = false;
   CRASH_POINT("disk_after_submit");
   if (!submitted) RetrySoon();  // the engine has it already: the next Submit() offers it again
   return submitted;
@@ -357,11 +373,33 @@ void BlockDevice::OnEngine() {
   if (ready_.first != kNoSlot && turn_bytes_ <= 0) services_->ServeLater(0);
 }
 
+bool BlockDevice::awaits_side() const {
+  return options_.await_writes && !side_is_late_ && side_engine_->in_flight() != 0;
+}
+
+bool BlockDevice::HasResults() const {
+  if (engine_->has_results()) return true;
+  return side_engine_ != nullptr && (side_engine_->has_results() || awaits_side());
+}
+
+void BlockDevice::TakeResults() {
+  if (side_engine_ != nullptr && awaits_side() && !side_engine_->has_results()) {
+    pollfd results[] = {{.fd = side_engine_->fd(), .events = POLLIN, .revents = 0},
+                        {.fd = engine_->fd(), .events = POLLIN, .revents = 0}};
+    const timespec limit = absl::ToTimespec(kMaxAwait);
+    if (ppoll(results, 2, &limit, nullptr) == 0) side_is_late_ = true;
+  }
+  OnEngine();
+}
+
 void BlockDevice::ReapResults() {
   DiskEngine::Result result;
   // Bounded: what is finished is less than what is in flight, and nothing is added meanwhile.
   while (engine_->Reap(result)) OnResult(result);
-  while (discard_engine_ != nullptr && discard_engine_->Reap(result)) OnResult(result);
+  while (side_engine_ != nullptr && side_engine_->Reap(result)) {
+    side_is_late_ = false;
+    OnResult(result);
+  }
 }
 
 void BlockDevice::OnResult(const DiskEngine::Result& result) {
@@ -422,7 +460,7 @@ void BlockDevice::DropWaitingOfStoppingQueues(SlotList& list) {
 }
 
 uint32_t BlockDevice::in_flight() const {
-  return engine_->in_flight() + (discard_engine_ != nullptr ? discard_engine_->in_flight() : 0);
+  return engine_->in_flight() + (side_engine_ != nullptr ? side_engine_->in_flight() : 0);
 }
 
 bool BlockDevice::at_rest() const {

@@ -32,6 +32,8 @@ struct BlockOptions {
   std::string serial = {};  // answer to get-id
   bool read_only = false;
   EngineKind engine = EngineKind::kAuto;
+  // This thread sleeps while another one writes, instead of polling: for few processors.
+  bool await_writes = false;
   // The process is this disk's alone: with its engine it has all the rings that it needs.
   bool forbid_new_rings = false;
 };
@@ -63,8 +65,8 @@ class BlockDevice : public VirtioDevice {
   absl::Span<iovec> Room(uint32_t queue) override;
   void OnChain(uint32_t queue, const DescriptorChain& chain) override;
   void EndBatch(uint32_t queue) override;
-  bool HasResults() const override { return engine_->has_results(); }
-  void TakeResults() override { OnEngine(); }
+  bool HasResults() const override;
+  void TakeResults() override;
   void OnQueueStopping(uint32_t queue) override;
   void ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const override;
   void WriteConfig(uint32_t offset, absl::Span<const uint8_t> bytes) override;
@@ -104,10 +106,12 @@ class BlockDevice : public VirtioDevice {
   // Starts what is ready, in batches, and deals with what ends at once.
   void RunReady();
   int64_t PrepareBatch();
+  DiskEngine& EngineFor(const FileOperation& operation);
   void DropWaitingOfStoppingQueues(SlotList& list);
   bool Submit();
   void RetrySoon();
   void SubmitWaiting();
+  bool awaits_side() const;
   void ReapResults();
   void OnResult(const DiskEngine::Result& result);
   void ReleaseHeld();
@@ -123,7 +127,9 @@ class BlockDevice : public VirtioDevice {
   DiskFile disk_;
   EngineFactory engine_factory_;
   std::unique_ptr<DiskEngine> engine_;
-  std::unique_ptr<DiskEngine> discard_engine_;  // of a block device, where engine_ cannot do it
+  // What engine_ does not do, or slowly: discards of a block device, buffered writes of a file.
+  std::unique_ptr<DiskEngine> side_engine_;
+  bool side_is_late_ = false;  // it had no result within kMaxAwait, and has had none since
   bool is_io_uring_ = false;
   UniqueFd retry_timer_;  // the host was short of something: Submit() and paused_ again
   bool retries_soon_ = false;

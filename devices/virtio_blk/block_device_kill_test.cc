@@ -158,9 +158,11 @@ class Guest {
 
   [[noreturn]] void BeTheDisk() {
     RestartableDevice device(disk_.services, [] {
-      return std::make_unique<PciTransport>(
-          BlockDevice::Create({.queues = kQueues, .queue_size = 64, .engine = EngineOfThisTest()})
-              .value());
+      return std::make_unique<PciTransport>(BlockDevice::Create({.queues = kQueues,
+                                                                 .queue_size = 64,
+                                                                 .engine = EngineOfThisTest(),
+                                                                 .await_writes = true})
+                                                .value());
     });
     const absl::Status watched = disk_.services.Watch(doorbell_.fd(), [&] {
       doorbell_.Drain();

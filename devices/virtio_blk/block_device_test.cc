@@ -221,13 +221,10 @@ TEST(BlockDeviceTest, OneRequestMayHaveManySegments) {
 
 TEST(BlockDeviceTest, EachQueueServesAndInterruptsForItself) {
   TestDisk t({.queues = 4, .queue_size = 16});
-  std::vector<TestDisk::Request> requests;
   for (uint16_t queue = 0; queue < 4; ++queue) {
-    requests.push_back(t.Add(kBlockOut, queue, RandomBytes(512, queue), 0, queue));
-  }
-  for (uint16_t queue = 0; queue < 4; ++queue) {
-    EXPECT_EQ(t.driver->KickAndWait(queue)->id, requests[queue].head);
-    EXPECT_EQ(t.StatusOf(requests[queue]), kBlockStatusOk);
+    const TestDisk::Request request = t.Add(kBlockOut, queue, RandomBytes(512, queue), 0, queue);
+    EXPECT_EQ(t.driver->KickAndWait(queue)->id, request.head);
+    EXPECT_EQ(t.StatusOf(request), kBlockStatusOk);
     EXPECT_EQ(t.services.TakeMsixSignals(), std::vector<uint32_t>{queue + 1u});
     EXPECT_EQ(t.OnDisk(queue, 1), RandomBytes(512, queue));
   }

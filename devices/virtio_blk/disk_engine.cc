@@ -55,7 +55,7 @@ absl::StatusOr<ChosenEngine> CreatePlainEngine(EngineKind kind, const DiskFile& 
     if (kind == EngineKind::kIoUring) return ring.status();
     LogInfo(absl::StrCat("disk: uses threads, without io_uring: ", ring.status().message()));
   }
-  ASSIGN_OR_RETURN(chosen.engine, IoThreads::Create(disk, max_operations));
+  ASSIGN_OR_RETURN(chosen.engine, IoThreads::Create(disk, max_operations, {}));
   return chosen;
 }
 

@@ -66,7 +66,7 @@ class DiskEngine {
 
 enum class EngineKind {
   // Threads for a file in memory; else io_uring, or threads where it is refused, as the seccomp
-  // filters of containers do.
+  // filters of containers do. A BlockDevice gives buffered writes of a file to one thread.
   kAuto,
   kIoUring,
   kThreads,

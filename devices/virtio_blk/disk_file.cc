@@ -93,7 +93,10 @@ absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only) {
     const uint64_t block = static_cast<uint64_t>(info.st_blksize);
     if (PlausibleBlock(block)) disk.physical_block_size = static_cast<uint32_t>(block);
     struct statfs file_system;
-    disk.is_in_memory = fstatfs(fd.get(), &file_system) == 0 && file_system.f_type == TMPFS_MAGIC;
+    if (fstatfs(fd.get(), &file_system) == 0) {
+      disk.is_in_memory = file_system.f_type == TMPFS_MAGIC;
+      disk.knows_nowait_writes = file_system.f_type == XFS_SUPER_MAGIC;
+    }
   } else if (S_ISBLK(info.st_mode)) {
     disk.is_block_device = true;
     if (ioctl(fd.get(), BLKGETSIZE64, &size_bytes) != 0) {

@@ -19,6 +19,8 @@ struct DiskFile {
   bool is_in_memory = false;
   // It can tell (RWF_NOWAIT) whether a read would have to wait. FUSE cannot, for one.
   bool knows_nowait = false;
+  // The same of writes to the page cache: XFS. Elsewhere io_uring gives each to a worker.
+  bool knows_nowait_writes = false;
   uint32_t physical_block_size = 0;  // bytes, a power of two from 512 to 64 KiB
   // With direct I/O (O_DIRECT), what the kernel wants: of positions and lengths in the file, a
   // power of two from 512 to 64 KiB, and of buffers' addresses. 0: without.

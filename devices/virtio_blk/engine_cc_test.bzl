@@ -3,14 +3,14 @@
 load("@rules_cc//cc:defs.bzl", "cc_test")
 
 def engine_cc_test(name, direct_io = True, **kwargs):
-    """NAME runs over io_uring, NAME_over_threads over the pool of threads.
+    """NAME runs over what the disk chooses, NAME_over_threads over the pool of threads.
 
     NAME_with_direct_io runs over io_uring on files with O_DIRECT, if direct_io: not where processes
     are killed and nobody waits for the direct I/O that they leave behind.
     """
     cc_test(
         name = name,
-        env = {"BULKHEAD_TEST_IO_ENGINE": "io_uring"},
+        env = {"BULKHEAD_TEST_IO_ENGINE": "auto"},
         **kwargs
     )
     cc_test(

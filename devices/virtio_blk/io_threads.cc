@@ -68,7 +68,8 @@ int32_t CarryOut(int file, const FileOperation& operation) {
 // What threads work on, and what they have done.
 class IoThreads::Shared {
  public:
-  Shared(int file, EventFd event) : file_(file), event_(std::move(event)) {}
+  Shared(int file, uint32_t at_once, EventFd event)
+      : file_(file), at_once_(at_once), event_(std::move(event)) {}
 
   // Gives work to the threads. How many of the works wait for lack of an idle thread.
   size_t Give(std::vector<Work>& works) {
@@ -117,19 +118,25 @@ class IoThreads::Shared {
       while (waiting_.empty() && !stopped_) work_given_.Wait(&mutex_);
       --idle_;
       if (stopped_) break;
-      const Work work = waiting_.front();
-      waiting_.pop_front();
+      Work works[kMostAtOnce];
+      Result results[kMostAtOnce];
+      const size_t count = std::min<size_t>(waiting_.size(), at_once_);
+      std::copy_n(waiting_.begin(), count, works);
+      waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<ptrdiff_t>(count));
       mutex_.Unlock();
-      const int32_t result = CarryOut(file_, work.operation);
+      for (size_t i = 0; i < count; ++i) {
+        results[i] = {works[i].id, CarryOut(file_, works[i].operation)};
+      }
       mutex_.Lock();
       if (done_.empty()) event_.Signal();
-      done_.push_back({work.id, result});
+      done_.insert(done_.end(), results, results + count);
       has_done_.store(true, std::memory_order_relaxed);
     }
     mutex_.Unlock();
   }
 
   const int file_;
+  const uint32_t at_once_;
   const EventFd event_;  // readable while done_ is not empty
 
   absl::Mutex mutex_;
@@ -143,11 +150,11 @@ class IoThreads::Shared {
 
 absl::StatusOr<std::unique_ptr<IoThreads>> IoThreads::Create(const DiskFile& disk,
                                                              uint32_t max_operations,
-                                                             uint32_t max_threads) {
+                                                             const Options& options) {
   ASSIGN_OR_RETURN(EventFd event, EventFd::Create());
   return std::unique_ptr<IoThreads>(
-      new IoThreads(disk, max_operations, max_threads,
-                    std::make_shared<Shared>(disk.fd.get(), std::move(event))));
+      new IoThreads(disk, max_operations, options.max_threads,
+                    std::make_shared<Shared>(disk.fd.get(), options.at_once, std::move(event))));
 }
 
 IoThreads::IoThreads(const DiskFile& disk, uint32_t max_operations, uint32_t max_threads,

@@ -20,12 +20,18 @@ namespace bulkhead::devices::virtio {
 // Thread-compatible.
 class IoThreads : public DiskEngine {
  public:
-  static constexpr uint32_t kMaxThreads = 16;
+  struct Options {
+    uint32_t max_threads = 16;
+    // How many operations a thread takes, and reports, at a time, where as many wait: 1 to
+    // kMostAtOnce.
+    uint32_t at_once = 1;
+  };
+  static constexpr uint32_t kMostAtOnce = 16;
 
   // Errors: as eventfd(2).
   static absl::StatusOr<std::unique_ptr<IoThreads>> Create(const DiskFile& disk,
                                                            uint32_t max_operations,
-                                                           uint32_t max_threads = kMaxThreads);
+                                                           const Options& options);
   // Does not wait for threads in a system call: call Drain() before.
   ~IoThreads() override;
   IoThreads(const IoThreads&) = delete;

@@ -13,6 +13,7 @@
 #include "devices/virtio/pci_transport.h"
 #include "devices/virtio_blk/block_device.h"
 #include "devices/virtio_blk/disk_engine.h"
+#include "proto/channel/channel_memory.h"
 
 ABSL_FLAG(
     uint32_t, queues, 1,
@@ -29,7 +30,8 @@ ABSL_FLAG(bool, readonly, false,
 ABSL_FLAG(
     std::string, io_engine, "auto",
     "What carries out I/O: io_uring, threads, or auto: the disk's own thread where the file is "
-    "in memory (tmpfs), else io_uring, or threads where the host does not permit it.");
+    "in memory (tmpfs), one more thread for writes to the page cache, and for all else "
+    "io_uring, or threads where the host does not permit it.");
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -42,6 +44,7 @@ absl::StatusOr<std::unique_ptr<DeviceModel>> CreateDisk() {
                                         .serial = absl::GetFlag(FLAGS_serial),
                                         .read_only = absl::GetFlag(FLAGS_readonly),
                                         .engine = engine,
+                                        .await_writes = channel::AvailableCpus() <= 2,
                                         .forbid_new_rings = true}));
   return std::make_unique<PciTransport>(std::move(device));
 }

@@ -82,12 +82,14 @@ TEST_P(SlowFileTest, ADiskAnswersRegistersWhileItsFileStalls) {
   std::vector<GuestAddress> status;
   for (uint64_t i = 0; i < kOperations; ++i) {
     const GuestAddress header = driver.Allocate(sizeof(BlockHeader));
-    ASSERT_TRUE(services.memory().WriteObject(header, BlockHeader{kBlockIn, 0, (i + 8) << 12}));
+    const bool is_read = i % 4 != 0;
+    ASSERT_TRUE(services.memory().WriteObject(
+        header, BlockHeader{is_read ? kBlockIn : kBlockOut, 0, (i + 8) << 12}));
     status.push_back(driver.Allocate(1));
     ASSERT_TRUE(services.memory().WriteObject(status.back(), kNoStatus));
     ASSERT_TRUE(driver.queue(0)
                     .Add({{header, sizeof(BlockHeader), false},
-                          {driver.Allocate(4096), 4096, true},
+                          {driver.Allocate(4096), 4096, is_read},
                           {status.back(), 1, true}})
                     .has_value());
   }
@@ -103,6 +105,36 @@ TEST_P(SlowFileTest, ADiskAnswersRegistersWhileItsFileStalls) {
   EXPECT_GT(Slow().requests(), before) << "the page cache had it all: the test shows nothing";
 }
 
+TEST(SlowDiskFileTest, ADiskThatWaitsForItsWritesWaitsForAMomentOnly) {
+  const BlockOptions options{.queue_size = 64, .await_writes = true};
+  DurableServices services({{0, 32 << 20}});
+  services.AddResource("disk", Slow().Open(O_RDWR));
+  PciTransport model(BlockDevice::Create(options).value());
+  ASSERT_TRUE(model.Start(services).ok());
+  FakeDriver driver(model, services);
+  ASSERT_TRUE(driver.Initialize(kAllFeatures));
+  const GuestAddress header = driver.Allocate(sizeof(BlockHeader));
+  ASSERT_TRUE(services.memory().WriteObject(header, BlockHeader{kBlockOut, 0, 1 << 12}));
+  const GuestAddress data = driver.Allocate(4096), status = driver.Allocate(1);
+  const auto start_write = [&] {
+    ASSERT_TRUE(
+        driver.queue(0)
+            .Add({{header, sizeof(BlockHeader), false}, {data, 4096, false}, {status, 1, true}})
+            .has_value());
+    driver.Kick(0);
+  };
+
+  Slow().set_delay_ms(kDelayMs);
+  const absl::Time start = SteadyNow();
+  start_write();
+  EXPECT_FALSE(model.HasWork()) << "it does not sleep while the file stalls";
+  EXPECT_LT(SteadyNow() - start, absl::Milliseconds(kDelayMs));
+  EXPECT_EQ(driver.queue(0).used_idx(), 0);
+  ASSERT_TRUE(services.RunUntil([&] { return driver.queue(0).used_idx() == 1; }));
+  start_write();
+  ASSERT_TRUE(services.RunUntil([&] { return driver.queue(0).used_idx() == 2; }));
+}
+
 TEST(SlowDiskFileTest, AFileSystemThatDoesNotAnswerIsWaitedForInBoundedTime) {
   Slow().set_attributes_stall(true);
   const auto late = AdoptDiskInTime(Slow().Open(O_RDWR), false, absl::Milliseconds(100));
@@ -114,9 +146,12 @@ TEST(SlowDiskFileTest, AFileSystemThatDoesNotAnswerIsWaitedForInBoundedTime) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SlowFileTest,
-                         testing::Values(EngineKind::kIoUring, EngineKind::kThreads),
+                         testing::Values(EngineKind::kAuto, EngineKind::kIoUring,
+                                         EngineKind::kThreads),
                          [](const auto& test) {
-                           return test.param == EngineKind::kThreads ? "Threads" : "IoUring";
+                           return test.param == EngineKind::kThreads ? "Threads"
+                                  : test.param == EngineKind::kAuto  ? "Auto"
+                                                                     : "IoUring";
                          });
 
 }  // namespace

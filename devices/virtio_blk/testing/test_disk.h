@@ -39,7 +39,7 @@ inline std::vector<uint8_t> RandomBytes(size_t size, uint32_t seed) {
 // The engine that tests of a whole disk run over: each of them runs over each engine.
 inline EngineKind EngineOfThisTest() {
   const char* const name = getenv("BULKHEAD_TEST_IO_ENGINE");
-  return ParseEngineKind(name == nullptr ? "io_uring" : name).value();
+  return ParseEngineKind(name == nullptr ? "auto" : name).value();
 }
 
 // And with direct I/O, on a file system that knows it.
@@ -64,6 +64,7 @@ class TestDisk {
     services.AddResource("disk", open_file(path, open_flags | DirectFlagOfThisTest() | O_CLOEXEC));
     unlink(path.c_str());
     options.engine = EngineOfThisTest();
+    options.await_writes = true;
     model = std::make_unique<RestartableDevice>(services, [options] {
       return std::make_unique<PciTransport>(BlockDevice::Create(options).value());
     });
