@@ -68,6 +68,7 @@ struct LogQueue::State {
   uint64_t dropped ABSL_GUARDED_BY(mutex) = 0;  // lines that nothing in the queue speaks of
   bool writing ABSL_GUARDED_BY(mutex) = false;
   bool stopping ABSL_GUARDED_BY(mutex) = false;
+  bool confined ABSL_GUARDED_BY(mutex) = false;
 };
 
 absl::StatusOr<std::unique_ptr<LogQueue>> LogQueue::Create(int fd) {
@@ -78,6 +79,11 @@ absl::StatusOr<std::unique_ptr<LogQueue>> LogQueue::Create(int fd) {
   // TOSTOP set is not to be stopped by SIGTTOU because it logs.
   if (const int error = StartDetachedThread("log", [state] { Run(*state); }); error != 0) {
     return ErrnoToStatus(error, "starting the log's thread");
+  }
+  {
+    // Later the vmm's filter, which is for all threads, would kill the vmm for it.
+    absl::MutexLock lock(&state->mutex);
+    while (!state->confined) state->changed.Wait(&state->mutex);  // its first instructions
   }
   return std::unique_ptr<LogQueue>(new LogQueue(std::move(state)));
 }
@@ -125,6 +131,8 @@ void LogQueue::Run(State& state) {
   const __user_cap_data_struct none[2] = {};
   syscall(SYS_capset, &header, none);
   state.mutex.Lock();
+  state.confined = true;
+  state.changed.SignalAll();
   while (true) {
     while (state.entries.empty() && !state.stopping) state.changed.Wait(&state.mutex);
     if (state.stopping) break;
