@@ -177,7 +177,7 @@ void OnUncaughtException() {
       text = "the host is short of memory";
     } catch (const std::exception& error) {
       text = error.what();
-    } catch (...) {
+    } catch (...) {  // NOLINT(bugprone-empty-catch): nothing else is known of it
     }
   }
   LogError(text);

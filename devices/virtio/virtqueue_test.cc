@@ -112,7 +112,8 @@ TEST(VirtqueueTest, ABufferAcrossAdjoiningRangesOfMemoryBecomesSeveral) {
   FakeQueue driver(services.memory(), kRings, kSize, /*event_index=*/false);
   std::vector<std::string> violations;
   Virtqueue queue(kSize, [&](absl::string_view what) { violations.emplace_back(what); });
-  ASSERT_TRUE(queue.Enable(services.memory(), driver.setup(), false, /*indirect=*/true).ok());
+  ASSERT_TRUE(
+      queue.Enable(services.memory(), driver.setup(), false, /*indirect_descriptors=*/true).ok());
   queue.SetServing(true);
   std::vector<iovec> storage(Virtqueue::StorageSize(kSize, services.memory()));
   EXPECT_EQ(storage.size(), 2u * kSize);

@@ -224,7 +224,7 @@ bool HostFile::OpenNext() {
 }
 
 absl::StatusOr<UniqueFd> HostFile::TakeForProcess() {
-  const absl::Status late = absl::DeadlineExceededError(
+  absl::Status late = absl::DeadlineExceededError(
       absl::StrCat("\"", path_, "\" cannot be opened now: its file system does not answer"));
   if (!OpenNext()) return late;
   UniqueFd taken;

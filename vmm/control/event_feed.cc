@@ -41,7 +41,7 @@ std::optional<v1::Event> EventFeed::Next() {
     return snapshot;
   }
   if (only_past_) return NextOfPast();
-  if (snapshot_.has_value()) return *std::exchange(snapshot_, std::nullopt);
+  if (snapshot_.has_value()) return std::exchange(snapshot_, std::nullopt);
 
   std::vector<v1::Event> events = vm_.events().EventsAfter(last_sent_, 1);
   if (events.empty()) return std::nullopt;
