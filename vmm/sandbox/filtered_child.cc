@@ -74,10 +74,14 @@ FilteredEnd RunFiltered(const FilteredChild& options) {
   if (message.ok() && message->descriptors.size() == 1) {
     options.meanwhile();
     pollfd listener = {.fd = message->descriptors[0].get(), .events = POLLIN, .revents = 0};
-    seccomp_notif notification = {};
-    if (poll(&listener, 1, kWaitMs) == 1 && (listener.revents & POLLIN) != 0 &&
-        ioctl(listener.fd, SECCOMP_IOCTL_NOTIF_RECV, &notification) == 0) {
-      end.violation = DescribeViolation(notification, "");
+    while (end.violation.empty()) {
+      seccomp_notif notification = {};
+      if (poll(&listener, 1, kWaitMs) != 1 || (listener.revents & POLLIN) == 0) break;
+      if (ioctl(listener.fd, SECCOMP_IOCTL_NOTIF_RECV, &notification) == 0) {
+        end.violation = DescribeViolation(notification, "");
+      } else if (errno != EINTR && errno != ENOENT) {
+        break;  // else the call was interrupted, and is made again
+      }
     }
   } else {
     end.error = "no listener came";
