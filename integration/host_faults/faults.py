@@ -350,8 +350,9 @@ class FewBytesOfMemory(Fault):
         self.stack.callback(self.group.close)
 
     def inject(self, vm):
-        self.group.add(vm.pid_of("disk0"))
+        # In this order: a limit below what is used already may be refused.
         self.group.limit_memory(64 * 1024)
+        self.group.add(vm.pid_of("disk0"))
         vm.kill("rng0")
 
     def heal(self, vm):
