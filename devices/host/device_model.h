@@ -160,7 +160,9 @@ class DeviceModel {
   virtual void Write(uint8_t region, uint64_t offset, uint8_t size_bytes, uint64_t value) = 0;
 
   // Doorbell `index` of Describe().doorbells was rung, once or more since the last call. Every
-  // earlier posted write has been delivered. Spurious calls happen: look, do not assume.
+  // earlier posted write has been delivered. Not those after it: what the guest adds to memory
+  // meanwhile may be found before them, as by a device whose DMA overtakes a posted write. Spurious
+  // calls happen: look, do not assume.
   virtual void OnDoorbell(uint32_t index) = 0;
 
   // --- Work that lies in shared memory: a device under load polls it, without doorbells ---------

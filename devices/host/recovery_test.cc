@@ -119,7 +119,6 @@ class Ledger : public DeviceModel {
   }
   // Guest memory says how much there is to do.
   void OnDoorbell(uint32_t) override {
-    if (HasWork()) DoWork();
     uint64_t work = 0;
     services_->memory().ReadObject(0, work);
     if (work == state_.work_done) return;
