@@ -37,6 +37,7 @@ import statistics
 from integration.bench import block_cells, block_targets, host, table
 from integration.bench.aims import conclude
 from integration.bench.arguments import names_of, positive
+from integration.bench.mmio_targets import build_machines
 from integration.bench.processes import BenchError, bench_lines
 
 HELP = "disk requests a second of polling and interrupted guests, and the peers"
@@ -157,9 +158,7 @@ def run(args):
     host.require_kvm()
     tsc_khz = host.guest_tsc_khz()
     selection = block_cells.select(args.quick, args.only)
-    labels = sorted({block_targets.GUEST}.union(*(target.labels for target in args.targets)))
-    files = dict(zip(labels, host.build(labels)))
-    machines = [target(files) for target in args.targets]
+    machines = build_machines(args.targets)
     facts = host.describe()
     if facts["load_average"] > 1:
         print("this computer is busy (load average %.1f), which spoils figures: stop the rest%s" % (

@@ -14,8 +14,8 @@ import statistics
 from integration.bench import host, table
 from integration.bench.aims import conclude
 from integration.bench.arguments import names_of, positive
-from integration.bench.mmio_targets import (GUEST, QEMU_PASSED, UART, VMM, VMM_POWERED_OFF,
-                                            QemuTarget, Target)
+from integration.bench.mmio_targets import (QEMU_PASSED, UART, VMM, VMM_POWERED_OFF,
+                                            QemuTarget, Target, build_machines)
 from integration.bench.processes import BenchError, bench_lines, run as run_process, use_realtime
 
 HELP = "bytes a second of the serial console, beside QEMU's"
@@ -105,9 +105,7 @@ def run(args):
     """Returns (exit code, figures for --json)."""
     host.require_kvm()
     tsc_khz = host.guest_tsc_khz()
-    labels = sorted({GUEST}.union(*(target.labels for target in args.targets)))
-    files = dict(zip(labels, host.build(labels)))
-    machines = [target(files) for target in args.targets]
+    machines = build_machines(args.targets)
     facts = host.describe()
     if facts["load_average"] > 1:
         print("this computer is busy (load average %.1f), which spoils figures: stop the rest" %

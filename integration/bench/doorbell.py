@@ -75,9 +75,7 @@ def run(args):
     """Returns (exit code, figures for --json)."""
     host.require_kvm()
     tsc_khz = host.guest_tsc_khz()
-    labels = sorted({mmio_targets.GUEST}.union(*(target.labels for target in args.targets)))
-    files = dict(zip(labels, host.build(labels)))
-    machines = [target(files) for target in args.targets]
+    machines = mmio_targets.build_machines(args.targets)
     facts = host.describe()
     if args.realtime:
         use_realtime()

@@ -36,6 +36,13 @@ class Target:
         return output
 
 
+def build_machines(targets):
+    """A machine of each target, of these or another module's, with all that it needs built."""
+    labels = sorted({GUEST}.union(*(target.labels for target in targets)))
+    files = dict(zip(labels, host.build(labels)))
+    return [target(files) for target in targets]
+
+
 class QemuTarget(Target):
     def _command(self, arguments, cmdline):
         return [
