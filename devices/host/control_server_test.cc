@@ -87,7 +87,8 @@ class ControlServerTest : public testing::Test {
     return (stub_.get()->*method)(&context, Request(), reply);
   }
   grpc::StatusCode Heartbeat(absl::Duration timeout = kLong) {
-    return Call(&v1::DeviceControl::Stub::Heartbeat, &heartbeat_, timeout).error_code();
+    v1::HeartbeatReply reply;
+    return Call(&v1::DeviceControl::Stub::Heartbeat, &reply, timeout).error_code();
   }
   grpc::Status Reset(absl::Duration timeout = kLong) {
     v1::ResetReply reply;
@@ -101,7 +102,6 @@ class ControlServerTest : public testing::Test {
   const std::unique_ptr<ControlMailbox> mailbox_ = *ControlMailbox::Create();
   std::unique_ptr<ControlServer> server_;
   std::unique_ptr<v1::DeviceControl::Stub> stub_;
-  v1::HeartbeatReply heartbeat_;
   std::atomic<bool> stop_{false};
   std::thread data_plane_;
 };

@@ -63,7 +63,7 @@ class Heartbeats final : private DeviceClock::Client {
   StallDetector stall_;  // the supervisor's thread's
 
   // Guarded by the clock.
-  channel::ChannelClient* channel_ = nullptr;  // nullptr: no process serves
+  channel::ChannelClient* channel_ = nullptr;  // of the process that serves; set by Begin()
   absl::Time next_ = absl::InfiniteFuture();
   absl::Time asked_ = absl::InfiniteFuture();  // when the answer that is looked for was asked for
   uint32_t missed_ = 0;                        // in a row
