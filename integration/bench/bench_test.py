@@ -7,7 +7,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
 from integration.bench import (block, block_cells, console, doorbell, mmio,  # noqa: E402
-                               processes, storm, table, vm)
+                               processes, scale_busy, storm, table, vm)
 
 OUTPUT = """
 BENCH name=none phase=hot level=0 samples=10 min=90 p50=100 p90=110 p99=120 max=130
@@ -154,6 +154,23 @@ class ConsoleTest(unittest.TestCase):
         self.assertEqual(judge(1100), [True])
 
 
+class ScaleTest(unittest.TestCase):
+    LINES = "BENCH device=%d requests=%d cycles=1000000\n"
+
+    def test_requests_of_all_devices_and_the_share_of_the_least(self):
+        output = self.LINES % (0, 300) + self.LINES % (1, 100)
+        self.assertEqual(scale_busy.parse(output, tsc_khz=1000), {"rate": 400.0, "least_share": 0.5})
+        with self.assertRaisesRegex(processes.BenchError, "BULKHEAD-FAIL no disk"):
+            scale_busy.parse("BULKHEAD-FAIL no disk\n", tsc_khz=1000)
+
+    def test_of_two_devices_on_one_vcpu_neither_is_to_get_less_than_40_percent(self):
+        def judge(share):
+            cells = {scale_busy.cell_name("poll", 2, 1): {"rate": 1, "least_share": share}}
+            return [aim["met"] for aim in scale_busy.judge_aims([{"vmm": cells}] * 3)]
+        self.assertEqual((judge(0.8), judge(0.79)), ([True], [False]))
+        self.assertEqual(scale_busy.judge_aims([]), [])
+
+
 class StormTest(unittest.TestCase):
     def test_percentiles_are_values_that_were_measured(self):
         self.assertEqual(storm.percentile([5, 1, 3], 50), 3)
@@ -226,7 +243,8 @@ class CommandLineTest(unittest.TestCase):
                      ["block", "--only=toast"], ["block", "--only=depth=33"],
                      ["storm", "--way=talk"],
                      ["recovery", "--ram=8"], ["recovery", "--ram=1G", "--hugepages=4K"],
-                     ["scale", "--start=32"], ["scale", "--idle=0"]):
+                     ["scale", "--start=32"], ["scale", "--idle=0"], ["scale", "--only=run"],
+                     ["scale", "--busy=31"], ["scale", "--busy-cpus=9"]):
             result = self.bench(*args)
             self.assertEqual(result.returncode, 2, args)
             self.assertIn("usage:", result.stderr)

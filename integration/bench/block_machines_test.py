@@ -1,4 +1,5 @@
-"""Each machine of tools/bench block boots the guest program and gives figures."""
+"""Each machine of tools/bench block and scale boots the guest program and gives figures."""
+import contextlib
 import os
 import sys
 import tempfile
@@ -7,7 +8,7 @@ import unittest
 sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
-from integration.bench import block, block_targets, processes  # noqa: E402
+from integration.bench import block, block_targets, processes, scale_busy  # noqa: E402
 
 
 def built(label):
@@ -52,6 +53,25 @@ class MachineTest(unittest.TestCase):
             with self.subTest(target.name):
                 with self.assertRaisesRegex(processes.BenchError, "BULKHEAD-FAIL unknown name: re"):
                     self.measure(target, "operations=re")
+
+
+class ScaleTest(unittest.TestCase):
+    def test_every_machine_serves_all_its_disks(self):
+        with contextlib.ExitStack() as stack:
+            disks = [stack.enter_context(tempfile.NamedTemporaryFile(dir="/dev/shm"))
+                     for _ in range(3)]
+            for disk in disks:
+                disk.truncate(1 << 20)
+            for target in scale_busy.ALL:
+                machine = target({label: built(label)
+                                  for label in {block_targets.GUEST, *target.labels}})
+                for options, cpus in (("mode=poll", 1), ("mode=interrupt cpus=2", 2)):
+                    with self.subTest(target.name + " " + options):
+                        output = machine.run("run=bench_scale depth=4 cycles=100000000 " + options,
+                                             [disk.name for disk in disks], cpus, 120)
+                        figures = scale_busy.parse(output, 1000)
+                        self.assertEqual(output.count("BENCH device="), 3)
+                        self.assertGreater(figures["least_share"], 0)
 
 
 if __name__ == "__main__":

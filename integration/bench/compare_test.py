@@ -74,9 +74,10 @@ class PageTest(unittest.TestCase):
                                   "cache poll read 16": {"rate": 90.0}}}]),
         document(ram=["64M", "8G"], detection_ms={"64M, 4K pages": [0, 1, 2], "8G, 4K pages": [3]},
                  restart_ms={"64M, 4K pages": [1, 2], "8G, 4K pages": [4, 5]}),
-        document(start_ms={"1": [1, 2, 3]}, idle_cpu_percent={"1": {"all": [0.0, 0.0]}}),
+        document(start_ms={"1": [1, 2, 3]}, idle_cpu_percent={"1": {"all": [0.0, 0.0]}},
+                 rounds=[{"vmm": {"poll, 2 devices, 1 vCPUs": {"rate": 1, "least_share": 1}}}]),
         document(first_instruction_ms=[5, 6, 7]))
-    CHARTS = {"mmio": 1, "block": 1, "recovery": 3, "scale": 2, "startup": 1}
+    CHARTS = {"mmio": 1, "block": 1, "recovery": 3, "scale": 4, "startup": 1}
 
     def test_each_benchmark_has_its_charts_and_nothing_is_loaded_from_elsewhere(self):
         for figures, (benchmark, count) in zip(self.DOCUMENTS, self.CHARTS.items()):

@@ -169,12 +169,24 @@ def _recovery(document):
 
 
 def _scale(document):
-    return [chart("Start of vmm to the guest", "devices", "milliseconds",
-                  {"start": _over(document["start_ms"])}),
-            chart("CPU time of an idle VM", "devices", "percent of one CPU",
-                  {kind: _over({number: percent[kind] for number, percent in
-                                document["idle_cpu_percent"].items()})
-                   for kind in next(iter(document["idle_cpu_percent"].values()))})]
+    idle = document["idle_cpu_percent"]
+    charts = [chart("Start of vmm to the guest", "devices", "milliseconds",
+                    {"start": _over(document["start_ms"])}),
+              chart("CPU time of an idle VM", "devices", "percent of one CPU",
+                    {kind: _over({number: percent[kind] for number, percent in idle.items()})
+                     for kind in next(iter(idle.values()), ())})]
+    rounds = document.get("rounds") or [{}]
+    for figure, title, unit in (("rate", "Requests of all devices", "requests a second"),
+                                ("least_share", "The device that gets the least", "share")):
+        series = {}
+        for machine, cells in rounds[0].items():
+            for cell in cells:
+                mode, devices, cpus = cell.split(", ")
+                series.setdefault(", ".join((machine, mode, cpus)), []).append((
+                    float(devices.split()[0]),
+                    *_spread([each[machine][cell][figure] for each in rounds])))
+        charts.append(chart(title, "devices", unit, series))
+    return charts
 
 
 def _lists(document):

@@ -36,6 +36,7 @@ constexpr Program kPrograms[] = {
     {"bench_block", RunBenchBlock},
     {"bench_console", RunBenchConsole},
     {"bench_doorbell", RunBenchDoorbell},
+    {"bench_scale", RunBenchScale},
 };
 
 bool Equal(const char* a, const char* b) {

@@ -31,6 +31,7 @@ void RunBenchMmio();
 void RunBenchBlock();
 void RunBenchConsole();
 void RunBenchDoorbell();
+void RunBenchScale();
 
 }  // namespace bulkhead::guest
 

@@ -212,9 +212,10 @@ uint64_t VirtioDevice::Start(uint64_t wanted, uint32_t queues) {
 }
 
 void VirtioDevice::SetUpQueue(uint32_t index, bool event_index) {
-  static Virtqueue::Memory memories[kMaxQueues];
+  // Of each device of the bus, by its number.
+  static Virtqueue::Memory memories[32][kMaxQueues];
   Virtqueue& queue = queues_[index];
-  queue.memory_ = &memories[index];
+  queue.memory_ = &memories[function_.device() % 32][index];
   memset(queue.memory_, 0, sizeof(*queue.memory_));
   queue.used_seen_ = 0;
   queue.offered_index_ = 0;
