@@ -116,28 +116,40 @@ absl::Status CheckDeviceRule(const SyscallRule& rule, const std::vector<SyscallR
 
 bool IsUnconditional(const SyscallRule& rule) { return rule.conditions.empty(); }
 
-bool HaveSameConditions(const SyscallRule& a, const SyscallRule& b) {
-  return std::equal(a.conditions.begin(), a.conditions.end(), b.conditions.begin(),
-                    b.conditions.end(), [](const auto& one, const auto& other) {
-                      return one.argument == other.argument && one.mask == other.mask &&
-                             one.expected == other.expected;
-                    });
+// Whether every call that `narrow` allows is one that `wide` allows.
+bool Covers(const SyscallRule& wide, const SyscallRule& narrow) {
+  const auto holds = [&narrow](const ArgumentCondition& condition) {
+    return std::any_of(narrow.conditions.begin(), narrow.conditions.end(), [&](const auto& other) {
+      return condition.argument == other.argument && condition.mask == other.mask &&
+             condition.expected == other.expected;
+    });
+  };
+  return wide.number == narrow.number && wide.error == 0 && narrow.error == 0 &&
+         std::all_of(wide.conditions.begin(), wide.conditions.end(), holds);
 }
 
-// Adds `rule` to those of its system call: either one without conditions, or some with.
+// Adds `rule` to those of its system call: either one without conditions, or some with, none of
+// which covers another one.
 absl::Status Merge(SyscallRule rule, absl::string_view origin, std::vector<SyscallRule>& rules) {
   for (SyscallRule& other : rules) {
     if (other.number != rule.number) continue;
-    if (other.error == 0 && rule.error == 0 && HaveSameConditions(other, rule)) {
+    const bool wider = Covers(rule, other), narrower = Covers(other, rule);
+    if (wider && narrower) {
       other.start = other.start && rule.start;
       return absl::OkStatus();
     }
-    if (IsUnconditional(other) && other.error == 0 && !other.start) return absl::OkStatus();
-    if (IsUnconditional(other) || IsUnconditional(rule)) {
+    if (narrower && (rule.start || !other.start)) return absl::OkStatus();
+    // What a wider rule allows at the start ends with the start.
+    const bool ends_early = narrower || (wider && rule.start && !other.start);
+    if (IsUnconditional(other) || IsUnconditional(rule) || ends_early) {
       return absl::InvalidArgumentError(absl::StrCat(
           origin, ", line ", rule.line, ": \"", rule.text, "\" contradicts \"", other.text, "\""));
     }
   }
+  // Beside being dead weight, a covered rule costs memory: libseccomp 2.5.4 does not free it.
+  rules.erase(std::remove_if(rules.begin(), rules.end(),
+                             [&rule](const SyscallRule& other) { return Covers(rule, other); }),
+              rules.end());
   rules.push_back(std::move(rule));
   return absl::OkStatus();
 }

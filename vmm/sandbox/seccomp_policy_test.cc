@@ -19,6 +19,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/testing/memory_use.h"
 #include "gtest/gtest.h"
 #include "vmm/sandbox/filtered_child.h"
 #include "vmm/sandbox/sandbox_descriptors.h"
@@ -199,6 +200,49 @@ TEST(SeccompPolicyTest, AnotherArchitectureKillsTheProcess) {
   }});
   EXPECT_EQ(end.violation, "");
   EXPECT_EQ(end.exit_code, -1);
+}
+
+TEST(SeccompPolicyTest, ARuleThatAnotherOneCoversGoes) {
+  const auto texts_of = [](absl::string_view policy) {
+    std::string texts;
+    const auto rules = DeviceRules(policy);
+    EXPECT_TRUE(rules.ok()) << rules.status();
+    if (!rules.ok()) return texts;
+    for (const SyscallRule& rule : *rules) {
+      if (rule.name == "ioctl") absl::StrAppend(&texts, rule.text, "\n");
+    }
+    return texts;
+  };
+  EXPECT_EQ(texts_of("ioctl: arg0 == 1 && arg1 == 2\nioctl: arg1 == 2\nioctl: arg0 == 1"),
+            "ioctl: arg1 == 2\nioctl: arg0 == 1\n");
+  EXPECT_EQ(texts_of("ioctl: arg1 == 2\nioctl: arg0 == 1 && arg1 == 2"), "ioctl: arg1 == 2\n");
+  EXPECT_EQ(texts_of("ioctl: arg1 == 2\nioctl: start && arg0 == 1 && arg1 == 2"),
+            "ioctl: arg1 == 2\n");
+  EXPECT_EQ(texts_of("ioctl: start && arg0 == 1 && arg1 == 2\nioctl: arg1 == 2"),
+            "ioctl: arg1 == 2\n");
+  for (const char* contradiction : {"ioctl: start && arg1 == 2\nioctl: arg0 == 1 && arg1 == 2",
+                                    "ioctl: arg0 == 1 && arg1 == 2\nioctl: start && arg1 == 2"}) {
+    EXPECT_TRUE(
+        absl::StrContains(DeviceRules(contradiction).status().message(), "line 2: \"ioctl: "))
+        << contradiction;
+    EXPECT_FALSE(DeviceRules(contradiction).ok());
+  }
+}
+
+// A client may have a device restarted with ever new binaries.
+TEST(SeccompPolicyTest, CompilingKeepsNoMemory) {
+  // The common policy allows it with narrower conditions.
+  static constexpr char kOverlaps[] = "fcntl: arg1 == F_SETFL";
+  const auto compile = [] {
+    for (int i = 0; i < 200; ++i) {
+      ASSERT_TRUE(CompileDevicePolicy(kOverlaps).ok());
+      ASSERT_TRUE(CompileServingPolicy(kOverlaps).ok());
+    }
+  };
+  compile();
+  const size_t before = PrivateBytes();
+  compile();
+  EXPECT_LE(PrivateBytes(), before + (64 << 10));
 }
 
 TEST(SeccompPolicyTest, ADevicesPolicyAddsCalls) {
