@@ -1,5 +1,6 @@
 // vmm: one virtual machine, with a separate process for each device. See --help.
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -52,6 +53,7 @@ namespace {
 
 // How long the exit waits for the last lines of the log if standard error is not read.
 constexpr absl::Duration kLastLinesTimeout = absl::Milliseconds(500);
+constexpr int kLargeBlockBytes = 128 << 10;  // the default of glibc
 
 int ExitCode(EndReason reason) { return static_cast<int>(reason); }
 
@@ -194,6 +196,11 @@ int Run(int argc, char** argv) {
   const bool cores_are_piped = KeepMemoryOfChildrenOutOfCoreDumps();
   // Before this process has threads, guest memory, or limits of its own.
   absl::StatusOr<std::unique_ptr<Launcher>> launcher = Launcher::Start(argv);
+  // Vcpus allocate nothing while they run, so threads need no arenas of their own: restarts, whose
+  // work wanders among the threads, would leave free memory in each. Large blocks, as of a long
+  // message, always get pages of their own; by default freeing one would raise the threshold.
+  mallopt(M_ARENA_MAX, 1);
+  mallopt(M_MMAP_THRESHOLD, kLargeBlockBytes);
   QueueLog();
   RouteLibraryLogs();
   std::set_terminate(OnUncaughtException);
