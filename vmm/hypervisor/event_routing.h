@@ -12,6 +12,8 @@ namespace bulkhead::vmm {
 struct MsiMessage {
   uint64_t address = 0;
   uint32_t data = 0;
+
+  bool operator==(const MsiMessage&) const = default;
 };
 
 // Connects eventfds to the guest's interrupt controllers and to guest writes inside the kernel,
@@ -20,13 +22,15 @@ class EventRouting {
  public:
   virtual ~EventRouting() = default;
 
-  // A global system interrupt for MSI use (24 and above). Errors: ResourceExhausted.
-  virtual absl::StatusOr<uint32_t> AllocateMsiGsi() = 0;
-  // Sets the message that `gsi` sends. Call it before BindIrq().
-  virtual absl::Status SetMsiRoute(uint32_t gsi, const MsiMessage& message) = 0;
+  // Guarantees that so many more eventfds can be bound to messages at a time. Errors:
+  // ResourceExhausted.
+  virtual absl::Status ReserveMsis(uint32_t count) = 0;
 
-  // Each signal of `event_fd` raises `gsi`. A count already pending raises it at once. With
-  // `resample_fd` >= 0 the line is level-triggered: it stays asserted until the guest's
+  // Each signal of `event_fd` sends `message`. A count already pending sends it at once. Returns
+  // the GSI, for UnbindIrq().
+  virtual absl::StatusOr<uint32_t> BindMsi(const MsiMessage& message, int event_fd) = 0;
+  // Each signal of `event_fd` raises the line `gsi`. A count already pending raises it at once.
+  // With `resample_fd` >= 0 the line is level-triggered: it stays asserted until the guest's
   // end-of-interrupt, which deasserts it and signals `resample_fd`.
   virtual absl::Status BindIrq(uint32_t gsi, int event_fd, int resample_fd) = 0;
   // Later signals stay pending in `event_fd`.

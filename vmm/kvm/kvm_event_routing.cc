@@ -3,7 +3,8 @@
 #include <errno.h>
 #include <sys/ioctl.h>
 
-#include <algorithm>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -11,19 +12,28 @@
 #include "base/event_fd.h"
 #include "base/status_macros.h"
 #include "vmm/kvm/flexible_list.h"
+#include "vmm/kvm/kvm_abi.h"
 #include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {
 namespace {
 
-kvm_irq_routing_entry MsiEntry(uint32_t gsi, const MsiMessage& message) {
-  kvm_irq_routing_entry entry{};
-  entry.gsi = gsi;
-  entry.type = KVM_IRQ_ROUTING_MSI;
-  entry.u.msi.address_lo = static_cast<uint32_t>(message.address);
-  entry.u.msi.address_hi = static_cast<uint32_t>(message.address >> 32);
-  entry.u.msi.data = message.data;
-  return entry;
+absl::Status Bind(int vm_fd, uint32_t gsi, int event_fd, int resample_fd) {
+  kvm_irqfd request{};
+  request.fd = static_cast<uint32_t>(event_fd);
+  request.gsi = gsi;
+  if (resample_fd >= 0) {
+    request.flags = KVM_IRQFD_FLAG_RESAMPLE;
+    request.resamplefd = static_cast<uint32_t>(resample_fd);
+  }
+  if (ioctl(vm_fd, KVM_IRQFD, &request) != 0) {
+    return ErrnoToStatus(errno, absl::StrCat("KVM_IRQFD, binding GSI ", gsi));
+  }
+  // KVM has raised the interrupt for a count that was already pending, but it consumes only later
+  // counts. If the pending count stayed, the next binding would raise a second interrupt.
+  // Every count that is drained here was delivered: it came before the binding, or KVM saw it come.
+  DrainEventFd(event_fd);
+  return absl::OkStatus();
 }
 
 absl::Status IoEventFd(int vm_fd, EventRouting::Space space, uint64_t address, uint32_t size_bytes,
@@ -43,82 +53,60 @@ absl::Status IoEventFd(int vm_fd, EventRouting::Space space, uint64_t address, u
 }  // namespace
 
 KvmEventRouting::KvmEventRouting(int vm_fd, uint32_t max_gsi_routes)
-    : vm_fd_(vm_fd), max_gsi_routes_(max_gsi_routes), next_msi_gsi_(layout::kMsiGsiBase) {
-  for (uint32_t pin = 0; pin < layout::kMsiGsiBase; ++pin) {
-    kvm_irq_routing_entry entry{};
-    entry.gsi = pin;
-    entry.type = KVM_IRQ_ROUTING_IRQCHIP;
-    entry.u.irqchip.irqchip = KVM_IRQCHIP_IOAPIC;
-    entry.u.irqchip.pin = pin;
-    table_.push_back(entry);
-  }
-}
+    : vm_fd_(vm_fd), msis_(max_gsi_routes) {}
 
-absl::StatusOr<uint32_t> KvmEventRouting::AllocateMsiGsi() {
+absl::Status KvmEventRouting::ReserveMsis(uint32_t count) {
   absl::MutexLock lock(&mutex_);
-  if (next_msi_gsi_ >= max_gsi_routes_) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("all ", max_gsi_routes_, " interrupt routes of KVM are in use"));
-  }
-  return next_msi_gsi_++;
+  return msis_.Reserve(count);
 }
 
-absl::Status KvmEventRouting::SetMsiRoute(uint32_t gsi, const MsiMessage& message) {
-  const kvm_irq_routing_entry requested = MsiEntry(gsi, message);
+absl::StatusOr<uint32_t> KvmEventRouting::BindMsi(const MsiMessage& message, int event_fd) {
   absl::MutexLock lock(&mutex_);
-  if (gsi < layout::kMsiGsiBase || gsi >= next_msi_gsi_) {
-    return absl::InvalidArgumentError(absl::StrCat("GSI ", gsi, " was not allocated for MSI"));
+  std::optional<uint32_t> gsi = msis_.FindGsi(message);
+  if (!gsi.has_value()) {
+    // The guest chose the message. If KVM refuses it, it must not stay in the table: each later
+    // SetTable() would fail.
+    MsiRoutes msis = msis_;
+    ASSIGN_OR_RETURN(gsi, msis.Add(message));
+    RETURN_IF_ERROR(SetTable(std::move(msis)));
   }
-  const auto entry = std::find_if(table_.begin(), table_.end(),
-                                  [=](const kvm_irq_routing_entry& e) { return e.gsi == gsi; });
-  if (entry == table_.end()) {
-    table_.push_back(requested);
-    const absl::Status pushed = PushTable();
-    if (!pushed.ok()) table_.pop_back();
-    return pushed;
-  }
-  const kvm_irq_routing_entry before = *entry;
-  if (before.u.msi.address_lo == requested.u.msi.address_lo &&
-      before.u.msi.address_hi == requested.u.msi.address_hi &&
-      before.u.msi.data == requested.u.msi.data) {
-    return absl::OkStatus();
-  }
-  *entry = requested;
-  const absl::Status pushed = PushTable();
-  // The guest chose the message. If KVM refuses it, it must not stay in the table: every later
-  // PushTable() would fail.
-  if (!pushed.ok()) *entry = before;
-  return pushed;
+  RETURN_IF_ERROR(Bind(vm_fd_, *gsi, event_fd, /*resample_fd=*/-1));
+  msis_.AddUser(*gsi);
+  return *gsi;
 }
 
-absl::Status KvmEventRouting::PushTable() {
-  FlexibleList<kvm_irq_routing, kvm_irq_routing_entry> list(table_);
-  list.header()->nr = static_cast<uint32_t>(table_.size());
+absl::Status KvmEventRouting::SetTable(MsiRoutes msis) {
+  FlexibleList<kvm_irq_routing, kvm_irq_routing_entry> list(layout::kMsiGsiBase +
+                                                            msis.routes().size());
+  kvm_irq_routing_entry* entry = list.entries();
+  uint32_t gsi = 0;
+  for (; gsi < layout::kMsiGsiBase; ++gsi, ++entry) {
+    entry->gsi = gsi;
+    entry->type = KVM_IRQ_ROUTING_IRQCHIP;
+    entry->u.irqchip.irqchip = KVM_IRQCHIP_IOAPIC;
+    entry->u.irqchip.pin = gsi;
+  }
+  for (const MsiRoutes::Route& route : msis.routes()) {
+    entry->gsi = gsi++;
+    entry->type = KVM_IRQ_ROUTING_MSI;
+    entry->u.msi.address_lo = static_cast<uint32_t>(route.message.address);
+    entry->u.msi.address_hi = static_cast<uint32_t>(route.message.address >> 32);
+    entry->u.msi.data = route.message.data;
+    ++entry;
+  }
+  list.header()->nr = gsi;
   if (ioctl(vm_fd_, KVM_SET_GSI_ROUTING, list.header()) != 0) {
     return ErrnoToStatus(errno, "KVM_SET_GSI_ROUTING");
   }
-  pushed_ = true;
+  msis_ = std::move(msis);
+  set_ = true;
   return absl::OkStatus();
 }
 
 absl::Status KvmEventRouting::BindIrq(uint32_t gsi, int event_fd, int resample_fd) {
   absl::MutexLock lock(&mutex_);
-  if (!pushed_) RETURN_IF_ERROR(PushTable());
-  kvm_irqfd request{};
-  request.fd = static_cast<uint32_t>(event_fd);
-  request.gsi = gsi;
-  if (resample_fd >= 0) {
-    request.flags = KVM_IRQFD_FLAG_RESAMPLE;
-    request.resamplefd = static_cast<uint32_t>(resample_fd);
-  }
-  if (ioctl(vm_fd_, KVM_IRQFD, &request) != 0) {
-    return ErrnoToStatus(errno, absl::StrCat("KVM_IRQFD, binding GSI ", gsi));
-  }
-  // KVM has raised the interrupt for a count that was already pending, but it consumes only later
-  // counts. If the pending count stayed, the next binding would raise a second interrupt.
-  // Every count that is drained here was delivered: it came before the binding, or KVM saw it come.
-  DrainEventFd(event_fd);
-  return absl::OkStatus();
+  if (!set_) RETURN_IF_ERROR(SetTable(msis_));
+  return Bind(vm_fd_, gsi, event_fd, resample_fd);
 }
 
 absl::Status KvmEventRouting::UnbindIrq(uint32_t gsi, int event_fd) {
@@ -128,6 +116,10 @@ absl::Status KvmEventRouting::UnbindIrq(uint32_t gsi, int event_fd) {
   request.flags = KVM_IRQFD_FLAG_DEASSIGN;
   if (ioctl(vm_fd_, KVM_IRQFD, &request) != 0) {
     return ErrnoToStatus(errno, absl::StrCat("KVM_IRQFD, unbinding GSI ", gsi));
+  }
+  if (gsi >= layout::kMsiGsiBase) {
+    absl::MutexLock lock(&mutex_);
+    msis_.RemoveUser(gsi);
   }
   return absl::OkStatus();
 }

@@ -3,14 +3,12 @@
 
 #include <stdint.h>
 
-#include <vector>
-
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "vmm/hypervisor/event_routing.h"
-#include "vmm/kvm/kvm_abi.h"
+#include "vmm/kvm/msi_routes.h"
 
 namespace bulkhead::vmm {
 
@@ -21,15 +19,15 @@ namespace bulkhead::vmm {
 // programs nor masks it, while LINT0 stays in ExtINT mode: the 8259s would then deliver each ISA
 // interrupt a second time, as vector 0 to 15, which are exceptions.
 //
-// A change of the table waits for readers of the old one and so takes up to milliseconds. Setting
-// a route to its present value costs nothing.
+// A change of the table waits for readers of the old one and so takes up to milliseconds. It is
+// needed only for a message that has no route yet (msi_routes.h).
 class KvmEventRouting final : public EventRouting {
  public:
   // `vm_fd` is borrowed and must outlive this.
   KvmEventRouting(int vm_fd, uint32_t max_gsi_routes);
 
-  absl::StatusOr<uint32_t> AllocateMsiGsi() override;
-  absl::Status SetMsiRoute(uint32_t gsi, const MsiMessage& message) override;
+  absl::Status ReserveMsis(uint32_t count) override;
+  absl::StatusOr<uint32_t> BindMsi(const MsiMessage& message, int event_fd) override;
   absl::Status BindIrq(uint32_t gsi, int event_fd, int resample_fd) override;
   absl::Status UnbindIrq(uint32_t gsi, int event_fd) override;
   absl::Status BindDoorbell(Space space, uint64_t address, uint32_t size_bytes,
@@ -38,14 +36,13 @@ class KvmEventRouting final : public EventRouting {
                               int event_fd) override;
 
  private:
-  absl::Status PushTable() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Gives KVM the pins of the I/O APIC and `msis`.
+  absl::Status SetTable(MsiRoutes msis) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int vm_fd_;
-  const uint32_t max_gsi_routes_;
   absl::Mutex mutex_;
-  uint32_t next_msi_gsi_ ABSL_GUARDED_BY(mutex_);
-  std::vector<kvm_irq_routing_entry> table_ ABSL_GUARDED_BY(mutex_);
-  bool pushed_ ABSL_GUARDED_BY(mutex_) = false;  // KVM has `table_`
+  MsiRoutes msis_ ABSL_GUARDED_BY(mutex_);
+  bool set_ ABSL_GUARDED_BY(mutex_) = false;  // KVM has the table
 };
 
 }  // namespace bulkhead::vmm

@@ -2,7 +2,10 @@
 
 #include <unistd.h>
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
+#include "base/status_macros.h"
 #include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {
@@ -15,45 +18,51 @@ bool TakeEvent(int event_fd) {
 
 }  // namespace
 
-absl::StatusOr<uint32_t> FakeEventRouting::AllocateMsiGsi() {
+absl::Status FakeEventRouting::ReserveMsis(uint32_t count) {
   absl::MutexLock lock(&mutex_);
-  if (next_gsi_ >= gsi_limit_) return absl::ResourceExhaustedError("all GSIs are in use");
-  return next_gsi_++;
-}
-
-absl::Status FakeEventRouting::SetMsiRoute(uint32_t gsi, const MsiMessage& message) {
-  absl::MutexLock lock(&mutex_);
-  if (std::exchange(fail_route_, false)) return absl::InvalidArgumentError("route refused");
-  if (gsi < layout::kMsiGsiBase || gsi >= next_gsi_) {
-    violations_.push_back(absl::StrCat("route of GSI ", gsi, ", which is not allocated"));
+  if (count > msi_limit_ - reserved_msis_) {
+    return absl::ResourceExhaustedError("all routes are reserved");
   }
-  ++routes_set_;
-  routes_[gsi] = message;
+  reserved_msis_ += count;
   return absl::OkStatus();
 }
 
-absl::Status FakeEventRouting::BindIrq(uint32_t gsi, int event_fd, int resample_fd) {
+absl::StatusOr<uint32_t> FakeEventRouting::BindMsi(const MsiMessage& message, int event_fd) {
   absl::MutexLock lock(&mutex_);
+  const uint32_t gsi = next_gsi_++;
+  RETURN_IF_ERROR(
+      Bind(event_fd, {gsi, {.gsi = 0, .address = message.address, .data = message.data}}));
+  if (++bound_msis_ > reserved_msis_) violations_.push_back("more messages than were reserved");
+  return gsi;
+}
+
+absl::Status FakeEventRouting::BindIrq(uint32_t gsi, int event_fd, int) {
+  absl::MutexLock lock(&mutex_);
+  return Bind(event_fd, {gsi, {.gsi = gsi}});
+}
+
+absl::Status FakeEventRouting::Bind(int event_fd, const Irq& irq) {
+  ++irq_calls_;
   if (std::exchange(fail_bind_, false)) return absl::ResourceExhaustedError("irqfd refused");
-  if (gsi >= layout::kMsiGsiBase && routes_.count(gsi) == 0) {
-    violations_.push_back(absl::StrCat("GSI ", gsi, " bound without a route"));
-  }
-  if (!irqs_.emplace(event_fd, Irq{gsi, resample_fd}).second) {
+  if (!irqs_.emplace(event_fd, irq).second) {
     violations_.push_back(absl::StrCat("eventfd ", event_fd, " bound twice"));
     return absl::AlreadyExistsError("irqfd is bound");
   }
-  if (TakeEvent(event_fd)) Deliver(gsi);  // a count already pending raises it at once
+  // A count already pending raises it at once.
+  if (TakeEvent(event_fd)) deliveries_.push_back(irq.delivery);
   return absl::OkStatus();
 }
 
 absl::Status FakeEventRouting::UnbindIrq(uint32_t gsi, int event_fd) {
   absl::MutexLock lock(&mutex_);
+  ++irq_calls_;
   const auto irq = irqs_.find(event_fd);
   if (irq == irqs_.end() || irq->second.gsi != gsi) {
     violations_.push_back(absl::StrCat("eventfd ", event_fd, " unbound from GSI ", gsi));
     return absl::NotFoundError("irqfd is not bound");
   }
-  if (TakeEvent(event_fd)) Deliver(gsi);  // it was signalled while still bound
+  if (TakeEvent(event_fd)) deliveries_.push_back(irq->second.delivery);  // signalled while bound
+  if (gsi >= layout::kMsiGsiBase) --bound_msis_;
   irqs_.erase(irq);
   return absl::OkStatus();
 }
@@ -88,15 +97,9 @@ absl::Status FakeEventRouting::UnbindDoorbell(Space, uint64_t address, uint32_t 
 std::vector<FakeEventRouting::Delivery> FakeEventRouting::TakeDeliveries() {
   absl::MutexLock lock(&mutex_);
   for (const auto& [event_fd, irq] : irqs_) {
-    if (TakeEvent(event_fd)) Deliver(irq.gsi);
+    if (TakeEvent(event_fd)) deliveries_.push_back(irq.delivery);
   }
   return std::exchange(deliveries_, {});
-}
-
-void FakeEventRouting::Deliver(uint32_t gsi) {
-  const auto route = routes_.find(gsi);
-  const MsiMessage message = route != routes_.end() ? route->second : MsiMessage{};
-  deliveries_.push_back({.gsi = gsi, .address = message.address, .data = message.data});
 }
 
 bool FakeEventRouting::IsBound(int event_fd) const {
@@ -114,9 +117,9 @@ std::vector<FakeEventRouting::Doorbell> FakeEventRouting::doorbells() const {
   return std::vector<Doorbell>(doorbells_.begin(), doorbells_.end());
 }
 
-int FakeEventRouting::routes_set() const {
+int FakeEventRouting::irq_calls() const {
   absl::MutexLock lock(&mutex_);
-  return routes_set_;
+  return irq_calls_;
 }
 
 int FakeEventRouting::doorbell_calls() const {
@@ -129,19 +132,14 @@ std::vector<std::string> FakeEventRouting::violations() const {
   return violations_;
 }
 
-void FakeEventRouting::set_gsi_limit(uint32_t limit) {
+void FakeEventRouting::set_msi_limit(uint32_t limit) {
   absl::MutexLock lock(&mutex_);
-  gsi_limit_ = limit;
+  msi_limit_ = limit;
 }
 
 void FakeEventRouting::FailNextBind() {
   absl::MutexLock lock(&mutex_);
   fail_bind_ = true;
-}
-
-void FakeEventRouting::FailNextRoute() {
-  absl::MutexLock lock(&mutex_);
-  fail_route_ = true;
 }
 
 void FakeEventRouting::FailNextDoorbell() {

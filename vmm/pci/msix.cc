@@ -23,24 +23,15 @@ constexpr uint32_t kAddressHigh = 1;
 constexpr uint32_t kData = 2;
 constexpr uint32_t kVectorControl = 3;
 
-bool SameMessage(const MsiMessage& a, const MsiMessage& b) {
-  return a.address == b.address && a.data == b.data;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Msix>> Msix::Create(std::string name,
                                                    const std::vector<int>& event_fds,
                                                    EventRouting& routing) {
-  // Allocates all GSIs now: too many vectors are an error at start, not a lost interrupt later.
-  std::vector<Vector> vectors;
-  vectors.reserve(event_fds.size());
-  for (int event_fd : event_fds) {
-    Vector vector;
-    vector.event_fd = event_fd;
-    ASSIGN_OR_RETURN(vector.gsi, routing.AllocateMsiGsi());
-    vectors.push_back(vector);
-  }
+  // Too many vectors are an error at start, not a lost interrupt later.
+  RETURN_IF_ERROR(routing.ReserveMsis(static_cast<uint32_t>(event_fds.size())));
+  std::vector<Vector> vectors(event_fds.size());
+  for (size_t i = 0; i < event_fds.size(); ++i) vectors[i].event_fd = event_fds[i];
   return std::unique_ptr<Msix>(new Msix(std::move(name), std::move(vectors), routing));
 }
 
@@ -83,7 +74,7 @@ void Msix::Reset() {
 void Msix::DiscardPending() {
   absl::MutexLock lock(&mutex_);
   for (const Vector& vector : vectors_) {
-    if (!vector.bound) DrainEventFd(vector.event_fd);
+    if (!vector.gsi.has_value()) DrainEventFd(vector.event_fd);
   }
 }
 
@@ -124,7 +115,8 @@ uint32_t Msix::ReadPending(uint32_t first) const {
   for (uint32_t i = 0; i < count; ++i) {
     const Vector& vector = vectors_[first + i];
     // poll(2) ignores negative descriptors.
-    polls[i] = {.fd = vector.bound ? -1 : vector.event_fd, .events = POLLIN, .revents = 0};
+    polls[i] = {
+        .fd = vector.gsi.has_value() ? -1 : vector.event_fd, .events = POLLIN, .revents = 0};
   }
   // Does not wait. Fails only if no event is pending (EINTR), with `revents` all 0.
   (void)poll(polls.data(), count, 0);
@@ -141,9 +133,11 @@ void Msix::Write(Waiter, uint64_t offset, uint8_t size_bytes, uint64_t value) {
   absl::MutexLock lock(&mutex_);
   // An aligned qword lies within one entry.
   Vector& vector = vectors_[offset / pci::kMsixEntryBytes];
+  const MsiMessage before = vector.message;
   const uint32_t field = offset % pci::kMsixEntryBytes / 4;
   WriteDword(vector, field, static_cast<uint32_t>(value));
   if (size_bytes == 8) WriteDword(vector, field + 1, static_cast<uint32_t>(value >> 32));
+  if (vector.message != before) Unbind(vector);
   Update(vector);
 }
 
@@ -170,26 +164,17 @@ void Msix::Update(Vector& vector) {
     Unbind(vector);
     return;
   }
-  if (!vector.route.has_value() || !SameMessage(*vector.route, vector.message)) {
-    const absl::Status routed = routing_.SetMsiRoute(vector.gsi, vector.message);
-    if (!routed.ok()) {  // KVM cannot send the message: drop it, as a write to an unused address
-      warn_.Check(routed);
-      vector.route.reset();
-      Unbind(vector);
-      return;
-    }
-    vector.route = vector.message;
-  }
-  if (vector.bound) return;
-  const absl::Status bound = routing_.BindIrq(vector.gsi, vector.event_fd, /*resample_fd=*/-1);
-  warn_.Check(bound);
-  vector.bound = bound.ok();
+  if (vector.gsi.has_value()) return;
+  const absl::StatusOr<uint32_t> gsi = routing_.BindMsi(vector.message, vector.event_fd);
+  warn_.Check(
+      gsi.status());  // if KVM cannot send the message, it is as a write to an unused address
+  if (gsi.ok()) vector.gsi = *gsi;
 }
 
 void Msix::Unbind(Vector& vector) {
-  if (!vector.bound) return;
-  warn_.Check(routing_.UnbindIrq(vector.gsi, vector.event_fd));
-  vector.bound = false;
+  if (!vector.gsi.has_value()) return;
+  warn_.Check(routing_.UnbindIrq(*vector.gsi, vector.event_fd));
+  vector.gsi.reset();
 }
 
 }  // namespace bulkhead::vmm

@@ -20,10 +20,9 @@ namespace bulkhead::vmm {
 // The MSI-X table and PBA of one function ([PCI] 6.8.2): the contents of a BAR, the table at its
 // start and the PBA after it.
 //
-// Each vector has an eventfd, which the device signals, and a GSI. While the vector may be
-// delivered, the kernel raises the GSI for each signal without the vmm: the route is set first,
-// then the eventfd is bound. Otherwise the eventfd is unbound and holds the pending event, which is
-// the PBA bit. Routes are slow to change, so one is set only if its message has changed.
+// Each vector has an eventfd, which the device signals. While the vector may be delivered, the
+// eventfd is bound: the kernel sends the message for each signal without the vmm. Otherwise it is
+// unbound and holds the pending event, which is the PBA bit.
 //
 // A message is delivered while MSI-X is enabled, neither the function nor the vector is masked,
 // and the function is bus master ([PCIe] 7.5.1.1.3: otherwise MSI-X messages are disabled, too).
@@ -39,7 +38,7 @@ class Msix final : public IoHandler {
   };
 
   // `event_fds`: one for each vector, 1 to 2048, borrowed. `routing` must outlive the object.
-  // `name` is for messages. Errors: those of EventRouting::AllocateMsiGsi.
+  // `name` is for messages. Errors: those of EventRouting::ReserveMsis.
   static absl::StatusOr<std::unique_ptr<Msix>> Create(std::string name,
                                                       const std::vector<int>& event_fds,
                                                       EventRouting& routing);
@@ -62,11 +61,9 @@ class Msix final : public IoHandler {
  private:
   struct Vector {
     int event_fd = -1;
-    uint32_t gsi = 0;
     MsiMessage message;
-    bool masked = true;               // the state after reset ([PCI] 6.8.2.9)
-    std::optional<MsiMessage> route;  // the message that `gsi` sends
-    bool bound = false;
+    bool masked = true;           // the state after reset ([PCI] 6.8.2.9)
+    std::optional<uint32_t> gsi;  // of `message`, while it is bound
   };
 
   Msix(std::string name, std::vector<Vector> vectors, EventRouting& routing);
@@ -75,7 +72,7 @@ class Msix final : public IoHandler {
   uint32_t ReadPending(uint32_t first) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void WriteDword(Vector& vector, uint32_t field, uint32_t value)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Sets route and binding according to the registers.
+  // Binds or unbinds according to the registers.
   void Update(Vector& vector) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Unbind(Vector& vector) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
