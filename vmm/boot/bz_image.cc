@@ -93,6 +93,7 @@ absl::StatusOr<LoadedKernel> LoadBzImage(const BootFile& file, const GuestMemory
                         "0x%x: give the guest more memory",
                         needed_bytes, address, memory_end));
   }
+  UseHugePages(memory, address, needed_bytes);
   RETURN_IF_ERROR(file.ReadAt(image_offset, absl::MakeSpan(host, image_bytes)));
 
   LoadedKernel kernel;

@@ -21,6 +21,7 @@ constexpr char kXenNoteName[] = "Xen";
 // Bounds against hostile files. Linux has 5 program headers and 512 bytes of notes.
 constexpr uint64_t kMaxProgramHeaders = 64;
 constexpr uint64_t kMaxNoteSegmentBytes = 64 * 1024;
+constexpr uint64_t kMostGapBytes = 8 << 20;
 
 // One program header, of a 32-bit or 64-bit file.
 struct ElfSegment {
@@ -207,6 +208,12 @@ absl::StatusOr<LoadedKernel> LoadElfKernel(const BootFile& file, const GuestMemo
         absl::StrFormat("damaged ELF file: its PVH entry 0x%x is in no segment", kernel.entry));
   }
 
+  uint64_t bytes = 0;
+  for (const ElfSegment& segment : segments) bytes += segment.file_bytes;
+  const uint64_t range =
+      segments.back().address + segments.back().file_bytes - segments.front().address;
+  // Not if the gaps between segments would cost much memory.
+  if (range - bytes <= kMostGapBytes) UseHugePages(memory, segments.front().address, range);
   for (const ElfSegment& segment : segments) {
     // Bytes that are not in the file are zero already: do not touch fresh memory.
     uint8_t* host = memory.HostPointer(segment.address, segment.file_bytes);

@@ -1,7 +1,9 @@
 #include "vmm/boot/kernel_loader.h"
 
 #include <elf.h>
+#include <linux/mman.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
@@ -14,6 +16,8 @@ namespace {
 
 constexpr uint64_t kBzImageMagicOffset = 0x202;
 constexpr char kBzImageMagic[] = {'H', 'd', 'r', 'S'};
+constexpr uint64_t kHugePageBytes = 2 << 20;
+constexpr uint64_t kLeastHugePages = 8;
 
 }  // namespace
 
@@ -30,6 +34,19 @@ absl::StatusOr<LoadedKernel> LoadKernel(const BootFile& file, const GuestMemory&
     }
   }
   return file.Error("not a kernel: neither an ELF file nor a bzImage");
+}
+
+void UseHugePages(const GuestMemory& memory, GuestAddress start, uint64_t size_bytes) {
+  const GuestAddress first = (start + kHugePageBytes - 1) & ~(kHugePageBytes - 1);
+  const GuestAddress end = (start + size_bytes) & ~(kHugePageBytes - 1);
+  if (end < first || end - first < kLeastHugePages * kHugePageBytes) return;
+  uint8_t* host = memory.HostPointer(first, end - first);
+  if (host == nullptr) return;
+  // The kernel makes no huge page of a range that has no page at all: a read gives it one.
+  for (uint64_t offset = 0; offset < end - first; offset += kHugePageBytes) {
+    static_cast<void>(*static_cast<volatile uint8_t*>(host + offset));
+  }
+  madvise(host, end - first, MADV_COLLAPSE);  // if it fails, small pages stay
 }
 
 GuestAddress LowMemoryEnd(const GuestMemory& memory) {

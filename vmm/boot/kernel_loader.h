@@ -46,6 +46,12 @@ absl::StatusOr<LoadedKernel> LoadKernel(const BootFile& file, const GuestMemory&
 absl::StatusOr<LoadedKernel> LoadElfKernel(const BootFile& file, const GuestMemory& memory);
 absl::StatusOr<LoadedKernel> LoadBzImage(const BootFile& file, const GuestMemory& memory);
 
+// Asks the host for huge pages behind the whole multiples of 2 MiB in [start, start + size_bytes),
+// which must be RAM that nothing was written to yet: one page fault each, in the vmm and in the
+// guest, instead of 512. For a kernel's range, all of which the guest will use. Does nothing if
+// there are fewer than eight; a host without huge pages uses small ones.
+void UseHugePages(const GuestMemory& memory, GuestAddress start, uint64_t size_bytes);
+
 // The end of the RAM that starts at address 0. Kernels and initrds are placed below it.
 GuestAddress LowMemoryEnd(const GuestMemory& memory);
 

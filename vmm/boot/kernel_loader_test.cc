@@ -39,6 +39,17 @@ TEST(KernelLoaderTest, LoadsTheSegmentsOfA64BitElfKernelAtTheirPhysicalAddresses
   EXPECT_EQ(BytesAt(memory, 0x3000000, 5), std::string("data\0", 5));
 }
 
+TEST(KernelLoaderTest, ALargeKernelIsTheSameOverHugePages) {
+  std::string bytes(20 * kMiB, '\0');
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<char>(i % 251);
+  const GuestMemory memory = MakeGuestMemory(64 * kMiB);
+  const std::string file = MakeElf({.segments = {{0x100000, bytes, 22 * kMiB}}});
+  const absl::StatusOr<LoadedKernel> kernel = LoadKernel(MakeBootFile(file), memory);
+  ASSERT_TRUE(kernel.ok()) << kernel.status();
+  EXPECT_TRUE(BytesAt(memory, 0x100000, bytes.size()) == bytes);
+  EXPECT_EQ(BytesAt(memory, 0x100000 + bytes.size(), 2 * kMiB), std::string(2 * kMiB, '\0'));
+}
+
 TEST(KernelLoaderTest, LoadsA32BitElfWithAFourByteNote) {
   const absl::StatusOr<LoadedKernel> kernel = Load(MakeElf({.is_64bit = false,
                                                             .machine = 3,  // EM_386
