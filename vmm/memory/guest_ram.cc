@@ -25,8 +25,8 @@ constexpr uint64_t kPageSize = 4096;
 // KVM maps 2 MiB at once only where the low 21 bits of guest and host addresses are equal.
 constexpr uint64_t kHugePageSize = 2 << 20;
 constexpr uint64_t kGiantPageSize = 1 << 30;
-// A signal is heard in between.
-constexpr uint64_t kPopulatedAtOnce = 64 << 20;
+// What is done at once in one system call. A signal is heard in between, SIGKILL too.
+constexpr uint64_t kBytesAtOnce = 64 << 20;
 static_assert(layout::kHoleStart % kGiantPageSize == 0 && layout::kHoleEnd % kGiantPageSize == 0);
 
 using HugePages = RamBacking::HugePages;
@@ -129,8 +129,8 @@ absl::StatusOr<GuestRam> GuestRam::Create(uint64_t size_bytes, const RamBacking&
 
 absl::Status GuestRam::Populate() const {
   for (const Block& block : blocks_) {
-    for (uint64_t done = 0; done < block.size_bytes; done += kPopulatedAtOnce) {
-      const uint64_t size = std::min(kPopulatedAtOnce, block.size_bytes - done);
+    for (uint64_t done = 0; done < block.size_bytes; done += kBytesAtOnce) {
+      const uint64_t size = std::min(kBytesAtOnce, block.size_bytes - done);
       while (madvise(block.host + done, size, MADV_POPULATE_WRITE) != 0) {
         if (errno == EINTR || errno == EAGAIN) continue;
         if (backing_.is_of_hugetlbfs()) {
@@ -146,9 +146,13 @@ absl::Status GuestRam::Populate() const {
 absl::Status GuestRam::Clear() const {
   ResetSharedMemfd(memfd_.get());  // which devices share
   // Frees the file's pages and so those of every mapping, also in device processes.
-  while (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                   static_cast<off_t>(size_bytes())) != 0) {
-    if (errno != EINTR) return ErrnoToStatus(errno, "clearing guest memory");
+  const uint64_t at_once = std::max(kBytesAtOnce, backing_.page_bytes());
+  for (uint64_t done = 0; done < size_bytes(); done += at_once) {
+    while (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                     static_cast<off_t>(done),
+                     static_cast<off_t>(std::min(at_once, size_bytes() - done))) != 0) {
+      if (errno != EINTR) return ErrnoToStatus(errno, "clearing guest memory");
+    }
   }
   return backing_.is_of_hugetlbfs() ? SetHugePagesAside() : absl::OkStatus();
 }

@@ -123,6 +123,18 @@ TEST(GuestRamTest, RefusesSizesThatAreNotWholePages) {
   EXPECT_FALSE(GuestRam::Create(UINT64_MAX & ~0xfffull).ok());
 }
 
+TEST(GuestRamTest, AllOfALargeRamIsCleared) {
+  constexpr uint64_t kSize = (64 << 20) * 2 + (1 << 20);
+  const GuestRam ram = *GuestRam::Create(kSize);
+  for (uint64_t address = 0; address < kSize; address += 1 << 20) {
+    ram.blocks()[0].host[address] = 1;
+  }
+  ASSERT_TRUE(ram.Clear().ok());
+  for (uint64_t address = 0; address < kSize; address += 1 << 20) {
+    EXPECT_EQ(ram.blocks()[0].host[address], 0) << address;
+  }
+}
+
 TEST(GuestRamTest, ClearingReachesEveryMappingOfTheFile) {
   const GuestRam ram = *GuestRam::Create(5 * kGiB);
   // As a device process has it.
