@@ -1,4 +1,5 @@
 """Tests of tools/bench that need neither KVM nor a peer."""
+import json
 import subprocess
 import sys
 import unittest
@@ -6,8 +7,8 @@ import unittest
 sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
-from integration.bench import (block, block_cells, console, doorbell, mmio,  # noqa: E402
-                               processes, scale_busy, storm, table, vm)
+from integration.bench import (block, block_cells, boot, boot_run, channel,  # noqa: E402
+                               console, doorbell, mmio, processes, scale_busy, storm, table, vm)
 
 OUTPUT = """
 BENCH name=none phase=hot level=0 samples=10 min=90 p50=100 p90=110 p99=120 max=130
@@ -171,6 +172,69 @@ class ScaleTest(unittest.TestCase):
         self.assertEqual(scale_busy.judge_aims([]), [])
 
 
+class BootTest(unittest.TestCase):
+    @staticmethod
+    def line(number, machine, **rest):
+        return json.dumps({"round": number, "machine": machine, "cell": "quiet", **rest})
+
+    def test_what_fails_at_first_is_left_out_and_the_first_round_does_not_count(self):
+        lines = [self.line(0, "vmm", figures={"init_ms": 9}), self.line(0, "qemu-pc", error="no"),
+                 "noise", self.line(1, "vmm", figures={"init_ms": 4})]
+        self.assertEqual(boot.collect(lines, 1, ["quiet"]),
+                         ([{"vmm": {"quiet": {"init_ms": 4}}}], {"qemu-pc": "no"}))
+        with self.assertRaisesRegex(processes.BenchError, "boots are missing"):
+            boot.collect(lines[:2], 1, ["quiet"])
+
+    def test_the_aim_is_half_of_the_fastest_peer_within_each_round(self):
+        # The computer got twice as slow in the middle.
+        rounds = [{name: {"quiet": {"init_ms": ms * slow}} for name, ms in
+                   (("vmm", 50), ("qemu-pc", 100), ("qemu-q35", 120))} for slow in (1, 2, 2)]
+        aim, = boot.judge_aims(rounds)
+        self.assertTrue(aim["met"])
+        self.assertIn("quiet: to init in 0.50 times", aim["text"])
+
+    def test_steps_of_one_boot_are_timed(self):
+        script = "echo 'the guest runs' >&2; sleep 0.1; echo BULKHEAD-READY 1.5; sleep 0.1; exit "
+        figures = boot_run.boot(["sh", "-c", script + "0"], limit_s=60)
+        self.assertEqual(figures["guest_uptime_ms"], 1500)
+        self.assertGreaterEqual(figures["init_ms"], figures["first_instruction_ms"])
+        self.assertGreater(figures["power_off_ms"], 90)
+        with self.assertRaisesRegex(boot_run.Failure, "ended with code 3"):
+            boot_run.boot(["sh", "-c", script + "3"], limit_s=60)
+        with self.assertRaisesRegex(boot_run.Failure, "not ready within"):
+            boot_run.boot(["sh", "-c", "sleep 1000"], limit_s=0.2)
+
+    def test_the_first_traced_exit_of_a_peer_ends_it(self):
+        script = "echo kvm_run_exit cpu_index 0, reason 2 >&2; sleep 1000"
+        self.assertLess(boot_run.first_exit_ms(["sh", "-c", script], limit_s=60), 60000)
+
+
+class ChannelTest(unittest.TestCase):
+    @staticmethod
+    def output(**p50_ns):
+        def entry(name):
+            return {"name": name + "/real_time", "p99_ns": 9000.0, "items_per_second": 2e6,
+                    "p50_ns": p50_ns.get(name.split("/")[0].split("<")[0], 100.0)}
+        return json.dumps({"benchmarks": [entry(name) for name in channel._CELLS]})
+
+    def test_each_cell_has_microseconds_and_throughput(self):
+        figures = channel.parse(self.output(ReadPolled=300.0))["vmm"]["round trip, polled"]
+        self.assertEqual(figures, {"p50_us": 0.3, "p99_us": 9.0, "rate": 2e6})
+
+    def test_a_cell_that_is_missing_or_failed_is_an_error(self):
+        with self.assertRaisesRegex(processes.BenchError, "no figures of: round trip, polled"):
+            channel.parse('{"benchmarks": []}')
+        with self.assertRaisesRegex(processes.BenchError, "ReadPolled: no answer"):
+            channel.parse('{"benchmarks": [{"name": "ReadPolled", "error_occurred": true, '
+                          '"error_message": "no answer"}]}')
+
+    def test_asleep_is_judged_beside_two_eventfds(self):
+        def judge(ours):
+            rounds = [channel.parse(self.output(ReadAsleep=ours, BareRoundTrip=1000.0))] * 3
+            return [aim["met"] for aim in channel.judge_aims(rounds)]
+        self.assertEqual((judge(1300.0), judge(1310.0)), ([True], [False]))
+
+
 class StormTest(unittest.TestCase):
     def test_percentiles_are_values_that_were_measured(self):
         self.assertEqual(storm.percentile([5, 1, 3], 50), 3)
@@ -244,7 +308,9 @@ class CommandLineTest(unittest.TestCase):
                      ["storm", "--way=talk"],
                      ["recovery", "--ram=8"], ["recovery", "--ram=1G", "--hugepages=4K"],
                      ["scale", "--start=32"], ["scale", "--idle=0"], ["scale", "--only=run"],
-                     ["scale", "--busy=31"], ["scale", "--busy-cpus=9"]):
+                     ["scale", "--busy=31"], ["scale", "--busy-cpus=9"],
+                     ["boot", "--only=loud"], ["boot", "--targets=toaster"],
+                     ["channel", "--rounds=0"]):
             result = self.bench(*args)
             self.assertEqual(result.returncode, 2, args)
             self.assertIn("usage:", result.stderr)

@@ -66,7 +66,8 @@ def samples(document):
     for path in rounds[0] if rounds else ():
         values = [each[path] for each in rounds if path in each]
         machine, *cell = path
-        peers = [name for name in document["rounds"][0] if name != machine]
+        peers = [name for name, cells in document["rounds"][0].items()
+                 if name != machine and cell[0] in cells]
         if not peers:
             found[path] = values
         for peer in peers if machine == _OURS else ():

@@ -62,6 +62,10 @@ class CompareTest(unittest.TestCase):
         self.assertEqual(verdicts(rounds(1, 50), rounds(3, 50)), {"/ peer read hot p50": ""})
         self.assertEqual(verdicts(rounds(1, 50), rounds(1, 60)), {"/ peer read hot p50": "worse"})
 
+    def test_a_cell_that_no_peer_has_is_compared_by_itself(self):
+        rounds = document(rounds=[{"vmm": {"posted": {"p50_us": 5}}, "peer": {}}] * 5)
+        self.assertEqual(verdicts(rounds, rounds), {"vmm posted p50_us": ""})
+
     def test_figures_of_one_file_only_and_single_values_are_not_compared(self):
         self.assertEqual(verdicts(document(a_ms=[1] * 5, b_ms=1), document(c_ms=[1] * 5, b_ms=2)), {})
 
@@ -76,8 +80,11 @@ class PageTest(unittest.TestCase):
                  restart_ms={"64M, 4K pages": [1, 2], "8G, 4K pages": [4, 5]}),
         document(start_ms={"1": [1, 2, 3]}, idle_cpu_percent={"1": {"all": [0.0, 0.0]}},
                  rounds=[{"vmm": {"poll, 2 devices, 1 vCPUs": {"rate": 1, "least_share": 1}}}]),
-        document(first_instruction_ms=[5, 6, 7]))
-    CHARTS = {"mmio": 1, "block": 1, "recovery": 3, "scale": 4, "startup": 1}
+        document(first_instruction_ms=[5, 6, 7]),
+        document(rounds=[{"vmm": {"quiet": {"first_instruction_ms": 9.0, "init_ms": 90.0}}}]),
+        document(rounds=[{"vmm": {"reads by 2 vCPUs": {"p50_us": 1.0, "p99_us": 9.0, "rate": 1e6}},
+                          "floor": {}}]))
+    CHARTS = {"mmio": 1, "block": 1, "recovery": 3, "scale": 4, "startup": 1, "boot": 1, "channel": 2}
 
     def test_each_benchmark_has_its_charts_and_nothing_is_loaded_from_elsewhere(self):
         for figures, (benchmark, count) in zip(self.DOCUMENTS, self.CHARTS.items()):

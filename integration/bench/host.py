@@ -55,21 +55,35 @@ def describe():
     }
 
 
+def print_facts(facts, machines=()):
+    """Begins a report: where it was measured, and what."""
+    print("\n%(cpu)s, %(cpus)d CPUs, Linux %(kernel)s, load average %(load_average).1f, "
+          "revision %(revision)s" % facts)
+    for machine in machines:
+        print("  %-20s %s" % (machine.name, machine.description))
+
+
 def warn_if_busy(facts):
     if facts["load_average"] > 1:
         print("this computer is busy (load average %.1f): times are too long"
               % facts["load_average"])
 
 
-def build(labels, flags=()):
-    """Builds Bazel targets and returns their files, in the same order."""
-    command = ["bazel", "build", "--show_result=0", "--noshow_progress", *flags, *labels]
+def bazel(*arguments):
+    """Runs it and returns what it prints."""
+    command = ["bazel", *arguments]
     if shutil.which("bazel") is None:
         raise BenchError("bazel is not installed: run tools/setup bench")
     result = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
                             text=True, timeout=1800, check=False)
     if result.returncode != 0:
         raise BenchError("%s failed:\n%s" % (" ".join(command), result.stderr))
+    return result.stdout.strip()
+
+
+def build(labels, flags=(), others=()):
+    """Builds Bazel targets and returns the files of `labels`, in the same order."""
+    bazel("build", "--show_result=0", "--noshow_progress", *flags, *labels, *others)
     files = [os.path.join(ROOT, "bazel-bin", label[2:].replace(":", "/")) for label in labels]
     for file in files:
         if not os.path.exists(file):

@@ -6,10 +6,12 @@ Exit codes: 0 written, 2 bad usage, or files that cannot be read or written.
 """
 import html
 import math
+import re
 import statistics
 import sys
 
 from integration.bench import compare
+from integration.bench.guest_ram import mib
 
 HELP = "one page with plots, of files that benchmarks have written"
 
@@ -121,17 +123,18 @@ def _over(samples_by_number):
     return [(float(number), *_spread(values)) for number, values in samples_by_number.items()]
 
 
-def _of_rounds(document, unit):
-    """One chart of percentiles for each cell: a line for each machine."""
+def _of_rounds(document, unit, x_name="percentile"):
+    """One chart for each cell, of percentiles or other steps: a line for each machine."""
     rounds = document["rounds"]
     charts = []
     for cell, entry in next(iter(rounds[0].values())).items():
         names = list(entry)
-        charts.append(chart(cell, "percentile", unit, {
+        charts.append(chart(cell, x_name, unit, {
             machine: [(i, *_spread([each[machine][cell][name] for each in rounds]))
                       for i, name in enumerate(names)]
             for machine in rounds[0] if cell in rounds[0][machine]}, log_y=True,
-                            x_labels={i: name.removesuffix("_us") for i, name in enumerate(names)}))
+                            x_labels={i: re.sub("_[um]s$", "", name).replace("_", " ")
+                                      for i, name in enumerate(names)}))
     return charts
 
 
@@ -148,24 +151,32 @@ def _block(document):
             for title, series in cells.items()]
 
 
-def _mib(size):
-    return int(size[:-1]) * (1024 if size.endswith("G") else 1)
-
-
 def _recovery(document):
     charts = [_distribution("From kill(2) to the vmm's notice", "milliseconds",
                             document["detection_ms"]),
               _distribution("From kill(2) until another process serves", "milliseconds",
                             document["restart_ms"])]
     if "ram" in document:
-        series = {}
-        for title, values in document["restart_ms"].items():
-            ram, _, pages = title.partition(", ")
-            series.setdefault(pages, []).append((_mib(ram), *_spread(values)))
-        charts.append(chart("From kill(2) until another process serves, by guest RAM that was used",
-                            "guest RAM", "milliseconds", series, log_x=True,
-                            x_labels={_mib(ram): ram for ram in document["ram"]}))
+        charts.append(_over_ram("From kill(2) until another process serves, by guest RAM that was used",
+                                document["restart_ms"]))
     return charts
+
+
+def _over_ram(title, samples_by_cell):
+    series, labels = {}, {}
+    for cell, values in samples_by_cell.items():
+        ram, _, pages = cell.partition(", ")
+        series.setdefault(pages, []).append((mib(ram), *_spread(values)))
+        labels[mib(ram)] = ram
+    return chart(title, "guest RAM", "milliseconds", series, log_x=True, x_labels=labels)
+
+
+def _storm(document):
+    times = document["first_completions_ms"]
+    if not isinstance(times, dict):
+        return _lists(document)
+    return [_distribution("From kill(2) to the guest's next completion", "milliseconds", times),
+            _over_ram("From kill(2) to the guest's next completion, by guest RAM", times)]
 
 
 def _scale(document):
@@ -189,6 +200,21 @@ def _scale(document):
     return charts
 
 
+def _channel(document):
+    """Percentiles of each cell, and the throughput of those that have one."""
+    rounds = document["rounds"]
+    cells = rounds[0]["vmm"]
+    charts = [chart(cell, "percentile", "microseconds", {
+        machine: [(i, *_spread([each[machine][cell][name] for each in rounds]))
+                  for i, name in enumerate(("p50_us", "p99_us"))]
+        for machine in rounds[0] if cell in rounds[0][machine]},
+                    log_y=True, x_labels={0: "p50", 1: "p99"}) for cell in cells]
+    rates = [cell for cell in cells if "rate" in cells[cell]]
+    return [*charts, chart("Accesses as fast as they go", "measurement", "million a second", {
+        cell: [(i, *_spread([each["vmm"][cell]["rate"] / 1e6 for each in rounds]))]
+        for i, cell in enumerate(rates)}, x_labels={i: i + 1 for i in range(len(rates))})]
+
+
 def _lists(document):
     """The distributions of its lists of times."""
     return [_distribution("Distributions", "milliseconds", {
@@ -198,7 +224,8 @@ def _lists(document):
 
 _CHARTS = {"mmio": lambda document: _of_rounds(document, "cycles"),
            "doorbell": lambda document: _of_rounds(document, "microseconds"),
-           "block": _block, "recovery": _recovery, "scale": _scale}
+           "boot": lambda document: _of_rounds(document, "milliseconds", "step"),
+           "channel": _channel, "block": _block, "recovery": _recovery, "storm": _storm, "scale": _scale}
 
 
 def _table(document):

@@ -166,8 +166,7 @@ def run(args):
         busy = scale_busy.measure(args, args.rounds or 5, args.ms)
 
     table.progress("")
-    print("%(cpu)s, %(cpus)d CPUs, Linux %(kernel)s, load average %(load_average).1f, "
-          "revision %(revision)s" % facts)
+    host.print_facts(facts)
     if start_ms:
         print("\n" + "\n".join(table.render(
             ["devices: start to the guest (ms)", "least", "p50", "most"],

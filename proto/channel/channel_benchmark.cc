@@ -1,6 +1,9 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -20,7 +23,8 @@
 #include "proto/channel/channel_server.h"
 #include "proto/channel/connect_server.h"
 
-// What one access costs between two processes: this one is the vmm, a forked one the device.
+// What one access costs between two processes: this one is the vmm, a forked one the device. Beside
+// it what two processes can do at best, without a channel (Bare...). tools/bench channel runs it.
 
 namespace bulkhead::channel {
 namespace {
@@ -30,12 +34,14 @@ using Clock = std::chrono::steady_clock;
 constexpr absl::Duration kTimeout = absl::Seconds(10);
 constexpr absl::Duration kNoPoll = absl::ZeroDuration();
 constexpr absl::Duration kPoll = absl::Microseconds(50);
+constexpr int kMaxThreads = 4;
 
 // Both ends, the second in a process of its own.
 class Channel {
  public:
-  Channel(absl::Duration client_poll, absl::Duration device_poll)
-      : client_(*ChannelClient::Create({.waiters = 2, .max_poll = client_poll})),
+  Channel(absl::Duration client_poll, absl::Duration device_poll, uint32_t slots = 256)
+      : client_(*ChannelClient::Create(
+            {.slots = slots, .waiters = kMaxThreads, .max_poll = client_poll})),
         device_(Fork(device_poll)) {
     while (client_->device_report().generation == 0) std::this_thread::yield();
   }
@@ -46,13 +52,15 @@ class Channel {
 
   ChannelClient& client() { return *client_; }
 
-  void Read(benchmark::State& state) {
-    if (!client_->Call(Operation::kRead, 0, 0, 0, 4, 0, kTimeout).ok()) {
+  void Read(benchmark::State& state, uint32_t waiter = 0) {
+    if (!client_->Call(Operation::kRead, waiter, 0, 0, 4, 0, kTimeout).ok()) {
       state.SkipWithError("no answer");
     }
   }
-  void Post(benchmark::State& state) {
-    if (!client_->Post(0, 0, 0, 4, 0, kTimeout).ok()) state.SkipWithError("the ring stays full");
+  void Post(benchmark::State& state, uint32_t waiter = 0) {
+    if (!client_->Post(waiter, 0, 0, 4, 0, kTimeout).ok()) {
+      state.SkipWithError("the ring stays full");
+    }
   }
   // To the CPUs that this process may use.
   void MoveDeviceHere() {
@@ -106,15 +114,90 @@ class Samples {
     access();
     nanoseconds_.push_back(std::chrono::duration<double, std::nano>(Clock::now() - start).count());
   }
+  // With several threads: the mean of theirs.
   void Report(benchmark::State& state) {
     if (nanoseconds_.empty()) return;
     std::sort(nanoseconds_.begin(), nanoseconds_.end());
-    state.counters["p50_ns"] = nanoseconds_[nanoseconds_.size() / 2];
-    state.counters["p99_ns"] = nanoseconds_[nanoseconds_.size() * 99 / 100];
+    const auto at = [&](size_t percent) {
+      return benchmark::Counter(nanoseconds_[nanoseconds_.size() * percent / 100],
+                                benchmark::Counter::kAvgThreads);
+    };
+    state.counters["p50_ns"] = at(50);
+    state.counters["p99_ns"] = at(99);
   }
 
  private:
   std::vector<double> nanoseconds_;
+};
+
+// A process that answers what this one sends through `Way`: no ring, no requests.
+template <typename Way>
+class BarePeer {
+ public:
+  BarePeer() {
+    const pid_t child = fork();
+    if (child == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
+      while (true) way_.Answer();
+    }
+    process_ = std::make_unique<PidFd>(*PidFd::Open(child));
+  }
+  ~BarePeer() {
+    process_->Signal(SIGKILL).IgnoreError();
+    process_->Wait(kTimeout).IgnoreError();
+  }
+  void RoundTrip() { way_.RoundTrip(); }
+
+ private:
+  Way way_;
+  std::unique_ptr<PidFd> process_;
+};
+
+// Both sleep: eventfd(2), blocking.
+class EventFds {
+ public:
+  void RoundTrip() {
+    Write(there_);
+    Read(back_);
+  }
+  void Answer() {
+    Read(there_);
+    Write(back_);
+  }
+
+ private:
+  static void Write(int fd) {
+    if (eventfd_write(fd, 1) != 0) abort();
+  }
+  static void Read(int fd) {
+    eventfd_t value;
+    if (eventfd_read(fd, &value) != 0) abort();
+  }
+  const int there_ = eventfd(0, EFD_CLOEXEC);
+  const int back_ = eventfd(0, EFD_CLOEXEC);
+};
+
+// Both spin: a word each way, in cache lines of their own.
+class SharedWords {
+ public:
+  void RoundTrip() {
+    words_->there.store(++sent_, std::memory_order_release);
+    while (words_->back.load(std::memory_order_acquire) != sent_) PollPause();
+  }
+  void Answer() {
+    ++sent_;
+    while (words_->there.load(std::memory_order_acquire) != sent_) PollPause();
+    words_->back.store(sent_, std::memory_order_release);
+  }
+
+ private:
+  struct Words {
+    alignas(kCacheLineBytes) std::atomic<uint64_t> there;
+    alignas(kCacheLineBytes) std::atomic<uint64_t> back;
+  };
+  Words* const words_ = static_cast<Words*>(
+      mmap(nullptr, sizeof(Words), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  uint64_t sent_ = 0;
 };
 
 // Restricts this process, and those that it forks, to its first CPU.
@@ -170,13 +253,43 @@ void CallAlone(benchmark::State& state) {
 }
 BENCHMARK(CallAlone);
 
-// As fast as they go: mostly against a full ring.
-void PostedWriteThroughput(benchmark::State& state) {
-  Channel channel(kPoll, kPoll);
-  for (auto _ : state) channel.Post(state);
-  state.SetItemsProcessed(state.iterations());
+template <typename Way>
+void BareRoundTrip(benchmark::State& state) {
+  BarePeer<Way> peer;
+  Samples samples;
+  for (auto _ : state) samples.Time([&] { peer.RoundTrip(); });
+  samples.Report(state);
 }
-BENCHMARK(PostedWriteThroughput)->UseRealTime();
+BENCHMARK_TEMPLATE(BareRoundTrip, SharedWords)->UseRealTime();
+BENCHMARK_TEMPLATE(BareRoundTrip, EventFds)->UseRealTime();
+
+// As many threads as vCPUs would be, each a waiter. `access` is called with the thread's number.
+template <typename Access>
+void OnThreads(benchmark::State& state, std::unique_ptr<Channel>& channel, uint32_t slots,
+               Access access) {
+  if (state.thread_index() == 0) channel = std::make_unique<Channel>(kPoll, kPoll, slots);
+  Samples samples;
+  for (auto _ : state) {
+    samples.Time([&] { access(*channel, static_cast<uint32_t>(state.thread_index())); });
+  }
+  samples.Report(state);
+  state.SetItemsProcessed(state.iterations());
+  if (state.thread_index() == 0) channel.reset();
+}
+
+// As fast as they go: mostly against a full ring, of so many slots.
+void PostedWriteThroughput(benchmark::State& state) {
+  static std::unique_ptr<Channel> channel;
+  OnThreads(state, channel, static_cast<uint32_t>(state.range(0)),
+            [&](Channel& one, uint32_t thread) { one.Post(state, thread); });
+}
+BENCHMARK(PostedWriteThroughput)->Arg(16)->Arg(256)->ThreadRange(1, kMaxThreads)->UseRealTime();
+
+void ReadThroughput(benchmark::State& state) {
+  static std::unique_ptr<Channel> channel;
+  OnThreads(state, channel, 256, [&](Channel& one, uint32_t thread) { one.Read(state, thread); });
+}
+BENCHMARK(ReadThroughput)->ThreadRange(1, kMaxThreads)->UseRealTime();
 
 // One at a time, 5 us apart, as exits of a guest are: the device polls.
 void PostedWriteToAPollingDevice(benchmark::State& state) {
