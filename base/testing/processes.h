@@ -1,6 +1,9 @@
 #ifndef BULKHEAD_BASE_TESTING_PROCESSES_H_
 #define BULKHEAD_BASE_TESTING_PROCESSES_H_
 
+#include <sched.h>
+#include <signal.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,9 +36,12 @@ inline pid_t ChildOf(pid_t parent) {
 }
 
 // Runs `test` in a child process, which may change what a process has once: descriptors, limits,
-// signals.
-inline bool HoldsInChild(const std::function<bool()>& test) {
-  const pid_t child = fork();
+// signals. `namespaces`: new ones that it gets, CLONE_NEW... bits. (The child may be unable to make
+// them: ThreadSanitizer can give it a second thread, with which it may not enter a user namespace.)
+inline bool HoldsInChild(const std::function<bool()>& test, int namespaces = 0) {
+  const pid_t child =
+      namespaces == 0 ? fork()
+                      : static_cast<pid_t>(syscall(SYS_clone, SIGCHLD | namespaces, 0, 0, 0, 0));
   if (child == 0) _exit(test() ? 0 : 1);
   int status = -1;
   return waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;

@@ -1,9 +1,11 @@
 #include "vmm/config/host_file.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -15,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/testing/files.h"
+#include "base/testing/processes.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -176,33 +179,30 @@ TEST_F(HostFileTest, ASuccessorGetsTheFileThatTheVmStartedWith) {
 }
 
 // Runs in a child that has no /proc.
-int WithoutProc(const std::string& path, const std::string& fifo) {
-  if (unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0) return 10;
-  if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return 11;
-  if (mount("none", "/proc", "tmpfs", 0, nullptr) != 0) return 12;
-  if (access("/proc/self", F_OK) == 0) return 13;
+bool ServesWithoutProc(const std::string& path, const std::string& fifo) {
+  EXPECT_EQ(mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0) << strerror(errno);
+  EXPECT_EQ(mount("none", "/proc", "tmpfs", 0, nullptr), 0) << strerror(errno);
+  EXPECT_NE(access("/proc/self", F_OK), 0);
   auto file = HostFile::Open(path, {});
-  if (!file.ok()) return 14;
+  EXPECT_TRUE(file.ok()) << file.status();
+  if (!file.ok()) return false;
   for (int process = 0; process < 2; ++process) {
     const auto fd = (*file)->TakeForProcess();
-    if (!fd.ok() || Modes(fd->get()) != O_RDWR) return 15;
+    EXPECT_TRUE(fd.ok() && Modes(fd->get()) == O_RDWR) << fd.status();
   }
   // Another file by the same name must not be taken for it, and a FIFO not be waited for. One was
   // opened ahead.
-  if (rename(fifo.c_str(), path.c_str()) != 0) return 16;
-  if (!(*file)->TakeForProcess().ok()) return 17;
-  return (*file)->TakeForProcess().ok() ? 18 : 0;
+  EXPECT_EQ(rename(fifo.c_str(), path.c_str()), 0);
+  EXPECT_TRUE((*file)->TakeForProcess().ok());
+  EXPECT_FALSE((*file)->TakeForProcess().ok());
+  return !testing::Test::HasFailure();
 }
 
 TEST_F(HostFileTest, WithoutProcAPathMustLeadToTheSameFile) {
   const std::string fifo = absl::StrCat(dir_, "/fifo");
   ASSERT_EQ(mkfifo(fifo.c_str(), 0600), 0);
-  const pid_t child = fork();
-  if (child == 0) _exit(WithoutProc(path_, fifo));
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(WEXITSTATUS(status), 0);
-  EXPECT_TRUE(WIFEXITED(status));
+  EXPECT_TRUE(
+      HoldsInChild([&] { return ServesWithoutProc(path_, fifo); }, CLONE_NEWUSER | CLONE_NEWNS));
 }
 
 TEST_F(HostFileTest, DirectIoOfADeadProcessIsWaitedFor) {

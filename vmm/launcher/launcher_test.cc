@@ -276,8 +276,7 @@ TEST_F(LauncherTest, TheDeathOfTheLauncherEndsItsProcesses) {
 
 TEST_F(LauncherTest, ALayerThatTheHostLacksIsNamed) {
   // In a user namespace of its own, which may have no network namespace.
-  EXPECT_TRUE(HoldsInChild([this] {
-    if (unshare(CLONE_NEWUSER) != 0) return false;
+  const auto is_named = [this] {
     const UniqueFd setgroups(open("/proc/self/setgroups", O_WRONLY));
     if (write(setgroups.get(), "deny", 4) != 4) return false;
     for (const char* path : {"/proc/self/uid_map", "/proc/self/gid_map"}) {
@@ -296,7 +295,8 @@ TEST_F(LauncherTest, ALayerThatTheHostLacksIsNamed) {
         Run(SandboxLayers::OfDevices().Without(SandboxLayer::kUid).Without(SandboxLayer::kNet))
             .ok();
     return names_it && runs_without;
-  }));
+  };
+  EXPECT_TRUE(HoldsInChild(is_named, CLONE_NEWUSER));
 }
 
 // As the filter that container engines put around what they start.
