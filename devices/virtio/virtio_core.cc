@@ -29,7 +29,8 @@ VirtioCore::VirtioCore(VirtioDevice* device, InterruptSink* interrupts)
     : device_(device),
       interrupts_(interrupts),
       queue_sizes_(device->Identify().queue_sizes),
-      chains_per_turn_(device->Identify().chains_per_turn) {}
+      chains_per_turn_(device->Identify().chains_per_turn),
+      type_memory_bytes_(device->Identify().durable_memory_bytes) {}
 
 VirtioCore::~VirtioCore() {
   if (serve_later_ != nullptr) host_->Unwatch(serve_later_->fd());
@@ -48,6 +49,7 @@ absl::Status VirtioCore::Start(DeviceServices& services) {
     durable.remove_prefix(part.size());
     queues_.push_back(std::make_unique<Queue>(size, this, part));
   }
+  type_memory_ = durable.subspan(0, type_memory_bytes_);
   ASSIGN_OR_RETURN(EventFd event, EventFd::Create());
   RETURN_IF_ERROR(services.Watch(event.fd(), [this] { OnServeLater(); }));
   serve_later_ = std::make_unique<EventFd>(std::move(event));
@@ -57,7 +59,7 @@ absl::Status VirtioCore::Start(DeviceServices& services) {
 }
 
 uint64_t VirtioCore::durable_memory_bytes() const {
-  uint64_t bytes = 0;
+  uint64_t bytes = type_memory_bytes_;
   for (const uint16_t size : queue_sizes_) bytes += InFlightLog::SizeBytes(size);
   return bytes;
 }

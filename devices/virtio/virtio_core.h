@@ -93,8 +93,10 @@ class VirtioCore : public VirtioServices {
   void Complete(uint32_t queue, uint16_t head, uint32_t written_bytes) override;
   void Publish() override;
   void ServeLater(uint32_t queue) override;
+  bool serving(uint32_t queue) const override { return queues_[queue]->ring.serving(); }
   bool stopping(uint32_t queue) const override { return queues_[queue]->ring.stopping(); }
   bool dma_allowed() const override { return dma_allowed_; }
+  absl::Span<uint8_t> durable_memory() override { return type_memory_; }
   void ConfigChanged() override { interrupts_->OnConfigChanged(); }
   void Fail(absl::string_view reason) override;
 
@@ -129,6 +131,8 @@ class VirtioCore : public VirtioServices {
   uint64_t offered_features_ = 0;
   const std::vector<uint16_t> queue_sizes_;  // the largest that each may be
   const uint32_t chains_per_turn_;
+  const uint32_t type_memory_bytes_;
+  absl::Span<uint8_t> type_memory_;             // behind the queues' part of the durable memory
   std::vector<std::unique_ptr<Queue>> queues_;  // from Start() on
   std::unique_ptr<EventFd> serve_later_;
 

@@ -26,8 +26,10 @@ struct VirtioIdentity {
   // for its end.
   uint32_t chains_per_turn = 16;
   std::vector<std::string> required_resources;
-  // The most that SaveState() writes, and a version that changes with its meaning.
+  // The most that SaveState() writes, what durable_memory() gives, and a version that changes with
+  // the meaning of either.
   uint32_t saved_state_bytes = 0;
+  uint32_t durable_memory_bytes = 0;
   uint32_t state_version = 0;
 };
 
@@ -49,12 +51,19 @@ class VirtioServices {
   // Gives the queue a turn soon, after other work had its own, whatever the queue's state.
   virtual void ServeLater(uint32_t queue) = 0;
 
+  // The queue gives chains, and guest memory may be touched. False: a turn follows when it does.
+  virtual bool serving(uint32_t queue) const = 0;
+
   // The queue is being reset: see OnQueueStopping().
   virtual bool stopping(uint32_t queue) const = 0;
 
   // False while the guest has bus mastering off: guest memory must not be touched. Each queue gets
   // a turn when it is on again.
   virtual bool dma_allowed() const = 0;
+
+  // Memory of Identify().durable_memory_bytes, as DeviceServices::durable_memory() has it, 8-byte
+  // aligned. Empty: the device host has none.
+  virtual absl::Span<uint8_t> durable_memory() = 0;
 
   // The device has changed what ReadConfig() gives: notifies the driver (virtio 1.2, section 2.5)
   // as soon as it may be interrupted, also from a later process. The change itself must be in the

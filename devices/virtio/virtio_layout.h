@@ -100,6 +100,7 @@ enum CommonConfig : uint32_t {
 };
 
 // --- Device types, section 5 -------------------------------------------------------------------
+inline constexpr uint16_t kTypeNet = 1;
 inline constexpr uint16_t kTypeBlock = 2;
 inline constexpr uint16_t kTypeEntropy = 4;
 
