@@ -3,14 +3,12 @@
 
 #include <stdint.h>
 
-#include <array>
+#include "base/mac_address.h"
 
 // Numbers and memory layouts of the network device (virtio 1.2, section 5.1). All fields are
 // little-endian.
 
 namespace bulkhead::devices::virtio {
-
-using MacAddress = std::array<uint8_t, 6>;
 
 // --- Feature bits, section 5.1.3 ---------------------------------------------------------------
 inline constexpr uint64_t kNetChecksum = uint64_t{1} << 0;

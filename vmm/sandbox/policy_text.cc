@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/if_tun.h>
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -77,6 +78,7 @@ constexpr Constant kConstants[] = {
     CONSTANT(SECCOMP_SET_MODE_FILTER),
     CONSTANT(SIGABRT),
     CONSTANT(SIGKILL),
+    CONSTANT(TUNSETOFFLOAD),
 };
 constexpr Constant kErrors[] = {
     CONSTANT(EACCES), CONSTANT(EINVAL), CONSTANT(ENOENT),

@@ -1,0 +1,58 @@
+// The network device as a process.
+#include <stdint.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/flags/flag.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "base/mac_address.h"
+#include "base/status_macros.h"
+#include "devices/host/device_model.h"
+#include "devices/host/run_device.h"
+#include "devices/virtio/pci_transport.h"
+#include "devices/virtio_net/net_device.h"
+
+ABSL_FLAG(std::string, mac, "",
+          "MAC address that the guest is given, such as 52:54:00:12:34:56. The vmm gives one that "
+          "follows from the names of VM and device.");
+ABSL_FLAG(uint32_t, mtu, 0, "MTU that the guest is told, 68 to 65521; 0: none.");
+ABSL_FLAG(uint32_t, queues, 1,
+          "Pairs of queues, 1 to 16, and queues of the TAP. One thread serves them all.");
+ABSL_FLAG(uint32_t, queue_size, 256,
+          "Entries of a queue, a power of two from 16 to 1024: frames or buffers of frames.");
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+absl::StatusOr<std::unique_ptr<DeviceModel>> CreateNet() {
+  const std::optional<MacAddress> mac = ParseMacAddress(absl::GetFlag(FLAGS_mac));
+  if (!mac.has_value()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--mac=", absl::GetFlag(FLAGS_mac),
+                     ": must be the address of one station, such as 52:54:00:12:34:56"));
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<NetDevice> device,
+                   NetDevice::Create({.mac = *mac,
+                                      .pairs = absl::GetFlag(FLAGS_queues),
+                                      .queue_size = absl::GetFlag(FLAGS_queue_size),
+                                      .mtu = absl::GetFlag(FLAGS_mtu)}));
+  return std::make_unique<PciTransport>(std::move(device));
+}
+
+constexpr DeviceProgram kProgram = {
+    .name = "virtio-net",
+    .help = "a network device over virtio. Resources 'tap', 'tap.1', ...: the queues of a TAP.",
+    .create = CreateNet,
+};
+
+}  // namespace
+}  // namespace bulkhead::devices::virtio
+
+int main(int argc, char** argv) {
+  return bulkhead::devices::RunDevice(argc, argv, bulkhead::devices::virtio::kProgram);
+}

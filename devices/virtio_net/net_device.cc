@@ -1,0 +1,449 @@
+#include "devices/virtio_net/net_device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/if_tun.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/crash_point.h"
+#include "base/errno_status.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "devices/host/metrics.h"
+#include "devices/virtio/virtio_layout.h"
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+constexpr uint32_t kPciClassEthernet = 0x020000;
+constexpr uint32_t kMaxPairs = 16;
+constexpr uint32_t kMinQueueSize = 16;
+constexpr uint32_t kMaxQueueEntries = 1024;
+constexpr uint32_t kMinMtu = 68;  // RFC 791
+constexpr uint32_t kMaxMtu = 65521;
+constexpr uint32_t kDefaultMtu = 1500;
+
+// What one turn sends, and receives from one queue of the TAP, at most: about 0.2 ms.
+constexpr uint32_t kFramesPerTurn = 64;
+constexpr uint32_t kMaxCommandBytes = 16 * 1024;
+// Of a TAP, at a reset: more than its queue holds.
+constexpr int kMaxWaitingFrames = 4096;
+
+constexpr uint64_t kMaxRead = sizeof(NetHeader) + kMaxFrame;
+// A driver that holds back much less than it once gave will give more: see CanReceive().
+constexpr uint64_t kShareOfMost = 4;
+
+bool SetTapOffloads(int fd, uint32_t bits) {
+  return ioctl(fd, TUNSETOFFLOAD, static_cast<unsigned long>(bits)) == 0;  // NOLINT
+}
+
+uint64_t SizeOf(absl::Span<const iovec> buffers) {
+  uint64_t bytes = 0;
+  for (const iovec& buffer : buffers) bytes += buffer.iov_len;
+  return bytes;
+}
+
+// Copies the first `size` bytes of `buffers`, which has as many, and cuts them off.
+void TakeFront(absl::Span<iovec>& buffers, void* out, size_t size) {
+  uint8_t* next = static_cast<uint8_t*>(out);
+  while (size > 0) {
+    iovec& first = buffers.front();
+    const size_t part = std::min(size, first.iov_len);
+    memcpy(next, first.iov_base, part);
+    next += part;
+    size -= part;
+    first.iov_base = static_cast<uint8_t*>(first.iov_base) + part;
+    first.iov_len -= part;
+    if (first.iov_len == 0) buffers.remove_prefix(1);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<NetDevice>> NetDevice::Create(const NetOptions& options) {
+  if (options.pairs < 1 || options.pairs > kMaxPairs) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--queues=", options.pairs, ": must be 1 to ", kMaxPairs));
+  }
+  if (!std::has_single_bit(options.queue_size) || options.queue_size < kMinQueueSize ||
+      options.queue_size > kMaxQueueEntries) {
+    return absl::InvalidArgumentError(absl::StrCat("--queue_size=", options.queue_size,
+                                                   ": must be a power of two from ", kMinQueueSize,
+                                                   " to ", kMaxQueueEntries));
+  }
+  if (options.mtu != 0 && (options.mtu < kMinMtu || options.mtu > kMaxMtu)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--mtu=", options.mtu, ": must be ", kMinMtu, " to ", kMaxMtu));
+  }
+  return std::unique_ptr<NetDevice>(new NetDevice(options));
+}
+
+NetDevice::NetDevice(const NetOptions& options)
+    : options_(options),
+      set_offloads_(SetTapOffloads),
+      control_(options.mac, static_cast<uint16_t>(options.pairs)),
+      pairs_(options.pairs) {}
+
+NetDevice::~NetDevice() {
+  for (Pair& pair : pairs_) {
+    if (pair.watched) host_->Unwatch(pair.tap.get());
+  }
+}
+
+VirtioIdentity NetDevice::Identify() const {
+  std::vector<std::string> taps = {"tap"};
+  for (uint32_t i = 1; i < options_.pairs; ++i) taps.push_back(absl::StrCat("tap.", i));
+  return {.model = "virtio-net",
+          .type = kTypeNet,
+          .pci_class = kPciClassEthernet,
+          .config_size = sizeof(NetConfig),
+          .queue_sizes = std::vector<uint16_t>(2 * options_.pairs + 1,
+                                               static_cast<uint16_t>(options_.queue_size)),
+          .chains_per_turn = kFramesPerTurn,
+          .required_resources = std::move(taps),
+          .saved_state_bytes = sizeof(NetControl::State),
+          .durable_memory_bytes =
+              static_cast<uint32_t>(sizeof(Durable) + options_.pairs * sizeof(DurableQueue)),
+          .state_version = 1};
+}
+
+absl::Status NetDevice::Start(VirtioServices& services) {
+  services_ = &services;
+  host_ = &services.host();
+  const VirtioIdentity identity = Identify();
+  const size_t storage =
+      Virtqueue::StorageSize(static_cast<uint16_t>(options_.queue_size), host_->memory());
+  absl::Span<uint8_t> memory = services.durable_memory();
+  if (memory.empty()) {
+    own_memory_.resize(identity.durable_memory_bytes / sizeof(uint64_t));
+    memory = absl::MakeSpan(reinterpret_cast<uint8_t*>(own_memory_.data()),
+                            identity.durable_memory_bytes);
+  }
+  durable_ = reinterpret_cast<Durable*>(memory.data());
+  auto* const queues = reinterpret_cast<DurableQueue*>(memory.data() + sizeof(Durable));
+  for (uint32_t i = 0; i < options_.pairs; ++i) {
+    Pair& pair = pairs_[i];
+    ASSIGN_OR_RETURN(pair.tap, host_->TakeResource(identity.required_resources[i]));
+    const int flags = fcntl(pair.tap.get(), F_GETFL);
+    if (flags < 0) return ErrnoToStatus(errno, "fcntl");
+    if ((flags & O_NONBLOCK) == 0) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the resource '", identity.required_resources[i], "' blocks: it must have O_NONBLOCK"));
+    }
+    pair.receive.emplace(storage);
+    pair.durable = &queues[i];
+  }
+  storage_.resize(storage);
+  control_storage_.resize(storage);
+  buffers_.resize(IOV_MAX);
+  frame_.resize(kMaxRead);
+  command_.reserve(kMaxCommandBytes);
+  CountPredecessorsFrames();
+  return absl::OkStatus();
+}
+
+void NetDevice::CountPredecessorsFrames() {
+  for (Pair& pair : pairs_) {
+    if (pair.durable->sending != 0) ++durable_->maybe_repeated;
+    if (pair.durable->receiving != 0) ++durable_->maybe_lost;
+    *pair.durable = {};
+  }
+}
+
+uint64_t NetDevice::features() const {
+  uint64_t features = kNetChecksum | kNetGuestChecksum | kNetControlGuestOffloads | kNetMac |
+                      kNetGuestTso4 | kNetGuestTso6 | kNetHostTso4 | kNetHostTso6 |
+                      kNetMergeableBuffers | kNetStatus | kNetControlQueue | kNetControlRx |
+                      kNetControlVlan | kNetGuestAnnounce | kNetControlMac;
+  if (options_.pairs > 1) features |= kNetMultiQueue;
+  if (options_.mtu != 0) features |= kNetMtu;
+  return features;
+}
+
+void NetDevice::OnFeatures(uint64_t features) {
+  control_.Begin(features);
+  if (features == 0) {
+    for (uint32_t i = 0; i < options_.pairs; ++i) UpdateWatch(i);
+    DropWaitingFrames();
+  }
+  ApplyOffloads();
+}
+
+// They were for the driver before, and perhaps of a kind that the next one does not take.
+void NetDevice::DropWaitingFrames() {
+  iovec buffer = {frame_.data(), frame_.size()};
+  for (Pair& pair : pairs_) {
+    for (int i = 0; i < kMaxWaitingFrames && readv(pair.tap.get(), &buffer, 1) > 0; ++i) {
+    }
+  }
+}
+
+void NetDevice::ApplyOffloads() {
+  const uint64_t offloads = control_.state().offloads;
+  if (std::exchange(offloads_set_, offloads) == offloads) return;
+  uint32_t bits = 0;
+  if ((offloads & kNetGuestChecksum) != 0) bits |= TUN_F_CSUM;
+  if ((offloads & kNetGuestTso4) != 0) bits |= TUN_F_TSO4;
+  if ((offloads & kNetGuestTso6) != 0) bits |= TUN_F_TSO6;
+  // Of the whole TAP. Else frames that the driver does not take are dropped: see Deliver().
+  if (!set_offloads_(pairs_[0].tap.get(), bits)) LogWarning("TUNSETOFFLOAD failed");
+}
+
+uint32_t NetDevice::control_queue() const { return has(kNetMultiQueue) ? 2 * options_.pairs : 2; }
+
+NetDevice::Kind NetDevice::KindOf(uint32_t queue) const {
+  if (queue == control_queue()) return Kind::kControl;
+  return queue % 2 == 0 ? Kind::kReceive : Kind::kSend;
+}
+
+// Called with queues of no pair, too: the last one, where the control queue is another.
+void NetDevice::BeginTurn(uint32_t queue) {
+  if (KindOf(queue) != Kind::kControl || !answered_.has_value() || !services_->dma_allowed()) {
+    return;
+  }
+  services_->Complete(queue, *std::exchange(answered_, std::nullopt), sizeof(kControlOk));
+}
+
+absl::Span<iovec> NetDevice::Room(uint32_t queue) {
+  switch (KindOf(queue)) {
+    case Kind::kControl:
+      if (answered_.has_value()) return {};
+      return absl::MakeSpan(control_storage_);
+    case Kind::kReceive:
+      if (queue / 2 >= options_.pairs) return absl::MakeSpan(storage_);
+      {
+        Pair& pair = pairs_[queue / 2];
+        const absl::Span<iovec> room = pair.receive->Room();
+        pair.full = room.empty();
+        return room;
+      }
+    case Kind::kSend:
+      break;
+  }
+  return absl::MakeSpan(storage_);
+}
+
+void NetDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
+  switch (KindOf(queue)) {
+    case Kind::kControl:
+      Control(queue, chain);
+      return;
+    case Kind::kSend:
+      Send(queue, chain);
+      return;
+    case Kind::kReceive:
+      break;
+  }
+  const bool is_receive_queue = queue / 2 < options_.pairs;
+  if (!is_receive_queue || !pairs_[queue / 2].receive->Add(chain)) {
+    services_->Complete(queue, chain.head, 0);
+  }
+}
+
+void NetDevice::EndBatch(uint32_t queue) {
+  if (KindOf(queue) != Kind::kReceive) return;
+  for (uint32_t i = 0; i < options_.pairs; ++i) {
+    if (2 * TargetOf(i) == queue) UpdateWatch(i);
+  }
+}
+
+void NetDevice::OnQueueStopping(uint32_t queue) {
+  if (KindOf(queue) == Kind::kControl) {
+    if (answered_.has_value()) {
+      services_->Complete(queue, *std::exchange(answered_, std::nullopt), 0);
+    }
+  } else if (KindOf(queue) == Kind::kReceive && queue / 2 < options_.pairs) {
+    pairs_[queue / 2].receive->Clear([&](uint16_t head) { services_->Complete(queue, head, 0); });
+  }
+  services_->Publish();
+}
+
+// ---- From the guest ----
+
+void NetDevice::Send(uint32_t queue, const DescriptorChain& chain) {
+  Pair& pair = pairs_[queue / 2];
+  absl::Span<iovec> buffers = chain.readable;
+  const uint64_t size = SizeOf(buffers);
+  NetHeader header = {};
+  HeaderFault fault = HeaderFault::kLength;
+  if (size >= sizeof(header)) {
+    TakeFront(buffers, &header, sizeof(header));
+    fault = CheckHeader(header, size - sizeof(header), control_.state().features);
+  }
+  if (fault != HeaderFault::kNone) {
+    ++counters_.faults[static_cast<int>(fault)];
+  } else if (control_.state().link_up == 0) {
+    ++counters_.link_down;
+  } else {
+    pair.durable->sending = 1;
+    CRASH_POINT("net_before_send");
+    const bool sent = WriteFrame(pair, HeaderForHost(header), buffers, size - sizeof(header));
+    CRASH_POINT("net_after_send");
+    if (sent) {
+      ++counters_.sent_frames;
+      counters_.sent_bytes += size - sizeof(header);
+    } else {
+      ++counters_.send_failures;
+    }
+  }
+  services_->Complete(queue, chain.head, 0);
+  services_->Publish();  // so that a successor repeats this frame only
+  pair.durable->sending = 0;
+}
+
+bool NetDevice::WriteFrame(Pair& pair, const NetHeader& header, absl::Span<const iovec> chain,
+                           uint64_t frame_bytes) {
+  NetHeader copy = header;
+  buffers_[0] = {&copy, sizeof(copy)};
+  size_t count = 1;
+  if (chain.size() < buffers_.size()) {
+    std::copy(chain.begin(), chain.end(), buffers_.begin() + 1);
+    count += chain.size();
+  } else {
+    uint8_t* next = frame_.data();
+    for (const iovec& buffer : chain) {
+      memcpy(next, buffer.iov_base, buffer.iov_len);
+      next += buffer.iov_len;
+    }
+    buffers_[count++] = {frame_.data(), frame_bytes};
+  }
+  // As a network does, a TAP that cannot take a frame loses it: nothing waits.
+  ssize_t written;
+  do {
+    written = writev(pair.tap.get(), buffers_.data(), static_cast<int>(count));
+  } while (written < 0 && errno == EINTR);
+  return written >= 0;
+}
+
+// The answer waits for the next turn: by then the effect is saved. A successor that finds the
+// command unanswered executes it again.
+void NetDevice::Control(uint32_t queue, const DescriptorChain& chain) {
+  if (chain.writable.empty()) {
+    services_->Complete(queue, chain.head, 0);
+    services_->Fail("net: a command without room for its answer");
+    return;
+  }
+  absl::Span<iovec> buffers = chain.readable;
+  const uint64_t size = SizeOf(buffers);
+  uint8_t answer = kControlError;
+  if (size <= kMaxCommandBytes) {
+    command_.resize(size);
+    TakeFront(buffers, command_.data(), size);
+    answer = control_.Execute(command_);
+  }
+  memcpy(chain.writable.front().iov_base, &answer, sizeof(answer));
+  if (answer == kControlOk) {
+    ApplyOffloads();
+    host_->StateChanged();
+    for (uint32_t i = 0; i < options_.pairs; ++i) UpdateWatch(i);
+  }
+  CRASH_POINT("net_command_executed");
+  answered_ = chain.head;
+  services_->ServeLater(queue);
+}
+
+// ---- To the guest ----
+
+bool NetDevice::CanReceive(uint32_t tap) const {
+  if (tap_failed_ || control_.state().link_up == 0) return false;
+  const uint32_t target = TargetOf(tap);
+  const ReceiveQueue& receive = *pairs_[target].receive;
+  if (receive.empty() || !services_->serving(2 * target)) return false;
+  if (!has(kNetMergeableBuffers)) return true;
+  // With less, a long frame may have no room. Not all drivers ever give so much.
+  const bool gets_segments = (control_.state().offloads & (kNetGuestTso4 | kNetGuestTso6)) != 0;
+  const uint64_t mtu = options_.mtu != 0 ? options_.mtu : kDefaultMtu;
+  const uint64_t longest =
+      gets_segments ? kMaxRead : sizeof(NetHeader) + kEthernetHeader + kVlanTag + mtu;
+  return receive.bytes() >= std::min(longest, receive.most_bytes() / kShareOfMost);
+}
+
+void NetDevice::UpdateWatch(uint32_t tap) {
+  Pair& pair = pairs_[tap];
+  const bool wanted = CanReceive(tap);
+  if (pair.watched == wanted) return;
+  pair.watched = wanted;
+  if (!wanted) {
+    host_->Unwatch(pair.tap.get());
+    return;
+  }
+  const absl::Status status = host_->Watch(pair.tap.get(), [this, tap] { OnTap(tap); });
+  if (status.ok()) return;
+  pair.watched = false;
+  services_->Fail(absl::StrCat("net: its TAP cannot be watched: ", status.message()));
+}
+
+void NetDevice::OnTap(uint32_t tap) {
+  for (uint32_t i = 0; i < kFramesPerTurn && CanReceive(tap); ++i) {
+    if (!Receive(tap)) break;
+  }
+  Pair& target = pairs_[TargetOf(tap)];
+  if (target.full && !target.receive->Room().empty()) services_->ServeLater(2 * TargetOf(tap));
+  UpdateWatch(tap);
+  host_->KeepAlive();
+}
+
+bool NetDevice::Receive(uint32_t tap) {
+  const uint32_t target = TargetOf(tap);
+  Pair& pair = pairs_[tap];
+  uint64_t room_bytes = 0;
+  const absl::Span<const iovec> room = pairs_[target].receive->Buffers(
+      kMaxRead, has(kNetMergeableBuffers), buffers_.size() - 1, room_bytes);
+  std::copy(room.begin(), room.end(), buffers_.begin());
+  // What does not fit shows that the frame is too long.
+  buffers_[room.size()] = {frame_.data(), frame_.size()};
+  pair.durable->receiving = 1;
+  CRASH_POINT("net_before_receive");
+  const ssize_t size = readv(pair.tap.get(), buffers_.data(), static_cast<int>(room.size()) + 1);
+  if (size > 0) {
+    CRASH_POINT("net_after_receive");
+    Deliver(target, static_cast<uint64_t>(size), room_bytes);
+  } else if (size == 0 || (errno != EAGAIN && errno != EINTR)) {
+    tap_failed_ = true;
+    LogError(absl::StrCat("net: the TAP is gone: ", size == 0 ? "end of file" : strerror(errno)));
+  }
+  pair.durable->receiving = 0;
+  return size > 0;
+}
+
+void NetDevice::Deliver(uint32_t pair, uint64_t size, uint64_t room) {
+  ReceiveQueue& receive = *pairs_[pair].receive;
+  if (size > room) {
+    ++counters_.no_room;
+    return;
+  }
+  struct Start {
+    NetHeader header;
+    uint8_t frame[kEthernetHeader + kVlanTag];
+  } start = {};
+  if (size < sizeof(NetHeader) + kEthernetHeader) return;
+  receive.Read(0, absl::MakeSpan(reinterpret_cast<uint8_t*>(&start),
+                                 std::min<uint64_t>(sizeof(start), size)));
+  if (!GuestAccepts(start.header, control_.state().offloads)) {
+    ++counters_.not_accepted;
+    return;
+  }
+  if (!control_.Accepts(start.frame)) {
+    ++counters_.filtered;
+    return;
+  }
+  const uint16_t chains = static_cast<uint16_t>(receive.ChainsFor(size));
+  uint8_t bytes[sizeof(chains)];
+  memcpy(bytes, &chains, sizeof(chains));
+  receive.Write(offsetof(NetHeader, buffers), bytes);
+  receive.Take(size,
+               [&](uint16_t head, uint32_t used) { services_->Complete(2 * pair, head, used); });
+  ++counters_.received_frames;
+  counters_.received_bytes += size - sizeof(NetHeader);
+  services_->Publish();  // so that a successor misses this frame only
+}
+
+}  // namespace bulkhead::devices::virtio

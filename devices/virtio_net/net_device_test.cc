@@ -1,0 +1,352 @@
+// The whole device, its transport included, over sockets that keep frames apart as a TAP does.
+#include "devices/virtio_net/net_device.h"
+
+#include <linux/if_tun.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "devices/virtio/pci_transport.h"
+#include "devices/virtio/testing/fake_driver.h"
+#include "devices/virtio/testing/restartable_device.h"
+#include "devices/virtio/virtio_layout.h"
+#include "devices/virtio_net/net_layout.h"
+#include "gtest/gtest.h"
+
+namespace bulkhead::devices::virtio {
+namespace {
+
+constexpr uint64_t kAll = ~uint64_t{0};
+constexpr MacAddress kMac = {0x52, 0x54, 0, 0, 0, 1};
+constexpr uint32_t kBufferBytes = 256;
+constexpr uint16_t kReceive = 0;
+constexpr uint16_t kSend = 1;
+constexpr uint16_t kControl = 2;
+
+class NetDeviceTest : public testing::Test {
+ protected:
+  explicit NetDeviceTest(NetOptions options = {.mac = kMac, .queue_size = 16, .mtu = 1500}) {
+    for (uint32_t i = 0; i < options.pairs; ++i) {
+      int ends[2];
+      EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+      services.AddResource(i == 0 ? "tap" : "tap." + std::to_string(i), UniqueFd(ends[0]));
+      network.emplace_back(ends[1]);
+    }
+    model = std::make_unique<RestartableDevice>(services, [this, options] {
+      auto net = NetDevice::Create(options).value();
+      net->set_offload_setter([this](int, uint32_t bits) {
+        offloads.push_back(bits);
+        return true;
+      });
+      device = net.get();
+      return std::make_unique<PciTransport>(std::move(net));
+    });
+    driver = std::make_unique<FakeDriver>(*model, services);
+  }
+
+  // A frame of `size` bytes to `to`, behind a header.
+  static std::string Frame(size_t size, const NetHeader& header = {}, const MacAddress& to = kMac) {
+    std::string frame(sizeof(header) + size, '\0');
+    memcpy(frame.data(), &header, sizeof(header));
+    for (size_t i = sizeof(header); i < frame.size(); ++i) frame[i] = static_cast<char>(i * 7);
+    memcpy(frame.data() + sizeof(header), to.data(), to.size());
+    frame[sizeof(header) + 12] = 0x08;
+    frame[sizeof(header) + 13] = 0;
+    return frame;
+  }
+  GuestAddress Place(const std::string& bytes) {
+    const GuestAddress address = driver->Allocate(bytes.size());
+    EXPECT_TRUE(services.memory().Write(
+        address,
+        absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size())));
+    return address;
+  }
+  std::string ReadBytes(GuestAddress address, size_t size) {
+    std::string bytes(size, '\0');
+    EXPECT_TRUE(services.memory().Read(
+        address, absl::MakeSpan(reinterpret_cast<uint8_t*>(bytes.data()), size)));
+    return bytes;
+  }
+  // What the network got next; "": nothing.
+  std::string FromGuest(int tap = 0) {
+    std::string bytes(70'000, '\0');
+    const ssize_t size = read(network[tap].get(), bytes.data(), bytes.size());
+    bytes.resize(size < 0 ? 0 : size);
+    return bytes;
+  }
+  void ToGuest(const std::string& frame, int tap = 0) {
+    EXPECT_EQ(write(network[tap].get(), frame.data(), frame.size()),
+              static_cast<ssize_t>(frame.size()));
+  }
+  void Send(const std::string& bytes) {
+    driver->queue(kSend).Add(
+        {{Place(bytes), static_cast<uint32_t>(bytes.size()), /*writable=*/false}});
+    EXPECT_TRUE(driver->KickAndWait(kSend).has_value());
+  }
+  std::vector<GuestAddress> AddBuffers(int count, uint32_t size = kBufferBytes,
+                                       uint16_t queue = kReceive) {
+    std::vector<GuestAddress> buffers;
+    for (int i = 0; i < count; ++i) {
+      buffers.push_back(driver->Allocate(size));
+      driver->queue(queue).Add({{buffers.back(), size, true}});
+    }
+    driver->Kick(queue);
+    return buffers;
+  }
+  std::vector<UsedElement> Used(uint16_t queue = kReceive) {
+    std::vector<UsedElement> used;
+    while (services.RunWatches(0) != 0) {
+    }
+    while (const auto element = driver->queue(queue).PopUsed()) used.push_back(*element);
+    return used;
+  }
+  uint8_t Command(std::vector<uint8_t> bytes) {
+    const GuestAddress answer = Place("\xee");
+    driver->queue(kControl).Add(
+        {{Place({bytes.begin(), bytes.end()}), static_cast<uint32_t>(bytes.size()), false},
+         {answer, 1, true}});
+    EXPECT_TRUE(driver->KickAndWait(kControl).has_value());
+    return static_cast<uint8_t>(ReadBytes(answer, 1)[0]);
+  }
+  double Metric(const std::string& name) {
+    v1::DeviceMetrics metrics;
+    model->AppendMetrics(metrics);
+    for (const v1::DeviceMetric& metric : metrics.metrics()) {
+      if (metric.name() == name) return metric.value();
+    }
+    ADD_FAILURE() << name;
+    return -1;
+  }
+  uint16_t Status() { return static_cast<uint16_t>(driver->ReadConfig(6, 2)); }
+
+  DurableServices services{{{0, 4 << 20}}};
+  std::vector<UniqueFd> network;
+  std::vector<uint32_t> offloads;
+  NetDevice* device = nullptr;
+  std::unique_ptr<RestartableDevice> model;
+  std::unique_ptr<FakeDriver> driver;
+};
+
+TEST_F(NetDeviceTest, AFrameIsSentAsItIs) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  const std::string frame = Frame(100);
+  Send(frame);
+  EXPECT_EQ(FromGuest(), frame);
+  // In pieces, the header among them.
+  const GuestAddress place = Place(frame);
+  driver->queue(kSend).Add({{place, 5, false}, {place + 5, 10, false}, {place + 15, 97, false}});
+  ASSERT_TRUE(driver->KickAndWait(kSend).has_value());
+  EXPECT_EQ(FromGuest(), frame);
+  EXPECT_EQ(Metric("sent_frames_total"), 2);
+  EXPECT_EQ(Metric("sent_bytes_total"), 200);
+}
+
+TEST_F(NetDeviceTest, AMalformedHeaderIsCountedAndNotSent) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  NetHeader header = {};
+  header.flags = kNeedsChecksum;
+  header.checksum_start = 90;
+  header.checksum_offset = 9;
+  Send(Frame(100, header));
+  header = {};
+  header.segmentation = kSegmentTcp4;
+  header.flags = kNeedsChecksum;
+  header.checksum_start = 34;
+  header.checksum_offset = 16;
+  Send(Frame(100, header));
+  header = {};
+  header.header_length = 101;
+  Send(Frame(100, header));
+  Send(Frame(60).substr(0, 22));
+  Send("short");
+  EXPECT_EQ(FromGuest(), "");
+  EXPECT_EQ(Metric("malformed_checksum_total"), 1);
+  EXPECT_EQ(Metric("malformed_segment_total"), 1);
+  EXPECT_EQ(Metric("malformed_header_length_total"), 1);
+  EXPECT_EQ(Metric("malformed_length_total"), 2);
+  EXPECT_EQ(driver->status() & kStatusNeedsReset, 0);
+}
+
+TEST_F(NetDeviceTest, AFrameIsReceivedIntoSeveralMergeableBuffers) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  const std::vector<GuestAddress> buffers = AddBuffers(8);
+  const std::string frame = Frame(600);
+  ToGuest(frame);
+  const std::vector<UsedElement> used = Used();
+  ASSERT_EQ(used.size(), 3u);
+  EXPECT_EQ(used[0].length, kBufferBytes);
+  EXPECT_EQ(used[2].length, 612 - 2 * kBufferBytes);
+  NetHeader header;
+  ASSERT_TRUE(services.memory().ReadObject(buffers[0], header));
+  EXPECT_EQ(header.buffers, 3);
+  std::string got;
+  for (size_t i = 0; i < used.size(); ++i) got += ReadBytes(buffers[i], used[i].length);
+  EXPECT_EQ(got.substr(12), frame.substr(12));
+  ToGuest(Frame(60));
+  EXPECT_EQ(Used().size(), 1u);
+}
+
+TEST_F(NetDeviceTest, WithoutMergeableBuffersAFrameNeedsOneChain) {
+  ASSERT_TRUE(driver->Initialize(kAll & ~kNetMergeableBuffers));
+  const std::vector<GuestAddress> buffers = AddBuffers(2);
+  ToGuest(Frame(300));  // too long: dropped
+  ToGuest(Frame(100));
+  const std::vector<UsedElement> used = Used();
+  ASSERT_EQ(used.size(), 1u);
+  EXPECT_EQ(used[0].length, 112u);
+  NetHeader header;
+  ASSERT_TRUE(services.memory().ReadObject(buffers[0], header));
+  EXPECT_EQ(header.buffers, 1);
+  EXPECT_EQ(Metric("no_room_total"), 1);
+}
+
+TEST_F(NetDeviceTest, FramesWaitInTheTapUntilThereAreBuffers) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  ToGuest(Frame(60));
+  EXPECT_TRUE(Used().empty());
+  AddBuffers(4);
+  EXPECT_EQ(Used().size(), 1u);
+}
+
+TEST_F(NetDeviceTest, TheKernelIsAskedForWhatWasNegotiated) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  EXPECT_EQ(offloads.back(), static_cast<uint32_t>(TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6));
+  std::vector<uint8_t> command = {kControlOffloads, kOffloadsSet, 2, 0, 0, 0, 0, 0, 0, 0};
+  EXPECT_EQ(Command(command), kControlOk);
+  EXPECT_EQ(offloads.back(), static_cast<uint32_t>(TUN_F_CSUM));
+  // What was on its way meanwhile is not given to the driver.
+  NetHeader header = {};
+  header.flags = kNeedsChecksum;
+  header.segmentation = kSegmentTcp4;
+  AddBuffers(8);
+  ToGuest(Frame(600, header));
+  EXPECT_TRUE(Used().empty());
+  EXPECT_EQ(Metric("not_accepted_total"), 1);
+  model->Restart();
+  EXPECT_EQ(offloads.back(), static_cast<uint32_t>(TUN_F_CSUM));
+  ASSERT_TRUE(driver->Reset());
+  EXPECT_EQ(offloads.back(), 0u);
+}
+
+TEST_F(NetDeviceTest, FiltersOutliveTheProcess) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  EXPECT_EQ(Command({kControlRx, kRxPromiscuous, 0}), kControlOk);
+  AddBuffers(8);
+  model->Restart();
+  ToGuest(Frame(60, {}, {0x52, 9, 9, 9, 9, 9}));
+  EXPECT_TRUE(Used().empty());
+  ToGuest(Frame(60));
+  EXPECT_EQ(Used().size(), 1u);
+  EXPECT_EQ(Metric("filtered_total"), 1);
+}
+
+TEST_F(NetDeviceTest, ASuccessorAnnouncesTheGuestUntilItAcknowledges) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  EXPECT_EQ(Status(), kNetLinkUp);
+  model->Restart();
+  EXPECT_EQ(Status(), kNetLinkUp | kNetAnnounce);
+  EXPECT_EQ(Command({kControlAnnounce, kAnnounceAcknowledge}), kControlOk);
+  EXPECT_EQ(Status(), kNetLinkUp);
+}
+
+TEST_F(NetDeviceTest, WithoutALinkNothingPasses) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  AddBuffers(4);
+  device->SetLink(false);
+  EXPECT_EQ(Status(), 0);
+  Send(Frame(60));
+  EXPECT_EQ(FromGuest(), "");
+  ToGuest(Frame(60));
+  EXPECT_TRUE(Used().empty());
+  device->SetLink(true);
+  EXPECT_EQ(Status(), kNetLinkUp);
+  EXPECT_TRUE(Used().empty());  // what came while it was down is gone
+  ToGuest(Frame(60));
+  EXPECT_EQ(Used().size(), 1u);
+}
+
+TEST_F(NetDeviceTest, TheSuccessorTakesTheWaitingBuffersAndLosesNothing) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  AddBuffers(8);
+  for (int i = 0; i < 4; ++i) {
+    model->Restart();
+    ToGuest(Frame(60));
+    ASSERT_EQ(Used().size(), 1u) << i;
+    Send(Frame(70));
+    EXPECT_EQ(FromGuest().size(), 82u);
+    EXPECT_EQ(FromGuest(), "");
+  }
+  EXPECT_EQ(Metric("maybe_lost_total"), 0);
+  EXPECT_EQ(Metric("maybe_repeated_total"), 0);
+}
+
+TEST_F(NetDeviceTest, FramesForTheDriverBeforeAResetAreDropped) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  ToGuest(Frame(60));
+  ASSERT_TRUE(driver->Initialize(kAll));
+  AddBuffers(4);
+  EXPECT_TRUE(Used().empty());
+}
+
+TEST_F(NetDeviceTest, ACommandWithoutRoomForItsAnswerFailsTheDevice) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  driver->queue(kControl).Add({{Place("abc"), 3, false}});
+  driver->Kick(kControl);
+  EXPECT_NE(driver->status() & kStatusNeedsReset, 0);
+}
+
+class MultiQueueTest : public NetDeviceTest {
+ protected:
+  MultiQueueTest() : NetDeviceTest({.mac = kMac, .pairs = 3, .queue_size = 16}) {}
+};
+
+TEST_F(MultiQueueTest, EachQueueOfTheTapHasItsPair) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  EXPECT_EQ(driver->ReadConfig(8, 2), 3u);
+  for (uint16_t pair = 0; pair < 3; ++pair) AddBuffers(2, kBufferBytes, 2 * pair);
+  // At first one pair is in use: all frames go there.
+  ToGuest(Frame(60), 2);
+  EXPECT_EQ(Used(0).size(), 1u);
+  const GuestAddress answer = Place("\xee");
+  const uint16_t control = 6;
+  driver->queue(control).Add(
+      {{Place(std::string("\x04\x00\x03\x00", 4)), 4, false}, {answer, 1, true}});
+  ASSERT_TRUE(driver->KickAndWait(control).has_value());
+  EXPECT_EQ(ReadBytes(answer, 1)[0], kControlOk);
+  model->Restart();
+  ToGuest(Frame(60), 2);
+  EXPECT_EQ(Used(4).size(), 1u);
+  ToGuest(Frame(60), 1);
+  EXPECT_EQ(Used(2).size(), 1u);
+  driver->queue(5).Add({{Place(Frame(60)), 72, false}});
+  ASSERT_TRUE(driver->KickAndWait(5).has_value());
+  EXPECT_EQ(FromGuest(2).size(), 72u);
+}
+
+TEST_F(MultiQueueTest, WithoutTheFeatureTheControlQueueIsTheThird) {
+  ASSERT_TRUE(driver->Initialize(kAll & ~kNetMultiQueue));
+  EXPECT_EQ(Command({kControlRx, kRxPromiscuous, 0}), kControlOk);
+  for (uint16_t queue = 4; queue < 7; queue += 2) {  // of no pair
+    driver->queue(queue).Add({{driver->Allocate(64), 64, true}});
+    driver->Kick(queue);
+  }
+  EXPECT_EQ(driver->status() & kStatusNeedsReset, 0);
+}
+
+TEST(NetOptionsTest, OptionsOutOfRangeAreNamed) {
+  const auto error = [](const NetOptions& options) {
+    return std::string(NetDevice::Create(options).status().message());
+  };
+  EXPECT_EQ(error({.pairs = 17}), "--queues=17: must be 1 to 16");
+  EXPECT_EQ(error({.mtu = 67}), "--mtu=67: must be 68 to 65521");
+  EXPECT_EQ(error({.queue_size = 24}), "--queue_size=24: must be a power of two from 16 to 1024");
+}
+
+}  // namespace
+}  // namespace bulkhead::devices::virtio
