@@ -31,6 +31,7 @@
 #include "base/unique_fd.h"
 #include "proto/control_socket.h"
 #include "vmm/config/command_line.h"
+#include "vmm/config/tap.h"
 #include "vmm/config/validate.h"
 #include "vmm/control/control_server.h"
 #include "vmm/control/listening_socket.h"
@@ -120,7 +121,8 @@ absl::StatusOr<Sockets> OpenSockets(VmSpec& spec) {
   } else if (spec.has_control) {
     ASSIGN_OR_RETURN(NamedSocket named,
                      OpenNamedSocket(RuntimeDirectory(), spec.name, spec.name_given));
-    spec.name = named.vm_name;
+    const std::string old_name = std::exchange(spec.name, named.vm_name);
+    RenewMacFlags(old_name, spec);
     sockets.control.emplace(std::move(named.socket));
   }
   if (!spec.monitor_socket.empty()) {

@@ -1,6 +1,7 @@
 #include "vmm/config/command_line.h"
 
 #include <getopt.h>
+#include <stdint.h>
 
 #include <string>
 #include <utility>
@@ -48,6 +49,10 @@ Devices; each flag starts one process, and may be given several times
                     virtio-blk over a file or block device. direct: past the host's page
                     cache. shared: DANGEROUS: other writers are allowed; for cluster file
                     systems only
+  --net tap[=IFNAME][,bridge=BRIDGE][,mac=ADDRESS][,mtu=N][,queues=N][,fd=N]...[,name=NAME]
+                    [,slot=N]
+                    virtio-net over a TAP: the one that exists or was inherited (fd, one a
+                    queue), or else one that the vmm makes, which joins the bridge
   --rng[=NAME]      virtio entropy source
   --console=stdio|detached|none
                     serial port: on this terminal, or for vmctl console only
@@ -56,7 +61,7 @@ Devices; each flag starts one process, and may be given several times
                     any device binary; RES is the resource's name. ',,' is a literal comma.
                     Also timeout=30s: the longest wait of an access, and poll=50us: how long
                     both sides poll before they sleep
-  With --disk and --device, how a process that dies or hangs is replaced:
+  With --disk, --net and --device, how a process that dies or hangs is replaced:
     restart=always|on-failure|never  when it has ended; on-failure: not after exit code 0
                                                                     (default: always)
     policy=wait|all-ones|pause-vm    accesses meanwhile wait, read all ones, or pause the VM
@@ -105,6 +110,7 @@ enum Flag : int {
   kOnCrash,
   kControl,
   kDisk,
+  kNet,
   kRng,
   kConsole,
   kDevice,
@@ -131,6 +137,7 @@ constexpr option kOptions[] = {
     {"on-crash", required_argument, nullptr, kOnCrash},
     {"control", required_argument, nullptr, kControl},
     {"disk", required_argument, nullptr, kDisk},
+    {"net", required_argument, nullptr, kNet},
     {"rng", optional_argument, nullptr, kRng},
     {"console", required_argument, nullptr, kConsole},
     {"device", required_argument, nullptr, kDevice},
@@ -274,6 +281,57 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
   file.set_direct(direct);
   file.set_shared(shared);
   AddDevice(line, "--disk") = std::move(device);
+  return absl::OkStatus();
+}
+
+absl::Status ParseNet(absl::string_view text, CommandLine& line) {
+  const std::vector<std::string> parts = SplitParts(text);
+  if (parts[0] != "tap" && !absl::StartsWith(parts[0], "tap=")) {
+    return FlagError("--net",
+                     absl::StrCat("\"", parts[0], "\" is unknown; give tap or tap=IFNAME"));
+  }
+  v1::DeviceConfig device;
+  device.set_name(FreeName(line, "net"));
+  device.set_binary("virtio_net");
+  v1::ResourceConfig& resource = *device.add_resources();
+  resource.set_name("tap");
+  v1::TapResource& tap = *resource.mutable_tap();
+  for (const std::string& part : parts) {
+    ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--net", part, device));
+    if (taken || part == "tap") continue;
+    const auto number = [&](absl::string_view value, auto set) -> absl::Status {
+      uint32_t parsed = 0;
+      if (!absl::SimpleAtoi(value, &parsed) || parsed == 0 || parsed > INT32_MAX) {
+        return FlagError("--net", absl::StrCat("\"", part, "\" is not a whole number above 0"));
+      }
+      set(parsed);
+      return absl::OkStatus();
+    };
+    absl::string_view value = part;
+    if (absl::ConsumePrefix(&value, "tap=")) {
+      tap.set_name(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "bridge=")) {
+      tap.set_bridge(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "mac=")) {
+      tap.set_mac(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "mtu=")) {
+      RETURN_IF_ERROR(number(value, [&](uint32_t n) { tap.set_mtu(n); }));
+    } else if (absl::ConsumePrefix(&value, "queues=")) {
+      RETURN_IF_ERROR(number(value, [&](uint32_t n) { tap.set_queues(n); }));
+    } else if (absl::ConsumePrefix(&value, "fd=")) {
+      RETURN_IF_ERROR(number(value, [&](uint32_t n) { tap.add_fd(static_cast<int32_t>(n)); }));
+    } else if (absl::ConsumePrefix(&value, "name=")) {
+      device.set_name(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "slot=")) {
+      RETURN_IF_ERROR(ParseSlot("--net", value, device));
+    } else {
+      return FlagError("--net",
+                       absl::StrCat("\"", part, "\" is unknown; give tap=IFNAME, ",
+                                    "bridge=BRIDGE, mac=ADDRESS, mtu=N, queues=N, fd=N, ",
+                                    "name=NAME, slot=N, restart=, policy=, heartbeat=, ", "spare"));
+    }
+  }
+  AddDevice(line, "--net") = std::move(device);
   return absl::OkStatus();
 }
 
@@ -447,6 +505,9 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
     switch (flag) {
       case kDisk:
         RETURN_IF_ERROR(ParseDisk(value, line));
+        break;
+      case kNet:
+        RETURN_IF_ERROR(ParseNet(value, line));
         break;
       case kDevice:
         RETURN_IF_ERROR(ParseDevice(value, line));

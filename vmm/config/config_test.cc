@@ -398,7 +398,7 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
               "devices { name: \"b\" binary: \"virtio_rng\" pci_slot: 3 }",
        "devices[1].pci_slot: 3 is taken"},
       {good + "devices { name: \"a\" binary: \"virtio_blk\" resources { name: \"disk\" } }",
-       "devices[0].resources[0]: the source is missing; give file or console"},
+       "devices[0].resources[0]: the source is missing; give file, console or tap"},
       {good + "devices { name: \"a\" binary: \"uart16550\"\n"
               "resources { name: \"console\" console { standard_streams: true } } }\n"
               "devices { name: \"b\" binary: \"uart16550\"\n"
@@ -443,6 +443,12 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
        "--console: \"vga\" is not valid; give stdio, detached"},
       {{"--kernel=$DIR/vmlinux", "--console=none", "--console=stdio"}, "--console: given twice"},
       {{"--kernel=$DIR/vmlinux", "--rng=a", "--rng=a"}, "--rng: \"a\" is taken"},
+      {{"--kernel=$DIR/vmlinux", "--net=user"},
+       "--net: \"user\" is unknown; give tap or tap=IFNAME"},
+      {{"--kernel=$DIR/vmlinux", "--net=tap,vlan=3"},
+       "--net: \"vlan=3\" is unknown; give tap=IFNAME"},
+      {{"--kernel=$DIR/vmlinux", "--net=tap,mtu=big"},
+       "--net: \"mtu=big\" is not a whole number above 0"},
       {{"--frobnicate"}, "--frobnicate: unknown"},
       {{"vmlinux"}, "\"vmlinux\" is not a flag"},
   };

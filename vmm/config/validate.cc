@@ -28,6 +28,7 @@
 #include "vmm/config/program_file.h"
 #include "vmm/config/program_folders.h"
 #include "vmm/config/supervision.h"
+#include "vmm/config/tap.h"
 #include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {
@@ -100,10 +101,12 @@ class Validator {
                                       const v1::CgroupConfig& config) const;
   absl::StatusOr<DeviceSpec> Device(const std::string& field, const v1::DeviceConfig& config);
   absl::StatusOr<ResourceSpec> Resource(const std::string& field, const v1::ResourceConfig& config);
+  absl::Status AddTap(const std::string& field, const v1::ResourceConfig& config, DeviceSpec& spec);
   absl::Status StandardStreams(const std::string& field);
 
   const FieldPlaces& places_;
   const HostLimits& host_;
+  std::string vm_name_;
   std::shared_ptr<const ProgramFolders> binary_folders_;
   std::set<std::string> device_names_;
   std::set<uint32_t> pci_slots_;
@@ -348,10 +351,40 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
       spec.has_standard_streams = config.console().standard_streams();
       if (spec.has_standard_streams) RETURN_IF_ERROR(StandardStreams(field));
       return spec;
+    case v1::ResourceConfig::kTap:
     case v1::ResourceConfig::SOURCE_NOT_SET:
       break;
   }
-  return Error(field, "the source is missing; give file or console");
+  return Error(field, "the source is missing; give file, console or tap");
+}
+
+absl::Status Validator::AddTap(const std::string& field, const v1::ResourceConfig& config,
+                               DeviceSpec& spec) {
+  RETURN_IF_ERROR(CheckName(absl::StrCat(field, ".name"), config.name()));
+  std::string part;
+  std::shared_ptr<const Tap> tap;
+  absl::Status status;
+  if (host_.lock_files) {
+    absl::StatusOr<std::unique_ptr<Tap>> opened = Tap::Open(config.tap(), part);
+    status = opened.status();
+    if (opened.ok()) tap = *std::move(opened);
+  } else {
+    status = Tap::Check(config.tap(), part);
+  }
+  if (!status.ok()) return FileError(absl::StrCat(field, ".tap.", part), status);
+  const uint32_t queues = TapQueues(config.tap());
+  for (uint32_t i = 0; i < queues; ++i) {
+    ResourceSpec resource;
+    resource.name = i == 0 ? config.name() : absl::StrCat(config.name(), ".", i);
+    if (tap != nullptr) resource.connect = [tap, i] { return tap->ForNextProcess(i); };
+    spec.resources.push_back(std::move(resource));
+  }
+  const std::string& mac = config.tap().mac();
+  spec.args.push_back(mac.empty() ? MacFlag(vm_name_, spec.name) : absl::StrCat("--mac=", mac));
+  const uint32_t mtu = tap == nullptr ? config.tap().mtu() : tap->mtu();
+  if (mtu != 0) spec.args.push_back(absl::StrCat("--mtu=", mtu));
+  if (queues > 1) spec.args.push_back(absl::StrCat("--queues=", queues));
+  return absl::OkStatus();
 }
 
 absl::Status Validator::StandardStreams(const std::string& field) {
@@ -403,8 +436,16 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
   }
   std::set<std::string> resource_names;
   bool has_console = false;
+  bool has_tap = false;
   for (int i = 0; i < config.resources_size(); ++i) {
     const std::string resource_field = absl::StrCat(field, ".resources[", i, "]");
+    if (config.resources(i).has_tap()) {
+      if (std::exchange(has_tap, true)) {
+        return Error(resource_field, "is a second TAP; a device has at most one");
+      }
+      RETURN_IF_ERROR(AddTap(resource_field, config.resources(i), spec));
+      continue;
+    }
     ASSIGN_OR_RETURN(ResourceSpec resource, Resource(resource_field, config.resources(i)));
     if (!resource_names.insert(resource.name).second) {
       return Error(absl::StrCat(resource_field, ".name"),
@@ -421,7 +462,7 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
 absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   VmSpec spec;
   spec.name_given = !config.name().empty();
-  spec.name = spec.name_given ? config.name() : "vm";
+  spec.name = vm_name_ = spec.name_given ? config.name() : "vm";
   RETURN_IF_ERROR(CheckName("name", spec.name));
   spec.reboot_on_reset = config.on_reset() != v1::VmConfig::EXIT;
   spec.reboot_on_crash = config.on_crash() == v1::VmConfig::CRASH_REBOOT;

@@ -1,0 +1,156 @@
+// In a network namespace of the test's own: it needs the right to make one, and /dev/net/tun.
+#include "vmm/config/tap.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/unique_fd.h"
+#include "gtest/gtest.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+class TapTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const int flags = CLONE_NEWNET | (geteuid() == 0 ? 0 : CLONE_NEWUSER);
+    ASSERT_EQ(unshare(flags), 0) << "this test needs a network namespace: " << strerror(errno);
+    ASSERT_EQ(access("/dev/net/tun", R_OK | W_OK), 0)
+        << "this test needs /dev/net/tun (module tun): " << strerror(errno);
+  }
+
+  // "FIELD: the error", or "".
+  static std::string ErrorOf(const v1::TapResource& config) {
+    std::string field;
+    const absl::StatusOr<std::unique_ptr<Tap>> tap = Tap::Open(config, field);
+    return tap.ok() ? "" : absl::StrCat(field, ": ", tap.status().message());
+  }
+  static std::unique_ptr<Tap> Open(const v1::TapResource& config) {
+    std::string field;
+    absl::StatusOr<std::unique_ptr<Tap>> tap = Tap::Open(config, field);
+    EXPECT_TRUE(tap.ok()) << field << ": " << tap.status();
+    return tap.ok() ? *std::move(tap) : nullptr;
+  }
+  static bool Shell(const std::string& command) { return system(command.c_str()) == 0; }
+  static bool Exists(const std::string& name) { return if_nametoindex(name.c_str()) != 0; }
+};
+
+TEST_F(TapTest, ATapThatTheVmmMakesIsUpInItsBridgeAndGoneAfterwards) {
+  ASSERT_TRUE(Shell("ip link add br0 mtu 4000 type bridge"));
+  v1::TapResource config;
+  config.set_bridge("br0");
+  config.set_queues(3);
+  std::unique_ptr<Tap> tap = Open(config);
+  ASSERT_NE(tap, nullptr);
+  const std::string name = tap->name();
+  EXPECT_TRUE(Shell("ip -o link show " + name + " | grep -q 'master br0'"));
+  EXPECT_TRUE(Shell("ip -o link show " + name + " | grep -q '[<,]UP[,>]'"));
+  EXPECT_TRUE(Shell("ip -o link show br0 | grep -q 'mtu 4000'"));
+  EXPECT_EQ(tap->mtu(), 4000u);
+  tap.reset();
+  EXPECT_FALSE(Exists(name));
+}
+
+TEST_F(TapTest, QueuesAreAsADeviceNeedsThemWhateverTheLastProcessDid) {
+  std::unique_ptr<Tap> tap = Open({});
+  ASSERT_NE(tap, nullptr);
+  const int fd = tap->ForNextProcess(0);
+  int header = 0;
+  ASSERT_EQ(ioctl(fd, TUNGETVNETHDRSZ, &header), 0);
+  EXPECT_EQ(header, 12);
+  EXPECT_EQ(tap->mtu(), 0u);
+  ASSERT_EQ(fcntl(fd, F_SETFL, O_ASYNC), 0);
+  ASSERT_EQ(fcntl(fd, F_SETOWN, getpid()), 0);
+  EXPECT_EQ(tap->ForNextProcess(0), fd);
+  EXPECT_EQ(fcntl(fd, F_GETFL) & (O_NONBLOCK | O_ASYNC), O_NONBLOCK);
+  EXPECT_EQ(fcntl(fd, F_GETOWN), 0);
+}
+
+TEST_F(TapTest, ATapThatExistsIsUsedAndStays) {
+  ASSERT_TRUE(Shell("ip tuntap add old mode tap multi_queue && ip link set old mtu 9000"));
+  v1::TapResource config;
+  config.set_name("old");
+  EXPECT_TRUE(absl::StrContains(ErrorOf(config), "name: \"old\" is no TAP without several queues"));
+  config.set_queues(2);
+  std::unique_ptr<Tap> tap = Open(config);
+  ASSERT_NE(tap, nullptr);
+  EXPECT_EQ(tap->mtu(), 9000u);
+  tap.reset();
+  EXPECT_TRUE(Exists("old"));
+  config.set_mtu(9001);
+  EXPECT_TRUE(
+      absl::StrContains(ErrorOf(config), "mtu: mtu 9001 is more than that of \"old\", 9000"));
+  config.set_bridge("br1");
+  EXPECT_TRUE(
+      absl::StrContains(ErrorOf(config), "bridge: bridge \"br1\": only a TAP that the vmm"));
+}
+
+TEST_F(TapTest, ATapThatIsInUseIsRefused) {
+  v1::TapResource config;
+  config.set_name("mine");
+  const std::unique_ptr<Tap> tap = Open(config);
+  ASSERT_NE(tap, nullptr);
+  EXPECT_EQ(ErrorOf(config), "name: TAP \"mine\": is in use by another program");
+}
+
+TEST_F(TapTest, ADescriptorIsInherited) {
+  UniqueFd queue(open("/dev/net/tun", O_RDWR));
+  ifreq request = {};
+  strcpy(request.ifr_name, "given");
+  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+  ASSERT_EQ(ioctl(queue.get(), TUNSETIFF, &request), 0);
+  v1::TapResource config;
+  config.add_fd(queue.get());
+  const std::unique_ptr<Tap> tap = Open(config);
+  ASSERT_NE(tap, nullptr);
+  EXPECT_EQ(tap->name(), "given");
+  EXPECT_NE(fcntl(tap->ForNextProcess(0), F_GETFL) & O_NONBLOCK, 0);
+  config.set_fd(0, STDERR_FILENO);
+  EXPECT_TRUE(absl::StrContains(ErrorOf(config), "fd: fd 2 is no queue of a TAP"));
+}
+
+TEST_F(TapTest, ErrorsNameTheFieldAndWhatWouldBeRight) {
+  const auto error = [](auto set) {
+    v1::TapResource config;
+    set(config);
+    return ErrorOf(config);
+  };
+  EXPECT_EQ(error([](auto& c) { c.set_name("a/b"); }),
+            "name: \"a/b\" is no name of an interface: 1 to 15 printable characters without '/', "
+            "':', '%' and spaces");
+  EXPECT_EQ(error([](auto& c) { c.set_mtu(67); }), "mtu: mtu 67 is out of range (68 to 65521)");
+  EXPECT_EQ(error([](auto& c) { c.set_queues(17); }),
+            "queues: 17 queues are out of range (1 to 16)");
+  EXPECT_EQ(error([](auto& c) { c.set_mac("53:54:00:12:34:56"); }),
+            "mac: mac \"53:54:00:12:34:56\" is no address of one station: give six bytes, the "
+            "first one even, such as 52:54:00:12:34:56");
+  EXPECT_EQ(error([](auto& c) { c.set_bridge("no-br"); }),
+            "bridge: bridge \"no-br\": there is no such interface; make it with \"ip link add "
+            "no-br type bridge\"");
+  EXPECT_EQ(error([](auto& c) { c.set_bridge("lo"); }), "bridge: bridge \"lo\": is no bridge");
+}
+
+TEST(MacFromNamesTest, IsLocalStableAndOfBothNames) {
+  const std::string mac = MacFromNames("vm", "net0");
+  EXPECT_EQ(mac, MacFromNames("vm", "net0"));
+  EXPECT_NE(mac, MacFromNames("vm", "net1"));
+  EXPECT_NE(mac, MacFromNames("vm-2", "net0"));
+  EXPECT_NE(MacFromNames("vmn", "et0"), MacFromNames("vm", "net0"));
+  EXPECT_EQ(std::stoi(mac.substr(0, 2), nullptr, 16) & 3, 2);
+}
+
+}  // namespace
+}  // namespace bulkhead::vmm
