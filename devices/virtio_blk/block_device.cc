@@ -49,9 +49,7 @@ constexpr absl::Duration kAdoptTimeout = absl::Seconds(5);
 // How long to wait for a host that is short of something: see BlockRequest::kMaxPauses.
 constexpr absl::Duration kRetryInterval = absl::Milliseconds(5);
 
-// How many writes the thread that does them reports at a time, and how long this thread waits for
-// them: registers wait as long. Four of 4 KiB take 20 µs.
-constexpr uint32_t kWritesAtOnce = 4;
+// How long this thread waits for another one to write to the page cache: registers wait as long.
 constexpr absl::Duration kMaxAwait = absl::Microseconds(200);
 
 // A device process ends within a second.
@@ -157,16 +155,11 @@ absl::Status BlockDevice::StartEngine(uint32_t max_operations) {
   is_io_uring_ = chosen.is_io_uring;
   RETURN_IF_ERROR(host_->Watch(chosen.engine->fd(), [this] { OnEngine(); }));
   engine_ = std::move(chosen.engine);
-  // BLKDISCARD is an ioctl; io_uring can discard since Linux 6.12 only. Buffered writes of a file
-  // hold its lock: of several threads, as of io_uring's workers, one works and the others wait.
-  const bool discards = disk_.is_block_device && is_io_uring_;
-  const bool writes = options_.engine != EngineKind::kIoUring && !disk_.is_block_device &&
-                      !disk_.is_direct() && !disk_.is_in_memory && !disk_.knows_nowait_writes;
-  if ((discards || writes) && !disk_.read_only) {
-    ASSIGN_OR_RETURN(auto threads, IoThreads::Create(disk_, max_operations,
-                                                     {.max_threads = 1, .at_once = kWritesAtOnce}));
-    RETURN_IF_ERROR(host_->Watch(threads->fd(), [this] { OnEngine(); }));
-    side_engine_ = std::move(threads);
+  ASSIGN_OR_RETURN(auto side,
+                   CreateSideEngine(options_.engine, is_io_uring_, disk_, max_operations));
+  if (side != nullptr) {
+    RETURN_IF_ERROR(host_->Watch(side->fd(), [this] { OnEngine(); }));
+    side_engine_ = std::move(side);
   }
   UniqueFd timer(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
   if (!timer.ok()) return ErrnoToStatus(errno, "timerfd_create");
@@ -229,8 +222,18 @@ void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   counters_.AppendMetrics(metrics);
   AddGauge(metrics, "in_flight", "Requests taken and not answered",
            slots_.size() - free_slots_.size());
+  const bool has_writers = side_engine_ != nullptr && !disk_.is_block_device;
+  const uint32_t writers = disk_.is_direct() ? IoThreads::Options().max_threads : 1;
   AddGauge(metrics, "io_uring", "1: I/O goes through io_uring; 0: through threads",
            is_io_uring_ ? 1 : 0);
+  AddGauge(metrics, "write_threads", "Threads beside it that write, at most",
+           has_writers ? writers : 0);
+  AddGauge(metrics, "io_engine_option", "1: chosen by --io_engine; 0: by the kind of file",
+           options_.engine == EngineKind::kAuto ? 0 : 1);
+  AddGauge(metrics, "file_in_memory", "1: on tmpfs: the disk's own thread reads and writes it",
+           disk_.is_in_memory ? 1 : 0);
+  AddGauge(metrics, "direct_io", "1: I/O goes past the host's page cache",
+           disk_.is_direct() ? 1 : 0);
 }
 
 void BlockDevice::BeginTurn(uint32_t) {
@@ -324,8 +327,9 @@ int64_t BlockDevice::PrepareBatch() {
 
 DiskEngine& BlockDevice::EngineFor(const FileOperation& operation) {
   const bool is_write = operation.kind == FileOperation::Kind::kWrite;
-  const bool is_side = operation.kind == FileOperation::Kind::kDiscard ||
-                       (is_write && !operation.durable && !disk_.is_block_device);
+  const bool is_side =
+      operation.kind == FileOperation::Kind::kDiscard ||
+      (is_write && !disk_.is_block_device && (!operation.durable || disk_.is_direct()));
   return is_side && side_engine_ != nullptr ? *side_engine_ : *engine_;
 }
 
@@ -350,7 +354,9 @@ void BlockDevice::RetrySoon() {
 // at again.
 void BlockDevice::SubmitWaiting() {
   // It reads guest memory.
-  if (services_->dma_allowed() && engine_->has_waiting()) Submit();
+  const bool waits =
+      engine_->has_waiting() || (side_engine_ != nullptr && side_engine_->has_waiting());
+  if (services_->dma_allowed() && waits) Submit();
 }
 
 void BlockDevice::OnRetryTimer() {
@@ -374,7 +380,8 @@ void BlockDevice::OnEngine() {
 }
 
 bool BlockDevice::awaits_side() const {
-  return options_.await_writes && !side_is_late_ && side_engine_->in_flight() != 0;
+  return options_.await_writes && !disk_.is_direct() && !side_is_late_ &&
+         side_engine_->in_flight() != 0;
 }
 
 bool BlockDevice::HasResults() const {

@@ -127,8 +127,7 @@ class BlockDevice : public VirtioDevice {
   DiskFile disk_;
   EngineFactory engine_factory_;
   std::unique_ptr<DiskEngine> engine_;
-  // What engine_ does not do, or slowly: discards of a block device, buffered writes of a file.
-  std::unique_ptr<DiskEngine> side_engine_;
+  std::unique_ptr<DiskEngine> side_engine_;  // see CreateSideEngine(); may be nullptr
   bool side_is_late_ = false;  // it had no result within kMaxAwait, and has had none since
   bool is_io_uring_ = false;
   UniqueFd retry_timer_;  // the host was short of something: Submit() and paused_ again

@@ -41,6 +41,10 @@ absl::StatusOr<EngineKind> ParseEngineKind(absl::string_view name) {
 
 namespace {
 
+// How many writes to the page cache the thread that does them reports at a time. Four of 4 KiB take
+// 20 µs.
+constexpr uint32_t kWritesAtOnce = 4;
+
 absl::StatusOr<ChosenEngine> CreatePlainEngine(EngineKind kind, const DiskFile& disk,
                                                uint32_t max_operations) {
   ChosenEngine chosen;
@@ -59,14 +63,43 @@ absl::StatusOr<ChosenEngine> CreatePlainEngine(EngineKind kind, const DiskFile& 
   return chosen;
 }
 
+std::unique_ptr<DiskEngine> WithAlignment(std::unique_ptr<DiskEngine> engine, const DiskFile& disk,
+                                          uint32_t max_operations) {
+  if (!disk.is_direct()) return engine;
+  return std::make_unique<DirectEngine>(std::move(engine), disk, max_operations);
+}
+
 }  // namespace
+
+absl::StatusOr<std::unique_ptr<DiskEngine>> CreateSideEngine(EngineKind kind, bool is_io_uring,
+                                                             const DiskFile& disk,
+                                                             uint32_t max_operations) {
+  if (disk.read_only) return nullptr;
+  IoThreads::Options options;
+  if (disk.is_block_device) {
+    // BLKDISCARD is an ioctl; io_uring can discard since Linux 6.12 only.
+    if (!is_io_uring) return nullptr;
+    options.max_threads = 1;
+  } else if (kind == EngineKind::kIoUring || disk.is_in_memory) {
+    return nullptr;
+  } else if (disk.is_direct()) {
+    // The kernel completes io_uring's writes in a workqueue of its own, which waits for a processor
+    // where it is busy; a thread that waits for its write is woken by the interrupt itself.
+    if (!is_io_uring) return nullptr;
+  } else {
+    // Writes to the page cache hold the file's lock: of several threads, as of io_uring's workers,
+    // one works and the others wait.
+    if (disk.knows_nowait_writes) return nullptr;
+    options = {.max_threads = 1, .at_once = kWritesAtOnce};
+  }
+  ASSIGN_OR_RETURN(auto threads, IoThreads::Create(disk, max_operations, options));
+  return WithAlignment(std::move(threads), disk, max_operations);
+}
 
 absl::StatusOr<ChosenEngine> CreateEngine(EngineKind kind, const DiskFile& disk,
                                           uint32_t max_operations) {
   ASSIGN_OR_RETURN(ChosenEngine chosen, CreatePlainEngine(kind, disk, max_operations));
-  if (disk.is_direct()) {
-    chosen.engine = std::make_unique<DirectEngine>(std::move(chosen.engine), disk, max_operations);
-  }
+  chosen.engine = WithAlignment(std::move(chosen.engine), disk, max_operations);
   return chosen;
 }
 

@@ -66,7 +66,7 @@ class DiskEngine {
 
 enum class EngineKind {
   // Threads for a file in memory; else io_uring, or threads where it is refused, as the seccomp
-  // filters of containers do. A BlockDevice gives buffered writes of a file to one thread.
+  // filters of containers do. For some operations see CreateSideEngine().
   kAuto,
   kIoUring,
   kThreads,
@@ -79,6 +79,13 @@ struct ChosenEngine {
   std::unique_ptr<DiskEngine> engine;
   bool is_io_uring = false;
 };
+
+// The engine for what CreateEngine()'s does not do, or slowly; nullptr: there is none. Writes to a
+// file, unless kIoUring: ARCHITECTURE.md says why. Discards of a block device.
+// Errors: as eventfd(2).
+absl::StatusOr<std::unique_ptr<DiskEngine>> CreateSideEngine(EngineKind kind, bool is_io_uring,
+                                                             const DiskFile& disk,
+                                                             uint32_t max_operations);
 
 // For up to `max_operations` at a time on `disk`, which must outlive the engine. Logs it if kAuto
 // falls back. Errors: as io_uring_setup(2) and eventfd(2).

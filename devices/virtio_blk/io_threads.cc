@@ -76,13 +76,8 @@ class IoThreads::Shared {
     absl::MutexLock lock(&mutex_);
     for (const Work& work : works) waiting_.push_back(work);
     works.clear();
-    const size_t busy = waiting_.size() > idle_ ? waiting_.size() - idle_ : 0;
-    if (waiting_.size() > 1) {
-      work_given_.SignalAll();
-    } else {
-      work_given_.Signal();
-    }
-    return busy;
+    for (size_t i = std::min(waiting_.size(), idle_); i > 0; --i) work_given_.Signal();
+    return waiting_.size() > idle_ ? waiting_.size() - idle_ : 0;
   }
 
   // Appends all results.

@@ -30,8 +30,9 @@ ABSL_FLAG(bool, readonly, false,
 ABSL_FLAG(
     std::string, io_engine, "auto",
     "What carries out I/O: io_uring, threads, or auto: the disk's own thread where the file is "
-    "in memory (tmpfs), one more thread for writes to the page cache, and for all else "
-    "io_uring, or threads where the host does not permit it.");
+    "in memory (tmpfs), further threads for writes to other files (one where they go to the page "
+    "cache, else up to 16), and for all else io_uring, or threads where the host does not permit "
+    "it.");
 
 namespace bulkhead::devices::virtio {
 namespace {
