@@ -74,11 +74,12 @@ def _folder_of(medium, folder):
 class Media:
     """A context with one file for each medium; .disks: name -> Disk, .missing: name -> why."""
 
-    def __init__(self, names, folder, aio, queues):
+    def __init__(self, names, folder, aio, queues, pages):
         self._names = names
         self._folder = folder
         self._aio = aio
         self._queues = queues
+        self._pages = pages
         self._stack = contextlib.ExitStack()
         self.disks = {}
         self.missing = {}
@@ -96,7 +97,7 @@ class Media:
                     file.write(b"\xa5" * (1 << 20))
                 file.flush()
                 self.disks[name] = Disk(file.name, name == "direct", self._aio,
-                                        self._queues)
+                                        self._queues, self._pages)
             self._stack = self._stack.pop_all()
         return self
 

@@ -14,8 +14,17 @@ DISK = "//devices/virtio_blk:virtio_blk"
 _LIMIT_S = 10
 
 # The file behind the disk. direct: past the page cache. aio: how QEMU does I/O on it. queues: each
-# with a virtual CPU of its own.
-Disk = collections.namedtuple("Disk", "path direct aio queues")
+# with a virtual CPU of its own. pages: of guest RAM, of PAGES.
+Disk = collections.namedtuple("Disk", "path direct aio queues pages", defaults=("default",))
+PAGES = ("default", "4K", "2M")
+_QEMU_RAM = "256M"
+
+
+def _shared_ram(pages):
+    """QEMU's arguments for memory that another process can map."""
+    huge = ",hugetlb=on,hugetlbsize=2M" if pages == "2M" else ""
+    return ["-object", "memory-backend-memfd,id=ram,size=%s,share=on%s" % (_QEMU_RAM, huge),
+            "-machine", "q35,memory-backend=ram", "-m", _QEMU_RAM]
 
 
 def _on_off(flag):
@@ -35,6 +44,8 @@ class Vmm(Target):
             config.write('devices { name: "disk" binary: "%s" arg: "--queues=%d"\n  resources { '
                          'name: "disk" file { path: "%s" direct: %s } } }\n' % (
                              self.binary(), disk.queues, disk.path, str(disk.direct).lower()))
+            if disk.pages == "2M":
+                config.write('memory_backing { hugepages: "2M" }\n')
             config.flush()
             argv = [
                 self._files[VMM], "--config=" + config.name, "--kernel=" + self._guest,
@@ -66,8 +77,9 @@ class QemuInProcess(QemuTarget):
 
     def run(self, cmdline, disk, timeout_s):
         argv = self._command([
-            "-machine", "q35", "-m", "256M", "-smp", str(disk.queues),
-            "-object", "iothread,id=io",
+            *(["-machine", "q35", "-m", _QEMU_RAM] if disk.pages == "default" else
+              _shared_ram(disk.pages)),
+            "-smp", str(disk.queues), "-object", "iothread,id=io",
             # Its lock stays for a moment after its end, and would keep the next one out.
             "-drive", "file=%s,file.locking=off,if=none,id=disk,format=raw,cache=%s,aio=%s" % (
                 disk.path, "none" if disk.direct else "writeback", disk.aio),
@@ -93,8 +105,7 @@ class QemuVhostUser(QemuTarget):
                             "num-queues=%d,addr.type=unix,addr.path=%s" % (disk.queues, path),
             ]
             argv = self._command([
-                "-object", "memory-backend-memfd,id=ram,size=256M,share=on",
-                "-machine", "q35,memory-backend=ram", "-m", "256M", "-smp", str(disk.queues),
+                *_shared_ram(disk.pages), "-smp", str(disk.queues),
                 "-chardev", "socket,id=disk,path=" + path,
                 "-device", "vhost-user-blk-pci,chardev=disk,disable-legacy=on,num-queues=%d" %
                            disk.queues], cmdline)
