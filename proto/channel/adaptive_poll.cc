@@ -6,6 +6,8 @@
 #include <atomic>
 #include <chrono>
 
+#include "base/steady_time.h"
+
 namespace bulkhead::channel {
 namespace {
 
@@ -30,7 +32,12 @@ double MeasureIterationNanoseconds() {
 
 }  // namespace
 
-AdaptivePoll::AdaptivePoll(absl::Duration max_poll) : iterations_(0) {
+int64_t AdaptivePoll::SteadyClock() { return absl::ToUnixNanos(SteadyNow()); }
+
+AdaptivePoll::AdaptivePoll(absl::Duration max_poll, Clock* clock)
+    : iterations_(0),
+      trial_interval_(kTrialInterval * absl::ToInt64Nanoseconds(max_poll)),
+      clock_(clock) {
   if (max_poll <= absl::ZeroDuration()) return;
   static const double iteration_ns = MeasureIterationNanoseconds();  // once a process
   const double nanoseconds = absl::ToDoubleNanoseconds(std::min(max_poll, absl::Milliseconds(10)));
