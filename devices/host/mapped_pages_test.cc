@@ -17,8 +17,7 @@
 namespace bulkhead::devices {
 namespace {
 
-constexpr uint64_t kMiB = 1 << 20;
-constexpr uint64_t kStep = 16 * kMiB;
+constexpr uint64_t kStep = MappedPages::kMaxBytes / 8;
 
 // Of shared memory, in this process's page tables.
 uint64_t MappedBytes() {
@@ -92,11 +91,12 @@ TEST(MappedPagesTest, APageThatIsReadMapsThoseAroundIt) {
 }
 
 TEST(MappedPagesTest, PagesThatAreUsedAgainAndAgainStay) {
-  const GuestMemory memory = Memory(64 * kMiB);
+  constexpr uint64_t kBytes = MappedPages::kMaxBytes / 2;
+  const GuestMemory memory = Memory(kBytes);
   MappedPages pages(memory, /*are_huge=*/false);
   const uint64_t before = MappedBytes();
   for (int i = 0; i < 10; ++i) UseAll(memory, pages, 4096, [](uint8_t& byte) { ++byte; });
-  EXPECT_GE(MappedBytes(), before + 64 * kMiB);
+  EXPECT_GE(MappedBytes(), before + kBytes);
 }
 
 TEST(MappedPagesTest, HugePagesStay) {
