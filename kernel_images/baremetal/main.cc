@@ -24,6 +24,7 @@ constexpr Program kPrograms[] = {
     {"virtio_rng_test", RunVirtioRngTest},
     {"virtio_blk_test", RunVirtioBlkTest},
     {"disk_storm", RunDiskStorm},
+    {"net_storm", RunNetStorm},
     {"watch_device", RunWatchDevice},
     {"reboot_test", RunRebootTest},
     {"console_storm", RunConsoleStorm},

@@ -19,6 +19,7 @@ void RunExampleTest();
 void RunVirtioRngTest();
 void RunVirtioBlkTest();
 void RunDiskStorm();
+void RunNetStorm();
 void RunWatchDevice();
 void RunRebootTest();
 void RunConsoleStorm();

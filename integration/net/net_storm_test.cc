@@ -1,0 +1,284 @@
+// A network device under load, whose process is killed again and again: no frame is damaged, and at
+// most one a kill and queue is lost or repeated, as the device's metrics say. In a network
+// namespace of the test's own, which needs the right to make one, and /dev/net/tun.
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <net/if.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/time.h"
+#include "base/steady_time.h"
+#include "base/testing/files.h"
+#include "base/testing/run_command.h"
+#include "base/unique_fd.h"
+#include "gtest/gtest.h"
+#include "integration/harness/vm_client.h"
+#include "integration/harness/vm_process.h"
+#include "kernel_images/baremetal/lib/net_storm_frame.h"
+
+namespace bulkhead::integration {
+namespace {
+
+using guest::StormCount;
+using guest::StormFrame;
+
+constexpr absl::Duration kTimeout = absl::Minutes(2);
+constexpr char kTap[] = "storm0";
+constexpr int kSocketBuffer = 64 << 20;
+
+// The other end of the TAP: sends and receives numbered frames.
+class Peer {
+ public:
+  explicit Peer(const char* interface) {
+    socket_.reset(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    sockaddr_ll address = {};
+    address.sll_family = AF_PACKET;
+    address.sll_protocol = htons(ETH_P_ALL);
+    address.sll_ifindex = static_cast<int>(if_nametoindex(interface));
+    EXPECT_EQ(bind(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0)
+        << strerror(errno);
+    setsockopt(socket_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kSocketBuffer, sizeof(kSocketBuffer));
+  }
+
+  // Sends and receives for `time`, or until `done`.
+  template <typename Done>
+  void Run(absl::Duration time, Done done) {
+    const absl::Time end = SteadyNow() + time;
+    while (SteadyNow() < end && !done()) {
+      bool progress = false;
+      while (Receive()) progress = true;
+      while (sent_ - acknowledged_ < guest::kStormWindow) {
+        Send(guest::kStormData);
+        progress = true;
+      }
+      if (progress) continue;
+      pollfd entry = {.fd = socket_.get(), .events = POLLIN, .revents = 0};
+      // Acknowledgements may be lost: then the window opens by itself.
+      if (poll(&entry, 1, 50) == 0) Send(guest::kStormData);
+    }
+  }
+  void Send(uint32_t kind) {
+    alignas(16) uint8_t bytes[guest::kMaxStormFrame];
+    guest::FillStormFrame(bytes, kind, kind == guest::kStormStop ? 1 : sent_ + 1, count_.highest,
+                          /*from_guest=*/false);
+    const uint32_t size = reinterpret_cast<const StormFrame*>(bytes)->size;
+    if (send(socket_.get(), bytes, size, 0) != static_cast<ssize_t>(size)) return;
+    if (kind == guest::kStormData) ++sent_;
+  }
+  const StormCount& count() const { return count_; }
+  uint32_t damaged() const { return damaged_; }
+  uint32_t sent() const { return sent_; }
+  uint32_t kernel_drops() const {
+    tpacket_stats stats = {};
+    socklen_t size = sizeof(stats);
+    getsockopt(socket_.get(), SOL_PACKET, PACKET_STATISTICS, &stats, &size);
+    return stats.tp_drops;
+  }
+
+ private:
+  bool Receive() {
+    alignas(16) uint8_t bytes[4096];
+    sockaddr_ll from = {};
+    socklen_t from_size = sizeof(from);
+    const ssize_t size = recvfrom(socket_.get(), bytes, sizeof(bytes), 0,
+                                  reinterpret_cast<sockaddr*>(&from), &from_size);
+    if (size < 0) return false;
+    const auto length = static_cast<uint32_t>(size);
+    if (from.sll_pkttype == PACKET_OUTGOING || !guest::IsStormFrame(bytes, length, true)) {
+      return true;
+    }
+    if (!guest::IsWhole(bytes, length)) ++damaged_;
+    const auto* const frame = reinterpret_cast<const StormFrame*>(bytes);
+    count_.Add(frame->number);
+    acknowledged_ = std::max(acknowledged_, frame->acknowledged);
+    return true;
+  }
+
+  UniqueFd socket_;
+  StormCount count_;
+  uint32_t sent_ = 0;
+  uint32_t acknowledged_ = 0;
+  uint32_t damaged_ = 0;
+};
+
+// Of the device itself; -1: there is none.
+double Metric(const VmClient& client, const std::string& name) {
+  const absl::StatusOr<v1::VmMetrics> metrics = client.GetMetrics();
+  if (!metrics.ok()) return -1;
+  for (const v1::MetricFamily& family : metrics->families()) {
+    if (family.name() != "bulkhead_device_model_" + name) continue;
+    for (const v1::Sample& sample : family.samples()) {
+      const auto device = sample.labels().find("device");
+      if (device != sample.labels().end() && device->second == "net0") return sample.value();
+    }
+  }
+  return -1;
+}
+
+class NetStormTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const int flags = CLONE_NEWNET | (geteuid() == 0 ? 0 : CLONE_NEWUSER);
+    ASSERT_EQ(unshare(flags), 0) << "this test needs a network namespace: " << strerror(errno);
+    (void)!system("modprobe tun 2>/dev/null");  // in the testbed nothing else loads it
+    ASSERT_EQ(access("/dev/net/tun", R_OK | W_OK), 0)
+        << "this test needs /dev/net/tun (module tun): " << strerror(errno);
+  }
+
+  // A VM with the device, whose process has a crash point armed if one is given.
+  void Start(const std::string& orders, const std::string& crash_point = "") {
+    const std::string config = absl::StrCat(
+        "memory: \"32M\" on_reset: EXIT\nkernel { path: \"",
+        DataFile("kernel_images/baremetal/guest.elf"), "\" cmdline: \"run=net_storm ", orders,
+        "\" }\ndevices { name: \"console\" binary: \"uart16550\" resources { name: \"console\" ",
+        "console { standard_streams: true } } }\n",
+        "devices { name: \"net0\" binary: \"virtio_net\" arg: \"--crash_point=", crash_point,
+        "\" restart { max_crashes: -1 min_backoff: \"1ms\" max_backoff: \"1ms\" } ",
+        "resources { name: \"tap\" tap { name: \"", kTap, "\" } } }\n");
+    const std::string socket = absl::StrCat(testing::TempDir(), "/vm.sock");
+    absl::StatusOr<std::unique_ptr<VmProcess>> started = VmProcess::Start(
+        {"--config=" + WriteTempFile("vm.textproto", config), "--control=" + socket});
+    ASSERT_TRUE(started.ok()) << started.status();
+    vm = *std::move(started);
+    ASSERT_TRUE(vm->WaitForOutput("ready\r\n", kTimeout).ok()) << vm->log();
+    client.emplace(socket);
+    peer.emplace(kTap);
+  }
+
+  // Kills the process that serves, another one each time.
+  void Kill() {
+    const absl::Time deadline = SteadyNow() + kTimeout;
+    while (SteadyNow() < deadline) {
+      const pid_t pid = client->PidOf("net0");
+      // What the VM has said may be over by now.
+      if (pid > 0 && pid != last_killed && kill(pid, SIGKILL) == 0) {
+        last_killed = pid;
+        return;
+      }
+      peer->Run(absl::Milliseconds(2), [] { return false; });
+    }
+    FAIL() << "no other process comes: " << vm->log();
+  }
+
+  void AwaitFrames(uint64_t more) {
+    const uint64_t end = peer->count().frames + more;
+    peer->Run(kTimeout, [&] { return peer->count().frames >= end; });
+    EXPECT_GE(peer->count().frames, end) << vm->log();
+  }
+
+  // Ends the guest, and compares what both sides have counted with the device's metrics.
+  void Finish(int deaths) {
+    AwaitFrames(500);  // it works, and what was on its way arrives
+    const double maybe_lost = Metric(*client, "maybe_lost_total");
+    const double maybe_repeated = Metric(*client, "maybe_repeated_total");
+    EXPECT_GE(maybe_lost, 0);
+    EXPECT_LE(maybe_lost, deaths);
+    EXPECT_LE(maybe_repeated, deaths);
+    absl::StatusOr<std::string> end = absl::UnknownError("");
+    for (int i = 0; i < 100 && !end.ok(); ++i) {
+      peer->Send(guest::kStormStop);
+      end = vm->WaitForOutput("BULKHEAD-", absl::Milliseconds(200));
+    }
+    const absl::StatusOr<ExitInfo> exit = vm->WaitForExit(kTimeout);
+    ASSERT_TRUE(exit.ok()) << exit.status();
+    EXPECT_EQ(exit->ToString(), "exit code 0") << vm->output() << vm->log();
+    const size_t line = vm->output().find("sent ");
+    ASSERT_NE(line, std::string::npos) << vm->output();
+    unsigned long long sent = 0, received = 0, lost = 0, repeated = 0;  // NOLINT
+    ASSERT_EQ(sscanf(vm->output().c_str() + line, "sent %llu received %llu lost %llu repeated %llu",
+                     &sent, &received, &lost, &repeated),
+              4)
+        << vm->output();
+    const StormCount& count = peer->count();
+    printf(
+        "%d deaths: the guest sent %llu frames, %d lost and %d repeated; it received %llu, %d "
+        "lost and %d repeated; by the metrics at most %g lost and %g repeated\n",
+        deaths, sent, static_cast<int>(count.lost), static_cast<int>(count.repeated), received,
+        static_cast<int>(lost), static_cast<int>(repeated), maybe_lost, maybe_repeated);
+    EXPECT_EQ(peer->damaged(), 0u);
+    EXPECT_EQ(peer->kernel_drops(), 0u);
+    // From the guest: each at least once.
+    EXPECT_EQ(count.lost, 0u);
+    EXPECT_LE(count.repeated, maybe_repeated);
+    // To the guest: each at most once.
+    EXPECT_EQ(repeated, 0u);
+    EXPECT_LE(lost, maybe_lost);
+    EXPECT_EQ(if_nametoindex(kTap), 0u) << "the TAP is still there";
+  }
+
+  void Storm(const std::string& orders, int kills) {
+    ASSERT_NO_FATAL_FAILURE(Start(orders));
+    for (int i = 0; i < kills; ++i) {
+      ASSERT_NO_FATAL_FAILURE(Kill());
+      // The next one at any moment: at its work, or at its start.
+      peer->Run(absl::Microseconds(997 * (i * 7 % 40)), [] { return false; });
+    }
+    Finish(kills);
+  }
+
+  std::unique_ptr<VmProcess> vm;
+  std::optional<VmClient> client;
+  std::optional<Peer> peer;
+  pid_t last_killed = 0;
+};
+
+TEST_F(NetStormTest, WithoutKillsEachFrameArrivesOnce) { Storm("control=1", 0); }
+
+TEST_F(NetStormTest, KillsLoseOrRepeatOnlyWhatIsCounted) { Storm("event_index=1 control=1", 100); }
+
+TEST_F(NetStormTest, KillsLoseOrRepeatOnlyWhatIsCountedWithMergeableBuffers) {
+  Storm("mergeable=1 buffer=256", 100);
+}
+
+// The second process dies at the point; the third one goes on.
+TEST_F(NetStormTest, ADeathAtAnyCrashPointLosesOrRepeatsOnlyWhatIsCounted) {
+  const std::string binary = DataFile("devices/virtio_net/virtio_net");
+  const std::vector<std::string> points =
+      absl::StrSplit(OutputOf(binary + " --crash_point=list"), '\n', absl::SkipEmpty());
+  int tried = 0;
+  for (const std::string& point : points) {
+    // Those of register accesses and resets are the same in all devices: crash_points_test.
+    const bool is_here = absl::StartsWith(point, "net_") || absl::StartsWith(point, "queue_") ||
+                         absl::StartsWith(point, "attach_") ||
+                         absl::StartsWith(point, "after_doorbell_");
+    if (!is_here || absl::StartsWith(point, "queue_begin_")) continue;
+    SCOPED_TRACE(point);
+    ++tried;
+    ASSERT_NO_FATAL_FAILURE(Start("control=1", point + ":1:2"));
+    AwaitFrames(100);
+    ASSERT_NO_FATAL_FAILURE(Kill());
+    const auto generation = [&] {
+      const absl::StatusOr<v1::Device> device = client->GetDevice("net0");
+      return device.ok() ? device->generation() : 0;
+    };
+    const absl::Time deadline = SteadyNow() + kTimeout;
+    while (generation() < 3 && SteadyNow() < deadline) {
+      peer->Run(absl::Milliseconds(20), [] { return false; });
+    }
+    EXPECT_EQ(generation(), 3u) << "it was not reached";
+    ASSERT_NO_FATAL_FAILURE(Finish(2));
+  }
+  EXPECT_GE(tried, 10);
+}
+
+}  // namespace
+}  // namespace bulkhead::integration
