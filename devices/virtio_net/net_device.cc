@@ -140,6 +140,9 @@ absl::Status NetDevice::Start(VirtioServices& services) {
     }
     pair.receive.emplace(storage);
     pair.durable = &queues[i];
+    // Else a successor with the first few buffers would read frames that do not fit: see
+    // CanReceive().
+    pair.receive->RememberMostBytes(pair.durable->most_bytes);
   }
   storage_.resize(storage);
   control_storage_.resize(storage);
@@ -154,7 +157,7 @@ void NetDevice::CountPredecessorsFrames() {
   for (Pair& pair : pairs_) {
     if (pair.durable->sending != 0) ++durable_->maybe_repeated;
     if (pair.durable->receiving != 0) ++durable_->maybe_lost;
-    *pair.durable = {};
+    pair.durable->sending = pair.durable->receiving = 0;
   }
 }
 
@@ -245,7 +248,9 @@ void NetDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
   const bool is_receive_queue = queue / 2 < options_.pairs;
   if (!is_receive_queue || !pairs_[queue / 2].receive->Add(chain)) {
     services_->Complete(queue, chain.head, 0);
+    return;
   }
+  pairs_[queue / 2].durable->most_bytes = pairs_[queue / 2].receive->most_bytes();
 }
 
 void NetDevice::EndBatch(uint32_t queue) {
@@ -261,7 +266,9 @@ void NetDevice::OnQueueStopping(uint32_t queue) {
       services_->Complete(queue, *std::exchange(answered_, std::nullopt), 0);
     }
   } else if (KindOf(queue) == Kind::kReceive && queue / 2 < options_.pairs) {
-    pairs_[queue / 2].receive->Clear([&](uint16_t head) { services_->Complete(queue, head, 0); });
+    Pair& pair = pairs_[queue / 2];
+    pair.receive->Clear([&](uint16_t head) { services_->Complete(queue, head, 0); });
+    pair.durable->most_bytes = 0;
   }
   services_->Publish();
 }

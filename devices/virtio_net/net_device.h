@@ -74,8 +74,9 @@ class NetDevice : public VirtioDevice {
  private:
   // In durable memory; zeroes are the beginning.
   struct DurableQueue {
-    uint32_t sending;    // 1: between the write of a frame and its completion
-    uint32_t receiving;  // 1: between the read of a frame and its completion
+    uint32_t sending;     // 1: between the write of a frame and its completion
+    uint32_t receiving;   // 1: between the read of a frame and its completion
+    uint64_t most_bytes;  // ReceiveQueue::most_bytes()
   };
   struct Durable {
     uint64_t maybe_repeated;

@@ -286,6 +286,20 @@ TEST_F(NetDeviceTest, TheSuccessorTakesTheWaitingBuffersAndLosesNothing) {
   EXPECT_EQ(Metric("maybe_repeated_total"), 0);
 }
 
+TEST_F(NetDeviceTest, ASuccessorWithFewBuffersWaitsForMoreAndDropsNothing) {
+  ASSERT_TRUE(driver->Initialize(kAll & ~(kNetGuestTso4 | kNetGuestTso6)));
+  AddBuffers(16, 512);
+  for (int i = 0; i < 15; ++i) ToGuest(Frame(60));
+  EXPECT_EQ(Used().size(), 14u);  // with less than a frame's room it waits
+  model->Restart();
+  ToGuest(Frame(1400));
+  EXPECT_EQ(Used().size(), 0u);
+  EXPECT_EQ(Metric("no_room_total"), 0);
+  AddBuffers(4, 512);
+  EXPECT_EQ(Used().size(), 4u);
+  EXPECT_EQ(Metric("no_room_total"), 0);
+}
+
 TEST_F(NetDeviceTest, FramesForTheDriverBeforeAResetAreDropped) {
   ASSERT_TRUE(driver->Initialize(kAll));
   ToGuest(Frame(60));

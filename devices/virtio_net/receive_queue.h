@@ -29,8 +29,10 @@ class ReceiveQueue {
 
   bool empty() const { return chains_.empty(); }
   uint64_t bytes() const { return bytes_; }
-  // The most bytes that have waited at once.
+  // The most bytes that have waited at once, since the last Clear().
   uint64_t most_bytes() const { return most_bytes_; }
+  // In an earlier process so many have.
+  void RememberMostBytes(uint64_t bytes) { most_bytes_ = bytes; }
 
   // The buffers that a frame of up to `wanted` bytes goes to: of one chain, or with `mergeable` of
   // several, `max_buffers` at most. `bytes`: how many fit.
