@@ -83,8 +83,9 @@ class PageTest(unittest.TestCase):
         document(first_instruction_ms=[5, 6, 7]),
         document(rounds=[{"vmm": {"quiet": {"first_instruction_ms": 9.0, "init_ms": 90.0}}}]),
         document(rounds=[{"vmm": {"reads by 2 vCPUs": {"p50_us": 1.0, "p99_us": 9.0, "rate": 1e6}},
-                          "floor": {}}]))
-    CHARTS = {"mmio": 1, "block": 1, "recovery": 3, "scale": 4, "startup": 1, "boot": 1, "channel": 2}
+                          "floor": {}}]),
+        document(first_completions_ms={"64M, 4K pages": [1, 2], "8G, 4K pages": [4, 5]}))
+    CHARTS = {"mmio": 1, "block": 1, "recovery": 3, "scale": 4, "startup": 1, "boot": 1, "channel": 2, "storm": 2}
 
     def test_each_benchmark_has_its_charts_and_nothing_is_loaded_from_elsewhere(self):
         for figures, (benchmark, count) in zip(self.DOCUMENTS, self.CHARTS.items()):

@@ -175,11 +175,14 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
   // Until a key ends the guest: how much it does in a given time differs a lot.
   std::string orders = "run=disk_storm until_key=1";
   for (const std::string& option : options.guest_options) absl::StrAppend(&orders, " ", option);
-  std::ofstream(config.path())
-      << "binary_dirs: \"/\"\non_reset: EXIT\nmemory: \"64M\"\ncpus: 1\nkernel { path: \""
-      << DataFile("kernel_images/baremetal/guest.elf") << "\" cmdline: \"" << orders << "\" }\n"
-      << ConsoleDevice(options)
-      << DeviceText(options, "disk0", "virtio_blk", DiskResource(disk.path()));
+  std::ofstream(config.path()) << "binary_dirs: \"/\"\non_reset: EXIT\ncpus: 1\nmemory: \""
+                               << options.memory << "\"\nmemory_backing { hugepages: \""
+                               << options.hugepages << "\" prefault: true }\nkernel { path: \""
+                               << DataFile("kernel_images/baremetal/guest.elf") << "\" cmdline: \""
+                               << orders << "\" }\n"
+                               << ConsoleDevice(options)
+                               << DeviceText(options, "disk0", "virtio_blk",
+                                             DiskResource(disk.path()));
 
   ASSIGN_OR_RETURN(
       const std::unique_ptr<VmProcess> vm,

@@ -20,6 +20,9 @@ struct StormOptions {
   KillerOptions killer = {};
   bool spare = false;                           // a warm spare for each device
   std::vector<std::string> guest_options = {};  // bare metal: of the program disk_storm, "depth=4"
+  // Bare metal: all of the guest's RAM, which is set aside at the start and made of these pages.
+  std::string memory = "64M";
+  std::string hugepages = "none";
   absl::Duration time_limit = absl::Minutes(5);
   // Called now and then, with the number of processes hit so far.
   std::function<void(uint64_t)> on_progress = [](uint64_t) {};

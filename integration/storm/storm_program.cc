@@ -29,6 +29,8 @@ ABSL_FLAG(absl::Duration, min_interval, absl::ZeroDuration(), "between two, at r
 ABSL_FLAG(absl::Duration, max_interval, absl::Milliseconds(40), "between two, at random");
 ABSL_FLAG(absl::Duration, time_limit, absl::Minutes(20), "then it has failed");
 ABSL_FLAG(uint64_t, seed, 1, "of the moments");
+ABSL_FLAG(std::string, memory, "64M", "of a bare-metal guest");
+ABSL_FLAG(std::string, hugepages, "none", "of which it is made: none, thp, 2M");
 ABSL_FLAG(std::vector<std::string>, guest_options, {}, "of disk_storm: depth=4,indirect=1");
 
 namespace bulkhead::integration {
@@ -96,6 +98,8 @@ int Main() {
   options.spare = absl::GetFlag(FLAGS_spare);
   options.time_limit = absl::GetFlag(FLAGS_time_limit);
   options.guest_options = absl::GetFlag(FLAGS_guest_options);
+  options.memory = absl::GetFlag(FLAGS_memory);
+  options.hugepages = absl::GetFlag(FLAGS_hugepages);
   options.killer.min_interval = absl::GetFlag(FLAGS_min_interval);
   options.killer.max_interval = absl::GetFlag(FLAGS_max_interval);
   options.killer.seed = absl::GetFlag(FLAGS_seed);

@@ -113,7 +113,7 @@ bool StartOtherCpus(uint32_t count, void (*entry)(uint32_t cpu)) {
 bool MapDeviceMemory(uint64_t address, uint64_t size_bytes) {
   constexpr uint64_t kGiB = 1 << 30;
   constexpr uint64_t kFlags = 0x9f;  // present, writable, user, uncached, 2 MiB
-  constexpr uint32_t kDirectories = 8;
+  constexpr uint32_t kDirectories = 16;
   alignas(4096) static uint64_t directories[kDirectories][512];
   static uint32_t used = 0;
   if (size_bytes == 0 || address + size_bytes < address || address + size_bytes > 512 * kGiB) {

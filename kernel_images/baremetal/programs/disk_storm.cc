@@ -16,6 +16,9 @@
 //   patience=N        the longest wait for one interrupt, in cycles (30000000000: ten seconds)
 //   indirect=1, event_index=1  negotiate these features too (0)
 //   progress=N        print a line after every N requests (0: never)
+//   spread=1          the data of each request lies in another 64 KiB of RAM than that of the last
+//   one,
+//                     all over RAM, so that the device's process uses all of it (0)
 //   poke=1            a second CPU uses the first register of vendor=N, device=N all the time (0)
 
 #include <stdint.h>
@@ -49,6 +52,7 @@ struct Slot {
   uint32_t type;
   uint32_t block;    // kNoBlock: a flush
   uint32_t version;  // that a read must find
+  uint64_t* words;   // its data
   uint8_t result;
   alignas(16) BlockHeader header;
   alignas(16) VirtqueueDescriptor indirect[kMaxRequestDescriptors];
@@ -64,7 +68,22 @@ uint64_t patience;  // in cycles
 bool retry;
 uint64_t errors;  // requests that were submitted again
 bool use_indirect;
+bool spread;
 Random random(1);
+
+// With `spread`: the place of the next data. RAM below kSpreadFirst is used for other things.
+constexpr uint64_t kSpreadFirst = 16 << 20;
+constexpr uint64_t kSpreadStep = 64 << 10;
+constexpr uint64_t kHighRam = uint64_t{1} << 32;
+uint64_t next_place = kSpreadFirst;
+
+uint64_t* NextPlace() {
+  const uint64_t place = next_place;
+  next_place += kSpreadStep;
+  if (next_place == LowRamEnd() && HighRamEnd() > kHighRam) next_place = kHighRam;
+  if (next_place == LowRamEnd() || next_place == HighRamEnd()) next_place = kSpreadFirst;
+  return reinterpret_cast<uint64_t*>(place);
+}
 
 // Each word of a block names block, version and its place.
 uint64_t Word(uint32_t block, uint32_t version, uint32_t index) {
@@ -85,16 +104,17 @@ void Submit(Virtqueue& queue, uint32_t index, uint32_t type, uint32_t block) {
   slot.type = type;
   slot.block = block;
   slot.result = kNotYet;
+  slot.words = spread ? NextPlace() : buffers[index];
   slot.header = {type, 0, block == kNoBlock ? 0 : uint64_t{block} * kSectorsPerBlock};
   if (block != kNoBlock) {
     block_busy[block] = true;
     if (type == kRequestWrite) {
       ++versions[block];
       for (uint32_t i = 0; i < kBlockBytes / 8; ++i) {
-        buffers[index][i] = Word(block, versions[block], i);
+        slot.words[i] = Word(block, versions[block], i);
       }
     } else {
-      memset(buffers[index], 0xee, kBlockBytes);
+      memset(slot.words, 0xee, kBlockBytes);
     }
     slot.version = versions[block];
   }
@@ -102,7 +122,7 @@ void Submit(Virtqueue& queue, uint32_t index, uint32_t type, uint32_t block) {
   // Within an indirect table the entries count from 0.
   const uint16_t base = use_indirect ? 0 : first;
   VirtqueueDescriptor* const entries = use_indirect ? slot.indirect : &queue.descriptor(first);
-  const uint16_t used = WriteRequest(entries, base, slot.header, buffers[index],
+  const uint16_t used = WriteRequest(entries, base, slot.header, slot.words,
                                      block == kNoBlock ? 0 : kBlockBytes, &slot.result);
   if (use_indirect) {
     queue.descriptor(first) = {AddressOf(slot.indirect), used * 16u, kDescriptorIndirect, 0};
@@ -130,7 +150,7 @@ bool Complete(Virtqueue& queue) {
   EXPECT_EQ(used.length, slot.type == kRequestRead ? kBlockBytes + 1 : 1);
   if (slot.block == kNoBlock) return true;
   block_busy[slot.block] = false;
-  if (slot.type == kRequestRead) CheckBlock(buffers[index], slot.block, slot.version);
+  if (slot.type == kRequestRead) CheckBlock(slot.words, slot.block, slot.version);
   return true;
 }
 
@@ -227,6 +247,10 @@ void RunDiskStorm() {
   use_indirect = NumberOption("indirect", 0) != 0;
   const bool event_index = NumberOption("event_index", 0) != 0;
   const uint64_t progress = NumberOption("progress", 0);
+  spread = NumberOption("spread", 0) != 0;
+  if (spread && HighRamEnd() > kHighRam && !MapDeviceMemory(kHighRam, HighRamEnd() - kHighRam)) {
+    Fail("more RAM than can be mapped");
+  }
 
   VirtioDevice device(kBlockType);
   device.Start(kFeatureFlush | (use_indirect ? kFeatureIndirect : 0) |
