@@ -24,6 +24,11 @@ import tempfile
 import threading
 import time
 
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from integration.bench.processes import terminate  # noqa: E402
+
 DISK_BYTES = 16 << 20
 BOOT_SECONDS = 180  # to boot and to report
 FAILURES_SECONDS = 180
@@ -336,13 +341,7 @@ def run(options, disk, socket, checksum):
         if problems:
             raise Failure("; ".join(problems))
     finally:
-        if guest.process.poll() is None:
-            guest.process.send_signal(signal.SIGTERM)
-            try:
-                guest.process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                guest.process.kill()
-                guest.process.wait()
+        terminate(guest.process, timeout_s=5)
 
 
 def failed(why):

@@ -1,4 +1,5 @@
 """Tests of tools/bench that need neither KVM nor a peer."""
+import argparse
 import json
 import subprocess
 import sys
@@ -8,7 +9,8 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
 from integration.bench import (block, block_cells, boot, boot_run, channel,  # noqa: E402
-                               console, doorbell, mmio, processes, scale_busy, storm, table, vm)
+                               console, doorbell, guest_ram, mmio, processes,
+                               scale_busy, storm, table, vm)
 
 OUTPUT = """
 BENCH name=none phase=hot level=0 samples=10 min=90 p50=100 p90=110 p99=120 max=130
@@ -241,6 +243,31 @@ class StormTest(unittest.TestCase):
         self.assertEqual(storm.percentile(list(range(1, 101)), 99), 99)
         self.assertEqual(storm.percentile([7], 99), 7)
 
+    def test_aims_are_those_of_a_start_with_a_spare_or_without(self):
+        def judge(ms, spare):
+            return [aim["met"] for aim in storm._judge([ms] * 3, spare)]
+        self.assertEqual((judge(15, False), judge(15, True)), ([True, True], [False, False]))
+        self.assertEqual(storm._judge([], False), [])
+
+    def test_what_the_host_has_no_memory_for_is_left_out(self):
+        args = argparse.Namespace(ram=["4M", "900000G"], hugepages=None)
+        self.assertEqual(guest_ram.cells(args),
+                         {"4M, 4K pages": {"ram": "4M", "hugepages": "none"}})
+        args.ram = ["900000G"]
+        with self.assertRaisesRegex(processes.BenchError, "nothing to measure"):
+            guest_ram.cells(args)
+
+    def test_terminate_ends_what_ignores_sigterm_and_what_has_ended(self):
+        for script, code in (("exit 3", 3), ("exec sleep 1000", -15),
+                             ("trap '' TERM; echo ready; while :; do sleep 0.1; done", -9)):
+            process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE)
+            if code == -9:
+                process.stdout.read(5)
+            elif code == 3:
+                process.wait()
+            processes.terminate(process, 0.5 if code == -9 else 60)
+            self.assertEqual(process.returncode, code)
+
 
 class ProcessTest(unittest.TestCase):
     def test_gives_exit_code_and_output(self):
@@ -305,7 +332,7 @@ class CommandLineTest(unittest.TestCase):
                      ["doorbell", "--rounds=0"], ["doorbell", "--targets=toaster"],
                      ["console", "--bytes=0"], ["block", "--rounds=0"], ["block", "--targets=toaster"],
                      ["block", "--only=toast"], ["block", "--only=depth=33"],
-                     ["storm", "--way=talk"],
+                     ["storm", "--way=talk"], ["storm", "--ram=8"],
                      ["recovery", "--ram=8"], ["recovery", "--ram=1G", "--hugepages=4K"],
                      ["scale", "--start=32"], ["scale", "--idle=0"], ["scale", "--only=run"],
                      ["scale", "--busy=31"], ["scale", "--busy-cpus=9"],

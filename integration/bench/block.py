@@ -199,10 +199,7 @@ def _with_text_keys(by_machine):
 
 
 def _print_report(machines, summary, facts):
-    print("\n%(cpu)s, %(cpus)d CPUs, Linux %(kernel)s, load average %(load_average).1f, "
-          "revision %(revision)s" % facts)
-    for machine in machines:
-        print("  %-20s %s" % (machine.name, machine.description))
+    host.print_facts(facts, machines)
     rows = []
     for cell in next(iter(summary.values())):
         for machine in machines:

@@ -119,11 +119,8 @@ def run(args):
             machine.run("run=bench_console bytes=%d" % args.bytes, timeout_s=300), tsc_khz)
                        for machine in machines})
     summary = summarize(rounds)
-    print("\n%(cpu)s, %(cpus)d CPUs, Linux %(kernel)s, load average %(load_average).1f, "
-          "revision %(revision)s" % facts)
+    host.print_facts(facts, machines)
     print("medians over the rounds; handler: of one run with interrupts off")
-    for machine in machines:
-        print("  %-8s %s" % (machine.name, machine.description))
     print()
     rows = []
     for way in ("poll", "interrupt"):

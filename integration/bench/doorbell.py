@@ -100,10 +100,7 @@ def run(args):
 
 
 def _print_report(machines, rounds, summary, facts):
-    print("\n%(cpu)s, %(cpus)d CPUs, Linux %(kernel)s, load average %(load_average).1f, "
-          "revision %(revision)s" % facts)
-    for machine in machines:
-        print("  %-20s %s" % (machine.name, machine.description))
+    host.print_facts(facts, machines)
     rows = []
     for key in next(iter(summary.values())):
         for machine in machines:

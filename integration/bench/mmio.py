@@ -128,12 +128,9 @@ def summarize(rounds, others=(FLOOR, PEER), compared="p50"):
 
 
 def _print_report(machines, summary, tsc_khz, facts):
-    print("\n%(cpu)s, %(cpus)d CPUs, Linux %(kernel)s, load average %(load_average).1f, "
-          "revision %(revision)s" % facts)
+    host.print_facts(facts, machines)
     print("cycles of a %.0f MHz counter; medians over the rounds; the cost of measuring is taken "
           "off" % (tsc_khz / 1000))
-    for machine in machines:
-        print("  %-20s %s" % (machine.name, machine.description))
     keys = list(next(iter(summary.values())))
     rows = []
     for key in keys:

@@ -65,6 +65,19 @@ def run(argv, timeout_s, pass_fds=()):
     return process.returncode, _text(output), _text(errors)
 
 
+def terminate(process, timeout_s):
+    """Ends a process that was started with Popen: SIGTERM, and SIGKILL if it takes too long. Reads
+    what it prints until then, and closes its pipes."""
+    process.terminate()
+    try:
+        process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        for stream in filter(None, (process.stdin, process.stdout, process.stderr)):
+            stream.close()
+
+
 class Background:
     """A context in which `argv` runs; it is killed at the end."""
 

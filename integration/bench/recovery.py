@@ -9,23 +9,21 @@ With --ram it kills the disk's process alone, in VMs of these sizes, after the d
 of the guest's RAM: once for each kill, so that each process that dies has used all of it. The sizes
 take turns, in two rounds.
 """
-import argparse
 import calendar
 import collections
 import contextlib
 import json
 import os
-import re
 import select
 import signal
 import subprocess
 import tempfile
 import time
 
-from integration.bench import host, table
+from integration.bench import guest_ram, host, table
 from integration.bench.aims import conclude
 from integration.bench.arguments import positive
-from integration.bench.processes import BenchError
+from integration.bench.processes import BenchError, terminate
 from integration.bench.storm import percentile
 
 HELP = "death of a device process: time to its detection, and to its successor"
@@ -35,41 +33,16 @@ _LABELS = ["//vmm:vmm", "//tools/vmctl:vmctl", "//kernel_images/baremetal:guest.
            "//devices/virtio_rng:virtio_rng", "//devices/rig:rig"]
 _LIMIT_S = 30
 _TOUCH_LIMIT_S = 300
-_HUGEPAGES = ("none", "thp", "2M")
-_RAM_ROUNDS = 2
-_RESERVE_MIB = 2048  # that a VM must leave to the host
 Programs = collections.namedtuple("Programs", "vmm vmctl guest rig")
 _AIM_DETECTION_MS = 1.0
 _AIM_RESTART_MS = 30.0
 _AIM_SANDBOX_MS = 1.0
 
 
-def _sizes(text):
-    for word in text.split(","):
-        if not re.fullmatch(r"[1-9][0-9]*[MG]", word):
-            raise argparse.ArgumentTypeError("%r is not a size such as 64M or 8G" % word)
-    return text.split(",")
-
-
-def _hugepages(text):
-    for word in text.split(","):
-        if word not in _HUGEPAGES:
-            raise argparse.ArgumentTypeError("%r: give %s" % (word, ", ".join(_HUGEPAGES)))
-    return text.split(",")
-
-
-def _mib(size):
-    return int(size[:-1]) * (1024 if size.endswith("G") else 1)
-
-
 def add_arguments(parser):
     parser.add_argument("--kills", type=positive, metavar="N",
                         help="of each device (default: 100; with --ram 20)")
-    parser.add_argument("--ram", type=_sizes, metavar="SIZE,...",
-                        help="kill a disk that has used all of so much guest RAM: 64M,8G,16G")
-    parser.add_argument("--hugepages", type=_hugepages, metavar="KIND,...",
-                        help="of which pages that RAM is made, each of: none, thp, 2M (memory_backing; "
-                             "default: none)")
+    guest_ram.add_arguments(parser, "kill a disk that has used all of so much guest RAM: 64M,8G,16G")
     parser.add_argument("--quick", action="store_true", help="a tenth of the kills")
     parser.add_argument("--spare", action="store_true", help="with a warm spare for each device")
     parser.add_argument("--check", action="store_true", help="exit with 3 if an aim is missed")
@@ -168,7 +141,7 @@ class Machine:
             self._vmm = subprocess.Popen(
                 [self._programs.vmm, "--config", config, "--sandbox=" + self._sandbox],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            self._stack.callback(self._end)
+            self._stack.callback(terminate, self._vmm, _LIMIT_S)
             os.set_blocking(self._vmm.stderr.fileno(), False)
             socket = os.path.join(folder, "vm.sock")
             deadline = time.monotonic() + _LIMIT_S
@@ -208,16 +181,6 @@ class Machine:
             if not data or b"BULKHEAD-FAIL" in output:
                 raise BenchError("the guest failed: " + output.decode())
 
-    def _end(self):
-        self._vmm.send_signal(signal.SIGTERM)
-        try:
-            self._vmm.wait(timeout=_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._vmm.kill()
-            self._vmm.wait()
-        for stream in (self._vmm.stdin, self._vmm.stdout, self._vmm.stderr):
-            stream.close()
-
     def __exit__(self, *unused):
         self._stack.close()
 
@@ -237,47 +200,20 @@ def _kill_each(programs, args, kills):
     return found
 
 
-def _why_not(ram, hugepages):
-    """Why this computer cannot have a VM with so much RAM; "": it can."""
-    with open("/proc/meminfo", encoding="ascii") as stream:
-        kib = {line.split(":")[0]: int(line.split()[1]) for line in stream}
-    if hugepages == "2M":
-        free = kib.get("HugePages_Free", 0) * 2
-        return "" if free >= _mib(ram) else (
-            "the host's pool has %d MiB free; /proc/sys/vm/nr_hugepages" % free)
-    if hugepages == "thp":
-        with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", encoding="ascii") as stream:
-            if re.search(r"\[(never|deny)\]", stream.read()):
-                return "/sys/kernel/mm/transparent_hugepage/shmem_enabled is never"
-    free = kib["MemAvailable"] // 1024
-    return "" if free >= _mib(ram) + _RESERVE_MIB else (
-        "the host has %d MiB free, %d of which it keeps" % (free, _RESERVE_MIB))
-
-
 def _kill_disks(programs, args, kills):
     """({size of RAM and kind of pages: ms to the notice}, {...: ms to RUNNING})."""
-    cells = {}
-    for ram in args.ram:
-        for hugepages in args.hugepages or ["none"]:
-            title = "%s, %s pages" % (ram, {"none": "4K"}.get(hugepages, hugepages))
-            why = _why_not(ram, hugepages)
-            if why:
-                print("left out: %s (%s)" % (title, why))
-            else:
-                cells[title] = {"ram": ram, "hugepages": hugepages}
+    cells = guest_ram.cells(args)
     detection, restart = {}, {}
-    for number in range(_RAM_ROUNDS):
+    for number in range(guest_ram.ROUNDS):
         for title, cell in cells.items():
             with Machine(programs, args.spare, program="touch_ram", **cell) as machine:
                 for kill in range(kills):
                     table.progress("round %d of %d: %s: kill %d of %d" % (
-                        number + 1, _RAM_ROUNDS, title, kill + 1, kills))
+                        number + 1, guest_ram.ROUNDS, title, kill + 1, kills))
                     machine.touch_ram()
                     noticed, running = machine.kill("disk0")
                     detection.setdefault(title, []).append(noticed)
                     restart.setdefault(title, []).append(running)
-    if not detection:
-        raise BenchError("there is nothing to measure on")
     return detection, restart
 
 
@@ -313,7 +249,7 @@ def run(args):
     figures = {"benchmark": "recovery", "machine": facts, "spare": args.spare}
     spare = ", with a warm spare" if args.spare else ""
     if args.ram:
-        detection, restart = _kill_disks(programs, args, -(-kills // _RAM_ROUNDS))
+        detection, restart = _kill_disks(programs, args, -(-kills // guest_ram.ROUNDS))
         _print_table(facts, "%d kills of a disk that has used all RAM%s" % (kills, spare),
                      [("", detection, restart)])
         return conclude(args, {**figures, "ram": args.ram, "detection_ms": detection,

@@ -2,12 +2,11 @@
 import os
 import re
 import select
-import signal
 import subprocess
 import time
 
 from integration.bench import host
-from integration.bench.processes import BenchError
+from integration.bench.processes import BenchError, terminate
 
 _LABELS = ["//vmm:vmm", "//kernel_images/baremetal:guest.elf", "//devices/rig:rig",
            "//devices/uart16550:uart16550", "//devices/virtio_blk:virtio_blk",
@@ -72,12 +71,7 @@ class Vm:
         return [(each, _name(each)) for each in [pid, *_children(pid)]]
 
     def __exit__(self, *unused):
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.communicate(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
+        terminate(self._process, timeout_s=10)
 
 
 def _children(pid):
