@@ -1,0 +1,189 @@
+#include "vmm/vsock/vsock_connector.h"
+
+#include <errno.h>
+#include <linux/audit.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <iterator>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "base/errno_status.h"
+#include "base/message_socket.h"
+#include "base/status_macros.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+struct Request {
+  uint64_t token;
+  uint32_t port;
+  uint32_t reserved;
+};
+
+constexpr int kSocket = 0;  // the process's only descriptor
+
+#define BULKHEAD_LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, field))
+#define BULKHEAD_ALLOW(call) \
+  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+
+// The process's system calls; any other kills it. A socket is a unix socket.
+const sock_filter kFilter[] = {
+    BULKHEAD_LOAD(arch),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    BULKHEAD_LOAD(nr),
+    BULKHEAD_ALLOW(SYS_recvmsg),
+    BULKHEAD_ALLOW(SYS_sendmsg),
+    BULKHEAD_ALLOW(SYS_connect),
+    BULKHEAD_ALLOW(SYS_setsockopt),
+    BULKHEAD_ALLOW(SYS_close),
+    BULKHEAD_ALLOW(SYS_exit_group),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 1, 0),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    BULKHEAD_LOAD(args[0]),
+    BULKHEAD_ALLOW(AF_UNIX),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+};
+
+#undef BULKHEAD_ALLOW
+#undef BULKHEAD_LOAD
+
+// From here on only what is safe in the child of a process with threads.
+
+void DropRights() {
+  __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  __user_cap_data_struct sets[2] = {};
+  syscall(SYS_capget, &header, sets);
+  constexpr uint32_t kFiles = 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH;
+  const __user_cap_data_struct kept[2] = {{.effective = sets[0].effective & kFiles,
+                                           .permitted = sets[0].permitted & kFiles,
+                                           .inheritable = 0},
+                                          {}};
+  prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+  const sock_fprog program = {.len = std::size(kFilter),
+                              .filter = const_cast<sock_filter*>(kFilter)};
+  if (syscall(SYS_capset, &header, kept) != 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) {
+    _exit(1);
+  }
+}
+
+// Connects without waiting. Returns the socket, or -1.
+int Connect(const char* path) {
+  sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (strlen(path) >= sizeof(address.sun_path)) return -1;
+  memcpy(address.sun_path, path, strlen(path));
+  const int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return -1;
+  RefuseDescriptors(fd);
+  if (connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) return fd;
+  close(fd);
+  return -1;
+}
+
+// Sends the answer, and waits for room. False: the vmm is gone.
+bool SendAnswer(uint64_t token, int fd) {
+  iovec data = {.iov_base = &token, .iov_len = sizeof(token)};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  if (fd >= 0) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* const header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &fd, sizeof(int));
+  }
+  ssize_t sent;
+  do {
+    sent = sendmsg(kSocket, &message, MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  // Too many descriptors are on their way: the connection is refused.
+  if (sent < 0 && errno == ETOOMANYREFS && fd >= 0) return SendAnswer(token, -1);
+  return sent == sizeof(token);
+}
+
+[[noreturn]] void RunConnector(int socket, const std::string& socket_path, bool confined) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  prctl(PR_SET_NAME, "vmm-vsock");
+  prctl(PR_SET_DUMPABLE, 0);
+  setsid();
+  // No lock of a disk, and no end of another's socket, stays with this process.
+  if (dup2(socket, kSocket) < 0 || syscall(SYS_close_range, kSocket + 1, ~0u, 0) != 0) _exit(1);
+  if (confined) DropRights();
+  for (;;) {
+    Request request;
+    iovec data = {.iov_base = &request, .iov_len = sizeof(request)};
+    msghdr message = {};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    const ssize_t size = recvmsg(kSocket, &message, 0);
+    if (size < 0 && errno == EINTR) continue;
+    if (size != sizeof(request)) _exit(0);
+    char path[sizeof(sockaddr_un::sun_path) + 16];
+    snprintf(path, sizeof(path), "%s_%u", socket_path.c_str(), request.port);
+    const int fd = Connect(path);
+    const bool sent = SendAnswer(request.token, fd);
+    if (fd >= 0) close(fd);
+    if (!sent) _exit(0);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<VsockConnector> VsockConnector::Start(const std::string& socket_path,
+                                                     bool confined) {
+  ASSIGN_OR_RETURN(auto sockets, CreateSocketPair(SOCK_SEQPACKET));
+  const pid_t pid = fork();
+  if (pid < 0) return ErrnoToStatus(errno, "starting the connector of vsock: fork");
+  if (pid == 0) RunConnector(sockets.second.get(), socket_path, confined);
+  return VsockConnector(std::move(sockets.first), pid);
+}
+
+VsockConnector::~VsockConnector() {
+  if (pid_ == 0) return;
+  // It ends by itself now, unless a file system does not answer: it is not waited for then.
+  socket_.reset();
+  for (int i = 0; i < 100 && waitpid(pid_, nullptr, WNOHANG) == 0; ++i) {
+    usleep(1000);
+  }
+}
+
+bool VsockConnector::Ask(uint64_t token, uint32_t port) const {
+  const Request request = {.token = token, .port = port, .reserved = 0};
+  return SendSocketMessage(fd(), {reinterpret_cast<const char*>(&request), sizeof(request)}, {})
+      .ok();
+}
+
+absl::StatusOr<std::optional<VsockConnector::Answer>> VsockConnector::Receive() const {
+  absl::StatusOr<SocketMessage> message =
+      ReceiveSocketMessage(fd(), sizeof(uint64_t), absl::ZeroDuration());
+  if (absl::IsDeadlineExceeded(message.status())) return std::optional<Answer>();
+  RETURN_IF_ERROR(message.status());
+  std::optional<Answer> answer(std::in_place);
+  if (message->bytes.size() == sizeof(answer->token)) {
+    memcpy(&answer->token, message->bytes.data(), sizeof(answer->token));
+  }
+  if (!message->descriptors.empty()) answer->socket = std::move(message->descriptors[0]);
+  return answer;
+}
+
+}  // namespace bulkhead::vmm
