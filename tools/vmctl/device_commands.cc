@@ -53,10 +53,18 @@ ExitCode RunDevices(const Invocation& invocation) {
 }
 
 ExitCode RunDeviceShow(const Invocation& invocation) {
+  absl::StatusOr<v1::VmMetrics> metrics = absl::UnavailableError("");
   return DeviceCall(
-      invocation, [&](VmClient& client) { return client.GetDevice(invocation.argument); },
-      [](const v1::Device& device) {
-        return DeviceDetails(device, absl::Now(), absl::LocalTimeZone(), OutputHasColor());
+      invocation,
+      [&](VmClient& client) {
+        if (!invocation.json) metrics = client.GetMetrics();
+        return client.GetDevice(invocation.argument);
+      },
+      [&](const v1::Device& device) {
+        std::string text =
+            DeviceDetails(device, absl::Now(), absl::LocalTimeZone(), OutputHasColor());
+        if (metrics.ok()) text += DeviceFigures(*metrics, device.name());
+        return text;
       });
 }
 

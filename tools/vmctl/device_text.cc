@@ -1,10 +1,12 @@
 #include "tools/vmctl/device_text.h"
 
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "tools/vmctl/fields.h"
 #include "tools/vmctl/pci_text.h"
 #include "tools/vmctl/table.h"
@@ -145,6 +147,23 @@ std::string DeviceDetails(const v1::Device& device, absl::Time now, absl::TimeZo
     line.pop_back();
     fields.Add("PCI", line);
     fields.AddLines(PciDetails(device, std::string(Fields::kColumn, ' ')));
+  }
+  return fields.text();
+}
+
+std::string DeviceFigures(const v1::VmMetrics& metrics, absl::string_view device) {
+  Fields fields;
+  absl::string_view title = "Figures";
+  for (const v1::MetricFamily& family : metrics.families()) {
+    absl::string_view name = family.name();
+    if (!absl::ConsumePrefix(&name, "bulkhead_device_model_")) continue;
+    for (const v1::Sample& sample : family.samples()) {
+      const auto label = sample.labels().find("device");
+      if (label == sample.labels().end() || label->second != device) continue;
+      fields.Add(std::exchange(title, ""),
+                 absl::StrFormat("%s %.15g  %s", Printable(name), sample.value(),
+                                 Printable(family.help())));
+    }
   }
   return fields.text();
 }
