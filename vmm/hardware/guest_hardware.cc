@@ -50,7 +50,6 @@ absl::StatusOr<std::unique_ptr<GuestHardware>> GuestHardware::Create(const Kvm& 
   std::unique_ptr<GuestHardware> hardware = absl::WrapUnique(new GuestHardware(kvm, ram));
   ASSIGN_OR_RETURN(hardware->end_, VmEndLatch::Create());
   ASSIGN_OR_RETURN(hardware->vm_, KvmVm::Create(kvm));
-  RETURN_IF_ERROR(hardware->vm_->AddMemory(ram));
   EventRouting& routing = hardware->vm_->event_routing();
   ASSIGN_OR_RETURN(hardware->sci_, SciLine::Create(routing));
   hardware->acpi_registers_ = std::make_unique<AcpiRegisters>(
@@ -122,6 +121,8 @@ absl::Status GuestHardware::BindPlatformDoorbells(RemoteDevice& device) {
 
 absl::Status GuestHardware::Load(const BootSources& sources, uint32_t vcpus, WaitControl waits,
                                  const std::function<absl::Status()>& confine_vcpu) {
+  // Not in Create(): for some 8 ms after a VM was made, KVM lets its first memory slot wait.
+  RETURN_IF_ERROR(vm_->AddMemory(ram_));
   AcpiDescription acpi{.vcpus = vcpus, .high_window_start = HighWindowStart()};
   for (const RemoteDevice* const device : platform_devices_) {
     acpi.platform_devices.push_back(

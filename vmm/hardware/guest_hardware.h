@@ -45,7 +45,8 @@ class GuestHardware {
   // shortage of the host), others of the host.
   absl::Status Plug(absl::Span<RemoteDevice* const> devices, absl::Span<const uint32_t> pci_slots);
 
-  // Writes ACPI tables and `sources` to the RAM, which must be all zeroes, and creates the vCPUs.
+  // Gives the guest its RAM, which must be all zeroes, writes ACPI tables and `sources` to it, and
+  // creates the vCPUs.
   // `confine_vcpu`: see VcpuThreads. Errors: InvalidArgument (`sources`; more vCPUs than KVM
   // supports), others of the host.
   absl::Status Load(const BootSources& sources, uint32_t vcpus, WaitControl waits,

@@ -123,6 +123,7 @@ class LauncherProcess {
 
   // False: the vmm is gone.
   bool Receive();
+  bool HasRequest() const;
   bool Parse(size_t size);
   // False: the vmm, which may have been taken over, asks for less than it has sealed.
   bool IsConfined(const LaunchRequest& request) const;
@@ -147,7 +148,18 @@ class LauncherProcess {
 
 void LauncherProcess::Run() {
   while (Receive()) {
+    // Sealed processes each have a network namespace, which takes longest: made while none is asked
+    // for, mainly while the vmm prepares its first devices.
+    const SandboxLayers layers(seal_.layers);
+    if (!layers.has(SandboxLayer::kNet) || !layers.has(SandboxLayer::kPid)) continue;
+    while (!HasRequest() && net_namespaces_.Prepare(seal_.uids)) {
+    }
   }
+}
+
+bool LauncherProcess::HasRequest() const {
+  pollfd request = {.fd = socket_, .events = POLLIN, .revents = 0};
+  return poll(&request, 1, 0) != 0;
 }
 
 bool LauncherProcess::Receive() {

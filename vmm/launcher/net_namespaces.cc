@@ -5,9 +5,14 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace bulkhead::vmm {
+
+bool NetNamespaces::Prepare(size_t count) {
+  return count_ < std::min(count, kMaxKept) && unshare(CLONE_NEWNET) == 0 && Keep();
+}
 
 bool NetNamespaces::Enter(bool reuse) {
   entered_ = kMaxKept;
@@ -24,12 +29,16 @@ bool NetNamespaces::Enter(bool reuse) {
     }
   }
   if (unshare(CLONE_NEWNET) != 0) return false;
-  if (!reuse || count_ == kMaxKept) return true;
+  if (reuse && Keep()) entered_ = count_ - 1;
+  return true;
+}
+
+bool NetNamespaces::Keep() {
+  if (count_ == kMaxKept) return false;
   const int made = openat(proc_, "self/ns/net", O_RDONLY | O_CLOEXEC);
-  if (made < 0) return true;
+  if (made < 0) return false;
   namespaces_[count_] = made;
-  processes_[count_] = -1;
-  entered_ = count_++;
+  processes_[count_++] = -1;
   return true;
 }
 

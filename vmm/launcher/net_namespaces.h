@@ -16,6 +16,8 @@ class NetNamespaces {
   NetNamespaces(const NetNamespaces&) = delete;
   NetNamespaces& operator=(const NetNamespaces&) = delete;
 
+  // Makes one for a process to come. False: there are `count`, or one cannot be made.
+  bool Prepare(size_t count);
   // Puts this process into a namespace without interfaces, for the next process to inherit: a new
   // one, or, with `reuse`, one whose process is dead. False: errno says why.
   bool Enter(bool reuse);
@@ -24,6 +26,9 @@ class NetNamespaces {
   void SetProcess(int pid_fd);
 
  private:
+  // Keeps the one that was just made.
+  bool Keep();
+
   // While more processes live, each further one gets a new namespace.
   static constexpr size_t kMaxKept = 64;
 

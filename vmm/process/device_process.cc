@@ -156,12 +156,18 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
       .descriptors = {monitor.null_device(), output.write_end.get(), output.write_end.get(),
                       attach.second.get(), control.second.get()},
       .sandbox = std::move(sandbox)};
-  ASSIGN_OR_RETURN(auto client, ControlClient::Create(std::move(control.first), closes));
   auto watcher = std::make_shared<Watcher>(program, std::move(on_exit));
   ASSIGN_OR_RETURN(auto process, monitor.Start(spec, std::move(output.read_end), watcher, limits));
+  // While the program starts, since gRPC takes a millisecond.
+  absl::StatusOr<std::unique_ptr<ControlClient>> client =
+      ControlClient::Create(std::move(control.first), closes);
+  if (!client.ok()) {
+    process->Kill();
+    return client.status();
+  }
   return std::unique_ptr<DeviceProcess>(
       new DeviceProcess(program, std::move(watcher), std::move(process), std::move(attach.first),
-                        std::move(client), std::move(closes)));
+                        *std::move(client), std::move(closes)));
 }
 
 DeviceProcess::DeviceProcess(const DeviceProgram& program, std::shared_ptr<Watcher> watcher,
