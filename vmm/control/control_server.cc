@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include <future>
+#include <memory>
 #include <optional>
 #include <stop_token>
 #include <thread>
@@ -14,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/blocked_signals.h"
+#include "base/detached_thread.h"
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -172,15 +174,18 @@ ControlServer::Impl::~Impl() {
   // gRPC does not close a connection while it has something to write: a client that does not read
   // could block the shutdown for ever. So the connections are cut after the timeout.
   std::promise<void> done;
-  std::thread cutter([&] {
+  const auto cut = std::make_shared<std::promise<void>>();
+  const int error = StartDetachedThread("cutter", [&, cut] {
     // std::future uses the steady clock, unlike abseil's timed waits.
     const std::future_status ended =
         done.get_future().wait_for(absl::ToChronoMilliseconds(limits_.drain_timeout));
     if (ended == std::future_status::timeout) connections_.Cut();
+    cut->set_value();
   });
+  if (error != 0) connections_.Cut();  // the host gives no thread that could do it later
   server_->Shutdown(GrpcDeadline(limits_.drain_timeout));
   done.set_value();
-  cutter.join();
+  if (error == 0) cut->get_future().wait();
 }
 
 void ControlServer::Impl::Loop(const std::stop_token& stop) {
