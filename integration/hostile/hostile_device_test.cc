@@ -338,7 +338,9 @@ TEST_F(HostileDeviceTest, NoLieHarmsTheVmOrTheDisk) {
         bytes >> 10, most_bytes_ >> 10, most_descriptors_, most_threads_);
     if (round + 1 == kRoundsToFill) bytes_when_full = most_bytes_;
   }
-  if (bytes_when_full != 0) EXPECT_LE(most_bytes_, bytes_when_full + kNoGrowthBytes);
+  if (rounds >= kRoundsToFill) {
+    EXPECT_LE(most_bytes_, bytes_when_full + kNoGrowthBytes);
+  }
   for (const auto& [lie, rates] : rates_) {
     std::cout << absl::StrFormat("%-28s %3.0f%%\n", lie, 100 * rates.lying / rates.honest);
   }
