@@ -1,0 +1,203 @@
+// An unmodified Debian kernel on a network device: TCP both ways with segments and checksums left
+// to the host, and with jumbo frames and several queues, while the device's process is killed. In a
+// network namespace of the test's own.
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/testing/files.h"
+#include "base/testing/run_command.h"
+#include "base/unique_fd.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "integration/harness/guest_shell.h"
+#include "integration/harness/vm_client.h"
+
+namespace bulkhead::integration {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr absl::Duration kTimeout = absl::Minutes(5);
+constexpr size_t kBytes = 4 << 20;
+constexpr uint16_t kGuestPort = 5000;
+constexpr uint16_t kHostPort = 5001;
+
+#define GUEST(shell, ...)                                                       \
+  ({                                                                            \
+    const absl::StatusOr<std::string> guest_output = (shell)->Run(__VA_ARGS__); \
+    ASSERT_TRUE(guest_output.ok()) << guest_output.status();                    \
+    *guest_output;                                                              \
+  })
+
+sockaddr_in Address(const char* ip, uint16_t port) {
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  inet_pton(AF_INET, ip, &address.sin_addr);
+  return address;
+}
+
+UniqueFd Connect(const char* ip, uint16_t port) {
+  const sockaddr_in address = Address(ip, port);
+  for (int i = 0; i < 600; ++i) {
+    UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
+      return fd;
+    }
+    absl::SleepFor(absl::Milliseconds(100));
+  }
+  return UniqueFd();
+}
+
+UniqueFd Listen(uint16_t port) {
+  const sockaddr_in address = Address("0.0.0.0", port);
+  UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int on = 1;
+  setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  EXPECT_EQ(bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_EQ(listen(fd.get(), 1), 0);
+  return fd;
+}
+
+std::string Pattern() {
+  std::string bytes(kBytes, '\0');
+  uint32_t state = 1;
+  for (char& byte : bytes) byte = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
+  return bytes;
+}
+
+class LinuxNetTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    const int flags = CLONE_NEWNET | (geteuid() == 0 ? 0 : CLONE_NEWUSER);
+    ASSERT_EQ(unshare(flags), 0) << "this test needs a network namespace: " << strerror(errno);
+    (void)!system("modprobe tun 2>/dev/null");  // in the testbed nothing else loads it
+    ASSERT_EQ(access("/dev/net/tun", R_OK | W_OK), 0)
+        << "this test needs /dev/net/tun (module tun): " << strerror(errno);
+  }
+
+  static void Boot(const std::string& net, const std::string& more,
+                   std::unique_ptr<GuestShell>& guest) {
+    absl::StatusOr<std::unique_ptr<GuestShell>> booted =
+        GuestShell::Boot({"--name=net", "--memory=256M", absl::StrCat("--net=", net), more});
+    ASSERT_TRUE(booted.ok()) << booted.status();
+    guest = *std::move(booted);
+    ASSERT_EQ(system("ip addr add 10.77.0.1/24 dev vmtap"), 0);
+    GUEST(guest, "ip addr add 10.77.0.2/24 dev eth0 && ip link set eth0 up");
+  }
+
+  // Sends all of `bytes` to the guest's port, and waits until it has read them.
+  static void SendToGuest(const std::string& bytes) {
+    const UniqueFd to_guest = Connect("10.77.0.2", kGuestPort);
+    ASSERT_TRUE(to_guest.ok());
+    for (size_t at = 0; at < bytes.size();) {
+      const ssize_t n = send(to_guest.get(), bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
+      ASSERT_GT(n, 0) << strerror(errno) << " after " << at << " bytes";
+      at += static_cast<size_t>(n);
+    }
+    shutdown(to_guest.get(), SHUT_WR);
+    char byte;
+    while (recv(to_guest.get(), &byte, 1, 0) > 0) {
+    }
+  }
+
+  // What the guest sends to the port of `listener` in one connection.
+  static void ReceiveFromGuest(const UniqueFd& listener, std::string& got) {
+    pollfd entry = {.fd = listener.get(), .events = POLLIN, .revents = 0};
+    ASSERT_EQ(poll(&entry, 1, 60'000), 1) << "the guest does not connect";
+    const UniqueFd from_guest(accept(listener.get(), nullptr, nullptr));
+    const timeval limit = {.tv_sec = 60, .tv_usec = 0};
+    setsockopt(from_guest.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    std::string part(65536, '\0');
+    for (;;) {
+      const ssize_t n = recv(from_guest.get(), part.data(), part.size(), 0);
+      ASSERT_GE(n, 0) << strerror(errno) << " after " << got.size() << " bytes";
+      if (n == 0) return;
+      got.append(part, 0, static_cast<size_t>(n));
+    }
+  }
+
+  // Sends a pattern to the guest and back: each byte must come back.
+  static void TransferBothWays(GuestShell* guest) {
+    const std::string bytes = Pattern();
+    std::thread sender([&] { SendToGuest(bytes); });
+    const absl::Status received =
+        guest
+            ->Run(absl::StrCat("nc -l -p ", kGuestPort, " -e /bin/sh -c 'cat > /tmp/got'"),
+                  kTimeout)
+            .status();
+    sender.join();
+    ASSERT_TRUE(received.ok()) << received;
+
+    const UniqueFd listener = Listen(kHostPort);
+    std::string got;
+    std::thread receiver([&] { ReceiveFromGuest(listener, got); });
+    const absl::Status sent =
+        guest->Run(absl::StrCat("nc 10.77.0.1 ", kHostPort, " < /tmp/got > /dev/null"), kTimeout)
+            .status();
+    receiver.join();
+    ASSERT_TRUE(sent.ok()) << sent;
+    EXPECT_EQ(got.size(), bytes.size());
+    EXPECT_TRUE(got == bytes);
+  }
+};
+
+TEST_F(LinuxNetTest, TcpPassesBothWaysWhileTheProcessIsKilled) {
+  std::unique_ptr<GuestShell> guest;
+  ASSERT_NO_FATAL_FAILURE(
+      Boot("tap=vmtap,mac=52:54:00:12:34:56,restart=always", "--cpus=1", guest));
+  EXPECT_EQ(GUEST(guest, "cat /sys/class/net/eth0/address"), "52:54:00:12:34:56");
+  ASSERT_NO_FATAL_FAILURE(TransferBothWays(guest.get()));
+  // FAILED after five ends in a minute: so few.
+  constexpr int kKills = 4;
+  const VmClient client(ControlSocketOf("net"));
+  std::atomic<bool> all_killed = false;
+  std::thread kills([&] {
+    for (int i = 0; i < kKills; ++i) {
+      const pid_t pid = client.PidOf("net0");
+      if (pid > 0) kill(pid, SIGKILL);
+      absl::SleepFor(absl::Seconds(1));
+    }
+    all_killed = true;
+  });
+  while (!all_killed && !HasFailure()) TransferBothWays(guest.get());
+  kills.join();
+  ASSERT_FALSE(HasFailure());
+  const absl::StatusOr<v1::Device> device = client.GetDevice("net0");
+  ASSERT_TRUE(device.ok()) << device.status();
+  EXPECT_EQ(device->generation(), kKills + 1u);
+  EXPECT_EQ(GUEST(guest, "ip -o link show eth0 | grep -c LOWER_UP"), "1");
+  const absl::StatusOr<ExitInfo> exit = guest->Leave();
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->ToString(), "exit code 0");
+}
+
+TEST_F(LinuxNetTest, JumboFramesAndSeveralQueues) {
+  std::unique_ptr<GuestShell> guest;
+  ASSERT_NO_FATAL_FAILURE(Boot("tap=vmtap,mtu=9000,queues=2", "--cpus=2", guest));
+  EXPECT_EQ(GUEST(guest, "cat /sys/class/net/eth0/mtu"), "9000");
+  EXPECT_EQ(GUEST(guest, "ls -d /sys/class/net/eth0/queues/rx-* | wc -l"), "2");
+  EXPECT_THAT(GUEST(guest, "ping -c 3 -s 8900 10.77.0.1"), HasSubstr("3 packets received"));
+  ASSERT_NO_FATAL_FAILURE(TransferBothWays(guest.get()));
+  EXPECT_THAT(guest->Leave()->ToString(), "exit code 0");
+}
+
+}  // namespace
+}  // namespace bulkhead::integration
