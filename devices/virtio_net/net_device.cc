@@ -45,6 +45,9 @@ bool SetTapOffloads(int fd, uint32_t bits) {
   return ioctl(fd, TUNSETOFFLOAD, static_cast<unsigned long>(bits)) == 0;  // NOLINT
 }
 
+// The error of a read from a TAP that was deleted, or from a queue that was detached.
+bool IsGone(int error) { return error == EBADFD || error == ENODEV || error == EIO; }
+
 uint64_t SizeOf(absl::Span<const iovec> buffers) {
   uint64_t bytes = 0;
   for (const iovec& buffer : buffers) bytes += buffer.iov_len;
@@ -360,7 +363,7 @@ void NetDevice::Control(uint32_t queue, const DescriptorChain& chain) {
 // ---- To the guest ----
 
 bool NetDevice::CanReceive(uint32_t tap) const {
-  if (tap_failed_ || control_.state().link_up == 0) return false;
+  if (control_.state().link_up == 0) return false;
   const uint32_t target = TargetOf(tap);
   const ReceiveQueue& receive = *pairs_[target].receive;
   if (receive.empty() || !services_->serving(2 * target)) return false;
@@ -413,9 +416,11 @@ bool NetDevice::Receive(uint32_t tap) {
   if (size > 0) {
     CRASH_POINT("net_after_receive");
     Deliver(target, static_cast<uint64_t>(size), room_bytes);
-  } else if (size == 0 || (errno != EAGAIN && errno != EINTR)) {
-    tap_failed_ = true;
-    LogError(absl::StrCat("net: the TAP is gone: ", size == 0 ? "end of file" : strerror(errno)));
+  } else if (const int error = size == 0 ? ENODEV : errno; IsGone(error)) {
+    LogError(absl::StrCat("net: queue ", tap, " of the TAP is gone: ", strerror(error)));
+    SetLink(false);
+  } else if (error != EAGAIN && error != EINTR) {
+    ++counters_.receive_failures;  // the kernel has dropped the frame
   }
   pair.durable->receiving = 0;
   return size > 0;

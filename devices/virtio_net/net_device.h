@@ -95,6 +95,7 @@ class NetDevice : public VirtioDevice {
     uint64_t faults[kHeaderFaults] = {};  // by HeaderFault
     uint64_t send_failures = 0;           // the TAP did not take them
     uint64_t link_down = 0;
+    uint64_t receive_failures = 0;  // the TAP had a frame and did not give it
     uint64_t filtered = 0;
     uint64_t no_room = 0;       // longer than the driver's buffers
     uint64_t not_accepted = 0;  // unfinished, of a kind that the driver does not take
@@ -118,7 +119,7 @@ class NetDevice : public VirtioDevice {
   bool CanReceive(uint32_t tap) const;
   void UpdateWatch(uint32_t tap);
   void OnTap(uint32_t tap);
-  // False: the TAP has no frame.
+  // False: the TAP gave no frame.
   bool Receive(uint32_t tap);
   void Deliver(uint32_t pair, uint64_t bytes, uint64_t room);
   void DropWaitingFrames();
@@ -140,7 +141,6 @@ class NetDevice : public VirtioDevice {
   std::vector<uint8_t> frame_;          // a frame in many small pieces; the end of one too long
   std::vector<uint8_t> command_;
   std::optional<uint16_t> answered_;  // the head of a command whose effect is being saved
-  bool tap_failed_ = false;
   Counters counters_;
 };
 

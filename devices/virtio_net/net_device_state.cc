@@ -67,6 +67,8 @@ void NetDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
              c.send_failures);
   AddCounter(metrics, "link_down_total", "Frames from the guest while the link was down",
              c.link_down);
+  AddCounter(metrics, "receive_failures_total", "Frames to the guest that the TAP did not give",
+             c.receive_failures);
   AddCounter(metrics, "filtered_total", "Frames to the guest that it did not want", c.filtered);
   AddCounter(metrics, "no_room_total", "Frames to the guest that did not fit its buffers",
              c.no_room);
@@ -78,7 +80,8 @@ void NetDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   AddCounter(metrics, "maybe_lost_total",
              "Frames that were being received when a process ended: they may be lost",
              durable_ == nullptr ? 0 : durable_->maybe_lost);
-  AddGauge(metrics, "link_up", "1: the link is up", control_.state().link_up);
+  AddGauge(metrics, "link_up", "1: the link is up; 0: it was taken down, or the TAP is gone",
+           control_.state().link_up);
   AddGauge(metrics, "pairs", "Pairs of queues that the driver uses", control_.state().pairs);
 }
 

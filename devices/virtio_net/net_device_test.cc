@@ -271,6 +271,22 @@ TEST_F(NetDeviceTest, WithoutALinkNothingPasses) {
   EXPECT_EQ(Used().size(), 1u);
 }
 
+TEST_F(NetDeviceTest, AFailedReadCostsOneFrameAndAnEndTakesTheLinkDown) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  Send(Frame(60));
+  ToGuest(Frame(60));
+  // Closed with the guest's frame unread: the device's reads give ECONNRESET, the frame, the end.
+  network[0].reset();
+  AddBuffers(4);
+  EXPECT_EQ(Used().size(), 1u);
+  EXPECT_EQ(Metric("receive_failures_total"), 1);
+  EXPECT_EQ(Metric("link_up"), 0);
+  EXPECT_EQ(Status(), 0);
+  model->Restart();
+  EXPECT_TRUE(Used().empty());
+  EXPECT_EQ(Status(), 0);
+}
+
 TEST_F(NetDeviceTest, TheSuccessorTakesTheWaitingBuffersAndLosesNothing) {
   ASSERT_TRUE(driver->Initialize(kAll));
   AddBuffers(8);
