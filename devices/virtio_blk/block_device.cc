@@ -16,6 +16,7 @@
 #include "base/errno_status.h"
 #include "base/log.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "devices/host/metrics.h"
 #include "devices/virtio/virtio_layout.h"
 #include "devices/virtio_blk/forbid_rings.h"
@@ -86,10 +87,11 @@ BlockDevice::BlockDevice(const BlockOptions& options) : options_(options) {}
 
 BlockDevice::~BlockDevice() {
   if (retry_timer_.ok()) host_->Unwatch(retry_timer_.get());
+  const absl::Time deadline = SteadyNow() + kDrainTimeout;
   for (DiskEngine* engine : {engine_.get(), side_engine_.get()}) {
     if (engine == nullptr) continue;
     host_->Unwatch(engine->fd());
-    if (!engine->Drain(kDrainTimeout)) LogWarning("disk: exits with I/O still in flight");
+    if (!engine->Drain(deadline - SteadyNow())) LogWarning("disk: exits with I/O still in flight");
   }
 }
 
@@ -366,7 +368,12 @@ void BlockDevice::OnRetryTimer() {
   for (uint32_t index = std::exchange(paused_.first, kNoSlot); index != kNoSlot;) {
     Append(ready_, std::exchange(index, slots_[index].next));
   }
-  Submit();
+  // It reads guest memory.
+  if (services_->dma_allowed()) {
+    Submit();
+  } else if (in_flight() != 0) {
+    RetrySoon();
+  }
   OnEngine();
 }
 

@@ -85,7 +85,7 @@ absl::StatusOr<std::unique_ptr<DiskEngine>> CreateSideEngine(EngineKind kind, bo
   } else if (disk.is_direct()) {
     // The kernel completes io_uring's writes in a workqueue of its own, which waits for a processor
     // where it is busy; a thread that waits for its write is woken by the interrupt itself.
-    if (!is_io_uring) return nullptr;
+    if (!is_io_uring || !disk.knows_parallel_writes) return nullptr;
   } else {
     // Writes to the page cache hold the file's lock: of several threads, as of io_uring's workers,
     // one works and the others wait.

@@ -96,6 +96,11 @@ absl::StatusOr<DiskFile> AdoptDisk(UniqueFd fd, bool read_only) {
     if (fstatfs(fd.get(), &file_system) == 0) {
       disk.is_in_memory = file_system.f_type == TMPFS_MAGIC;
       disk.knows_nowait_writes = file_system.f_type == XFS_SUPER_MAGIC;
+      const bool is_local =
+          file_system.f_type == EXT4_SUPER_MAGIC || file_system.f_type == XFS_SUPER_MAGIC;
+      constexpr uint64_t kStatBlock = 512;  // stat(2)
+      disk.knows_parallel_writes =
+          is_local && static_cast<uint64_t>(info.st_blocks) * kStatBlock >= size_bytes;
     }
   } else if (S_ISBLK(info.st_mode)) {
     disk.is_block_device = true;

@@ -21,6 +21,11 @@ struct DiskFile {
   bool knows_nowait = false;
   // The same of writes to the page cache: XFS. Elsewhere io_uring gives each to a worker.
   bool knows_nowait_writes = false;
+  // Direct writes to it do not wait for each other, and outlive no thread that makes them: a file
+  // of ext4 or XFS, without holes at the start. A write into a hole has the file for itself on ext4
+  // until the medium answers, and what a killed thread has sent to a network's server may still
+  // arrive.
+  bool knows_parallel_writes = false;
   uint32_t physical_block_size = 0;  // bytes, a power of two from 512 to 64 KiB
   // With direct I/O (O_DIRECT), what the kernel wants: of positions and lengths in the file, a
   // power of two from 512 to 64 KiB, and of buffers' addresses. 0: without.

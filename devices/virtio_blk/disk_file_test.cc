@@ -1,7 +1,9 @@
 #include "devices/virtio_blk/disk_file.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include <string>
@@ -38,6 +40,20 @@ TEST(DiskFileTest, ADiskIsReadOnlyByItsDescriptorOrByRequest) {
 
 TEST(DiskFileTest, AnIncompleteLastSectorIsNotShown) {
   EXPECT_EQ(AdoptDisk(TemporaryFile(1500, O_RDWR), false)->sectors, 2u);
+}
+
+// On ext4 a write into a hole keeps others away.
+TEST(DiskFileTest, OnlyALocalFileWithoutHolesTakesParallelWrites) {
+  UniqueFd sparse = TemporaryFile(1 << 20, O_RDWR);
+  UniqueFd full = TemporaryFile(1 << 20, O_RDWR);
+  const std::string bytes(1 << 20, 'x');
+  ASSERT_EQ(pwrite(full.get(), bytes.data(), bytes.size(), 0), ssize_t{1} << 20);
+  struct statfs file_system;
+  ASSERT_EQ(fstatfs(full.get(), &file_system), 0);
+  const bool is_local =
+      file_system.f_type == EXT4_SUPER_MAGIC || file_system.f_type == XFS_SUPER_MAGIC;
+  EXPECT_FALSE(AdoptDisk(std::move(sparse), false)->knows_parallel_writes);
+  EXPECT_EQ(AdoptDisk(std::move(full), false)->knows_parallel_writes, is_local);
 }
 
 TEST(DiskFileTest, WhatIsNoDiskIsRefused) {
