@@ -63,7 +63,9 @@ ExitCode RunDeviceShow(const Invocation& invocation) {
       [&](const v1::Device& device) {
         std::string text =
             DeviceDetails(device, absl::Now(), absl::LocalTimeZone(), OutputHasColor());
-        if (metrics.ok()) text += DeviceFigures(*metrics, device.name());
+        // Without a process those of the last one are left.
+        const bool runs = device.state() == v1::Device::RUNNING;
+        if (metrics.ok() && runs) text += DeviceFigures(*metrics, device.name());
         return text;
       });
 }
