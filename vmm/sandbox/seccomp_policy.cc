@@ -124,13 +124,15 @@ bool Covers(const SyscallRule& wide, const SyscallRule& narrow) {
              condition.expected == other.expected;
     });
   };
-  return wide.number == narrow.number && wide.error == 0 && narrow.error == 0 &&
+  const bool ends_alike = !wide.start || !narrow.start || wide.later_error == narrow.later_error;
+  return wide.number == narrow.number && wide.error == 0 && narrow.error == 0 && ends_alike &&
          std::all_of(wide.conditions.begin(), wide.conditions.end(), holds);
 }
 
 // Adds `rule` to those of its system call: either one without conditions, or some with, none of
 // which covers another one.
 absl::Status Merge(SyscallRule rule, absl::string_view origin, std::vector<SyscallRule>& rules) {
+  bool is_covered = false;
   for (SyscallRule& other : rules) {
     if (other.number != rule.number) continue;
     const bool wider = Covers(rule, other), narrower = Covers(other, rule);
@@ -138,7 +140,10 @@ absl::Status Merge(SyscallRule rule, absl::string_view origin, std::vector<Sysca
       other.start = other.start && rule.start;
       return absl::OkStatus();
     }
-    if (narrower && (rule.start || !other.start)) return absl::OkStatus();
+    if (narrower && (rule.start || !other.start)) {
+      is_covered = true;
+      continue;
+    }
     // What a wider rule allows at the start ends with the start.
     const bool ends_early = narrower || (wider && rule.start && !other.start);
     if (IsUnconditional(other) || IsUnconditional(rule) || ends_early) {
@@ -146,6 +151,7 @@ absl::Status Merge(SyscallRule rule, absl::string_view origin, std::vector<Sysca
           origin, ", line ", rule.line, ": \"", rule.text, "\" contradicts \"", other.text, "\""));
     }
   }
+  if (is_covered) return absl::OkStatus();
   // Beside being dead weight, a covered rule costs memory: libseccomp 2.5.4 does not free it.
   rules.erase(std::remove_if(rules.begin(), rules.end(),
                              [&rule](const SyscallRule& other) { return Covers(rule, other); }),
