@@ -18,6 +18,7 @@ constexpr uint64_t kBzImageMagicOffset = 0x202;
 constexpr char kBzImageMagic[] = {'H', 'd', 'r', 'S'};
 constexpr uint64_t kHugePageBytes = 2 << 20;
 constexpr uint64_t kLeastHugePages = 8;
+constexpr uint64_t kMostHugePages = 64;
 
 }  // namespace
 
@@ -38,7 +39,9 @@ absl::StatusOr<LoadedKernel> LoadKernel(const BootFile& file, const GuestMemory&
 
 void UseHugePages(const GuestMemory& memory, GuestAddress start, uint64_t size_bytes) {
   const GuestAddress first = (start + kHugePageBytes - 1) & ~(kHugePageBytes - 1);
-  const GuestAddress end = (start + size_bytes) & ~(kHugePageBytes - 1);
+  // A damaged file may claim to need much.
+  const uint64_t bounded_bytes = std::min(size_bytes, kMostHugePages * kHugePageBytes);
+  const GuestAddress end = (start + bounded_bytes) & ~(kHugePageBytes - 1);
   if (end < first || end - first < kLeastHugePages * kHugePageBytes) return;
   uint8_t* host = memory.HostPointer(first, end - first);
   if (host == nullptr) return;

@@ -48,8 +48,9 @@ absl::StatusOr<LoadedKernel> LoadBzImage(const BootFile& file, const GuestMemory
 
 // Asks the host for huge pages behind the whole multiples of 2 MiB in [start, start + size_bytes),
 // which must be RAM that nothing was written to yet: one page fault each, in the vmm and in the
-// guest, instead of 512. For a kernel's range, all of which the guest will use. Does nothing if
-// there are fewer than eight; a host without huge pages uses small ones.
+// guest, instead of 512. For a kernel's range, which the guest will use, or soon give to its
+// programs. Does nothing if there are fewer than eight, and no more than 64; a host without huge
+// pages uses small ones.
 void UseHugePages(const GuestMemory& memory, GuestAddress start, uint64_t size_bytes);
 
 // The end of the RAM that starts at address 0. Kernels and initrds are placed below it.
