@@ -163,6 +163,7 @@ absl::StatusOr<std::unique_ptr<DeviceProcess>> DeviceProcess::Start(
       ControlClient::Create(std::move(control.first), closes);
   if (!client.ok()) {
     process->Kill();
+    process->WaitForExit(kKillTimeout).IgnoreError();
     return client.status();
   }
   return std::unique_ptr<DeviceProcess>(
