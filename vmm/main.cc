@@ -198,9 +198,10 @@ int Run(int argc, char** argv) {
   const bool cores_are_piped = KeepMemoryOfChildrenOutOfCoreDumps();
   // Before this process has threads, guest memory, or limits of its own.
   absl::StatusOr<std::unique_ptr<Launcher>> launcher = Launcher::Start(argv);
-  // Vcpus allocate nothing while they run, so threads need no arenas of their own: restarts, whose
-  // work wanders among the threads, would leave free memory in each. Large blocks, as of a long
-  // message, always get pages of their own; by default freeing one would raise the threshold.
+  // Vcpus allocate only where the guest sets up interrupts or BARs, so threads need no arenas of
+  // their own: restarts, whose work wanders among the threads, would leave free memory in each.
+  // Large blocks, as of a long message, always get pages of their own; by default freeing one would
+  // raise the threshold.
   mallopt(M_ARENA_MAX, 1);
   mallopt(M_MMAP_THRESHOLD, kLargeBlockBytes);
   QueueLog();
