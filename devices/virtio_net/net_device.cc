@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -38,8 +40,7 @@ constexpr uint32_t kMaxCommandBytes = 16 * 1024;
 constexpr int kMaxWaitingFrames = 4096;
 
 constexpr uint64_t kMaxRead = sizeof(NetHeader) + kMaxFrame;
-// A driver that holds back much less than it once gave will give more: see CanReceive().
-constexpr uint64_t kShareOfMost = 4;
+constexpr timespec kTick = {.tv_sec = 0, .tv_nsec = 2'000'000};
 
 bool SetTapOffloads(int fd, uint32_t bits) {
   return ioctl(fd, TUNSETOFFLOAD, static_cast<unsigned long>(bits)) == 0;  // NOLINT
@@ -99,6 +100,7 @@ NetDevice::~NetDevice() {
   for (Pair& pair : pairs_) {
     if (pair.watched) host_->Unwatch(pair.tap.get());
   }
+  if (timer_.ok()) host_->Unwatch(timer_.get());
 }
 
 VirtioIdentity NetDevice::Identify() const {
@@ -115,7 +117,7 @@ VirtioIdentity NetDevice::Identify() const {
           .saved_state_bytes = sizeof(NetControl::State),
           .durable_memory_bytes =
               static_cast<uint32_t>(sizeof(Durable) + options_.pairs * sizeof(DurableQueue)),
-          .state_version = 1};
+          .state_version = 2};
 }
 
 absl::Status NetDevice::Start(VirtioServices& services) {
@@ -143,9 +145,6 @@ absl::Status NetDevice::Start(VirtioServices& services) {
     }
     pair.receive.emplace(storage);
     pair.durable = &queues[i];
-    // Else a successor with the first few buffers would read frames that do not fit: see
-    // CanReceive().
-    pair.receive->RememberMostBytes(pair.durable->most_bytes);
   }
   storage_.resize(storage);
   control_storage_.resize(storage);
@@ -153,6 +152,10 @@ absl::Status NetDevice::Start(VirtioServices& services) {
   frame_.resize(kMaxRead);
   command_.reserve(kMaxCommandBytes);
   CountPredecessorsFrames();
+  UniqueFd timer(timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK));
+  if (!timer.ok()) return ErrnoToStatus(errno, "timerfd_create");
+  RETURN_IF_ERROR(host_->Watch(timer.get(), [this] { OnTimer(); }));
+  timer_ = std::move(timer);
   return absl::OkStatus();
 }
 
@@ -176,6 +179,7 @@ uint64_t NetDevice::features() const {
 
 void NetDevice::OnFeatures(uint64_t features) {
   control_.Begin(features);
+  for (Pair& pair : pairs_) pair.short_ticks = 0;
   if (features == 0) {
     for (uint32_t i = 0; i < options_.pairs; ++i) UpdateWatch(i);
     DropWaitingFrames();
@@ -251,9 +255,7 @@ void NetDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
   const bool is_receive_queue = queue / 2 < options_.pairs;
   if (!is_receive_queue || !pairs_[queue / 2].receive->Add(chain)) {
     services_->Complete(queue, chain.head, 0);
-    return;
   }
-  pairs_[queue / 2].durable->most_bytes = pairs_[queue / 2].receive->most_bytes();
 }
 
 void NetDevice::EndBatch(uint32_t queue) {
@@ -271,7 +273,6 @@ void NetDevice::OnQueueStopping(uint32_t queue) {
   } else if (KindOf(queue) == Kind::kReceive && queue / 2 < options_.pairs) {
     Pair& pair = pairs_[queue / 2];
     pair.receive->Clear([&](uint16_t head) { services_->Complete(queue, head, 0); });
-    pair.durable->most_bytes = 0;
   }
   services_->Publish();
 }
@@ -365,18 +366,46 @@ void NetDevice::Control(uint32_t queue, const DescriptorChain& chain) {
 bool NetDevice::CanReceive(uint32_t tap) const {
   if (control_.state().link_up == 0) return false;
   const uint32_t target = TargetOf(tap);
-  const ReceiveQueue& receive = *pairs_[target].receive;
-  if (receive.empty() || !services_->serving(2 * target)) return false;
+  const Pair& pair = pairs_[target];
+  if (pair.receive->empty() || !services_->serving(2 * target)) return false;
+  return pair.short_ticks >= wait_ticks_ || HoldsLongestFrame(pair);
+}
+
+// With less, a long frame may have no room: frames wait a little in the TAP. A driver that does not
+// give so much then, since its ring is small or its buffers are, gets the frames that do fit.
+bool NetDevice::HoldsLongestFrame(const Pair& pair) const {
   if (!has(kNetMergeableBuffers)) return true;
-  // With less, a long frame may have no room. Not all drivers ever give so much.
   const bool gets_segments = (control_.state().offloads & (kNetGuestTso4 | kNetGuestTso6)) != 0;
   const uint64_t mtu = options_.mtu != 0 ? options_.mtu : kDefaultMtu;
   const uint64_t longest =
       gets_segments ? kMaxRead : sizeof(NetHeader) + kEthernetHeader + kVlanTag + mtu;
-  return receive.bytes() >= std::min(longest, receive.most_bytes() / kShareOfMost);
+  return pair.receive->bytes() >= longest;
+}
+
+void NetDevice::StartTimer() {
+  if (std::exchange(timer_runs_, true)) return;
+  const itimerspec once = {.it_interval = {}, .it_value = kTick};
+  timerfd_settime(timer_.get(), 0, &once, nullptr);
+}
+
+void NetDevice::OnTimer() {
+  uint64_t expirations;
+  (void)!read(timer_.get(), &expirations, sizeof(expirations));
+  timer_runs_ = false;
+  for (Pair& pair : pairs_) {
+    const bool waits = !pair.receive->empty() && !HoldsLongestFrame(pair);
+    if (waits && pair.short_ticks < wait_ticks_) ++pair.short_ticks;
+  }
+  for (uint32_t i = 0; i < options_.pairs; ++i) UpdateWatch(i);
 }
 
 void NetDevice::UpdateWatch(uint32_t tap) {
+  Pair& target = pairs_[TargetOf(tap)];
+  if (HoldsLongestFrame(target)) {
+    target.short_ticks = 0;
+  } else if (!target.receive->empty() && target.short_ticks < wait_ticks_) {
+    StartTimer();
+  }
   Pair& pair = pairs_[tap];
   const bool wanted = CanReceive(tap);
   if (pair.watched == wanted) return;

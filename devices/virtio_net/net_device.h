@@ -44,6 +44,9 @@ class NetDevice : public VirtioDevice {
  public:
   // Errors: InvalidArgument, naming the option.
   static absl::StatusOr<std::unique_ptr<NetDevice>> Create(const NetOptions& options);
+  // How many ticks of its timer a read waits for buffers that hold the longest frame; 0: no read
+  // waits. For tests.
+  void set_wait_ticks(int ticks) { wait_ticks_ = ticks; }
   // Tells the kernel which frames it may leave unfinished: TUN_F_... bits. Tests, which have no
   // TAP, give another.
   using OffloadSetter = std::function<bool(int fd, uint32_t bits)>;
@@ -74,9 +77,8 @@ class NetDevice : public VirtioDevice {
  private:
   // In durable memory; zeroes are the beginning.
   struct DurableQueue {
-    uint32_t sending;     // 1: between the write of a frame and its completion
-    uint32_t receiving;   // 1: between the read of a frame and its completion
-    uint64_t most_bytes;  // ReceiveQueue::most_bytes()
+    uint32_t sending;    // 1: between the write of a frame and its completion
+    uint32_t receiving;  // 1: between the read of a frame and its completion
   };
   struct Durable {
     uint64_t maybe_repeated;
@@ -87,6 +89,7 @@ class NetDevice : public VirtioDevice {
     std::optional<ReceiveQueue> receive;
     bool full = false;     // `receive` had no room: the driver does not ring for what it adds
     bool watched = false;  // the TAP's queue
+    int short_ticks = 0;   // for which `receive` could not hold the longest frame
     DurableQueue* durable = nullptr;
   };
   struct Counters {
@@ -117,8 +120,11 @@ class NetDevice : public VirtioDevice {
   // The pair whose receive queue gets the frames of a queue of the TAP.
   uint32_t TargetOf(uint32_t tap) const { return tap % control_.state().pairs; }
   bool CanReceive(uint32_t tap) const;
+  bool HoldsLongestFrame(const Pair& pair) const;
   void UpdateWatch(uint32_t tap);
   void OnTap(uint32_t tap);
+  void StartTimer();
+  void OnTimer();
   // False: the TAP gave no frame.
   bool Receive(uint32_t tap);
   void Deliver(uint32_t pair, uint64_t bytes, uint64_t room);
@@ -131,6 +137,9 @@ class NetDevice : public VirtioDevice {
   OffloadSetter set_offloads_;
   NetControl control_;
   uint64_t offloads_set_ = ~uint64_t{0};
+  UniqueFd timer_;  // runs while a pair waits for buffers
+  bool timer_runs_ = false;
+  int wait_ticks_ = 2;
 
   std::vector<Pair> pairs_;
   std::vector<uint64_t> own_memory_;  // where the host has no durable memory

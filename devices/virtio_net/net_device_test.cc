@@ -1,6 +1,7 @@
 // The whole device, its transport included, over sockets that keep frames apart as a TAP does.
 #include "devices/virtio_net/net_device.h"
 
+#include <limits.h>
 #include <linux/if_tun.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -44,6 +45,7 @@ class NetDeviceTest : public testing::Test {
         offloads.push_back(bits);
         return true;
       });
+      net->set_wait_ticks(wait_ticks);
       device = net.get();
       return std::make_unique<PciTransport>(std::move(net));
     });
@@ -128,6 +130,7 @@ class NetDeviceTest : public testing::Test {
   DurableServices services{{{0, 4 << 20}}};
   std::vector<UniqueFd> network;
   std::vector<uint32_t> offloads;
+  int wait_ticks = 0;  // of the next process
   NetDevice* device = nullptr;
   std::unique_ptr<RestartableDevice> model;
   std::unique_ptr<FakeDriver> driver;
@@ -303,6 +306,8 @@ TEST_F(NetDeviceTest, TheSuccessorTakesTheWaitingBuffersAndLosesNothing) {
 }
 
 TEST_F(NetDeviceTest, ASuccessorWithFewBuffersWaitsForMoreAndDropsNothing) {
+  wait_ticks = INT_MAX;
+  model->Restart();
   ASSERT_TRUE(driver->Initialize(kAll & ~(kNetGuestTso4 | kNetGuestTso6)));
   AddBuffers(16, 512);
   for (int i = 0; i < 15; ++i) ToGuest(Frame(60));
@@ -314,6 +319,39 @@ TEST_F(NetDeviceTest, ASuccessorWithFewBuffersWaitsForMoreAndDropsNothing) {
   AddBuffers(4, 512);
   EXPECT_EQ(Used().size(), 4u);
   EXPECT_EQ(Metric("no_room_total"), 0);
+}
+
+TEST_F(NetDeviceTest, ReceptionGoesOnIfTheDriverGivesLessThanItDid) {
+  wait_ticks = 2;
+  model->Restart();
+  ASSERT_TRUE(driver->Initialize(kAll));
+  int used = 0;
+  const auto receive = [&](int frames) {
+    used = 0;
+    for (int i = 0; i < frames; ++i) ToGuest(Frame(60));
+    return services.RunUntil([&] {
+      while (driver->queue(kReceive).PopUsed().has_value()) ++used;
+      return used == frames;
+    });
+  };
+  AddBuffers(16, 4096);
+  ASSERT_TRUE(receive(13));
+  AddBuffers(13, 256);
+  EXPECT_TRUE(receive(16)) << used;
+  // So many pieces that no further chain is taken.
+  for (int i = 0; i < 8; ++i) {
+    std::vector<Buffer> pieces;
+    for (int j = 0; j < 16; ++j) pieces.push_back({driver->Allocate(8), 8, true});
+    driver->queue(kReceive).AddIndirect(pieces, driver->Allocate(16 * 16));
+  }
+  driver->Kick(kReceive);
+  EXPECT_TRUE(receive(8)) << used;
+  ToGuest(Frame(1400));
+  EXPECT_TRUE(Used().empty());
+  // A reset begins anew.
+  ASSERT_TRUE(driver->Initialize(kAll));
+  AddBuffers(2);
+  EXPECT_TRUE(receive(1)) << used;
 }
 
 TEST_F(NetDeviceTest, FramesForTheDriverBeforeAResetAreDropped) {

@@ -48,7 +48,6 @@ bool ReceiveQueue::Add(const DescriptorChain& chain) {
   end_ += chain.writable.size();
   chains_.push_back({chain.head, static_cast<uint32_t>(chain.writable.size()), bytes});
   bytes_ += bytes;
-  most_bytes_ = std::max(most_bytes_, bytes_);
   return true;
 }
 
@@ -103,7 +102,7 @@ void ReceiveQueue::Clear(absl::FunctionRef<void(uint16_t head)> give_back) {
   for (const Chain& chain : chains_) give_back(chain.head);
   chains_.clear();
   begin_ = end_ = 0;
-  bytes_ = most_bytes_ = 0;
+  bytes_ = 0;
 }
 
 }  // namespace bulkhead::devices::virtio

@@ -29,10 +29,6 @@ class ReceiveQueue {
 
   bool empty() const { return chains_.empty(); }
   uint64_t bytes() const { return bytes_; }
-  // The most bytes that have waited at once, since the last Clear().
-  uint64_t most_bytes() const { return most_bytes_; }
-  // In an earlier process so many have.
-  void RememberMostBytes(uint64_t bytes) { most_bytes_ = bytes; }
 
   // The buffers that a frame of up to `wanted` bytes goes to: of one chain, or with `mergeable` of
   // several, `max_buffers` at most. `bytes`: how many fit.
@@ -62,7 +58,6 @@ class ReceiveQueue {
   size_t end_ = 0;
   std::deque<Chain> chains_;
   uint64_t bytes_ = 0;
-  uint64_t most_bytes_ = 0;
 };
 
 }  // namespace bulkhead::devices::virtio
