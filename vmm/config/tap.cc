@@ -228,6 +228,9 @@ absl::StatusOr<std::unique_ptr<Tap>> Tap::Open(const v1::TapResource& config, st
     RETURN_IF_ERROR(SetUpQueue(*queue));
     queues.push_back(*std::move(queue));
   }
+  if (config.fd_size() != 0) {  // the TAP may be in another network namespace
+    return std::unique_ptr<Tap>(new Tap(std::move(queues), std::move(name), config.mtu()));
+  }
   const UniqueFd socket(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!socket.ok()) return Wrong("no socket to set the TAP up: ", strerror(errno));
   if (makes) RETURN_IF_ERROR(SetUpInterface(socket.get(), name, config, field));
@@ -237,9 +240,8 @@ absl::StatusOr<std::unique_ptr<Tap>> Tap::Open(const v1::TapResource& config, st
     return Wrong("mtu ", config.mtu(), " is more than that of ", Quoted(name), ", ", mtu,
                  "; raise it with \"ip link set ", name, " mtu ", config.mtu(), "\"");
   }
-  std::unique_ptr<Tap> tap(new Tap(std::move(queues), std::move(name)));
-  tap->mtu_ = config.mtu() != 0 ? config.mtu() : mtu == kDefaultMtu ? 0 : mtu;
-  return tap;
+  const uint32_t told = config.mtu() != 0 ? config.mtu() : mtu == kDefaultMtu ? 0 : mtu;
+  return std::unique_ptr<Tap>(new Tap(std::move(queues), std::move(name), told));
 }
 
 int Tap::ForNextProcess(size_t queue) const {

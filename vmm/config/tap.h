@@ -40,12 +40,12 @@ class Tap {
   int ForNextProcess(size_t queue) const;
 
  private:
-  Tap(std::vector<UniqueFd> queues, std::string name)
-      : queues_(std::move(queues)), name_(std::move(name)) {}
+  Tap(std::vector<UniqueFd> queues, std::string name, uint32_t mtu)
+      : queues_(std::move(queues)), name_(std::move(name)), mtu_(mtu) {}
 
   const std::vector<UniqueFd> queues_;
   const std::string name_;
-  uint32_t mtu_ = 0;
+  const uint32_t mtu_;
 };
 
 // The queues of a TAP.

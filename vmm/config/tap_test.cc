@@ -13,6 +13,7 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -120,6 +121,27 @@ TEST_F(TapTest, ADescriptorIsInherited) {
   EXPECT_NE(fcntl(tap->ForNextProcess(0), F_GETFL) & O_NONBLOCK, 0);
   config.set_fd(0, STDERR_FILENO);
   EXPECT_TRUE(absl::StrContains(ErrorOf(config), "fd: fd 2 is no queue of a TAP"));
+}
+
+TEST_F(TapTest, AnInheritedTapMayBeInAnotherNetworkNamespace) {
+  UniqueFd queue(open("/dev/net/tun", O_RDWR));
+  ifreq request = {};
+  strcpy(request.ifr_name, "far");
+  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+  ASSERT_EQ(ioctl(queue.get(), TUNSETIFF, &request), 0);
+  v1::TapResource config;
+  config.add_fd(queue.get());
+  const auto mtu_elsewhere = [&] {
+    std::unique_ptr<Tap> tap;
+    std::thread([&] {
+      ASSERT_EQ(unshare(CLONE_NEWNET), 0);
+      tap = Open(config);
+    }).join();
+    return tap == nullptr ? -1 : static_cast<int>(tap->mtu());
+  };
+  EXPECT_EQ(mtu_elsewhere(), 0);
+  config.set_mtu(9000);
+  EXPECT_EQ(mtu_elsewhere(), 9000);
 }
 
 TEST_F(TapTest, ErrorsNameTheFieldAndWhatWouldBeRight) {
