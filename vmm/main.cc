@@ -31,7 +31,6 @@
 #include "base/unique_fd.h"
 #include "proto/control_socket.h"
 #include "vmm/config/command_line.h"
-#include "vmm/config/tap.h"
 #include "vmm/config/validate.h"
 #include "vmm/control/control_server.h"
 #include "vmm/control/listening_socket.h"
@@ -121,8 +120,7 @@ absl::StatusOr<Sockets> OpenSockets(VmSpec& spec) {
   } else if (spec.has_control) {
     ASSIGN_OR_RETURN(NamedSocket named,
                      OpenNamedSocket(RuntimeDirectory(), spec.name, spec.name_given));
-    const std::string old_name = std::exchange(spec.name, named.vm_name);
-    RenewMacFlags(old_name, spec);
+    spec.name = named.vm_name;
     sockets.control.emplace(std::move(named.socket));
   }
   if (!spec.monitor_socket.empty()) {

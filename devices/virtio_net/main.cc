@@ -17,9 +17,9 @@
 #include "devices/virtio/pci_transport.h"
 #include "devices/virtio_net/net_device.h"
 
-ABSL_FLAG(std::string, mac, "",
-          "MAC address that the guest is given, such as 52:54:00:12:34:56. The vmm gives one that "
-          "follows from the names of VM and device.");
+ABSL_FLAG(
+    std::string, mac, "",
+    "MAC address that the guest is given, such as 52:54:00:12:34:56. The vmm always gives one.");
 ABSL_FLAG(uint32_t, mtu, 0, "MTU that the guest is told, 68 to 65521; 0: none.");
 ABSL_FLAG(uint32_t, queues, 1,
           "Pairs of queues, 1 to 16, and queues of the TAP. One thread serves them all.");

@@ -249,6 +249,23 @@ TEST_F(ConfigTest, FlagsAreLaidOverTheFile) {
   EXPECT_TRUE(spec->devices.empty());
 }
 
+TEST_F(ConfigTest, TheMacFollowsFromTheNameOfTheVmIfOneWasGiven) {
+  host_.lock_files = false;  // opens no TAP
+  const auto args = [&](const std::string& name) {
+    const absl::StatusOr<VmSpec> spec = FromText(
+        name +
+        "kernel { path: \"$DIR/vmlinux\" } memory: \"16M\" cpus: 1 "
+        "devices { name: \"net\" binary: \"virtio_rng\" resources { name: \"tap\" tap {} } }");
+    EXPECT_TRUE(spec.ok()) << spec.status();
+    return spec.ok() ? spec->devices[0].args : std::vector<std::string>();
+  };
+  EXPECT_EQ(args("name: \"vm\" "), args("name: \"vm\" "));
+  EXPECT_NE(args("name: \"vm\" "), args("name: \"vn\" "));
+  ASSERT_EQ(args("").size(), 1u);
+  EXPECT_NE(args(""), args(""));
+  EXPECT_NE(args(""), args("name: \"vm\" "));
+}
+
 TEST_F(ConfigTest, AGuestsResetAndTheControlSocketHaveDefaults) {
   const absl::StatusOr<VmSpec> spec = FromFlags({"--kernel=$DIR/vmlinux", "--console=none"});
   ASSERT_TRUE(spec.ok()) << spec.status();

@@ -8,6 +8,7 @@
 #include <net/if.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -167,6 +168,15 @@ absl::Status SetUpInterface(int socket, const std::string& name, const v1::TapRe
   return Wrong("TAP ", Quoted(name), " cannot be brought up: ", strerror(errno));
 }
 
+// A locally administered address of one station, of the low 48 bits.
+std::string LocalMac(uint64_t bits) {
+  constexpr uint8_t kLocal = 2;
+  constexpr uint8_t kGroup = 1;
+  const auto byte = [&](int i) { return static_cast<uint8_t>(bits >> (8 * i)); };
+  return absl::StrFormat("%02x:%02x:%02x:%02x:%02x:%02x", (byte(5) | kLocal) & ~kGroup, byte(4),
+                         byte(3), byte(2), byte(1), byte(0));
+}
+
 }  // namespace
 
 uint32_t TapQueues(const v1::TapResource& config) {
@@ -257,23 +267,15 @@ std::string MacFromNames(absl::string_view vm, absl::string_view device) {
   add(vm);
   add("/");  // in no name
   add(device);
-  hash ^= hash >> 32;
-  constexpr uint8_t kLocal = 2;
-  constexpr uint8_t kGroup = 1;
-  const auto byte = [&](int i) { return static_cast<uint8_t>(hash >> (8 * i)); };
-  return absl::StrFormat("%02x:%02x:%02x:%02x:%02x:%02x", (byte(5) | kLocal) & ~kGroup, byte(4),
-                         byte(3), byte(2), byte(1), byte(0));
+  return LocalMac(hash ^ hash >> 32);
 }
 
-std::string MacFlag(absl::string_view vm, absl::string_view device) {
-  return absl::StrCat("--mac=", MacFromNames(vm, device));
-}
-
-void RenewMacFlags(absl::string_view old_name, VmSpec& spec) {
-  for (DeviceSpec& device : spec.devices) {
-    std::replace(device.args.begin(), device.args.end(), MacFlag(old_name, device.name),
-                 MacFlag(spec.name, device.name));
+absl::StatusOr<std::string> RandomMac() {
+  uint64_t random = 0;
+  if (getrandom(&random, sizeof(random), 0) != sizeof(random)) {
+    return absl::InternalError(absl::StrCat("getrandom: ", strerror(errno)));
   }
+  return LocalMac(random);
 }
 
 }  // namespace bulkhead::vmm

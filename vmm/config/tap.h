@@ -13,7 +13,6 @@
 #include "absl/strings/string_view.h"
 #include "base/unique_fd.h"
 #include "proto/vm_config.pb.h"
-#include "vmm/config/vm_spec.h"
 
 namespace bulkhead::vmm {
 
@@ -53,10 +52,8 @@ uint32_t TapQueues(const v1::TapResource& config);
 
 // A locally administered address that follows from both names.
 std::string MacFromNames(absl::string_view vm, absl::string_view device);
-// The flag by which a device gets it.
-std::string MacFlag(absl::string_view vm, absl::string_view device);
-// The VM has another name than when its devices got these flags: they get those of its name.
-void RenewMacFlags(absl::string_view old_name, VmSpec& spec);
+// One that is another at each call. Errors: as getrandom(2).
+absl::StatusOr<std::string> RandomMac();
 
 }  // namespace bulkhead::vmm
 

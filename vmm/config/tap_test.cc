@@ -174,5 +174,11 @@ TEST(MacFromNamesTest, IsLocalStableAndOfBothNames) {
   EXPECT_EQ(std::stoi(mac.substr(0, 2), nullptr, 16) & 3, 2);
 }
 
+TEST(RandomMacTest, IsLocalAndAnotherEachTime) {
+  const std::string mac = RandomMac().value();
+  EXPECT_NE(mac, RandomMac().value());
+  EXPECT_EQ(std::stoi(mac.substr(0, 2), nullptr, 16) & 3, 2);
+}
+
 }  // namespace
 }  // namespace bulkhead::vmm

@@ -106,7 +106,7 @@ class Validator {
 
   const FieldPlaces& places_;
   const HostLimits& host_;
-  std::string vm_name_;
+  std::string vm_name_;  // "": none was given
   std::shared_ptr<const ProgramFolders> binary_folders_;
   std::set<std::string> device_names_;
   std::set<uint32_t> pci_slots_;
@@ -379,8 +379,12 @@ absl::Status Validator::AddTap(const std::string& field, const v1::ResourceConfi
     if (tap != nullptr) resource.connect = [tap, i] { return tap->ForNextProcess(i); };
     spec.resources.push_back(std::move(resource));
   }
-  const std::string& mac = config.tap().mac();
-  spec.args.push_back(mac.empty() ? MacFlag(vm_name_, spec.name) : absl::StrCat("--mac=", mac));
+  std::string mac = config.tap().mac();
+  if (mac.empty() && !vm_name_.empty()) mac = MacFromNames(vm_name_, spec.name);
+  if (mac.empty()) {
+    ASSIGN_OR_RETURN(mac, RandomMac());
+  }
+  spec.args.push_back(absl::StrCat("--mac=", mac));
   const uint32_t mtu = tap == nullptr ? config.tap().mtu() : tap->mtu();
   if (mtu != 0) spec.args.push_back(absl::StrCat("--mtu=", mtu));
   if (queues > 1) spec.args.push_back(absl::StrCat("--queues=", queues));
@@ -462,7 +466,8 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
 absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   VmSpec spec;
   spec.name_given = !config.name().empty();
-  spec.name = vm_name_ = spec.name_given ? config.name() : "vm";
+  vm_name_ = config.name();
+  spec.name = spec.name_given ? vm_name_ : "vm";
   RETURN_IF_ERROR(CheckName("name", spec.name));
   spec.reboot_on_reset = config.on_reset() != v1::VmConfig::EXIT;
   spec.reboot_on_crash = config.on_crash() == v1::VmConfig::CRASH_REBOOT;
