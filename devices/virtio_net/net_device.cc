@@ -36,8 +36,8 @@ constexpr uint32_t kDefaultMtu = 1500;
 // What one turn sends, and receives from one queue of the TAP, at most: about 0.2 ms.
 constexpr uint32_t kFramesPerTurn = 64;
 constexpr uint32_t kMaxCommandBytes = 16 * 1024;
-// Of a TAP, at a reset: more than its queue holds.
-constexpr int kMaxWaitingFrames = 4096;
+// Of one queue of the TAP, at a reset: about 1 ms.
+constexpr int kMaxWaitingFrames = 512;
 
 constexpr uint64_t kMaxRead = sizeof(NetHeader) + kMaxFrame;
 constexpr timespec kTick = {.tv_sec = 0, .tv_nsec = 2'000'000};
@@ -182,9 +182,10 @@ void NetDevice::OnFeatures(uint64_t features) {
   for (Pair& pair : pairs_) pair.short_ticks = 0;
   if (features == 0) {
     for (uint32_t i = 0; i < options_.pairs; ++i) UpdateWatch(i);
+    ApplyOffloads();
     DropWaitingFrames();
   }
-  ApplyOffloads();
+  offloads_due_ = features != 0;  // RestoreState() may narrow them before the first turn
 }
 
 // They were for the driver before, and perhaps of a kind that the next one does not take.
@@ -192,19 +193,25 @@ void NetDevice::DropWaitingFrames() {
   iovec buffer = {frame_.data(), frame_.size()};
   for (Pair& pair : pairs_) {
     for (int i = 0; i < kMaxWaitingFrames && readv(pair.tap.get(), &buffer, 1) > 0; ++i) {
+      ++counters_.dropped;
     }
+    host_->KeepAlive();
   }
 }
 
 void NetDevice::ApplyOffloads() {
   const uint64_t offloads = control_.state().offloads;
-  if (std::exchange(offloads_set_, offloads) == offloads) return;
+  if (offloads_set_ == offloads) return;
   uint32_t bits = 0;
   if ((offloads & kNetGuestChecksum) != 0) bits |= TUN_F_CSUM;
   if ((offloads & kNetGuestTso4) != 0) bits |= TUN_F_TSO4;
   if ((offloads & kNetGuestTso6) != 0) bits |= TUN_F_TSO6;
   // Of the whole TAP. Else frames that the driver does not take are dropped: see Deliver().
-  if (!set_offloads_(pairs_[0].tap.get(), bits)) LogWarning("TUNSETOFFLOAD failed");
+  if (set_offloads_(pairs_[0].tap.get(), bits)) {
+    offloads_set_ = offloads;
+  } else {
+    LogWarning("TUNSETOFFLOAD failed");
+  }
 }
 
 uint32_t NetDevice::control_queue() const { return has(kNetMultiQueue) ? 2 * options_.pairs : 2; }
@@ -216,6 +223,7 @@ NetDevice::Kind NetDevice::KindOf(uint32_t queue) const {
 
 // Called with queues of no pair, too: the last one, where the control queue is another.
 void NetDevice::BeginTurn(uint32_t queue) {
+  if (std::exchange(offloads_due_, false)) ApplyOffloads();
   if (KindOf(queue) != Kind::kControl || !answered_.has_value() || !services_->dma_allowed()) {
     return;
   }

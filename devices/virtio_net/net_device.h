@@ -101,6 +101,7 @@ class NetDevice : public VirtioDevice {
     uint64_t receive_failures = 0;  // the TAP had a frame and did not give it
     uint64_t filtered = 0;
     uint64_t no_room = 0;       // longer than the driver's buffers
+    uint64_t dropped = 0;       // they waited at a reset, or while the link was down
     uint64_t not_accepted = 0;  // unfinished, of a kind that the driver does not take
   };
   enum class Kind { kReceive, kSend, kControl };
@@ -136,7 +137,8 @@ class NetDevice : public VirtioDevice {
   DeviceServices* host_ = nullptr;
   OffloadSetter set_offloads_;
   NetControl control_;
-  uint64_t offloads_set_ = ~uint64_t{0};
+  uint64_t offloads_set_ = ~uint64_t{0};  // that the TAP has; at first unknown
+  bool offloads_due_ = false;
   UniqueFd timer_;  // runs while a pair waits for buffers
   bool timer_runs_ = false;
   int wait_ticks_ = 2;

@@ -72,6 +72,8 @@ void NetDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   AddCounter(metrics, "filtered_total", "Frames to the guest that it did not want", c.filtered);
   AddCounter(metrics, "no_room_total", "Frames to the guest that did not fit its buffers",
              c.no_room);
+  AddCounter(metrics, "dropped_total",
+             "Frames to the guest that waited at a reset or while the link was down", c.dropped);
   AddCounter(metrics, "not_accepted_total",
              "Frames to the guest with offloads that it did not negotiate", c.not_accepted);
   AddCounter(metrics, "maybe_repeated_total",

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -43,7 +44,7 @@ class NetDeviceTest : public testing::Test {
       auto net = NetDevice::Create(options).value();
       net->set_offload_setter([this](int, uint32_t bits) {
         offloads.push_back(bits);
-        return true;
+        return on_offloads == nullptr || on_offloads(bits);
       });
       net->set_wait_ticks(wait_ticks);
       device = net.get();
@@ -130,6 +131,7 @@ class NetDeviceTest : public testing::Test {
   DurableServices services{{{0, 4 << 20}}};
   std::vector<UniqueFd> network;
   std::vector<uint32_t> offloads;
+  std::function<bool(uint32_t)> on_offloads;
   int wait_ticks = 0;  // of the next process
   NetDevice* device = nullptr;
   std::unique_ptr<RestartableDevice> model;
@@ -360,6 +362,32 @@ TEST_F(NetDeviceTest, FramesForTheDriverBeforeAResetAreDropped) {
   ASSERT_TRUE(driver->Initialize(kAll));
   AddBuffers(4);
   EXPECT_TRUE(Used().empty());
+  EXPECT_EQ(Metric("dropped_total"), 1);
+  // Also those that come until the kernel has been told.
+  on_offloads = [&](uint32_t bits) {
+    if (bits == 0) ToGuest(Frame(60));
+    return true;
+  };
+  const int keep_alives = services.keep_alives();
+  ASSERT_TRUE(driver->Reset());
+  EXPECT_GT(services.keep_alives(), keep_alives);
+  EXPECT_EQ(Metric("dropped_total"), 2);
+}
+
+TEST_F(NetDeviceTest, ASuccessorAsksTheKernelOnlyForWhatIsInForceAndAgainIfThatFails) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  const std::vector<uint8_t> command = {kControlOffloads, kOffloadsSet, 2, 0, 0, 0, 0, 0, 0, 0};
+  EXPECT_EQ(Command(command), kControlOk);
+  offloads.clear();
+  model->Restart();
+  EXPECT_EQ(offloads, std::vector<uint32_t>{TUN_F_CSUM});
+  on_offloads = [&](uint32_t) { return offloads.size() > 2; };
+  std::vector<uint8_t> none = command;
+  none[2] = 0;
+  EXPECT_EQ(Command(none), kControlOk);
+  EXPECT_EQ(Command(none), kControlOk);
+  EXPECT_EQ(Command(none), kControlOk);
+  EXPECT_EQ(offloads, (std::vector<uint32_t>{TUN_F_CSUM, 0, 0}));
 }
 
 TEST_F(NetDeviceTest, ACommandWithoutRoomForItsAnswerFailsTheDevice) {
