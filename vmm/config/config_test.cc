@@ -368,6 +368,7 @@ TEST_F(ConfigTest, ADoubledCommaIsACommaInAPath) {
 }
 
 TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
+  host_.lock_files = false;  // opens no TAP
   const std::string kernel = "kernel { path: \"$DIR/vmlinux\" }\n";
   const std::string good = kernel + "memory: \"64M\"\ncpus: 1\n";
   const std::vector<std::pair<std::string, std::string>> cases = {
@@ -428,6 +429,22 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
       {good + "devices { name: \"a\" binary: \"virtio_blk\"\n"
               "resources { name: \"disk\" file { path: \"/no/disk\" } } }",
        "vm.textproto:5: devices[0].resources[0].file.path: cannot open \"/no/disk\" for writing"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\"\n"
+              "resources { name: \"tap\" tap { queues: 2 } }\n"
+              "resources { name: \"tap.1\" file { path: \"$DIR/disk.img\" } } }",
+       "vm.textproto:6: devices[0].resources[1].name: \"tap.1\" is given twice"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\"\n"
+              "resources { name: \"tap\" file { path: \"$DIR/disk.img\" read_only: true } }\n"
+              "resources { name: \"tap\" tap {} } }",
+       "vm.textproto:6: devices[0].resources[1].name: \"tap\" is given twice"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\" arg: \"--queue_size=64\"\n"
+              "arg: \"--mac=52:54:00:12:34:56\" resources { name: \"tap\" tap {} } }",
+       "vm.textproto:5: devices[0].arg[1]: \"--mac=52:54:00:12:34:56\" is given by the vmm; set "
+       "the "
+       "field mac of the tap"},
+      {good + "devices { name: \"a\" binary: \"virtio_rng\"\n"
+              "arg: \"-queues\" resources { name: \"tap\" tap {} } }",
+       "vm.textproto:5: devices[0].arg[0]: \"-queues\" is given by the vmm; set the field queues"},
   };
   for (const auto& [text, error] : cases) {
     const absl::StatusOr<VmSpec> spec = FromText(text);

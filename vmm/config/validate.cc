@@ -102,6 +102,7 @@ class Validator {
   absl::StatusOr<DeviceSpec> Device(const std::string& field, const v1::DeviceConfig& config);
   absl::StatusOr<ResourceSpec> Resource(const std::string& field, const v1::ResourceConfig& config);
   absl::Status AddTap(const std::string& field, const v1::ResourceConfig& config, DeviceSpec& spec);
+  absl::Status CheckTapArguments(const std::string& field, const v1::DeviceConfig& config) const;
   absl::Status StandardStreams(const std::string& field);
 
   const FieldPlaces& places_;
@@ -391,6 +392,22 @@ absl::Status Validator::AddTap(const std::string& field, const v1::ResourceConfi
   return absl::OkStatus();
 }
 
+// The flags of a device with a TAP that the vmm gives it.
+absl::Status Validator::CheckTapArguments(const std::string& field,
+                                          const v1::DeviceConfig& config) const {
+  for (int i = 0; i < config.arg_size(); ++i) {
+    absl::string_view name = config.arg(i);
+    if (!absl::ConsumePrefix(&name, "-")) continue;
+    absl::ConsumePrefix(&name, "-");
+    name = name.substr(0, name.find('='));
+    if (name != "mac" && name != "mtu" && name != "queues") continue;
+    return Error(absl::StrCat(field, ".arg[", i, "]"),
+                 absl::StrCat("\"", config.arg(i), "\" is given by the vmm; set the field ", name,
+                              " of the tap"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Validator::StandardStreams(const std::string& field) {
   const std::string flag = absl::StrCat(field, ".console.standard_streams");
   if (!standard_streams_user_.empty()) {
@@ -439,6 +456,7 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
     }
   }
   std::set<std::string> resource_names;
+  size_t checked = 0;
   bool has_console = false;
   bool has_tap = false;
   for (int i = 0; i < config.resources_size(); ++i) {
@@ -447,18 +465,22 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
       if (std::exchange(has_tap, true)) {
         return Error(resource_field, "is a second TAP; a device has at most one");
       }
+      RETURN_IF_ERROR(CheckTapArguments(field, config));
       RETURN_IF_ERROR(AddTap(resource_field, config.resources(i), spec));
-      continue;
+    } else {
+      ASSIGN_OR_RETURN(ResourceSpec resource, Resource(resource_field, config.resources(i)));
+      if (resource.is_console && std::exchange(has_console, true)) {
+        return Error(resource_field, "is a second console; a device has at most one");
+      }
+      spec.resources.push_back(std::move(resource));
     }
-    ASSIGN_OR_RETURN(ResourceSpec resource, Resource(resource_field, config.resources(i)));
-    if (!resource_names.insert(resource.name).second) {
-      return Error(absl::StrCat(resource_field, ".name"),
-                   absl::StrCat("\"", resource.name, "\" is given twice"));
+    for (; checked < spec.resources.size(); ++checked) {  // a TAP is several
+      const std::string& name = spec.resources[checked].name;
+      if (!resource_names.insert(name).second) {
+        return Error(absl::StrCat(resource_field, ".name"),
+                     absl::StrCat("\"", name, "\" is given twice"));
+      }
     }
-    if (resource.is_console && std::exchange(has_console, true)) {
-      return Error(resource_field, "is a second console; a device has at most one");
-    }
-    spec.resources.push_back(std::move(resource));
   }
   return spec;
 }
