@@ -41,6 +41,8 @@ constexpr int kMaxWaitingFrames = 512;
 
 constexpr uint64_t kMaxRead = sizeof(NetHeader) + kMaxFrame;
 constexpr timespec kTick = {.tv_sec = 0, .tv_nsec = 2'000'000};
+// Waits that end well until the longest frame is waited for again: one that does not is dear.
+constexpr uint64_t kStepsUp = 64;
 
 bool SetTapOffloads(int fd, uint32_t bits) {
   return ioctl(fd, TUNSETOFFLOAD, static_cast<unsigned long>(bits)) == 0;  // NOLINT
@@ -179,7 +181,10 @@ uint64_t NetDevice::features() const {
 
 void NetDevice::OnFeatures(uint64_t features) {
   control_.Begin(features);
-  for (Pair& pair : pairs_) pair.short_ticks = 0;
+  for (Pair& pair : pairs_) {
+    pair.waited_ticks.reset();
+    pair.enough = kMaxRead;
+  }
   if (features == 0) {
     for (uint32_t i = 0; i < options_.pairs; ++i) UpdateWatch(i);
     ApplyOffloads();
@@ -376,18 +381,21 @@ bool NetDevice::CanReceive(uint32_t tap) const {
   const uint32_t target = TargetOf(tap);
   const Pair& pair = pairs_[target];
   if (pair.receive->empty() || !services_->serving(2 * target)) return false;
-  return pair.short_ticks >= wait_ticks_ || HoldsLongestFrame(pair);
+  return HoldsEnough(pair);
 }
 
-// With less, a long frame may have no room: frames wait a little in the TAP. A driver that does not
-// give so much then, since its ring is small or its buffers are, gets the frames that do fit.
-bool NetDevice::HoldsLongestFrame(const Pair& pair) const {
-  if (!has(kNetMergeableBuffers)) return true;
+uint64_t NetDevice::LongestFrame() const {
   const bool gets_segments = (control_.state().offloads & (kNetGuestTso4 | kNetGuestTso6)) != 0;
   const uint64_t mtu = options_.mtu != 0 ? options_.mtu : kDefaultMtu;
-  const uint64_t longest =
-      gets_segments ? kMaxRead : sizeof(NetHeader) + kEthernetHeader + kVlanTag + mtu;
-  return pair.receive->bytes() >= longest;
+  return gets_segments ? kMaxRead : sizeof(NetHeader) + kEthernetHeader + kVlanTag + mtu;
+}
+
+// With less than the longest frame needs, that one may have no room: frames wait a little in the
+// TAP. A driver that does not give more then, since its ring or its buffers are small, is expected
+// to give less from now on.
+bool NetDevice::HoldsEnough(const Pair& pair) const {
+  if (!has(kNetMergeableBuffers) || wait_ticks_ == 0) return true;
+  return pair.receive->bytes() >= std::min(LongestFrame(), pair.enough);
 }
 
 void NetDevice::StartTimer() {
@@ -401,17 +409,22 @@ void NetDevice::OnTimer() {
   (void)!read(timer_.get(), &expirations, sizeof(expirations));
   timer_runs_ = false;
   for (Pair& pair : pairs_) {
-    const bool waits = !pair.receive->empty() && !HoldsLongestFrame(pair);
-    if (waits && pair.short_ticks < wait_ticks_) ++pair.short_ticks;
+    if (!pair.waited_ticks.has_value() || ++*pair.waited_ticks < wait_ticks_) continue;
+    pair.waited_ticks.reset();
+    pair.enough = pair.receive->bytes() / 2;
   }
   for (uint32_t i = 0; i < options_.pairs; ++i) UpdateWatch(i);
 }
 
 void NetDevice::UpdateWatch(uint32_t tap) {
   Pair& target = pairs_[TargetOf(tap)];
-  if (HoldsLongestFrame(target)) {
-    target.short_ticks = 0;
-  } else if (!target.receive->empty() && target.short_ticks < wait_ticks_) {
+  if (HoldsEnough(target)) {
+    if (target.waited_ticks.has_value()) {  // not in vain
+      target.waited_ticks.reset();
+      target.enough = std::min(kMaxRead, target.enough + kMaxRead / kStepsUp);
+    }
+  } else if (!target.receive->empty()) {
+    if (!target.waited_ticks.has_value()) target.waited_ticks = 0;
     StartTimer();
   }
   Pair& pair = pairs_[tap];

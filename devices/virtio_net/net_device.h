@@ -89,7 +89,8 @@ class NetDevice : public VirtioDevice {
     std::optional<ReceiveQueue> receive;
     bool full = false;     // `receive` had no room: the driver does not ring for what it adds
     bool watched = false;  // the TAP's queue
-    int short_ticks = 0;   // for which `receive` could not hold the longest frame
+    uint64_t enough = 0;   // bytes of `receive` with which a read does not wait for more
+    std::optional<int> waited_ticks;  // of a wait for them
     DurableQueue* durable = nullptr;
   };
   struct Counters {
@@ -121,7 +122,8 @@ class NetDevice : public VirtioDevice {
   // The pair whose receive queue gets the frames of a queue of the TAP.
   uint32_t TargetOf(uint32_t tap) const { return tap % control_.state().pairs; }
   bool CanReceive(uint32_t tap) const;
-  bool HoldsLongestFrame(const Pair& pair) const;
+  bool HoldsEnough(const Pair& pair) const;
+  uint64_t LongestFrame() const;
   void UpdateWatch(uint32_t tap);
   void OnTap(uint32_t tap);
   void StartTimer();
