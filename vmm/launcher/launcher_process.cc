@@ -417,6 +417,9 @@ void MakeLauncher(int socket, int lifeline, char** argv) {
     SendReport(socket, &report, sizeof(report), -1);
     _exit(1);
   };
+  // Both processes have a name of ours from their beginning: who looks for devices among the vmm's
+  // children leaves these out.
+  SetName("vmm-launcher", nullptr);
   setsid();  // the terminal's signals are for the vmm
   // An empty one, so that no device possesses the keys of the vmm's session. Fails where the kernel
   // has no keys, or this user too many of them.
