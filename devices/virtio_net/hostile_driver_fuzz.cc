@@ -51,6 +51,7 @@ class HostileDriver {
         NetDevice::Create(
             {.mac = {2, 0, 0, 0, 0, 1}, .pairs = kPairs, .queue_size = kQueueSize, .mtu = 1500})
             .value();
+    net->set_wait_ticks(1);
     net->set_offload_setter([](int, uint32_t bits) { return bits <= 7; });
     model_ = std::make_unique<PciTransport>(std::move(net));
     Require(model_->Start(services_).ok(), "the device starts");

@@ -40,9 +40,8 @@ constexpr uint32_t kMaxCommandBytes = 16 * 1024;
 constexpr int kMaxWaitingFrames = 512;
 
 constexpr uint64_t kMaxRead = sizeof(NetHeader) + kMaxFrame;
-constexpr timespec kTick = {.tv_sec = 0, .tv_nsec = 2'000'000};
-// Waits that end well until the longest frame is waited for again: one that does not is dear.
-constexpr uint64_t kStepsUp = 64;
+// A virtual CPU may not run for some milliseconds.
+constexpr timespec kTick = {.tv_sec = 0, .tv_nsec = 10'000'000};
 
 bool SetTapOffloads(int fd, uint32_t bits) {
   return ioctl(fd, TUNSETOFFLOAD, static_cast<unsigned long>(bits)) == 0;  // NOLINT
@@ -392,7 +391,7 @@ uint64_t NetDevice::LongestFrame() const {
 
 // With less than the longest frame needs, that one may have no room: frames wait a little in the
 // TAP. A driver that does not give more then, since its ring or its buffers are small, is expected
-// to give less from now on.
+// to give less until a frame has no room: each wait costs one frame at most.
 bool NetDevice::HoldsEnough(const Pair& pair) const {
   if (!has(kNetMergeableBuffers) || wait_ticks_ == 0) return true;
   return pair.receive->bytes() >= std::min(LongestFrame(), pair.enough);
@@ -419,10 +418,7 @@ void NetDevice::OnTimer() {
 void NetDevice::UpdateWatch(uint32_t tap) {
   Pair& target = pairs_[TargetOf(tap)];
   if (HoldsEnough(target)) {
-    if (target.waited_ticks.has_value()) {  // not in vain
-      target.waited_ticks.reset();
-      target.enough = std::min(kMaxRead, target.enough + kMaxRead / kStepsUp);
-    }
+    target.waited_ticks.reset();
   } else if (!target.receive->empty()) {
     if (!target.waited_ticks.has_value()) target.waited_ticks = 0;
     StartTimer();
@@ -480,6 +476,7 @@ void NetDevice::Deliver(uint32_t pair, uint64_t size, uint64_t room) {
   ReceiveQueue& receive = *pairs_[pair].receive;
   if (size > room) {
     ++counters_.no_room;
+    pairs_[pair].enough = kMaxRead;
     return;
   }
   struct Start {

@@ -362,6 +362,21 @@ TEST_F(NetDeviceTest, ReceptionGoesOnIfTheDriverGivesLessThanItDid) {
   }
 }
 
+TEST_F(NetDeviceTest, AWaitForBuffersInVainCostsOneFrame) {
+  wait_ticks = 2;
+  model->Restart();
+  ASSERT_TRUE(driver->Initialize(kAll & ~(kNetGuestTso4 | kNetGuestTso6)));
+  AddBuffers(2, 512);
+  ToGuest(Frame(1400));
+  ToGuest(Frame(1400));
+  EXPECT_TRUE(services.RunUntil([&] { return Metric("no_room_total") != 0; }));
+  device->set_wait_ticks(INT_MAX);
+  EXPECT_TRUE(Used().empty());
+  AddBuffers(4, 512);
+  EXPECT_EQ(Used().size(), 3u);
+  EXPECT_EQ(Metric("no_room_total"), 1);
+}
+
 TEST_F(NetDeviceTest, FramesForTheDriverBeforeAResetAreDropped) {
   ASSERT_TRUE(driver->Initialize(kAll));
   ToGuest(Frame(60));
