@@ -108,8 +108,8 @@ absl::StatusOr<UniqueFd> TakeInherited(int number, std::string& name) {
   return fd;
 }
 
-// Header, send buffer and filter are as the device needs them. What else a program may have set on a
-// TAP stays: docs/virtio_net.md.
+// Header, send buffer and filter are as the device needs them. What else a program may have set on
+// a TAP stays: docs/virtio_net.md.
 absl::Status SetUpQueue(const UniqueFd& fd) {
   const int header = kHeaderBytes;
   const int buffer = INT_MAX;
