@@ -31,7 +31,7 @@ absl::Status NetDevice::RestoreState(absl::Span<const uint8_t> bytes) {
         absl::StrCat("net: saved state of ", bytes.size(), " bytes instead of ", sizeof(state)));
   }
   memcpy(&state, bytes.data(), sizeof(state));
-  const absl::Status status = control_.Restore(state, control_.state().features);
+  absl::Status status = control_.Restore(state, control_.state().features);
   if (!status.ok()) return status;
   ApplyOffloads();
   // Switches may have forgotten the guest meanwhile.
