@@ -17,8 +17,8 @@
 
 #include <algorithm>
 
+#include "base/send_packet.h"
 #include "vmm/launcher/landlock.h"
-#include "vmm/launcher/report_socket.h"
 #include "vmm/sandbox/sandbox_descriptors.h"
 #include "vmm/sandbox/sandbox_layers.h"
 
@@ -243,7 +243,7 @@ void RunConfinedChild(const ConfinedChild& received) {
     report.error = errno;
     report.layers = layer;
     strncpy(report.call, call, sizeof(report.call) - 1);
-    SendReport(child.status, &report, sizeof(report), -1);
+    SendPacket(child.status, &report, sizeof(report), -1);
     _exit(127);
   };
   const int status = dup3(child.status, kBinaryFd - 1, O_CLOEXEC);
@@ -255,7 +255,7 @@ void RunConfinedChild(const ConfinedChild& received) {
   Steps steps(child, files.rlim_cur, failure);
   int listener = -1;
   if (!steps.All() || !steps.Filter(listener)) fail(failure.call, failure.layer);
-  if (!SendReport(child.status, &report, sizeof(report), listener)) _exit(127);
+  if (!SendPacket(child.status, &report, sizeof(report), listener)) _exit(127);
   // A script's interpreter could not open a descriptor that the call closes.
   const int program =
       child.request.is_script != 0 ? static_cast<int>(child.request.descriptors) : kBinaryFd;

@@ -21,11 +21,11 @@
 
 #include <algorithm>
 
+#include "base/send_packet.h"
 #include "vmm/launcher/confined_child.h"
 #include "vmm/launcher/launch_message.h"
 #include "vmm/launcher/leftovers.h"
 #include "vmm/launcher/net_namespaces.h"
-#include "vmm/launcher/report_socket.h"
 #include "vmm/sandbox/sandbox_layers.h"
 
 namespace bulkhead::vmm {
@@ -255,7 +255,7 @@ void LauncherProcess::Launch() {
     report.layers = static_cast<uint32_t>(SandboxLayer::kUser);
     strncpy(report.call, "writing uid_map", sizeof(report.call) - 1);
   }
-  const bool reported = SendReport(received_.child.status, &report, sizeof(report), pid_fd);
+  const bool reported = SendPacket(received_.child.status, &report, sizeof(report), pid_fd);
   if (go >= 0) {
     // Without this byte the process ends.
     if (mapped && reported) (void)!write(go, "", 1);
@@ -414,7 +414,7 @@ void MakeLauncher(int socket, int lifeline, char** argv) {
   const auto fail = [&](const char* call) {
     report.error = errno;
     strncpy(report.call, call, sizeof(report.call) - 1);
-    SendReport(socket, &report, sizeof(report), -1);
+    SendPacket(socket, &report, sizeof(report), -1);
     _exit(1);
   };
   // Both processes have a name of ours from their beginning: who looks for devices among the vmm's
@@ -458,9 +458,9 @@ void MakeLauncher(int socket, int lifeline, char** argv) {
   }
   if (launcher < 0) fail("clone3");
   report.pid = launcher;
-  if (!SendReport(socket, &report, sizeof(report), pid_fds[0])) _exit(1);
+  if (!SendPacket(socket, &report, sizeof(report), pid_fds[0])) _exit(1);
   report.pid = init;
-  if (pid_fds[1] >= 0) SendReport(socket, &report, sizeof(report), pid_fds[1]);
+  if (pid_fds[1] >= 0) SendPacket(socket, &report, sizeof(report), pid_fds[1]);
   _exit(0);
 }
 

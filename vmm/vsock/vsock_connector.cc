@@ -23,6 +23,7 @@
 #include "absl/time/time.h"
 #include "base/errno_status.h"
 #include "base/message_socket.h"
+#include "base/send_packet.h"
 #include "base/status_macros.h"
 
 namespace bulkhead::vmm {
@@ -98,27 +99,9 @@ int Connect(const char* path) {
 
 // Sends the answer, and waits for room. False: the vmm is gone.
 bool SendAnswer(uint64_t token, int fd) {
-  iovec data = {.iov_base = &token, .iov_len = sizeof(token)};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message = {};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  if (fd >= 0) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    cmsghdr* const header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(header), &fd, sizeof(int));
-  }
-  ssize_t sent;
-  do {
-    sent = sendmsg(kSocket, &message, MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
+  if (SendPacket(kSocket, &token, sizeof(token), fd)) return true;
   // Too many descriptors are on their way: the connection is refused.
-  if (sent < 0 && errno == ETOOMANYREFS && fd >= 0) return SendAnswer(token, -1);
-  return sent == sizeof(token);
+  return errno == ETOOMANYREFS && fd >= 0 && SendPacket(kSocket, &token, sizeof(token), -1);
 }
 
 [[noreturn]] void RunConnector(int socket, const std::string& socket_path, bool confined) {

@@ -1,5 +1,5 @@
-#ifndef BULKHEAD_VMM_LAUNCHER_REPORT_SOCKET_H_
-#define BULKHEAD_VMM_LAUNCHER_REPORT_SOCKET_H_
+#ifndef BULKHEAD_BASE_SEND_PACKET_H_
+#define BULKHEAD_BASE_SEND_PACKET_H_
 
 #include <errno.h>
 #include <stddef.h>
@@ -7,12 +7,12 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-namespace bulkhead::vmm {
+namespace bulkhead {
 
-// Sends one packet and, unless `fd` is -1, that descriptor. Makes one system call, sendmsg(2); no
-// memory is allocated. Waits while the socket is full, until its peer is gone. False: errno says
-// why.
-inline bool SendReport(int socket, const void* bytes, size_t size, int fd) {
+// Sends one packet and, unless `fd` is -1, that descriptor, for processes that may do little else
+// (SendSocketMessage() is for all others): makes one system call, sendmsg(2), and allocates no
+// memory. Waits while the socket is full, until its peer is gone. False: errno says why.
+inline bool SendPacket(int socket, const void* bytes, size_t size, int fd) {
   iovec data = {.iov_base = const_cast<void*>(bytes), .iov_len = size};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   msghdr message = {};
@@ -34,6 +34,6 @@ inline bool SendReport(int socket, const void* bytes, size_t size, int fd) {
   return sent == static_cast<ssize_t>(size);
 }
 
-}  // namespace bulkhead::vmm
+}  // namespace bulkhead
 
-#endif  // BULKHEAD_VMM_LAUNCHER_REPORT_SOCKET_H_
+#endif  // BULKHEAD_BASE_SEND_PACKET_H_
