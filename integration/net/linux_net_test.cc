@@ -6,7 +6,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +21,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/testing/files.h"
+#include "base/testing/network_namespace.h"
 #include "base/testing/run_command.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
@@ -85,13 +85,7 @@ std::string Pattern() {
 
 class LinuxNetTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    const int flags = CLONE_NEWNET | (geteuid() == 0 ? 0 : CLONE_NEWUSER);
-    ASSERT_EQ(unshare(flags), 0) << "this test needs a network namespace: " << strerror(errno);
-    (void)!system("modprobe tun 2>/dev/null");  // in the testbed nothing else loads it
-    ASSERT_EQ(access("/dev/net/tun", R_OK | W_OK), 0)
-        << "this test needs /dev/net/tun (module tun): " << strerror(errno);
-  }
+  static void SetUpTestSuite() { ASSERT_EQ(EnterNetworkNamespace(), ""); }
 
   static void Boot(const std::string& net, const std::string& more,
                    std::unique_ptr<GuestShell>& guest) {

@@ -8,7 +8,6 @@
 #include <linux/if_packet.h>
 #include <net/if.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +27,7 @@
 #include "absl/time/time.h"
 #include "base/steady_time.h"
 #include "base/testing/files.h"
+#include "base/testing/network_namespace.h"
 #include "base/testing/run_command.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
@@ -136,13 +136,7 @@ double Metric(const VmClient& client, const std::string& name) {
 
 class NetStormTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    const int flags = CLONE_NEWNET | (geteuid() == 0 ? 0 : CLONE_NEWUSER);
-    ASSERT_EQ(unshare(flags), 0) << "this test needs a network namespace: " << strerror(errno);
-    (void)!system("modprobe tun 2>/dev/null");  // in the testbed nothing else loads it
-    ASSERT_EQ(access("/dev/net/tun", R_OK | W_OK), 0)
-        << "this test needs /dev/net/tun (module tun): " << strerror(errno);
-  }
+  static void SetUpTestSuite() { ASSERT_EQ(EnterNetworkNamespace(), ""); }
 
   // A VM with the device, whose process has a crash point armed if one is given.
   void Start(const std::string& orders, const std::string& crash_point = "") {

@@ -188,7 +188,7 @@ uint32_t TapQueues(const v1::TapResource& config) {
 absl::Status Tap::Check(const v1::TapResource& config, std::string& field) {
   field = "name";
   if (!config.name().empty() && !IsInterfaceName(config.name())) {
-    return Wrong(Quoted(config.name()), " is no name of an interface: 1 to ", IFNAMSIZ - 1,
+    return Wrong(Quoted(config.name()), " is not an interface name: must be 1 to ", IFNAMSIZ - 1,
                  " printable characters without '/', ':', '%' and spaces");
   }
   field = "mac";

@@ -18,6 +18,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/testing/network_namespace.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
 
@@ -26,12 +27,7 @@ namespace {
 
 class TapTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    const int flags = CLONE_NEWNET | (geteuid() == 0 ? 0 : CLONE_NEWUSER);
-    ASSERT_EQ(unshare(flags), 0) << "this test needs a network namespace: " << strerror(errno);
-    ASSERT_EQ(access("/dev/net/tun", R_OK | W_OK), 0)
-        << "this test needs /dev/net/tun (module tun): " << strerror(errno);
-  }
+  static void SetUpTestSuite() { ASSERT_EQ(EnterNetworkNamespace(), ""); }
 
   // "FIELD: the error", or "".
   static std::string ErrorOf(const v1::TapResource& config) {
@@ -150,9 +146,10 @@ TEST_F(TapTest, ErrorsNameTheFieldAndWhatWouldBeRight) {
     set(config);
     return ErrorOf(config);
   };
-  EXPECT_EQ(error([](auto& c) { c.set_name("a/b"); }),
-            "name: \"a/b\" is no name of an interface: 1 to 15 printable characters without '/', "
-            "':', '%' and spaces");
+  EXPECT_EQ(
+      error([](auto& c) { c.set_name("a/b"); }),
+      "name: \"a/b\" is not an interface name: must be 1 to 15 printable characters without '/', "
+      "':', '%' and spaces");
   EXPECT_EQ(error([](auto& c) { c.set_mtu(67); }), "mtu: mtu 67 is out of range (68 to 65521)");
   EXPECT_EQ(error([](auto& c) { c.set_queues(17); }),
             "queues: 17 queues are out of range (1 to 16)");
