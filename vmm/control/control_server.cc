@@ -15,7 +15,6 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/blocked_signals.h"
-#include "base/detached_thread.h"
 #include "base/event_fd.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -132,6 +131,9 @@ class ControlServer::Impl {
   std::unique_ptr<grpc::Server> server_;
   uint64_t listener_ = 0;
 
+  // While the server ends: the thread has left its loop, and gRPC has closed all connections.
+  std::promise<void> loop_ended_;
+  std::promise<void> drained_;
   std::jthread thread_;
   // Used by the thread only.
   absl::Time accept_from_ = absl::InfinitePast();
@@ -150,6 +152,13 @@ absl::Status ControlServer::Impl::Start() {
   thread_ = std::jthread([this](const std::stop_token& stop) {
     pthread_setname_np(pthread_self(), name_);
     Loop(stop);
+    loop_ended_.set_value();
+    // gRPC does not close a connection while it has something to write: a client that does not
+    // read could block the shutdown for ever. So the connections are cut after the timeout.
+    // std::future uses the steady clock, unlike abseil's timed waits.
+    const std::future_status drained =
+        drained_.get_future().wait_for(absl::ToChronoMilliseconds(limits_.drain_timeout));
+    if (drained == std::future_status::timeout) connections_.Cut();
   });
   return absl::OkStatus();
 }
@@ -158,7 +167,7 @@ ControlServer::Impl::~Impl() {
   if (thread_.joinable()) {
     thread_.request_stop();
     wake_.Signal();
-    thread_.join();
+    loop_ended_.get_future().wait();
   }
   socket_.reset();
   if (listener_ != 0) vm_.events().Unlisten(listener_);
@@ -170,22 +179,9 @@ ControlServer::Impl::~Impl() {
   long_calls_.EndAll(why);
   reflections_.EndAll(why);
   streams_.EndAll(why);
-
-  // gRPC does not close a connection while it has something to write: a client that does not read
-  // could block the shutdown for ever. So the connections are cut after the timeout.
-  std::promise<void> done;
-  const auto cut = std::make_shared<std::promise<void>>();
-  const int error = StartDetachedThread("cutter", [&, cut] {
-    // std::future uses the steady clock, unlike abseil's timed waits.
-    const std::future_status ended =
-        done.get_future().wait_for(absl::ToChronoMilliseconds(limits_.drain_timeout));
-    if (ended == std::future_status::timeout) connections_.Cut();
-    cut->set_value();
-  });
-  if (error != 0) connections_.Cut();  // the host gives no thread that could do it later
   server_->Shutdown(GrpcDeadline(limits_.drain_timeout));
-  done.set_value();
-  if (error == 0) cut->get_future().wait();
+  drained_.set_value();
+  if (thread_.joinable()) thread_.join();
 }
 
 void ControlServer::Impl::Loop(const std::stop_token& stop) {
