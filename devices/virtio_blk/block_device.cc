@@ -20,7 +20,6 @@
 #include "devices/host/metrics.h"
 #include "devices/virtio/virtio_layout.h"
 #include "devices/virtio_blk/forbid_rings.h"
-#include "devices/virtio_blk/io_threads.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -225,11 +224,10 @@ void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   AddGauge(metrics, "in_flight", "Requests taken and not answered",
            slots_.size() - free_slots_.size());
   const bool has_writers = side_engine_ != nullptr && !disk_.is_block_device;
-  const uint32_t writers = disk_.is_direct() ? IoThreads::Options().max_threads : 1;
   AddGauge(metrics, "io_uring", "1: I/O goes through io_uring; 0: through threads",
            is_io_uring_ ? 1 : 0);
   AddGauge(metrics, "write_threads", "Threads beside it that write, at most",
-           has_writers ? writers : 0);
+           has_writers ? side_engine_->max_threads() : 0);
   AddGauge(metrics, "io_engine_option", "1: chosen by --io_engine; 0: by the kind of file",
            options_.engine == EngineKind::kAuto ? 0 : 1);
   AddGauge(metrics, "file_in_memory", "1: on tmpfs: the disk's own thread reads and writes it",

@@ -38,6 +38,7 @@ class DirectEngine : public DiskEngine {
   uint32_t in_flight() const override {
     return inner_->in_flight() + static_cast<uint32_t>(waiting_.size());
   }
+  uint32_t max_threads() const override { return inner_->max_threads(); }
   bool has_waiting() const override { return !waiting_.empty() && !free_bounces_.empty(); }
   bool has_results() const override { return inner_->has_results(); }
   int fd() const override { return inner_->fd(); }

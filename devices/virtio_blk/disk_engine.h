@@ -60,6 +60,9 @@ class DiskEngine {
   // Prepared and not reaped.
   virtual uint32_t in_flight() const = 0;
 
+  // Threads of its own that it uses, at most.
+  virtual uint32_t max_threads() const { return 0; }
+
   // Readable when an operation has ended that Submit() did not end: Reap().
   virtual int fd() const = 0;
 };

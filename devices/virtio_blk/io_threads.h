@@ -42,6 +42,7 @@ class IoThreads : public DiskEngine {
   bool Reap(Result& result) override;
   bool has_results() const override;
   uint32_t in_flight() const override { return in_flight_; }
+  uint32_t max_threads() const override { return max_threads_; }
   int fd() const override;
 
  private:
