@@ -13,32 +13,25 @@
 
 #include "base/testing/fuzz_input.h"
 #include "base/unique_fd.h"
-#include "devices/host/testing/fake_services.h"
-#include "devices/virtio/pci_bar.h"
 #include "devices/virtio/pci_transport.h"
 #include "devices/virtio/testing/fake_driver.h"
+#include "devices/virtio/testing/hostile_driver.h"
 #include "devices/virtio/virtio_layout.h"
 #include "devices/virtio_net/net_device.h"
 #include "devices/virtio_net/net_header.h"
 #include "devices/virtio_net/net_layout.h"
-#include "proto/contract.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
 
-constexpr uint64_t kMemorySize = 1 << 20;
 constexpr uint16_t kQueueSize = 16;
 constexpr uint32_t kPairs = 2;
 constexpr uint16_t kQueues = 2 * kPairs + 1;
-// The device never gets its address, and must not write there.
-constexpr GuestAddress kUntouchable = kMemorySize - 4096;
-constexpr GuestAddress kArena = 0x80000;
 constexpr uint64_t kArenaSize = 0x8000;
-constexpr uint64_t kMaxBuffer = 0x1000;
 
-class HostileDriver {
+class HostileNetDriver : public HostileDriver {
  public:
-  explicit HostileDriver(FuzzInput input) : input_(input), services_({{0, kMemorySize}}) {
+  explicit HostileNetDriver(FuzzInput input) : HostileDriver(input, kArenaSize) {
     for (uint32_t i = 0; i < kPairs; ++i) {
       int ends[2];
       Require(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) == 0,
@@ -68,16 +61,11 @@ class HostileDriver {
     driver_->Kick(0);
     FrameToGuest(0, 60);
     Require(driver_->KickAndWait(0).has_value(), "it receives after a reset");
-    for (uint64_t i = 0; i < 4096; i += 8) {
-      uint64_t value = 1;
-      services_.memory().ReadObject(kUntouchable + i, value);
-      Require(value == 0, "memory was written that no chain has named");
-    }
+    CheckUntouched();
   }
 
  private:
-  void Reinitialize() {
-    // A fresh driver: its allocator starts anew, below the arena.
+  void Reinitialize() override {
     driver_ = std::make_unique<FakeDriver>(*model_, services_);
     Require(driver_->Initialize(features_), "the device initializes");
   }
@@ -99,43 +87,9 @@ class HostileDriver {
       case 4:
         FrameToGuest(what / 16 % kPairs, input_.Take(2) % 2000);
         return;
-      case 5:
-      case 6:
-        driver_->Kick(queue);
-        return;
-      case 7:
-        model_->OnDoorbell(what / 16 % kQueues);
-        return;
-      case 8:
-        services_.RunWatches(0);
-        CheckNetwork();
-        return;
-      case 9:
-        while (driver_->queue(queue).PopUsed().has_value()) {
-        }
-        return;
-      case 10:
-        driver_->queue(queue).WriteDescriptor(what / 16, AnyDescriptor());
-        return;
-      case 11:
-        driver_->queue(queue).MakeAvailable(static_cast<uint16_t>(input_.Take(1) % 17));
-        return;
-      case 12:
-        services_.memory().WriteObject(kArena + input_.Take(2) % (kArenaSize - 8), input_.Take(8));
-        return;
-      case 13:
-        model_->OnFunctionState({.bus_master = (what & 0x10) != 0, .msix_enabled = what > 127});
-        return;
-      case 14:
-        Register();
-        return;
       default:
-        if (what == 0xff) {
-          Require(driver_->Reset(), "a reset ends");
-          Reinitialize();
-        } else if (what == 0xef) {
-          driver_->queue(queue).SetAvailableIdx(static_cast<uint16_t>(input_.Take(2)));
-        }
+        Meddle(what, queue);
+        if (what % 16 == 8) CheckNetwork();
         return;
     }
   }
@@ -164,42 +118,12 @@ class HostileDriver {
     (void)!write(network_[tap].get(), frame.data(), frame.size());  // full: not now
   }
 
-  void Register() {
-    const uint8_t size = uint8_t{1} << (input_.Take(1) % 4);
-    const bool window = input_.Take(1) % 8 == 0;
-    const uint8_t region = window ? kCapabilityRegionBase + 4 : 0;
-    uint64_t offset = window ? input_.Take(1) % 24 : input_.Take(1) % 72;
-    if (!window && input_.Take(1) % 4 == 0) offset = input_.Take(2) % (kBarSize - 8);
-    if (input_.Take(1) % 4 == 0) {
-      model_->Read(region, offset, size);
-    } else {
-      model_->Write(region, offset, size, input_.Take(size));
-    }
-  }
-
-  Descriptor AnyDescriptor() {
-    Descriptor descriptor;
-    const uint64_t choice = input_.Take(1);
-    descriptor.address =
-        choice % 8 == 0 ? kMemorySize + input_.Take(8) % (uint64_t{1} << 62) : AnyArenaAddress();
-    descriptor.length = static_cast<uint32_t>(input_.Take(2) % kMaxBuffer);
-    descriptor.flags = static_cast<uint16_t>(choice / 8 % 8);
-    descriptor.next = static_cast<uint16_t>(input_.Take(1) % 17);
-    return descriptor;
-  }
-
-  GuestAddress AnyArenaAddress() { return kArena + input_.Take(2) % (kArenaSize - kMaxBuffer); }
-
   // A chain of `bytes` from `start` on, cut in two at any place, and perhaps in an indirect table.
   void Add(uint16_t queue, GuestAddress start, uint32_t bytes, std::vector<Buffer> more = {}) {
     const uint32_t cut = bytes == 0 ? 0 : static_cast<uint32_t>(input_.Take(1)) % bytes;
     std::vector<Buffer> buffers = {{start, cut, false}, {start + cut, bytes - cut, false}};
     buffers.insert(buffers.end(), more.begin(), more.end());
-    if (input_.Take(1) % 4 == 1) {
-      driver_->queue(queue).AddIndirect(buffers, AnyArenaAddress() & ~GuestAddress{15});
-    } else {
-      driver_->queue(queue).Add(buffers);
-    }
+    AddChain(queue, buffers);
   }
 
   void AddFrame(uint16_t queue) {
@@ -239,12 +163,8 @@ class HostileDriver {
     Add(queue, start, kSizes[input_.Take(1) % 7], std::move(answer));
   }
 
-  FuzzInput input_;
-  FakeServices services_;
   UniqueFd network_[kPairs];
   uint64_t features_ = 0;
-  std::unique_ptr<PciTransport> model_;
-  std::unique_ptr<FakeDriver> driver_;
 };
 
 }  // namespace
@@ -252,6 +172,6 @@ class HostileDriver {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {  // NOLINT
   using namespace bulkhead::devices::virtio;                               // NOLINT
-  HostileDriver(bulkhead::FuzzInput(data, size)).Run();
+  HostileNetDriver(bulkhead::FuzzInput(data, size)).Run();
   return 0;
 }
