@@ -23,23 +23,36 @@ std::optional<uint32_t> MsiRoutes::FindGsi(const MsiMessage& message) const {
   return layout::kMsiGsiBase + static_cast<uint32_t>(route - routes_.begin());
 }
 
-absl::StatusOr<uint32_t> MsiRoutes::Add(const MsiMessage& message) {
-  const uint32_t added = static_cast<uint32_t>(routes_.size());
+std::optional<uint32_t> MsiRoutes::TakeUnused() {
   const uint32_t limit = std::min(most_, std::max(reserved_, kUnreserved));
-  // The low bits of the data are those of the vector. The first one is `message` itself.
-  for (uint32_t other = 0; other < kGroup && routes_.size() < limit; ++other) {
-    const MsiMessage neighbour{.address = message.address, .data = message.data ^ other};
-    if (!FindGsi(neighbour).has_value()) routes_.push_back({.message = neighbour});
+  if (routes_.size() < limit) {
+    routes_.emplace_back();
+    return static_cast<uint32_t>(routes_.size()) - 1;
   }
-  if (routes_.size() > added) return layout::kMsiGsiBase + added;
-  const auto unused = std::find_if(routes_.begin(), routes_.end(),
-                                   [](const Route& route) { return route.users == 0; });
-  if (unused == routes_.end()) {
+  for (uint32_t tried = 0; tried < routes_.size(); ++tried) {
+    const uint32_t index = oldest_;
+    oldest_ = (oldest_ + 1) % static_cast<uint32_t>(routes_.size());
+    if (routes_[index].users == 0) return index;
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<uint32_t> MsiRoutes::Add(const MsiMessage& message) {
+  std::optional<uint32_t> added;
+  // The low bits of the data are those of the vector. The first one is `message` itself.
+  for (uint32_t other = 0; other < kGroup; ++other) {
+    const MsiMessage neighbour{.address = message.address, .data = message.data ^ other};
+    if (FindGsi(neighbour).has_value()) continue;
+    const std::optional<uint32_t> index = TakeUnused();
+    if (!index.has_value() || index == added) break;  // all others have users
+    if (!added.has_value()) added = index;
+    routes_[*index].message = neighbour;
+  }
+  if (!added.has_value()) {
     return absl::ResourceExhaustedError(
         absl::StrCat("all ", routes_.size(), " interrupt routes of KVM are in use"));
   }
-  unused->message = message;
-  return layout::kMsiGsiBase + static_cast<uint32_t>(unused - routes_.begin());
+  return layout::kMsiGsiBase + *added;
 }
 
 }  // namespace bulkhead::vmm

@@ -33,8 +33,8 @@ class MsiRoutes {
   absl::Status Reserve(uint32_t count);
 
   std::optional<uint32_t> FindGsi(const MsiMessage& message) const;
-  // Adds a route for a message that has none, and returns its GSI. Where there may be no more, it
-  // replaces one that has no user. Errors: ResourceExhausted.
+  // Adds a route for a message that has none, and returns its GSI. Where there may be no more,
+  // routes that have no user are replaced, in turn. Errors: ResourceExhausted.
   absl::StatusOr<uint32_t> Add(const MsiMessage& message);
 
   // A route with users keeps its message.
@@ -49,10 +49,13 @@ class MsiRoutes {
   const std::vector<Route>& routes() const { return routes_; }
 
  private:
+  // The index of a new route, or of one that has no user. nullopt: all have.
+  std::optional<uint32_t> TakeUnused();
   Route& RouteOf(uint32_t gsi) { return routes_[gsi - layout::kMsiGsiBase]; }
 
   uint32_t most_;
   uint32_t reserved_ = 0;
+  uint32_t oldest_ = 0;  // where the search for a route to be replaced goes on
   std::vector<Route> routes_;
 };
 

@@ -67,6 +67,28 @@ TEST_F(MsiRoutesTest, ManyMessagesReplaceThoseWithoutUsersOnly) {
   EXPECT_EQ(*Bind(kLapic, 0x41), kept);
 }
 
+TEST_F(MsiRoutesTest, AFullTableTakesNeighboursInTooAndKeepsThemForAWhile) {
+  for (uint32_t cpu = 0; cpu < MsiRoutes::kUnreserved / MsiRoutes::kGroup; ++cpu) {
+    ASSERT_TRUE(Bind(kLapic | cpu << 12, 0x40).ok());
+  }
+  ASSERT_EQ(routes_.routes().size(), MsiRoutes::kUnreserved);
+  changes_ = 0;
+  // Vectors of two more processors, by turns.
+  for (uint32_t data = 0x40; data < 0x60; ++data) {
+    ASSERT_TRUE(Bind(kLapic | 0x40000, data).ok());
+    ASSERT_TRUE(Bind(kLapic | 0x41000, data).ok());
+  }
+  EXPECT_EQ(changes_, 2);
+}
+
+TEST_F(MsiRoutesTest, TheLastUnusedRouteGoesToTheMessageItself) {
+  for (uint32_t i = 0; i < MsiRoutes::kUnreserved - 1; ++i) {
+    ASSERT_TRUE(Bind(kLapic, i * MsiRoutes::kGroup).ok()) << i;
+  }
+  EXPECT_TRUE(Bind(kLapic | 0x1000, 0x41).ok());
+  EXPECT_EQ(Bind(kLapic | 0x2000, 0x41).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
 TEST_F(MsiRoutesTest, EachReservedEventFdGetsARouteWhateverTheMessages) {
   constexpr uint32_t kMost = kKvmRoutes - layout::kMsiGsiBase;
   ASSERT_TRUE(routes_.Reserve(kMost).ok());
