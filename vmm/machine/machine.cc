@@ -257,7 +257,10 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
     // A failed try has used the hardware up: create another one.
     if (hardware.ok() && *hardware == nullptr) hardware = GuestHardware::Create(*kvm_, ram_);
     ASSIGN_OR_RETURN(std::unique_ptr<GuestHardware> next, std::exchange(hardware, nullptr));
-    RETURN_IF_ERROR(ram_.Clear());
+    RETURN_IF_ERROR(ram_.Clear([&] {
+      Await({}, outside, absl::ZeroDuration());
+      return end_->reported();
+    }));
     if (settings_.populate_ram) RETURN_IF_ERROR(ram_.Populate());
     RETURN_IF_ERROR(PowerOn(std::move(next)));
     const absl::Status started = Start();

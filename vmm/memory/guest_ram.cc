@@ -143,11 +143,12 @@ absl::Status GuestRam::Populate() const {
   return absl::OkStatus();
 }
 
-absl::Status GuestRam::Clear() const {
+absl::Status GuestRam::Clear(absl::FunctionRef<bool()> is_cancelled) const {
   ResetSharedMemfd(memfd_.get());  // which devices share
   // Frees the file's pages and so those of every mapping, also in device processes.
   const uint64_t at_once = std::max(kBytesAtOnce, backing_.page_bytes());
   for (uint64_t done = 0; done < size_bytes(); done += at_once) {
+    if (is_cancelled()) return absl::CancelledError("clearing guest memory was cancelled");
     while (fallocate(memfd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                      static_cast<off_t>(done),
                      static_cast<off_t>(std::min(at_once, size_bytes() - done))) != 0) {

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -63,8 +64,9 @@ class GuestRam {
   absl::Status Populate() const;
 
   // Zeroes all RAM and frees its pages on the host. No other thread or process may use the RAM
-  // meanwhile. Errors: as fallocate(2); ResourceExhausted (another one took the huge pages).
-  absl::Status Clear() const;
+  // meanwhile. `is_cancelled` is asked every 64 MiB or page. Errors: as fallocate(2); Cancelled,
+  // with some of RAM cleared; ResourceExhausted (another one took the huge pages).
+  absl::Status Clear(absl::FunctionRef<bool()> is_cancelled = [] { return false; }) const;
 
   const GuestMemory& memory() const { return memory_; }
   absl::Span<const Block> blocks() const { return blocks_; }

@@ -135,6 +135,19 @@ TEST(GuestRamTest, AllOfALargeRamIsCleared) {
   }
 }
 
+TEST(GuestRamTest, ClearingIsCancelledBetweenItsPieces) {
+  constexpr uint64_t kPiece = 64 << 20;
+  const GuestRam ram = *GuestRam::Create(3 * kPiece);
+  for (uint64_t address = 0; address < 3 * kPiece; address += kPiece) {
+    ram.blocks()[0].host[address] = 1;
+  }
+  int asked = 0;
+  EXPECT_EQ(ram.Clear([&] { return ++asked == 2; }).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(ram.blocks()[0].host[0], 0);
+  EXPECT_EQ(ram.blocks()[0].host[kPiece], 1);
+  EXPECT_EQ(ram.blocks()[0].host[2 * kPiece], 1);
+}
+
 TEST(GuestRamTest, ClearingReachesEveryMappingOfTheFile) {
   const GuestRam ram = *GuestRam::Create(5 * kGiB);
   // As a device process has it.
