@@ -318,11 +318,33 @@ int64_t BlockDevice::PrepareBatch() {
     if (index == kNoSlot) break;
     ready_.first = slots_[index].next;
     const FileOperation& operation = slots_[index].request.operation();
+    if (operation.kind == FileOperation::Kind::kSync && JoinSync(index)) continue;
     EngineFor(operation).Prepare(operation, index);
     const bool transfers = !operation.buffers.empty();
     bytes += std::max(transfers ? static_cast<int64_t>(operation.length) : 0, kMinOperationBytes);
   }
   return bytes;
+}
+
+bool BlockDevice::JoinSync(uint32_t index) {
+  if (sync_.leader == kNoSlot) {
+    sync_.leader = index;
+    return false;
+  }
+  Append(sync_.started ? sync_.later : sync_.followers, index);
+  return true;
+}
+
+void BlockDevice::EndSync(int32_t result) {
+  const Sync ended = std::exchange(sync_, {});
+  for (uint32_t index = ended.followers.first; index != kNoSlot;) {
+    const uint32_t next = slots_[index].next;
+    OnResult({.id = index, .result = result});
+    index = next;
+  }
+  for (uint32_t index = ended.later.first; index != kNoSlot;) {
+    Append(ready_, std::exchange(index, slots_[index].next));
+  }
 }
 
 DiskEngine& BlockDevice::EngineFor(const FileOperation& operation) {
@@ -335,6 +357,7 @@ DiskEngine& BlockDevice::EngineFor(const FileOperation& operation) {
 
 bool BlockDevice::Submit() {
   CRASH_POINT("disk_before_submit");
+  sync_.started = sync_.leader != kNoSlot;
   bool submitted = engine_->Submit();
   if (side_engine_ != nullptr && !side_engine_->Submit()) submitted = false;
   CRASH_POINT("disk_after_submit");
@@ -407,11 +430,17 @@ void BlockDevice::TakeResults() {
 void BlockDevice::ReapResults() {
   DiskEngine::Result result;
   // Bounded: what is finished is less than what is in flight, and nothing is added meanwhile.
-  while (engine_->Reap(result)) OnResult(result);
+  while (engine_->Reap(result)) OnReaped(result);
   while (side_engine_ != nullptr && side_engine_->Reap(result)) {
     side_is_late_ = false;
-    OnResult(result);
+    OnReaped(result);
   }
+}
+
+void BlockDevice::OnReaped(const DiskEngine::Result& result) {
+  const bool is_sync = result.id == sync_.leader;
+  OnResult(result);
+  if (is_sync) EndSync(result.result);
 }
 
 void BlockDevice::OnResult(const DiskEngine::Result& result) {
@@ -455,6 +484,7 @@ void BlockDevice::OnQueueStopping(uint32_t) {
   ReleaseHeld();
   DropWaitingOfStoppingQueues(ready_);
   DropWaitingOfStoppingQueues(paused_);
+  DropWaitingOfStoppingQueues(sync_.later);
   services_->Publish();
 }
 

@@ -85,12 +85,20 @@ class BlockDevice : public VirtioDevice {
   struct Slot {
     uint32_t queue = 0;
     uint16_t head = 0;
-    uint32_t next = kNoSlot;  // in ready_ or paused_
+    uint32_t next = kNoSlot;  // in a SlotList
     BlockRequest request;
   };
   struct SlotList {
     uint32_t first = kNoSlot;
     uint32_t last = kNoSlot;
+  };
+  // The sync of the file that is in the engine. It answers all flushes that wait for one by the
+  // time it starts; what comes later waits for the next.
+  struct Sync {
+    uint32_t leader = kNoSlot;  // the one whose operation it is
+    bool started = false;
+    SlotList followers;
+    SlotList later;
   };
 
   static constexpr uint32_t kSavedBytes = 16;
@@ -106,6 +114,9 @@ class BlockDevice : public VirtioDevice {
   // Starts what is ready, in batches, and deals with what ends at once.
   void RunReady();
   int64_t PrepareBatch();
+  // True: another one's sync answers this one, or will.
+  bool JoinSync(uint32_t slot);
+  void EndSync(int32_t result);
   DiskEngine& EngineFor(const FileOperation& operation);
   void DropWaitingOfStoppingQueues(SlotList& list);
   bool Submit();
@@ -113,6 +124,7 @@ class BlockDevice : public VirtioDevice {
   void SubmitWaiting();
   bool awaits_side() const;
   void ReapResults();
+  void OnReaped(const DiskEngine::Result& result);
   void OnResult(const DiskEngine::Result& result);
   void ReleaseHeld();
   void OnEngine();
@@ -148,6 +160,7 @@ class BlockDevice : public VirtioDevice {
   std::vector<DiskEngine::Result> held_;
   SlotList ready_;   // their next operation waits for a batch
   SlotList paused_;  // and theirs for the retry timer first
+  Sync sync_;
   WritebackFailures failures_;
   uint32_t failures_logged_ = 0;
   BlockCounters counters_;

@@ -138,6 +138,7 @@ class BlockDeviceEngineTest : public testing::Test {
     ASSERT_TRUE(services_.memory().WriteObject(header_, BlockHeader{kBlockFlushCommand, 0, 0}));
     ASSERT_TRUE(driver_->queue(0).Add({{header_, 16, false}, {status_, 1, true}}).has_value());
   }
+  void FlushAtOnce();
   uint8_t Status() {
     uint8_t status = 0xff;
     EXPECT_TRUE(services_.memory().ReadObject(status_, status));
@@ -354,6 +355,66 @@ TEST_F(BlockDeviceEngineTest, AFailedFlushThatAResetCutOffIsToldByTheNextOnce) {
     ASSERT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() == 2; }));
     EXPECT_EQ(Status(), kBlockStatusOk);
   }
+}
+
+// Once nothing is dirty, a flush is one sync of the file.
+void BlockDeviceEngineTest::FlushAtOnce() {
+  engine_->at_once = true;
+  AddFlush();
+  ASSERT_TRUE(driver_->KickAndWait(0).has_value());
+  ASSERT_TRUE(services_.RunUntil([&] { return engine_->in_flight() == 0; }));
+  engine_->at_once = false;
+}
+
+TEST_F(BlockDeviceEngineTest, FlushesThatWaitShareASync) {
+  FlushAtOnce();
+  const uint16_t used = driver_->queue(0).used_idx();
+  for (int i = 0; i < 3; ++i) AddFlush();
+  driver_->Kick(0);
+  EXPECT_EQ(engine_->in_kernel.size(), 1u);
+  // The sync that has started may not see what was written before these.
+  for (int i = 0; i < 4; ++i) AddFlush();
+  driver_->Kick(0);
+  EXPECT_EQ(engine_->in_kernel.size(), 1u);
+  EXPECT_EQ(driver_->queue(0).used_idx(), used);
+  engine_->Finish(1);
+  ASSERT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() == used + 3; }));
+  EXPECT_EQ(engine_->in_kernel.size(), 1u);
+  engine_->Finish(1);
+  ASSERT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() == used + 7; }));
+  EXPECT_EQ(engine_->in_flight(), 0u);
+}
+
+TEST_F(BlockDeviceEngineTest, AFailedSyncFailsAllFlushesThatWaitedForIt) {
+  FlushAtOnce();
+  const uint16_t used = driver_->queue(0).used_idx();
+  for (int i = 0; i < 2; ++i) AddFlush();
+  driver_->Kick(0);
+  ASSERT_EQ(engine_->in_kernel.size(), 1u);
+  engine_->in_kernel.front().result = -EIO;
+  engine_->Finish(1);
+  for (int i = 1; i <= 2; ++i) {
+    ASSERT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() >= used + i; }));
+    EXPECT_EQ(Status(), kBlockStatusIoError);
+  }
+  FlushAtOnce();
+  EXPECT_EQ(Status(), kBlockStatusOk);
+}
+
+TEST_F(BlockDeviceEngineTest, AResetDropsTheFlushesThatWaitForTheNextSync) {
+  FlushAtOnce();
+  AddFlush();
+  driver_->Kick(0);
+  for (int i = 0; i < 2; ++i) AddFlush();
+  driver_->Kick(0);
+  driver_->Set(kDeviceStatus, 1, 0);
+  engine_->Finish(1);
+  ASSERT_TRUE(services_.RunUntil([&] { return driver_->status() == 0; }));
+  EXPECT_EQ(engine_->in_flight(), 0u);
+  EXPECT_TRUE(model_->at_rest());
+  ASSERT_TRUE(driver_->Initialize(~uint64_t{0}));
+  FlushAtOnce();
+  EXPECT_EQ(Status(), kBlockStatusOk);
 }
 
 TEST_F(BlockDeviceEngineTest, WithoutBusMasteringNothingIsStartedAndNothingForgotten) {
