@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <iterator>
 #include <vector>
 
@@ -135,6 +136,15 @@ absl::StatusOr<std::unique_ptr<IoRing>> IoRing::Create(const DiskFile& disk,
 
 IoRing::~IoRing() {
   if (ring_.ring_fd >= 0) io_uring_queue_exit(&ring_);
+}
+
+bool IoRing::has_results() const {
+  // Operations have ended whose results the kernel puts in when this thread enters it. relaxed: a
+  // hint.
+  const std::atomic_ref<unsigned> flags(*ring_.sq.kflags);
+  if ((flags.load(std::memory_order_relaxed) & IORING_SQ_TASKRUN) != 0) io_uring_get_events(&ring_);
+  const unsigned ready = io_uring_cq_ready(&ring_);
+  return ready != 0 && 4 * ready >= in_flight_;
 }
 
 void IoRing::Prepare(const FileOperation& operation, uint64_t id) {
