@@ -72,8 +72,8 @@ def add_arguments(parser):
                              "%(default)s)")
     parser.add_argument("--targets", type=names_of(block_targets.ALL),
                         default=block_targets.DEFAULT, metavar="NAMES",
-                        help="which machines, of: " + ",".join(names) + " (default: all but the "
-                             "last)")
+                        help="which machines, of: " + ",".join(names) + " (default: the "
+                             "first three)")
     parser.add_argument("--aio", choices=("io_uring", "threads"), default="io_uring",
                         help="how QEMU does its I/O (default: %(default)s)")
     parser.add_argument("--pages", choices=block_targets.PAGES, default="default",

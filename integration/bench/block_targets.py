@@ -35,15 +35,18 @@ class Vmm(Target):
     name = "vmm"
     description = "our VMM, the disk in a process of its own"
     labels = (VMM, UART, DISK)
+    arguments = ()  # of the disk's process
 
     def binary(self):
         return self._files[DISK]
 
     def run(self, cmdline, disk, timeout_s):
         with tempfile.NamedTemporaryFile("w", suffix=".textproto") as config:
-            config.write('devices { name: "disk" binary: "%s" arg: "--queues=%d"\n  resources { '
+            arguments = " ".join('arg: "%s"' % argument for argument in
+                                 ("--queues=%d" % disk.queues, *self.arguments))
+            config.write('devices { name: "disk" binary: "%s" %s\n  resources { '
                          'name: "disk" file { path: "%s" direct: %s } } }\n' % (
-                             self.binary(), disk.queues, disk.path, str(disk.direct).lower()))
+                             self.binary(), arguments, disk.path, str(disk.direct).lower()))
             if disk.pages == "2M":
                 config.write('memory_backing { hugepages: "2M" }\n')
             config.flush()
@@ -53,6 +56,18 @@ class Vmm(Target):
                 "--control=none", "--console=stdio", "--device-dir=" + os.path.dirname(self._files[UART]),
             ]
             return self._finish(argv, run(argv, timeout_s), VMM_POWERED_OFF)
+
+
+class VmmIoUring(Vmm):
+    name = "vmm-io_uring"
+    description = "the same with --io_engine=io_uring: no threads that write"
+    arguments = ("--io_engine=io_uring",)
+
+
+class VmmThreads(Vmm):
+    name = "vmm-threads"
+    description = "the same with --io_engine=threads: no io_uring"
+    arguments = ("--io_engine=threads",)
 
 
 class VmmWithoutLog(Vmm):
@@ -118,5 +133,5 @@ class QemuVhostUser(QemuTarget):
                 return self._finish(argv, run(argv, timeout_s), QEMU_PASSED)
 
 
-ALL = (Vmm, QemuInProcess, QemuVhostUser, VmmWithoutLog)
+ALL = (Vmm, QemuInProcess, QemuVhostUser, VmmIoUring, VmmThreads, VmmWithoutLog)
 DEFAULT = ALL[:3]
