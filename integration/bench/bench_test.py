@@ -124,6 +124,7 @@ class BlockTest(unittest.TestCase):
                                  (("cache", "interrupt", "read", 16), 1.9, [False]),
                                  (("direct", "poll", "read", 1), 0.5, []),
                                  (("direct", "poll", "write+flush", 1), 1.1, [True]),
+                                 (("null", "poll", "read", 1), 0.5, []),
                                  (("cache", "interrupt", "seq-read", 32), 0.9, [False])]:
             self.assertEqual(self.judge(cell, qemu_in_process=ratio), met, cell)
 
@@ -131,6 +132,10 @@ class BlockTest(unittest.TestCase):
         chosen = block_cells.select(True, block_cells.parse_only("interrupt,seq-read,depth=4,depth=7"))
         self.assertEqual(chosen, (("cache",), ("interrupt",), ("seq-read",), (4, 7)))
         self.assertEqual(block_cells.select(False, None), block_cells.ALL)
+
+    def test_the_disk_without_io_is_measured_only_if_it_is_named(self):
+        self.assertNotIn("null", block_cells.ALL.media)
+        self.assertEqual(block_cells.select(False, block_cells.parse_only("null")).media, ("null",))
 
 
 class ConsoleTest(unittest.TestCase):

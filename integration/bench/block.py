@@ -6,7 +6,8 @@ event index and indirect descriptors, and rings the doorbell only when the devic
 A cell is one combination of
 
   medium     tmpfs: a file in memory; cache: a file that the page cache holds; direct: a file past
-             the page cache (O_DIRECT)
+             the page cache (O_DIRECT); null, only if --only names it: no I/O, so that what is left
+             is the way of a request (ours: devices/virtio_blk/testing/null_disk.cc; QEMU's: null-co)
   mode       poll: interrupts off, the guest spins; interrupt: it halts until one comes
   operation  read, write: 4 KiB at random places; write+flush: the same and a flush after each;
              seq-read, seq-write: 128 KiB after 128 KiB
@@ -17,6 +18,7 @@ drift of the machine falls on all sides. The table has medians of the rounds, an
 the least and the most.
 
   k/s        thousand requests a second; a write with its flush is one
+  cycles     of the time-stamp counter, a request
   kicks      writes of the doorbell, a request
   irqs       interrupts that the guest took, a request
   p50, p99   microseconds from submission to completion
@@ -27,6 +29,7 @@ Examples:
   tools/bench block --quick --only read,depth=1        less of it
   tools/bench block --only cache,poll,read,write,depth=1,depth=4
   tools/bench block --only direct,write+flush --ms=1000
+  tools/bench block --only null,read,depth=1,depth=16  the way of a request alone
   tools/bench block --only direct,seq-read --pages=4K  guest RAM in small pages for QEMU, too
   tools/bench block --quick --targets=vmm,vmm-no-record    what the record of requests in flight,
                                                            by which a successor resumes, costs
@@ -123,6 +126,8 @@ def judge_aims(summary, think_us=0):
     judged = []
     for cell, entry in summary.get(OURS, {}).items():
         medium, mode, operation, depth = cell
+        if medium == "null":
+            continue  # there is no aim
         title = "%s, %s, %s, depth %d" % cell
         over = {name: spread["median"] for name, spread in entry["over"].items()}
         if WITHOUT in over:
@@ -185,7 +190,7 @@ def run(args):
                         results[machine.name][medium, *cell] = figures
             rounds.append(results)
     summary = summarize(rounds)
-    _print_report(machines, summary, facts)
+    _print_report(machines, summary, facts, tsc_khz)
     figures = {"benchmark": "block", "machine": facts, "tsc_khz": tsc_khz, "ms": args.ms,
                "think_us": args.think, "aio": args.aio, "queues": args.queues, "pages": args.pages,
                "rounds": [_with_text_keys(r) for r in rounds], "summary": _with_text_keys(summary)}
@@ -198,7 +203,7 @@ def _with_text_keys(by_machine):
             for name, cells in by_machine.items()}
 
 
-def _print_report(machines, summary, facts):
+def _print_report(machines, summary, facts, tsc_khz):
     host.print_facts(facts, machines)
     rows = []
     for cell in next(iter(summary.values())):
@@ -207,12 +212,13 @@ def _print_report(machines, summary, facts):
             ratio = entry["over"].get(QEMU)
             rows.append(["%-6s %-9s %-11s %2d  %s" % (*cell, machine.name)] +
                         _columns(entry["rate"], "%.1f", 1000) +
+                        ["%.0f" % (tsc_khz * 1000 / entry["rate"]["median"])] +
                         ["%.2f" % entry[field]["median"] for field in ("kicks", "interrupts")] +
                         ["%.1f" % entry[field]["median"] for field in ("p50_us", "p99_us")] +
                         (_columns(ratio, "%.2f", 1) if ratio else ["-", "-"]))
     print()
     print("\n".join(table.render(["medium, mode, operation, depth, machine", "k/s", "least-most",
-                                  "kicks", "irqs", "p50 µs", "p99 µs", "/ qemu", "least-most"],
+                                  "cycles", "kicks", "irqs", "p50 µs", "p99 µs", "/ qemu", "least-most"],
                                  rows)))
     print()
 

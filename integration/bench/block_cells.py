@@ -10,13 +10,13 @@ from integration.bench.block_targets import Disk
 
 MODES = ("poll", "interrupt")
 OPERATIONS = ("read", "write", "write+flush", "seq-read", "seq-write")
-MEDIA = ("tmpfs", "cache", "direct")
+MEDIA = ("tmpfs", "cache", "direct", "null")
 MOST_DEPTH = 32
 _DISK_BYTES = 64 << 20
 
 # The cells are all combinations.
 Selection = collections.namedtuple("Selection", "media modes operations depths")
-ALL = Selection(MEDIA, MODES, OPERATIONS, (1, 8, 16, 32))
+ALL = Selection(MEDIA[:3], MODES, OPERATIONS, (1, 8, 16, 32))
 QUICK = Selection(("cache",), MODES, ("read", "write"), (1, 16))
 
 
@@ -24,7 +24,8 @@ def parse_only(text):
     """The words of --only as a Selection of those that were named; empty: of that kind any."""
     named = Selection([], [], [], [])
     for word in text.split(","):
-        kind = next((kind for kind, words in zip(named, ALL) if word in words), None)
+        kind = next((kind for kind, words in zip(named, (MEDIA, MODES, OPERATIONS)) if word in words),
+                    None)
         if kind is not None:
             kind.append(word)
             continue
@@ -57,6 +58,8 @@ def _folder_of(medium, folder):
         if os.path.isdir("/dev/shm") and file_system_of("/dev/shm") == "tmpfs":
             return "/dev/shm", None
         return None, "/dev/shm is no tmpfs"
+    if medium == "null":
+        return tempfile.gettempdir(), None
     candidates = [folder] if folder else [tempfile.gettempdir(), os.path.expanduser("~")]
     for candidate in candidates:
         if file_system_of(candidate) == "tmpfs":
@@ -93,11 +96,14 @@ class Media:
                     continue
                 file = self._stack.enter_context(
                     tempfile.NamedTemporaryFile(prefix="bulkhead-bench-", dir=folder))
-                for _ in range(_DISK_BYTES >> 20):
-                    file.write(b"\xa5" * (1 << 20))
-                file.flush()
+                if name == "null":
+                    file.truncate(_DISK_BYTES)
+                else:
+                    for _ in range(_DISK_BYTES >> 20):
+                        file.write(b"\xa5" * (1 << 20))
+                    file.flush()
                 self.disks[name] = Disk(file.name, name == "direct", self._aio,
-                                        self._queues, self._pages)
+                                        self._queues, self._pages, name == "null")
             self._stack = self._stack.pop_all()
         return self
 

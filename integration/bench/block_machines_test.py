@@ -16,14 +16,14 @@ def built(label):
 
 
 class MachineTest(unittest.TestCase):
-    def measure(self, target, options, queues=1):
+    def measure(self, target, options, queues=1, null=False):
         labels = {block_targets.GUEST, *target.labels}
         machine = target({label: built(label) for label in labels})
         # In memory, where flushes take no time.
         with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
             file.write(bytes(1 << 20))
             file.flush()
-            disk = block_targets.Disk(file.name, direct=False, aio="threads", queues=queues)
+            disk = block_targets.Disk(file.name, direct=False, aio="threads", queues=queues, null=null)
             return machine.run("run=bench_block cycles=1000000 queues=%d %s" % (queues, options),
                                disk, 120)
 
@@ -41,6 +41,14 @@ class MachineTest(unittest.TestCase):
                     self.assertLessEqual(line["kicks"], 2, cell)
                     if cell[0] == "interrupt":
                         self.assertGreater(line["interrupts"], 0, cell)
+
+    def test_every_machine_has_a_disk_without_io(self):
+        for target in block_targets.DEFAULT:
+            with self.subTest(target.name):
+                figures = block.parse(self.measure(
+                    target, "modes=poll,interrupt depths=4 operations=read,write+flush", 2, True),
+                    1000)
+                self.assertEqual(len(figures), 2 * 2)
 
     def test_every_machine_serves_two_processors(self):
         for target in block_targets.DEFAULT:

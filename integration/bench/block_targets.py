@@ -11,11 +11,14 @@ from integration.bench.mmio_targets import (GUEST, QEMU_PASSED, UART, VMM, VMM_P
 from integration.bench.processes import Background, BenchError, run
 
 DISK = "//devices/virtio_blk:virtio_blk"
+NULL_DISK = "//devices/virtio_blk/testing:null_disk"
 _LIMIT_S = 10
 
 # The file behind the disk. direct: past the page cache. aio: how QEMU does I/O on it. queues: each
-# with a virtual CPU of its own. pages: of guest RAM, of PAGES.
-Disk = collections.namedtuple("Disk", "path direct aio queues pages", defaults=("default",))
+# with a virtual CPU of its own. pages: of guest RAM, of PAGES. null: the file gives the size only,
+# and there is no I/O.
+Disk = collections.namedtuple("Disk", "path direct aio queues pages null",
+                              defaults=("default", False))
 PAGES = ("default", "4K", "2M")
 _QEMU_RAM = "256M"
 
@@ -27,6 +30,11 @@ def _shared_ram(pages):
             "-machine", "q35,memory-backend=ram", "-m", _QEMU_RAM]
 
 
+def _null_node(disk):
+    """QEMU's node that does no I/O."""
+    return "driver=null-co,node-name=disk,size=%d,read-zeroes=off" % os.path.getsize(disk.path)
+
+
 def _on_off(flag):
     return "on" if flag else "off"
 
@@ -34,19 +42,20 @@ def _on_off(flag):
 class Vmm(Target):
     name = "vmm"
     description = "our VMM, the disk in a process of its own"
-    labels = (VMM, UART, DISK)
-    arguments = ()  # of the disk's process
+    labels = (VMM, UART, DISK, NULL_DISK)
+    arguments = ()  # of the disk's process, unless it is the null disk's
 
-    def binary(self):
-        return self._files[DISK]
+    def binary(self, disk):
+        return self._files[NULL_DISK if disk.null else DISK]
 
     def run(self, cmdline, disk, timeout_s):
         with tempfile.NamedTemporaryFile("w", suffix=".textproto") as config:
             arguments = " ".join('arg: "%s"' % argument for argument in
-                                 ("--queues=%d" % disk.queues, *self.arguments))
+                                 ("--queues=%d" % disk.queues,
+                                  *(() if disk.null else self.arguments)))
             config.write('devices { name: "disk" binary: "%s" %s\n  resources { '
                          'name: "disk" file { path: "%s" direct: %s } } }\n' % (
-                             self.binary(), arguments, disk.path, str(disk.direct).lower()))
+                             self.binary(disk), arguments, disk.path, str(disk.direct).lower()))
             if disk.pages == "2M":
                 config.write('memory_backing { hugepages: "2M" }\n')
             config.flush()
@@ -77,13 +86,11 @@ class VmmWithoutLog(Vmm):
     def __init__(self, files):
         super().__init__(files)
         self._folder = tempfile.TemporaryDirectory(prefix="bulkhead-bench-")
-        self._binary = os.path.join(self._folder.name, "virtio_blk")
-        built, = host.build([DISK], ["--define=in_flight_log=none"])
-        shutil.copy(built, self._binary)
-        host.build([DISK])  # what lies there is what it is otherwise
-
-    def binary(self):
-        return self._binary
+        labels = [DISK, NULL_DISK]
+        built = host.build(labels, ["--define=in_flight_log=none"])
+        self._files = {**files, **{label: shutil.copy(file, self._folder.name)
+                                   for label, file in zip(labels, built)}}
+        host.build(labels)  # what lies there is what it is otherwise
 
 
 class QemuInProcess(QemuTarget):
@@ -91,13 +98,14 @@ class QemuInProcess(QemuTarget):
     description = "QEMU, virtio-blk inside its process, an I/O thread of its own"
 
     def run(self, cmdline, disk, timeout_s):
+        # Its lock stays for a moment after its end, and would keep the next one out.
+        backend = ["-drive", "file=%s,file.locking=off,if=none,id=disk,format=raw,cache=%s,aio=%s" % (
+            disk.path, "none" if disk.direct else "writeback", disk.aio)]
         argv = self._command([
             *(["-machine", "q35", "-m", _QEMU_RAM] if disk.pages == "default" else
               _shared_ram(disk.pages)),
             "-smp", str(disk.queues), "-object", "iothread,id=io",
-            # Its lock stays for a moment after its end, and would keep the next one out.
-            "-drive", "file=%s,file.locking=off,if=none,id=disk,format=raw,cache=%s,aio=%s" % (
-                disk.path, "none" if disk.direct else "writeback", disk.aio),
+            *(["-blockdev", _null_node(disk)] if disk.null else backend),
             "-device", "virtio-blk-pci,drive=disk,iothread=io,disable-legacy=on,num-queues=%d" %
                        disk.queues], cmdline)
         return self._finish(argv, run(argv, timeout_s), QEMU_PASSED)
@@ -110,12 +118,14 @@ class QemuVhostUser(QemuTarget):
     def run(self, cmdline, disk, timeout_s):
         with tempfile.TemporaryDirectory(prefix="bulkhead-bench-") as folder:
             path = os.path.join(folder, "vhost.sock")
-            daemon = [
-                host.find_program("qemu-storage-daemon", "qemu-system-common"),
+            backend = [
                 "--blockdev", "driver=file,node-name=file,filename=%s,aio=%s,locking=off,"
                               "cache.direct=%s" % (disk.path, disk.aio, _on_off(disk.direct)),
                 "--blockdev", "driver=raw,node-name=disk,file=file,cache.direct=%s" %
-                              _on_off(disk.direct),
+                              _on_off(disk.direct)]
+            daemon = [
+                host.find_program("qemu-storage-daemon", "qemu-system-common"),
+                *(["--blockdev", _null_node(disk)] if disk.null else backend),
                 "--export", "type=vhost-user-blk,id=export,node-name=disk,writable=on,"
                             "num-queues=%d,addr.type=unix,addr.path=%s" % (disk.queues, path),
             ]
