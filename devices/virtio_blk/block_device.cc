@@ -228,6 +228,8 @@ void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
            is_io_uring_ ? 1 : 0);
   AddGauge(metrics, "write_threads", "Threads beside it that write, at most",
            has_writers ? side_engine_->max_threads() : 0);
+  AddGauge(metrics, "writes_by_threads", "1: these threads write now; 0: io_uring does",
+           has_writers && (!disk_.is_direct() || choice_.prefers_side()) ? 1 : 0);
   AddGauge(metrics, "io_engine_option", "1: chosen by --io_engine; 0: by the kind of file",
            options_.engine == EngineKind::kAuto ? 0 : 1);
   AddGauge(metrics, "file_in_memory", "1: on tmpfs: the disk's own thread reads and writes it",
@@ -319,7 +321,7 @@ int64_t BlockDevice::PrepareBatch() {
     ready_.first = slots_[index].next;
     const FileOperation& operation = slots_[index].request.operation();
     if (operation.kind == FileOperation::Kind::kSync && JoinSync(index)) continue;
-    EngineFor(operation).Prepare(operation, index);
+    EngineFor(slots_[index]).Prepare(operation, index);
     const bool transfers = !operation.buffers.empty();
     bytes += std::max(transfers ? static_cast<int64_t>(operation.length) : 0, kMinOperationBytes);
   }
@@ -347,12 +349,14 @@ void BlockDevice::EndSync(int32_t result) {
   }
 }
 
-DiskEngine& BlockDevice::EngineFor(const FileOperation& operation) {
-  const bool is_write = operation.kind == FileOperation::Kind::kWrite;
-  const bool is_side =
-      operation.kind == FileOperation::Kind::kDiscard ||
-      (is_write && !disk_.is_block_device && (!operation.durable || disk_.is_direct()));
-  return is_side && side_engine_ != nullptr ? *side_engine_ : *engine_;
+DiskEngine& BlockDevice::EngineFor(Slot& slot) {
+  if (side_engine_ == nullptr) return *engine_;
+  const FileOperation& operation = slot.request.operation();
+  if (operation.kind == FileOperation::Kind::kDiscard) return *side_engine_;
+  if (operation.kind != FileOperation::Kind::kWrite || disk_.is_block_device) return *engine_;
+  if (!disk_.is_direct()) return operation.durable ? *engine_ : *side_engine_;
+  slot.begin = SteadyNow();
+  return choice_.NextIsSide() ? *side_engine_ : *engine_;
 }
 
 bool BlockDevice::Submit() {
@@ -430,14 +434,16 @@ void BlockDevice::TakeResults() {
 void BlockDevice::ReapResults() {
   DiskEngine::Result result;
   // Bounded: what is finished is less than what is in flight, and nothing is added meanwhile.
-  while (engine_->Reap(result)) OnReaped(result);
+  while (engine_->Reap(result)) OnReaped(result, /*is_side=*/false);
   while (side_engine_ != nullptr && side_engine_->Reap(result)) {
     side_is_late_ = false;
-    OnReaped(result);
+    OnReaped(result, /*is_side=*/true);
   }
 }
 
-void BlockDevice::OnReaped(const DiskEngine::Result& result) {
+void BlockDevice::OnReaped(const DiskEngine::Result& result, bool is_side) {
+  const absl::Time begin = std::exchange(slots_[result.id].begin, absl::InfiniteFuture());
+  if (begin != absl::InfiniteFuture()) choice_.Ended(is_side, SteadyNow() - begin);
   const bool is_sync = result.id == sync_.leader;
   OnResult(result);
   if (is_sync) EndSync(result.result);

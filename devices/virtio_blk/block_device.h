@@ -22,6 +22,7 @@
 #include "devices/virtio_blk/dirty_map.h"
 #include "devices/virtio_blk/disk_engine.h"
 #include "devices/virtio_blk/disk_file.h"
+#include "devices/virtio_blk/engine_choice.h"
 #include "devices/virtio_blk/writeback_failures.h"
 
 namespace bulkhead::devices::virtio {
@@ -85,7 +86,8 @@ class BlockDevice : public VirtioDevice {
   struct Slot {
     uint32_t queue = 0;
     uint16_t head = 0;
-    uint32_t next = kNoSlot;  // in a SlotList
+    uint32_t next = kNoSlot;                    // in a SlotList
+    absl::Time begin = absl::InfiniteFuture();  // of a direct write
     BlockRequest request;
   };
   struct SlotList {
@@ -117,14 +119,14 @@ class BlockDevice : public VirtioDevice {
   // True: another one's sync answers this one, or will.
   bool JoinSync(uint32_t slot);
   void EndSync(int32_t result);
-  DiskEngine& EngineFor(const FileOperation& operation);
+  DiskEngine& EngineFor(Slot& slot);
   void DropWaitingOfStoppingQueues(SlotList& list);
   bool Submit();
   void RetrySoon();
   void SubmitWaiting();
   bool awaits_side() const;
   void ReapResults();
-  void OnReaped(const DiskEngine::Result& result);
+  void OnReaped(const DiskEngine::Result& result, bool is_side);
   void OnResult(const DiskEngine::Result& result);
   void ReleaseHeld();
   void OnEngine();
@@ -140,6 +142,7 @@ class BlockDevice : public VirtioDevice {
   EngineFactory engine_factory_;
   std::unique_ptr<DiskEngine> engine_;
   std::unique_ptr<DiskEngine> side_engine_;  // see CreateSideEngine(); may be nullptr
+  EngineChoice choice_;                      // for direct writes, where there are both
   bool side_is_late_ = false;  // it had no result within kMaxAwait, and has had none since
   bool is_io_uring_ = false;
   UniqueFd retry_timer_;  // the host was short of something: Submit() and paused_ again
