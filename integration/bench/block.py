@@ -51,6 +51,7 @@ WITHOUT = "vmm-no-record"
 QEMU = "qemu-in-process"
 PEERS = (QEMU, "qemu-vhost-user")
 RECORD_PERCENT = 3.0
+_SETTLE_MS = 2500  # as a guest that has run for a while: our VMM has gathered its RAM
 # (mode, depth): at least so many times QEMU's reads, from memory.
 READ_AIMS = {("poll", 1): 8.0, ("poll", 16): 5.0, ("interrupt", 1): 2.0, ("interrupt", 16): 2.0}
 
@@ -82,7 +83,8 @@ def add_arguments(parser):
     parser.add_argument("--pages", choices=block_targets.PAGES, default="default",
                         help="of guest RAM: 4K or 2M for all machines (2M: from the host's pool, 256 "
                              "MiB); default: what each takes, for qemu-in-process transparent huge "
-                             "pages where the host has them, for the others 4K")
+                             "pages where the host has them, for ours those that it gathers, for "
+                             "qemu-vhost-user 4K")
     parser.add_argument("--folder", metavar="DIR",
                         help="for the files of cache and direct (default: that for temporary files, "
                              "or the home folder if that is a tmpfs)")
@@ -155,10 +157,11 @@ def judge_aims(summary, think_us=0):
 def _measure(machine, disk, selection, args, tsc_khz):
     cells = len(selection.modes) * len(selection.operations) * len(selection.depths)
     output = machine.run(
-        "run=bench_block modes=%s operations=%s depths=%s cycles=%d think=%d queues=%d" % (
+        "run=bench_block modes=%s operations=%s depths=%s cycles=%d think=%d queues=%d "
+        "settle=%d" % (
             ",".join(selection.modes), ",".join(selection.operations),
             ",".join(map(str, selection.depths)), args.ms * tsc_khz, args.think * tsc_khz // 1000,
-            disk.queues),
+            disk.queues, _SETTLE_MS * tsc_khz),
         disk, timeout_s=60 + cells * (5 + args.ms / 200))
     return parse(output, tsc_khz)
 

@@ -56,8 +56,9 @@ class Vmm(Target):
             config.write('devices { name: "disk" binary: "%s" %s\n  resources { '
                          'name: "disk" file { path: "%s" direct: %s } } }\n' % (
                              self.binary(disk), arguments, disk.path, str(disk.direct).lower()))
-            if disk.pages == "2M":
-                config.write('memory_backing { hugepages: "2M" }\n')
+            if disk.pages != "default":
+                config.write('memory_backing { hugepages: "%s" }\n' % (
+                    "none" if disk.pages == "4K" else disk.pages))
             config.flush()
             argv = [
                 self._files[VMM], "--config=" + config.name, "--kernel=" + self._guest,

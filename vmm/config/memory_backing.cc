@@ -31,7 +31,9 @@ absl::StatusOr<RamBacking> ReadMemoryBacking(
                                        shmem_enabled.empty() ? "missing" : shmem_enabled,
                                        "\"; it must be advise, within_size or always"));
     }
-  } else if (!pages.empty() && pages != "none") {
+  } else if (pages == "none") {
+    backing.huge_pages = RamBacking::HugePages::kNone;
+  } else if (!pages.empty()) {
     return error(field, absl::StrCat("\"", pages, "\" is unknown; give none, thp, 2M or 1G"));
   }
   if (memory_bytes % backing.page_bytes() != 0) {

@@ -28,7 +28,7 @@ std::string ErrorOf(const absl::StatusOr<RamBacking>& backing) {
 }
 
 TEST(MemoryBackingTest, EachKindOfHugePages) {
-  EXPECT_EQ(Read("")->huge_pages, HugePages::kNone);
+  EXPECT_EQ(Read("")->huge_pages, HugePages::kCollapsed);
   EXPECT_EQ(Read("none")->huge_pages, HugePages::kNone);
   EXPECT_EQ(Read("thp")->huge_pages, HugePages::kTransparent);
   EXPECT_EQ(Read("2M")->huge_pages, HugePages::k2M);

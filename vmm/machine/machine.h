@@ -31,6 +31,7 @@
 #include "vmm/machine/standstill.h"
 #include "vmm/machine/work_queue.h"
 #include "vmm/memory/guest_ram.h"
+#include "vmm/memory/ram_collapse.h"
 #include "vmm/process/process_monitor.h"
 #include "vmm/supervisor/device_supervisor.h"
 #include "vmm/vcpu/vcpu_threads.h"
@@ -165,6 +166,7 @@ class Machine final : public VmOperations {
   VmState state_;
   // In this order, so that each part outlives its users.
   GuestRam ram_;
+  std::unique_ptr<RamCollapse> collapse_;  // may be nullptr
   const BootSources boot_sources_;
   std::unique_ptr<WorkQueue> work_;
   std::unique_ptr<VmEndLatch> end_;

@@ -69,6 +69,7 @@ uint64_t RamBacking::page_bytes() const {
     case HugePages::k1G:
       return kGiantPageSize;
     case HugePages::kNone:
+    case HugePages::kCollapsed:
     case HugePages::kTransparent:  // what they do not fill is made of small ones
       break;
   }

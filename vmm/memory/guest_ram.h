@@ -20,11 +20,12 @@ namespace bulkhead::vmm {
 struct RamBacking {
   enum class HugePages {
     kNone,
+    kCollapsed,    // of small pages, which RamCollapse gathers
     kTransparent,  // where the host has them at hand; see shmem_enabled of transparent_hugepage
     k2M,           // of the pool of hugetlbfs, all set aside at the start
     k1G,
   };
-  HugePages huge_pages = HugePages::kNone;
+  HugePages huge_pages = HugePages::kCollapsed;
   std::optional<uint32_t> numa_node = {};  // of which all pages come; else the kernel chooses
 
   // Of which the size of RAM must be a multiple.
