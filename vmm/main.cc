@@ -69,6 +69,7 @@ LogLevel LevelOf(EndReason reason) {
     case EndReason::kConfigError:
     case EndReason::kTripleFault:
     case EndReason::kGuestNotRunnable:
+    case EndReason::kPanic:
       break;
   }
   return LogLevel::kError;

@@ -21,6 +21,7 @@ constexpr Program kPrograms[] = {
     {"dma_test", RunDmaTest},
     {"order_test", RunOrderTest},
     {"example_test", RunExampleTest},
+    {"panic", RunPanic},
     {"virtio_rng_test", RunVirtioRngTest},
     {"virtio_blk_test", RunVirtioBlkTest},
     {"disk_storm", RunDiskStorm},

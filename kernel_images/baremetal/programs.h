@@ -16,6 +16,7 @@ void RunIntxTest();
 void RunDmaTest();
 void RunOrderTest();
 void RunExampleTest();
+void RunPanic();
 void RunVirtioRngTest();
 void RunVirtioBlkTest();
 void RunDiskStorm();

@@ -70,6 +70,16 @@ Line DeviceEndedLine(const v1::DeviceProcessEnded& ended, bool color) {
   return line;
 }
 
+Line GuestReportLine(const v1::GuestReport& report, bool color) {
+  std::string text = "an unknown report of the guest";
+  if (report.kind() == v1::GuestReport::PANICKED) {
+    text = Colored("the guest's kernel has crashed", Color::kRed, color);
+  } else if (report.kind() == v1::GuestReport::CRASH_LOADED) {
+    text = "the guest's kernel has crashed, its crash kernel takes over";
+  }
+  return {report.device(), WithReason(text, report.action())};
+}
+
 Line LineOf(const v1::Event& event, bool color) {
   switch (event.kind_case()) {
     case v1::Event::kSnapshot:
@@ -96,6 +106,8 @@ Line LineOf(const v1::Event& event, bool color) {
     case v1::Event::kDeviceReset:
       return {event.device_reset().device(),
               absl::StrCat("reset by ", Printable(event.device_reset().by()))};
+    case v1::Event::kGuestReport:
+      return GuestReportLine(event.guest_report(), color);
     case v1::Event::KIND_NOT_SET:
       break;
   }

@@ -45,6 +45,10 @@ TEST(EventTextTest, EveryKindSaysWhatHappened) {
             "  vm         the guest was reset: triple fault\n");
   EXPECT_EQ(TextOf(R"(device_reset { device: "a-long-name" by: "a client" })"),
             "  a-long-name reset by a client\n");
+  EXPECT_EQ(TextOf(R"(guest_report { device: "pvpanic" kind: PANICKED action: "the VM ends" })"),
+            "  pvpanic    the guest's kernel has crashed: the VM ends\n");
+  EXPECT_EQ(TextOf(R"(guest_report { device: "pvpanic" kind: CRASH_LOADED })"),
+            "  pvpanic    the guest's kernel has crashed, its crash kernel takes over\n");
   EXPECT_EQ(TextOf(R"(missed { count: 17 })"), "  vm         17 events were missed here\n");
   EXPECT_EQ(TextOf(""),
             "  vm         an event of a kind that this vmctl does not know: it is older than the "

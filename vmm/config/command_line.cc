@@ -40,6 +40,9 @@ The virtual machine
   --on-crash=exit|reboot
                     when the guest's processor shuts down (triple fault): exit with
                     code 4, or boot again, as a PC does             (default: exit)
+  --on-panic=exit|reboot|pause|report
+                    when the guest's kernel reports a crash through pvpanic: exit with
+                    code 7, boot again, pause, or only an event     (default: exit)
   --control PATH|none
                     control socket        (default: NAME.sock in /run/bulkhead for root,
                     for others in $XDG_RUNTIME_DIR/bulkhead or /tmp/bulkhead-UID)
@@ -54,6 +57,7 @@ Devices; each flag starts one process, and may be given several times
                     virtio-net over a TAP: the one that exists or was inherited (fd, one a
                     queue), or else one that the vmm makes, which joins the bridge
   --rng[=NAME]      virtio entropy source
+  --pvpanic         by which the guest's kernel reports that it has crashed
   --console=stdio|detached|none
                     serial port: on this terminal, or for vmctl console only
                                                   (default: stdio, or none with --config)
@@ -91,7 +95,7 @@ Exit codes
   0 the guest powered off          3 the guest asked for a reset, with --no-reboot
   1 the vmm or its host failed     4 the guest's processor shut down (triple fault)
   2 bad configuration              5 KVM could not run the guest any further
-                                   6 ended from outside: SIGINT, SIGTERM, SIGHUP, SIGQUIT
+  7 the guest's kernel crashed     6 ended from outside: SIGINT, SIGTERM, SIGHUP, SIGQUIT
 
 Example
   vmm --kernel vmlinux --initrd initrd.img --cmdline 'console=ttyS0' \
@@ -108,10 +112,12 @@ enum Flag : int {
   kName,
   kNoReboot,
   kOnCrash,
+  kOnPanic,
   kControl,
   kDisk,
   kNet,
   kRng,
+  kPvpanic,
   kConsole,
   kDevice,
   kDeviceDir,
@@ -135,10 +141,12 @@ constexpr option kOptions[] = {
     {"name", required_argument, nullptr, kName},
     {"no-reboot", no_argument, nullptr, kNoReboot},
     {"on-crash", required_argument, nullptr, kOnCrash},
+    {"on-panic", required_argument, nullptr, kOnPanic},
     {"control", required_argument, nullptr, kControl},
     {"disk", required_argument, nullptr, kDisk},
     {"net", required_argument, nullptr, kNet},
     {"rng", optional_argument, nullptr, kRng},
+    {"pvpanic", no_argument, nullptr, kPvpanic},
     {"console", required_argument, nullptr, kConsole},
     {"device", required_argument, nullptr, kDevice},
     {"device-dir", required_argument, nullptr, kDeviceDir},
@@ -373,6 +381,16 @@ absl::Status ParseDevice(absl::string_view text, CommandLine& line) {
   return absl::OkStatus();
 }
 
+// A device that only reports to the vmm.
+void AddReporter(CommandLine& line, absl::string_view flag, absl::string_view binary) {
+  v1::DeviceConfig& device = AddDevice(line, flag);
+  device.set_name(std::string(binary));
+  device.set_binary(std::string(binary));
+  v1::ResourceConfig& link = *device.add_resources();
+  link.set_name("vm");
+  link.mutable_vm_link();
+}
+
 void AddConsole(CommandLine& line, absl::string_view place, bool standard_streams) {
   v1::DeviceConfig& device = AddDevice(line, place);
   device.set_name("console");
@@ -417,6 +435,20 @@ absl::Status ApplyScalar(int flag, const std::string& value, CommandLine& line) 
       config.set_on_crash(value == "reboot" ? v1::VmConfig::CRASH_REBOOT
                                             : v1::VmConfig::CRASH_EXIT);
       break;
+    case kOnPanic: {
+      const auto action = value == "exit"     ? v1::VmConfig::PANIC_EXIT
+                          : value == "reboot" ? v1::VmConfig::PANIC_REBOOT
+                          : value == "pause"  ? v1::VmConfig::PANIC_PAUSE
+                          : value == "report" ? v1::VmConfig::PANIC_REPORT
+                                              : v1::VmConfig::ON_PANIC_UNSPECIFIED;
+      if (action == v1::VmConfig::ON_PANIC_UNSPECIFIED) {
+        return FlagError("--on-panic", absl::StrCat("\"", value,
+                                                    "\" is not valid; give exit, reboot, pause or "
+                                                    "report"));
+      }
+      config.set_on_panic(action);
+      break;
+    }
     case kControl:
       if (value.empty()) return FlagError("--control", "the path is empty; give a path or none");
       config.set_control_socket(value);
@@ -519,6 +551,9 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         device.set_binary("virtio_rng");
         break;
       }
+      case kPvpanic:
+        AddReporter(line, "--pvpanic", "pvpanic");
+        break;
       case kConsole:
         if (value != "stdio" && value != "detached" && value != "none") {
           return FlagError(

@@ -416,7 +416,7 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
               "devices { name: \"b\" binary: \"virtio_rng\" pci_slot: 3 }",
        "devices[1].pci_slot: 3 is taken"},
       {good + "devices { name: \"a\" binary: \"virtio_blk\" resources { name: \"disk\" } }",
-       "devices[0].resources[0]: the source is missing; give file, console or tap"},
+       "devices[0].resources[0]: the source is missing; give file, console, tap or vm_link"},
       {good + "devices { name: \"a\" binary: \"uart16550\"\n"
               "resources { name: \"console\" console { standard_streams: true } } }\n"
               "devices { name: \"b\" binary: \"uart16550\"\n"

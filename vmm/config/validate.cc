@@ -75,6 +75,19 @@ uint64_t MostAddressableMemory(uint32_t address_bits) {
   return std::max(of_little, of_much) - (layout::kHoleEnd - layout::kHoleStart);
 }
 
+FaultAction ActionOf(v1::VmConfig::OnPanic action) {
+  switch (action) {
+    case v1::VmConfig::PANIC_REBOOT:
+      return FaultAction::kReboot;
+    case v1::VmConfig::PANIC_PAUSE:
+      return FaultAction::kPause;
+    case v1::VmConfig::PANIC_REPORT:
+      return FaultAction::kReport;
+    default:
+      return FaultAction::kExit;
+  }
+}
+
 // Its errors name the place of the field.
 class Validator {
  public:
@@ -352,11 +365,14 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
       spec.has_standard_streams = config.console().standard_streams();
       if (spec.has_standard_streams) RETURN_IF_ERROR(StandardStreams(field));
       return spec;
+    case v1::ResourceConfig::kVmLink:
+      spec.is_vm_link = true;
+      return spec;
     case v1::ResourceConfig::kTap:
     case v1::ResourceConfig::SOURCE_NOT_SET:
       break;
   }
-  return Error(field, "the source is missing; give file, console or tap");
+  return Error(field, "the source is missing; give file, console, tap or vm_link");
 }
 
 absl::Status Validator::AddTap(const std::string& field, const v1::ResourceConfig& config,
@@ -458,6 +474,7 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
   std::set<std::string> resource_names;
   size_t checked = 0;
   bool has_console = false;
+  bool has_vm_link = false;
   bool has_tap = false;
   for (int i = 0; i < config.resources_size(); ++i) {
     const std::string resource_field = absl::StrCat(field, ".resources[", i, "]");
@@ -471,6 +488,9 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
       ASSIGN_OR_RETURN(ResourceSpec resource, Resource(resource_field, config.resources(i)));
       if (resource.is_console && std::exchange(has_console, true)) {
         return Error(resource_field, "is a second console; a device has at most one");
+      }
+      if (resource.is_vm_link && std::exchange(has_vm_link, true)) {
+        return Error(resource_field, "is a second vm_link; a device has at most one");
       }
       spec.resources.push_back(std::move(resource));
     }
@@ -493,6 +513,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   RETURN_IF_ERROR(CheckName("name", spec.name));
   spec.reboot_on_reset = config.on_reset() != v1::VmConfig::EXIT;
   spec.reboot_on_crash = config.on_crash() == v1::VmConfig::CRASH_REBOOT;
+  spec.on_panic = ActionOf(config.on_panic());
   RETURN_IF_ERROR(Sockets(config, spec));
   RETURN_IF_ERROR(Sandbox(config.sandbox(), spec));
 

@@ -30,6 +30,8 @@ struct ResourceSpec {
   // Instead of `file`: a console, which the machine creates and connects.
   bool is_console = false;
   bool has_standard_streams = false;  // the console
+  // Instead of `file`: a link to the vmm, which the machine creates and connects.
+  bool is_vm_link = false;
   // If set, instead of `file`: returns the descriptor for the next process of the device, or -1.
   // Called before each attachment, once the previous process is dead. The descriptor stays the
   // callee's and is valid until the next call.
@@ -38,6 +40,9 @@ struct ResourceSpec {
 
 // What happens to guest accesses while the device has no process (proto/vm_config.proto).
 enum class AccessPolicy { kWait, kAllOnes, kPauseVm };
+
+// What the vmm does when a device reports that the guest has crashed (proto/vm_config.proto).
+enum class FaultAction { kExit, kReboot, kPause, kReport };
 
 // What the supervisor does when a device's process ends by itself.
 struct RestartSpec {
@@ -88,9 +93,10 @@ struct VmSpec {
   bool prefault_ram = false;  // all of it is taken from the host before the guest starts
   uint32_t cpus = 0;
   std::vector<DeviceSpec> devices;
-  bool uses_standard_streams = false;            // a console does
-  bool reboot_on_reset = true;                   // else the VM ends when the guest asks for a reset
-  bool reboot_on_crash = false;                  // else the VM ends at a triple fault
+  bool uses_standard_streams = false;  // a console does
+  bool reboot_on_reset = true;         // else the VM ends when the guest asks for a reset
+  bool reboot_on_crash = false;        // else the VM ends at a triple fault
+  FaultAction on_panic = FaultAction::kExit;
   bool has_control = true;                       // a control plane
   std::string control_socket;                    // its path; empty: the default place of `name`
   std::string monitor_socket;                    // the path of the read-only one; empty: none

@@ -71,6 +71,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
                        .cpus = spec.cpus,
                        .reboot_on_reset = spec.reboot_on_reset,
                        .reboot_on_crash = spec.reboot_on_crash,
+                       .on_panic = spec.on_panic,
                        .populate_ram = populate_ram,
                        .pci_slots = {},
                        .locked_down = IsLockedDown(spec),
@@ -90,6 +91,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
             {EndReason::kVmmError, "the launcher of device processes is dead, and so are they"});
       }));
   ASSIGN_OR_RETURN(machine->consoles_, Consoles::Create(spec.devices));
+  ASSIGN_OR_RETURN(machine->links_, VmLinks::Create(spec.devices));
 
   // Device processes start while this thread sets up KVM, since they do not depend on each other.
   absl::StatusOr<std::vector<std::unique_ptr<DeviceSupervisor>>> devices;
@@ -128,6 +130,7 @@ Machine::Machine(Settings settings, GuestRam ram, BootSources boot_sources)
       state_(events_),
       ram_(std::move(ram)),
       boot_sources_(std::move(boot_sources)),
+      guest_faults_(settings_.on_panic),
       standstill_(StandstillOperations()) {}
 
 Machine::~Machine() { EndAll(); }
@@ -192,8 +195,9 @@ absl::Status Machine::Start() {
 
 VmEnd Machine::Run(const OutsideEnd& outside) {
   while (true) {
-    Await({work_->fd(), hardware()->end().fd()}, outside);
+    Await({work_->fd(), hardware()->end().fd(), links_->fd()}, outside, links_->wait());
     work_->Run();
+    TakeReports(outside, /*rebooting=*/false);
     if (!end_->reported() && hardware()->end().reported()) {
       OnGuestEnd(hardware()->end().end(), outside);
     }
@@ -223,10 +227,39 @@ void Machine::OnGuestEnd(const VmEnd& end, const OutsideEnd& outside) {
   if (end.reason == EndReason::kTripleFault) {
     LogWarning(absl::StrCat("the guest crashed and reboots: ", end.message));
   }
-  const absl::Status rebooted = Reboot(end.message, outside);
+  RebootOrEnd(end.message, outside);
+}
+
+void Machine::RebootOrEnd(absl::string_view reason, const OutsideEnd& outside) {
+  const absl::Status rebooted = Reboot(reason, outside);
   if (rebooted.ok()) return;
   // If an end was already requested, that one wins.
   RequestEnd({EndReason::kVmmError, absl::StrCat("rebooting: ", rebooted.message())});
+}
+
+void Machine::TakeReports(const OutsideEnd& outside, bool rebooting) {
+  for (const VmLinks::Report& report : links_->TakeReports()) {
+    FaultAction action = guest_faults_.ActionOn(report.kind);
+    if (rebooting && action != FaultAction::kExit) action = FaultAction::kReport;
+    events_.Append(GuestFaults::EventOf(report, action));
+    const absl::string_view text = GuestFaults::TextOf(report.kind);
+    LogWarning(absl::StrCat("device '", report.device, "': ", text));
+    switch (action) {
+      case FaultAction::kExit:
+        RequestEnd({GuestFaults::EndOf(report.kind), std::string(text)});
+        return;
+      case FaultAction::kReboot:
+        RebootOrEnd(text, outside);
+        return;
+      case FaultAction::kPause:
+        if (const absl::Status paused = AddPause(kClient, std::string(text)); !paused.ok()) {
+          LogWarning(paused.message());
+        }
+        break;
+      case FaultAction::kReport:
+        break;
+    }
+  }
 }
 
 absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside) {
@@ -258,6 +291,9 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
 
   // Events that the devices signalled before their reset must not reach the new guest.
   for (const auto& device : devices_) device->device().endpoints().DrainEvents();
+  // But if the guest crashed before it asked for the reset, that counts.
+  TakeReports(outside, /*rebooting=*/true);
+  if (end_->reported()) return absl::CancelledError("the VM is ending");
   RETURN_IF_ERROR(RetryWhileHostIsShort(outside, [&]() -> absl::Status {
     // A failed try has used the hardware up: create another one.
     if (hardware.ok() && *hardware == nullptr) hardware = GuestHardware::Create(*kvm_, ram_);

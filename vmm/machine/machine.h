@@ -28,6 +28,7 @@
 #include "vmm/kvm/kvm.h"
 #include "vmm/launcher/launcher.h"
 #include "vmm/machine/end_watchdog.h"
+#include "vmm/machine/guest_faults.h"
 #include "vmm/machine/standstill.h"
 #include "vmm/machine/work_queue.h"
 #include "vmm/memory/guest_ram.h"
@@ -38,6 +39,7 @@
 #include "vmm/vm/event_log.h"
 #include "vmm/vm/vm_end.h"
 #include "vmm/vm/vm_state.h"
+#include "vmm/vm_link/vm_links.h"
 
 namespace bulkhead::vmm {
 
@@ -106,6 +108,7 @@ class Machine final : public VmOperations {
     uint32_t cpus = 1;
     bool reboot_on_reset = true;
     bool reboot_on_crash = false;
+    FaultAction on_panic = FaultAction::kExit;
     bool populate_ram = false;        // GuestRam::Populate()
     std::vector<uint32_t> pci_slots;  // as configured, by device
     bool locked_down = false;
@@ -124,6 +127,11 @@ class Machine final : public VmOperations {
              absl::Duration limit = absl::InfiniteDuration());
   // Reboots, or requests the VM's end. Call when the guest has ended by itself.
   void OnGuestEnd(const VmEnd& end, const OutsideEnd& outside);
+  // Does what is to be done about what the devices have reported of the guest. During a reboot that
+  // is only its end.
+  void TakeReports(const OutsideEnd& outside, bool rebooting);
+  // Logs a failure.
+  void RebootOrEnd(absl::string_view reason, const OutsideEnd& outside);
   absl::Status Reboot(absl::string_view reason, const OutsideEnd& outside);
   void AwaitResets(DeviceResets& resets, const OutsideEnd& outside);
   // Destroys the hardware, whose vCPUs must not run. There is none afterwards.
@@ -172,6 +180,8 @@ class Machine final : public VmOperations {
   std::unique_ptr<VmEndLatch> end_;
   std::unique_ptr<Kvm> kvm_;
   Consoles consoles_;
+  const GuestFaults guest_faults_;
+  std::unique_ptr<VmLinks> links_;
   std::unique_ptr<ProcessMonitor> monitor_;
   std::vector<std::unique_ptr<DeviceSupervisor>> devices_;  // constant after Create()
 

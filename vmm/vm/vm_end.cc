@@ -20,6 +20,8 @@ absl::string_view Name(EndReason reason) {
       return "guest not runnable";
     case EndReason::kStopped:
       return "stopped";
+    case EndReason::kPanic:
+      return "guest panic";
   }
   return "unknown";
 }

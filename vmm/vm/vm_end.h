@@ -23,6 +23,7 @@ enum class EndReason : int {
   kTripleFault = 4,       // the guest's processor shut down
   kGuestNotRunnable = 5,  // KVM or the processor could not run the guest any further
   kStopped = 6,           // requested from outside: by a signal or the control plane
+  kPanic = 7,             // the guest's kernel reported that it has crashed
 };
 
 // "power-off", "reset", ...
