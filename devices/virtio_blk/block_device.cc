@@ -356,7 +356,7 @@ DiskEngine& BlockDevice::EngineFor(Slot& slot) {
   if (operation.kind != FileOperation::Kind::kWrite || disk_.is_block_device) return *engine_;
   if (!disk_.is_direct()) return operation.durable ? *engine_ : *side_engine_;
   slot.begin = SteadyNow();
-  return choice_.NextIsSide() ? *side_engine_ : *engine_;
+  return choice_.NextIsSide(operation.length) ? *side_engine_ : *engine_;
 }
 
 bool BlockDevice::Submit() {
@@ -443,7 +443,13 @@ void BlockDevice::ReapResults() {
 
 void BlockDevice::OnReaped(const DiskEngine::Result& result, bool is_side) {
   const absl::Time begin = std::exchange(slots_[result.id].begin, absl::InfiniteFuture());
-  if (begin != absl::InfiniteFuture()) choice_.Ended(is_side, SteadyNow() - begin);
+  if (begin != absl::InfiniteFuture()) {
+    // One that failed, or was not even tried, says nothing.
+    const uint64_t length = slots_[result.id].request.operation().length;
+    if (result.result > 0 && static_cast<uint64_t>(result.result) == length) {
+      choice_.Ended(is_side, length, SteadyNow() - begin);
+    }
+  }
   const bool is_sync = result.id == sync_.leader;
   OnResult(result);
   if (is_sync) EndSync(result.result);

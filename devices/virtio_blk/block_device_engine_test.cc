@@ -134,9 +134,11 @@ class BlockDeviceEngineTest : public testing::Test {
     ASSERT_TRUE(driver_->queue(0).AddIndirect(buffers, table_).has_value());
   }
 
-  void AddFlush() {
+  void AddFlush() { AddFlush(status_); }
+  void AddFlush(GuestAddress status) {
     ASSERT_TRUE(services_.memory().WriteObject(header_, BlockHeader{kBlockFlushCommand, 0, 0}));
-    ASSERT_TRUE(driver_->queue(0).Add({{header_, 16, false}, {status_, 1, true}}).has_value());
+    ASSERT_TRUE(services_.memory().WriteObject<uint8_t>(status, 0xff));
+    ASSERT_TRUE(driver_->queue(0).Add({{header_, 16, false}, {status, 1, true}}).has_value());
   }
   void FlushAtOnce();
   uint8_t Status() {
@@ -388,17 +390,35 @@ TEST_F(BlockDeviceEngineTest, FlushesThatWaitShareASync) {
 TEST_F(BlockDeviceEngineTest, AFailedSyncFailsAllFlushesThatWaitedForIt) {
   FlushAtOnce();
   const uint16_t used = driver_->queue(0).used_idx();
-  for (int i = 0; i < 2; ++i) AddFlush();
+  for (int i = 0; i < 3; ++i) AddFlush(data_ + i);
   driver_->Kick(0);
   ASSERT_EQ(engine_->in_kernel.size(), 1u);
   engine_->in_kernel.front().result = -EIO;
   engine_->Finish(1);
-  for (int i = 1; i <= 2; ++i) {
-    ASSERT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() >= used + i; }));
-    EXPECT_EQ(Status(), kBlockStatusIoError);
+  ASSERT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() == used + 3; }));
+  for (int i = 0; i < 3; ++i) {
+    uint8_t status = 0xff;
+    ASSERT_TRUE(services_.memory().ReadObject(data_ + i, status));
+    EXPECT_EQ(status, kBlockStatusIoError) << i;
   }
   FlushAtOnce();
   EXPECT_EQ(Status(), kBlockStatusOk);
+}
+
+// The host could start no thread for it: all are tried again, together.
+TEST_F(BlockDeviceEngineTest, ASyncThatDidNotBeginIsRepeatedForAll) {
+  FlushAtOnce();
+  const uint16_t used = driver_->queue(0).used_idx();
+  for (int i = 0; i < 3; ++i) AddFlush(data_ + i);
+  driver_->Kick(0);
+  ASSERT_EQ(engine_->in_kernel.size(), 1u);
+  engine_->in_kernel.front().result = -EINTR;
+  engine_->Finish(1);
+  ASSERT_TRUE(services_.RunUntil([&] { return engine_->in_kernel.size() == 1; }));
+  EXPECT_EQ(driver_->queue(0).used_idx(), used);
+  engine_->Finish(1);
+  ASSERT_TRUE(services_.RunUntil([&] { return driver_->queue(0).used_idx() == used + 3; }));
+  EXPECT_EQ(engine_->in_flight(), 0u);
 }
 
 TEST_F(BlockDeviceEngineTest, AResetDropsTheFlushesThatWaitForTheNextSync) {

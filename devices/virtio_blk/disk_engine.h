@@ -54,7 +54,8 @@ class DiskEngine {
   // Operations wait for results to be reaped, and Submit() would start some now.
   virtual bool has_waiting() const { return false; }
 
-  // Reap() would give a result, as memory shows it: a load, no more. A hint: fd() tells for sure.
+  // It is time to Reap(), as far as a load or two tell; the kernel is asked only if it says that it
+  // has results. A hint: fd() tells for sure.
   virtual bool has_results() const { return false; }
 
   // Prepared and not reaped.

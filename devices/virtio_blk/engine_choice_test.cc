@@ -12,9 +12,9 @@ constexpr uint32_t kTwoTrials = 4 * EngineChoice::kMinRest;
 uint32_t Write(EngineChoice& choice, uint32_t count, absl::Duration ring, absl::Duration side) {
   uint32_t aside = 0;
   for (uint32_t i = 0; i < count; ++i) {
-    const bool is_side = choice.NextIsSide();
+    const bool is_side = choice.NextIsSide(4096);
     aside += is_side;
-    choice.Ended(is_side, is_side ? side : ring);
+    choice.Ended(is_side, 4096, is_side ? side : ring);
   }
   return aside;
 }
@@ -41,11 +41,11 @@ TEST(EngineChoiceTest, OneStallDoesNotCount) {
   EngineChoice choice;
   uint32_t aside = 0;
   for (int i = 0; aside < 10; ++i) {
-    const bool is_side = choice.NextIsSide();
+    const bool is_side = choice.NextIsSide(4096);
     aside += is_side;
-    choice.Ended(is_side, absl::Microseconds(80));
+    choice.Ended(is_side, 4096, absl::Microseconds(80));
   }
-  choice.Ended(/*is_side=*/false, absl::Seconds(2));  // in the middle of a trial
+  choice.Ended(/*is_side=*/false, 4096, absl::Seconds(2));  // in the middle of a trial
   Write(choice, kTwoTrials, absl::Microseconds(80), absl::Microseconds(80));
   EXPECT_FALSE(choice.prefers_side());
 }
@@ -57,16 +57,36 @@ TEST(EngineChoiceTest, TrialsCostLittleWhileNothingChanges) {
   EXPECT_LT(Write(choice, writes, absl::Microseconds(80), absl::Microseconds(100)), writes / 1000);
 }
 
+// A guest writes seven small blocks, then a large one.
+TEST(EngineChoiceTest, OnlyWritesOfOneLengthAreCompared) {
+  EngineChoice choice;
+  for (uint32_t i = 0; i < 4 * EngineChoice::kMaxRest; ++i) {
+    const uint64_t length = i % 8 == 0 ? 1 << 20 : 4096;
+    const bool is_side = choice.NextIsSide(length);
+    choice.Ended(is_side, length, absl::Microseconds(length / 50 + (is_side ? 10 : 0)));
+    ASSERT_FALSE(choice.prefers_side()) << i;
+  }
+}
+
+TEST(EngineChoiceTest, ATrialOfALengthThatDoesNotComeAgainEnds) {
+  EngineChoice choice;
+  for (uint32_t i = 0; i < EngineChoice::kTrialWrites; ++i) {
+    choice.Ended(choice.NextIsSide(512), 512, absl::Microseconds(80));
+  }
+  Write(choice, EngineChoice::kMaxRest, absl::Microseconds(200), absl::Microseconds(80));
+  EXPECT_TRUE(choice.prefers_side());
+}
+
 // Results come late, and in any order.
 TEST(EngineChoiceTest, ManyWritesAreInFlight) {
   EngineChoice choice;
   constexpr uint32_t kInFlight = 64;
   bool in_flight[kInFlight] = {};
-  for (bool& is_side : in_flight) is_side = choice.NextIsSide();
+  for (bool& is_side : in_flight) is_side = choice.NextIsSide(4096);
   for (uint32_t i = 0; i < EngineChoice::kMaxRest; ++i) {
     bool& is_side = in_flight[i * 7 % kInFlight];
-    choice.Ended(is_side, absl::Microseconds(is_side ? 80 : 200));
-    is_side = choice.NextIsSide();
+    choice.Ended(is_side, 4096, absl::Microseconds(is_side ? 80 : 200));
+    is_side = choice.NextIsSide(4096);
   }
   EXPECT_TRUE(choice.prefers_side());
 }

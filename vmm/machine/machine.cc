@@ -118,7 +118,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
   RETURN_IF_ERROR(CheckPlaces(places));
   RETURN_IF_ERROR(machine->PowerOn(*std::move(hardware)));
   if (spec.ram_backing.huge_pages == RamBacking::HugePages::kCollapsed) {
-    absl::StatusOr<std::unique_ptr<RamCollapse>> collapse = RamCollapse::Start(machine->ram_);
+    absl::StatusOr<std::unique_ptr<RamCollapse>> collapse = RamCollapse::Start(machine->ram_, {});
     if (!collapse.ok()) LogWarning(collapse.status().message());
     if (collapse.ok()) machine->collapse_ = *std::move(collapse);
   }
@@ -298,7 +298,6 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
     // A failed try has used the hardware up: create another one.
     if (hardware.ok() && *hardware == nullptr) hardware = GuestHardware::Create(*kvm_, ram_);
     ASSIGN_OR_RETURN(std::unique_ptr<GuestHardware> next, std::exchange(hardware, nullptr));
-    if (collapse_ != nullptr) collapse_->Suspend();
     RETURN_IF_ERROR(ram_.Clear([&] {
       Await({}, outside, absl::ZeroDuration());
       return end_->reported();
@@ -309,7 +308,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
     if (!started.ok()) DropHardware();
     return started;
   }));
-  if (collapse_ != nullptr) collapse_->Resume();
+  if (collapse_ != nullptr) collapse_->Forget();
   ReleaseStartupPages();
   LogDebug(absl::StrCat("the guest boots again (", reason, "), after ",
                         absl::FormatDuration(SteadyNow() - begin)));
