@@ -32,6 +32,7 @@
 #include "proto/control_socket.h"
 #include "vmm/config/command_line.h"
 #include "vmm/config/validate.h"
+#include "vmm/config/vsock.h"
 #include "vmm/control/control_server.h"
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/named_socket.h"
@@ -47,6 +48,7 @@
 #include "vmm/machine/vmm_lockdown.h"
 #include "vmm/process/control_client.h"
 #include "vmm/vm/vm_end.h"
+#include "vmm/vsock/vsock_hub.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -81,24 +83,30 @@ int Report(const absl::Status& status) {
 }
 
 struct Sockets {
-  std::optional<ListeningSocket> control, monitor;
+  std::optional<ListeningSocket> control, monitor, vsock;
+
+  std::vector<const ListeningSocket*> All() const {
+    std::vector<const ListeningSocket*> all;
+    for (const std::optional<ListeningSocket>* socket : {&control, &monitor, &vsock}) {
+      if (socket->has_value()) all.push_back(&**socket);
+    }
+    return all;
+  }
 
   // Those that the sockets are in.
   std::vector<std::string> Folders() const {
     std::vector<std::string> folders;
-    for (const std::optional<ListeningSocket>* socket : {&control, &monitor}) {
-      if (!socket->has_value()) continue;
-      const size_t slash = (*socket)->path().rfind('/');
-      folders.push_back(slash == std::string::npos ? "." : (*socket)->path().substr(0, slash + 1));
+    for (const ListeningSocket* socket : All()) {
+      const size_t slash = socket->path().rfind('/');
+      folders.push_back(slash == std::string::npos ? "." : socket->path().substr(0, slash + 1));
     }
     return folders;
   }
 
-  // As ListeningSocket::FileRemover(), for both.
+  // As ListeningSocket::FileRemover(), for all.
   std::function<void()> FileRemover() const {
     std::vector<std::function<void()>> removers;
-    if (control.has_value()) removers.push_back(control->FileRemover());
-    if (monitor.has_value()) removers.push_back(monitor->FileRemover());
+    for (const ListeningSocket* socket : All()) removers.push_back(socket->FileRemover());
     return [removers] {
       for (const std::function<void()>& remove : removers) remove();
     };
@@ -113,7 +121,7 @@ absl::StatusOr<ListeningSocket> OpenSocket(const std::string& path,
 }
 
 // Opens the sockets that the VM has, and gives the VM the name in the control socket's path.
-absl::StatusOr<Sockets> OpenSockets(VmSpec& spec) {
+absl::StatusOr<Sockets> OpenSockets(VmSpec& spec, const std::optional<VsockPlace>& vsock) {
   Sockets sockets;
   if (!spec.control_socket.empty()) {
     ASSIGN_OR_RETURN(ListeningSocket control, OpenSocket(spec.control_socket));
@@ -135,6 +143,10 @@ absl::StatusOr<Sockets> OpenSockets(VmSpec& spec) {
         OpenSocket(spec.monitor_socket, {.kind = "monitor socket", .group = spec.monitor_group}));
     sockets.monitor.emplace(std::move(monitor));
   }
+  if (vsock.has_value()) {
+    ASSIGN_OR_RETURN(ListeningSocket socket, OpenSocket(vsock->socket, {.kind = "vsock socket"}));
+    sockets.vsock.emplace(std::move(socket));
+  }
   return sockets;
 }
 
@@ -142,7 +154,7 @@ struct Servers {
   std::unique_ptr<ControlServer> control, monitor;
 };
 
-absl::StatusOr<Servers> StartServers(Machine& machine, Sockets sockets, RefusedClients& refused) {
+absl::StatusOr<Servers> StartServers(Machine& machine, Sockets& sockets, RefusedClients& refused) {
   Servers servers;
   std::string control_path;
   if (sockets.control.has_value()) {
@@ -261,13 +273,13 @@ int Run(int argc, char** argv) {
   }
   BecomePreferredByOomKiller();
   // Before anything that takes time: a client that connects now waits until the VM runs.
-  absl::StatusOr<Sockets> sockets = OpenSockets(*spec);
+  const std::optional<VsockPlace> vsock_place = FindVsock(line->config);
+  absl::StatusOr<Sockets> sockets = OpenSockets(*spec, vsock_place);
   if (!sockets.ok()) return fail(sockets.status());
   (*guard)->SetExitAction(sockets->FileRemover());
   const std::string name = spec->name;
-  for (const std::optional<ListeningSocket>* socket : {&sockets->control, &sockets->monitor}) {
-    if (!socket->has_value()) continue;
-    const absl::Status status = (*launcher)->RemoveSocketAtEnd((*socket)->path());
+  for (const ListeningSocket* socket : sockets->All()) {
+    const absl::Status status = (*launcher)->RemoveSocketAtEnd(socket->path());
     if (!status.ok()) return fail(status);
   }
   ConfineDevices(**launcher, *spec);
@@ -275,6 +287,17 @@ int Run(int argc, char** argv) {
     return fail(status);
   }
   const bool locked_down = IsLockedDown(*spec);
+  std::unique_ptr<VsockHub> vsock;
+  if (sockets->vsock.has_value()) {
+    absl::StatusOr<std::unique_ptr<VsockHub>> hub =
+        VsockHub::Create(sockets->vsock->path(), sockets->vsock->fd(), locked_down);
+    if (!hub.ok()) return fail(hub.status());
+    vsock = *std::move(hub);
+    for (ResourceSpec& resource : spec->devices[vsock_place->device].resources) {
+      if (resource.name != vsock_place->resource) continue;
+      resource.connect = [v = vsock.get()] { return v->Connect(); };
+    }
+  }
   // Before the threads that last.
   if (const absl::Status status = DropPrivileges(*spec, sockets->Folders()); !status.ok()) {
     return fail(status);
@@ -308,7 +331,7 @@ int Run(int argc, char** argv) {
                         " after the start"));
 
   RefusedClients refused;
-  absl::StatusOr<Servers> servers = StartServers(**machine, *std::move(sockets), refused);
+  absl::StatusOr<Servers> servers = StartServers(**machine, *sockets, refused);
   if (!servers.ok()) return Report(servers.status());
   ReleaseStartupPages();
   const VmEnd end = (*machine)->Run({.fd = signals->get(), .take = take_signal});

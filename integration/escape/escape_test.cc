@@ -267,8 +267,8 @@ class EscapeTest : public testing::Test {
     ASSERT_TRUE(vm_->WaitForOutput("idle", kTimeout).ok()) << vm_->log();
     client_ = std::make_unique<VmClient>(ControlSocketOf(name));
     around_.vmm = vm_->pid();
-    around_.launcher = ChildByName(vm_->pid(), "vmm-launcher");
-    around_.init = ChildByName(vm_->pid(), "vmm-init");
+    around_.launcher = vm_->HelperPid("vmm-launcher");
+    around_.init = vm_->HelperPid("vmm-init");
     around_.control_socket = ControlSocketOf(name);
     // A guest that does nothing takes time of a processor.
     ASSERT_TRUE(client_->Pause().ok());

@@ -20,7 +20,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/testing/files.h"
-#include "base/testing/processes.h"
 #include "gtest/gtest.h"
 
 namespace bulkhead::integration {
@@ -123,18 +122,6 @@ void DescribeProcess(pid_t pid, const std::string& disk, Surroundings& around) {
     // Its last page has the arguments.
     if (absl::StrContains(line, "[stack]")) around.stack_address = end - 4096;
   }
-}
-
-pid_t ChildByName(pid_t parent, const std::string& name) {
-  std::error_code ignored;
-  for (const auto& task :
-       std::filesystem::directory_iterator(absl::StrCat("/proc/", parent, "/task"), ignored)) {
-    std::istringstream pids(ReadFile(absl::StrCat(task.path().string(), "/children")));
-    for (pid_t pid; pids >> pid;) {
-      if (ReadFile(absl::StrCat("/proc/", pid, "/comm")) == absl::StrCat(name, "\n")) return pid;
-    }
-  }
-  return kNoProcess;
 }
 
 bool KernelRefusesDescriptors() {

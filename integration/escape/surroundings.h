@@ -47,9 +47,6 @@ std::vector<Descriptor> DescriptorsOf(pid_t pid);
 // Adds the descriptors and addresses of a device process. `disk`: the path of its disk, if any.
 void DescribeProcess(pid_t pid, const std::string& disk, Surroundings& around);
 
-// The pid of the child of that name (/proc/PID/comm), or kNoProcess.
-pid_t ChildByName(pid_t parent, const std::string& name);
-
 // Whether a send with descriptors is refused where the receiver wants none (SO_PASSRIGHTS).
 bool KernelRefusesDescriptors();
 

@@ -86,7 +86,11 @@ class VmDeathTest : public testing::Test {
     config_ = WriteTempFile(
         absl::StrCat(name_, ".textproto"),
         absl::StrCat("sandbox { cgroup: \"", groups_, "\" }\n", "control_socket: \"", sockets_,
-                     "/control.sock\"\n", "monitor_socket: \"", sockets_, "/monitor\"\n"));
+                     "/control.sock\"\n", "monitor_socket: \"", sockets_, "/monitor\"\n",
+                     "devices { name: \"vsock\" binary: \"",
+                     DataFile("devices/virtio_vsock/virtio_vsock"), "\" arg: \"--cid=3\" ",
+                     "resources { name: \"host\" vsock { socket: \"", sockets_,
+                     "/vsock\" } } }\n"));
     disk_ = WriteTempFile(absl::StrCat(name_, ".disk"), std::string(1 << 20, '\0'));
     ASSERT_NO_FATAL_FAILURE(StartVm());
   }
@@ -108,7 +112,7 @@ class VmDeathTest : public testing::Test {
     ASSERT_TRUE(vm.ok()) << vm.status();
     vm_ = *std::move(vm);
     ASSERT_TRUE(vm_->WaitForOutput("storm begins", kTimeout).ok()) << vm_->log();
-    EXPECT_EQ(Left().size(), 6u);  // two sockets, the vmm's group, those of three devices
+    EXPECT_EQ(Left().size(), 8u);  // three sockets, the vmm's group, those of four devices
     absl::SleepFor(absl::Milliseconds(200));  // under load
   }
 
@@ -130,10 +134,10 @@ class VmDeathTest : public testing::Test {
 
   // Kills `pid`. Then nothing may be left of the VM, after kLimit.
   void KillAndCheck(pid_t pid) {
-    std::vector<pid_t> processes = {vm_->pid(), ChildByName(vm_->pid(), "vmm-launcher"),
-                                    ChildByName(vm_->pid(), "vmm-init")};
+    std::vector<pid_t> processes = {vm_->pid(), vm_->HelperPid("vmm-launcher"),
+                                    vm_->HelperPid("vmm-init"), vm_->HelperPid("vmm-vsock")};
     for (const VmProcess::Child& device : vm_->Children()) processes.push_back(device.pid);
-    ASSERT_EQ(processes.size(), 6u);
+    ASSERT_EQ(processes.size(), 8u);
     const std::map<Inode, std::string> own = FilesOf(getpid());
     std::map<Inode, std::string> files;
     std::vector<UniqueFd> pid_fds;
@@ -200,7 +204,7 @@ TEST_F(VmDeathTest, WhatALaterVmOfThatNameHasStays) {
   EXPECT_EQ(ReadFile(control), "of another VM");
   EXPECT_NE(access(monitor.c_str(), F_OK), 0);
   // The groups are left to the other VM, which uses them again.
-  EXPECT_EQ(Left().size(), 5u);
+  EXPECT_EQ(Left().size(), 6u);
   for (const std::string& left : Left()) {
     for (int i = 0; i < 5000 && rmdir(left.c_str()) != 0 && errno == EBUSY; ++i) {
       absl::SleepFor(absl::Milliseconds(1));
@@ -209,7 +213,7 @@ TEST_F(VmDeathTest, WhatALaterVmOfThatNameHasStays) {
 }
 
 TEST_F(VmDeathTest, AKilledLauncherEndsTheVm) {
-  ASSERT_NO_FATAL_FAILURE(KillAndCheck(ChildByName(vm_->pid(), "vmm-launcher")));
+  ASSERT_NO_FATAL_FAILURE(KillAndCheck(vm_->HelperPid("vmm-launcher")));
   EXPECT_EQ(exit_, "exit code 1");
   EXPECT_THAT(vm_->log(), HasSubstr("launcher"));
 }

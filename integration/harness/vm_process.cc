@@ -15,6 +15,27 @@
 
 namespace bulkhead::integration {
 
+namespace {
+
+constexpr char kHelperPrefix[] = "vmm-";
+
+std::vector<pid_t> ChildrenOf(pid_t parent) {
+  std::vector<pid_t> children;
+  // Any thread may have started one.
+  std::error_code ignored;
+  for (const auto& task :
+       std::filesystem::directory_iterator(absl::StrCat("/proc/", parent, "/task"), ignored)) {
+    std::istringstream pids(ReadFile(absl::StrCat(task.path().string(), "/children")));
+    for (pid_t child; pids >> child;) children.push_back(child);
+  }
+  return children;
+}
+
+// With a newline.
+std::string CommandOf(pid_t pid) { return ReadFile(absl::StrCat("/proc/", pid, "/comm")); }
+
+}  // namespace
+
 std::string DataFile(absl::string_view path) {
   const char* runfiles = getenv("TEST_SRCDIR");
   const std::string root = runfiles == nullptr ? "." : runfiles;
@@ -47,19 +68,11 @@ absl::StatusOr<std::unique_ptr<VmProcess>> VmProcess::Start(const std::vector<st
 
 std::vector<VmProcess::Child> VmProcess::Children() const {
   std::vector<Child> children;
-  // Any thread of the vmm may have started a device.
-  std::error_code ignored;
-  for (const auto& task :
-       std::filesystem::directory_iterator(absl::StrCat("/proc/", pid(), "/task"), ignored)) {
-    std::istringstream pids(ReadFile(absl::StrCat(task.path().string(), "/children")));
-    pid_t child = 0;
-    while (pids >> child) {
-      // The launcher and its init.
-      if (absl::StartsWith(ReadFile(absl::StrCat("/proc/", child, "/comm")), "vmm-")) continue;
-      // The command line's first string ends at its first zero byte.
-      const std::string argv0 = ReadFile(absl::StrCat("/proc/", child, "/cmdline")).c_str();
-      children.push_back({argv0.substr(argv0.rfind('/') + 1), child});
-    }
+  for (const pid_t child : ChildrenOf(pid())) {
+    if (absl::StartsWith(CommandOf(child), kHelperPrefix)) continue;
+    // The command line's first string ends at its first zero byte.
+    const std::string argv0 = ReadFile(absl::StrCat("/proc/", child, "/cmdline")).c_str();
+    children.push_back({argv0.substr(argv0.rfind('/') + 1), child});
   }
   return children;
 }
@@ -67,6 +80,13 @@ std::vector<VmProcess::Child> VmProcess::Children() const {
 pid_t VmProcess::PidOf(absl::string_view name) const {
   for (const Child& child : Children()) {
     if (child.name == name) return child.pid;
+  }
+  return kNoProcess;
+}
+
+pid_t VmProcess::HelperPid(absl::string_view name) const {
+  for (const pid_t child : ChildrenOf(pid())) {
+    if (CommandOf(child) == absl::StrCat(name, "\n")) return child;
   }
   return kNoProcess;
 }

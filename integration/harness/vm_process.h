@@ -55,6 +55,8 @@ class VmProcess {
   std::vector<Child> Children() const;
   // The pid of the first one of that name, or kNoProcess.
   pid_t PidOf(absl::string_view name) const;
+  // The same of the vmm's helpers: "vmm-launcher", "vmm-init" and so on.
+  pid_t HelperPid(absl::string_view name) const;
 
  private:
   explicit VmProcess(std::unique_ptr<ChildProcess> process) : process_(std::move(process)) {}

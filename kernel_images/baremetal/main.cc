@@ -34,6 +34,7 @@ constexpr Program kPrograms[] = {
     {"ticker", RunTicker},
     {"touch_ram", RunTouchRam},
     {"use_devices", RunUseDevices},
+    {"vsock_echo", RunVsockEcho},
     {"bench_mmio", RunBenchMmio},
     {"bench_block", RunBenchBlock},
     {"bench_console", RunBenchConsole},

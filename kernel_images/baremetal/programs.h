@@ -29,6 +29,7 @@ void RunIdle();
 void RunTicker();
 void RunTouchRam();
 void RunUseDevices();
+void RunVsockEcho();
 void RunBenchMmio();
 void RunBenchBlock();
 void RunBenchConsole();

@@ -16,7 +16,9 @@
 #include "base/status_macros.h"
 #include "proto/version.h"
 #include "vmm/config/config_reference.h"
+#include "vmm/config/device_flags.h"
 #include "vmm/config/text_config.h"
+#include "vmm/config/vsock.h"
 #include "vmm/sandbox/policy_listing.h"
 
 namespace bulkhead::vmm {
@@ -58,6 +60,9 @@ Devices; each flag starts one process, and may be given several times
                     queue), or else one that the vmm makes, which joins the bridge
   --rng[=NAME]      virtio entropy source
   --pvpanic         by which the guest's kernel reports that it has crashed
+  --vsock cid=N,socket=PATH[,name=NAME][,slot=N]
+                    virtio-vsock: a client of the unix socket PATH writes "CONNECT PORT";
+                    the guest's connections to CID 2 and port P arrive at PATH_P
   --console=stdio|detached|none
                     serial port: on this terminal, or for vmctl console only
                                                   (default: stdio, or none with --config)
@@ -65,7 +70,7 @@ Devices; each flag starts one process, and may be given several times
                     any device binary; RES is the resource's name. ',,' is a literal comma.
                     Also timeout=30s: the longest wait of an access, and poll=50us: how long
                     both sides poll before they sleep
-  With --disk, --net and --device, how a process that dies or hangs is replaced:
+  With --disk, --net, --vsock and --device, how a process that dies or hangs is replaced:
     restart=always|on-failure|never  when it has ended; on-failure: not after exit code 0
                                                                     (default: always)
     policy=wait|all-ones|pause-vm    accesses meanwhile wait, read all ones, or pause the VM
@@ -118,6 +123,7 @@ enum Flag : int {
   kNet,
   kRng,
   kPvpanic,
+  kVsock,
   kConsole,
   kDevice,
   kDeviceDir,
@@ -147,6 +153,7 @@ constexpr option kOptions[] = {
     {"net", required_argument, nullptr, kNet},
     {"rng", optional_argument, nullptr, kRng},
     {"pvpanic", no_argument, nullptr, kPvpanic},
+    {"vsock", required_argument, nullptr, kVsock},
     {"console", required_argument, nullptr, kConsole},
     {"device", required_argument, nullptr, kDevice},
     {"device-dir", required_argument, nullptr, kDeviceDir},
@@ -160,97 +167,6 @@ constexpr option kOptions[] = {
     {"version", no_argument, nullptr, kVersionFlag},
     {nullptr, 0, nullptr, 0},
 };
-
-// Splits at commas; ",," is a comma within a part.
-std::vector<std::string> SplitParts(absl::string_view text) {
-  std::vector<std::string> parts(1);
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] != ',') {
-      parts.back().push_back(text[i]);
-    } else if (i + 1 < text.size() && text[i + 1] == ',') {
-      parts.back().push_back(',');
-      ++i;
-    } else {
-      parts.emplace_back();
-    }
-  }
-  return parts;
-}
-
-absl::Status FlagError(absl::string_view flag, absl::string_view problem) {
-  return absl::InvalidArgumentError(absl::StrCat(flag, ": ", problem));
-}
-
-// Adds a device and notes the flag as the place of all its fields.
-v1::DeviceConfig& AddDevice(CommandLine& line, absl::string_view flag) {
-  line.places[absl::StrCat("devices[", line.config.devices_size(), "]")] = std::string(flag);
-  return *line.config.add_devices();
-}
-
-v1::FileResource& AddFile(v1::DeviceConfig& device, absl::string_view name, absl::string_view path,
-                          bool read_only) {
-  v1::ResourceConfig& resource = *device.add_resources();
-  resource.set_name(std::string(name));
-  resource.mutable_file()->set_path(std::string(path));
-  resource.mutable_file()->set_read_only(read_only);
-  return *resource.mutable_file();
-}
-
-// "disk0", "disk1", ...: the first name of that kind that is free.
-std::string FreeName(const CommandLine& line, absl::string_view kind) {
-  for (int i = 0;; ++i) {
-    std::string name = absl::StrCat(kind, i);
-    bool free = true;
-    for (const v1::DeviceConfig& device : line.config.devices()) {
-      free = free && device.name() != name;
-    }
-    if (free) return name;
-  }
-}
-
-absl::Status ParseSlot(absl::string_view flag, absl::string_view text, v1::DeviceConfig& device) {
-  uint32_t slot = 0;
-  if (!absl::SimpleAtoi(text, &slot) || slot == 0) {
-    return FlagError(flag, absl::StrCat("slot=", text, " is not a slot number (1 to 31)"));
-  }
-  device.set_pci_slot(slot);
-  return absl::OkStatus();
-}
-
-// Reads an option of the device's supervision into `device`. False: `part` is none. Errors: its
-// value is not valid.
-absl::StatusOr<bool> ParseSupervision(absl::string_view flag, absl::string_view part,
-                                      v1::DeviceConfig& device) {
-  using Restart = v1::RestartConfig;
-  using Device = v1::DeviceConfig;
-  absl::string_view value = part;
-  if (absl::ConsumePrefix(&value, "restart=")) {
-    const Restart::Policy policy = value == "on-failure" ? Restart::ON_FAILURE
-                                   : value == "always"   ? Restart::ALWAYS
-                                   : value == "never"    ? Restart::NEVER
-                                                         : Restart::POLICY_UNSPECIFIED;
-    device.mutable_restart()->set_policy(policy);
-    if (policy != Restart::POLICY_UNSPECIFIED) return true;
-    return FlagError(flag,
-                     absl::StrCat("\"", part, "\" is not valid; give always, on-failure or never"));
-  }
-  if (absl::ConsumePrefix(&value, "policy=")) {
-    const Device::AccessPolicy policy = value == "wait"       ? Device::WAIT
-                                        : value == "all-ones" ? Device::ALL_ONES
-                                        : value == "pause-vm" ? Device::PAUSE_VM
-                                                              : Device::ACCESS_POLICY_UNSPECIFIED;
-    device.set_access_policy(policy);
-    if (policy != Device::ACCESS_POLICY_UNSPECIFIED) return true;
-    return FlagError(flag,
-                     absl::StrCat("\"", part, "\" is not valid; give wait, all-ones or pause-vm"));
-  }
-  if (absl::ConsumePrefix(&value, "heartbeat=")) {
-    device.mutable_heartbeat()->set_interval(std::string(value));
-    return true;
-  }
-  if (part == "spare") device.set_spare(true);
-  return part == "spare";
-}
 
 absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
   std::string name = FreeName(line, "disk");
@@ -340,6 +256,31 @@ absl::Status ParseNet(absl::string_view text, CommandLine& line) {
     }
   }
   AddDevice(line, "--net") = std::move(device);
+  return absl::OkStatus();
+}
+
+absl::Status ParseVsock(absl::string_view text, CommandLine& line) {
+  v1::DeviceConfig device;
+  device.set_name(FreeName(line, "vsock"));
+  VsockFlag vsock;
+  for (const std::string& part : SplitParts(text)) {
+    ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--vsock", part, device));
+    if (taken || vsock.Take(part)) continue;
+    absl::string_view value = part;
+    if (absl::ConsumePrefix(&value, "name=")) {
+      device.set_name(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "slot=")) {
+      RETURN_IF_ERROR(ParseSlot("--vsock", value, device));
+    } else {
+      return FlagError("--vsock",
+                       absl::StrCat("\"", part, "\" is unknown; give cid=N, socket=PATH, ",
+                                    "name=NAME, slot=N, restart=, policy=, heartbeat=, spare"));
+    }
+  }
+  if (const std::string problem = vsock.Fill(device); !problem.empty()) {
+    return FlagError("--vsock", problem);
+  }
+  AddDevice(line, "--vsock") = std::move(device);
   return absl::OkStatus();
 }
 
@@ -543,6 +484,9 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         break;
       case kDevice:
         RETURN_IF_ERROR(ParseDevice(value, line));
+        break;
+      case kVsock:
+        RETURN_IF_ERROR(ParseVsock(value, line));
         break;
       case kRng: {
         const std::string name = value.empty() ? FreeName(line, "rng") : value;

@@ -94,6 +94,40 @@ TEST_F(ConfigTest, ACompleteTextIsTakenOver) {
   EXPECT_TRUE(device.resources[0].read_only);
 }
 
+TEST_F(ConfigTest, AVsockDeviceHasASocketAndACid) {
+  std::ofstream(Path("virtio_vsock")) << "binary";
+  chmod(Path("virtio_vsock").c_str(), 0755);
+  const std::vector<std::string> flags = {"--kernel=$DIR/vmlinux", "--console=none"};
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), flags.begin(), flags.end());
+    return FromFlags(more);
+  };
+  const absl::StatusOr<VmSpec> spec = with({"--vsock=cid=5,socket=/run/v,slot=9"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  ASSERT_EQ(spec->devices.size(), 1u);
+  EXPECT_EQ(spec->devices[0].name, "vsock0");
+  EXPECT_EQ(spec->devices[0].args, std::vector<std::string>{"--cid=5"});
+  EXPECT_EQ(spec->devices[0].pci_slot, 9u);
+  EXPECT_EQ(spec->devices[0].resources[0].name, "host");
+  EXPECT_EQ(with({"--vsock=cid=2,socket=/run/v"}).status().message(),
+            "--vsock: cid=2 is out of range (3 to 4294967294)");
+  EXPECT_THAT(std::string(with({"--vsock=cid=3,path=/run/v"}).status().message()),
+              HasSubstr("--vsock: \"path=/run/v\" is unknown; give cid=N, socket=PATH"));
+  EXPECT_EQ(with({"--vsock=cid=3,socket=/run/v", "--vsock=cid=4,socket=/run/w"}).status().message(),
+            "--vsock: is a second vsock; a VM has at most one");
+  const absl::Status status = FromText(R"(
+      kernel { path: "$DIR/vmlinux" } memory: "64M" cpus: 1
+      devices {
+        name: "v" binary: "virtio_vsock"
+        resources { name: "host" vsock { } }
+      })")
+                                  .status();
+  EXPECT_EQ(
+      status.message(),
+      "vm.textproto:5: devices[0].resources[0].vsock.socket: missing; give the path of a unix "
+      "socket");
+}
+
 TEST_F(ConfigTest, FlagsMakeTheCommonCase) {
   const absl::StatusOr<VmSpec> spec =
       FromFlags({"--kernel", "$DIR/vmlinux", "--memory=64M", "--cpus=2", "--disk",
@@ -416,7 +450,7 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
               "devices { name: \"b\" binary: \"virtio_rng\" pci_slot: 3 }",
        "devices[1].pci_slot: 3 is taken"},
       {good + "devices { name: \"a\" binary: \"virtio_blk\" resources { name: \"disk\" } }",
-       "devices[0].resources[0]: the source is missing; give file, console, tap or vm_link"},
+       "devices[0].resources[0]: the source is missing; give file, console, tap, vm_link or vsock"},
       {good + "devices { name: \"a\" binary: \"uart16550\"\n"
               "resources { name: \"console\" console { standard_streams: true } } }\n"
               "devices { name: \"b\" binary: \"uart16550\"\n"

@@ -29,6 +29,7 @@
 #include "vmm/config/program_folders.h"
 #include "vmm/config/supervision.h"
 #include "vmm/config/tap.h"
+#include "vmm/config/vsock.h"
 #include "vmm/memory/guest_layout.h"
 
 namespace bulkhead::vmm {
@@ -124,6 +125,7 @@ class Validator {
   std::shared_ptr<const ProgramFolders> binary_folders_;
   std::set<std::string> device_names_;
   std::set<uint32_t> pci_slots_;
+  bool has_vsock_ = false;
   std::string standard_streams_user_;  // field path of the console that has them
 };
 
@@ -368,11 +370,20 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
     case v1::ResourceConfig::kVmLink:
       spec.is_vm_link = true;
       return spec;
+    case v1::ResourceConfig::kVsock: {
+      const std::string socket_field = absl::StrCat(field, ".vsock.socket");
+      const std::string problem = ProblemOfVsockSocket(config.vsock().socket());
+      if (!problem.empty()) return Error(socket_field, problem);
+      if (std::exchange(has_vsock_, true)) {
+        return Error(field, "is a second vsock; a VM has at most one");
+      }
+      return spec;  // main.cc connects it: see FindVsock()
+    }
     case v1::ResourceConfig::kTap:
     case v1::ResourceConfig::SOURCE_NOT_SET:
       break;
   }
-  return Error(field, "the source is missing; give file, console, tap or vm_link");
+  return Error(field, "the source is missing; give file, console, tap, vm_link or vsock");
 }
 
 absl::Status Validator::AddTap(const std::string& field, const v1::ResourceConfig& config,

@@ -23,7 +23,7 @@ class Leftovers {
   void Remove();
 
  private:
-  static constexpr int kMaxSockets = 2;
+  static constexpr int kMaxSockets = 3;
   struct Socket {
     int folder = -1;
     uint64_t device = 0;

@@ -1,0 +1,97 @@
+#include "vmm/config/device_flags.h"
+
+#include <stdint.h>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+
+namespace bulkhead::vmm {
+
+std::vector<std::string> SplitParts(absl::string_view text) {
+  std::vector<std::string> parts(1);
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] != ',') {
+      parts.back().push_back(text[i]);
+    } else if (i + 1 < text.size() && text[i + 1] == ',') {
+      parts.back().push_back(',');
+      ++i;
+    } else {
+      parts.emplace_back();
+    }
+  }
+  return parts;
+}
+
+absl::Status FlagError(absl::string_view flag, absl::string_view problem) {
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": ", problem));
+}
+
+v1::DeviceConfig& AddDevice(CommandLine& line, absl::string_view flag) {
+  line.places[absl::StrCat("devices[", line.config.devices_size(), "]")] = std::string(flag);
+  return *line.config.add_devices();
+}
+
+v1::FileResource& AddFile(v1::DeviceConfig& device, absl::string_view name, absl::string_view path,
+                          bool read_only) {
+  v1::ResourceConfig& resource = *device.add_resources();
+  resource.set_name(std::string(name));
+  resource.mutable_file()->set_path(std::string(path));
+  resource.mutable_file()->set_read_only(read_only);
+  return *resource.mutable_file();
+}
+
+std::string FreeName(const CommandLine& line, absl::string_view kind) {
+  for (int i = 0;; ++i) {
+    std::string name = absl::StrCat(kind, i);
+    bool free = true;
+    for (const v1::DeviceConfig& device : line.config.devices()) {
+      free = free && device.name() != name;
+    }
+    if (free) return name;
+  }
+}
+
+absl::Status ParseSlot(absl::string_view flag, absl::string_view text, v1::DeviceConfig& device) {
+  uint32_t slot = 0;
+  if (!absl::SimpleAtoi(text, &slot) || slot == 0) {
+    return FlagError(flag, absl::StrCat("slot=", text, " is not a slot number (1 to 31)"));
+  }
+  device.set_pci_slot(slot);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> ParseSupervision(absl::string_view flag, absl::string_view part,
+                                      v1::DeviceConfig& device) {
+  using Restart = v1::RestartConfig;
+  using Device = v1::DeviceConfig;
+  absl::string_view value = part;
+  if (absl::ConsumePrefix(&value, "restart=")) {
+    const Restart::Policy policy = value == "on-failure" ? Restart::ON_FAILURE
+                                   : value == "always"   ? Restart::ALWAYS
+                                   : value == "never"    ? Restart::NEVER
+                                                         : Restart::POLICY_UNSPECIFIED;
+    device.mutable_restart()->set_policy(policy);
+    if (policy != Restart::POLICY_UNSPECIFIED) return true;
+    return FlagError(flag,
+                     absl::StrCat("\"", part, "\" is not valid; give always, on-failure or never"));
+  }
+  if (absl::ConsumePrefix(&value, "policy=")) {
+    const Device::AccessPolicy policy = value == "wait"       ? Device::WAIT
+                                        : value == "all-ones" ? Device::ALL_ONES
+                                        : value == "pause-vm" ? Device::PAUSE_VM
+                                                              : Device::ACCESS_POLICY_UNSPECIFIED;
+    device.set_access_policy(policy);
+    if (policy != Device::ACCESS_POLICY_UNSPECIFIED) return true;
+    return FlagError(flag,
+                     absl::StrCat("\"", part, "\" is not valid; give wait, all-ones or pause-vm"));
+  }
+  if (absl::ConsumePrefix(&value, "heartbeat=")) {
+    device.mutable_heartbeat()->set_interval(std::string(value));
+    return true;
+  }
+  if (part == "spare") device.set_spare(true);
+  return part == "spare";
+}
+
+}  // namespace bulkhead::vmm
