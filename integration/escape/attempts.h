@@ -139,6 +139,7 @@ struct Surroundings {
   std::vector<int> memory;    // all shared memory files
   std::vector<int> requests;  // of them, the one that it may only read
   std::vector<int> disk;
+  std::vector<int> taps;
   int next_descriptor = 0;  // the lowest free number
   uint64_t requests_address = 0;
   uint64_t code_address = 0;

@@ -24,6 +24,9 @@ constexpr int kSoPeerPidFd = 77;  // SO_PEERPIDFD, which Debian 12's headers lac
 constexpr uint32_t kKvmCreateVm = 0xae01;
 constexpr uint32_t kKvmRun = 0xae80;
 constexpr uint32_t kTunSetIff = 0x400454ca;
+constexpr uint32_t kTunSetPersist = 0x400454cb;
+constexpr uint32_t kTunSetHeaderSize = 0x400454d8;
+constexpr uint32_t kTunSetSteering = 0x800454e0;
 constexpr uint32_t kLoopSetFd = 0x4c00;
 constexpr uint32_t kNsGetUserNs = 0xb701;
 
@@ -87,6 +90,24 @@ void AddSharedMemory(const Surroundings& around, std::vector<Attempt>& attempts)
        memory},
       {"fchmod of shared memory", kOtherUser, {{SYS_fchmod, {Each(), 0}}}, memory},
       {"fchown of shared memory", kOtherUser, {{SYS_fchown, {Each(), 1, 1}}}, memory},
+  };
+  attempts.insert(attempts.end(), std::begin(rows), std::end(rows));
+}
+
+// What stays set for the vmm and for successors, or beyond the VM. The values change nothing.
+void AddTaps(const Surroundings& around, std::vector<Attempt>& attempts) {
+  const int header_bytes = 12;
+  const int none = -1;
+  const Attempt rows[] = {
+      {"TUNSETPERSIST", kSeccompAlone, {{SYS_ioctl, {Each(), kTunSetPersist, 0}}}, around.taps},
+      {"TUNSETVNETHDRSZ",
+       kSeccompAlone,
+       {{SYS_ioctl, {Each(), kTunSetHeaderSize, AddressOf(header_bytes)}}},
+       around.taps},
+      {"TUNSETSTEERINGEBPF, none",
+       kSeccompAlone,
+       {{SYS_ioctl, {Each(), kTunSetSteering, AddressOf(none)}}},
+       around.taps},
   };
   attempts.insert(attempts.end(), std::begin(rows), std::end(rows));
 }
@@ -213,6 +234,7 @@ void AddDescriptorAttempts(const Surroundings& around, std::vector<Attempt>& att
          around.sockets});
   }
   AddSharedMemory(around, attempts);
+  AddTaps(around, attempts);
   AddPeerPidFd(around, attempts);
 }
 

@@ -36,6 +36,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/testing/files.h"
+#include "base/testing/network_namespace.h"
 #include "base/testing/processes.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
@@ -65,11 +66,10 @@ struct Device {
   const char* name;
   const char* binary;
 };
-constexpr Device kDevices[] = {{"console", "uart16550"},
-                               {"disk", "virtio_blk"},
-                               {"readonly-disk", "virtio_blk"},
-                               {"rng", "virtio_rng"},
-                               {"example", "example"}};
+constexpr Device kDevices[] = {{"console", "uart16550"},        {"disk", "virtio_blk"},
+                               {"readonly-disk", "virtio_blk"}, {"rng", "virtio_rng"},
+                               {"example", "example"},          {"net", "virtio_net"},
+                               {"vsock", "virtio_vsock"}};
 
 std::string BinaryOf(const Device& device) {
   return DataFile(absl::StrCat("devices/", device.binary, "/", device.binary));
@@ -223,6 +223,11 @@ std::string also_waived;
 
 class EscapeTest : public testing::Test {
  protected:
+  static void SetUpTestSuite() {
+    if (geteuid() != 0) return;
+    ASSERT_EQ(EnterNetworkNamespace(), "");
+    ASSERT_EQ(system("ip link set lo up"), 0);  // the host of the attempts, too
+  }
   void SetUp() override {
     if (vmm::SandboxLayers::InThisBuild() != vmm::SandboxLayers::All()) {
       GTEST_SKIP() << "this build has no complete sandbox";
@@ -253,9 +258,14 @@ class EscapeTest : public testing::Test {
       } else if (absl::StrContains(device.name, "disk")) {
         resource = absl::StrCat("name: 'disk' file { path: '", PathOf(device),
                                 "' read_only: ", IsReadOnly(device) ? "true" : "false", " }");
+      } else if (absl::EqualsIgnoreCase(device.name, "net")) {
+        resource = "name: 'tap' tap { }";
+      } else if (absl::EqualsIgnoreCase(device.name, "vsock")) {
+        resource = absl::StrCat("name: 'host' vsock { socket: '", TempPath("escape.vsock"), "' }");
       }
       absl::StrAppend(&config, "devices { name: '", device.name, "' binary: '", BinaryOf(device),
-                      "' restart { max_crashes: -1 min_backoff: '0' } heartbeat { interval: '0' } ",
+                      "' ", absl::EqualsIgnoreCase(device.name, "vsock") ? "arg: '--cid=42' " : "",
+                      "restart { max_crashes: -1 min_backoff: '0' } heartbeat { interval: '0' } ",
                       resource.empty() ? "" : absl::StrCat("resources { ", resource, " }"), " }\n");
     }
     std::vector<std::string> flags = {absl::StrCat(
@@ -437,7 +447,8 @@ TEST_F(EscapeTest, AProcessHasOnlyTheDescriptorsAndMemoryThatItNeeds) {
           each.what == "/dev/null" || absl::StartsWith(each.what, "pipe:") ||
           absl::StartsWith(each.what, "socket:") || each.what == "anon_inode:[eventfd]" ||
           each.what == "anon_inode:[eventpoll]" || each.what == "anon_inode:[timerfd]" ||
-          each.what == "anon_inode:[io_uring]" || each.what == PathOf(device);
+          each.what == "anon_inode:[io_uring]" || each.what == PathOf(device) ||
+          (each.what == "/dev/net/tun" && absl::EqualsIgnoreCase(device.name, "net"));
       EXPECT_TRUE(is_known) << device.name << " has " << each.what;
       if (each.what == PathOf(device)) {
         EXPECT_EQ(each.can_write, !IsReadOnly(device));

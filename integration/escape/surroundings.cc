@@ -108,6 +108,7 @@ void DescribeProcess(pid_t pid, const std::string& disk, Surroundings& around) {
       around.requests.push_back(each.number);
     }
     if (!disk.empty() && each.what == disk) around.disk.push_back(each.number);
+    if (each.what == "/dev/net/tun") around.taps.push_back(each.number);
   }
   std::istringstream maps(ReadFile(absl::StrCat("/proc/", pid, "/maps")));
   for (std::string line; std::getline(maps, line);) {
