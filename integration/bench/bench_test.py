@@ -9,7 +9,7 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, ".")
 
 from integration.bench import (block, block_cells, boot, boot_run, channel,  # noqa: E402
-                               console, doorbell, guest_ram, mmio, processes,
+                               console, doorbell, guest_ram, mmio, net, processes,
                                scale_busy, storm, table, vm)
 
 OUTPUT = """
@@ -136,6 +136,32 @@ class BlockTest(unittest.TestCase):
     def test_the_disk_without_io_is_measured_only_if_it_is_named(self):
         self.assertNotIn("null", block_cells.ALL.media)
         self.assertEqual(block_cells.select(False, block_cells.parse_only("null")).media, ("null",))
+
+
+class NetTest(unittest.TestCase):
+    LINE = ("BENCH name=send-1514 bytes=1514 frames=1000 lost=3 cycles=2000000 kicks=500 "
+            "interrupts=10 p50=3000 p99=9000\nBULKHEAD-PASS\n")
+
+    def test_cycles_become_frames_and_bits_a_second_and_microseconds(self):
+        figures = net.parse(self.LINE, tsc_khz=1000)["send-1514"]
+        self.assertEqual(figures, {"rate": 500.0, "gbit": 500 * 1514 * 8 / 1e9, "lost": 3,
+                                   "kicks": 0.5, "interrupts": 0.01, "p50_us": 3000.0,
+                                   "p99_us": 9000.0})
+
+    def test_missing_figures_are_an_error_that_shows_the_output(self):
+        with self.assertRaisesRegex(processes.BenchError, "BULKHEAD-FAIL no TAP"):
+            net.parse("BULKHEAD-FAIL no TAP\n", tsc_khz=1000)
+
+    def test_each_cell_is_to_be_ahead_of_qemu_within_rounds(self):
+        for ratio, met in [(1.1, [True]), (0.9, [False])]:
+            # The machine got twice as slow in the middle.
+            rounds = [{"vmm": {"request": {"rate": 100.0 * speed, "lost": 0}},
+                       "qemu-in-process": {"request": {"rate": 100.0 / ratio * speed, "lost": 0}}}
+                      for speed in (1, 0.5, 0.5)]
+            summary = net.summarize(rounds)
+            self.assertEqual([aim["met"] for aim in net.judge_aims(summary)], met)
+            del rounds[0]["qemu-in-process"]
+            self.assertEqual(net.judge_aims(net.summarize(rounds[:1])), [])
 
 
 class ConsoleTest(unittest.TestCase):
@@ -342,7 +368,8 @@ class CommandLineTest(unittest.TestCase):
                      ["scale", "--start=32"], ["scale", "--idle=0"], ["scale", "--only=run"],
                      ["scale", "--busy=31"], ["scale", "--busy-cpus=9"],
                      ["boot", "--only=loud"], ["boot", "--targets=toaster"],
-                     ["channel", "--rounds=0"]):
+                     ["channel", "--rounds=0"], ["net", "--rounds=0"],
+                     ["net", "--targets=toaster"], ["net", "--cells=request,toast"]):
             result = self.bench(*args)
             self.assertEqual(result.returncode, 2, args)
             self.assertIn("usage:", result.stderr)

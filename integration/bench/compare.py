@@ -23,7 +23,7 @@ _TAIL = 1 / 32  # on each side of an interval: just what the least and the most 
 _ROUNDING = 1e-9
 _NOT_FIGURES = ("benchmark", "machine", "summary", "aims", "rounds")
 _SKIPPED = ("min", "p90", "max")  # of distributions: p50 and p99 tell more
-_MORE_IS_BETTER = ("rate", "bytes_a_second", "least_share")
+_MORE_IS_BETTER = ("rate", "gbit", "bytes_a_second", "least_share")
 _LESS_IS_BETTER = ("_ms", "_us", "p50", "p99", "percent", "per_second", "_mib", "kicks",
                    "interrupts", "handler_share")
 

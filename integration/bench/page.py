@@ -151,6 +151,16 @@ def _block(document):
             for title, series in cells.items()]
 
 
+def _net(document):
+    """One chart: a point for each cell."""
+    rounds = document["rounds"]
+    cells = list(rounds[0]["vmm"] if "vmm" in rounds[0] else next(iter(rounds[0].values())))
+    return [chart("Frames of each cell", "cell", "thousand frames a second", {
+        machine: [(i, *_spread([each[machine][cell]["rate"] / 1000 for each in rounds]))
+                  for i, cell in enumerate(cells)] for machine in rounds[0]},
+                  log_y=True, x_labels=dict(enumerate(cells)))]
+
+
 def _recovery(document):
     charts = [_distribution("From kill(2) to the vmm's notice", "milliseconds",
                             document["detection_ms"]),
@@ -225,7 +235,8 @@ def _lists(document):
 _CHARTS = {"mmio": lambda document: _of_rounds(document, "cycles"),
            "doorbell": lambda document: _of_rounds(document, "microseconds"),
            "boot": lambda document: _of_rounds(document, "milliseconds", "step"),
-           "channel": _channel, "block": _block, "recovery": _recovery, "storm": _storm, "scale": _scale}
+           "channel": _channel, "block": _block, "net": _net, "recovery": _recovery, "storm": _storm,
+           "scale": _scale}
 
 
 def _table(document):

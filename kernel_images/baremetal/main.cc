@@ -40,6 +40,7 @@ constexpr Program kPrograms[] = {
     {"bench_console", RunBenchConsole},
     {"bench_doorbell", RunBenchDoorbell},
     {"bench_scale", RunBenchScale},
+    {"bench_net", RunBenchNet},
 };
 
 bool Equal(const char* a, const char* b) {

@@ -35,6 +35,7 @@ void RunBenchBlock();
 void RunBenchConsole();
 void RunBenchDoorbell();
 void RunBenchScale();
+void RunBenchNet();
 
 }  // namespace bulkhead::guest
 

@@ -120,6 +120,19 @@ bool Virtqueue::EnableInterrupts() {
   return !HasUsed();
 }
 
+bool Virtqueue::EnableInterruptsLater(uint16_t pending) {
+  const auto last = static_cast<uint16_t>(pending * 3 / 4);
+  if (event_index_) {
+    SetUsedEvent(static_cast<uint16_t>(used_seen_ + last));
+  } else {
+    SetInterruptsWanted(true);
+  }
+  // As in EnableInterrupts().
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  const uint16_t used = __atomic_load_n(&memory_->used_index, __ATOMIC_ACQUIRE);
+  return static_cast<uint16_t>(used - used_seen_) <= last;
+}
+
 void Virtqueue::SetInterruptsWanted(bool wanted) {
   __atomic_store_n(&memory_->available_flags, wanted ? 0 : 1, __ATOMIC_SEQ_CST);
 }
@@ -185,8 +198,8 @@ uint64_t VirtioDevice::OfferedFeatures() const {
   return features;
 }
 
-uint64_t VirtioDevice::Start(uint64_t wanted, uint32_t queues) {
-  EXPECT_TRUE(queues <= kMaxQueues);
+uint64_t VirtioDevice::Start(uint64_t wanted, uint32_t queues, uint16_t max_size) {
+  EXPECT_TRUE(queues <= kMaxQueues && max_size <= Virtqueue::kLargestSize);
   wanted |= kFeatureVersion1;
   Reset();
   SetStatus(kStatusAcknowledge);
@@ -204,14 +217,14 @@ uint64_t VirtioDevice::Start(uint64_t wanted, uint32_t queues) {
   EXPECT_TRUE(MmioRead<uint16_t>(common_ + kQueueCount) >= queues);
   msix_.SetEnabled(true);
   for (uint32_t index = 0; index < queues; ++index) {
-    SetUpQueue(index, (wanted & kFeatureEventIndex) != 0);
+    SetUpQueue(index, (wanted & kFeatureEventIndex) != 0, max_size);
   }
   SetStatus(kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk);
   EXPECT_EQ(status(), kStatusAcknowledge | kStatusDriver | kStatusFeaturesOk | kStatusDriverOk);
   return offered;
 }
 
-void VirtioDevice::SetUpQueue(uint32_t index, bool event_index) {
+void VirtioDevice::SetUpQueue(uint32_t index, bool event_index, uint16_t max_size) {
   // Of each device of the bus, by its number.
   static Virtqueue::Memory memories[32][kMaxQueues];
   Virtqueue& queue = queues_[index];
@@ -224,7 +237,7 @@ void VirtioDevice::SetUpQueue(uint32_t index, bool event_index) {
   MmioWrite<uint16_t>(common_ + kQueueSelect, static_cast<uint16_t>(index));
   const uint16_t offered = MmioRead<uint16_t>(common_ + kQueueSize);
   EXPECT_TRUE(offered != 0);
-  queue.size_ = offered < Virtqueue::kMaxSize ? offered : Virtqueue::kMaxSize;
+  queue.size_ = offered < max_size ? offered : max_size;
   MmioWrite<uint16_t>(common_ + kQueueSize, queue.size_);
   EXPECT_EQ(MmioRead<uint16_t>(common_ + kQueueSize), queue.size_);
   msix_.Route(index, 0, static_cast<uint8_t>(kFirstVector + index));

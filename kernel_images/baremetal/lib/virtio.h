@@ -37,7 +37,8 @@ class VirtioDevice;
 // One split queue with memory of its own. Single-threaded.
 class Virtqueue {
  public:
-  static constexpr uint16_t kMaxSize = 64;
+  static constexpr uint16_t kMaxSize = 64;       // unless the program asks for more
+  static constexpr uint16_t kLargestSize = 256;
 
   uint16_t size() const { return size_; }
   // To be filled by hand before Submit().
@@ -65,6 +66,9 @@ class Virtqueue {
   void DisableInterrupts();
   // From now on the next used element interrupts. False: there is one already, which may not.
   bool EnableInterrupts();
+  // The same of a later one: when three quarters of `pending`, which is not 0, are used. As Linux's
+  // network driver waits for room to send. False: so many are used already.
+  bool EnableInterruptsLater(uint16_t pending);
   // The parts of that.
   void SetInterruptsWanted(bool wanted);
   void SetUsedEvent(uint16_t index);
@@ -86,14 +90,14 @@ class Virtqueue {
     uint32_t length;
   };
   struct Memory {
-    alignas(4096) VirtqueueDescriptor descriptors[kMaxSize];
+    alignas(4096) VirtqueueDescriptor descriptors[kLargestSize];
     alignas(4096) uint16_t available_flags;
     uint16_t available_index;
-    uint16_t available_ring[kMaxSize];
+    uint16_t available_ring[kLargestSize];
     uint16_t used_event;
     alignas(4096) uint16_t used_flags;
     uint16_t used_index;
-    UsedElement used_ring[kMaxSize];
+    UsedElement used_ring[kLargestSize];
     uint16_t available_event;
   };
 
@@ -117,8 +121,9 @@ class VirtioDevice {
 
   // Resets the device, negotiates `wanted` plus VERSION_1 and sets up the first `queues` queues;
   // queue n interrupts MSI-X entry n, entry n sends vector kFirstVector + n to the first CPU.
-  // Returns the features offered. Fails the program if a step is refused.
-  uint64_t Start(uint64_t wanted, uint32_t queues);
+  // Queues have `max_size` entries at most. Returns the features offered. Fails the program if a
+  // step is refused.
+  uint64_t Start(uint64_t wanted, uint32_t queues, uint16_t max_size = Virtqueue::kMaxSize);
   void Reset() const;
 
   Virtqueue& queue(uint32_t index) { return queues_[index]; }
@@ -134,7 +139,7 @@ class VirtioDevice {
  private:
   uint64_t FindStructure(uint8_t type) const;
   uint64_t OfferedFeatures() const;
-  void SetUpQueue(uint32_t index, bool event_index);
+  void SetUpQueue(uint32_t index, bool event_index, uint16_t max_size);
 
   PciFunction function_;
   Msix msix_;

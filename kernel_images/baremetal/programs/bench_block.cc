@@ -23,8 +23,10 @@
 
 #include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
+#include "kernel_images/baremetal/lib/histogram.h"
 #include "kernel_images/baremetal/lib/interrupts.h"
 #include "kernel_images/baremetal/lib/memory.h"
+#include "kernel_images/baremetal/lib/name_list.h"
 #include "kernel_images/baremetal/lib/random.h"
 #include "kernel_images/baremetal/lib/report.h"
 #include "kernel_images/baremetal/lib/virtio.h"
@@ -74,37 +76,6 @@ struct Slot {
   uint8_t result;
   alignas(16) BlockHeader header;
   alignas(16) VirtqueueDescriptor table[kMaxRequestDescriptors];
-};
-
-// Counts latencies: exactly below kSteps cycles, from there on in kSteps steps an octave.
-class Histogram {
- public:
-  void Clear() { memset(counts_, 0, sizeof(counts_)); }
-
-  void Add(uint64_t cycles) {
-    const uint32_t shift =
-        cycles < kSteps ? 0 : 57 - static_cast<uint32_t>(__builtin_clzll(cycles));
-    ++counts_[shift * kSteps + (cycles >> shift)];
-  }
-
-  void Add(const Histogram& other) {
-    for (uint32_t i = 0; i < kBuckets; ++i) counts_[i] += other.counts_[i];
-  }
-
-  // The value that `percent` of the `total` are not above.
-  uint64_t Percentile(uint32_t percent, uint64_t total) const {
-    uint64_t left = total * percent / 100;
-    uint32_t index = 0;
-    while (index < kBuckets - 1 && left >= counts_[index]) left -= counts_[index++];
-    if (index < 2 * kSteps) return index;
-    const uint32_t shift = index / kSteps - 1;
-    return (uint64_t{index} - shift * kSteps) << shift;
-  }
-
- private:
-  static constexpr uint64_t kSteps = 64;
-  static constexpr uint32_t kBuckets = 59 * kSteps;
-  uint32_t counts_[kBuckets];
 };
 
 // One queue, and what the CPU that drives it knows.
@@ -273,19 +244,6 @@ void Measure(Cell cell) {
         " cycles=", all.cycles, " kicks=", all.kicks, " interrupts=", all.interrupts,
         " p50=", all.latencies.Percentile(50, all.requests),
         " p99=", all.latencies.Percentile(99, all.requests), "\n");
-}
-
-// Takes one of `table` by its name from the front of `list`.
-template <typename Entry, uint32_t kCount>
-const Entry& TakeName(const char*& list, const Entry (&table)[kCount]) {
-  for (const Entry& entry : table) {
-    const uint64_t length = strlen(entry.name);
-    if (strlen(list) < length || memcmp(list, entry.name, length) != 0) continue;
-    if (list[length] != ',' && list[length] != '\0') continue;
-    list += length + (list[length] == ',');
-    return entry;
-  }
-  Fail("unknown name: ", list);
 }
 
 uint32_t TakeDepth(const char*& list) {
