@@ -21,6 +21,7 @@
 #include "base/status_macros.h"
 #include "devices/host/metrics.h"
 #include "devices/virtio/virtio_layout.h"
+#include "proto/net_link.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -102,6 +103,7 @@ NetDevice::~NetDevice() {
     if (pair.watched) host_->Unwatch(pair.tap.get());
   }
   if (timer_.ok()) host_->Unwatch(timer_.get());
+  if (link_.ok()) host_->Unwatch(link_.get());
 }
 
 VirtioIdentity NetDevice::Identify() const {
@@ -157,6 +159,10 @@ absl::Status NetDevice::Start(VirtioServices& services) {
   if (!timer.ok()) return ErrnoToStatus(errno, "timerfd_create");
   RETURN_IF_ERROR(host_->Watch(timer.get(), [this] { OnTimer(); }));
   timer_ = std::move(timer);
+  absl::StatusOr<UniqueFd> link = host_->TakeResource(kLinkResource);
+  if (!link.ok()) return absl::OkStatus();
+  RETURN_IF_ERROR(host_->Watch(link->get(), [this] { OnLink(); }));
+  link_ = *std::move(link);
   return absl::OkStatus();
 }
 
@@ -193,13 +199,29 @@ void NetDevice::OnFeatures(uint64_t features) {
 }
 
 // They were for the driver before, and perhaps of a kind that the next one does not take.
-void NetDevice::DropWaitingFrames() {
+bool NetDevice::DropWaitingFrames() {
   iovec buffer = {frame_.data(), frame_.size()};
+  bool is_there = true;
   for (Pair& pair : pairs_) {
-    for (int i = 0; i < kMaxWaitingFrames && readv(pair.tap.get(), &buffer, 1) > 0; ++i) {
-      ++counters_.dropped;
+    ssize_t size = 1;
+    for (int i = 0; i < kMaxWaitingFrames && size > 0; ++i) {
+      size = readv(pair.tap.get(), &buffer, 1);
+      if (size > 0) ++counters_.dropped;
     }
+    if (size == 0 || (size < 0 && IsGone(errno))) is_there = false;
     host_->KeepAlive();
+  }
+  return is_there;
+}
+
+void NetDevice::OnLink() {
+  char changes[64];
+  const ssize_t size = read(link_.get(), changes, sizeof(changes));
+  if (size > 0) {
+    SetLink(changes[size - 1] == kLinkUp);
+  } else if (size == 0 || errno != EAGAIN) {
+    host_->Unwatch(link_.get());
+    link_.reset();
   }
 }
 

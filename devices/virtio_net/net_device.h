@@ -31,8 +31,8 @@ struct NetOptions {
 };
 
 // The network device (virtio 1.2, section 5.1) over a TAP: the resources "tap", "tap.1", ... are
-// its queues, one for each pair of queues. A frame is sent by one writev(2) and received by one
-// readv(2), from and into guest memory.
+// its queues, one for each pair of queues; "link", if there is one, is as in proto/net_link.h. A
+// frame is sent by one writev(2) and received by one readv(2), from and into guest memory.
 //
 // Each frame is shown to the driver before the next one is touched, so a process that dies repeats
 // or loses one frame a queue at most. Durable memory says which queue was at it: the successor
@@ -70,9 +70,6 @@ class NetDevice : public VirtioDevice {
   // What waits is in the queues: a successor takes it again.
   bool at_rest() const override { return true; }
   void AppendMetrics(v1::DeviceMetrics& metrics) const override;
-
-  // As if the cable were plugged in or out.
-  void SetLink(bool up);
 
  private:
   // In durable memory; zeroes are the beginning.
@@ -126,12 +123,16 @@ class NetDevice : public VirtioDevice {
   uint64_t LongestFrame() const;
   void UpdateWatch(uint32_t tap);
   void OnTap(uint32_t tap);
+  // As if the cable were plugged in or out. A TAP that is gone has no link.
+  void SetLink(bool up);
+  void OnLink();
   void StartTimer();
   void OnTimer();
   // False: the TAP gave no frame.
   bool Receive(uint32_t tap);
   void Deliver(uint32_t pair, uint64_t bytes, uint64_t room);
-  void DropWaitingFrames();
+  // False: a queue of the TAP is gone.
+  bool DropWaitingFrames();
   void CountPredecessorsFrames();
 
   const NetOptions options_;
@@ -141,6 +142,7 @@ class NetDevice : public VirtioDevice {
   NetControl control_;
   uint64_t offloads_set_ = ~uint64_t{0};  // that the TAP has; at first unknown
   bool offloads_due_ = false;
+  UniqueFd link_;   // the operator's changes of the link; not ok(): there are none
   UniqueFd timer_;  // runs while a pair waits for buffers
   bool timer_runs_ = false;
   int wait_ticks_ = 2;

@@ -44,10 +44,10 @@ absl::Status NetDevice::RestoreState(absl::Span<const uint8_t> bytes) {
 
 void NetDevice::SetLink(bool up) {
   if ((control_.state().link_up != 0) == up) return;
+  if (up && !DropWaitingFrames()) return;  // they came while it was down
   control_.SetLink(up);
   host_->StateChanged();
   services_->ConfigChanged();
-  if (up) DropWaitingFrames();  // they came while it was down
   for (uint32_t i = 0; i < options_.pairs; ++i) UpdateWatch(i);
 }
 

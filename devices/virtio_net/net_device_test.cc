@@ -1,6 +1,7 @@
 // The whole device, its transport included, over sockets that keep frames apart as a TAP does.
 #include "devices/virtio_net/net_device.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/if_tun.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "devices/virtio/virtio_layout.h"
 #include "devices/virtio_net/net_layout.h"
 #include "gtest/gtest.h"
+#include "proto/net_link.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -40,6 +42,10 @@ class NetDeviceTest : public testing::Test {
       services.AddResource(i == 0 ? "tap" : "tap." + std::to_string(i), UniqueFd(ends[0]));
       network.emplace_back(ends[1]);
     }
+    int ends[2];
+    EXPECT_EQ(pipe2(ends, O_NONBLOCK | O_CLOEXEC), 0);
+    services.AddResource(kLinkResource, UniqueFd(ends[0]));
+    operator_end.reset(ends[1]);
     model = std::make_unique<RestartableDevice>(services, [this, options] {
       auto net = NetDevice::Create(options).value();
       net->set_offload_setter([this](int, uint32_t bits) {
@@ -87,6 +93,17 @@ class NetDeviceTest : public testing::Test {
     EXPECT_EQ(write(network[tap].get(), frame.data(), frame.size()),
               static_cast<ssize_t>(frame.size()));
   }
+  // Since the last call.
+  int ConfigInterrupts() {
+    int count = 0;
+    for (const uint32_t vector : services.TakeMsixSignals()) count += vector == 0;
+    return count;
+  }
+  void SetLink(char state) {
+    EXPECT_EQ(write(operator_end.get(), &state, 1), 1);
+    while (services.RunWatches(0) != 0) {
+    }
+  }
   void Send(const std::string& bytes) {
     driver->queue(kSend).Add(
         {{Place(bytes), static_cast<uint32_t>(bytes.size()), /*writable=*/false}});
@@ -130,6 +147,7 @@ class NetDeviceTest : public testing::Test {
 
   DurableServices services{{{0, 4 << 20}}};
   std::vector<UniqueFd> network;
+  UniqueFd operator_end;  // of the resource "link"
   std::vector<uint32_t> offloads;
   std::function<bool(uint32_t)> on_offloads;
   int wait_ticks = 0;  // of the next process
@@ -263,17 +281,39 @@ TEST_F(NetDeviceTest, ASuccessorAnnouncesTheGuestUntilItAcknowledges) {
 TEST_F(NetDeviceTest, WithoutALinkNothingPasses) {
   ASSERT_TRUE(driver->Initialize(kAll));
   AddBuffers(4);
-  device->SetLink(false);
+  SetLink(kLinkDown);
   EXPECT_EQ(Status(), 0);
   Send(Frame(60));
   EXPECT_EQ(FromGuest(), "");
   ToGuest(Frame(60));
   EXPECT_TRUE(Used().empty());
-  device->SetLink(true);
+  SetLink(kLinkUp);
   EXPECT_EQ(Status(), kNetLinkUp);
   EXPECT_TRUE(Used().empty());  // what came while it was down is gone
   ToGuest(Frame(60));
   EXPECT_EQ(Used().size(), 1u);
+}
+
+TEST_F(NetDeviceTest, TheLinkStaysAsTheOperatorSetItOverResetsAndRestarts) {
+  SetLink(kLinkDown);
+  ASSERT_TRUE(driver->Initialize(kAll));
+  EXPECT_EQ(Status(), 0);
+  driver->Reset();
+  ASSERT_TRUE(driver->Initialize(kAll));
+  EXPECT_EQ(Status(), 0);
+  ConfigInterrupts();
+  model->Restart();
+  EXPECT_EQ(Status(), 0);
+  EXPECT_EQ(ConfigInterrupts(), 0);
+  SetLink(kLinkUp);
+  EXPECT_EQ(Status() & kNetLinkUp, kNetLinkUp);
+  EXPECT_GT(ConfigInterrupts(), 0);
+  // What was changed while no process was there.
+  EXPECT_EQ(write(operator_end.get(), &kLinkDown, 1), 1);
+  model->Restart();
+  while (services.RunWatches(0) != 0) {
+  }
+  EXPECT_EQ(Status() & kNetLinkUp, 0);
 }
 
 TEST_F(NetDeviceTest, AFailedReadCostsOneFrameAndAnEndTakesTheLinkDown) {

@@ -1,5 +1,5 @@
-// The host's end of the TAP on which tools/bench net measures: follows the orders of the guest program
-// bench_net. Usage: net_peer INTERFACE
+// The host's end of the TAP on which tools/bench net measures: follows the orders of the guest
+// program bench_net. Usage: net_peer INTERFACE
 
 #include <arpa/inet.h>
 #include <errno.h>

@@ -44,6 +44,9 @@ class VmClient {
   absl::StatusOr<v1::Device> StopDevice(const std::string& name) const {
     return Call(&Vm::StopDevice, name);
   }
+  absl::StatusOr<v1::Device> SetDeviceLink(const std::string& name, bool up) const {
+    return Call(&Vm::SetDeviceLink, name, up);
+  }
   absl::StatusOr<v1::VmMetrics> GetMetrics() const { return Call(&Vm::GetMetrics); }
   // A snapshot, and the events that the VM still has.
   absl::StatusOr<std::vector<v1::Event>> PastEvents() const;

@@ -26,6 +26,7 @@ constexpr Program kPrograms[] = {
     {"virtio_blk_test", RunVirtioBlkTest},
     {"disk_storm", RunDiskStorm},
     {"net_storm", RunNetStorm},
+    {"net_link", RunNetLink},
     {"watch_device", RunWatchDevice},
     {"reboot_test", RunRebootTest},
     {"console_storm", RunConsoleStorm},

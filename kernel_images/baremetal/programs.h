@@ -21,6 +21,7 @@ void RunVirtioRngTest();
 void RunVirtioBlkTest();
 void RunDiskStorm();
 void RunNetStorm();
+void RunNetLink();
 void RunWatchDevice();
 void RunRebootTest();
 void RunConsoleStorm();

@@ -17,7 +17,7 @@ namespace bulkhead::vmctl {
 struct Invocation;
 
 // What a command's argument stands for.
-enum class Argument { kNone, kDevice, kOptionalDevice, kShell, kOptionalCommand };
+enum class Argument { kNone, kDevice, kDeviceAndLink, kOptionalDevice, kShell, kOptionalCommand };
 
 // One of vmctl's commands: all that parsing, help and completion need, and what it does.
 struct Command {
@@ -46,6 +46,7 @@ struct Invocation {
   int escape = 0x1d;       // the key that leaves the console; -1: none
   absl::Duration timeout;  // --timeout, or the command's
   std::string argument;    // the device; empty: none given
+  bool link_up = false;    // the second one: up, or down
 };
 
 // All of them, in the order of the help text.

@@ -149,6 +149,8 @@ absl::string_view ArgumentName(Argument argument) {
     case Argument::kDevice:
     case Argument::kOptionalDevice:
       return "the device's NAME";
+    case Argument::kDeviceAndLink:
+      return "the device's NAME, and up or down";
     case Argument::kShell:
       return "the shell: bash";
     default:
@@ -158,18 +160,28 @@ absl::string_view ArgumentName(Argument argument) {
 
 absl::Status TakeArguments(const std::vector<std::string>& words, Invocation& invocation) {
   const Command& command = *invocation.command;
+  const bool with_link = command.argument == Argument::kDeviceAndLink;
   const bool required =
-      command.argument == Argument::kDevice || command.argument == Argument::kShell;
+      command.argument == Argument::kDevice || with_link || command.argument == Argument::kShell;
   size_t limit = command.argument == Argument::kNone ? 0 : 1;
-  if (command.argument == Argument::kOptionalCommand) limit = 2;
+  if (command.argument == Argument::kOptionalCommand || with_link) limit = 2;
   if (words.size() > limit) {
     return Wrong(&command, absl::StrCat("\"", words[limit], "\" is one argument too many"));
   }
-  if (words.empty()) {
+  if (words.empty() || (with_link && words.size() < 2)) {
     if (!required || invocation.help) return absl::OkStatus();
     return Wrong(&command, absl::StrCat("give ", ArgumentName(command.argument)));
   }
   if (words[0].empty()) return Wrong(&command, "the argument is empty");
+  if (with_link) {
+    if (words[1] != "up" && words[1] != "down") {
+      return Wrong(&command,
+                   absl::StrCat("\"", words[1], "\" is no state of a link; give up or down"));
+    }
+    invocation.link_up = words[1] == "up";
+    invocation.argument = words[0];
+    return absl::OkStatus();
+  }
   invocation.argument = absl::StrJoin(words, " ");
   return absl::OkStatus();
 }

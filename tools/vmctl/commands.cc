@@ -86,6 +86,16 @@ Example
   vmctl device start rng0
 )",
      RunDeviceStart},
+    {"device link", "plug the cable of a network device in or out", kVmFlags | kJsonFlag,
+     Argument::kDeviceAndLink, absl::Seconds(10),
+     R"(The guest gets or loses its carrier. Holds until the next such command, also when the device's
+process is replaced or the guest reboots. Frames that come while the link is down are dropped.
+
+Examples
+  vmctl device link net0 down
+  vmctl device link net0 up
+)",
+     RunDeviceLink},
     {"pci", "the guest's PCI devices, like lspci", kVmFlags | kJsonFlag | kVerboseFlag,
      Argument::kNone, absl::Seconds(10),
      R"(Address, class, vendor and device id, then the name and model of the device behind it. The host

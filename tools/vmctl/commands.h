@@ -25,6 +25,7 @@ ExitCode RunDeviceRestart(const Invocation& invocation);
 ExitCode RunDeviceReset(const Invocation& invocation);
 ExitCode RunDeviceStop(const Invocation& invocation);
 ExitCode RunDeviceStart(const Invocation& invocation);
+ExitCode RunDeviceLink(const Invocation& invocation);
 ExitCode RunPci(const Invocation& invocation);
 
 // events_command.cc

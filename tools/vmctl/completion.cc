@@ -129,9 +129,11 @@ std::vector<std::string> Arguments(const Command& command, size_t given, const C
     return given == 1 ? std::vector<std::string>(words.begin(), words.end())
                       : std::vector<std::string>();
   }
+  if (command.argument == Argument::kDeviceAndLink && given == 1) return {"up", "down"};
   if (given > 0) return {};
   switch (command.argument) {
     case Argument::kDevice:
+    case Argument::kDeviceAndLink:
     case Argument::kOptionalDevice:
       return live.devices(context.target);
     case Argument::kShell:

@@ -35,6 +35,8 @@ TEST(CompletionTest, DeviceHasSubcommandsAndThenDevices) {
   EXPECT_THAT(Candidates({"device", "restart", "r"}), ElementsAre("rng0"));
   EXPECT_THAT(Candidates({"device", "restart", "--discard-state", "r"}), ElementsAre("rng0"));
   EXPECT_THAT(Candidates({"device", "restart", "rng0", ""}), IsEmpty());
+  EXPECT_THAT(Candidates({"device", "link", "r"}), ElementsAre("rng0"));
+  EXPECT_THAT(Candidates({"device", "link", "rng0", "d"}), ElementsAre("down"));
   EXPECT_THAT(Candidates({"status", ""}), IsEmpty());
 }
 

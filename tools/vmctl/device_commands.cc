@@ -13,6 +13,7 @@
 #include "tools/vmctl/open_vm.h"
 #include "tools/vmctl/pci_text.h"
 #include "tools/vmctl/standard_output.h"
+#include "tools/vmctl/text.h"
 
 namespace bulkhead::vmctl {
 namespace {
@@ -98,6 +99,18 @@ ExitCode RunDeviceStart(const Invocation& invocation) {
   return DeviceCall(
       invocation, [&](VmClient& client) { return client.StartDevice(invocation.argument); },
       DeviceOutcome);
+}
+
+ExitCode RunDeviceLink(const Invocation& invocation) {
+  return DeviceCall(
+      invocation,
+      [&](VmClient& client) {
+        return client.SetDeviceLink(invocation.argument, invocation.link_up);
+      },
+      [](const v1::Device& device) {
+        return absl::StrCat("the link of ", Printable(device.name()), " is ",
+                            Printable(device.link()), "\n");
+      });
 }
 
 ExitCode RunPci(const Invocation& invocation) {

@@ -133,6 +133,7 @@ std::string DeviceDetails(const v1::Device& device, absl::Time now, absl::TimeZo
                              "; accesses while it is unavailable: ", device.access_policy())));
   }
   AddHeartbeat(device, now, fields);
+  if (!device.link().empty()) fields.Add("Link", Printable(device.link()));
   for (int i = 0; i < device.resources_size(); ++i) {
     fields.Add(i == 0 ? "Resources" : "", Printable(device.resources(i)));
   }

@@ -49,6 +49,8 @@ absl::string_view ArgumentText(Argument argument) {
       return "";
     case Argument::kDevice:
       return " NAME";
+    case Argument::kDeviceAndLink:
+      return " NAME up|down";
     case Argument::kOptionalDevice:
       return " [NAME]";
     case Argument::kShell:

@@ -169,6 +169,15 @@ absl::StatusOr<v1::Device> VmClient::StartDevice(const std::string& name) {
   return reply;
 }
 
+absl::StatusOr<v1::Device> VmClient::SetDeviceLink(const std::string& name, bool up) {
+  v1::SetDeviceLinkRequest request;
+  request.set_name(name);
+  request.set_up(up);
+  v1::Device reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::SetDeviceLink, request, reply));
+  return reply;
+}
+
 void VmClient::Impl::Limit(grpc::ClientContext& context, absl::Duration timeout) {
   if (timeout == absl::InfiniteDuration()) return;
   context.set_deadline(GrpcDeadline(timeout));

@@ -46,6 +46,7 @@ class VmClient {
   absl::StatusOr<v1::Device> ResetDevice(const std::string& name);
   absl::StatusOr<v1::Device> StopDevice(const std::string& name);
   absl::StatusOr<v1::Device> StartDevice(const std::string& name);
+  absl::StatusOr<v1::Device> SetDeviceLink(const std::string& name, bool up);
   absl::StatusOr<v1::VmMetrics> GetMetrics();
 
   // Calls `on_event` for the snapshot and each event, until the VM ends the stream, `on_event`

@@ -23,7 +23,9 @@
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "proto/net_link.h"
 #include "vmm/config/host_file.h"
+#include "vmm/config/link_switch.h"
 #include "vmm/config/memory_backing.h"
 #include "vmm/config/program_file.h"
 #include "vmm/config/program_folders.h"
@@ -407,6 +409,11 @@ absl::Status Validator::AddTap(const std::string& field, const v1::ResourceConfi
     if (tap != nullptr) resource.connect = [tap, i] { return tap->ForNextProcess(i); };
     spec.resources.push_back(std::move(resource));
   }
+  spec.link = std::make_shared<LinkSwitch>();
+  ResourceSpec link;
+  link.name = kLinkResource;
+  link.connect = [changes = spec.link] { return changes->ForNextProcess(); };
+  spec.resources.push_back(std::move(link));
   std::string mac = config.tap().mac();
   if (mac.empty() && !vm_name_.empty()) mac = MacFromNames(vm_name_, spec.name);
   if (mac.empty()) {

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "base/unique_fd.h"
 #include "vmm/config/host_file.h"
+#include "vmm/config/link_switch.h"
 #include "vmm/config/program_file.h"
 #include "vmm/config/program_folders.h"
 #include "vmm/memory/guest_ram.h"
@@ -77,6 +78,7 @@ struct DeviceSpec {
   uint32_t pci_slot = 0;                             // 1 to 31; 0 for "the next free one"
   ProcessSandbox sandbox;
   CgroupLimits cgroup_limits = {};
+  std::shared_ptr<LinkSwitch> link = {};  // of a network device
 };
 
 // A validated configuration: every file is open, every limit holds.

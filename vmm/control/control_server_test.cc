@@ -105,16 +105,20 @@ TEST(ControlServerTest, CommandsReachTheVm) {
   EXPECT_EQ(device.generation(), 2u) << "not the device's state afterwards";
   EXPECT_TRUE(Call(*stub, &Stub::StopDevice, Named<v1::StopDeviceRequest>("disk0"), device).ok());
   EXPECT_TRUE(Call(*stub, &Stub::StartDevice, Named<v1::StartDeviceRequest>("disk0"), device).ok());
+  v1::SetDeviceLinkRequest link = Named<v1::SetDeviceLinkRequest>("disk0");
+  EXPECT_TRUE(Call(*stub, &Stub::SetDeviceLink, link, device).ok());
+  link.set_up(true);
+  EXPECT_TRUE(Call(*stub, &Stub::SetDeviceLink, link, device).ok());
   v1::RestartDeviceRequest restart = Named<v1::RestartDeviceRequest>("disk0");
   restart.set_binary("/new");
   restart.set_discard_state(true);
   EXPECT_TRUE(Call(*stub, &Stub::RestartDevice, restart, device).ok());
-  EXPECT_EQ(device.generation(), 5u);
+  EXPECT_EQ(device.generation(), 7u);
   EXPECT_TRUE(Call(*stub, &Stub::Stop, v1::StopRequest(), stop).ok());
-  EXPECT_THAT(
-      server.vm.calls(),
-      ElementsAre("power button", "wake", "pause", "resume", "reset disk0", "stop disk0",
-                  "start disk0", "restart afresh as /new disk0", "stop: stopped by a client"));
+  EXPECT_THAT(server.vm.calls(),
+              ElementsAre("power button", "wake", "pause", "resume", "reset disk0", "stop disk0",
+                          "start disk0", "link down disk0", "link up disk0",
+                          "restart afresh as /new disk0", "stop: stopped by a client"));
 }
 
 TEST(ControlServerTest, ErrorsKeepTheirCodeAndTheirAdvice) {

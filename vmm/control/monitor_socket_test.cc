@@ -32,8 +32,8 @@ const std::map<std::string, Kind> kMethods = {
     {"ListDevices", Kind::kReads},     {"GetDevice", Kind::kReads},
     {"RestartDevice", Kind::kChanges}, {"ResetDevice", Kind::kChanges},
     {"StopDevice", Kind::kChanges},    {"StartDevice", Kind::kChanges},
-    {"WatchEvents", Kind::kReads},     {"GetMetrics", Kind::kReads},
-    {"AttachConsole", Kind::kChanges},
+    {"SetDeviceLink", Kind::kChanges}, {"WatchEvents", Kind::kReads},
+    {"GetMetrics", Kind::kReads},      {"AttachConsole", Kind::kChanges},
 };
 
 const google::protobuf::ServiceDescriptor& Service() {

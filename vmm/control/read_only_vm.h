@@ -44,6 +44,7 @@ class ReadOnlyVm final : public VmOperations {
   void ResetDevice(absl::string_view, Done done) override { done(refusal_); }
   void StopDevice(absl::string_view, Done done) override { done(refusal_); }
   void StartDevice(absl::string_view, Done done) override { done(refusal_); }
+  absl::Status SetDeviceLink(absl::string_view, bool) override { return refusal_; }
   absl::StatusOr<ConsoleHub*> Console(absl::string_view) override { return refusal_; }
 
  private:

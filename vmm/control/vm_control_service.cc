@@ -141,6 +141,15 @@ grpc::ServerUnaryReactor* VmControlService::StartDevice(Context* context,
                   [&](Done done) { vm_.StartDevice(request->name(), std::move(done)); });
 }
 
+grpc::ServerUnaryReactor* VmControlService::SetDeviceLink(Context* context,
+                                                          const v1::SetDeviceLinkRequest* request,
+                                                          v1::Device* reply) {
+  absl::Status status = CheckNamed(request->name());
+  if (status.ok()) status = vm_.SetDeviceLink(request->name(), request->up());
+  if (status.ok()) status = Describe(vm_, request->name(), reply);
+  return Answer(context, status);
+}
+
 grpc::ServerUnaryReactor* VmControlService::GetMetrics(Context*, const v1::GetMetricsRequest*,
                                                        v1::VmMetrics* reply) {
   return LongCall::Start(

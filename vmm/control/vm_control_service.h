@@ -53,6 +53,8 @@ class VmControlService final : public v1::VmControl::CallbackService {
                       v1::Device* reply) override;
   Reactor* StartDevice(Context* context, const v1::StartDeviceRequest* request,
                        v1::Device* reply) override;
+  Reactor* SetDeviceLink(Context* context, const v1::SetDeviceLinkRequest* request,
+                         v1::Device* reply) override;
   Reactor* GetMetrics(Context* context, const v1::GetMetricsRequest* request,
                       v1::VmMetrics* reply) override;
   grpc::ServerWriteReactor<v1::Event>* WatchEvents(Context* context,

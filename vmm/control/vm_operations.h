@@ -46,6 +46,7 @@ class VmOperations {
   virtual void ResetDevice(absl::string_view name, Done done) = 0;
   virtual void StopDevice(absl::string_view name, Done done) = 0;
   virtual void StartDevice(absl::string_view name, Done done) = 0;
+  virtual absl::Status SetDeviceLink(absl::string_view name, bool up) = 0;
 
   virtual EventLog& events() = 0;
   // The console of `device`; "": the only console. Errors: NotFound, InvalidArgument ("", but there

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <random>
 #include <set>
@@ -81,8 +82,13 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
     settings.pci_slots.push_back(device.pci_slot);
     places.push_back(DevicePlace::Of(device));
   }
+  std::map<std::string, std::shared_ptr<LinkSwitch>, std::less<>> links;
+  for (const DeviceSpec& device : spec.devices) {
+    if (device.link != nullptr) links[device.name] = device.link;
+  }
   std::unique_ptr<Machine> machine =
       absl::WrapUnique(new Machine(std::move(settings), std::move(ram), std::move(sources)));
+  machine->links_ = std::move(links);
   ASSIGN_OR_RETURN(machine->work_, WorkQueue::Create());
   ASSIGN_OR_RETURN(machine->end_, VmEndLatch::Create());
   ASSIGN_OR_RETURN(
@@ -464,6 +470,8 @@ absl::StatusOr<DeviceSupervisor*> Machine::FindDevice(absl::string_view name) co
 
 v1::Device Machine::Describe(DeviceSupervisor& device) const {
   v1::Device description = device.Describe();
+  const auto link = links_.find(device.device().name());
+  if (link != links_.end()) description.set_link(link->second->up() ? "up" : "down");
   absl::MutexLock lock(&hardware_mutex_);
   if (hardware_ != nullptr) hardware_->Describe(device.device(), description);
   return description;
@@ -553,6 +561,18 @@ void Machine::StopDevice(absl::string_view name, Done done) {
 void Machine::StartDevice(absl::string_view name, Done done) {
   CommandDevice(name, std::move(done),
                 [](DeviceSupervisor& device, Done then) { device.Start(std::move(then)); });
+}
+
+absl::Status Machine::SetDeviceLink(absl::string_view name, bool up) {
+  RETURN_IF_ERROR(FindDevice(name).status());
+  const auto link = links_.find(name);
+  if (link == links_.end()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("\"", name, "\" has no link: it is no network device of the vmm's"));
+  }
+  RETURN_IF_ERROR(link->second->Set(up));
+  LogInfo(absl::StrCat("device '", name, "': a client has set its link ", up ? "up" : "down"));
+  return absl::OkStatus();
 }
 
 // These do not wait: the machine's thread may be waiting for the supervisor that calls.

@@ -96,6 +96,7 @@ class Machine final : public VmOperations {
   void ResetDevice(absl::string_view name, Done done) override;
   void StopDevice(absl::string_view name, Done done) override;
   void StartDevice(absl::string_view name, Done done) override;
+  absl::Status SetDeviceLink(absl::string_view name, bool up) override;
   EventLog& events() override { return events_; }
   absl::StatusOr<ConsoleHub*> Console(absl::string_view device) override;
 
@@ -184,6 +185,8 @@ class Machine final : public VmOperations {
   std::unique_ptr<VmLinks> links_;
   std::unique_ptr<ProcessMonitor> monitor_;
   std::vector<std::unique_ptr<DeviceSupervisor>> devices_;  // constant after Create()
+  // Of network devices, by name; constant after Create().
+  std::map<std::string, std::shared_ptr<LinkSwitch>, std::less<>> links_;
 
   // Used by the machine's thread only.
   Standstill standstill_;

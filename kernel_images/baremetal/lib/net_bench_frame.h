@@ -3,8 +3,8 @@
 
 #include <stdint.h>
 
-// The frames that bench_net and integration/bench/net_peer exchange. The guest gives orders, and the peer
-// follows them.
+// The frames that bench_net and integration/bench/net_peer exchange. The guest gives orders, and
+// the peer follows them.
 
 namespace bulkhead::guest {
 

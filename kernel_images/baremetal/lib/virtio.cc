@@ -189,6 +189,13 @@ void VirtioDevice::Reset() const {
   EXPECT_TRUE(WaitFor([this] { return status() == 0; }));
 }
 
+void VirtioDevice::RouteConfigInterrupt(uint32_t entry, uint8_t vector) {
+  msix_.Route(entry, 0, vector);
+  msix_.SetMasked(entry, false);
+  MmioWrite<uint16_t>(common_ + kConfigVector, static_cast<uint16_t>(entry));
+  EXPECT_EQ(MmioRead<uint16_t>(common_ + kConfigVector), entry);
+}
+
 uint64_t VirtioDevice::OfferedFeatures() const {
   uint64_t features = 0;
   for (uint32_t half = 0; half < 2; ++half) {

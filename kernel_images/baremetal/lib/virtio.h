@@ -37,7 +37,7 @@ class VirtioDevice;
 // One split queue with memory of its own. Single-threaded.
 class Virtqueue {
  public:
-  static constexpr uint16_t kMaxSize = 64;       // unless the program asks for more
+  static constexpr uint16_t kMaxSize = 64;  // unless the program asks for more
   static constexpr uint16_t kLargestSize = 256;
 
   uint16_t size() const { return size_; }
@@ -125,6 +125,9 @@ class VirtioDevice {
   // step is refused.
   uint64_t Start(uint64_t wanted, uint32_t queues, uint16_t max_size = Virtqueue::kMaxSize);
   void Reset() const;
+  // Call it after Start(): changes of the device's configuration (2.5) interrupt `vector` of the
+  // first CPU, by an MSI-X entry that no queue has.
+  void RouteConfigInterrupt(uint32_t entry, uint8_t vector);
 
   Virtqueue& queue(uint32_t index) { return queues_[index]; }
   uint8_t status() const;

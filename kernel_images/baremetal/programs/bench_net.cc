@@ -1,18 +1,21 @@
-// Measures a virtio network device from a driver that behaves as Linux's does: event index, indirect
-// descriptors, mergeable buffers, checksums and segmentation left to the other side, up to 256
-// entries a queue. It takes received frames with interrupts off, turns them on when there are none
-// and halts; it looks after sent frames when it sends the next ones, and is interrupted only when
-// there is no room. At the other end is integration/bench/net_peer.
+// Measures a virtio network device from a driver that behaves as Linux's does: event index,
+// indirect descriptors, mergeable buffers, checksums and segmentation left to the other side, up to
+// 256 entries a queue. It takes received frames with interrupts off, turns them on when there are
+// none and halts; it looks after sent frames when it sends the next ones, and is interrupted only
+// when there is no room. At the other end is integration/bench/net_peer.
 //
 // Options:
 //   cells=NAMES  a list with commas (all):
-//                send-64, send-1514, send-64k           frames of so many bytes to the host, as many as
+//                send-64, send-1514, send-64k           frames of so many bytes to the host, as
+//                many as
 //                                                       go; 64k: TCP segments of 1460 bytes, uncut
 //                receive-64, receive-1514, receive-64k  the same from the host
-//                request                                64 bytes to the host and back, one at a time
+//                request                                64 bytes to the host and back, one at a
+//                time
 //   cycles=N     length of each measurement (500000000); a fifth of it is run before
 // Prints for each:
-//   BENCH name=send-64 bytes=64 frames=... lost=... cycles=... kicks=... interrupts=... p50=... p99=...
+//   BENCH name=send-64 bytes=64 frames=... lost=... cycles=... kicks=... interrupts=... p50=...
+//   p99=...
 // frames: that have arrived; kicks: writes of doorbells; p50, p99: of requests, cycles until the
 // answer.
 
@@ -131,8 +134,8 @@ class Driver {
     Submit(slot, sizeof(slot.header) + kBenchHeaders, cell.bytes - kBenchHeaders);
   }
 
-  // Calls `take` with what is received, whole frames, until there is nothing. Returns whether there was
-  // something.
+  // Calls `take` with what is received, whole frames, until there is nothing. Returns whether there
+  // was something.
   template <typename Take>
   bool Receive(Take take) {
     if (!receive_.HasUsed()) return false;
@@ -336,9 +339,8 @@ void Measure(const Cell& cell, uint64_t cycles) {
   Run(driver, cell, cycles / 5);
   Run(driver, cell, cycles);
   const bool answers = !cell.sends && !cell.receives;
-  Print("BENCH name=", cell.name, " bytes=", cell.bytes, " frames=", figures.frames,
-        " lost=", lost, " cycles=", figures.cycles, " kicks=", figures.kicks,
-        " interrupts=", figures.interrupts,
+  Print("BENCH name=", cell.name, " bytes=", cell.bytes, " frames=", figures.frames, " lost=", lost,
+        " cycles=", figures.cycles, " kicks=", figures.kicks, " interrupts=", figures.interrupts,
         " p50=", answers ? latencies.Percentile(50, figures.frames) : 0,
         " p99=", answers ? latencies.Percentile(99, figures.frames) : 0, "\n");
 }

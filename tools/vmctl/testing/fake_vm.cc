@@ -115,6 +115,7 @@ class FakeVm : public Service {
   DEVICE_CALL(ResetDevice)
   DEVICE_CALL(StopDevice)
   DEVICE_CALL(StartDevice)
+  DEVICE_CALL(SetDeviceLink)
 #undef DEVICE_CALL
 
   grpc::Status GetStatus(grpc::ServerContext*, const v1::GetStatusRequest* request,

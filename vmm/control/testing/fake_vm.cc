@@ -185,6 +185,12 @@ void FakeVm::ResetDevice(absl::string_view name, Done done) { Do("reset", name, 
 void FakeVm::StopDevice(absl::string_view name, Done done) { Do("stop", name, std::move(done)); }
 void FakeVm::StartDevice(absl::string_view name, Done done) { Do("start", name, std::move(done)); }
 
+absl::Status FakeVm::SetDeviceLink(absl::string_view name, bool up) {
+  absl::Status result;
+  Do(up ? "link up" : "link down", name, [&](const absl::Status& status) { result = status; });
+  return result;
+}
+
 absl::StatusOr<ConsoleHub*> FakeVm::Console(absl::string_view device) {
   if (device.empty() || device == "console") return &console_;
   return absl::NotFoundError(absl::StrCat("there is no console '", device, "'"));

@@ -65,6 +65,7 @@ class FakeVm : public VmOperations {
   void ResetDevice(absl::string_view name, Done done) override;
   void StopDevice(absl::string_view name, Done done) override;
   void StartDevice(absl::string_view name, Done done) override;
+  absl::Status SetDeviceLink(absl::string_view name, bool up) override;
   EventLog& events() override { return events_; }
   absl::StatusOr<ConsoleHub*> Console(absl::string_view device) override;
 
