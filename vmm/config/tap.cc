@@ -19,6 +19,7 @@
 #include "base/mac_address.h"
 #include "base/shared_file.h"
 #include "base/status_macros.h"
+#include "vmm/config/tap_queues.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -86,6 +87,24 @@ absl::StatusOr<UniqueFd> AttachQueue(std::string& name, uint32_t queues, bool ma
   if (ioctl(fd.get(), TUNSETIFF, &request) != 0) return AttachError(name, queues, errno);
   name = request.ifr_name;
   return fd;
+}
+
+// Of a TAP that existed before, one of whose queues is `queue`. One that does not persist exists
+// only while somebody has it open: that is another program, or this one, if it was removed a moment
+// ago and TUNSETIFF has made another one, which nobody has set up.
+absl::Status CheckPersists(const UniqueFd& queue, const std::string& name) {
+  ifreq request = {};
+  if (ioctl(queue.get(), TUNGETIFF, &request) == 0 && (request.ifr_flags & IFF_PERSIST) != 0) {
+    return absl::OkStatus();
+  }
+  return Wrong("TAP ", Quoted(name), ": was made by another program for itself, or removed just ",
+               "now; give another name, or start again");
+}
+
+// The kernel gives several programs queues of the same TAP, among which it spreads the frames.
+absl::Status CheckNoOtherQueues(const std::string& name, uint32_t own) {
+  if (CountTapQueues(name).value_or(own) == own) return absl::OkStatus();
+  return Wrong("TAP ", Quoted(name), ": is in use by another program, which has queues of it");
 }
 
 absl::StatusOr<UniqueFd> TakeInherited(int number, std::string& name) {
@@ -186,6 +205,10 @@ uint32_t TapQueues(const v1::TapResource& config) {
 }
 
 absl::Status Tap::Check(const v1::TapResource& config, std::string& field) {
+  return CheckWith(config, !config.name().empty() && Exists(config.name()), field);
+}
+
+absl::Status Tap::CheckWith(const v1::TapResource& config, bool exists, std::string& field) {
   field = "name";
   if (!config.name().empty() && !IsInterfaceName(config.name())) {
     return Wrong(Quoted(config.name()), " is not an interface name: must be 1 to ", IFNAMSIZ - 1,
@@ -210,7 +233,7 @@ absl::Status Tap::Check(const v1::TapResource& config, std::string& field) {
   }
   field = "bridge";
   if (config.bridge().empty()) return absl::OkStatus();
-  if (config.fd_size() != 0 || (!config.name().empty() && Exists(config.name()))) {
+  if (config.fd_size() != 0 || exists) {
     return Wrong(
         "bridge ", Quoted(config.bridge()), ": only a TAP that the vmm makes joins it, and ",
         config.fd_size() != 0 ? "this one is inherited" : Quoted(config.name()) + " exists",
@@ -225,10 +248,12 @@ absl::Status Tap::Check(const v1::TapResource& config, std::string& field) {
 }
 
 absl::StatusOr<std::unique_ptr<Tap>> Tap::Open(const v1::TapResource& config, std::string& field) {
-  RETURN_IF_ERROR(Check(config, field));
-  const uint32_t count = TapQueues(config);
   std::string name = config.name();
-  const bool makes = config.fd_size() == 0 && (name.empty() || !Exists(name));
+  // Asked once: meanwhile others may make it, or remove it.
+  const bool exists = !name.empty() && Exists(name);
+  RETURN_IF_ERROR(CheckWith(config, exists, field));
+  const uint32_t count = TapQueues(config);
+  const bool makes = config.fd_size() == 0 && !exists;
   std::vector<UniqueFd> queues;
   for (uint32_t i = 0; i < count; ++i) {
     field = config.fd_size() != 0 ? "fd" : "name";
@@ -236,9 +261,13 @@ absl::StatusOr<std::unique_ptr<Tap>> Tap::Open(const v1::TapResource& config, st
                                          ? TakeInherited(config.fd(static_cast<int>(i)), name)
                                          : AttachQueue(name, count, makes && i == 0);
     RETURN_IF_ERROR(queue.status());
-    RETURN_IF_ERROR(SetUpQueue(*queue));
+    if (config.fd_size() == 0 && exists) RETURN_IF_ERROR(CheckPersists(*queue, name));
     queues.push_back(*std::move(queue));
   }
+  if (config.fd_size() == 0 && exists && count > 1) {
+    RETURN_IF_ERROR(CheckNoOtherQueues(name, count));
+  }
+  for (const UniqueFd& queue : queues) RETURN_IF_ERROR(SetUpQueue(queue));
   if (config.fd_size() != 0) {  // the TAP may be in another network namespace
     return std::unique_ptr<Tap>(new Tap(std::move(queues), std::move(name), config.mtu()));
   }

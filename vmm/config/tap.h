@@ -39,6 +39,9 @@ class Tap {
   int ForNextProcess(size_t queue) const;
 
  private:
+  // `exists`: an interface of its name does.
+  static absl::Status CheckWith(const v1::TapResource& config, bool exists, std::string& field);
+
   Tap(std::vector<UniqueFd> queues, std::string name, uint32_t mtu)
       : queues_(std::move(queues)), name_(std::move(name)), mtu_(mtu) {}
 

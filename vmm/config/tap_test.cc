@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -40,6 +41,14 @@ class TapTest : public testing::Test {
     absl::StatusOr<std::unique_ptr<Tap>> tap = Tap::Open(config, field);
     EXPECT_TRUE(tap.ok()) << field << ": " << tap.status();
     return tap.ok() ? *std::move(tap) : nullptr;
+  }
+  static UniqueFd Attach(const char* name, int flags) {
+    UniqueFd queue(open("/dev/net/tun", O_RDWR | O_CLOEXEC));
+    ifreq request = {};
+    strcpy(request.ifr_name, name);
+    request.ifr_flags = static_cast<int16_t>(IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | flags);
+    EXPECT_EQ(ioctl(queue.get(), TUNSETIFF, &request), 0) << strerror(errno);
+    return queue;
   }
   static bool Shell(const std::string& command) { return system(command.c_str()) == 0; }
   static bool Exists(const std::string& name) { return if_nametoindex(name.c_str()) != 0; }
@@ -103,12 +112,66 @@ TEST_F(TapTest, ATapThatIsInUseIsRefused) {
   EXPECT_EQ(ErrorOf(config), "name: TAP \"mine\": is in use by another program");
 }
 
-TEST_F(TapTest, ADescriptorIsInherited) {
-  UniqueFd queue(open("/dev/net/tun", O_RDWR));
+TEST_F(TapTest, ATapWithSeveralQueuesIsRefusedWhileAnotherProgramHasSome) {
+  ASSERT_TRUE(Shell("ip tuntap add many mode tap multi_queue"));
+  v1::TapResource config;
+  config.set_name("many");
+  config.set_queues(2);
+  std::unique_ptr<Tap> tap = Open(config);
+  ASSERT_NE(tap, nullptr);
+  constexpr char kInUse[] =
+      "name: TAP \"many\": is in use by another program, which has queues of it";
+  EXPECT_EQ(ErrorOf(config), kInUse);
+  tap.reset();
+  const UniqueFd queue = Attach("many", IFF_MULTI_QUEUE);
+  EXPECT_EQ(ErrorOf(config), kInUse);
   ifreq request = {};
-  strcpy(request.ifr_name, "given");
-  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-  ASSERT_EQ(ioctl(queue.get(), TUNSETIFF, &request), 0);
+  request.ifr_flags = IFF_DETACH_QUEUE;
+  ASSERT_EQ(ioctl(queue.get(), TUNSETQUEUE, &request), 0);
+  EXPECT_EQ(ErrorOf(config), kInUse) << "it may attach again";
+}
+
+TEST_F(TapTest, ATapThatAnotherProgramHasMadeForItselfIsRefused) {
+  const UniqueFd queue = Attach("theirs", IFF_MULTI_QUEUE);
+  v1::TapResource config;
+  config.set_name("theirs");
+  config.set_queues(2);
+  EXPECT_EQ(
+      ErrorOf(config),
+      "name: TAP \"theirs\": was made by another program for itself, or removed just now; give "
+      "another name, or start again");
+}
+
+// Each either gets it and has set it up, or is refused.
+TEST_F(TapTest, OfSeveralThatAskForANameAtOnceOneAtMostHasIt) {
+  ASSERT_TRUE(Shell("ip link add br2 type bridge && ip link set br2 mtu 3000"));
+  v1::TapResource config;
+  config.set_name("race");
+  config.set_bridge("br2");
+  config.set_queues(2);
+  std::atomic<int> holders = 0;
+  std::atomic<int> successes = 0;
+  const auto compete = [&] {
+    for (int i = 0; i < 50; ++i) {
+      std::string field;
+      const absl::StatusOr<std::unique_ptr<Tap>> tap = Tap::Open(config, field);
+      if (!tap.ok()) continue;
+      EXPECT_EQ(++holders, 1);
+      ++successes;
+      EXPECT_EQ((*tap)->mtu(), 3000u) << "it was not set up";
+      --holders;
+    }
+  };
+  // Threads have the namespace of the thread that starts them.
+  std::thread first(compete);
+  std::thread second(compete);
+  first.join();
+  second.join();
+  EXPECT_GT(successes, 0);
+}
+
+TEST_F(TapTest, ADescriptorIsInherited) {
+  const UniqueFd queue = Attach("given", 0);
   v1::TapResource config;
   config.add_fd(queue.get());
   const std::unique_ptr<Tap> tap = Open(config);
@@ -120,11 +183,7 @@ TEST_F(TapTest, ADescriptorIsInherited) {
 }
 
 TEST_F(TapTest, AnInheritedTapMayBeInAnotherNetworkNamespace) {
-  UniqueFd queue(open("/dev/net/tun", O_RDWR));
-  ifreq request = {};
-  strcpy(request.ifr_name, "far");
-  request.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-  ASSERT_EQ(ioctl(queue.get(), TUNSETIFF, &request), 0);
+  const UniqueFd queue = Attach("far", 0);
   v1::TapResource config;
   config.add_fd(queue.get());
   const auto mtu_elsewhere = [&] {
