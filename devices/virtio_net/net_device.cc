@@ -40,6 +40,7 @@ constexpr uint32_t kMaxCommandBytes = 16 * 1024;
 // Of one queue of the TAP, at a reset: about 1 ms.
 constexpr int kMaxWaitingFrames = 512;
 
+constexpr uint64_t kMinExpected = 2048;
 constexpr uint64_t kMaxRead = sizeof(NetHeader) + kMaxFrame;
 // A virtual CPU may not run for some milliseconds.
 constexpr timespec kTick = {.tv_sec = 0, .tv_nsec = 10'000'000};
@@ -472,18 +473,23 @@ void NetDevice::OnTap(uint32_t tap) {
 bool NetDevice::Receive(uint32_t tap) {
   const uint32_t target = TargetOf(tap);
   Pair& pair = pairs_[tap];
+  // A read into all that the longest frame may need would cost a small one much: a frame that is
+  // longer than expected is copied to where it belongs.
+  const bool mergeable = has(kNetMergeableBuffers);
   uint64_t room_bytes = 0;
   const absl::Span<const iovec> room = pairs_[target].receive->Buffers(
-      kMaxRead, has(kNetMergeableBuffers), buffers_.size() - 1, room_bytes);
+      mergeable ? std::max(pairs_[target].expected, kMinExpected) : kMaxRead, mergeable,
+      buffers_.size() - 1, room_bytes);
   std::copy(room.begin(), room.end(), buffers_.begin());
-  // What does not fit shows that the frame is too long.
   buffers_[room.size()] = {frame_.data(), frame_.size()};
   pair.durable->receiving = 1;
   CRASH_POINT("net_before_receive");
   const ssize_t size = readv(pair.tap.get(), buffers_.data(), static_cast<int>(room.size()) + 1);
   if (size > 0) {
     CRASH_POINT("net_after_receive");
-    Deliver(target, static_cast<uint64_t>(size), room_bytes);
+    const uint64_t bytes = static_cast<uint64_t>(size);
+    pairs_[target].expected = bytes;
+    Deliver(target, bytes, room_bytes);
   } else if (const int error = size == 0 ? ENODEV : errno; IsGone(error)) {
     LogError(absl::StrCat("net: queue ", tap, " of the TAP is gone: ", strerror(error)));
     SetLink(false);
@@ -497,9 +503,12 @@ bool NetDevice::Receive(uint32_t tap) {
 void NetDevice::Deliver(uint32_t pair, uint64_t size, uint64_t room) {
   ReceiveQueue& receive = *pairs_[pair].receive;
   if (size > room) {
-    ++counters_.no_room;
-    pairs_[pair].enough = kMaxRead;
-    return;
+    if (!has(kNetMergeableBuffers) || size > receive.bytes()) {
+      ++counters_.no_room;
+      pairs_[pair].enough = kMaxRead;
+      return;
+    }
+    receive.Write(room, absl::MakeConstSpan(frame_.data(), size - room));
   }
   struct Start {
     NetHeader header;

@@ -88,6 +88,7 @@ class NetDevice : public VirtioDevice {
     bool watched = false;  // the TAP's queue
     uint64_t enough = 0;   // bytes of `receive` with which a read does not wait for more
     std::optional<int> waited_ticks;  // of a wait for them
+    uint64_t expected = 0;  // bytes of the next frame to `receive`: as the last one, about
     DurableQueue* durable = nullptr;
   };
   struct Counters {
