@@ -47,6 +47,7 @@
 #include "vmm/machine/start_guard.h"
 #include "vmm/machine/vmm_lockdown.h"
 #include "vmm/process/control_client.h"
+#include "vmm/user_net/user_net.h"
 #include "vmm/vm/vm_end.h"
 #include "vmm/vsock/vsock_hub.h"
 
@@ -282,11 +283,14 @@ int Run(int argc, char** argv) {
     const absl::Status status = (*launcher)->RemoveSocketAtEnd(socket->path());
     if (!status.ok()) return fail(status);
   }
+  const bool locked_down = IsLockedDown(*spec);
+  if (const absl::Status status = StartUserNets(spec->devices, locked_down); !status.ok()) {
+    return fail(status);
+  }
   ConfineDevices(**launcher, *spec);
   if (const absl::Status status = PlaceIntoCgroups(**launcher, *spec); !status.ok()) {
     return fail(status);
   }
-  const bool locked_down = IsLockedDown(*spec);
   std::unique_ptr<VsockHub> vsock;
   if (sockets->vsock.has_value()) {
     absl::StatusOr<std::unique_ptr<VsockHub>> hub =

@@ -26,6 +26,9 @@ ABSL_FLAG(uint32_t, queues, 1,
 ABSL_FLAG(uint32_t, queue_size, 256,
           "Entries of a queue, a power of two from 16 to 1024: frames or buffers of frames.");
 
+ABSL_FLAG(bool, offloads, true,
+          "Checksums and segmentation of TCP may be left to the TAP, and to the guest.");
+
 namespace bulkhead::devices::virtio {
 namespace {
 
@@ -40,7 +43,8 @@ absl::StatusOr<std::unique_ptr<DeviceModel>> CreateNet() {
                    NetDevice::Create({.mac = *mac,
                                       .pairs = absl::GetFlag(FLAGS_queues),
                                       .queue_size = absl::GetFlag(FLAGS_queue_size),
-                                      .mtu = absl::GetFlag(FLAGS_mtu)}));
+                                      .mtu = absl::GetFlag(FLAGS_mtu),
+                                      .offloads = absl::GetFlag(FLAGS_offloads)}));
   return std::make_unique<PciTransport>(std::move(device));
 }
 

@@ -176,10 +176,12 @@ void NetDevice::CountPredecessorsFrames() {
 }
 
 uint64_t NetDevice::features() const {
-  uint64_t features = kNetChecksum | kNetGuestChecksum | kNetControlGuestOffloads | kNetMac |
-                      kNetGuestTso4 | kNetGuestTso6 | kNetHostTso4 | kNetHostTso6 |
-                      kNetMergeableBuffers | kNetStatus | kNetControlQueue | kNetControlRx |
-                      kNetControlVlan | kNetGuestAnnounce | kNetControlMac;
+  uint64_t features = kNetMac | kNetMergeableBuffers | kNetStatus | kNetControlQueue |
+                      kNetControlRx | kNetControlVlan | kNetGuestAnnounce | kNetControlMac;
+  if (options_.offloads) {
+    features |= kNetChecksum | kNetGuestChecksum | kNetControlGuestOffloads | kNetGuestTso4 |
+                kNetGuestTso6 | kNetHostTso4 | kNetHostTso6;
+  }
   if (options_.pairs > 1) features |= kNetMultiQueue;
   if (options_.mtu != 0) features |= kNetMtu;
   return features;
@@ -228,7 +230,7 @@ void NetDevice::OnLink() {
 
 void NetDevice::ApplyOffloads() {
   const uint64_t offloads = control_.state().offloads;
-  if (offloads_set_ == offloads) return;
+  if (offloads_set_ == offloads || !options_.offloads) return;
   uint32_t bits = 0;
   if ((offloads & kNetGuestChecksum) != 0) bits |= TUN_F_CSUM;
   if ((offloads & kNetGuestTso4) != 0) bits |= TUN_F_TSO4;

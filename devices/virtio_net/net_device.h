@@ -28,6 +28,8 @@ struct NetOptions {
   uint32_t pairs = 1;  // of queues, and queues of the TAP
   uint32_t queue_size = 256;
   uint32_t mtu = 0;  // what the guest is told; 0: nothing
+  // Checksums and segmentation may be left to the other side. False: the "tap" need not be one.
+  bool offloads = true;
 };
 
 // The network device (virtio 1.2, section 5.1) over a TAP: the resources "tap", "tap.1", ... are

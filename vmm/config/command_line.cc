@@ -58,6 +58,9 @@ Devices; each flag starts one process, and may be given several times
                     [,slot=N]
                     virtio-net over a TAP: the one that exists or was inherited (fd, one a
                     queue), or else one that the vmm makes, which joins the bridge
+  --net user[,forward=8022:22][,mac=ADDRESS]
+                    virtio-net by Debian's passt, for any user; TCP port 8022 of 127.0.0.1
+                    leads to port 22 of the guest
   --rng[=NAME]      virtio entropy source
   --pvpanic         by which the guest's kernel reports that it has crashed
   --vsock cid=N,socket=PATH[,name=NAME][,slot=N]
@@ -208,11 +211,42 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
   return absl::OkStatus();
 }
 
+absl::Status ParseUserNet(const std::vector<std::string>& parts, CommandLine& line) {
+  v1::DeviceConfig device;
+  device.set_name(FreeName(line, "net"));
+  device.set_binary("virtio_net");
+  v1::ResourceConfig& resource = *device.add_resources();
+  resource.set_name("tap");
+  v1::UserNetwork& network = *resource.mutable_user_network();
+  for (const std::string& part : parts) {
+    ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--net", part, device));
+    if (taken || part == "user") continue;
+    absl::string_view value = part;
+    if (absl::ConsumePrefix(&value, "forward=")) {
+      network.add_forward(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "mac=")) {
+      network.set_mac(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "name=")) {
+      device.set_name(std::string(value));
+    } else if (absl::ConsumePrefix(&value, "slot=")) {
+      RETURN_IF_ERROR(ParseSlot("--net", value, device));
+    } else {
+      return FlagError(
+          "--net",
+          absl::StrCat("\"", part, "\" is unknown; give forward=PORT:GUESTPORT, ",
+                       "mac=ADDRESS, name=NAME, slot=N, restart=, policy=, ", "heartbeat=, spare"));
+    }
+  }
+  AddDevice(line, "--net") = std::move(device);
+  return absl::OkStatus();
+}
+
 absl::Status ParseNet(absl::string_view text, CommandLine& line) {
   const std::vector<std::string> parts = SplitParts(text);
+  if (parts[0] == "user") return ParseUserNet(parts, line);
   if (parts[0] != "tap" && !absl::StartsWith(parts[0], "tap=")) {
     return FlagError("--net",
-                     absl::StrCat("\"", parts[0], "\" is unknown; give tap or tap=IFNAME"));
+                     absl::StrCat("\"", parts[0], "\" is unknown; give tap, tap=IFNAME or user"));
   }
   v1::DeviceConfig device;
   device.set_name(FreeName(line, "net"));
@@ -223,6 +257,10 @@ absl::Status ParseNet(absl::string_view text, CommandLine& line) {
   for (const std::string& part : parts) {
     ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--net", part, device));
     if (taken || part == "tap") continue;
+    if (part == "offloads=off") {
+      tap.set_no_offloads(true);
+      continue;
+    }
     const auto number = [&](absl::string_view value, auto set) -> absl::Status {
       uint32_t parsed = 0;
       if (!absl::SimpleAtoi(value, &parsed) || parsed == 0 || parsed > INT32_MAX) {
@@ -249,10 +287,10 @@ absl::Status ParseNet(absl::string_view text, CommandLine& line) {
     } else if (absl::ConsumePrefix(&value, "slot=")) {
       RETURN_IF_ERROR(ParseSlot("--net", value, device));
     } else {
-      return FlagError("--net",
-                       absl::StrCat("\"", part, "\" is unknown; give tap=IFNAME, ",
-                                    "bridge=BRIDGE, mac=ADDRESS, mtu=N, queues=N, fd=N, ",
-                                    "name=NAME, slot=N, restart=, policy=, heartbeat=, ", "spare"));
+      return FlagError(
+          "--net", absl::StrCat("\"", part, "\" is unknown; give tap=IFNAME, ",
+                                "bridge=BRIDGE, mac=ADDRESS, mtu=N, queues=N, fd=N, offloads=off, ",
+                                "name=NAME, slot=N, restart=, policy=, heartbeat=, ", "spare"));
     }
   }
   AddDevice(line, "--net") = std::move(device);

@@ -450,7 +450,8 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
               "devices { name: \"b\" binary: \"virtio_rng\" pci_slot: 3 }",
        "devices[1].pci_slot: 3 is taken"},
       {good + "devices { name: \"a\" binary: \"virtio_blk\" resources { name: \"disk\" } }",
-       "devices[0].resources[0]: the source is missing; give file, console, tap, vm_link or vsock"},
+       "devices[0].resources[0]: the source is missing; give file, console, tap, user_network, "
+       "vm_link or vsock"},
       {good + "devices { name: \"a\" binary: \"uart16550\"\n"
               "resources { name: \"console\" console { standard_streams: true } } }\n"
               "devices { name: \"b\" binary: \"uart16550\"\n"
@@ -511,8 +512,10 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
        "--console: \"vga\" is not valid; give stdio, detached"},
       {{"--kernel=$DIR/vmlinux", "--console=none", "--console=stdio"}, "--console: given twice"},
       {{"--kernel=$DIR/vmlinux", "--rng=a", "--rng=a"}, "--rng: \"a\" is taken"},
-      {{"--kernel=$DIR/vmlinux", "--net=user"},
-       "--net: \"user\" is unknown; give tap or tap=IFNAME"},
+      {{"--kernel=$DIR/vmlinux", "--net=lan"},
+       "--net: \"lan\" is unknown; give tap, tap=IFNAME or user"},
+      {{"--kernel=$DIR/vmlinux", "--net=user,bridge=br0"},
+       "--net: \"bridge=br0\" is unknown; give forward=PORT:GUESTPORT"},
       {{"--kernel=$DIR/vmlinux", "--net=tap,vlan=3"},
        "--net: \"vlan=3\" is unknown; give tap=IFNAME"},
       {{"--kernel=$DIR/vmlinux", "--net=tap,mtu=big"},

@@ -23,10 +23,9 @@
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
-#include "proto/net_link.h"
 #include "vmm/config/host_file.h"
-#include "vmm/config/link_switch.h"
 #include "vmm/config/memory_backing.h"
+#include "vmm/config/network.h"
 #include "vmm/config/program_file.h"
 #include "vmm/config/program_folders.h"
 #include "vmm/config/supervision.h"
@@ -118,7 +117,8 @@ class Validator {
   absl::StatusOr<DeviceSpec> Device(const std::string& field, const v1::DeviceConfig& config);
   absl::StatusOr<ResourceSpec> Resource(const std::string& field, const v1::ResourceConfig& config);
   absl::Status AddTap(const std::string& field, const v1::ResourceConfig& config, DeviceSpec& spec);
-  absl::Status CheckTapArguments(const std::string& field, const v1::DeviceConfig& config) const;
+  absl::Status AddUserNetwork(const std::string& field, const v1::ResourceConfig& config,
+                              DeviceSpec& spec);
   absl::Status StandardStreams(const std::string& field);
 
   const FieldPlaces& places_;
@@ -382,10 +382,12 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
       return spec;  // main.cc connects it: see FindVsock()
     }
     case v1::ResourceConfig::kTap:
+    case v1::ResourceConfig::kUserNetwork:
     case v1::ResourceConfig::SOURCE_NOT_SET:
       break;
   }
-  return Error(field, "the source is missing; give file, console, tap, vm_link or vsock");
+  return Error(field,
+               "the source is missing; give file, console, tap, user_network, vm_link or vsock");
 }
 
 absl::Status Validator::AddTap(const std::string& field, const v1::ResourceConfig& config,
@@ -409,37 +411,22 @@ absl::Status Validator::AddTap(const std::string& field, const v1::ResourceConfi
     if (tap != nullptr) resource.connect = [tap, i] { return tap->ForNextProcess(i); };
     spec.resources.push_back(std::move(resource));
   }
-  spec.link = std::make_shared<LinkSwitch>();
-  ResourceSpec link;
-  link.name = kLinkResource;
-  link.connect = [changes = spec.link] { return changes->ForNextProcess(); };
-  spec.resources.push_back(std::move(link));
-  std::string mac = config.tap().mac();
-  if (mac.empty() && !vm_name_.empty()) mac = MacFromNames(vm_name_, spec.name);
-  if (mac.empty()) {
-    ASSIGN_OR_RETURN(mac, RandomMac());
-  }
-  spec.args.push_back(absl::StrCat("--mac=", mac));
   const uint32_t mtu = tap == nullptr ? config.tap().mtu() : tap->mtu();
-  if (mtu != 0) spec.args.push_back(absl::StrCat("--mtu=", mtu));
   if (queues > 1) spec.args.push_back(absl::StrCat("--queues=", queues));
-  return absl::OkStatus();
+  return FinishNetwork(config.tap().mac(), mtu, !config.tap().no_offloads(), vm_name_, spec);
 }
 
-// The flags of a device with a TAP that the vmm gives it.
-absl::Status Validator::CheckTapArguments(const std::string& field,
-                                          const v1::DeviceConfig& config) const {
-  for (int i = 0; i < config.arg_size(); ++i) {
-    absl::string_view name = config.arg(i);
-    if (!absl::ConsumePrefix(&name, "-")) continue;
-    absl::ConsumePrefix(&name, "-");
-    name = name.substr(0, name.find('='));
-    if (name != "mac" && name != "mtu" && name != "queues") continue;
-    return Error(absl::StrCat(field, ".arg[", i, "]"),
-                 absl::StrCat("\"", config.arg(i), "\" is given by the vmm; set the field ", name,
-                              " of the tap"));
+absl::Status Validator::AddUserNetwork(const std::string& field, const v1::ResourceConfig& config,
+                                       DeviceSpec& spec) {
+  RETURN_IF_ERROR(CheckName(absl::StrCat(field, ".name"), config.name()));
+  std::string part;
+  absl::StatusOr<UserNetSpec> network = ReadUserNetwork(config.user_network(), part);
+  if (!network.ok()) {
+    return FileError(absl::StrCat(field, ".user_network.", part), network.status());
   }
-  return absl::OkStatus();
+  spec.resources.push_back({.name = config.name(), .user_net = *std::move(network)});
+  return FinishNetwork(config.user_network().mac(), kUserNetMtu, /*offloads=*/false, vm_name_,
+                       spec);
 }
 
 absl::Status Validator::StandardStreams(const std::string& field) {
@@ -493,15 +480,22 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
   size_t checked = 0;
   bool has_console = false;
   bool has_vm_link = false;
-  bool has_tap = false;
+  bool has_network = false;
   for (int i = 0; i < config.resources_size(); ++i) {
     const std::string resource_field = absl::StrCat(field, ".resources[", i, "]");
-    if (config.resources(i).has_tap()) {
-      if (std::exchange(has_tap, true)) {
-        return Error(resource_field, "is a second TAP; a device has at most one");
+    if (config.resources(i).has_tap() || config.resources(i).has_user_network()) {
+      if (std::exchange(has_network, true)) {
+        return Error(resource_field, "is a second network; a device has at most one");
       }
-      RETURN_IF_ERROR(CheckTapArguments(field, config));
-      RETURN_IF_ERROR(AddTap(resource_field, config.resources(i), spec));
+      std::string flag;
+      if (const int at = FindNetworkFlag(config, flag); at >= 0) {
+        return Error(absl::StrCat(field, ".arg[", at, "]"),
+                     absl::StrCat("\"", config.arg(at), "\" is given by the vmm; set the field ",
+                                  flag, " of the tap"));
+      }
+      RETURN_IF_ERROR(config.resources(i).has_tap()
+                          ? AddTap(resource_field, config.resources(i), spec)
+                          : AddUserNetwork(resource_field, config.resources(i), spec));
     } else {
       ASSIGN_OR_RETURN(ResourceSpec resource, Resource(resource_field, config.resources(i)));
       if (resource.is_console && std::exchange(has_console, true)) {

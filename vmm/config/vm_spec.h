@@ -23,6 +23,12 @@
 
 namespace bulkhead::vmm {
 
+// A network by the program passt (vmm/user_net).
+struct UserNetSpec {
+  std::string program;                // its path
+  std::vector<std::string> forwards;  // TCP ports of the host: "127.0.0.1/8022:22"
+};
+
 // An opened resource of a device.
 struct ResourceSpec {
   std::string name;
@@ -33,6 +39,8 @@ struct ResourceSpec {
   bool has_standard_streams = false;  // the console
   // Instead of `file`: a link to the vmm, which the machine creates and connects.
   bool is_vm_link = false;
+  // Instead of `file`: a network, which vmm/user_net makes.
+  std::optional<UserNetSpec> user_net = {};
   // If set, instead of `file`: returns the descriptor for the next process of the device, or -1.
   // Called before each attachment, once the previous process is dead. The descriptor stays the
   // callee's and is valid until the next call.

@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <random>
 #include <set>
@@ -82,13 +81,9 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
     settings.pci_slots.push_back(device.pci_slot);
     places.push_back(DevicePlace::Of(device));
   }
-  std::map<std::string, std::shared_ptr<LinkSwitch>, std::less<>> links;
-  for (const DeviceSpec& device : spec.devices) {
-    if (device.link != nullptr) links[device.name] = device.link;
-  }
   std::unique_ptr<Machine> machine =
       absl::WrapUnique(new Machine(std::move(settings), std::move(ram), std::move(sources)));
-  machine->links_ = std::move(links);
+  machine->network_links_ = LinksOf(spec.devices);
   ASSIGN_OR_RETURN(machine->work_, WorkQueue::Create());
   ASSIGN_OR_RETURN(machine->end_, VmEndLatch::Create());
   ASSIGN_OR_RETURN(
@@ -470,8 +465,8 @@ absl::StatusOr<DeviceSupervisor*> Machine::FindDevice(absl::string_view name) co
 
 v1::Device Machine::Describe(DeviceSupervisor& device) const {
   v1::Device description = device.Describe();
-  const auto link = links_.find(device.device().name());
-  if (link != links_.end()) description.set_link(link->second->up() ? "up" : "down");
+  const auto link = network_links_.find(description.name());
+  if (link != network_links_.end()) description.set_link(link->second->up() ? "up" : "down");
   absl::MutexLock lock(&hardware_mutex_);
   if (hardware_ != nullptr) hardware_->Describe(device.device(), description);
   return description;
@@ -565,10 +560,9 @@ void Machine::StartDevice(absl::string_view name, Done done) {
 
 absl::Status Machine::SetDeviceLink(absl::string_view name, bool up) {
   RETURN_IF_ERROR(FindDevice(name).status());
-  const auto link = links_.find(name);
-  if (link == links_.end()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("\"", name, "\" has no link: it is no network device of the vmm's"));
+  const auto link = network_links_.find(name);
+  if (link == network_links_.end()) {
+    return absl::FailedPreconditionError(absl::StrCat("\"", name, "\" is no network device"));
   }
   RETURN_IF_ERROR(link->second->Set(up));
   LogInfo(absl::StrCat("device '", name, "': a client has set its link ", up ? "up" : "down"));

@@ -21,6 +21,7 @@
 #include "absl/time/time.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/boot/boot.h"
+#include "vmm/config/network.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/console/consoles.h"
 #include "vmm/control/vm_operations.h"
@@ -185,8 +186,8 @@ class Machine final : public VmOperations {
   std::unique_ptr<VmLinks> links_;
   std::unique_ptr<ProcessMonitor> monitor_;
   std::vector<std::unique_ptr<DeviceSupervisor>> devices_;  // constant after Create()
-  // Of network devices, by name; constant after Create().
-  std::map<std::string, std::shared_ptr<LinkSwitch>, std::less<>> links_;
+  // Constant after Create().
+  NetworkLinks network_links_;
 
   // Used by the machine's thread only.
   Standstill standstill_;

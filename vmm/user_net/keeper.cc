@@ -1,0 +1,216 @@
+#include "vmm/user_net/keeper.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "base/send_packet.h"
+#include "vmm/user_net/relay.h"
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr int64_t kFirstPauseMs = 100;
+constexpr int64_t kLongestPauseMs = 5000;
+constexpr int64_t kEndMs = 20;        // of the VM: the relay ends a little after the program
+constexpr int64_t kLastsMs = 10'000;  // a program that ends later begins with the first pause again
+constexpr int kProgramSocket = 3;     // of passt
+
+int64_t NowMs() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * int64_t{1000} + now.tv_nsec / 1'000'000;
+}
+
+#define BULKHEAD_ALLOW(call) \
+  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+
+// The relay's system calls; any other kills it.
+const sock_filter kRelayFilter[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+    BULKHEAD_ALLOW(SYS_poll),
+    BULKHEAD_ALLOW(SYS_recvfrom),
+    BULKHEAD_ALLOW(SYS_recvmsg),
+    BULKHEAD_ALLOW(SYS_sendto),
+    BULKHEAD_ALLOW(SYS_sendmsg),
+    BULKHEAD_ALLOW(SYS_close),
+    BULKHEAD_ALLOW(SYS_restart_syscall),
+    BULKHEAD_ALLOW(SYS_exit_group),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+};
+
+#undef BULKHEAD_ALLOW
+
+void Confine() {
+  const sock_fprog program = {.len = std::size(kRelayFilter),
+                              .filter = const_cast<sock_filter*>(kRelayFilter)};
+  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) _exit(1);
+}
+
+// A socket from the vmm or the keeper. -1: none now. Ends the process when the sender has ended.
+int TakeSocket(int from) {
+  char byte;
+  iovec data = {.iov_base = &byte, .iov_len = 1};
+  alignas(cmsghdr) char buffer[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message = {};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = buffer;
+  message.msg_controllen = sizeof(buffer);
+  const ssize_t size = recvmsg(from, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  if (size < 0 && (errno == EAGAIN || errno == EINTR)) return -1;
+  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  if (size != 1 || header == nullptr) _exit(0);
+  int socket;
+  memcpy(&socket, CMSG_DATA(header), sizeof(socket));
+  return socket;
+}
+
+[[noreturn]] void RunRelay(int vmm, int keeper, bool confined) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  prctl(PR_SET_NAME, "vmm-net-relay");
+  Relay relay;
+  if (confined) Confine();
+  while (true) {
+    pollfd ready[] = {{.fd = vmm, .events = POLLIN, .revents = 0},
+                      {.fd = keeper, .events = POLLIN, .revents = 0},
+                      {.fd = relay.device(), .events = relay.device_events(), .revents = 0},
+                      {.fd = relay.program(), .events = relay.program_events(), .revents = 0}};
+    if (poll(ready, std::size(ready), -1) < 0) continue;
+    relay.Serve(ready[2].revents, ready[3].revents);
+    if (ready[0].revents != 0) {
+      if (const int socket = TakeSocket(vmm); socket >= 0) relay.SetDevice(socket);
+    }
+    if (ready[1].revents != 0) {
+      if (const int socket = TakeSocket(keeper); socket >= 0) relay.SetProgram(socket);
+    }
+  }
+}
+
+[[noreturn]] void RunProgram(int socket, const std::vector<char*>& arguments) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (dup2(socket, kProgramSocket) != kProgramSocket) _exit(1);
+  syscall(SYS_close_range, kProgramSocket + 1, ~0u, 0);
+  execv(arguments[0], arguments.data());
+  _exit(127);
+}
+
+// The program's arguments.
+std::vector<std::string> ArgumentsOf(const UserNetSpec& spec) {
+  std::vector<std::string> arguments = {
+      spec.program, "--foreground", "--stderr", "--quiet", "--fd", std::to_string(kProgramSocket)};
+  for (const std::string& forward : spec.forwards) {
+    arguments.insert(arguments.end(), {"--tcp-ports", forward});
+  }
+  return arguments;
+}
+
+// Waits until `program` has ended, and says how. If the relay ends, all does.
+std::string AwaitEnd(pid_t relay, pid_t program) {
+  while (true) {
+    int status = 0;
+    const pid_t pid = waitpid(-1, &status, 0);
+    if (pid == relay || (pid < 0 && errno != EINTR)) {
+      kill(program, SIGKILL);
+      _exit(0);
+    }
+    if (pid != program) continue;
+    if (WIFSIGNALED(status)) return "signal " + std::to_string(WTERMSIG(status));
+    return "exit code " + std::to_string(WEXITSTATUS(status));
+  }
+}
+
+// Sleeps, but for the end of the relay.
+void Pause(pid_t relay, int64_t ms) {
+  for (const int64_t end = NowMs() + ms; NowMs() < end;) {
+    const timespec tick = {.tv_sec = 0, .tv_nsec = 10'000'000};
+    nanosleep(&tick, nullptr);
+    if (waitpid(relay, nullptr, WNOHANG) != 0) _exit(0);
+  }
+}
+
+[[noreturn]] void KeepProgram(int relay_socket, pid_t relay, const UserNetSpec& spec) {
+  std::vector<std::string> arguments = ArgumentsOf(spec);
+  std::vector<char*> pointers;
+  for (std::string& argument : arguments) pointers.push_back(argument.data());
+  pointers.push_back(nullptr);
+  int64_t pause_ms = kFirstPauseMs;
+  while (true) {
+    int ends[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) _exit(1);
+    const pid_t program = fork();
+    if (program < 0) _exit(1);
+    if (program == 0) RunProgram(ends[1], pointers);
+    const int64_t started_ms = NowMs();
+    SendPacket(relay_socket, "p", 1, ends[0]);
+    close(ends[0]);
+    close(ends[1]);
+    const std::string how = AwaitEnd(relay, program);
+    Pause(relay, kEndMs);
+    if (NowMs() - started_ms >= kLastsMs) pause_ms = kFirstPauseMs;
+    dprintf(STDERR_FILENO, "vmm: warning: %s has ended (%s); starting it again in %d ms\n",
+            spec.program.c_str(), how.c_str(), static_cast<int>(pause_ms));
+    Pause(relay, pause_ms);
+    pause_ms = std::min(2 * pause_ms, kLongestPauseMs);
+  }
+}
+
+}  // namespace
+
+void RunKeeper(int control, const UserNetSpec& spec, bool confined) {
+  const pid_t parent = getppid();
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(1);
+  prctl(PR_SET_NAME, "vmm-net-keeper");
+  prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  setsid();  // the terminal's signals are for the vmm
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+  for (const int signal : {SIGCHLD, SIGPIPE, SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
+    ::signal(signal, SIG_DFL);
+  }
+  // The disks' locks and others' sockets stay with the vmm.
+  if (dup2(control, STDIN_FILENO) < 0 || close(STDOUT_FILENO) != 0 ||
+      open("/dev/null", O_RDWR | O_CLOEXEC) != STDOUT_FILENO ||
+      syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0) != 0) {
+    _exit(1);
+  }
+  int ends[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) _exit(1);
+  const pid_t relay = fork();
+  if (relay < 0) _exit(1);
+  if (relay == 0) {
+    close(ends[1]);
+    RunRelay(STDIN_FILENO, ends[0], confined);
+  }
+  close(ends[0]);
+  // That the vmm has closed its end, the relay notices.
+  if (dup2(STDOUT_FILENO, STDIN_FILENO) < 0) _exit(1);
+  KeepProgram(ends[1], relay, spec);
+}
+
+}  // namespace bulkhead::vmm

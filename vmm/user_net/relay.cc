@@ -1,0 +1,164 @@
+#include "vmm/user_net/relay.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace bulkhead::vmm {
+namespace {
+
+constexpr size_t kVirtioHeader = 12;
+constexpr size_t kLength = sizeof(uint32_t);
+constexpr uint32_t kMinFrame = 14;              // an Ethernet header
+constexpr uint32_t kMaxFrame = 65535 + 14 + 4;  // an IP packet, a VLAN tag
+constexpr int kFramesAtOnce = 64;
+
+bool WouldBlock(int error) { return error == EAGAIN || error == EINTR; }
+
+}  // namespace
+
+Relay::Relay()
+    : packet_(kVirtioHeader + kMaxFrame + 1),
+      out_(kLength + kMaxFrame),
+      in_(4 * (kLength + kMaxFrame)) {}
+
+Relay::~Relay() {
+  LeaveDevice();
+  LeaveProgram();
+}
+
+void Relay::SetDevice(int socket) {
+  if (device_ >= 0) TakeFromDevice();
+  LeaveDevice();
+  device_ = socket;
+}
+
+void Relay::SetProgram(int socket) {
+  LeaveProgram();
+  program_ = socket;
+}
+
+void Relay::LeaveDevice() {
+  if (device_ >= 0) close(device_);
+  device_ = -1;
+  device_is_full_ = false;
+}
+
+// Half a frame is worth nothing to the next one.
+void Relay::LeaveProgram() {
+  if (program_ >= 0) close(program_);
+  program_ = -1;
+  out_begin_ = out_end_ = in_begin_ = in_end_ = 0;
+}
+
+int16_t Relay::device_events() const {
+  return static_cast<int16_t>((out_begin_ == out_end_ ? POLLIN : 0) |
+                              (device_is_full_ ? POLLOUT : 0));
+}
+
+int16_t Relay::program_events() const {
+  return static_cast<int16_t>((device_is_full_ || device_ < 0 ? 0 : POLLIN) |
+                              (out_begin_ != out_end_ ? POLLOUT : 0));
+}
+
+void Relay::Serve(int16_t device_events, int16_t program_events) {
+  if ((device_events & POLLOUT) != 0) device_is_full_ = false;
+  if ((program_events & POLLOUT) != 0) Flush();
+  if ((program_events & POLLIN) != 0 && this->program_events() != 0) {
+    TakeFromProgram();
+  } else if ((program_events & (POLLHUP | POLLERR)) != 0) {
+    LeaveProgram();
+  }
+  GiveToDevice();
+  if ((device_events & POLLIN) != 0) {
+    TakeFromDevice();
+  } else if ((device_events & (POLLHUP | POLLERR)) != 0) {
+    LeaveDevice();
+  }
+}
+
+void Relay::TakeFromDevice() {
+  for (int i = 0; i < kFramesAtOnce && out_begin_ == out_end_; ++i) {
+    const ssize_t size = recv(device_, packet_.data(), packet_.size(), MSG_DONTWAIT);
+    if (size < 0) return;
+    if (size == 0) return LeaveDevice();  // the end, or a packet that is no frame
+    const size_t bytes = static_cast<size_t>(size);
+    // Too long ones are cut to the buffer's size.
+    if (program_ < 0 || bytes < kVirtioHeader + kMinFrame || bytes == packet_.size()) continue;
+    const uint32_t frame = static_cast<uint32_t>(bytes - kVirtioHeader);
+    const uint32_t length = htonl(frame);
+    memcpy(out_.data(), &length, kLength);
+    memcpy(out_.data() + kLength, packet_.data() + kVirtioHeader, frame);
+    out_begin_ = 0;
+    out_end_ = kLength + frame;
+    Flush();
+  }
+}
+
+void Relay::Flush() {
+  while (out_begin_ != out_end_) {
+    const ssize_t sent = send(program_, out_.data() + out_begin_, out_end_ - out_begin_,
+                              MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent < 0) {
+      if (!WouldBlock(errno)) LeaveProgram();
+      return;
+    }
+    out_begin_ += static_cast<size_t>(sent);
+  }
+}
+
+void Relay::TakeFromProgram() {
+  if (program_ < 0) return;
+  if (in_begin_ != 0) {
+    std::copy(in_.begin() + static_cast<ptrdiff_t>(in_begin_),
+              in_.begin() + static_cast<ptrdiff_t>(in_end_), in_.begin());
+    in_end_ -= in_begin_;
+    in_begin_ = 0;
+  }
+  const ssize_t size = recv(program_, in_.data() + in_end_, in_.size() - in_end_, MSG_DONTWAIT);
+  if (size > 0) {
+    in_end_ += static_cast<size_t>(size);
+  } else if (size == 0 || !WouldBlock(errno)) {
+    LeaveProgram();
+  }
+}
+
+uint32_t Relay::FrontFrame() {
+  if (in_end_ - in_begin_ < kLength) return 0;
+  uint32_t length;
+  memcpy(&length, in_.data() + in_begin_, kLength);
+  length = ntohl(length);
+  if (length < kMinFrame || length > kMaxFrame) {
+    LeaveProgram();
+    return 0;
+  }
+  return in_end_ - in_begin_ - kLength >= length ? length : 0;
+}
+
+void Relay::GiveToDevice() {
+  while (device_ >= 0 && !device_is_full_) {
+    const uint32_t frame = FrontFrame();
+    if (frame == 0) return;
+    uint8_t header[kVirtioHeader] = {};
+    iovec parts[] = {{header, sizeof(header)}, {in_.data() + in_begin_ + kLength, frame}};
+    msghdr message = {};
+    message.msg_iov = parts;
+    message.msg_iovlen = 2;
+    if (sendmsg(device_, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+      if (errno == EINTR) continue;
+      if (errno == EAGAIN) {
+        device_is_full_ = true;
+        return;
+      }
+      // The frame is lost, as on a network.
+    }
+    in_begin_ += kLength + frame;
+  }
+}
+
+}  // namespace bulkhead::vmm
