@@ -120,7 +120,8 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   features_ =
       kBlockSizeMax | kBlockSegMax | kBlockBlkSize | kBlockFlush | kBlockTopology | kBlockConfigWce;
   if (options_.queues > 1) features_ |= kBlockMultiQueue;
-  features_ |= disk_.read_only ? kBlockReadOnly : kBlockDiscard | kBlockWriteZeroes;
+  features_ |= disk_.read_only ? kBlockReadOnly : kBlockWriteZeroes;
+  if (!disk_.read_only && options_.discard) features_ |= kBlockDiscard;
   FillConfig();
   context_.sectors = disk_.sectors;
   context_.read_only = disk_.read_only;
@@ -128,6 +129,7 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   context_.max_ranges = kMaxRanges;
   context_.max_discard_sectors = kMaxDiscardSectors;
   context_.max_write_zeroes_sectors = kMaxWriteZeroesSectors;
+  context_.may_unmap = options_.discard;
   context_.id = options_.serial;
   context_.is_block_device = disk_.is_block_device;
   dirty_.emplace(disk_.sectors * kSectorSize);
@@ -180,11 +182,12 @@ void BlockDevice::FillConfig() {
   config_.writeback = 1;
   config_.num_queues = static_cast<uint16_t>(options_.queues);
   if (disk_.read_only) return;
+  config_.max_write_zeroes_sectors = kMaxWriteZeroesSectors;
+  config_.max_write_zeroes_seg = kMaxRanges;
+  if (!options_.discard) return;
   config_.max_discard_sectors = kMaxDiscardSectors;
   config_.max_discard_seg = kMaxRanges;
   config_.discard_sector_alignment = physical_sectors;
-  config_.max_write_zeroes_sectors = kMaxWriteZeroesSectors;
-  config_.max_write_zeroes_seg = kMaxRanges;
   config_.write_zeroes_may_unmap = 1;
 }
 

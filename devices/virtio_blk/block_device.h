@@ -32,6 +32,7 @@ struct BlockOptions {
   uint32_t queue_size = 256;
   std::string serial = {};  // answer to get-id
   bool read_only = false;
+  bool discard = true;  // offered: what the guest discards, or zeroes, gives its space back
   EngineKind engine = EngineKind::kAuto;
   // This thread sleeps while another one writes, instead of polling: for few processors.
   bool await_writes = false;

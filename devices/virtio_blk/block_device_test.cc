@@ -119,6 +119,22 @@ TEST(BlockDeviceTest, WriteZeroesKeepsOrReturnsTheSpaceAsAsked) {
   EXPECT_EQ(t.OnDisk(2048, 2048), t.Original(2048, 2048));
 }
 
+TEST(BlockDeviceTest, WithoutDiscardsSpaceStaysWhereItIs) {
+  TestDisk t({.discard = false});
+  EXPECT_EQ(t.driver->features() & (kBlockDiscard | kBlockWriteZeroes), kBlockWriteZeroes);
+  EXPECT_EQ(t.driver->ReadConfig(offsetof(BlockConfig, max_discard_sectors), 4), 0u);
+  EXPECT_EQ(t.driver->ReadConfig(offsetof(BlockConfig, write_zeroes_may_unmap), 1), 0u);
+  ASSERT_EQ(t.Do(kBlockFlushCommand, 0).status, kBlockStatusOk);
+  const uint64_t before = t.AllocatedBytes();
+  EXPECT_EQ(t.Do(kBlockDiscardCommand, 0, Ranges({{1024, 1024, 0}})).status,
+            kBlockStatusUnsupported);
+  EXPECT_EQ(t.Do(kBlockWriteZeroesCommand, 0, Ranges({{4096, 1024, kBlockRangeUnmap}})).status,
+            kBlockStatusOk);
+  EXPECT_EQ(t.OnDisk(1024, 1024), t.Original(1024, 1024));
+  EXPECT_EQ(t.OnDisk(4096, 1024), Zeros(1024));
+  EXPECT_EQ(t.AllocatedBytes(), before);
+}
+
 TEST(BlockDeviceTest, GetIdAnswersTheSerial) {
   TestDisk t({.serial = "twelve bytes"});
   const TestDisk::Answer answer = t.Do(kBlockGetId, 0, {}, kBlockIdSize);

@@ -187,7 +187,8 @@ BlockRequest::Step BlockRequest::NextRange(const BlockContext& context) {
       return Done(status);
     }
     if (range.sectors == 0) continue;
-    unmap_ = header_.type == kBlockDiscardCommand || (range.flags & kBlockRangeUnmap) != 0;
+    unmap_ = header_.type == kBlockDiscardCommand ||
+             (context.may_unmap && (range.flags & kBlockRangeUnmap) != 0);
     operation_.offset = range.sector * kSectorSize;
     remaining_bytes_ = uint64_t{range.sectors} * kSectorSize;
     return NextPieceOfRange(context);

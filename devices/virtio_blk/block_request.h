@@ -29,6 +29,7 @@ struct BlockContext {
   uint32_t max_ranges = 0;  // of a discard or write-zeroes command
   uint32_t max_discard_sectors = 0;
   uint32_t max_write_zeroes_sectors = 0;
+  bool may_unmap = true;  // zeroes may give space back, if the driver asks for it
 
   // What the driver has negotiated, and the cache mode that follows from it.
   bool discard = false;

@@ -27,6 +27,9 @@ ABSL_FLAG(std::string, serial, "",
 ABSL_FLAG(bool, readonly, false,
           "Refuse writes, even if the disk could be written. A disk that was opened for reading "
           "only is read-only anyway.");
+ABSL_FLAG(bool, discard, true,
+          "What the guest discards, or zeroes and does not need (unmap), gives its space back to "
+          "the host. --discard=false: the guest is offered neither, and zeroes keep their space.");
 ABSL_FLAG(
     std::string, io_engine, "auto",
     "What carries out I/O: io_uring, threads, or auto: the disk's own thread where the file is "
@@ -44,6 +47,7 @@ absl::StatusOr<std::unique_ptr<DeviceModel>> CreateDisk() {
                                         .queue_size = absl::GetFlag(FLAGS_queue_size),
                                         .serial = absl::GetFlag(FLAGS_serial),
                                         .read_only = absl::GetFlag(FLAGS_readonly),
+                                        .discard = absl::GetFlag(FLAGS_discard),
                                         .engine = engine,
                                         .await_writes = channel::AvailableCpus() <= 2,
                                         .forbid_new_rings = true}));

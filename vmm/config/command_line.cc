@@ -50,10 +50,12 @@ The virtual machine
                     for others in $XDG_RUNTIME_DIR/bulkhead or /tmp/bulkhead-UID)
 
 Devices; each flag starts one process, and may be given several times
-  --disk path=FILE[,readonly][,direct][,shared][,name=NAME][,slot=N]
+  --disk path=FILE[,readonly][,direct][,shared][,discard=on|off][,serial=TEXT]
+                    [,name=NAME][,slot=N]
                     virtio-blk over a file or block device. direct: past the host's page
                     cache. shared: DANGEROUS: other writers are allowed; for cluster file
-                    systems only
+                    systems only. discard: what the guest discards gives its space back
+                    (default: on). serial: what the guest sees, up to 20 bytes
   --net tap[=IFNAME][,bridge=BRIDGE][,mac=ADDRESS][,mtu=N][,queues=N][,fd=N]...[,name=NAME]
                     [,slot=N]
                     virtio-net over a TAP: the one that exists or was inherited (fd, one a
@@ -194,11 +196,18 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
       direct = true;
     } else if (value == "shared") {
       shared = true;
+    } else if (absl::ConsumePrefix(&value, "serial=")) {
+      device.add_arg(absl::StrCat("--serial=", value));
+    } else if (absl::ConsumePrefix(&value, "discard=")) {
+      if (value != "on" && value != "off") {
+        return FlagError("--disk", absl::StrCat("\"", part, "\" is not valid; give on or off"));
+      }
+      device.add_arg(absl::StrCat("--discard=", value == "on" ? "true" : "false"));
     } else {
       return FlagError("--disk",
                        absl::StrCat("\"", part, "\" is unknown; give path=FILE, readonly, ",
-                                    "direct, shared, name=NAME, slot=N, restart=, policy=, ",
-                                    "heartbeat=, spare"));
+                                    "direct, shared, discard=, serial=, name=NAME, slot=N, ",
+                                    "restart=, policy=, heartbeat=, spare"));
     }
   }
   if (path.empty()) return FlagError("--disk", "path=FILE is missing");

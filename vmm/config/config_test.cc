@@ -177,6 +177,18 @@ TEST_F(ConfigTest, ADiskMayBeDirectOrShared) {
       HasSubstr("--disk: shared cannot be combined with readonly"));
 }
 
+TEST_F(ConfigTest, OptionsOfADiskBecomeFlagsOfItsBinary) {
+  const absl::StatusOr<VmSpec> spec =
+      FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,discard=off,serial=a,,b"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->devices[0].args, (std::vector<std::string>{"--discard=false", "--serial=a,b"}));
+  EXPECT_THAT(
+      std::string(FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,discard=maybe"})
+                      .status()
+                      .message()),
+      HasSubstr("--disk: \"discard=maybe\" is not valid; give on or off"));
+}
+
 TEST_F(ConfigTest, AConsoleIsOnTheStandardStreamsOrDetachedOrNotThere) {
   absl::StatusOr<VmSpec> spec = FromFlags({"--kernel=$DIR/vmlinux", "--console=detached"});
   ASSERT_TRUE(spec.ok()) << spec.status();

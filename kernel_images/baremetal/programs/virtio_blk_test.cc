@@ -5,6 +5,8 @@
 //   pattern=1   every 8 bytes of the disk hold their own offset at the start (0: contents unknown)
 //   readonly=1  writes must be refused (0)
 //   indirect=1, event_index=1  negotiate these features too (0)
+//   discard=1   discards all of the disk, which then reads as zeroes; discard=0: the device must not
+//               offer that (neither is looked at)
 //   hostile=0   leaves out what other machines' devices may not survive (1)
 
 #include <initializer_list>
@@ -23,7 +25,10 @@ namespace {
 
 constexpr uint64_t kFeatureReadOnly = uint64_t{1} << 5;
 
+constexpr uint64_t kFeatureDiscard = uint64_t{1} << 13;
+
 constexpr uint32_t kRequestGetId = 8;
+constexpr uint32_t kRequestDiscard = 11;
 constexpr uint8_t kUnsupported = 2;
 
 constexpr uint32_t kSectors = 16;  // of one request, at most
@@ -39,7 +44,8 @@ bool use_indirect = false;
 void Prepare(Virtqueue& queue, uint32_t type, uint64_t sector, uint8_t* buffer, uint32_t length) {
   header = {type, 0, sector};
   result = kNotYet;
-  const uint16_t write = type == kRequestWrite ? 0 : kDescriptorWrite;
+  const bool sends = type == kRequestWrite || type == kRequestDiscard;
+  const uint16_t write = sends ? 0 : kDescriptorWrite;
   VirtqueueDescriptor chain[4];
   uint16_t used = 0;
   const auto add = [&](uint64_t address, uint32_t bytes, uint16_t flags) {
@@ -98,6 +104,18 @@ void CheckWriting(Virtqueue& queue, uint64_t capacity, bool has_flush) {
     EXPECT_EQ(memcmp(copy, data + 5 * kSectorBytes, kSectorBytes), 0);
     EXPECT_EQ(Request(queue, kRequestWrite, sector, before, sizeof(before)), kOk);
   }
+}
+
+void CheckDiscard(Virtqueue& queue, uint64_t capacity) {
+  struct {
+    uint64_t sector;
+    uint32_t sectors;
+    uint32_t flags;
+  } range = {0, static_cast<uint32_t>(capacity), 0};
+  EXPECT_EQ(Request(queue, kRequestDiscard, 0, reinterpret_cast<uint8_t*>(&range), sizeof(range)),
+            kOk);
+  EXPECT_EQ(Request(queue, kRequestRead, capacity - kSectors, data, sizeof(data)), kOk);
+  for (const uint8_t byte : data) EXPECT_EQ(byte, 0);
 }
 
 void CheckRefusals(Virtqueue& queue, uint64_t capacity) {
@@ -178,7 +196,12 @@ void RunVirtioBlkTest() {
   uint64_t features = (indirect ? kFeatureIndirect : 0) | (event_index ? kFeatureEventIndex : 0) |
                       (read_only ? kFeatureReadOnly : 0);
   VirtioDevice device(kBlockType);
-  const bool has_flush = (device.Start(features, 1) & kFeatureFlush) != 0;
+  const uint64_t offered = device.Start(features, 1);
+  const bool has_flush = (offered & kFeatureFlush) != 0;
+  constexpr uint64_t kAnyDiscard = 2;
+  const uint64_t discard = NumberOption("discard", kAnyDiscard);
+  if (discard == 0) EXPECT_EQ(offered & kFeatureDiscard, 0);
+  if (discard == 1) features |= kFeatureDiscard;
   if (has_flush) features |= kFeatureFlush;
 
   for (int start = 0; start < 2; ++start) {
@@ -199,6 +222,7 @@ void RunVirtioBlkTest() {
     } else {
       CheckWriting(queue, capacity, has_flush);
     }
+    if (discard == 1) CheckDiscard(queue, capacity);
     CheckRefusals(queue, capacity);
     CheckInterrupts(queue, event_index);
   }
