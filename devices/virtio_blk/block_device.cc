@@ -86,6 +86,7 @@ BlockDevice::BlockDevice(const BlockOptions& options) : options_(options) {}
 
 BlockDevice::~BlockDevice() {
   if (retry_timer_.ok()) host_->Unwatch(retry_timer_.get());
+  if (limit_timer_.ok()) host_->Unwatch(limit_timer_.get());
   const absl::Time deadline = SteadyNow() + kDrainTimeout;
   for (DiskEngine* engine : {engine_.get(), side_engine_.get()}) {
     if (engine == nullptr) continue;
@@ -147,6 +148,7 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   storage_ = std::make_unique_for_overwrite<iovec[]>(slots_.size() * storage_size_);
   held_.reserve(in_flight);
 
+  if (options_.limits.any()) RETURN_IF_ERROR(StartLimiter());
   return StartEngine(in_flight);
 }
 
@@ -226,6 +228,7 @@ void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   counters_.AppendMetrics(metrics);
   AddGauge(metrics, "in_flight", "Requests taken and not answered",
            slots_.size() - free_slots_.size());
+  AddCounter(metrics, "limited_total", "Times that a rate limit held requests back", limited_);
   const bool has_writers = side_engine_ != nullptr && !disk_.is_block_device;
   AddGauge(metrics, "io_uring", "1: I/O goes through io_uring; 0: through threads",
            is_io_uring_ ? 1 : 0);
@@ -247,8 +250,9 @@ void BlockDevice::BeginTurn(uint32_t) {
   RunReady();
 }
 
-absl::Span<iovec> BlockDevice::Room(uint32_t) {
+absl::Span<iovec> BlockDevice::Room(uint32_t queue) {
   if (turn_bytes_ <= 0) return {};
+  if (limiter_.has_value() && IsLimited(queue)) return {};
   return absl::MakeSpan(&storage_[free_slots_.back() * storage_size_], storage_size_);
 }
 
@@ -258,6 +262,7 @@ void BlockDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
   slots_[slot].queue = queue;
   slots_[slot].head = chain.head;
   Continue(slot, slots_[slot].request.Begin(chain, context_));
+  if (limiter_.has_value()) limiter_->Take(1, slots_[slot].request.moved_bytes(), SteadyNow());
   if (++batch_chains_ == kBatchOperations) RunReady();
 }
 
@@ -265,6 +270,7 @@ void BlockDevice::EndBatch(uint32_t queue) {
   RunReady();
   SubmitWaiting();
   if (turn_bytes_ <= 0) services_->ServeLater(queue);
+  if (limiter_.has_value()) ServeOtherLimited();
 }
 
 // Only while guest memory may be touched.
@@ -325,6 +331,9 @@ int64_t BlockDevice::PrepareBatch() {
     const FileOperation& operation = slots_[index].request.operation();
     if (operation.kind == FileOperation::Kind::kSync && JoinSync(index)) continue;
     EngineFor(slots_[index]).Prepare(operation, index);
+    if (limiter_.has_value() && slots_[index].request.writes_zeros()) {
+      limiter_->Take(0, operation.length, SteadyNow());
+    }
     const bool transfers = !operation.buffers.empty();
     bytes += std::max(transfers ? static_cast<int64_t>(operation.length) : 0, kMinOperationBytes);
   }

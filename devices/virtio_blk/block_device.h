@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "base/unique_fd.h"
+#include "devices/host/rate_limiter.h"
 #include "devices/virtio/virtio_device.h"
 #include "devices/virtio_blk/block_counters.h"
 #include "devices/virtio_blk/block_layout.h"
@@ -33,6 +34,7 @@ struct BlockOptions {
   std::string serial = {};  // answer to get-id
   bool read_only = false;
   bool discard = true;  // offered: what the guest discards, or zeroes, gives its space back
+  RateLimits limits = {};
   EngineKind engine = EngineKind::kAuto;
   // This thread sleeps while another one writes, instead of polling: for few processors.
   bool await_writes = false;
@@ -63,7 +65,8 @@ class BlockDevice : public VirtioDevice {
   uint64_t features() const override { return features_; }
   void OnFeatures(uint64_t features) override;
   void BeginTurn(uint32_t queue) override;
-  // There is a slot for each chain: it is empty only when the turn has started its bytes.
+  // There is a slot for each chain: it is empty only when the turn has started its bytes, or while
+  // a rate limit holds.
   absl::Span<iovec> Room(uint32_t queue) override;
   void OnChain(uint32_t queue, const DescriptorChain& chain) override;
   void EndBatch(uint32_t queue) override;
@@ -132,6 +135,11 @@ class BlockDevice : public VirtioDevice {
   void ReleaseHeld();
   void OnEngine();
   void OnRetryTimer();
+  absl::Status StartLimiter();
+  bool IsLimited(uint32_t queue);
+  void ServeNextLimited();
+  void ServeOtherLimited();
+  void OnLimitTimer();
   uint32_t in_flight() const;
   void LogFailure(const BlockRequest& request);
   void SaveFailures();
@@ -158,6 +166,12 @@ class BlockDevice : public VirtioDevice {
   std::vector<uint32_t> free_slots_;  // the last one freed is used next: its memory is warm
   std::unique_ptr<iovec[]> storage_;  // storage_size_ a slot; pages are touched as needed
   size_t storage_size_ = 0;
+  std::optional<RateLimiter> limiter_;
+  UniqueFd limit_timer_;              // ends the wait for tokens
+  bool is_limited_ = false;           // until then
+  std::vector<bool> limited_queues_;  // have waited since their last turn
+  uint32_t next_limited_ = 0;
+  uint64_t limited_ = 0;       // how often the limits held
   int64_t turn_bytes_ = 0;     // what this turn of the loop may still start
   uint32_t batch_chains_ = 0;  // taken since RunReady()
   // Results that came while guest memory must not be touched.

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
+#include "base/steady_time.h"
 #include "devices/virtio_blk/block_device.h"
 
 namespace bulkhead::devices::virtio {
@@ -44,6 +45,8 @@ absl::Status BlockDevice::RestoreState(absl::Span<const uint8_t> state) {
       saved.owes_write > 1) {
     return absl::InvalidArgumentError("disk: saved state with an impossible cache mode or failure");
   }
+  // Else a guest that makes the process crash would have a burst each time.
+  if (limiter_.has_value()) limiter_->Empty(SteadyNow());
   config_.writeback = saved.writeback;
   UpdateWriteThrough();
   if (saved.owes_flush != 0 || saved.owes_write != 0) {
@@ -53,8 +56,14 @@ absl::Status BlockDevice::RestoreState(absl::Span<const uint8_t> state) {
     SaveFailures();
   }
   if (saved.capacity != config_.capacity) {
-    LogInfo(
-        absl::StrCat("disk: has ", config_.capacity, " sectors now, instead of ", saved.capacity));
+    const std::string sizes =
+        absl::StrCat(config_.capacity, " sectors now, instead of ", saved.capacity);
+    if (config_.capacity > saved.capacity) {
+      LogInfo(absl::StrCat("disk: has ", sizes));
+    } else {
+      LogWarning(absl::StrCat("disk: has become smaller, ", sizes,
+                              ": what the guest has beyond gives it I/O errors"));
+    }
     services_->ConfigChanged();
   }
   return absl::OkStatus();

@@ -77,6 +77,13 @@ class BlockRequest {
   uint64_t sector() const { return header_.sector; }
   // Of a read's or write's data.
   uint64_t data_bytes() const { return is_write() ? out_bytes_ : in_bytes_; }
+  // The same, and 0 of other requests.
+  uint64_t moved_bytes() const { return header_.type == kBlockIn || is_write() ? data_bytes() : 0; }
+  // operation() writes zeroes that the file system cannot make by itself.
+  bool writes_zeros() const {
+    return header_.type == kBlockWriteZeroesCommand &&
+           operation_.kind == FileOperation::Kind::kWrite;
+  }
   // The kernel may report a failed writeback in the result of operation().
   bool MayReportWriteback(const BlockContext& context) const;
   // errno of the operation that failed the request, or 0.

@@ -30,6 +30,12 @@ ABSL_FLAG(bool, readonly, false,
 ABSL_FLAG(bool, discard, true,
           "What the guest discards, or zeroes and does not need (unmap), gives its space back to "
           "the host. --discard=false: the guest is offered neither, and zeroes keep their space.");
+ABSL_FLAG(uint64_t, bps, 0, "Bytes a second that the guest may read and write. 0: any number.");
+ABSL_FLAG(uint64_t, iops, 0, "Requests a second that the guest may make. 0: any number.");
+ABSL_FLAG(uint64_t, bps_burst, 0,
+          "Bytes that may come at once after a pause. 0: what --bps gives in 100 ms.");
+ABSL_FLAG(uint64_t, iops_burst, 0,
+          "Requests that may come at once after a pause. 0: what --iops gives in 100 ms.");
 ABSL_FLAG(
     std::string, io_engine, "auto",
     "What carries out I/O: io_uring, threads, or auto: the disk's own thread where the file is "
@@ -42,15 +48,20 @@ namespace {
 
 absl::StatusOr<std::unique_ptr<DeviceModel>> CreateDisk() {
   ASSIGN_OR_RETURN(const EngineKind engine, ParseEngineKind(absl::GetFlag(FLAGS_io_engine)));
-  ASSIGN_OR_RETURN(std::unique_ptr<BlockDevice> device,
-                   BlockDevice::Create({.queues = absl::GetFlag(FLAGS_queues),
-                                        .queue_size = absl::GetFlag(FLAGS_queue_size),
-                                        .serial = absl::GetFlag(FLAGS_serial),
-                                        .read_only = absl::GetFlag(FLAGS_readonly),
-                                        .discard = absl::GetFlag(FLAGS_discard),
-                                        .engine = engine,
-                                        .await_writes = channel::AvailableCpus() <= 2,
-                                        .forbid_new_rings = true}));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<BlockDevice> device,
+      BlockDevice::Create({.queues = absl::GetFlag(FLAGS_queues),
+                           .queue_size = absl::GetFlag(FLAGS_queue_size),
+                           .serial = absl::GetFlag(FLAGS_serial),
+                           .read_only = absl::GetFlag(FLAGS_readonly),
+                           .discard = absl::GetFlag(FLAGS_discard),
+                           .limits = {.bytes_per_second = absl::GetFlag(FLAGS_bps),
+                                      .operations_per_second = absl::GetFlag(FLAGS_iops),
+                                      .bytes_burst = absl::GetFlag(FLAGS_bps_burst),
+                                      .operations_burst = absl::GetFlag(FLAGS_iops_burst)},
+                           .engine = engine,
+                           .await_writes = channel::AvailableCpus() <= 2,
+                           .forbid_new_rings = true}));
   return std::make_unique<PciTransport>(std::move(device));
 }
 

@@ -33,6 +33,13 @@ absl::StatusOr<v1::Device> VmClient::RestartDevice(const std::string& name,
   return Call(&Vm::RestartDevice, request);
 }
 
+absl::StatusOr<v1::Device> VmClient::ResizeDisk(const std::string& name, uint64_t bytes) const {
+  v1::ResizeDiskRequest request;
+  request.set_name(name);
+  request.set_size_bytes(bytes);
+  return Call(&Vm::ResizeDisk, request);
+}
+
 absl::StatusOr<std::vector<v1::Event>> VmClient::PastEvents() const {
   ASSIGN_OR_RETURN(const std::unique_ptr<Vm> vm, Connect());
   std::vector<v1::Event> events;

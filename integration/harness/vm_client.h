@@ -1,6 +1,7 @@
 #ifndef BULKHEAD_INTEGRATION_HARNESS_VM_CLIENT_H_
 #define BULKHEAD_INTEGRATION_HARNESS_VM_CLIENT_H_
 
+#include <stdint.h>
 #include <sys/types.h>
 
 #include <functional>
@@ -41,6 +42,11 @@ class VmClient {
   // `binary`: empty for the present one.
   absl::StatusOr<v1::Device> RestartDevice(const std::string& name,
                                            const std::string& binary = "") const;
+  // `bytes`: 0 for what the host has made of the file.
+  absl::StatusOr<v1::Device> ResizeDisk(const std::string& name, uint64_t bytes) const;
+  absl::StatusOr<v1::Device> LimitDevice(const v1::LimitDeviceRequest& request) const {
+    return Call(&Vm::LimitDevice, request);
+  }
   absl::StatusOr<v1::Device> StopDevice(const std::string& name) const {
     return Call(&Vm::StopDevice, name);
   }

@@ -32,6 +32,7 @@ constexpr Program kPrograms[] = {
     {"console_storm", RunConsoleStorm},
     {"hostile_driver", RunHostileDriver},
     {"idle", RunIdle},
+    {"disk_growth", RunDiskGrowth},
     {"ticker", RunTicker},
     {"touch_ram", RunTouchRam},
     {"use_devices", RunUseDevices},

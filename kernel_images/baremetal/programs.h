@@ -20,6 +20,7 @@ void RunPanic();
 void RunVirtioRngTest();
 void RunVirtioBlkTest();
 void RunDiskStorm();
+void RunDiskGrowth();
 void RunNetStorm();
 void RunNetLink();
 void RunWatchDevice();

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,16 @@ namespace bulkhead::vmctl {
 struct Invocation;
 
 // What a command's argument stands for.
-enum class Argument { kNone, kDevice, kDeviceAndLink, kOptionalDevice, kShell, kOptionalCommand };
+enum class Argument {
+  kNone,
+  kDevice,
+  kDeviceAndLink,
+  kDeviceAndSize,
+  kDeviceAndLimits,
+  kOptionalDevice,
+  kShell,
+  kOptionalCommand,
+};
 
 // One of vmctl's commands: all that parsing, help and completion need, and what it does.
 struct Command {
@@ -28,6 +38,14 @@ struct Command {
   absl::Duration timeout = absl::Seconds(10);  // unless --timeout says otherwise
   absl::string_view details;                   // for --help: whole lines, examples last
   ExitCode (*run)(const Invocation& invocation) = nullptr;
+};
+
+// Those that were given.
+struct Limits {
+  std::optional<uint64_t> bps;
+  std::optional<uint64_t> iops;
+  std::optional<uint64_t> bps_burst;
+  std::optional<uint64_t> iops_burst;
 };
 
 // A command line that was understood.
@@ -43,10 +61,12 @@ struct Invocation {
   std::string vm;      // empty: the only one
   std::string socket;  // empty: by name
   std::string binary;
-  int escape = 0x1d;       // the key that leaves the console; -1: none
-  absl::Duration timeout;  // --timeout, or the command's
-  std::string argument;    // the device; empty: none given
-  bool link_up = false;    // the second one: up, or down
+  bool link_up = false;     // of a device's link
+  int escape = 0x1d;        // the key that leaves the console; -1: none
+  absl::Duration timeout;   // --timeout, or the command's
+  std::string argument;     // the device; empty: none given
+  uint64_t size_bytes = 0;  // 0: none given
+  Limits limits;
 };
 
 // All of them, in the order of the help text.

@@ -1,17 +1,24 @@
 #include "tools/vmctl/command_line.h"
 
 #include <getopt.h>
+#include <stdint.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "base/status_macros.h"
 
 namespace bulkhead::vmctl {
 namespace {
+
+constexpr absl::string_view kUnits = "KMGT";
+constexpr size_t kMostLimits = 4;
 
 absl::Status Wrong(const Command* command, absl::string_view problem) {
   const absl::string_view name = command == nullptr ? "" : command->name;
@@ -27,6 +34,48 @@ absl::Status SetTimeout(const Command* command, const std::string& value, Invoca
                                        "\" is not a time; give one as 500ms, 10s or inf"));
   }
   return absl::OkStatus();
+}
+
+// With one of `units`, of which each is 1024 times the one before; or without.
+std::optional<uint64_t> ParseNumber(absl::string_view text, absl::string_view units) {
+  uint64_t unit = 1;
+  for (size_t i = 0; i < units.size(); ++i) {
+    if (absl::ConsumeSuffix(&text, units.substr(i, 1))) unit = uint64_t{1} << (10 * (i + 1));
+    if (unit != 1) break;
+  }
+  uint64_t number = 0;
+  if (!absl::SimpleAtoi(text, &number) || number > INT64_MAX / unit) return std::nullopt;
+  return number * unit;
+}
+
+absl::Status SetSize(const Command* command, const std::string& value, Invocation& invocation) {
+  const std::optional<uint64_t> size = ParseNumber(value, kUnits);
+  if (!size.has_value() || *size == 0) {
+    return Wrong(command, absl::StrCat("\"", value, "\" is not a size; give one as 512M or 20G"));
+  }
+  invocation.size_bytes = *size;
+  return absl::OkStatus();
+}
+
+absl::Status SetLimit(const Command* command, const std::string& word, Limits& limits) {
+  const struct {
+    absl::string_view name;
+    std::optional<uint64_t>& limit;
+    absl::string_view units;
+  } kLimits[] = {{"bps=", limits.bps, kUnits},
+                 {"iops=", limits.iops, ""},
+                 {"bps-burst=", limits.bps_burst, kUnits},
+                 {"iops-burst=", limits.iops_burst, ""}};
+  for (const auto& each : kLimits) {
+    absl::string_view value = word;
+    if (!absl::ConsumePrefix(&value, each.name)) continue;
+    each.limit = ParseNumber(value, each.units);
+    if (each.limit.has_value()) return absl::OkStatus();
+    return Wrong(command, absl::StrCat("\"", word, "\" is not a whole number",
+                                       each.units.empty() ? "" : "; give it as 500K, 20M or 1G"));
+  }
+  return Wrong(command, absl::StrCat("\"", word,
+                                     "\" is unknown; give bps=, iops=, bps-burst= or iops-burst="));
 }
 
 absl::Status SetEscape(const Command* command, const std::string& value, Invocation& invocation) {
@@ -148,6 +197,8 @@ absl::string_view ArgumentName(Argument argument) {
   switch (argument) {
     case Argument::kDevice:
     case Argument::kOptionalDevice:
+    case Argument::kDeviceAndSize:
+    case Argument::kDeviceAndLimits:
       return "the device's NAME";
     case Argument::kDeviceAndLink:
       return "the device's NAME, and up or down";
@@ -161,10 +212,14 @@ absl::string_view ArgumentName(Argument argument) {
 absl::Status TakeArguments(const std::vector<std::string>& words, Invocation& invocation) {
   const Command& command = *invocation.command;
   const bool with_link = command.argument == Argument::kDeviceAndLink;
-  const bool required =
-      command.argument == Argument::kDevice || with_link || command.argument == Argument::kShell;
+  const bool has_size = command.argument == Argument::kDeviceAndSize;
+  const bool has_limits = command.argument == Argument::kDeviceAndLimits;
+  const bool required = with_link || has_size || has_limits ||
+                        command.argument == Argument::kDevice ||
+                        command.argument == Argument::kShell;
   size_t limit = command.argument == Argument::kNone ? 0 : 1;
-  if (command.argument == Argument::kOptionalCommand || with_link) limit = 2;
+  if (with_link || has_size || command.argument == Argument::kOptionalCommand) limit = 2;
+  if (has_limits) limit = 1 + kMostLimits;
   if (words.size() > limit) {
     return Wrong(&command, absl::StrCat("\"", words[limit], "\" is one argument too many"));
   }
@@ -180,6 +235,18 @@ absl::Status TakeArguments(const std::vector<std::string>& words, Invocation& in
     }
     invocation.link_up = words[1] == "up";
     invocation.argument = words[0];
+    return absl::OkStatus();
+  }
+  if (has_size) {
+    invocation.argument = words[0];
+    return words.size() == 1 ? absl::OkStatus() : SetSize(&command, words[1], invocation);
+  }
+  if (has_limits) {
+    invocation.argument = words[0];
+    if (words.size() == 1) return Wrong(&command, "give a limit, such as iops=500");
+    for (size_t i = 1; i < words.size(); ++i) {
+      RETURN_IF_ERROR(SetLimit(&command, words[i], invocation.limits));
+    }
     return absl::OkStatus();
   }
   invocation.argument = absl::StrJoin(words, " ");

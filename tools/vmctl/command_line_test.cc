@@ -70,6 +70,36 @@ TEST(CommandLineTest, TheTimeoutIsTheCommandsUnlessGiven) {
   }
 }
 
+TEST(CommandLineTest, ASizeHasAUnit) {
+  EXPECT_EQ(Parsed({"device", "resize", "disk0"}).argument, "disk0");
+  EXPECT_EQ(Parsed({"device", "resize", "disk0"}).size_bytes, 0u);
+  EXPECT_EQ(Parsed({"device", "resize", "disk0", "20G"}).argument, "disk0");
+  EXPECT_EQ(Parsed({"device", "resize", "disk0", "20G"}).size_bytes, uint64_t{20} << 30);
+  EXPECT_EQ(Parsed({"device", "resize", "disk0", "1T"}).size_bytes, uint64_t{1} << 40);
+  EXPECT_EQ(Parsed({"device", "resize", "disk0", "4096"}).size_bytes, 4096u);
+  for (const char* wrong : {"0", "0G", "1.5G", "G", "20GB", "9999999999T"}) {
+    EXPECT_THAT(ErrorOf({"device", "resize", "disk0", wrong}),
+                HasSubstr("is not a size; give one as 512M or 20G"));
+  }
+}
+
+TEST(CommandLineTest, LimitsAreNumbers) {
+  const Invocation invocation =
+      Parsed({"device", "limit", "disk0", "iops=500", "bps=20M", "bps-burst=0"});
+  EXPECT_EQ(invocation.argument, "disk0");
+  EXPECT_EQ(invocation.limits.iops, 500u);
+  EXPECT_EQ(invocation.limits.bps, 20u << 20);
+  EXPECT_EQ(invocation.limits.bps_burst, 0u);
+  EXPECT_EQ(invocation.limits.iops_burst, std::nullopt);
+  EXPECT_THAT(ErrorOf({"device", "limit", "disk0"}), HasSubstr("give a limit, such as iops=500"));
+  EXPECT_THAT(ErrorOf({"device", "limit", "disk0", "iops=1K"}),
+              HasSubstr("\"iops=1K\" is not a whole number"));
+  EXPECT_THAT(ErrorOf({"device", "limit", "disk0", "bps=fast"}),
+              HasSubstr("give it as 500K, 20M or 1G"));
+  EXPECT_THAT(ErrorOf({"device", "limit", "disk0", "speed=1"}),
+              HasSubstr("\"speed=1\" is unknown; give bps=, iops=, bps-burst= or iops-burst="));
+}
+
 TEST(CommandLineTest, TheEscapeIsAControlKey) {
   EXPECT_EQ(Parsed({"console"}).escape, 0x1d);
   EXPECT_EQ(Parsed({"console", "--escape", "^A"}).escape, 1);
@@ -94,12 +124,12 @@ TEST(CommandLineTest, MistakesAreOneLineThatSaysWhatWouldBeRight) {
   EXPECT_EQ(ErrorOf({"stats"}), "\"stats\" is not a command; see vmctl --help");
   EXPECT_EQ(ErrorOf({"--nonsense"}), "--nonsense is unknown here, or ambiguous; see vmctl --help");
   EXPECT_EQ(ErrorOf({"device"}),
-            "device: no action given; give one of show, restart, reset, stop, start, link; see "
-            "vmctl --help");
+            "device: no action given; give one of show, restart, resize, limit, reset, stop, start, "
+            "link; see vmctl --help");
   EXPECT_EQ(
       ErrorOf({"device", "kill"}),
-      "device: \"kill\" is unknown; give one of show, restart, reset, stop, start, link; see vmctl "
-      "--help");
+      "device: \"kill\" is unknown; give one of show, restart, resize, limit, reset, stop, start, "
+      "link; see vmctl --help");
   EXPECT_EQ(ErrorOf({"device", "show"}),
             "device show: give the device's NAME; see vmctl device show --help");
   EXPECT_EQ(ErrorOf({"device", "show", "a", "b"}),

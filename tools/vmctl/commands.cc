@@ -66,6 +66,29 @@ Examples
   vmctl device restart disk0 --binary /opt/bulkhead/2.0/virtio_blk
 )",
      RunDeviceRestart},
+    {"device resize", "make a disk larger", kVmFlags | kJsonFlag, Argument::kDeviceAndSize, kLong,
+     R"(Makes the disk's image SIZE long (512M, 20G), and tells the guest. Without SIZE: the host has made
+the image or the block device larger already. The disk's process is replaced for that, and the guest
+notices only the new size. Nothing that the guest has on the disk is ever cut off: a smaller SIZE is
+refused, and so is an image that has become smaller (`device restart` takes that as it is).
+
+Examples
+  vmctl device resize disk0 20G
+  lvextend -L +5G vg/web && vmctl device resize disk0
+)",
+     RunDeviceResize},
+    {"device limit", "change the rate limits of a disk", kVmFlags | kJsonFlag,
+     Argument::kDeviceAndLimits, kLong,
+     R"(Limits are those of `vmm --disk`: bps=SIZE and iops=N, bytes and requests a second at most, and
+bps-burst=SIZE and iops-burst=N, what may come at once after a pause. 0 removes a limit, or gives a
+burst its default: what comes in 100 ms. The others stay. The disk's process is replaced for that,
+which the guest does not notice, and later ones have the same limits, until the VM ends.
+
+Examples
+  vmctl device limit disk0 iops=500 bps=20M
+  vmctl device limit disk0 bps=0
+)",
+     RunDeviceLimit},
     {"device reset", "put it into its state after power-on", kVmFlags | kJsonFlag,
      Argument::kDevice, kLong,
      R"(The process stays. The guest's driver is not notified: the guest may have to load it again.

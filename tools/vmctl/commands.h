@@ -22,6 +22,8 @@ ExitCode RunStop(const Invocation& invocation);
 ExitCode RunDevices(const Invocation& invocation);
 ExitCode RunDeviceShow(const Invocation& invocation);
 ExitCode RunDeviceRestart(const Invocation& invocation);
+ExitCode RunDeviceResize(const Invocation& invocation);
+ExitCode RunDeviceLimit(const Invocation& invocation);
 ExitCode RunDeviceReset(const Invocation& invocation);
 ExitCode RunDeviceStop(const Invocation& invocation);
 ExitCode RunDeviceStart(const Invocation& invocation);

@@ -135,6 +135,8 @@ std::vector<std::string> Arguments(const Command& command, size_t given, const C
     case Argument::kDevice:
     case Argument::kDeviceAndLink:
     case Argument::kOptionalDevice:
+    case Argument::kDeviceAndSize:
+    case Argument::kDeviceAndLimits:
       return live.devices(context.target);
     case Argument::kShell:
       return {"bash"};

@@ -83,6 +83,26 @@ ExitCode RunDeviceRestart(const Invocation& invocation) {
       invocation, [&](VmClient& client) { return client.RestartDevice(request); }, DeviceOutcome);
 }
 
+ExitCode RunDeviceResize(const Invocation& invocation) {
+  v1::ResizeDiskRequest request;
+  request.set_name(invocation.argument);
+  request.set_size_bytes(invocation.size_bytes);
+  return DeviceCall(
+      invocation, [&](VmClient& client) { return client.ResizeDisk(request); }, DeviceOutcome);
+}
+
+ExitCode RunDeviceLimit(const Invocation& invocation) {
+  v1::LimitDeviceRequest request;
+  request.set_name(invocation.argument);
+  const Limits& limits = invocation.limits;
+  if (limits.bps.has_value()) request.set_bytes_per_second(*limits.bps);
+  if (limits.iops.has_value()) request.set_operations_per_second(*limits.iops);
+  if (limits.bps_burst.has_value()) request.set_bytes_burst(*limits.bps_burst);
+  if (limits.iops_burst.has_value()) request.set_operations_burst(*limits.iops_burst);
+  return DeviceCall(
+      invocation, [&](VmClient& client) { return client.LimitDevice(request); }, DeviceOutcome);
+}
+
 ExitCode RunDeviceReset(const Invocation& invocation) {
   return DeviceCall(
       invocation, [&](VmClient& client) { return client.ResetDevice(invocation.argument); },

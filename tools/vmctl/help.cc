@@ -53,6 +53,10 @@ absl::string_view ArgumentText(Argument argument) {
       return " NAME up|down";
     case Argument::kOptionalDevice:
       return " [NAME]";
+    case Argument::kDeviceAndSize:
+      return " NAME [SIZE]";
+    case Argument::kDeviceAndLimits:
+      return " NAME LIMIT...";
     case Argument::kShell:
       return " bash";
     case Argument::kOptionalCommand:

@@ -145,6 +145,18 @@ absl::StatusOr<v1::Device> VmClient::RestartDevice(const v1::RestartDeviceReques
   return reply;
 }
 
+absl::StatusOr<v1::Device> VmClient::ResizeDisk(const v1::ResizeDiskRequest& request) {
+  v1::Device reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::ResizeDisk, request, reply));
+  return reply;
+}
+
+absl::StatusOr<v1::Device> VmClient::LimitDevice(const v1::LimitDeviceRequest& request) {
+  v1::Device reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::LimitDevice, request, reply));
+  return reply;
+}
+
 absl::StatusOr<v1::Device> VmClient::ResetDevice(const std::string& name) {
   v1::ResetDeviceRequest request;
   request.set_name(name);

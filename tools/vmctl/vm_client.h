@@ -43,6 +43,8 @@ class VmClient {
   absl::StatusOr<v1::ListDevicesReply> ListDevices();
   absl::StatusOr<v1::Device> GetDevice(const std::string& name);
   absl::StatusOr<v1::Device> RestartDevice(const v1::RestartDeviceRequest& request);
+  absl::StatusOr<v1::Device> ResizeDisk(const v1::ResizeDiskRequest& request);
+  absl::StatusOr<v1::Device> LimitDevice(const v1::LimitDeviceRequest& request);
   absl::StatusOr<v1::Device> ResetDevice(const std::string& name);
   absl::StatusOr<v1::Device> StopDevice(const std::string& name);
   absl::StatusOr<v1::Device> StartDevice(const std::string& name);

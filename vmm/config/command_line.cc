@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/status_macros.h"
@@ -50,12 +51,14 @@ The virtual machine
                     for others in $XDG_RUNTIME_DIR/bulkhead or /tmp/bulkhead-UID)
 
 Devices; each flag starts one process, and may be given several times
-  --disk path=FILE[,readonly][,direct][,shared][,discard=on|off][,serial=TEXT]
-                    [,name=NAME][,slot=N]
+  --disk path=FILE[,readonly][,direct][,shared][,discard=on|off][,serial=TEXT][,bps=SIZE]
+                    [,iops=N][,bps-burst=SIZE][,iops-burst=N][,name=NAME][,slot=N]
                     virtio-blk over a file or block device. direct: past the host's page
                     cache. shared: DANGEROUS: other writers are allowed; for cluster file
                     systems only. discard: what the guest discards gives its space back
-                    (default: on). serial: what the guest sees, up to 20 bytes
+                    (default: on). serial: what the guest sees, up to 20 bytes. bps, iops:
+                    bytes (20M) and requests a second, at most; of a burst after a pause
+                    (default: what comes in 100 ms)
   --net tap[=IFNAME][,bridge=BRIDGE][,mac=ADDRESS][,mtu=N][,queues=N][,fd=N]...[,name=NAME]
                     [,slot=N]
                     virtio-net over a TAP: the one that exists or was inherited (fd, one a
@@ -173,6 +176,29 @@ constexpr option kOptions[] = {
     {nullptr, 0, nullptr, 0},
 };
 
+// Turns a rate limit into a flag of the device's binary. False: `part` is none. Errors: its value
+// is not valid.
+absl::StatusOr<bool> ParseLimit(absl::string_view flag, absl::string_view part,
+                                v1::DeviceConfig& device) {
+  for (const absl::string_view name : {"bps", "iops", "bps-burst", "iops-burst"}) {
+    absl::string_view value = part;
+    if (!absl::ConsumePrefix(&value, absl::StrCat(name, "="))) continue;
+    const bool is_bytes = absl::StartsWith(name, "bps");
+    uint64_t unit = 1;
+    if (is_bytes && absl::ConsumeSuffix(&value, "K")) unit = 1 << 10;
+    if (is_bytes && unit == 1 && absl::ConsumeSuffix(&value, "M")) unit = 1 << 20;
+    if (is_bytes && unit == 1 && absl::ConsumeSuffix(&value, "G")) unit = 1 << 30;
+    uint64_t count = 0;
+    if (!absl::SimpleAtoi(value, &count) || count == 0 || count > INT64_MAX / unit) {
+      return FlagError(flag, absl::StrCat("\"", part, "\" is not a whole number above 0",
+                                          is_bytes ? "; give it as 500K, 20M or 1G" : ""));
+    }
+    device.add_arg(absl::StrCat("--", absl::StrReplaceAll(name, {{"-", "_"}}), "=", count * unit));
+    return true;
+  }
+  return false;
+}
+
 absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
   std::string name = FreeName(line, "disk");
   v1::DeviceConfig device;
@@ -183,6 +209,8 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
   for (const std::string& part : SplitParts(text)) {
     ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--disk", part, device));
     if (taken) continue;
+    ASSIGN_OR_RETURN(const bool is_limit, ParseLimit("--disk", part, device));
+    if (is_limit) continue;
     absl::string_view value = part;
     if (absl::ConsumePrefix(&value, "path=")) {
       path = std::string(value);
@@ -204,10 +232,11 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
       }
       device.add_arg(absl::StrCat("--discard=", value == "on" ? "true" : "false"));
     } else {
-      return FlagError("--disk",
-                       absl::StrCat("\"", part, "\" is unknown; give path=FILE, readonly, ",
-                                    "direct, shared, discard=, serial=, name=NAME, slot=N, ",
-                                    "restart=, policy=, heartbeat=, spare"));
+      return FlagError(
+          "--disk",
+          absl::StrCat("\"", part, "\" is unknown; give path=FILE, readonly, ",
+                       "direct, shared, discard=, serial=, bps=, iops=, bps-burst=, ",
+                       "iops-burst=, name=NAME, slot=N, restart=, policy=, ", "heartbeat=, spare"));
     }
   }
   if (path.empty()) return FlagError("--disk", "path=FILE is missing");

@@ -189,6 +189,25 @@ TEST_F(ConfigTest, OptionsOfADiskBecomeFlagsOfItsBinary) {
       HasSubstr("--disk: \"discard=maybe\" is not valid; give on or off"));
 }
 
+TEST_F(ConfigTest, RateLimitsBecomeFlagsOfTheBinary) {
+  const absl::StatusOr<VmSpec> spec =
+      FromFlags({"--kernel=$DIR/vmlinux",
+                 "--disk=path=$DIR/disk.img,bps=20M,iops=500,bps-burst=64K,"
+                 "iops-burst=5000000000"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->devices[0].args,
+            (std::vector<std::string>{"--bps=20971520", "--iops=500", "--bps_burst=65536",
+                                      "--iops_burst=5000000000"}));
+  for (const char* wrong : {"bps=0", "bps=fast", "bps=1T", "bps=1KM", "iops=1K",
+                            "iops=", "bps-burst=-1", "iops-burst=99999999999999999999"}) {
+    EXPECT_THAT(std::string(FromFlags({"--kernel=$DIR/vmlinux",
+                                       absl::StrCat("--disk=path=$DIR/disk.img,", wrong)})
+                                .status()
+                                .message()),
+                HasSubstr(absl::StrCat("--disk: \"", wrong, "\" is not a whole number above 0")));
+  }
+}
+
 TEST_F(ConfigTest, AConsoleIsOnTheStandardStreamsOrDetachedOrNotThere) {
   absl::StatusOr<VmSpec> spec = FromFlags({"--kernel=$DIR/vmlinux", "--console=detached"});
   ASSERT_TRUE(spec.ok()) << spec.status();

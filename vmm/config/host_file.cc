@@ -150,6 +150,7 @@ absl::StatusOr<std::unique_ptr<HostFile>> HostFile::Open(const std::string& path
   std::string absolute_path = AbsolutePath(own.get(), path);
   std::unique_ptr<HostFile> file =
       absl::WrapUnique(new HostFile(std::move(own), std::move(absolute_path), options));
+  file->known_bytes_ = static_cast<uint64_t>(size);
   if (options.lock) RETURN_IF_ERROR(file->Lock());
   ASSIGN_OR_RETURN(Opened first, OpenForProcess(file->own_->get(), file->path_, options));
   absl::MutexLock lock(&file->answers_->mutex);
@@ -252,6 +253,63 @@ absl::StatusOr<UniqueFd> HostFile::TakeForProcess() {
 void HostFile::Close(UniqueFd fd) {
   // A std::function can be copied, a UniqueFd cannot.
   side_.Add([fd = std::make_shared<UniqueFd>(std::move(fd))] { fd->reset(); });
+}
+
+absl::StatusOr<uint64_t> HostFile::ResizeNow(int own, const std::string& path,
+                                             const Options& options, uint64_t bytes,
+                                             uint64_t known) {
+  const auto refuse = [&](auto... problem) {
+    return absl::FailedPreconditionError(absl::StrCat("\"", path, "\" ", problem...));
+  };
+  const off_t end = lseek(own, 0, SEEK_END);
+  if (end < 0) return ErrnoToStatus(errno, absl::StrCat("size of \"", path, "\""));
+  const uint64_t size = static_cast<uint64_t>(end);
+  if (size < known) {
+    return refuse("has become smaller, ", size, " bytes instead of ", known,
+                  ": the guest would lose what it had beyond. To use it like that all the same, "
+                  "restart the device");
+  }
+  if (bytes == 0) return size;
+  if (options.read_only) return refuse("is read-only: it cannot be made larger");
+  struct stat info = {};
+  if (fstat(own, &info) != 0) return ErrnoToStatus(errno, absl::StrCat("size of \"", path, "\""));
+  if (!S_ISREG(info.st_mode)) {
+    return refuse("is a block device: make it larger on the host, then resize without a size");
+  }
+  if (bytes % kSectorBytes != 0 || bytes > INT64_MAX) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(bytes, " bytes: is not a multiple of ", kSectorBytes));
+  }
+  if (bytes < size) {
+    return refuse("has ", size, " bytes, and ", bytes,
+                  " would cut off what the guest has beyond: it is only made larger");
+  }
+  if (ftruncate(own, static_cast<off_t>(bytes)) != 0) {
+    return ErrnoToStatus(errno, absl::StrCat("ftruncate of \"", path, "\" to ", bytes, " bytes"));
+  }
+  return bytes;
+}
+
+absl::Status HostFile::Resize(uint64_t bytes) {
+  const absl::Status late =
+      absl::DeadlineExceededError(absl::StrCat("\"", path_, "\": its file system does not answer"));
+  side_.Retry();
+  absl::MutexLock lock(&answers_->mutex);
+  if (!AwaitEnd(answers_->resizing)) return late;
+  answers_->resizing = true;
+  side_.Add([own = own_, answers = answers_, path = path_, options = options_, bytes,
+             known = known_bytes_]() mutable {
+    absl::StatusOr<uint64_t> resized = ResizeNow(own->get(), path, options, bytes, known);
+    own.reset();
+    absl::MutexLock lock(&answers->mutex);
+    answers->resized = std::move(resized);
+    answers->resizing = false;
+    answers->changed.SignalAll();
+  });
+  if (!AwaitEnd(answers_->resizing)) return late;
+  RETURN_IF_ERROR(answers_->resized.status());
+  known_bytes_ = *answers_->resized;
+  return absl::OkStatus();
 }
 
 bool HostFile::EarlierIoHasEnded() {

@@ -68,6 +68,14 @@ class HostFile {
   // Closes the descriptor of TakeForProcess(), once the process has it. Does not wait.
   void Close(UniqueFd fd);
 
+  // Makes a regular file `bytes` long. 0: the host has changed its size, which is only looked at.
+  // Errors: FailedPrecondition (it is smaller than it was, or would get smaller; it is read-only or
+  // a block device); DeadlineExceeded (its file system does not answer; the change continues); as
+  // ftruncate(2).
+  absl::Status Resize(uint64_t bytes);
+  // A file that has become smaller is no error any more: the guest is to know it as it is now.
+  void AcceptSize() { known_bytes_ = 0; }
+
   // False: the kernel still reads or writes for an earlier, dead process, or its answer is still
   // pending. Only direct I/O outlives its process.
   bool EarlierIoHasEnded();
@@ -90,6 +98,8 @@ class HostFile {
     bool opening ABSL_GUARDED_BY(mutex) = false;
     absl::StatusOr<Opened> next ABSL_GUARDED_BY(mutex) = absl::UnknownError("");
     bool asking ABSL_GUARDED_BY(mutex) = false;
+    bool resizing ABSL_GUARDED_BY(mutex) = false;
+    absl::StatusOr<uint64_t> resized ABSL_GUARDED_BY(mutex) = absl::UnknownError("");
     // Lock positions of processes that may have direct I/O in flight.
     std::vector<off_t> earlier ABSL_GUARDED_BY(mutex);
   };
@@ -100,6 +110,9 @@ class HostFile {
         options_(options) {}
 
   absl::Status Lock();
+  // Returns the size that it has then. `known`: the least that it may have.
+  static absl::StatusOr<uint64_t> ResizeNow(int own, const std::string& path,
+                                            const Options& options, uint64_t bytes, uint64_t known);
   static absl::StatusOr<Opened> OpenForProcess(int own, const std::string& path,
                                                const Options& options);
   // Opens a description ahead, if there is none. False: that is not finished yet.
@@ -113,6 +126,7 @@ class HostFile {
   const std::string path_;
   const Options options_;
   SideThread side_;
+  uint64_t known_bytes_ = 0;  // its size, as far as this VM has used it; 0: any
   bool writeback_failure_ = false;
 };
 

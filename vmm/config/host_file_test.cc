@@ -89,6 +89,46 @@ TEST_F(HostFileTest, AFileBelowOneSectorIsRefused) {
   EXPECT_TRUE(HostFile::Open(path_, {}).ok());
 }
 
+TEST_F(HostFileTest, AFileIsMadeLargerAndNeverSmaller) {
+  constexpr off_t kBytes = 1 << 20;
+  const auto size = [this] {
+    struct stat info = {};
+    EXPECT_EQ(stat(path_.c_str(), &info), 0);
+    return info.st_size;
+  };
+  auto file = HostFile::Open(path_, {});
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_TRUE((*file)->Resize(0).ok());
+  EXPECT_TRUE((*file)->Resize(2 * kBytes).ok());
+  EXPECT_EQ(size(), 2 * kBytes);
+  EXPECT_TRUE((*file)->Resize(2 * kBytes).ok());
+
+  const absl::Status smaller = (*file)->Resize(kBytes);
+  EXPECT_EQ(smaller.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(Message(smaller), HasSubstr("has 2097152 bytes, and 1048576 would cut off"));
+  EXPECT_EQ((*file)->Resize(2 * kBytes + 1).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(size(), 2 * kBytes);
+
+  // The host makes it larger, and that counts as well.
+  ASSERT_EQ(truncate(path_.c_str(), 4 * kBytes), 0);
+  EXPECT_TRUE((*file)->Resize(0).ok());
+  ASSERT_EQ(truncate(path_.c_str(), 3 * kBytes), 0);
+  for (const off_t bytes : {off_t{0}, 5 * kBytes}) {
+    EXPECT_THAT(Message((*file)->Resize(static_cast<uint64_t>(bytes))),
+                HasSubstr("has become smaller, 3145728 bytes instead of 4194304"));
+  }
+  EXPECT_EQ(size(), 3 * kBytes);
+  (*file)->AcceptSize();
+  EXPECT_TRUE((*file)->Resize(0).ok());
+}
+
+TEST_F(HostFileTest, AReadOnlyFileIsNotMadeLarger) {
+  auto file = HostFile::Open(path_, {.read_only = true});
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_THAT(Message((*file)->Resize(2 << 20)), HasSubstr("is read-only"));
+  EXPECT_TRUE((*file)->Resize(0).ok());
+}
+
 TEST_F(HostFileTest, NoDescriptionWaitsOrDoesNotWaitBeyondWhatAFileDoes) {
   const auto fd = OpenHostFile(path_, O_RDONLY, /*regular_only=*/true);
   ASSERT_TRUE(fd.ok()) << fd.status();

@@ -114,11 +114,18 @@ TEST(ControlServerTest, CommandsReachTheVm) {
   restart.set_discard_state(true);
   EXPECT_TRUE(Call(*stub, &Stub::RestartDevice, restart, device).ok());
   EXPECT_EQ(device.generation(), 7u);
+  v1::ResizeDiskRequest resize = Named<v1::ResizeDiskRequest>("disk0");
+  resize.set_size_bytes(4096);
+  EXPECT_TRUE(Call(*stub, &Stub::ResizeDisk, resize, device).ok());
+  v1::LimitDeviceRequest limit = Named<v1::LimitDeviceRequest>("disk0");
+  limit.set_operations_per_second(500);
+  EXPECT_TRUE(Call(*stub, &Stub::LimitDevice, limit, device).ok());
   EXPECT_TRUE(Call(*stub, &Stub::Stop, v1::StopRequest(), stop).ok());
   EXPECT_THAT(server.vm.calls(),
               ElementsAre("power button", "wake", "pause", "resume", "reset disk0", "stop disk0",
                           "start disk0", "link down disk0", "link up disk0",
-                          "restart afresh as /new disk0", "stop: stopped by a client"));
+                          "restart afresh as /new disk0", "resize to 4096 disk0",
+                          "limit to 500 disk0", "stop: stopped by a client"));
 }
 
 TEST(ControlServerTest, ErrorsKeepTheirCodeAndTheirAdvice) {

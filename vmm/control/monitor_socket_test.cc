@@ -31,6 +31,7 @@ const std::map<std::string, Kind> kMethods = {
     {"Pause", Kind::kChanges},         {"Resume", Kind::kChanges},
     {"ListDevices", Kind::kReads},     {"GetDevice", Kind::kReads},
     {"RestartDevice", Kind::kChanges}, {"ResetDevice", Kind::kChanges},
+    {"ResizeDisk", Kind::kChanges},    {"LimitDevice", Kind::kChanges},
     {"StopDevice", Kind::kChanges},    {"StartDevice", Kind::kChanges},
     {"SetDeviceLink", Kind::kChanges}, {"WatchEvents", Kind::kReads},
     {"GetMetrics", Kind::kReads},      {"AttachConsole", Kind::kChanges},

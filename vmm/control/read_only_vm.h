@@ -41,6 +41,8 @@ class ReadOnlyVm final : public VmOperations {
   void Pause(Done done) override { done(refusal_); }
   void Resume(Done done) override { done(refusal_); }
   void RestartDevice(const v1::RestartDeviceRequest&, Done done) override { done(refusal_); }
+  void ResizeDisk(const v1::ResizeDiskRequest&, Done done) override { done(refusal_); }
+  void LimitDevice(const v1::LimitDeviceRequest&, Done done) override { done(refusal_); }
   void ResetDevice(absl::string_view, Done done) override { done(refusal_); }
   void StopDevice(absl::string_view, Done done) override { done(refusal_); }
   void StartDevice(absl::string_view, Done done) override { done(refusal_); }

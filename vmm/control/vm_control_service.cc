@@ -120,6 +120,20 @@ grpc::ServerUnaryReactor* VmControlService::RestartDevice(Context* context,
                   [&](Done done) { vm_.RestartDevice(*request, std::move(done)); });
 }
 
+grpc::ServerUnaryReactor* VmControlService::ResizeDisk(Context* context,
+                                                       const v1::ResizeDiskRequest* request,
+                                                       v1::Device* reply) {
+  return OnDevice(context, request->name(), reply,
+                  [&](Done done) { vm_.ResizeDisk(*request, std::move(done)); });
+}
+
+grpc::ServerUnaryReactor* VmControlService::LimitDevice(Context* context,
+                                                        const v1::LimitDeviceRequest* request,
+                                                        v1::Device* reply) {
+  return OnDevice(context, request->name(), reply,
+                  [&](Done done) { vm_.LimitDevice(*request, std::move(done)); });
+}
+
 grpc::ServerUnaryReactor* VmControlService::ResetDevice(Context* context,
                                                         const v1::ResetDeviceRequest* request,
                                                         v1::Device* reply) {

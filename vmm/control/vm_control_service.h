@@ -47,6 +47,10 @@ class VmControlService final : public v1::VmControl::CallbackService {
                      v1::Device* reply) override;
   Reactor* RestartDevice(Context* context, const v1::RestartDeviceRequest* request,
                          v1::Device* reply) override;
+  Reactor* ResizeDisk(Context* context, const v1::ResizeDiskRequest* request,
+                      v1::Device* reply) override;
+  Reactor* LimitDevice(Context* context, const v1::LimitDeviceRequest* request,
+                       v1::Device* reply) override;
   Reactor* ResetDevice(Context* context, const v1::ResetDeviceRequest* request,
                        v1::Device* reply) override;
   Reactor* StopDevice(Context* context, const v1::StopDeviceRequest* request,

@@ -43,6 +43,8 @@ class VmOperations {
   virtual void Resume(Done done) = 0;
 
   virtual void RestartDevice(const v1::RestartDeviceRequest& request, Done done) = 0;
+  virtual void ResizeDisk(const v1::ResizeDiskRequest& request, Done done) = 0;
+  virtual void LimitDevice(const v1::LimitDeviceRequest& request, Done done) = 0;
   virtual void ResetDevice(absl::string_view name, Done done) = 0;
   virtual void StopDevice(absl::string_view name, Done done) = 0;
   virtual void StartDevice(absl::string_view name, Done done) = 0;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <random>
 #include <set>
@@ -543,6 +544,25 @@ void Machine::CommandDevice(absl::string_view name, Done done,
 void Machine::RestartDevice(const v1::RestartDeviceRequest& request, Done done) {
   CommandDevice(request.name(), std::move(done), [&](DeviceSupervisor& device, Done then) {
     device.Restart(request.binary(), request.discard_state(), std::move(then));
+  });
+}
+void Machine::ResizeDisk(const v1::ResizeDiskRequest& request, Done done) {
+  CommandDevice(request.name(), std::move(done), [&](DeviceSupervisor& device, Done then) {
+    device.Resize(request.size_bytes(), std::move(then));
+  });
+}
+void Machine::LimitDevice(const v1::LimitDeviceRequest& request, Done done) {
+  std::map<std::string, std::string> flags;
+  const auto set = [&flags](const char* flag, bool given, uint64_t value) {
+    if (given) flags[flag] = absl::StrCat(flag, "=", value);
+  };
+  set("--bps", request.has_bytes_per_second(), request.bytes_per_second());
+  set("--iops", request.has_operations_per_second(), request.operations_per_second());
+  set("--bps_burst", request.has_bytes_burst(), request.bytes_burst());
+  set("--iops_burst", request.has_operations_burst(), request.operations_burst());
+  if (flags.empty()) return done(absl::InvalidArgumentError("no limit is given"));
+  CommandDevice(request.name(), std::move(done), [&](DeviceSupervisor& device, Done then) {
+    device.ChangeFlags(std::move(flags), std::move(then));
   });
 }
 void Machine::ResetDevice(absl::string_view name, Done done) {

@@ -151,6 +151,23 @@ bool DeviceEndpoints::EarlierIoHasEnded() const {
   return ended;
 }
 
+absl::Status DeviceEndpoints::ResizeFile(uint64_t bytes) const {
+  HostFile* only = nullptr;
+  for (const ResourceSpec& resource : resources_) {
+    if (resource.file == nullptr) continue;
+    if (only != nullptr) return absl::FailedPreconditionError("it has several files");
+    only = resource.file.get();
+  }
+  if (only == nullptr) return absl::FailedPreconditionError("it has no file");
+  return only->Resize(bytes);
+}
+
+void DeviceEndpoints::AcceptFileSizes() const {
+  for (const ResourceSpec& resource : resources_) {
+    if (resource.file != nullptr) resource.file->AcceptSize();
+  }
+}
+
 void DeviceEndpoints::OnAttached() const {
   for (const ResourceSpec& resource : resources_) {
     if (resource.file != nullptr) resource.file->ForgetWritebackFailure();

@@ -69,6 +69,11 @@ class DeviceEndpoints {
   // writeback that the offer contains.
   void OnAttached() const;
 
+  // HostFile::Resize() and AcceptSize(). Not thread-safe. FailedPrecondition: also if the device
+  // has no file, or several.
+  absl::Status ResizeFile(uint64_t bytes) const;
+  void AcceptFileSizes() const;
+
   // Zeroes the durable state: the next process starts as after power-on, except that a failed
   // writeback is kept until it is reported to the guest. No process may be attached. Errors: as
   // fallocate(2).

@@ -1,8 +1,11 @@
 #ifndef BULKHEAD_VMM_SUPERVISOR_COMMAND_QUEUE_H_
 #define BULKHEAD_VMM_SUPERVISOR_COMMAND_QUEUE_H_
 
+#include <stdint.h>
+
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +24,12 @@ struct SupervisorCommand {
   SupervisionEvent event;
   std::string by = "a client";
   std::string binary = "";  // of a restart, a path; empty: the one that the device has
+  // Of a restart: the file gets this size first (HostFile::Resize()), and without a process that
+  // serves that is all.
+  std::optional<uint64_t> resize_bytes = std::nullopt;
+  // Of a restart: flags of the binary that change, without their values and with: {"--iops",
+  // "--iops=100"}. Without a process that serves that is all.
+  std::map<std::string, std::string> flags = {};
   std::function<void(absl::Status)> done = [](absl::Status) {};
 };
 

@@ -118,6 +118,11 @@ void DeviceReport::SetDescription(const DeviceDescription& description) {
   device_.set_irq(description.platform->irq);
 }
 
+void DeviceReport::SetArgs(const std::vector<std::string>& args) {
+  absl::MutexLock lock(&mutex_);
+  device_.mutable_arg()->Assign(args.begin(), args.end());
+}
+
 void DeviceReport::SetSpare(bool has_spare) {
   absl::MutexLock lock(&mutex_);
   device_.set_has_spare(has_spare);

@@ -34,6 +34,7 @@ class DeviceReport {
   v1::DeviceMetrics metrics() const;
 
   void SetDescription(const DeviceDescription& description);
+  void SetArgs(const std::vector<std::string>& args);
   void SetSpare(bool has_spare);
   // `metrics` is hostile input: invalid ones are left out.
   void SetMetrics(const v1::DeviceMetrics& metrics);

@@ -41,6 +41,14 @@ void DeviceSupervisor::Restart(std::string binary, bool discard_state, Done done
                               .binary = std::move(binary),
                               .done = std::move(done)});
 }
+void DeviceSupervisor::Resize(uint64_t bytes, Done done) {
+  thread_->commands().Submit(
+      {.event = Event::kRestart, .resize_bytes = bytes, .done = std::move(done)});
+}
+void DeviceSupervisor::ChangeFlags(std::map<std::string, std::string> flags, Done done) {
+  thread_->commands().Submit(
+      {.event = Event::kRestart, .flags = std::move(flags), .done = std::move(done)});
+}
 void DeviceSupervisor::Reset(Done done) {
   thread_->commands().Submit({.event = Event::kReset, .done = std::move(done)});
 }

@@ -2,6 +2,7 @@
 #define BULKHEAD_VMM_SUPERVISOR_DEVICE_SUPERVISOR_H_
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -60,6 +61,12 @@ class DeviceSupervisor {
   // state, or with `discard_state` starts as after power-on. OK: RUNNING again.
   // FailedPrecondition: the new process was rejected; the message says what serves now.
   void Restart(std::string binary, bool discard_state, Done done);
+  // Makes the device's file `bytes` long (0: it is already as it should be), and replaces a process
+  // that serves, so that the guest learns of the size. Errors: also as HostFile::Resize().
+  void Resize(uint64_t bytes, Done done);
+  // Flags of the device's binary that change, as SupervisorCommand::flags has them; replaces a
+  // process that serves.
+  void ChangeFlags(std::map<std::string, std::string> flags, Done done);
   // The state after power-on; of a device whose process is away: for its successor.
   void Reset(Done done);
   // Ends the process until Start() or Restart(); reads give all ones.

@@ -27,8 +27,8 @@ struct Candidate {
   DeviceDescription description;
 };
 
-// Starts processes of one device, always with the same name and flags. The exit of each demands the
-// supervisor's attention. Used by the supervisor's thread.
+// Starts processes of one device, with the same name, and the same flags until SetArgs(). The exit
+// of each demands the supervisor's attention. Used by the supervisor's thread.
 class ProcessStarter {
  public:
   ProcessStarter(ProcessMonitor& monitor, std::shared_ptr<Attention> attention,
@@ -42,6 +42,8 @@ class ProcessStarter {
         timeout_(timeout) {}
 
   const std::string& device_name() const { return device_name_; }
+  const std::vector<std::string>& args() const { return args_; }
+  void SetArgs(std::vector<std::string> args) { args_ = std::move(args); }
   // How long each step of a start may take.
   absl::Duration timeout() const { return timeout_; }
 
@@ -67,7 +69,7 @@ class ProcessStarter {
   ProcessMonitor& monitor_;
   const std::shared_ptr<Attention> attention_;
   const std::string device_name_;
-  const std::vector<std::string> args_;
+  std::vector<std::string> args_;
   const ProcessSandbox sandbox_;
   const absl::Duration timeout_;
   const std::shared_ptr<PendingCloses> closes_ = std::make_shared<PendingCloses>();

@@ -113,6 +113,12 @@ bool SupervisorActions::FetchMetrics(std::string& hang) {
   return !call.cancelled();
 }
 
+void SupervisorActions::SetArgs(std::vector<std::string> args) {
+  report_.SetArgs(args);
+  starter_.SetArgs(std::move(args));
+  spare_.Drop();
+}
+
 void SupervisorActions::OnLoss() {
   if (supervision_.state() == State::kServing) outage_.Begin(heartbeats_.silent_since());
 }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -55,6 +56,10 @@ class SupervisorActions {
   void OnMisbehaviour(absl::string_view how);
   void OnCommand(SupervisorCommand command);
 
+  // The flags of further processes. There is no spare then.
+  const std::vector<std::string>& args() const { return starter_.args(); }
+  void SetArgs(std::vector<std::string> args);
+
   // What there is to look at.
   RemoteDevice& device() { return *device_; }
   const RemoteDevice& device() const { return *device_; }
@@ -98,7 +103,7 @@ class SupervisorActions {
   const std::shared_ptr<Attention> attention_;
   const CommandQueue& commands_;
   Supervision& supervision_;
-  const ProcessStarter starter_;
+  ProcessStarter starter_;
   DeviceReport report_;
   std::unique_ptr<RemoteDevice> device_;
   std::unique_ptr<Absence> absence_;  // destroyed before `device_`

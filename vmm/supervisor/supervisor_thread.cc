@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -23,6 +24,17 @@ using Event = SupervisionEvent;
 using State = SupervisionState;
 
 constexpr absl::Duration kSendingInterval = absl::Milliseconds(50);
+
+// As SupervisorCommand::flags has them.
+std::vector<std::string> WithFlags(const std::vector<std::string>& args,
+                                   const std::map<std::string, std::string>& flags) {
+  std::vector<std::string> changed;
+  for (const std::string& arg : args) {
+    if (flags.count(arg.substr(0, arg.find('='))) == 0) changed.push_back(arg);
+  }
+  for (const auto& [name, flag] : flags) changed.push_back(flag);
+  return changed;
+}
 
 }  // namespace
 
@@ -145,8 +157,33 @@ void SupervisorThread::OnMisbehaviour(absl::string_view how) {
 
 void SupervisorThread::Obey(SupervisorCommand command) {
   const Event event = command.event;
+  if (supervision_.state() != State::kShutDown && !Change(command)) return;
   actions_.OnCommand(std::move(command));
   Dispatch(event);
+}
+
+bool SupervisorThread::Change(SupervisorCommand& command) {
+  if (!command.resize_bytes.has_value() && command.flags.empty()) {
+    const bool restarts = command.event == Event::kRestart || command.event == Event::kRestartAnew;
+    if (restarts) device().endpoints().AcceptFileSizes();
+    return true;
+  }
+  const bool serving = supervision_.state() == State::kServing;
+  absl::Status changed;
+  if (command.resize_bytes.has_value()) {
+    changed = device().endpoints().ResizeFile(*command.resize_bytes);
+  } else {
+    const std::vector<std::string> before = actions_.args();
+    actions_.SetArgs(WithFlags(before, command.flags));
+    command.done = [this, before, done = std::move(command.done)](const absl::Status& status) {
+      // The new process was rejected, and the old one continues.
+      if (absl::IsFailedPrecondition(status)) actions_.SetArgs(before);
+      done(status);
+    };
+  }
+  if (changed.ok() && serving) return true;
+  command.done(changed);
+  return false;
 }
 
 void SupervisorThread::Dispatch(Event event) {

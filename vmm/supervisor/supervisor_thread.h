@@ -55,6 +55,8 @@ class SupervisorThread {
   void OnHang(absl::string_view how);
   void OnMisbehaviour(absl::string_view how);
   void Obey(SupervisorCommand command);
+  // What a command wants beside a restart. False: it is answered.
+  bool Change(SupervisorCommand& command);
   // Carries out what follows from `event`, until the device is at rest.
   void Dispatch(SupervisionEvent event);
 

@@ -5,7 +5,8 @@
 //   pattern=1   every 8 bytes of the disk hold their own offset at the start (0: contents unknown)
 //   readonly=1  writes must be refused (0)
 //   indirect=1, event_index=1  negotiate these features too (0)
-//   discard=1   discards all of the disk, which then reads as zeroes; discard=0: the device must not
+//   discard=1   discards all of the disk, which then reads as zeroes; discard=0: the device must
+//   not
 //               offer that (neither is looked at)
 //   hostile=0   leaves out what other machines' devices may not survive (1)
 

@@ -112,6 +112,8 @@ class FakeVm : public Service {
   }
   DEVICE_CALL(GetDevice)
   DEVICE_CALL(RestartDevice)
+  DEVICE_CALL(ResizeDisk)
+  DEVICE_CALL(LimitDevice)
   DEVICE_CALL(ResetDevice)
   DEVICE_CALL(StopDevice)
   DEVICE_CALL(StartDevice)

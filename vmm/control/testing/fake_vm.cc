@@ -181,6 +181,12 @@ void FakeVm::RestartDevice(const v1::RestartDeviceRequest& request, Done done) {
                   request.binary().empty() ? "" : absl::StrCat(" as ", request.binary())),
      request.name(), std::move(done));
 }
+void FakeVm::ResizeDisk(const v1::ResizeDiskRequest& request, Done done) {
+  Do(absl::StrCat("resize to ", request.size_bytes()), request.name(), std::move(done));
+}
+void FakeVm::LimitDevice(const v1::LimitDeviceRequest& request, Done done) {
+  Do(absl::StrCat("limit to ", request.operations_per_second()), request.name(), std::move(done));
+}
 void FakeVm::ResetDevice(absl::string_view name, Done done) { Do("reset", name, std::move(done)); }
 void FakeVm::StopDevice(absl::string_view name, Done done) { Do("stop", name, std::move(done)); }
 void FakeVm::StartDevice(absl::string_view name, Done done) { Do("start", name, std::move(done)); }

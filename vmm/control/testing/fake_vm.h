@@ -62,6 +62,8 @@ class FakeVm : public VmOperations {
   void Pause(Done done) override;
   void Resume(Done done) override;
   void RestartDevice(const v1::RestartDeviceRequest& request, Done done) override;
+  void ResizeDisk(const v1::ResizeDiskRequest& request, Done done) override;
+  void LimitDevice(const v1::LimitDeviceRequest& request, Done done) override;
   void ResetDevice(absl::string_view name, Done done) override;
   void StopDevice(absl::string_view name, Done done) override;
   void StartDevice(absl::string_view name, Done done) override;
