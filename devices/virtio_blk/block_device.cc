@@ -87,6 +87,7 @@ BlockDevice::BlockDevice(const BlockOptions& options) : options_(options) {}
 BlockDevice::~BlockDevice() {
   if (retry_timer_.ok()) host_->Unwatch(retry_timer_.get());
   if (limit_timer_.ok()) host_->Unwatch(limit_timer_.get());
+  if (error_link_.ok()) host_->Unwatch(error_link_.get());
   const absl::Time deadline = SteadyNow() + kDrainTimeout;
   for (DiskEngine* engine : {engine_.get(), side_engine_.get()}) {
     if (engine == nullptr) continue;
@@ -103,7 +104,8 @@ VirtioIdentity BlockDevice::Identify() const {
           .config_size = kBlockConfigSize,
           .queue_sizes = std::vector<uint16_t>(options_.queues, size),
           .chains_per_turn = size,
-          .required_resources = {"disk"},
+          .required_resources = options_.pause_on_error ? std::vector<std::string>{"disk", "errors"}
+                                                        : std::vector<std::string>{"disk"},
           .saved_state_bytes = kSavedBytes,
           .state_version = 2};
 }
@@ -149,6 +151,7 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   held_.reserve(in_flight);
 
   if (options_.limits.any()) RETURN_IF_ERROR(StartLimiter());
+  if (options_.pause_on_error) RETURN_IF_ERROR(StartErrorLink());
   return StartEngine(in_flight);
 }
 
@@ -285,6 +288,7 @@ void BlockDevice::Continue(uint32_t index, BlockRequest::Step step) {
     RetrySoon();
     return;
   }
+  if (step == BlockRequest::Step::kHold) return Hold(index);
   uint32_t written = 0;
   if (step == BlockRequest::Step::kDone) {
     if (slot.request.error_number() != 0) LogFailure(slot.request);
@@ -509,6 +513,7 @@ void BlockDevice::OnQueueStopping(uint32_t) {
   DropWaitingOfStoppingQueues(ready_);
   DropWaitingOfStoppingQueues(paused_);
   DropWaitingOfStoppingQueues(sync_.later);
+  DropWaitingOfStoppingQueues(errors_);
   services_->Publish();
 }
 

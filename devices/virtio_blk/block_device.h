@@ -35,6 +35,9 @@ struct BlockOptions {
   bool read_only = false;
   bool discard = true;  // offered: what the guest discards, or zeroes, gives its space back
   RateLimits limits = {};
+  // Requests that fail for lack of space, or by an error of the medium, wait until the operator has
+  // resumed the VM (proto/error_link.h); the resource "errors" is needed for that.
+  bool pause_on_error = false;
   EngineKind engine = EngineKind::kAuto;
   // This thread sleeps while another one writes, instead of polling: for few processors.
   bool await_writes = false;
@@ -135,6 +138,9 @@ class BlockDevice : public VirtioDevice {
   void ReleaseHeld();
   void OnEngine();
   void OnRetryTimer();
+  absl::Status StartErrorLink();
+  void Hold(uint32_t slot);
+  void OnErrorLink();
   absl::Status StartLimiter();
   bool IsLimited(uint32_t queue);
   void ServeNextLimited();
@@ -179,6 +185,8 @@ class BlockDevice : public VirtioDevice {
   SlotList ready_;   // their next operation waits for a batch
   SlotList paused_;  // and theirs for the retry timer first
   Sync sync_;
+  SlotList errors_;  // and theirs for error_link_
+  UniqueFd error_link_;
   WritebackFailures failures_;
   uint32_t failures_logged_ = 0;
   BlockCounters counters_;

@@ -242,6 +242,10 @@ BlockRequest::Step BlockRequest::OnResult(int32_t result, const BlockContext& co
     operation_.blocking = true;
     return Step::kOperate;
   }
+  if (context.hold_errors) {
+    error_number_ = ErrorToHold(result, context);
+    if (error_number_ != 0) return Step::kHold;
+  }
   switch (operation_.kind) {
     case FileOperation::Kind::kAllocate:
     case FileOperation::Kind::kDiscard:
@@ -254,6 +258,15 @@ BlockRequest::Step BlockRequest::OnResult(int32_t result, const BlockContext& co
       return OnTransferResult(result, context);
   }
   return Done(kBlockStatusIoError);
+}
+
+int BlockRequest::ErrorToHold(int32_t result, const BlockContext& context) const {
+  // The kernel has dropped what it could not write back, and reports that once: the driver has to
+  // know.
+  if (MayReportWriteback(context)) return 0;
+  const bool transfers = !operation_.buffers.empty();
+  if (result == 0 && transfers) return EIO;  // the file is shorter than it was
+  return result == -ENOSPC || result == -EDQUOT || result == -EIO ? -result : 0;
 }
 
 BlockRequest::Step BlockRequest::OnSyncResult(int32_t result, const BlockContext& context) {

@@ -36,6 +36,9 @@ struct BlockContext {
   bool write_zeroes = false;
   bool write_through = false;  // a write is durable when it completes
 
+  // Errors that the operator can mend hold the request, instead of being reported to the driver.
+  bool hold_errors = false;
+
   // What requests leave for later ones.
   DirtyMap* dirty = nullptr;  // of the file; told of writes, asked by flushes
   WritebackFailures* failures = nullptr;
@@ -59,6 +62,7 @@ class BlockRequest {
   enum class Step {
     kOperate,       // carry out operation(), then call OnResult()
     kOperateLater,  // the same after a pause: the host is short of threads
+    kHold,          // the same once the operator has mended error_number()
     kDone,          // call Finish()
     kMalformed,     // the chain has no room for the header or the status
   };
@@ -86,11 +90,13 @@ class BlockRequest {
   }
   // The kernel may report a failed writeback in the result of operation().
   bool MayReportWriteback(const BlockContext& context) const;
-  // errno of the operation that failed the request, or 0.
+  // errno of the operation that failed the request or holds it, or 0.
   int error_number() const { return error_number_; }
 
  private:
   Step Done(uint8_t status);
+  // What `result` holds the request for; 0: nothing.
+  int ErrorToHold(int32_t result, const BlockContext& context) const;
   Step BeginTransfer(const BlockContext& context);
   Step AnswerId(const BlockContext& context);
   Step BeginRanges(const BlockContext& context);

@@ -302,6 +302,53 @@ TEST(BlockRequestTest, GetIdGivesUpToTwentyBytesPaddedWithZeros) {
   }
 }
 
+TEST(BlockRequestTest, ErrorsThatCanBeMendedHoldARequestIfThatIsWanted) {
+  BlockContext context = Context();
+  context.hold_errors = true;
+  for (const int error : {ENOSPC, EDQUOT, EIO}) {
+    TestRequest t({kBlockOut, 0, 0}, std::vector<uint8_t>(1024), 0);
+    BlockRequest request;
+    ASSERT_EQ(request.Begin(t.Chain(), context), Step::kOperate);
+    ASSERT_EQ(request.OnResult(512, context), Step::kOperate);
+    for (int i = 0; i < 3; ++i) {
+      ASSERT_EQ(request.OnResult(-error, context), Step::kHold);
+      EXPECT_EQ(request.error_number(), error);
+      EXPECT_EQ(request.operation().offset, 512u);
+      EXPECT_EQ(request.operation().length, 512u);
+    }
+    EXPECT_EQ(request.OnResult(512, context), Step::kDone);
+    EXPECT_EQ(request.status(), kBlockStatusOk);
+    EXPECT_EQ(request.error_number(), 0);
+  }
+  // The end of a file that is shorter than it was.
+  TestRequest t({kBlockIn, 0, 0}, {}, 512);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(t.Chain(), context), Step::kOperate);
+  EXPECT_EQ(request.OnResult(0, context), Step::kHold);
+  EXPECT_EQ(request.error_number(), EIO);
+  EXPECT_EQ(request.OnResult(512, context), Step::kDone);
+}
+
+TEST(BlockRequestTest, WhatTheKernelReportsOnlyOnceIsNeverHeldBack) {
+  BlockContext context = Context();
+  context.hold_errors = true;
+  TestRequest flush({kBlockFlushCommand, 0, 0}, {}, 0);
+  BlockRequest request;
+  ASSERT_EQ(request.Begin(flush.Chain(), context), Step::kOperate);
+  EXPECT_EQ(request.OnResult(-EIO, context), Step::kDone);
+  EXPECT_EQ(request.status(), kBlockStatusIoError);
+  context.write_through = true;
+  TestRequest durable({kBlockOut, 0, 0}, std::vector<uint8_t>(512), 0);
+  ASSERT_EQ(request.Begin(durable.Chain(), context), Step::kOperate);
+  EXPECT_EQ(request.OnResult(-ENOSPC, context), Step::kDone);
+  EXPECT_EQ(request.status(), kBlockStatusIoError);
+  // Past the page cache the error is this write's own.
+  context.is_direct = true;
+  TestRequest direct({kBlockOut, 0, 0}, std::vector<uint8_t>(512), 0);
+  ASSERT_EQ(request.Begin(direct.Chain(), context), Step::kOperate);
+  EXPECT_EQ(request.OnResult(-ENOSPC, context), Step::kHold);
+}
+
 // --- Discard and write-zeroes --------------------------------------------------------------------
 
 TEST(BlockRequestTest, EachRangeBecomesAnAllocateOperation) {

@@ -6,7 +6,9 @@
 #include <utility>
 
 #include "absl/flags/flag.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "devices/host/device_model.h"
 #include "devices/host/run_device.h"
@@ -30,6 +32,10 @@ ABSL_FLAG(bool, readonly, false,
 ABSL_FLAG(bool, discard, true,
           "What the guest discards, or zeroes and does not need (unmap), gives its space back to "
           "the host. --discard=false: the guest is offered neither, and zeroes keep their space.");
+ABSL_FLAG(std::string, on_error, "report",
+          "When the host has no space for a request, or the medium fails: report an error to the "
+          "guest, or pause the VM, and try again when it is resumed. Given by the vmm, with "
+          "resource 'errors'.");
 ABSL_FLAG(uint64_t, bps, 0, "Bytes a second that the guest may read and write. 0: any number.");
 ABSL_FLAG(uint64_t, iops, 0, "Requests a second that the guest may make. 0: any number.");
 ABSL_FLAG(uint64_t, bps_burst, 0,
@@ -48,6 +54,11 @@ namespace {
 
 absl::StatusOr<std::unique_ptr<DeviceModel>> CreateDisk() {
   ASSIGN_OR_RETURN(const EngineKind engine, ParseEngineKind(absl::GetFlag(FLAGS_io_engine)));
+  const std::string on_error = absl::GetFlag(FLAGS_on_error);
+  if (on_error != "report" && on_error != "pause") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--on_error=", on_error, ": must be report or pause"));
+  }
   ASSIGN_OR_RETURN(
       std::unique_ptr<BlockDevice> device,
       BlockDevice::Create({.queues = absl::GetFlag(FLAGS_queues),
@@ -59,6 +70,7 @@ absl::StatusOr<std::unique_ptr<DeviceModel>> CreateDisk() {
                                       .operations_per_second = absl::GetFlag(FLAGS_iops),
                                       .bytes_burst = absl::GetFlag(FLAGS_bps_burst),
                                       .operations_burst = absl::GetFlag(FLAGS_iops_burst)},
+                           .pause_on_error = on_error == "pause",
                            .engine = engine,
                            .await_writes = channel::AvailableCpus() <= 2,
                            .forbid_new_rings = true}));

@@ -27,7 +27,8 @@ int64_t AllocatedBytes(const std::string& path) {
 }
 
 // Runs the guest program on a disk of 1 MiB. Returns what it printed.
-std::string RunGuest(const std::string& path, const std::string& options, const std::string& orders) {
+std::string RunGuest(const std::string& path, const std::string& options,
+                     const std::string& orders) {
   const absl::StatusOr<std::unique_ptr<VmProcess>> vm =
       VmProcess::Start({absl::StrCat("--kernel=", DataFile("kernel_images/baremetal/guest.elf")),
                         absl::StrCat("--cmdline=run=virtio_blk_test hostile=0 ", orders),

@@ -123,9 +123,10 @@ TEST(CommandLineTest, MistakesAreOneLineThatSaysWhatWouldBeRight) {
   EXPECT_EQ(ErrorOf({}), "no command given; see vmctl --help");
   EXPECT_EQ(ErrorOf({"stats"}), "\"stats\" is not a command; see vmctl --help");
   EXPECT_EQ(ErrorOf({"--nonsense"}), "--nonsense is unknown here, or ambiguous; see vmctl --help");
-  EXPECT_EQ(ErrorOf({"device"}),
-            "device: no action given; give one of show, restart, resize, limit, reset, stop, start, "
-            "link; see vmctl --help");
+  EXPECT_EQ(
+      ErrorOf({"device"}),
+      "device: no action given; give one of show, restart, resize, limit, reset, stop, start, "
+      "link; see vmctl --help");
   EXPECT_EQ(
       ErrorOf({"device", "kill"}),
       "device: \"kill\" is unknown; give one of show, restart, resize, limit, reset, stop, start, "

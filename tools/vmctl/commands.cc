@@ -25,7 +25,7 @@ Examples
     {"status", "state, guest, uptime of the VM", kVmFlags | kJsonFlag, Argument::kNone,
      absl::Seconds(10),
      R"(States: STARTING, RUNNING, PAUSED (by a client, or because a device with the policy PAUSE_VM is
-unavailable), REBOOTING, ENDING.
+unavailable, or a disk with on-error=pause has an error), REBOOTING, ENDING.
 
 Examples
   vmctl status
@@ -175,7 +175,11 @@ Example
   vmctl pause
 )",
      RunPause},
-    {"resume", "let the vCPUs run again, after pause", kVmFlags, Argument::kNone, kLong, R"(Example
+    {"resume", "let the vCPUs run again, after pause", kVmFlags, Argument::kNone, kLong,
+     R"(If the VM was paused because the host had no space for a disk's request, or its medium failed
+(on-error=pause), the request is tried again; if it fails once more, the VM is paused again.
+
+Example
   vmctl resume
 )",
      RunResume},

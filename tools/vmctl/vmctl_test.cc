@@ -424,7 +424,7 @@ class CompletionTest : public VmctlTest {
 TEST_F(CompletionTest, KnowsCommandsFlagsVmsAndDevices) {
   const std::unique_ptr<ChildProcess> vm = StartVm();
   EXPECT_EQ(Completions("vmctl st"), "status stop ");
-  EXPECT_EQ(Completions("vmctl device re"), "restart reset ");
+  EXPECT_EQ(Completions("vmctl device re"), "restart resize reset ");
   EXPECT_EQ(Completions("vmctl --timeout 1m device restart ''"), "console disk0 rng0 old ");
   EXPECT_EQ(Completions(absl::StrCat("./", kVmctl, " device restart disk0 --bi")), "--binary ");
   EXPECT_EQ(Completions("vmctl status --vm ''"), "web ");

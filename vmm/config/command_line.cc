@@ -52,13 +52,16 @@ The virtual machine
 
 Devices; each flag starts one process, and may be given several times
   --disk path=FILE[,readonly][,direct][,shared][,discard=on|off][,serial=TEXT][,bps=SIZE]
-                    [,iops=N][,bps-burst=SIZE][,iops-burst=N][,name=NAME][,slot=N]
+                    [,iops=N][,bps-burst=SIZE][,iops-burst=N][,on-error=report|pause]
+                    [,name=NAME][,slot=N]
                     virtio-blk over a file or block device. direct: past the host's page
                     cache. shared: DANGEROUS: other writers are allowed; for cluster file
                     systems only. discard: what the guest discards gives its space back
                     (default: on). serial: what the guest sees, up to 20 bytes. bps, iops:
                     bytes (20M) and requests a second, at most; of a burst after a pause
-                    (default: what comes in 100 ms)
+                    (default: what comes in 100 ms). on-error: when the host has no space,
+                    or the medium fails, report it to the guest, or pause the VM (default:
+                    report)
   --net tap[=IFNAME][,bridge=BRIDGE][,mac=ADDRESS][,mtu=N][,queues=N][,fd=N]...[,name=NAME]
                     [,slot=N]
                     virtio-net over a TAP: the one that exists or was inherited (fd, one a
@@ -206,6 +209,7 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
   bool read_only = false;
   bool direct = false;
   bool shared = false;
+  bool pause_on_error = false;
   for (const std::string& part : SplitParts(text)) {
     ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--disk", part, device));
     if (taken) continue;
@@ -224,6 +228,8 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
       direct = true;
     } else if (value == "shared") {
       shared = true;
+    } else if (value == "on-error=report" || value == "on-error=pause") {
+      pause_on_error = value == "on-error=pause";
     } else if (absl::ConsumePrefix(&value, "serial=")) {
       device.add_arg(absl::StrCat("--serial=", value));
     } else if (absl::ConsumePrefix(&value, "discard=")) {
@@ -232,11 +238,11 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
       }
       device.add_arg(absl::StrCat("--discard=", value == "on" ? "true" : "false"));
     } else {
-      return FlagError(
-          "--disk",
-          absl::StrCat("\"", part, "\" is unknown; give path=FILE, readonly, ",
-                       "direct, shared, discard=, serial=, bps=, iops=, bps-burst=, ",
-                       "iops-burst=, name=NAME, slot=N, restart=, policy=, ", "heartbeat=, spare"));
+      return FlagError("--disk",
+                       absl::StrCat("\"", part, "\" is unknown; give path=FILE, readonly, ",
+                                    "direct, shared, discard=, serial=, bps=, iops=, bps-burst=, ",
+                                    "iops-burst=, on-error=report|pause, name=NAME, slot=N, ",
+                                    "restart=, policy=, heartbeat=, spare"));
     }
   }
   if (path.empty()) return FlagError("--disk", "path=FILE is missing");
@@ -245,6 +251,7 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
   v1::FileResource& file = AddFile(device, "disk", path, read_only);
   file.set_direct(direct);
   file.set_shared(shared);
+  if (pause_on_error) file.set_on_error(v1::FileResource::PAUSE);
   AddDevice(line, "--disk") = std::move(device);
   return absl::OkStatus();
 }

@@ -498,6 +498,10 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
                           : AddUserNetwork(resource_field, config.resources(i), spec));
     } else {
       ASSIGN_OR_RETURN(ResourceSpec resource, Resource(resource_field, config.resources(i)));
+      if (config.resources(i).file().on_error() == v1::FileResource::PAUSE) {
+        spec.args.push_back("--on_error=pause");
+        spec.resources.push_back({.name = "errors", .is_error_link = true});
+      }
       if (resource.is_console && std::exchange(has_console, true)) {
         return Error(resource_field, "is a second console; a device has at most one");
       }

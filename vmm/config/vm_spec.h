@@ -41,6 +41,8 @@ struct ResourceSpec {
   bool is_vm_link = false;
   // Instead of `file`: a network, which vmm/user_net makes.
   std::optional<UserNetSpec> user_net = {};
+  // Instead of `file`: an error link (proto/error_link.h), which the machine creates.
+  bool is_error_link = false;
   // If set, instead of `file`: returns the descriptor for the next process of the device, or -1.
   // Called before each attachment, once the previous process is dead. The descriptor stays the
   // callee's and is valid until the next call.

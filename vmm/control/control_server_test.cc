@@ -121,11 +121,11 @@ TEST(ControlServerTest, CommandsReachTheVm) {
   limit.set_operations_per_second(500);
   EXPECT_TRUE(Call(*stub, &Stub::LimitDevice, limit, device).ok());
   EXPECT_TRUE(Call(*stub, &Stub::Stop, v1::StopRequest(), stop).ok());
-  EXPECT_THAT(server.vm.calls(),
-              ElementsAre("power button", "wake", "pause", "resume", "reset disk0", "stop disk0",
-                          "start disk0", "link down disk0", "link up disk0",
-                          "restart afresh as /new disk0", "resize to 4096 disk0",
-                          "limit to 500 disk0", "stop: stopped by a client"));
+  EXPECT_THAT(
+      server.vm.calls(),
+      ElementsAre("power button", "wake", "pause", "resume", "reset disk0", "stop disk0",
+                  "start disk0", "link down disk0", "link up disk0", "restart afresh as /new disk0",
+                  "resize to 4096 disk0", "limit to 500 disk0", "stop: stopped by a client"));
 }
 
 TEST(ControlServerTest, ErrorsKeepTheirCodeAndTheirAdvice) {

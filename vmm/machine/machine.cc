@@ -42,6 +42,8 @@ constexpr absl::Duration kPauseTimeout = absl::Seconds(5);
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(500);
 
 constexpr char kClient[] = "";
+// No device's name.
+std::string ErrorOf(absl::string_view device) { return absl::StrCat("error: ", device); }
 
 // The vmm or its host failed, so not InvalidArgument, whatever the code of the layer below.
 absl::Status AsVmmError(const absl::Status& status) {
@@ -94,6 +96,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
       }));
   ASSIGN_OR_RETURN(machine->consoles_, Consoles::Create(spec.devices));
   ASSIGN_OR_RETURN(machine->links_, VmLinks::Create(spec.devices));
+  ASSIGN_OR_RETURN(machine->error_links_, ErrorLinks::Create(spec.devices));
 
   // Device processes start while this thread sets up KVM, since they do not depend on each other.
   absl::StatusOr<std::vector<std::unique_ptr<DeviceSupervisor>>> devices;
@@ -197,9 +200,11 @@ absl::Status Machine::Start() {
 
 VmEnd Machine::Run(const OutsideEnd& outside) {
   while (true) {
-    Await({work_->fd(), hardware()->end().fd(), links_->fd()}, outside, links_->wait());
+    Await({work_->fd(), hardware()->end().fd(), links_->fd(), error_links_->fd()}, outside,
+          links_->wait());
     work_->Run();
     TakeReports(outside, /*rebooting=*/false);
+    PauseForErrors();
     if (!end_->reported() && hardware()->end().reported()) {
       OnGuestEnd(hardware()->end().end(), outside);
     }
@@ -411,6 +416,23 @@ absl::Status Machine::RemovePause(const std::string& requester) {
   return absl::OkStatus();
 }
 
+void Machine::PauseForErrors() {
+  error_links_->Take([this](const std::string& device, const std::string& what) {
+    LogError(absl::StrCat("device '", device, "': ", what,
+                          "; the VM is paused until it is resumed (vmctl resume)"));
+    errors_.insert(device);
+    const absl::Status paused =
+        AddPause(ErrorOf(device), absl::StrCat("device '", device, "': ", what));
+    if (!paused.ok() && !end_->reported()) LogWarning(paused.message());
+  });
+}
+
+void Machine::RetryAfterErrors() {
+  // The VM may stay paused for another reason: that is no failure.
+  for (const std::string& device : errors_) RemovePause(ErrorOf(device)).IgnoreError();
+  if (!std::exchange(errors_, {}).empty()) error_links_->Retry();
+}
+
 Standstill::Vm Machine::StandstillOperations() {
   return {.pause = [this] { return hardware()->vcpus().Pause(kPauseTimeout); },
           .hold = [this] { return hardware()->vcpus().Hold(kPauseTimeout); },
@@ -501,7 +523,12 @@ void Machine::Pause(Done done) {
 }
 
 void Machine::Resume(Done done) {
-  QueueCommand([this] { return RemovePause(kClient); }, done);
+  QueueCommand(
+      [this] {
+        RetryAfterErrors();
+        return RemovePause(kClient);
+      },
+      done);
 }
 
 v1::VmMetrics Machine::Metrics() const {

@@ -8,6 +8,7 @@
 #include <initializer_list>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -29,6 +30,7 @@
 #include "vmm/kvm/kvm.h"
 #include "vmm/launcher/launcher.h"
 #include "vmm/machine/end_watchdog.h"
+#include "vmm/machine/error_links.h"
 #include "vmm/machine/guest_faults.h"
 #include "vmm/machine/standstill.h"
 #include "vmm/machine/work_queue.h"
@@ -149,6 +151,10 @@ class Machine final : public VmOperations {
   // keeps the VM paused), else as Standstill.
   absl::Status AddPause(const std::string& requester, std::string why);
   absl::Status RemovePause(const std::string& requester);
+  // Pauses the VM for each device with a request that the host could not carry out.
+  void PauseForErrors();
+  // Has those requests tried again.
+  void RetryAfterErrors();
   Standstill::Vm StandstillOperations();
 
   // --- On any thread
@@ -186,6 +192,7 @@ class Machine final : public VmOperations {
   Consoles consoles_;
   const GuestFaults guest_faults_;
   std::unique_ptr<VmLinks> links_;
+  std::unique_ptr<ErrorLinks> error_links_;
   std::unique_ptr<ProcessMonitor> monitor_;
   std::vector<std::unique_ptr<DeviceSupervisor>> devices_;  // constant after Create()
   // Constant after Create().
@@ -193,6 +200,7 @@ class Machine final : public VmOperations {
 
   // Used by the machine's thread only.
   Standstill standstill_;
+  std::set<std::string> errors_;  // devices for which the VM is paused
   bool all_ended_ = false;
 
   mutable absl::Mutex hardware_mutex_;

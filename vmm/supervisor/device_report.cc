@@ -60,6 +60,7 @@ absl::string_view Name(RestartSpec::Policy policy) {
 std::string Describe(const ResourceSpec& resource) {
   std::string what = resource.is_console ? "console" : "made by the vmm";
   if (resource.user_net.has_value()) what = absl::StrCat("network by ", resource.user_net->program);
+  if (resource.is_error_link) what = "pause the VM";
   if (resource.file != nullptr) what = Printable(resource.file->path(), PATH_MAX);
   return absl::StrCat(resource.name, ": ", what, resource.read_only ? " (read-only)" : "");
 }

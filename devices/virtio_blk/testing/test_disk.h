@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -63,6 +64,12 @@ class TestDisk {
               static_cast<ssize_t>(contents.size()));
     services.AddResource("disk", open_file(path, open_flags | DirectFlagOfThisTest() | O_CLOEXEC));
     unlink(path.c_str());
+    if (options.pause_on_error) {
+      int ends[2];
+      EXPECT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+      services.AddResource("errors", UniqueFd(ends[0]));
+      error_link.reset(ends[1]);
+    }
     options.engine = EngineOfThisTest();
     options.await_writes = true;
     model = std::make_unique<RestartableDevice>(services, [options] {
@@ -145,6 +152,7 @@ class TestDisk {
 
   const std::vector<uint8_t> contents;
   UniqueFd file;
+  UniqueFd error_link;  // the vmm's end, with pause_on_error
   DurableServices services;
   std::unique_ptr<RestartableDevice> model;
   std::unique_ptr<FakeDriver> driver;
