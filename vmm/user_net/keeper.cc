@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <linux/audit.h>
+#include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -69,7 +71,8 @@ void Confine() {
   if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) _exit(1);
 }
 
-// A socket from the vmm or the keeper. -1: none now. Ends the process when the sender has ended.
+// A socket from the vmm or the keeper. -1: none now, or this process has too many. Ends the process
+// when the sender has ended.
 int TakeSocket(int from) {
   char byte;
   iovec data = {.iov_base = &byte, .iov_len = 1};
@@ -82,14 +85,30 @@ int TakeSocket(int from) {
   const ssize_t size = recvmsg(from, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
   if (size < 0 && (errno == EAGAIN || errno == EINTR)) return -1;
   const cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  if (size != 1 || header == nullptr) _exit(0);
+  if (size <= 0) _exit(0);
+  if (size != 1 || header == nullptr) return -1;
   int socket;
   memcpy(&socket, CMSG_DATA(header), sizeof(socket));
   return socket;
 }
 
+// The relay needs no right, and reads what untrusted processes send.
+void GiveUpRights() {
+  constexpr uid_t kNobody = 65534;
+  // In a user namespace there may be no such user.
+  if (geteuid() == 0) {
+    (void)!(setgroups(0, nullptr) == 0 && setresgid(kNobody, kNobody, kNobody) == 0 &&
+            setresuid(kNobody, kNobody, kNobody) == 0);
+  }
+  __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {};
+  if (syscall(SYS_capset, &header, none) != 0) _exit(1);
+}
+
 [[noreturn]] void RunRelay(int vmm, int keeper, bool confined) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  GiveUpRights();
+  prctl(PR_SET_PDEATHSIG, SIGKILL);  // after that, which undoes it
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   prctl(PR_SET_NAME, "vmm-net-relay");
   Relay relay;
   if (confined) Confine();
@@ -158,10 +177,19 @@ void Pause(pid_t relay, int64_t ms) {
   pointers.push_back(nullptr);
   int64_t pause_ms = kFirstPauseMs;
   while (true) {
+    // The host may be short of descriptors or processes for a while.
     int ends[2];
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) _exit(1);
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
+      Pause(relay, kFirstPauseMs);
+      continue;
+    }
     const pid_t program = fork();
-    if (program < 0) _exit(1);
+    if (program < 0) {
+      close(ends[0]);
+      close(ends[1]);
+      Pause(relay, kFirstPauseMs);
+      continue;
+    }
     if (program == 0) RunProgram(ends[1], pointers);
     const int64_t started_ms = NowMs();
     SendPacket(relay_socket, "p", 1, ends[0]);
@@ -170,8 +198,12 @@ void Pause(pid_t relay, int64_t ms) {
     const std::string how = AwaitEnd(relay, program);
     Pause(relay, kEndMs);
     if (NowMs() - started_ms >= kLastsMs) pause_ms = kFirstPauseMs;
-    dprintf(STDERR_FILENO, "vmm: warning: %s has ended (%s); starting it again in %d ms\n",
-            spec.program.c_str(), how.c_str(), static_cast<int>(pause_ms));
+    // Not where nobody reads.
+    pollfd reader = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
+    if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLOUT) != 0) {
+      dprintf(STDERR_FILENO, "vmm: warning: %s has ended (%s); starting it again in %d ms\n",
+              spec.program.c_str(), how.c_str(), static_cast<int>(pause_ms));
+    }
     Pause(relay, pause_ms);
     pause_ms = std::min(2 * pause_ms, kLongestPauseMs);
   }

@@ -120,6 +120,7 @@ void Relay::TakeFromProgram() {
     in_end_ -= in_begin_;
     in_begin_ = 0;
   }
+  if (in_end_ == in_.size()) return;
   const ssize_t size = recv(program_, in_.data() + in_end_, in_.size() - in_end_, MSG_DONTWAIT);
   if (size > 0) {
     in_end_ += static_cast<size_t>(size);

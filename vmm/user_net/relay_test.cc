@@ -132,6 +132,25 @@ TEST_F(RelayTest, ASideThatTakesNothingHoldsTheOtherUp) {
   EXPECT_EQ(got.size(), static_cast<size_t>(sent) * (longest.size() + 4));
 }
 
+TEST_F(RelayTest, ASuccessorOfADeviceThatTookNothingGetsAllThatCame) {
+  int written = 0;
+  for (int i = 0; i < 1000; ++i) {
+    const std::string bytes = WithLength(longest);
+    const ssize_t size = write(program.get(), bytes.data(), bytes.size());
+    if (size != static_cast<ssize_t>(bytes.size())) break;
+    ++written;
+    Run();
+  }
+  const int kept = relay.program();
+  UniqueFd successor;
+  relay.SetDevice(Pair(SOCK_SEQPACKET, successor));
+  // As it is polled: the program's bytes and the new device's room are seen at the same time.
+  relay.Serve(POLLOUT, POLLIN);
+  Run();
+  EXPECT_EQ(relay.program(), kept) << "a full buffer was taken for the program's end";
+  EXPECT_EQ(Read(successor), kHeader + longest);
+}
+
 TEST_F(RelayTest, AProgramThatLiesOrEndsIsLeftAndAnotherOneBeginsAfresh) {
   for (const char* const length : {"\0\0\0\x0d", "\0\1\0\x12", "\xff\xff\xff\xff"}) {
     Write(program, std::string(length, 4));

@@ -27,6 +27,7 @@ class UserNet {
   // Call it before the vmm gives up its rights: the keeper keeps them. `confined`: the relay has a
   // system call filter. Errors: as fork(2), socketpair(2).
   static absl::StatusOr<std::unique_ptr<UserNet>> Start(const UserNetSpec& spec, bool confined);
+  // Waits for two seconds at most.
   ~UserNet();
 
   // A new socket for a device's next process, as Relay::SetDevice() has it; the one before gets
@@ -34,10 +35,12 @@ class UserNet {
   int SocketForProcess();
 
  private:
-  UserNet(UniqueFd control, pid_t keeper) : control_(std::move(control)), keeper_(keeper) {}
+  UserNet(UniqueFd control, pid_t keeper, UniqueFd keeper_pidfd)
+      : control_(std::move(control)), keeper_(keeper), keeper_pidfd_(std::move(keeper_pidfd)) {}
 
   const UniqueFd control_;
   const pid_t keeper_;
+  const UniqueFd keeper_pidfd_;
   UniqueFd offered_;
 };
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <fstream>
 #include <memory>
 #include <string>
 
@@ -78,6 +79,31 @@ TEST(UserNetTest, ADevicesSuccessorUsesTheSameProgram) {
   const int successor = net->SocketForProcess();
   ASSERT_GE(successor, 0);
   EXPECT_TRUE(Echoes(successor, 'b'));
+}
+
+std::string NameOf(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/comm");
+  std::string name;
+  std::getline(file, name);
+  return name;
+}
+
+pid_t Keeper() {
+  std::ifstream children("/proc/self/task/" + std::to_string(gettid()) + "/children");
+  for (pid_t child; children >> child;) {
+    if (NameOf(child) == "vmm-net-keeper") return child;
+  }
+  return -1;
+}
+
+TEST(UserNetTest, AKeeperThatIsStoppedHoldsNothingUp) {
+  std::unique_ptr<UserNet> net = StartNet();
+  EXPECT_TRUE(Echoes(net->SocketForProcess(), 'a'));
+  const pid_t keeper = Keeper();
+  ASSERT_GT(keeper, 0);
+  ASSERT_EQ(kill(keeper, SIGSTOP), 0);
+  net.reset();
+  EXPECT_EQ(NameOf(keeper), "");
 }
 
 TEST(UserNetTest, AProgramThatCannotRunHoldsNothingUp) {
