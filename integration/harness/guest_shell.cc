@@ -37,9 +37,13 @@ absl::StatusOr<std::unique_ptr<GuestShell>> GuestShell::Boot(const std::vector<s
   all.insert(all.end(), flags.begin(), flags.end());
   ASSIGN_OR_RETURN(std::unique_ptr<VmProcess> vm, VmProcess::Start(all));
   std::unique_ptr<GuestShell> shell(new GuestShell(std::move(vm)));
-  RETURN_IF_ERROR(shell->vm_->WaitForOutput("BULKHEAD-READY", kBootTimeout).status());
-  RETURN_IF_ERROR(shell->SetUpShell());
+  RETURN_IF_ERROR(shell->AwaitReady());
   return shell;
+}
+
+absl::Status GuestShell::AwaitReady() {
+  RETURN_IF_ERROR(vm_->WaitForOutput("BULKHEAD-READY", kBootTimeout).status());
+  return SetUpShell();
 }
 
 absl::Status GuestShell::LogIn(absl::Duration timeout) {
@@ -58,8 +62,7 @@ absl::Status GuestShell::SetUpShell() {
 
 absl::Status GuestShell::Reboot() {
   RETURN_IF_ERROR(vm_->Type("reboot -f\n"));
-  RETURN_IF_ERROR(vm_->WaitForOutput("BULKHEAD-READY", kBootTimeout).status());
-  return SetUpShell();
+  return AwaitReady();
 }
 
 absl::StatusOr<std::string> GuestShell::Run(absl::string_view command, absl::Duration timeout) {

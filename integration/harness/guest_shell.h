@@ -26,8 +26,11 @@ class GuestShell {
                                                           bool reboots = false);
 
   // A VM whose guest is the Debian system of //kernel_images:debian_root, which logs root in on its
-  // console. Call LogIn() next.
+  // console. Call LogIn() next. Or one with the user space of Boot()'s: call AwaitReady().
   explicit GuestShell(std::unique_ptr<VmProcess> vm) : vm_(std::move(vm)) {}
+
+  // Waits until the Debian guest has booted, as Boot() does: for one that boots from its disk.
+  absl::Status AwaitReady();
 
   // Waits for the prompt of such a system, at the first boot and after each reboot, and makes the
   // shell quiet.

@@ -25,7 +25,8 @@
 namespace bulkhead::vmm {
 namespace {
 
-constexpr absl::string_view kHelp = R"(usage: vmm --kernel PATH [flags]
+constexpr absl::string_view kHelp = R"(usage: vmm --disk path=FILE [flags]
+       vmm --kernel PATH [flags]
        vmm --config FILE [flags]
 
 Runs a virtual machine. Each of its devices is a process of its own.
@@ -33,9 +34,14 @@ Runs a virtual machine. Each of its devices is a process of its own.
 The virtual machine
   --config FILE     configuration in protobuf text format (see --help-config);
                     flags override it
-  --kernel PATH     Linux vmlinux (PVH) or bzImage
+  --kernel PATH     Linux vmlinux (PVH) or bzImage    (default: what the first disk boots)
   --initrd PATH     initial RAM disk
   --cmdline TEXT    kernel command line
+  --cmdline-append TEXT
+                    added to it, or to that of the disk
+  --boot-entry N|NAME
+                    of the disk's menu: its number (in a submenu: 1>0), title or id, or a
+                    part of these                     (default: the one that the disk says)
   --memory SIZE     guest RAM: 512M, 2G                             (default: 512M)
   --cpus N          virtual CPUs, 1 to 32                           (default: 1)
   --name NAME       name of the VM                (default: vm, or vm-2, ... if that runs)
@@ -123,6 +129,8 @@ enum Flag : int {
   kKernel,
   kInitrd,
   kCmdline,
+  kCmdlineAppend,
+  kBootEntry,
   kMemory,
   kCpus,
   kName,
@@ -153,6 +161,8 @@ constexpr option kOptions[] = {
     {"kernel", required_argument, nullptr, kKernel},
     {"initrd", required_argument, nullptr, kInitrd},
     {"cmdline", required_argument, nullptr, kCmdline},
+    {"cmdline-append", required_argument, nullptr, kCmdlineAppend},
+    {"boot-entry", required_argument, nullptr, kBootEntry},
     {"memory", required_argument, nullptr, kMemory},
     {"cpus", required_argument, nullptr, kCpus},
     {"name", required_argument, nullptr, kName},
@@ -439,6 +449,14 @@ absl::Status ApplyScalar(int flag, const std::string& value, CommandLine& line) 
     case kCmdline:
       config.mutable_kernel()->set_cmdline(value);
       line.places["kernel.cmdline"] = "--cmdline";
+      break;
+    case kCmdlineAppend:
+      config.mutable_kernel()->set_cmdline_append(value);
+      line.places["kernel.cmdline_append"] = "--cmdline-append";
+      break;
+    case kBootEntry:
+      config.mutable_kernel()->set_boot_entry(value);
+      line.places["kernel.boot_entry"] = "--boot-entry";
       break;
     case kMemory:
       config.set_memory(value);

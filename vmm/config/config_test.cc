@@ -25,6 +25,7 @@
 namespace bulkhead::vmm {
 namespace {
 
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 
 // A folder with a kernel, a disk and a device binary, and a host of 1 GiB.
@@ -32,7 +33,8 @@ class ConfigTest : public ::testing::Test {
  protected:
   void SetUp() override {
     dir_ = MakeTempFolder();
-    for (const char* name : {"vmlinux", "disk.img", "virtio_blk", "uart16550", "virtio_rng"}) {
+    for (const char* name :
+         {"vmlinux", "disk.img", "virtio_blk", "uart16550", "virtio_rng", "boot_loader"}) {
       std::ofstream(Path(name)) << name << std::string(512, ' ');
       chmod(Path(name).c_str(), 0755);
     }
@@ -303,6 +305,32 @@ TEST_F(ConfigTest, MemoryIsLimitedByThePhysicalAddressesOfTheProcessor) {
   EXPECT_FALSE(takes(36, "64G").ok());
 }
 
+TEST_F(ConfigTest, WithoutAKernelTheFirstDiskBoots) {
+  const absl::StatusOr<VmSpec> spec =
+      FromFlags({"--rng", "--disk=path=$DIR/disk.img", "--disk=path=$DIR/vmlinux,readonly",
+                 "--memory=64M", "--boot-entry=1>0", "--cmdline-append=single"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  ASSERT_TRUE(spec->disk_boot.has_value());
+  EXPECT_EQ(spec->disk_boot->device, "disk0");
+  EXPECT_THAT(spec->disk_boot->path, EndsWith("/disk.img"));
+  EXPECT_EQ(fcntl(spec->disk_boot->disk.get(), F_GETFL) & O_ACCMODE, O_RDONLY);
+  EXPECT_EQ(spec->disk_boot->program.path(), Path("boot_loader"));
+  EXPECT_EQ(spec->disk_boot->entry, "1>0");
+  EXPECT_EQ(spec->disk_boot->cmdline, "");
+  EXPECT_EQ(spec->disk_boot->cmdline_append, "single");
+  EXPECT_EQ(spec->disk_boot->memory_bytes, 64u << 20);
+  EXPECT_TRUE(spec->disk_boot->has_console);
+}
+
+TEST_F(ConfigTest, WithAKernelTheDisksDoNotBoot) {
+  const absl::StatusOr<VmSpec> spec =
+      FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img", "--cmdline=quiet",
+                 "--cmdline-append=single"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_FALSE(spec->disk_boot.has_value());
+  EXPECT_EQ(spec->cmdline, "quiet single");
+}
+
 TEST_F(ConfigTest, FlagsAreLaidOverTheFile) {
   std::ofstream(Path("vm.textproto")) << "kernel { path: \"/nowhere\" } memory: \"32M\" cpus: 1";
   const absl::StatusOr<VmSpec> spec =
@@ -523,6 +551,9 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
 TEST_F(ConfigTest, ABadFlagIsNamed) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{}, "kernel.path: missing; give a vmlinux or bzImage with --kernel PATH"},
+      {{"--kernel=$DIR/vmlinux", "--boot-entry=0"}, "--boot-entry: is given with kernel.path"},
+      {{"--initrd=$DIR/vmlinux", "--disk=path=$DIR/disk.img"},
+       "--initrd: is given without kernel.path"},
       {{"--kernel", "/no/such"}, "--kernel: cannot open \"/no/such\""},
       {{"--kernel"}, "--kernel: needs a value"},
       {{"--config=/no/such"}, "--config: cannot open \"/no/such\": No such file"},

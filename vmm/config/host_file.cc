@@ -250,6 +250,12 @@ absl::StatusOr<UniqueFd> HostFile::TakeForProcess() {
   return taken;
 }
 
+absl::StatusOr<UniqueFd> HostFile::OpenForReading() const {
+  UniqueFd fd(OpenAgain(own_->get(), path_, O_RDONLY));
+  if (!fd.ok()) return OpenError(path_, O_RDONLY, errno);
+  return fd;
+}
+
 void HostFile::Close(UniqueFd fd) {
   // A std::function can be copied, a UniqueFd cannot.
   side_.Add([fd = std::make_shared<UniqueFd>(std::move(fd))] { fd->reset(); });

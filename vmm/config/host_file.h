@@ -58,6 +58,10 @@ class HostFile {
   // The vmm's own description. Stays this object's.
   int own_fd() const { return own_->get(); }
 
+  // A further, read-only open file description, without a lock. May wait for the file system: for
+  // the VM's start. Errors: as open(2).
+  absl::StatusOr<UniqueFd> OpenForReading() const;
+
   // How long a call waits for the file system.
   static constexpr absl::Duration kPatience = absl::Milliseconds(200);
 

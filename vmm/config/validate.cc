@@ -23,6 +23,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "vmm/config/boot_disk.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/memory_backing.h"
 #include "vmm/config/network.h"
@@ -109,6 +110,8 @@ class Validator {
   absl::StatusOr<uint64_t> Memory(const std::string& text) const;
   absl::Status MemoryBacking(const v1::MemoryBacking& config, VmSpec& spec) const;
   absl::StatusOr<UniqueFd> OpenBootFile(const std::string& field, const std::string& path) const;
+  absl::Status Kernel(const v1::Kernel& kernel, VmSpec& spec) const;
+  absl::Status DiskBoot(const v1::Kernel& kernel, VmSpec& spec) const;
   absl::Status FileError(const std::string& field, const absl::Status& status) const;
   absl::Status BinaryFolders(const v1::VmConfig& config);
   absl::StatusOr<ProgramFile> FindBinary(const std::string& field, const std::string& name) const;
@@ -521,6 +524,40 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
   return spec;
 }
 
+absl::Status Validator::Kernel(const v1::Kernel& kernel, VmSpec& spec) const {
+  spec.kernel_path = AbsolutePath(kernel.path());
+  spec.initrd_path = AbsolutePath(kernel.initrd());
+  if (!spec.kernel_path.empty()) {
+    ASSIGN_OR_RETURN(spec.kernel, OpenBootFile("kernel.path", spec.kernel_path));
+    if (!kernel.boot_entry().empty()) {
+      return Error("kernel.boot_entry", "is given with kernel.path; an entry is one of a disk");
+    }
+  } else if (!spec.initrd_path.empty()) {
+    return Error("kernel.initrd", "is given without kernel.path");
+  }
+  if (!spec.initrd_path.empty()) {
+    ASSIGN_OR_RETURN(spec.initrd, OpenBootFile("kernel.initrd", spec.initrd_path));
+  }
+  const std::string& append = kernel.cmdline_append();
+  spec.cmdline = kernel.cmdline();
+  if (!append.empty()) absl::StrAppend(&spec.cmdline, spec.cmdline.empty() ? "" : " ", append);
+  if (spec.cmdline.size() < layout::kCommandLineMaxBytes) return absl::OkStatus();
+  return Error("kernel.cmdline", absl::StrCat("has ", spec.cmdline.size(), " bytes (at most ",
+                                              layout::kCommandLineMaxBytes - 1, ")"));
+}
+
+absl::Status Validator::DiskBoot(const v1::Kernel& kernel, VmSpec& spec) const {
+  ASSIGN_OR_RETURN(spec.disk_boot, ChooseBootDisk(kernel, spec));
+  if (!spec.disk_boot.has_value()) {
+    return Error(
+        "kernel.path",
+        "missing; give a vmlinux or bzImage with --kernel PATH or in the configuration, or "
+        "a disk with a Linux on it");
+  }
+  ASSIGN_OR_RETURN(spec.disk_boot->program, FindBinary("kernel.path", "boot_loader"));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   VmSpec spec;
   spec.name_given = !config.name().empty();
@@ -533,22 +570,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   RETURN_IF_ERROR(Sockets(config, spec));
   RETURN_IF_ERROR(Sandbox(config.sandbox(), spec));
 
-  spec.kernel_path = AbsolutePath(config.kernel().path());
-  if (spec.kernel_path.empty()) {
-    return Error("kernel.path",
-                 "missing; give a vmlinux or bzImage with --kernel PATH or in the configuration");
-  }
-  ASSIGN_OR_RETURN(spec.kernel, OpenBootFile("kernel.path", spec.kernel_path));
-  spec.initrd_path = AbsolutePath(config.kernel().initrd());
-  if (!spec.initrd_path.empty()) {
-    ASSIGN_OR_RETURN(spec.initrd, OpenBootFile("kernel.initrd", spec.initrd_path));
-  }
-  spec.cmdline = config.kernel().cmdline();
-  if (spec.cmdline.size() >= layout::kCommandLineMaxBytes) {
-    return Error("kernel.cmdline", absl::StrCat("has ", spec.cmdline.size(), " bytes (at most ",
-                                                layout::kCommandLineMaxBytes - 1, ")"));
-  }
-
+  RETURN_IF_ERROR(Kernel(config.kernel(), spec));
   ASSIGN_OR_RETURN(spec.memory_bytes, Memory(config.memory()));
   RETURN_IF_ERROR(MemoryBacking(config.memory_backing(), spec));
   spec.cpus = config.cpus();
@@ -568,6 +590,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
     spec.devices.push_back(std::move(device));
   }
   spec.uses_standard_streams = !standard_streams_user_.empty();
+  if (spec.kernel_path.empty()) RETURN_IF_ERROR(DiskBoot(config.kernel(), spec));
   return spec;
 }
 

@@ -91,6 +91,20 @@ struct DeviceSpec {
   std::shared_ptr<LinkSwitch> link = {};  // of a network device
 };
 
+// How the guest's kernel is found on one of its disks (vmm/machine/disk_boot.h).
+struct DiskBootSpec {
+  std::string device;  // the disk's name
+  std::string path;
+  UniqueFd disk;        // read-only
+  ProgramFile program;  // the boot loader
+  std::string entry;    // of the menu; empty: the one that the disk says
+  std::string cmdline;  // instead of the entry's; empty: the entry's
+  std::string cmdline_append;
+  bool has_console = false;   // the VM has a serial port
+  uint64_t memory_bytes = 0;  // of the guest
+  ProcessSandbox sandbox = {};
+};
+
 // A validated configuration: every file is open, every limit holds.
 struct VmSpec {
   std::string name;
@@ -100,7 +114,8 @@ struct VmSpec {
   std::string initrd_path;
   UniqueFd initrd;  // not ok(): none
   std::string cmdline;
-  uint64_t memory_bytes = 0;  // a multiple of 1 MiB
+  std::optional<DiskBootSpec> disk_boot;  // instead of kernel, initrd and cmdline
+  uint64_t memory_bytes = 0;              // a multiple of 1 MiB
   RamBacking ram_backing;
   bool prefault_ram = false;  // all of it is taken from the host before the guest starts
   uint32_t cpus = 0;

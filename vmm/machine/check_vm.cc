@@ -15,6 +15,7 @@
 #include "vmm/hardware/device_places.h"
 #include "vmm/machine/boot_sources.h"
 #include "vmm/machine/device_sandbox.h"
+#include "vmm/machine/disk_boot.h"
 #include "vmm/memory/guest_layout.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/process/control_client.h"
@@ -26,8 +27,14 @@
 namespace bulkhead::vmm {
 namespace {
 
-absl::Status CheckBoot(VmSpec& spec) {
-  ASSIGN_OR_RETURN(const BootSources sources, OpenBootSources(spec));
+absl::StatusOr<BootSources> GetBootSources(VmSpec& spec, ProcessMonitor& monitor) {
+  if (!spec.disk_boot.has_value()) return OpenBootSources(spec);
+  ASSIGN_OR_RETURN(FoundBoot found, FindBootOnDisk(*spec.disk_boot, monitor, WaitForBootLoader));
+  return std::move(found.sources);
+}
+
+absl::Status CheckBoot(VmSpec& spec, ProcessMonitor& monitor) {
+  ASSIGN_OR_RETURN(const BootSources sources, GetBootSources(spec, monitor));
   ASSIGN_OR_RETURN(const GuestRam ram, GuestRam::Create(spec.memory_bytes));
   // The devices' addresses do not affect the result.
   const AcpiDescription acpi{.vcpus = spec.cpus, .high_window_start = layout::kMmio64MinStart};
@@ -61,9 +68,9 @@ absl::StatusOr<DeviceDescription> AskDevice(const DeviceSpec& spec, ProcessMonit
 
 absl::Status CheckVm(VmSpec spec, std::unique_ptr<Launcher> launcher) {
   ConfineDevices(*launcher, spec);
-  RETURN_IF_ERROR(CheckBoot(spec));
   ASSIGN_OR_RETURN(const std::unique_ptr<ProcessMonitor> monitor,
                    ProcessMonitor::Create(std::move(launcher)));
+  RETURN_IF_ERROR(CheckBoot(spec, *monitor));
   const size_t count = spec.devices.size();
   std::vector<absl::StatusOr<DeviceDescription>> descriptions(count);
   std::vector<std::thread> threads;

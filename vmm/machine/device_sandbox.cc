@@ -27,6 +27,7 @@ static_assert(kFirstUid + (uint64_t{1} << 22) * kMaxDevices <= 0x70000000);
 
 // For the device's own memory, its threads' stacks and gRPC; beside the guest's RAM.
 constexpr uint64_t kAddressSpaceBytes = uint64_t{4} << 30;
+constexpr uint64_t kBootLoaderAddressSpaceBytes = 512 << 20;
 
 // True if this user namespace has all of these users.
 bool HasUsers(uint32_t first, uint32_t count) {
@@ -45,7 +46,7 @@ bool HasUsers(uint32_t first, uint32_t count) {
 
 void ConfineDevices(const Launcher& launcher, VmSpec& spec) {
   if (spec.devices.empty()) return;
-  const auto count = static_cast<uint32_t>(spec.devices.size());
+  const uint32_t count = CountSandboxUsers(spec);
   const uint32_t first = spec.first_uid != 0
                              ? spec.first_uid
                              : kFirstUid + static_cast<uint32_t>(getpid()) * kMaxDevices;
@@ -67,12 +68,24 @@ void ConfineDevices(const Launcher& launcher, VmSpec& spec) {
     LogWarning(absl::StrCat("the sandbox is not complete, as asked: it lacks ",
                             absl::StrJoin(waived.Names(), ", ")));
   }
-  for (uint32_t i = 0; i < count; ++i) {
-    spec.devices[i].sandbox = {.layers = layers,
-                               .uid = first + i,
-                               .gid = first + i,
-                               .max_address_space_bytes = spec.memory_bytes + kAddressSpaceBytes};
+  uint32_t user = first;
+  for (DeviceSpec& device : spec.devices) {
+    device.sandbox = {.layers = layers,
+                      .uid = user,
+                      .gid = user,
+                      .max_address_space_bytes = spec.memory_bytes + kAddressSpaceBytes};
+    ++user;
   }
+  if (spec.disk_boot.has_value()) {
+    spec.disk_boot->sandbox = {.layers = layers,
+                               .uid = user,
+                               .gid = user,
+                               .max_address_space_bytes = kBootLoaderAddressSpaceBytes};
+  }
+}
+
+uint32_t CountSandboxUsers(const VmSpec& spec) {
+  return static_cast<uint32_t>(spec.devices.size()) + (spec.disk_boot.has_value() ? 1 : 0);
 }
 
 absl::Status PlaceIntoCgroups(Launcher& launcher, VmSpec& spec) {

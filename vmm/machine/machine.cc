@@ -30,6 +30,7 @@
 #include "vmm/machine/boot_sources.h"
 #include "vmm/machine/device_resets.h"
 #include "vmm/machine/vmm_lockdown.h"
+#include "vmm/process/printable.h"
 #include "vmm/supervisor/host_shortage.h"
 #include "vmm/vm/vm_metrics.h"
 
@@ -40,6 +41,8 @@ constexpr absl::Duration kVcpuStopTimeout = absl::Seconds(5);
 constexpr absl::Duration kPauseTimeout = absl::Seconds(5);
 // How long the end waits for a slow reader of the console.
 constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(500);
+
+constexpr size_t kMaxTextBytes = 4096;
 
 constexpr char kClient[] = "";
 // No device's name.
@@ -58,7 +61,10 @@ absl::Status Ending() { return absl::UnavailableError("the VM is ending"); }
 absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
                                                          std::unique_ptr<Launcher> launcher) {
   if (IsLockedDown(spec)) RETURN_IF_ERROR(SealLauncher(*launcher, spec));
-  ASSIGN_OR_RETURN(BootSources sources, OpenBootSources(spec));
+  std::optional<BootSources> sources;
+  if (!spec.disk_boot.has_value()) {
+    ASSIGN_OR_RETURN(sources, OpenBootSources(spec));
+  }
   ASSIGN_OR_RETURN(GuestRam ram, GuestRam::Create(spec.memory_bytes, spec.ram_backing));
   const bool populate_ram =
       spec.prefault_ram ||
@@ -69,8 +75,6 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
   if (populate_ram) RETURN_IF_ERROR(ram.Populate());
   ASSIGN_OR_RETURN(std::function<absl::Status()> confine_vcpu, VcpuConfinement(spec));
   Settings settings = {.name = spec.name,
-                       .kernel_path = spec.kernel_path,
-                       .initrd_path = spec.initrd_path,
                        .cpus = spec.cpus,
                        .reboot_on_reset = spec.reboot_on_reset,
                        .reboot_on_crash = spec.reboot_on_crash,
@@ -85,7 +89,12 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
     places.push_back(DevicePlace::Of(device));
   }
   std::unique_ptr<Machine> machine =
-      absl::WrapUnique(new Machine(std::move(settings), std::move(ram), std::move(sources)));
+      absl::WrapUnique(new Machine(std::move(settings), std::move(ram), std::move(spec.disk_boot)));
+  machine->boot_sources_ = std::move(sources);
+  {
+    absl::MutexLock lock(&machine->hardware_mutex_);
+    machine->booted_ = {spec.kernel_path, spec.initrd_path, spec.cmdline};
+  }
   machine->network_links_ = LinksOf(spec.devices);
   ASSIGN_OR_RETURN(machine->work_, WorkQueue::Create());
   ASSIGN_OR_RETURN(machine->end_, VmEndLatch::Create());
@@ -113,9 +122,11 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
     devices = StartDevices(std::move(spec.devices), machine->ram_, *machine->monitor_, options);
   });
   absl::StatusOr<std::unique_ptr<GuestHardware>> hardware = machine->OpenKvm();
+  const absl::Status found = machine->FindBoot(WaitForBootLoader);
   starter.join();
   RETURN_IF_ERROR(AsVmmError(hardware.status()));
   RETURN_IF_ERROR(devices.status());
+  RETURN_IF_ERROR(found);
   machine->devices_ = *std::move(devices);
   for (size_t i = 0; i < places.size(); ++i) {
     places[i].description = &machine->devices_[i]->device().description();
@@ -130,11 +141,11 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
   return machine;
 }
 
-Machine::Machine(Settings settings, GuestRam ram, BootSources boot_sources)
+Machine::Machine(Settings settings, GuestRam ram, std::optional<DiskBootSpec> disk_boot)
     : settings_(std::move(settings)),
       state_(events_),
       ram_(std::move(ram)),
-      boot_sources_(std::move(boot_sources)),
+      disk_boot_(std::move(disk_boot)),
       guest_faults_(settings_.on_panic),
       standstill_(StandstillOperations()) {}
 
@@ -144,6 +155,16 @@ absl::StatusOr<std::unique_ptr<GuestHardware>> Machine::OpenKvm() {
   ASSIGN_OR_RETURN(Kvm kvm, Kvm::Open());
   kvm_ = std::make_unique<Kvm>(std::move(kvm));
   return GuestHardware::Create(*kvm_, ram_);
+}
+
+absl::Status Machine::FindBoot(BootWait wait) {
+  if (!disk_boot_.has_value()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(FoundBoot found, FindBootOnDisk(*disk_boot_, *monitor_, wait));
+  LogInfo(absl::StrCat("booting \"", found.title, "\": ", found.kernel));
+  absl::MutexLock lock(&hardware_mutex_);
+  booted_ = {found.kernel, found.initrd, Printable(found.sources.command_line, kMaxTextBytes)};
+  boot_sources_ = std::move(found.sources);
+  return absl::OkStatus();
 }
 
 absl::Status Machine::PowerOn(std::unique_ptr<GuestHardware> hardware) {
@@ -158,7 +179,8 @@ absl::Status Machine::PowerOn(std::unique_ptr<GuestHardware> hardware) {
                                  [this] {
                                    for (const auto& d : devices_) d->device().ResumeAccesses();
                                  }};
-  RETURN_IF_ERROR(hardware->Load(boot_sources_, settings_.cpus, waits, settings_.confine_vcpu));
+  RETURN_IF_ERROR(hardware->Load(*boot_sources_, settings_.cpus, waits, settings_.confine_vcpu));
+  if (disk_boot_.has_value()) boot_sources_.reset();  // they lie in memory
   absl::MutexLock lock(&hardware_mutex_);
   hardware_ = std::move(hardware);
   if (std::exchange(kept_press_, false)) hardware_->PressPowerButton();
@@ -305,6 +327,10 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
     // A failed try has used the hardware up: create another one.
     if (hardware.ok() && *hardware == nullptr) hardware = GuestHardware::Create(*kvm_, ram_);
     ASSIGN_OR_RETURN(std::unique_ptr<GuestHardware> next, std::exchange(hardware, nullptr));
+    RETURN_IF_ERROR(FindBoot([this, &outside](int fd) {
+      Await({fd}, outside, absl::Seconds(1));
+      return !end_->reported();
+    }));
     RETURN_IF_ERROR(ram_.Clear([&] {
       Await({}, outside, absl::ZeroDuration());
       return end_->reported();
@@ -456,9 +482,12 @@ v1::VmStatus Machine::Status() const {
   status.set_pid(getpid());
   status.set_vcpus(settings_.cpus);
   status.set_memory_bytes(ram_.size_bytes());
-  status.set_kernel_path(settings_.kernel_path);
-  status.set_initrd_path(settings_.initrd_path);
-  status.set_cmdline(boot_sources_.command_line);
+  {
+    absl::MutexLock lock(&hardware_mutex_);
+    status.set_kernel_path(booted_.kernel);
+    status.set_initrd_path(booted_.initrd);
+    status.set_cmdline(booted_.command_line);
+  }
   status.set_version(VersionText());
   status.set_locked_down(settings_.locked_down);
   status.set_devices(static_cast<uint32_t>(devices_.size()));

@@ -29,6 +29,7 @@
 #include "vmm/hardware/guest_hardware.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/launcher/launcher.h"
+#include "vmm/machine/disk_boot.h"
 #include "vmm/machine/end_watchdog.h"
 #include "vmm/machine/error_links.h"
 #include "vmm/machine/guest_faults.h"
@@ -109,8 +110,6 @@ class Machine final : public VmOperations {
   // The part of the configuration that needs no open files.
   struct Settings {
     std::string name;
-    std::string kernel_path;
-    std::string initrd_path;
     uint32_t cpus = 1;
     bool reboot_on_reset = true;
     bool reboot_on_crash = false;
@@ -121,10 +120,19 @@ class Machine final : public VmOperations {
     std::function<absl::Status()> confine_vcpu;
   };
 
-  Machine(Settings settings, GuestRam ram, BootSources boot_sources);
+  // What the guest runs, for people.
+  struct Booted {
+    std::string kernel;
+    std::string initrd;
+    std::string command_line;
+  };
+
+  Machine(Settings settings, GuestRam ram, std::optional<DiskBootSpec> disk_boot);
 
   // --- On the machine's thread
   absl::StatusOr<std::unique_ptr<GuestHardware>> OpenKvm();
+  // Finds the kernel on the guest's disk, if that is where it is. `wait`: as FindBootOnDisk().
+  absl::Status FindBoot(BootWait wait);
   // Plugs the devices into `hardware`, loads the guest, and makes it the current one.
   absl::Status PowerOn(std::unique_ptr<GuestHardware> hardware);
   // Waits until one of `fds` is readable, the VM's end is requested, or `limit` has passed. May
@@ -185,7 +193,9 @@ class Machine final : public VmOperations {
   // In this order, so that each part outlives its users.
   GuestRam ram_;
   std::unique_ptr<RamCollapse> collapse_;  // may be nullptr
-  const BootSources boot_sources_;
+  const std::optional<DiskBootSpec> disk_boot_;
+  // The machine's thread only. None: the disk's are found again at each boot.
+  std::optional<BootSources> boot_sources_;
   std::unique_ptr<WorkQueue> work_;
   std::unique_ptr<VmEndLatch> end_;
   std::unique_ptr<Kvm> kvm_;
@@ -205,6 +215,7 @@ class Machine final : public VmOperations {
 
   mutable absl::Mutex hardware_mutex_;
   std::unique_ptr<GuestHardware> hardware_ ABSL_GUARDED_BY(hardware_mutex_);
+  Booted booted_ ABSL_GUARDED_BY(hardware_mutex_);
   // A press of the power button, for the next boot.
   bool kept_press_ ABSL_GUARDED_BY(hardware_mutex_) = false;
 };

@@ -20,6 +20,7 @@
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
 #include "vmm/launcher/landlock.h"
+#include "vmm/machine/device_sandbox.h"
 #include "vmm/sandbox/sandbox_layers.h"
 #include "vmm/sandbox/seccomp_policy.h"
 
@@ -190,7 +191,7 @@ absl::Status SealLauncher(Launcher& launcher, const VmSpec& spec) {
   // Without devices: no process at all.
   if (spec.devices.empty()) return launcher.Seal(SandboxLayers::OfDevices(), 0, 0);
   const ProcessSandbox& first = spec.devices.front().sandbox;
-  return launcher.Seal(first.layers, first.uid, static_cast<uint32_t>(spec.devices.size()));
+  return launcher.Seal(first.layers, first.uid, CountSandboxUsers(spec));
 }
 
 absl::StatusOr<std::function<absl::Status()>> VcpuConfinement(const VmSpec& spec) {

@@ -1,4 +1,4 @@
-#include "devices/host/seccomp_filter.h"
+#include "base/seccomp_filter.h"
 
 #include <errno.h>
 #include <linux/filter.h>
@@ -16,7 +16,7 @@
 #include "base/testing/processes.h"
 #include "gtest/gtest.h"
 
-namespace bulkhead::devices {
+namespace bulkhead {
 namespace {
 
 TEST(SeccompFilterTest, HoldsInAllThreads) {
@@ -50,4 +50,4 @@ TEST(SeccompFilterTest, ANonsensicalSizeIsAnError) {
 }
 
 }  // namespace
-}  // namespace bulkhead::devices
+}  // namespace bulkhead

@@ -1,4 +1,4 @@
-#include "devices/host/seccomp_filter.h"
+#include "base/seccomp_filter.h"
 
 #include <errno.h>
 #include <linux/filter.h>
@@ -13,14 +13,14 @@
 #include "absl/strings/str_cat.h"
 #include "base/errno_status.h"
 
-namespace bulkhead::devices {
+namespace bulkhead {
 
 absl::Status InstallSeccompFilter(absl::string_view bytes) {
   if (bytes.empty()) return absl::OkStatus();
   std::vector<sock_filter> instructions(bytes.size() / sizeof(sock_filter));
   if (bytes.size() % sizeof(sock_filter) != 0 || instructions.size() > BPF_MAXINSNS) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the attach request's seccomp filter has ", bytes.size(), " bytes"));
+        absl::StrCat("the seccomp filter has ", bytes.size(), " bytes"));
   }
   memcpy(instructions.data(), bytes.data(), bytes.size());
   const sock_fprog filter = {.len = static_cast<uint16_t>(instructions.size()),
@@ -32,4 +32,4 @@ absl::Status InstallSeccompFilter(absl::string_view bytes) {
   return ErrnoToStatus(result > 0 ? EBUSY : errno, "seccomp");
 }
 
-}  // namespace bulkhead::devices
+}  // namespace bulkhead
