@@ -72,9 +72,10 @@ Devices; each flag starts one process, and may be given several times
                     [,slot=N]
                     virtio-net over a TAP: the one that exists or was inherited (fd, one a
                     queue), or else one that the vmm makes, which joins the bridge
-  --net user[,forward=8022:22][,mac=ADDRESS]
+  --net user[,forward=8022:22][,host-loopback][,mac=ADDRESS]
                     virtio-net by Debian's passt, for any user; TCP port 8022 of 127.0.0.1
-                    leads to port 22 of the guest
+                    leads to port 22 of the guest. host-loopback: the guest may use what
+                    listens on the host's 127.0.0.1, at the address of its gateway
   --rng[=NAME]      virtio entropy source
   --pvpanic         by which the guest's kernel reports that it has crashed
   --vsock cid=N,socket=PATH[,name=NAME][,slot=N]
@@ -281,6 +282,8 @@ absl::Status ParseUserNet(const std::vector<std::string>& parts, CommandLine& li
       network.add_forward(std::string(value));
     } else if (absl::ConsumePrefix(&value, "mac=")) {
       network.set_mac(std::string(value));
+    } else if (value == "host-loopback") {
+      network.set_host_loopback(true);
     } else if (absl::ConsumePrefix(&value, "name=")) {
       device.set_name(std::string(value));
     } else if (absl::ConsumePrefix(&value, "slot=")) {
@@ -289,7 +292,8 @@ absl::Status ParseUserNet(const std::vector<std::string>& parts, CommandLine& li
       return FlagError(
           "--net",
           absl::StrCat("\"", part, "\" is unknown; give forward=PORT:GUESTPORT, ",
-                       "mac=ADDRESS, name=NAME, slot=N, restart=, policy=, ", "heartbeat=, spare"));
+                       "host-loopback, mac=ADDRESS, name=NAME, slot=N, restart=, policy=, ",
+                       "heartbeat=, spare"));
     }
   }
   AddDevice(line, "--net") = std::move(device);

@@ -74,6 +74,7 @@ absl::StatusOr<UserNetSpec> ReadUserNetwork(const v1::UserNetwork& config, std::
           "\" is not valid; give PORT:GUESTPORT, such as 8022:22, or ADDRESS/PORT:GUESTPORT"));
     }
   }
+  spec.host_loopback = config.host_loopback();
   field = "program";
   const std::string name = config.program().empty() ? "passt" : config.program();
   spec.program = FindProgram(name);

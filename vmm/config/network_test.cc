@@ -14,7 +14,7 @@ std::string Read(const v1::UserNetwork& config) {
   std::string field;
   const absl::StatusOr<UserNetSpec> spec = ReadUserNetwork(config, field);
   if (!spec.ok()) return absl::StrCat(field, ": ", spec.status().message());
-  std::string text = spec->program;
+  std::string text = spec->program + (spec->host_loopback ? " loopback" : "");
   for (const std::string& forward : spec->forwards) text += " " + forward;
   return text;
 }
@@ -26,6 +26,9 @@ TEST(UserNetworkTest, PortsAreThoseOfLoopbackUnlessAnAddressIsGiven) {
   config.add_forward("0.0.0.0/80:8080");
   config.add_forward("::1/1:65535");
   EXPECT_EQ(Read(config), "/bin/sh 127.0.0.1/8022:22 0.0.0.0/80:8080 ::1/1:65535");
+  config.clear_forward();
+  config.set_host_loopback(true);
+  EXPECT_EQ(Read(config), "/bin/sh loopback");
 }
 
 TEST(UserNetworkTest, ErrorsNameTheFieldAndWhatWouldBeRight) {

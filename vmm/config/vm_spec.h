@@ -27,6 +27,7 @@ namespace bulkhead::vmm {
 struct UserNetSpec {
   std::string program;                // its path
   std::vector<std::string> forwards;  // TCP ports of the host: "127.0.0.1/8022:22"
+  bool host_loopback = false;         // the guest may use what listens on the host's loopback
 };
 
 // An opened resource of a device.

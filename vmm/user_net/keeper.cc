@@ -140,6 +140,7 @@ void GiveUpRights() {
 std::vector<std::string> ArgumentsOf(const UserNetSpec& spec) {
   std::vector<std::string> arguments = {
       spec.program, "--foreground", "--stderr", "--quiet", "--fd", std::to_string(kProgramSocket)};
+  if (!spec.host_loopback) arguments.push_back("--no-map-gw");
   for (const std::string& forward : spec.forwards) {
     arguments.insert(arguments.end(), {"--tcp-ports", forward});
   }

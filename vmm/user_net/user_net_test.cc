@@ -30,7 +30,8 @@ int RunFakePasst(int argc, char** argv) {
   std::string words;
   for (int i = 1; i < argc; ++i) words += std::string(argv[i]) + " ";
   if (words !=
-      "--foreground --stderr --quiet --fd 3 --tcp-ports 127.0.0.1/8022:22 --tcp-ports 80:80 ") {
+      "--foreground --stderr --quiet --fd 3 --no-map-gw --tcp-ports 127.0.0.1/8022:22 --tcp-ports "
+      "80:80 ") {
     return 2;
   }
   std::string bytes(1 << 17, '\0');
