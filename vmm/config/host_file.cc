@@ -150,11 +150,11 @@ absl::StatusOr<std::unique_ptr<HostFile>> HostFile::Open(const std::string& path
   std::string absolute_path = AbsolutePath(own.get(), path);
   std::unique_ptr<HostFile> file =
       absl::WrapUnique(new HostFile(std::move(own), std::move(absolute_path), options));
-  file->known_bytes_ = static_cast<uint64_t>(size);
   if (options.lock) RETURN_IF_ERROR(file->Lock());
   ASSIGN_OR_RETURN(Opened first, OpenForProcess(file->own_->get(), file->path_, options));
   absl::MutexLock lock(&file->answers_->mutex);
   file->answers_->next = std::move(first);
+  file->answers_->known_bytes = static_cast<uint64_t>(size);
   return file;
 }
 
@@ -303,19 +303,32 @@ absl::Status HostFile::Resize(uint64_t bytes) {
   absl::MutexLock lock(&answers_->mutex);
   if (!AwaitEnd(answers_->resizing)) return late;
   answers_->resizing = true;
-  side_.Add([own = own_, answers = answers_, path = path_, options = options_, bytes,
-             known = known_bytes_]() mutable {
+  side_.Add([own = own_, answers = answers_, path = path_, options = options_, bytes]() mutable {
+    uint64_t known;
+    {
+      absl::MutexLock lock(&answers->mutex);
+      known = answers->known_bytes;
+    }
     absl::StatusOr<uint64_t> resized = ResizeNow(own->get(), path, options, bytes, known);
     own.reset();
     absl::MutexLock lock(&answers->mutex);
+    if (resized.ok()) answers->known_bytes = *resized;
     answers->resized = std::move(resized);
     answers->resizing = false;
     answers->changed.SignalAll();
   });
   if (!AwaitEnd(answers_->resizing)) return late;
-  RETURN_IF_ERROR(answers_->resized.status());
-  known_bytes_ = *answers_->resized;
-  return absl::OkStatus();
+  return answers_->resized.status();
+}
+
+void HostFile::AcceptSize() {
+  side_.Retry();
+  side_.Add([own = own_, answers = answers_]() mutable {
+    const off_t size = lseek(own->get(), 0, SEEK_END);
+    own.reset();
+    absl::MutexLock lock(&answers->mutex);
+    if (size > 0) answers->known_bytes = static_cast<uint64_t>(size);
+  });
 }
 
 bool HostFile::EarlierIoHasEnded() {

@@ -77,8 +77,9 @@ class HostFile {
   // a block device); DeadlineExceeded (its file system does not answer; the change continues); as
   // ftruncate(2).
   absl::Status Resize(uint64_t bytes);
-  // A file that has become smaller is no error any more: the guest is to know it as it is now.
-  void AcceptSize() { known_bytes_ = 0; }
+  // A file that has become smaller is no error any more: the guest is to know it as it is now. Does
+  // not wait.
+  void AcceptSize();
 
   // False: the kernel still reads or writes for an earlier, dead process, or its answer is still
   // pending. Only direct I/O outlives its process.
@@ -102,6 +103,7 @@ class HostFile {
     bool opening ABSL_GUARDED_BY(mutex) = false;
     absl::StatusOr<Opened> next ABSL_GUARDED_BY(mutex) = absl::UnknownError("");
     bool asking ABSL_GUARDED_BY(mutex) = false;
+    uint64_t known_bytes ABSL_GUARDED_BY(mutex) = 0;  // its size, as far as this VM has used it
     bool resizing ABSL_GUARDED_BY(mutex) = false;
     absl::StatusOr<uint64_t> resized ABSL_GUARDED_BY(mutex) = absl::UnknownError("");
     // Lock positions of processes that may have direct I/O in flight.
@@ -130,7 +132,6 @@ class HostFile {
   const std::string path_;
   const Options options_;
   SideThread side_;
-  uint64_t known_bytes_ = 0;  // its size, as far as this VM has used it; 0: any
   bool writeback_failure_ = false;
 };
 

@@ -120,6 +120,12 @@ TEST_F(HostFileTest, AFileIsMadeLargerAndNeverSmaller) {
   EXPECT_EQ(size(), 3 * kBytes);
   (*file)->AcceptSize();
   EXPECT_TRUE((*file)->Resize(0).ok());
+  // That size, and no smaller one.
+  ASSERT_EQ(truncate(path_.c_str(), 2 * kBytes), 0);
+  (*file)->AcceptSize();
+  EXPECT_THAT(Message((*file)->Resize(2 * kBytes + 1)), HasSubstr("multiple"));  // it has looked
+  ASSERT_EQ(truncate(path_.c_str(), kBytes), 0);
+  EXPECT_THAT(Message((*file)->Resize(0)), HasSubstr("1048576 bytes instead of 2097152"));
 }
 
 TEST_F(HostFileTest, AReadOnlyFileIsNotMadeLarger) {

@@ -172,6 +172,9 @@ bool SupervisorThread::Change(SupervisorCommand& command) {
   absl::Status changed;
   if (command.resize_bytes.has_value()) {
     changed = device().endpoints().ResizeFile(*command.resize_bytes);
+  } else if (!serving) {
+    // Its process would tell whether it knows the flags.
+    changed = absl::FailedPreconditionError("the device is not RUNNING: its limits stay");
   } else {
     const std::vector<std::string> before = actions_.args();
     actions_.SetArgs(WithFlags(before, command.flags));
