@@ -21,7 +21,7 @@ class Fault:
     needs = "any"  # "testbed": changes what belongs to the whole machine
     disk_serves = True    # while it lasts
     others_serve = True   # likewise: the devices in `bystanders`
-    bystanders = ("console", "rng0", "rig")
+    bystanders = ("console", "rng0", "net0", "vsock0", "rig")
     vmm_hears = True      # likewise: SIGTERM ends it; else as soon as the fault is over
     disk_fails = False    # the guest must see I/O errors; else none
     # How many processes of one device it kills, at most. More are crashes that the default restart
@@ -242,7 +242,7 @@ class RemovedBinaries(Fault):
     def inject(self, vm):
         for name in os.listdir(vm.binaries):
             os.unlink(os.path.join(vm.binaries, name))
-        for device in ("disk0", "rng0", "console", "rig"):
+        for device in vm.devices():
             vm.kill(device)
 
 
@@ -257,7 +257,7 @@ class ReplacedBinaries(RemovedBinaries):
                 stream.write(source.read())
             os.chmod(path + ".new", 0o755)
             os.rename(path + ".new", path)
-        for device in ("disk0", "rng0", "console", "rig"):
+        for device in vm.devices():
             vm.kill(device)
 
 
@@ -284,7 +284,7 @@ class Frozen(Fault):
 
 class FrozenBystander(Frozen):
     name = "frozen_bystander"
-    bystanders = ("console", "rig")
+    bystanders = ("console", "net0", "vsock0", "rig")
 
     def victim(self, vm):
         return vm.pid_of("rng0")
@@ -340,6 +340,23 @@ class StoppedDisk(Fault):
         vm.kill("disk0", signal.SIGSTOP)
 
 
+class FrozenConnector(Frozen):
+    """... which makes the guest's vsock connections."""
+    name = "frozen_vsock_connector"
+
+    def victim(self, vm):
+        return vm.helper("vmm-vsock")
+
+
+class LostConnector(Fault):
+    """The same process is killed, and is not replaced."""
+    name = "lost_vsock_connector"
+
+    def inject(self, vm):
+        os.kill(vm.helper("vmm-vsock"), signal.SIGKILL)
+        vm.kill("vsock0")
+
+
 class FewBytesOfMemory(Fault):
     """The control group of the disk's process has no memory left."""
     name = "no_memory_for_the_disk"
@@ -368,5 +385,5 @@ class FewBytesOfMemory(Fault):
 FAULTS = [
     UnreadLog, UnreadConsole, FullLogDisk, FullImageDisk, FullRuntimeFolder, FewDescriptors,
     FewProcesses, RemovedBinaries, ReplacedBinaries, FrozenBystander, FrozenDisk, FrozenSpare, FrozenVmm,
-    StoppedVmm, StoppedDisk, FewBytesOfMemory,
+    StoppedVmm, StoppedDisk, FrozenConnector, LostConnector, FewBytesOfMemory,
 ]

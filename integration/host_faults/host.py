@@ -10,6 +10,7 @@ import time
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNS = 0x20000
+_CLONE_NEWNET = 0x40000000
 CGROUPS = "/sys/fs/cgroup"
 
 
@@ -23,8 +24,8 @@ def run(*command):
 
 
 def enter_namespace():
-    """Mounts from now on are this process's and its children's alone, and go with them."""
-    if _LIBC.unshare(_CLONE_NEWNS) != 0:
+    """Mounts and network from now on are this process's and its children's alone, and go with them."""
+    if _LIBC.unshare(_CLONE_NEWNS | _CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "unshare: this needs root")
     run("mount", "--make-rprivate", "/")
 

@@ -2,7 +2,8 @@
 
 The guest is the bare-metal program disk_storm: it keeps a disk busy, checks every byte and every
 completion, and prints at its end which version of each block the disk must hold. Beside the disk the
-VM has a console, an entropy source and the rig, which the disk's trouble must not harm.
+VM has a console, an entropy source, a network device, a vsock device and the rig, which the disk's
+trouble must not harm.
 """
 import contextlib
 import json
@@ -143,6 +144,10 @@ class Vm:
              'spare: true resources { name: "disk" file { path: "%s" %s } }' % (self.disk,
                                                                                  self.disk_options)),
             ("rng0", "virtio_rng", ""),
+            ("net0", "virtio_net", 'resources { name: "tap" tap { } }'),
+            ("vsock0", "virtio_vsock",
+             'arg: "--cid=42" resources { name: "host" vsock { socket: "%s/vsock" } }' %
+             self.runtime),
             ("rig", "rig", ""),
         ]
         text = 'name: "loaded" memory: "64M" cpus: 1 on_reset: EXIT\n'
@@ -285,6 +290,14 @@ class Vm:
         return wait_for("a spare of the disk", lambda: next(
             (pid for pid, name in self.children().items()
              if name == "virtio_blk" and pid != serving), 0))
+
+    def helper(self, name):
+        """The pid of the vmm's helper process of that name."""
+        for pid in self.children():
+            with open("/proc/%d/comm" % pid, encoding="utf-8") as stream:
+                if stream.read().strip() == name:
+                    return pid
+        raise Failure("no process " + name)
 
     def kill(self, device, number=signal.SIGKILL):
         pid = wait_for("a process of " + device, lambda: self.pid_of(device))
