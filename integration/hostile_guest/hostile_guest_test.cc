@@ -12,13 +12,18 @@
 
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <deque>
 #include <iostream>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
@@ -32,10 +37,13 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/testing/files.h"
+#include "base/testing/network_namespace.h"
+#include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/vm_client.h"
 #include "integration/harness/vm_process.h"
+#include "integration/vsock/host_end.h"
 #include "proto/vm_control.pb.h"
 
 ABSL_FLAG(uint64_t, seed, 1, "of the first run; each further one has the next");
@@ -52,7 +60,7 @@ using ::testing::Not;
 
 constexpr absl::Duration kTimeout = absl::Seconds(120);
 constexpr uint64_t kCheckEvery = 500;  // operations
-constexpr char kDevices[][8] = {"console", "disk0", "disk1", "rng0", "example"};
+constexpr char kDevices[][8] = {"console", "disk0", "disk1", "rng0", "net0", "vsock0", "example"};
 #ifdef BULKHEAD_SANITIZED
 constexpr int64_t kMaxGrowthBytes = int64_t{600} << 20;  // freed memory is kept for a while
 #else
@@ -81,6 +89,42 @@ std::string DiskContents() {
   return contents;
 }
 
+// What the host does with a vsock device: for each of the guest's connections to port 1 it has one
+// to port 2, keeps both for a while, sends some bytes and reads none.
+class VsockHost {
+ public:
+  explicit VsockHost(std::string path)
+      : path_(std::move(path)), listening_(ListenAt(path_ + "_1")), thread_([this] { Run(); }) {}
+  ~VsockHost() {
+    shutdown(listening_.get(), SHUT_RDWR);
+    thread_.join();
+    unlink((path_ + "_1").c_str());
+  }
+
+ private:
+  void Run() {
+    constexpr size_t kKept = 16;
+    const std::string line = "CONNECT 2\n";
+    const std::string bytes(3000, 'x');
+    for (;;) {
+      UniqueFd accepted(accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+      if (!accepted.ok()) return;
+      UniqueFd client = ConnectTo(path_, SOCK_NONBLOCK);
+      send(client.get(), line.data(), line.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+      for (UniqueFd* const socket : {&accepted, &client}) {
+        send(socket->get(), bytes.data(), bytes.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+        kept_.push_back(std::move(*socket));
+      }
+      while (kept_.size() > kKept) kept_.pop_front();
+    }
+  }
+
+  const std::string path_;
+  const UniqueFd listening_;
+  std::deque<UniqueFd> kept_;
+  std::thread thread_;
+};
+
 // Of all devices together, as they count them.
 struct Requests {
   double answered = 0;
@@ -98,6 +142,8 @@ struct RunResult {
 
 class HostileGuestTest : public testing::Test {
  protected:
+  static void SetUpTestSuite() { ASSERT_EQ(EnterNetworkNamespace(), ""); }
+
   void Start(uint64_t seed, uint64_t operations) {
     const std::string name = absl::StrCat("hostile-guest-", getpid());
     disk_ = WriteTempFile("hostile_rw.img", DiskContents());
@@ -110,11 +156,12 @@ class HostileGuestTest : public testing::Test {
          absl::StrCat("--cmdline=run=hostile_driver by_key=1 seed=", seed,
                       " operations=", operations, " check_every=", kCheckEvery),
          "--disk=path=" + disk_, absl::StrCat("--disk=path=", read_only_disk_, ",readonly"),
-         "--rng",
+         "--rng", "--net=tap", absl::StrCat("--vsock=cid=42,socket=", vsock_),
          absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"))});
     absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(flags);
     ASSERT_TRUE(vm.ok()) << vm.status();
     vm_ = *std::move(vm);
+    vsock_host_.emplace(vsock_);
     client_ = std::make_unique<VmClient>(ControlSocketOf(name));
   }
 
@@ -193,6 +240,7 @@ class HostileGuestTest : public testing::Test {
     run.requests = CountRequests();
     run.vmm_bytes = PrivateBytes(vm_->pid());
 
+    vsock_host_.reset();
     EXPECT_TRUE(vm_->Type("q").ok());
     EXPECT_TRUE(vm_->WaitForOutput("BULKHEAD-PASS", kTimeout).ok()) << vm_->log();
     const absl::StatusOr<ExitInfo> exit = vm_->WaitForExit(kTimeout);
@@ -203,8 +251,10 @@ class HostileGuestTest : public testing::Test {
     return run;
   }
 
+  const std::string vsock_ = absl::StrCat(getenv("BULKHEAD_RUNTIME_DIR"), "/vsock");
   std::string disk_, read_only_disk_;
   std::unique_ptr<VmProcess> vm_;
+  std::optional<VsockHost> vsock_host_;
   std::unique_ptr<VmClient> client_;
 };
 

@@ -4,8 +4,8 @@
 //
 // Nothing of the mix depends on what devices answer: a seed names a run. Needs 64 MiB of RAM and
 // one CPU; uses each virtio block device (the first one is written; another one is read-only, and
-// each of its words holds its own offset), virtio entropy device and example device there is, and
-// the UART.
+// each of its words holds its own offset), virtio network, vsock and entropy device and example
+// device there is, and the UART. Programs of the host may listen at vsock ports 0 to 3.
 // Left out is what ends the guest rather than harms a device: the ports that power off and reset,
 // and messages (MSI) that are no interrupts of this guest's vectors. No device is given an address
 // of the program itself: only addresses in the arenas below, and where no RAM is.
@@ -27,7 +27,9 @@
 #include "kernel_images/baremetal/lib/virtio.h"
 #include "kernel_images/baremetal/lib/virtio_block.h"
 #include "kernel_images/baremetal/programs.h"
+#include "kernel_images/baremetal/programs/hostile_choice.h"
 #include "kernel_images/baremetal/programs/hostile_functions.h"
+#include "kernel_images/baremetal/programs/hostile_streams.h"
 
 namespace bulkhead::guest {
 namespace {
@@ -35,7 +37,6 @@ namespace {
 using namespace hostile;
 
 // Arenas. Devices never write into the tables, so that no chance makes a descriptor of the program.
-constexpr uint64_t kMiB = 1 << 20;
 constexpr uint64_t kTables = 16 * kMiB;   // of descriptors, and indirect ones
 constexpr uint64_t kRings = 24 * kMiB;    // available and used
 constexpr uint64_t kBuffers = 32 * kMiB;  // and all RAM beyond
@@ -55,34 +56,7 @@ constexpr uint16_t kQueueEnable = 0x1c;
 constexpr uint16_t kQueueAddresses = 0x20;
 constexpr uint16_t kQueueAddressesEnd = 0x38;
 
-Random rng(1);
-
-uint64_t Below(uint64_t bound) { return (rng.Next() >> 16) % bound; }
-bool OneIn(uint64_t n) { return Below(n) == 0; }
-
-// Mistakes are made one in `n` times, but only during operations that are to have some: a device
-// that is broken all the time does little work.
-bool flawed;
-bool Flaw(uint64_t n) { return flawed && OneIn(n); }
-
-// ---- Values and addresses
-
-uint64_t SomeValue() {
-  switch (Below(6)) {
-    case 0:
-      return Below(4);
-    case 1:
-      return ~uint64_t{0} >> Below(8);
-    case 2:
-      return Below(0x10000);
-    case 3:
-      return uint64_t{1} << (24 + Below(40));
-    case 4:
-      return Below(64);
-    default:
-      return rng.Next() | 0x8000'0000;  // no address of RAM in either half of a register
-  }
-}
+// ---- Addresses
 
 uint64_t OutsideRam() {
   switch (Below(7)) {
@@ -111,21 +85,6 @@ uint64_t BufferAddress() {
   if (Flaw(12)) return OutsideRam();
   if (Flaw(20)) return LowRamEnd() - 1 - Below(8192);  // may end outside
   return InArena(kBuffers, OneIn(3) ? 1 : 512);
-}
-
-uint32_t BufferLength() {
-  switch (flawed ? Below(12) : 11 - Below(10)) {
-    case 0:
-      return 0;
-    case 1:
-      return static_cast<uint32_t>(~Below(16));  // nearly 4 GiB
-    case 2:
-      return static_cast<uint32_t>(Below(4 * kMiB));
-    case 3:
-      return static_cast<uint32_t>(Below(600));
-    default:
-      return static_cast<uint32_t>(512 * (1 + Below(16)));
-  }
 }
 
 // ---- One access
@@ -295,7 +254,10 @@ void StartDevice(Function& function) {
   // Features: none, some, or all; a device refuses what it did not offer.
   const uint64_t features[] = {0, kFeatureIndirect | kFeatureEventIndex, kFeatureIndirect,
                                kFeatureEventIndex | kFeatureFlush, rng.Next()};
-  const uint64_t wanted = kFeatureVersion1 | features[Below(Flaw(8) ? 5 : 4)];
+  uint64_t wanted = kFeatureVersion1 | features[Below(Flaw(8) ? 5 : 4)];
+  // Checksums, segments and mergeable buffers.
+  constexpr uint64_t kOffloads = 0x9983;
+  if (function.id == kVirtioNet && OneIn(2)) wanted |= kFeatureNetControl | kOffloads;
   for (uint32_t half = 0; half < 2; ++half) {
     Write(common + kDriverFeatureSelect, 4, half);
     Write(common + kDriverFeature, 4, wanted >> (32 * half));
@@ -351,6 +313,48 @@ void WriteChain(VirtqueueDescriptor* table, uint16_t first, uint64_t table_size)
   }
 }
 
+bool HasStreams(const Function& function) {
+  return function.id == kVirtioNet || function.id == kVirtioVsock;
+}
+
+// A chain for that queue of a network or vsock device. Its place in the table as in WriteChain().
+void WriteStreamChain(const Function& function, uint16_t index, VirtqueueDescriptor* table,
+                      uint16_t first, uint64_t table_size) {
+  const bool is_net = function.id == kVirtioNet;
+  const bool is_command = is_net && index == 2;
+  uint64_t address = InArena(kBuffers, 16);
+  uint16_t write = 0;
+  uint32_t left = 0;
+  if (is_command) {
+    auto* const command = reinterpret_cast<uint8_t*>(address);
+    for (uint64_t i = 0; i < 64; ++i) command[i] = static_cast<uint8_t>(Below(Flaw(8) ? 256 : 4));
+    left = static_cast<uint32_t>(2 + Below(16));
+  } else if (index == 1) {
+    left = is_net ? WriteFrame(address) : WritePacket(address, function.cid);
+  } else {
+    write = kDescriptorWrite;
+    left = Flaw(4) ? BufferLength() : 2048;
+  }
+  const uint64_t parts = 1 + Below(3);
+  for (uint64_t i = 0; i < parts + is_command; ++i) {
+    const uint64_t here = (first + i) % table_size;
+    const auto next = static_cast<uint16_t>((here + 1) % table_size);
+    const bool is_last = i + 1 == parts + is_command;
+    const uint32_t length =
+        i + 1 >= parts ? left : static_cast<uint32_t>(Below(uint64_t{left} + 1));
+    if (Flaw(16)) {
+      table[here] = SomeDescriptor(table_size);
+    } else if (is_last && is_command) {
+      table[here] = {InArena(kBuffers, 1), 1, kDescriptorWrite, next};
+    } else {
+      table[here] = {address, length,
+                     static_cast<uint16_t>(write | (is_last ? 0 : kDescriptorNext)), next};
+    }
+    address += length;
+    left -= length;
+  }
+}
+
 void Notify(const Function& function, uint64_t index) {
   const PciFunction::Bar& bar = function.bars[function.common_bar];
   uint64_t offset = function.notify_offset + 4 * index;
@@ -360,7 +364,13 @@ void Notify(const Function& function, uint64_t index) {
 
 void SubmitChains(Function& function) {
   flawed = OneIn(6);
-  const uint16_t index = OneIn(8) ? 1 : 0;
+  const auto index = static_cast<uint16_t>(HasStreams(function) ? Below(kQueues)
+                                           : OneIn(8)           ? 1
+                                                                : 0);
+  const auto write_chain = [&](VirtqueueDescriptor* table, uint16_t first, uint64_t table_size) {
+    if (!HasStreams(function)) return WriteChain(table, first, table_size);
+    WriteStreamChain(function, index, table, first, table_size);
+  };
   Queue& queue = function.queues[index];
   if (queue.size == 0 || queue.descriptors >= kRings || queue.available >= kBuffers) return;
   auto* const table = reinterpret_cast<VirtqueueDescriptor*>(queue.descriptors);
@@ -370,13 +380,13 @@ void SubmitChains(Function& function) {
     if (OneIn(4)) {  // an indirect table, which may be overlapped by another one
       const uint64_t indirect = InArena(kTables, 16);
       const uint64_t entries = 1 + Below(Flaw(8) ? 300 : 8);
-      WriteChain(reinterpret_cast<VirtqueueDescriptor*>(indirect), 0, entries);
+      write_chain(reinterpret_cast<VirtqueueDescriptor*>(indirect), 0, entries);
       const uint64_t length = Flaw(8) ? BufferLength() : 16 * entries;
       table[head] = {Flaw(30) ? OutsideRam() : indirect, static_cast<uint32_t>(length),
                      static_cast<uint16_t>(kDescriptorIndirect | (Flaw(10) ? Below(4) : 0)),
                      static_cast<uint16_t>(Below(queue.size))};
     } else {
-      WriteChain(table, head, queue.size);
+      write_chain(table, head, queue.size);
     }
     available[2 + queue.index % queue.size] = Flaw(10) ? static_cast<uint16_t>(rng.Next()) : head;
     ++queue.index;

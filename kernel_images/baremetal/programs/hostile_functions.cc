@@ -62,6 +62,45 @@ void CheckEntropy(VirtioDevice& device) {
   EXPECT_TRUE(memcmp(bytes[0], bytes[1], sizeof(bytes[0])) != 0);
 }
 
+// It sends a frame, and executes a command.
+void CheckNet(VirtioDevice& device) {
+  static uint8_t frame[sizeof(NetHeader) + 60];
+  memset(frame, 0, sizeof(NetHeader));
+  memset(frame + sizeof(NetHeader), 0xff, 60);
+  device.queue(1).descriptor(0) = {AddressOf(frame), sizeof(frame), 0, 0};
+  EXPECT_EQ(device.queue(1).Run(0), 0u);
+  static uint8_t command[] = {0, 0, 0};  // not promiscuous
+  static uint8_t result;
+  result = 0xff;
+  device.queue(2).descriptor(0) = {AddressOf(command), sizeof(command), kDescriptorNext, 1};
+  device.queue(2).descriptor(1) = {AddressOf(&result), 1, kDescriptorWrite, 0};
+  EXPECT_EQ(device.queue(2).Run(0), 1u);
+  EXPECT_EQ(result, 0u);
+}
+
+// The host refuses a connection to a port where nobody listens.
+void CheckVsock(VirtioDevice& device, uint32_t cid) {
+  static VsockHeader request;
+  static VsockHeader answer;
+  request = {};
+  request.source_cid = cid;
+  request.destination_cid = kHostCid;
+  request.source_port = 1000;
+  request.destination_port = 999;
+  request.type = 1;
+  request.operation = kVsockRequest;
+  device.queue(0).descriptor(0) = {AddressOf(&answer), sizeof(answer), kDescriptorWrite, 0};
+  device.queue(0).Submit(0);
+  device.queue(0).Notify();
+  device.queue(1).descriptor(0) = {AddressOf(&request), sizeof(request), 0, 0};
+  EXPECT_EQ(device.queue(1).Run(0), 0u);
+  EXPECT_TRUE(WaitFor([&device] { return device.queue(0).HasUsed(); }, 10 * kLongWaitCycles));
+  EXPECT_EQ(device.queue(0).TakeUsed().length, sizeof(answer));
+  EXPECT_EQ(answer.operation, kVsockReset);
+  EXPECT_EQ(answer.source_port, request.destination_port);
+  EXPECT_EQ(answer.destination_port, request.source_port);
+}
+
 void CheckExample(const Function& function) {
   using namespace devices::example;
   const uint64_t registers = function.bars[kBar].address;
@@ -107,9 +146,15 @@ void CheckDevices(uint64_t round) {
       continue;
     }
     VirtioDevice device(function.pci);
-    device.Start(0, 1);
+    const bool has_streams = function.id == kVirtioNet || function.id == kVirtioVsock;
+    device.Start(function.id == kVirtioNet ? kFeatureNetControl : 0, has_streams ? 3 : 1);
     if (function.id == kVirtioEntropy) {
       CheckEntropy(device);
+    } else if (function.id == kVirtioNet) {
+      CheckNet(device);
+    } else if (function.id == kVirtioVsock) {
+      function.cid = static_cast<uint32_t>(device.ReadConfig<uint64_t>(0));
+      CheckVsock(device, function.cid);
     } else if (writable) {
       CheckWritableDisk(device, round);
       writable = false;
@@ -125,7 +170,10 @@ void FindFunctions() {
   for (uint8_t slot = 1; slot < 32; ++slot) {
     const PciFunction pci(slot, 0);
     const uint32_t id = pci.Read<uint32_t>(kPciVendorId);
-    if (id != kVirtioBlock && id != kVirtioEntropy && id != kExample) continue;
+    if (id != kVirtioNet && id != kVirtioBlock && id != kVirtioEntropy && id != kVirtioVsock &&
+        id != kExample) {
+      continue;
+    }
     EXPECT_TRUE(function_count < kMaxFunctions);
     Function& function = functions[function_count++];
     function.pci = pci;

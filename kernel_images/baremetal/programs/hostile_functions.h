@@ -10,14 +10,16 @@
 
 namespace bulkhead::guest::hostile {
 
+inline constexpr uint32_t kVirtioNet = 0x1041'1af4;
 inline constexpr uint32_t kVirtioBlock = 0x1042'1af4;
 inline constexpr uint32_t kVirtioEntropy = 0x1044'1af4;
+inline constexpr uint32_t kVirtioVsock = 0x1053'1af4;
 inline constexpr uint32_t kExample =
     uint32_t{devices::example::kDeviceId} << 16 | devices::example::kVendorId;
 
 inline constexpr uint32_t kMaxFunctions = 8;
 inline constexpr uint32_t kBars = 6;
-inline constexpr uint32_t kQueues = 2;
+inline constexpr uint32_t kQueues = 3;
 
 // What the program remembers of a queue: not what the device believes.
 struct Queue {
@@ -27,6 +29,25 @@ struct Queue {
   uint16_t size;
   uint16_t index;
 };
+
+// What precedes each frame of a network device (virtio 1.2, section 5.1.6), and each packet of a
+// vsock device (5.10.6).
+struct NetHeader {
+  uint8_t flags, gso_type;
+  uint16_t header_length, gso_size, checksum_start, checksum_offset, buffers;
+};
+static_assert(sizeof(NetHeader) == 12);
+struct VsockHeader {
+  uint32_t source_cid, source_cid_high, destination_cid, destination_cid_high;
+  uint32_t source_port, destination_port, length;
+  uint16_t type, operation;
+  uint32_t flags, buffer, forwarded;
+};
+static_assert(sizeof(VsockHeader) == 44);
+inline constexpr uint32_t kHostCid = 2;
+inline constexpr uint16_t kVsockRequest = 1;
+inline constexpr uint16_t kVsockReset = 3;
+inline constexpr uint64_t kFeatureNetControl = uint64_t{3} << 17;  // its queue, and filters by it
 
 struct Function {
   PciFunction pci{0, 0};
@@ -39,6 +60,7 @@ struct Function {
   uint32_t bar_registers[kBars] = {};
   PciFunction::Bar bars[kBars];
   Queue queues[kQueues] = {};
+  uint32_t cid = 0;  // of a vsock device
 };
 
 extern Function functions[kMaxFunctions];
