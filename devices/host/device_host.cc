@@ -17,6 +17,7 @@
 #include "proto/channel/channel_layout.h"
 #include "proto/channel/wake_pipe.h"
 #include "proto/contract.h"
+#include "proto/durable_layout.h"
 
 namespace bulkhead::devices {
 namespace {
@@ -109,6 +110,10 @@ DeviceHost::DeviceHost(const v1::DeviceInfo& info, Attachment attachment, GuestM
                               .offset_in_file = range.offset,
                               .fd = range.memfd.get()});
   }
+  durable_file_ = std::move(attachment.durable_state);
+  if (!durable_file_.ok()) return;
+  durable_memory_file_ = {.fd = durable_file_.get(),
+                          .offset = durable::DurableMemoryOffset(info.saved_state_bytes())};
 }
 
 absl::Status DeviceHost::RegisterEvents() {

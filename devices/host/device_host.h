@@ -79,6 +79,7 @@ class DeviceHost final : public DeviceServices {
   absl::Span<uint8_t> durable_memory() override;
   void KeepAlive() override;
   absl::Span<const GuestMemoryBlock> memory_blocks() const override { return memory_blocks_; }
+  MemoryFilePlace durable_memory_file() const override { return durable_memory_file_; }
   int LendDoorbell(uint32_t index) override;
   void TakeBackDoorbell(uint32_t index) override;
   int vector_descriptor(uint32_t vector) const override {
@@ -167,9 +168,11 @@ class DeviceHost final : public DeviceServices {
   const uint32_t ring_slots_;
   const GuestMemory memory_;
   MappedPages mapped_pages_;
-  // Unless lends_descriptors_, both are empty: guest memory's descriptors are closed.
+  // Unless lends_descriptors_, all are empty: the descriptors of memory are closed.
   std::vector<Attachment::GuestMemoryRange> memory_files_;
   std::vector<GuestMemoryBlock> memory_blocks_;
+  UniqueFd durable_file_;
+  MemoryFilePlace durable_memory_file_;
   InterruptLines interrupts_;
   std::vector<Attachment::Resource> resources_;
   const std::string seccomp_filter_;

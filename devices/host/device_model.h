@@ -24,6 +24,12 @@ struct GuestMemoryBlock {
   int fd = -1;
 };
 
+// A place in a memory file, as another process can map it; page-aligned.
+struct MemoryFilePlace {
+  int fd = -1;
+  uint64_t offset = 0;
+};
+
 // What the device host does for a model. All calls on the model's thread.
 class DeviceServices {
  public:
@@ -85,6 +91,10 @@ class DeviceServices {
 
   // Guest RAM as files; several blocks may be of one file.
   virtual absl::Span<const GuestMemoryBlock> memory_blocks() const { return {}; }
+
+  // Where durable_memory() lies in its file; -1: there is none. A borrower of the file can write
+  // the saved state, too: the successor checks that anyway.
+  virtual MemoryFilePlace durable_memory_file() const { return {}; }
 
   // Stops serving doorbell `index` and returns its eventfd; -1: there is none. The host must not
   // read it beside the borrower: each would take the other's events. The eventfd is readable at

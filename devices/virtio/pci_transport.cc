@@ -75,6 +75,7 @@ v1::DeviceInfo PciTransport::Describe() const {
   info.set_contract_version(kContractVersion);
   info.set_model(identity_.model);
   info.set_uses_dma(true);  // the queues
+  info.set_lends_descriptors(identity_.lends_memory);
   for (const std::string& resource : identity_.required_resources) {
     info.add_required_resources(resource);
   }
@@ -152,6 +153,7 @@ void PciTransport::OnFunctionState(const FunctionState& state) {
   // The line follows what the driver has chosen; pending causes stay readable in the ISR.
   services_->SetIntx(!function_.msix_enabled && isr_ != 0);
   core_.SetDmaAllowed(function_.bus_master);
+  core_.OnInterruptsChanged();
   RaiseOwedInterrupts();
   RaiseOwedConfigInterrupt();
 }
@@ -281,6 +283,12 @@ void PciTransport::ResetInterrupts() {
   std::fill(queue_vectors_.begin(), queue_vectors_.end(), kNoVector);
 }
 
+int PciTransport::InterruptDescriptor(uint32_t queue) const {
+  const uint16_t vector = queue_vectors_[queue];
+  const bool is_message = function_.msix_enabled && vector != kNoVector;
+  return is_message ? services_->vector_descriptor(vector) : -1;
+}
+
 void PciTransport::WriteField(uint32_t field, uint64_t value) {
   switch (field) {
     case kDeviceFeatureSelect:
@@ -319,6 +327,7 @@ void PciTransport::WriteQueueField(uint32_t field, uint64_t value) {
   switch (field) {
     case kQueueMsixVector:
       Set(queue_vectors_[queue], value <= core_.queue_count() ? value : kNoVector);
+      core_.OnInterruptsChanged();
       return;
     case kQueueEnable:
       if (value == 1) core_.EnableQueue(queue);

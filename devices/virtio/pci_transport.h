@@ -66,6 +66,7 @@ class PciTransport : public DeviceModel, private InterruptSink {
   void InterruptQueue(uint32_t queue) override;
   void InterruptConfig() override;
   void OnConfigChanged() override;
+  int InterruptDescriptor(uint32_t queue) const override;
   void Interrupt(uint16_t vector, uint8_t isr_bit);
   void RaiseOwedInterrupts();
   void RaiseOwedConfigInterrupt();

@@ -30,7 +30,9 @@ VirtioCore::VirtioCore(VirtioDevice* device, InterruptSink* interrupts)
       interrupts_(interrupts),
       queue_sizes_(device->Identify().queue_sizes),
       chains_per_turn_(device->Identify().chains_per_turn),
-      type_memory_bytes_(device->Identify().durable_memory_bytes) {}
+      type_memory_bytes_(device->Identify().durable_memory_bytes),
+      lends_memory_(device->Identify().lends_memory),
+      lends_queues_(device->Identify().lends_queues) {}
 
 VirtioCore::~VirtioCore() {
   if (serve_later_ != nullptr) host_->Unwatch(serve_later_->fd());
@@ -45,7 +47,9 @@ absl::Status VirtioCore::Start(DeviceServices& services) {
                                                    durable_memory_bytes()));
   }
   for (const uint16_t size : queue_sizes_) {
-    const absl::Span<uint8_t> part = durable.subspan(0, InFlightLog::SizeBytes(size));
+    // Without durable memory the queue's own log is as good as none.
+    const absl::Span<uint8_t> part =
+        durable.subspan(0, lends_queues_ ? 0 : InFlightLog::SizeBytes(size));
     durable.remove_prefix(part.size());
     queues_.push_back(std::make_unique<Queue>(size, this, part));
   }
@@ -54,12 +58,13 @@ absl::Status VirtioCore::Start(DeviceServices& services) {
   RETURN_IF_ERROR(services.Watch(event.fd(), [this] { OnServeLater(); }));
   serve_later_ = std::make_unique<EventFd>(std::move(event));
   RETURN_IF_ERROR(device_->Start(*this));
-  offered_features_ = kCoreFeatures | device_->features();
+  offered_features_ = (lends_queues_ ? 0 : kCoreFeatures) | device_->features();
   return absl::OkStatus();
 }
 
 uint64_t VirtioCore::durable_memory_bytes() const {
   uint64_t bytes = type_memory_bytes_;
+  if (lends_queues_) return bytes;
   for (const uint16_t size : queue_sizes_) bytes += InFlightLog::SizeBytes(size);
   return bytes;
 }
@@ -124,7 +129,7 @@ void VirtioCore::EnableQueue(uint32_t index) {
   queue.was_reset = false;
   host_->StateChanged();
   UpdateServing();
-  if (queue.ring.serving()) ServeLater(index);  // when that is saved
+  if (!lends_queues_ && queue.ring.serving()) ServeLater(index);  // when that is saved
 }
 
 void VirtioCore::ResetQueue(uint32_t index) {
@@ -140,7 +145,23 @@ void VirtioCore::ResetQueue(uint32_t index) {
 }
 
 void VirtioCore::Notify(uint32_t index) {
-  if (queues_[index]->ring.serving()) ServeQueue(index);
+  if (lends_queues_) {
+    if (QueueToServe(index) != nullptr) device_->OnQueueRung(index);
+  } else if (queues_[index]->ring.serving()) {
+    ServeQueue(index);
+  }
+}
+
+const QueueSetup* VirtioCore::QueueToServe(uint32_t queue) const {
+  return MayServe() && queues_[queue]->ring.enabled() ? &queues_[queue]->setup : nullptr;
+}
+
+void VirtioCore::InterruptQueue(uint32_t queue) {
+  if (QueueToServe(queue) != nullptr) interrupts_->InterruptQueue(queue);
+}
+
+void VirtioCore::OnInterruptsChanged() {
+  if (lends_queues_) device_->OnQueuesChanged();
 }
 
 // A queue that does not serve gives no chains: then this is a turn for what the device holds.
@@ -200,7 +221,7 @@ void VirtioCore::SetDmaAllowed(bool allowed) {
   if (dma_allowed_ == allowed) return;
   dma_allowed_ = allowed;
   UpdateServing();
-  if (!allowed || (status_ & kStatusDriverOk) == 0) return;
+  if (lends_queues_ || !allowed || (status_ & kStatusDriverOk) == 0) return;
   // Queues that do not serve may have work that was held back, too.
   for (uint32_t i = 0; i < queue_count(); ++i) ServeQueue(i);
 }
@@ -267,6 +288,7 @@ void VirtioCore::BeginReset() {
   for (uint32_t i = 0; i < queue_count(); ++i) {
     if (queues_[i]->ring.in_flight() != 0) device_->OnQueueStopping(i);
   }
+  if (lends_queues_) device_->OnQueuesChanged();
   FinishReset();
 }
 
@@ -275,6 +297,7 @@ void VirtioCore::FinishReset() {
   for (const auto& queue : queues_) {
     if (queue->ring.in_flight() != 0) return;
   }
+  if (lends_memory_ && device_->dma_in_flight()) return;
   for (const auto& queue : queues_) {
     queue->ring.Disable();
     queue->setup = {.size = queue->ring.max_size()};
@@ -303,6 +326,10 @@ void VirtioCore::AppendMetrics(v1::DeviceMetrics& metrics) const {
 }
 
 void VirtioCore::UpdateServing() {
+  if (lends_queues_) {
+    device_->OnQueuesChanged();
+    return;
+  }
   // Asked each time: a queue that cannot go on from where it was fails the device.
   for (const auto& queue : queues_) queue->ring.SetServing(MayServe());
 }

@@ -26,6 +26,8 @@ class InterruptSink {
   virtual void InterruptConfig() = 0;
   // The device's configuration has changed: counts it, and calls InterruptConfig().
   virtual void OnConfigChanged() = 0;
+  // As VirtioServices::InterruptDescriptor().
+  virtual int InterruptDescriptor(uint32_t queue) const = 0;
 };
 
 // The part of a virtio device that depends neither on its type nor on its transport: status,
@@ -82,6 +84,8 @@ class VirtioCore : public VirtioServices {
   void DoWork();
   bool PrepareToSleep();
   void SetDmaAllowed(bool allowed);
+  // What InterruptSink::InterruptDescriptor() gives may have changed.
+  void OnInterruptsChanged();
   // As DeviceModel::SetServing(); initially true.
   void SetServing(bool serving);
   bool at_rest() const { return !resetting_ && device_->at_rest(); }
@@ -98,6 +102,12 @@ class VirtioCore : public VirtioServices {
   bool dma_allowed() const override { return dma_allowed_; }
   absl::Span<uint8_t> durable_memory() override { return type_memory_; }
   void ConfigChanged() override { interrupts_->OnConfigChanged(); }
+  const QueueSetup* QueueToServe(uint32_t queue) const override;
+  int InterruptDescriptor(uint32_t queue) const override {
+    return interrupts_->InterruptDescriptor(queue);
+  }
+  void InterruptQueue(uint32_t queue) override;
+  void QueuesStopped() override { FinishReset(); }
   void Fail(absl::string_view reason) override;
 
  private:
@@ -132,7 +142,9 @@ class VirtioCore : public VirtioServices {
   const std::vector<uint16_t> queue_sizes_;  // the largest that each may be
   const uint32_t chains_per_turn_;
   const uint32_t type_memory_bytes_;
-  absl::Span<uint8_t> type_memory_;             // behind the queues' part of the durable memory
+  absl::Span<uint8_t> type_memory_;  // behind the queues' part of the durable memory
+  const bool lends_memory_;
+  const bool lends_queues_;
   std::vector<std::unique_ptr<Queue>> queues_;  // from Start() on
   std::unique_ptr<EventFd> serve_later_;
 

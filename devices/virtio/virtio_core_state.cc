@@ -88,9 +88,12 @@ absl::Status VirtioCore::RestoreQueue(uint32_t index, const SavedQueue& saved) {
   if ((status_ & kStatusFeaturesOk) == 0 || queue.was_reset) {
     return absl::InvalidArgumentError("enabled before FEATURES_OK, or after a reset");
   }
-  return queue.ring.Resume(host_->memory(), queue.setup,
-                           (driver_features_ & kFeatureEventIndex) != 0,
-                           (driver_features_ & kFeatureIndirectDescriptors) != 0, queue.epoch);
+  const bool event_index = (driver_features_ & kFeatureEventIndex) != 0;
+  const bool indirect = (driver_features_ & kFeatureIndirectDescriptors) != 0;
+  if (lends_queues_) {
+    return queue.ring.Enable(host_->memory(), queue.setup, event_index, indirect, queue.epoch);
+  }
+  return queue.ring.Resume(host_->memory(), queue.setup, event_index, indirect, queue.epoch);
 }
 
 }  // namespace bulkhead::devices::virtio

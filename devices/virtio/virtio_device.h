@@ -31,6 +31,11 @@ struct VirtioIdentity {
   uint32_t saved_state_bytes = 0;
   uint32_t durable_memory_bytes = 0;
   uint32_t state_version = 0;
+  // Another process gets guest memory (DeviceInfo.lends_descriptors): while dma_in_flight(), a
+  // reset of the device waits.
+  bool lends_memory = false;
+  // It also takes the chains, not the transport: see VirtioDevice::OnQueuesChanged().
+  bool lends_queues = false;
 };
 
 // What a device type gets from the part that all virtio devices share.
@@ -70,6 +75,19 @@ class VirtioServices {
   // saved state. May be called from RestoreState() on.
   virtual void ConfigChanged() = 0;
 
+  // ---- For devices that lend memory.
+  // dma_in_flight() has become false: a reset that waits for that can end.
+  virtual void QueuesStopped() = 0;
+
+  // ---- For devices that lend their queues.
+  // A queue that is to be served now, or nullptr. Guest memory holds its rings.
+  virtual const QueueSetup* QueueToServe(uint32_t queue) const = 0;
+  // What interrupts the driver for that queue (DeviceServices::vector_descriptor()), or -1: then
+  // only InterruptQueue() does.
+  virtual int InterruptDescriptor(uint32_t queue) const = 0;
+  // Interrupts the driver, needlessly perhaps, if that queue is to be served.
+  virtual void InterruptQueue(uint32_t queue) = 0;
+
   // The driver broke the device type's rules in a way that no request can report: asks it to
   // reset the device (DEVICE_NEEDS_RESET) and stops all queues.
   virtual void Fail(absl::string_view reason) = 0;
@@ -81,6 +99,9 @@ class VirtioServices {
 // after ServeLater(). It calls BeginTurn(); Room() and OnChain() for each chain; EndBatch(). It
 // repeats the last three while the driver has added further chains. First come the chains that a
 // process had in flight when it died: they are done again.
+//
+// A device that lends its queues (VirtioIdentity) gets no chains: it sees that another process
+// serves those that QueueToServe() names, and no others. All of its feature bits are its own then.
 class VirtioDevice {
  public:
   virtual ~VirtioDevice() = default;
@@ -97,6 +118,11 @@ class VirtioDevice {
   // The driver and the device have agreed on `features`; 0: the device was reset, nothing is in
   // flight any more.
   virtual void OnFeatures(uint64_t features) = 0;
+
+  // What QueueToServe() or InterruptDescriptor() gives may have changed, of any queue.
+  virtual void OnQueuesChanged() {}
+  // The driver has rung for a queue that is to be served, and the vmm did not make an event of it.
+  virtual void OnQueueRung(uint32_t /*queue*/) {}
 
   // A turn begins, perhaps of a queue that gives no chains now (reset, bus mastering off).
   virtual void BeginTurn(uint32_t /*queue*/) {}

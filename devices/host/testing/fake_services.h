@@ -16,6 +16,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "base/event_fd.h"
 #include "base/guest_memory.h"
 #include "base/memory_mapping.h"
 #include "base/unique_fd.h"
@@ -36,10 +37,12 @@ class FakeServices : public DeviceServices {
   explicit FakeServices(const std::vector<RamRange>& ram = {{0, 1 << 20}}) {
     std::vector<GuestMemory::Range> ranges;
     for (const RamRange& range : ram) {
-      const UniqueFd fd = CreateMemfd("fake-guest-ram", range.size_bytes).value();
+      UniqueFd fd = CreateMemfd("fake-guest-ram", range.size_bytes).value();
       ranges.push_back({range.start, MemoryMapping::Map(fd.get(), 0, range.size_bytes,
                                                         MemoryMapping::Protection::kReadWrite)
                                          .value()});
+      memory_blocks_.push_back({range.start, range.size_bytes, 0, fd.get()});
+      memory_files_.push_back(std::move(fd));
     }
     memory_ = GuestMemory::Create(std::move(ranges)).value();
   }
@@ -51,9 +54,10 @@ class FakeServices : public DeviceServices {
   // As Describe().durable_memory_bytes asks for, zeroed, and shared with forked children. Before
   // the model starts.
   void SetDurableMemory(uint64_t size_bytes) {
-    const UniqueFd fd = CreateMemfd("fake-durable-memory", size_bytes).value();
-    durable_memory_ =
-        MemoryMapping::Map(fd.get(), 0, size_bytes, MemoryMapping::Protection::kReadWrite).value();
+    durable_file_ = CreateMemfd("fake-durable-memory", size_bytes).value();
+    durable_memory_ = MemoryMapping::Map(durable_file_.get(), 0, size_bytes,
+                                         MemoryMapping::Protection::kReadWrite)
+                          .value();
   }
   // How often the model said that its state has changed, since the last call.
   int TakeStateChanges() { return std::exchange(state_changes_, 0); }
@@ -135,8 +139,35 @@ class FakeServices : public DeviceServices {
   }
   void KeepAlive() override { ++keep_alives_; }
 
+  // Any doorbell and vector can be lent.
+  absl::Span<const GuestMemoryBlock> memory_blocks() const override { return memory_blocks_; }
+  MemoryFilePlace durable_memory_file() const override { return {durable_file_.get(), 0}; }
+  int LendDoorbell(uint32_t index) override {
+    EventFd& doorbell = Event(doorbells_, index);
+    doorbell.Signal();
+    lent_[index] = true;
+    return doorbell.fd();
+  }
+  void TakeBackDoorbell(uint32_t index) override { lent_[index] = false; }
+  bool is_lent(uint32_t index) { return lent_[index]; }
+  int vector_descriptor(uint32_t vector) const override { return Event(vectors_, vector).fd(); }
+  // Whoever has the vector's descriptor has signalled it since the last call.
+  bool TakeVectorEvent(uint32_t vector) { return Event(vectors_, vector).Drain(); }
+
  private:
+  static EventFd& Event(std::map<uint32_t, EventFd>& events, uint32_t index) {
+    const auto event = events.find(index);
+    if (event != events.end()) return event->second;
+    return events.emplace(index, EventFd::Create().value()).first->second;
+  }
+
   GuestMemory memory_;
+  std::vector<GuestMemoryBlock> memory_blocks_;
+  std::vector<UniqueFd> memory_files_;
+  UniqueFd durable_file_;
+  std::map<uint32_t, EventFd> doorbells_;
+  mutable std::map<uint32_t, EventFd> vectors_;
+  std::map<uint32_t, bool> lent_;
   std::map<std::string, UniqueFd> resources_;
   std::vector<uint32_t> msix_signals_;
   bool intx_ = false;
