@@ -132,7 +132,7 @@ void Session::TellMemory(absl::Span<const GuestMemoryBlock> memory) {
   }
   MemoryTable table = {};
   std::vector<int> files;
-  for (const GuestMemoryBlock& block : memory.subspan(0, kMaxTableRegions)) {
+  for (const GuestMemoryBlock& block : memory.first(std::min(memory.size(), kMaxTableRegions))) {
     table.regions[table.count++] = region(block);
     files.push_back(block.fd);
   }

@@ -1,0 +1,190 @@
+#include "devices/vhost_user/back_end_device.h"
+
+#include <string.h>
+
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/time.h"
+#include "base/log.h"
+#include "base/status_macros.h"
+#include "devices/host/metrics.h"
+#include "devices/virtio/virtio_layout.h"
+
+namespace bulkhead::devices::vhost_user {
+namespace {
+
+constexpr char kResource[] = "back_end";
+
+// How long Start() waits for a back end. Less than a heartbeat may take.
+constexpr absl::Duration kFirstGreeting = absl::Seconds(3);
+// How long guest memory counts as used by a back end that is no longer connected and may live.
+constexpr absl::Duration kStillRuns = absl::Seconds(5);
+
+}  // namespace
+
+void NextStore() { std::atomic_signal_fence(std::memory_order_seq_cst); }
+
+BackEndDevice::BackEndDevice(DeviceKind kind)
+    : kind_(std::move(kind)),
+      link_({.queues = kind_.queues,
+             .config_bytes =
+                 kind_.config_from_back_end ? static_cast<uint32_t>(kind_.config.size()) : 0},
+            this),
+      config_(kind_.config) {}
+
+virtio::VirtioIdentity BackEndDevice::CommonIdentity() const {
+  return {.model = kind_.name,
+          .type = kind_.type,
+          .pci_class = kind_.pci_class,
+          .config_size = static_cast<uint32_t>(kind_.config.size()),
+          .queue_sizes = std::vector<uint16_t>(kind_.queues, kind_.queue_size),
+          .required_resources = {kResource},
+          .durable_memory_bytes = kRecordBytes,
+          .lends_memory = true};
+}
+
+absl::Status BackEndDevice::Start(virtio::VirtioServices& services) {
+  services_ = &services;
+  host_ = &services.host();
+  const absl::Span<uint8_t> durable = services.durable_memory();
+  record_ = durable.empty() ? &own_record_ : reinterpret_cast<DeviceRecord*>(durable.data());
+  RETURN_IF_ERROR(still_runs_timer_.Start(*host_, [this] {
+    LogWarning("a back end that was lost has not ended its work: it is waited for no longer");
+    SetMayStillRun(false);
+  }));
+  const bool has_predecessor = ReadRecord();
+  if (has_predecessor) {
+    const absl::Span<const QueueRecord> queues = absl::MakeSpan(record_->queues, kind_.queues);
+    if (std::any_of(queues.begin(), queues.end(),
+                    [](const QueueRecord& q) { return q.place == QueuePlace::kRunning; })) {
+      SetMayStillRun(true);
+    }
+  }
+  RETURN_IF_ERROR(link_.Start(*host_, kResource));
+  if (has_predecessor || link_.AwaitGreeting(kFirstGreeting)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("the back end does not serve: ", link_.obstacle()));
+}
+
+void BackEndDevice::OnFeatures(uint64_t features) {
+  driver_features_ = features;
+  if (features != 0) {
+    if (record_->magic != kRecordMagic) WriteRecord();
+    Sync();
+    return;
+  }
+  // A reset: the queues begin anew.
+  Session* const session = link_.session();
+  if (std::exchange(set_up_, SetUpState::kNone) != SetUpState::kNone && session != nullptr) {
+    StopServing(*session);
+    session->ResetDevice();
+    link_.Flush();
+  }
+  for (QueueRecord& queue : record_->queues) queue = {};
+}
+
+void BackEndDevice::ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const {
+  memcpy(out.data(), &config_[offset], out.size());
+}
+
+// ---- The record
+
+void BackEndDevice::TakeOffer(uint64_t features, absl::Span<const uint8_t> config) {
+  offered_features_ = features;
+  if (config.size() != config_.size()) return;
+  config_.assign(config.begin(), config.end());
+  if (kind_.queue_count_offset == 0) return;
+  const uint16_t queues = static_cast<uint16_t>(kind_.queues);
+  memcpy(&config_[kind_.queue_count_offset], &queues, sizeof(queues));
+}
+
+void BackEndDevice::WriteRecord() {
+  record_->magic = 0;
+  NextStore();
+  record_->features = offered_features_;
+  record_->config_bytes = static_cast<uint32_t>(config_.size());
+  memcpy(record_->config, config_.data(), config_.size());
+  NextStore();
+  record_->magic = kRecordMagic;
+}
+
+bool BackEndDevice::ReadRecord() {
+  const uint64_t features = record_->features;
+  if (record_->magic != kRecordMagic || record_->config_bytes != config_.size() ||
+      (features & virtio::kFeatureVersion1) == 0) {
+    return false;
+  }
+  TakeOffer(features, absl::MakeSpan(record_->config, config_.size()));
+  return true;
+}
+
+// ---- The connection
+
+void BackEndDevice::AwaitSetUp(Session& session) {
+  set_up_ = SetUpState::kUnderWay;
+  session.Then([this, number = ++set_ups_] {
+    if (set_up_ != SetUpState::kUnderWay || number != set_ups_) return;
+    set_up_ = SetUpState::kDone;
+    Sync();
+  });
+}
+
+void BackEndDevice::OnGreeted() {
+  const Offer& offer = link_.session()->offer();
+  if (kind_.config_from_back_end && offer.config.empty()) {
+    return link_.Refuse("it has no configuration (protocol feature CONFIG) to show to the guest");
+  }
+  // One more for rings of this device's own.
+  const size_t parts = host_->memory_blocks().size() + 1;
+  if (!offer.has(kProtocolMemorySlots) && parts > kMaxTableRegions) {
+    return link_.Refuse(
+        absl::StrCat("it takes ", kMaxTableRegions, " parts of memory, not ", parts));
+  }
+  if (const uint64_t missing = needed_features() & ~offer.features; missing != 0) {
+    return link_.Refuse(
+        absl::StrFormat("it lacks the features 0x%x, which the guest uses", missing));
+  }
+  if (offered_features_ == 0) {
+    TakeOffer(offer.features, offer.config);
+    WriteRecord();
+  } else {
+    const std::vector<uint8_t> before = config_;
+    TakeOffer(offered_features_, offer.config);
+    if (config_ != before) {
+      WriteRecord();
+      services_->ConfigChanged();
+    }
+  }
+  SetMayStillRun(false);
+}
+
+void BackEndDevice::OnLost(bool ended) {
+  const bool used_memory = ForgetConnection();
+  set_up_ = SetUpState::kNone;
+  // A connection over which nothing was served says nothing about the one before it: a back end
+  // that is still busy with that one refuses another.
+  if (used_memory) SetMayStillRun(!ended);
+}
+
+void BackEndDevice::SetMayStillRun(bool may) {
+  may_still_run_ = may;
+  still_runs_timer_.Set(may ? kStillRuns : absl::ZeroDuration());
+  if (may) return;
+  Sync();
+  services_->QueuesStopped();
+}
+
+void BackEndDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
+  const bool connected = link_.obstacle().empty();
+  AddGauge(metrics, "back_end_connected", "1: the back end has answered", connected);
+  AddGauge(metrics, "queues_served", "Queues that the back end serves", queues_served());
+  AddCounter(metrics, "back_end_connections_total", "Connections to a back end",
+             link_.connections());
+  AddCounter(metrics, "back_end_losses_total", "Connections that were lost", link_.losses());
+}
+
+}  // namespace bulkhead::devices::vhost_user

@@ -1,0 +1,482 @@
+// Both kinds of devices against back ends of the test's own, each on a thread, which die when the
+// test says so.
+#include "devices/vhost_user/back_end_device.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/message_socket.h"
+#include "base/unique_fd.h"
+#include "devices/host/testing/fake_services.h"
+#include "devices/vhost_user/device_kind.h"
+#include "devices/vhost_user/lending_device.h"
+#include "devices/vhost_user/relaying_device.h"
+#include "devices/vhost_user/testing/test_back_end.h"
+#include "devices/virtio/pci_transport.h"
+#include "devices/virtio/testing/fake_driver.h"
+#include "devices/virtio/testing/restartable_device.h"
+#include "devices/virtio/virtio_layout.h"
+#include "gtest/gtest.h"
+#include "proto/back_end_socket.h"
+
+namespace bulkhead::devices::vhost_user {
+namespace {
+
+constexpr uint64_t kPlain = kProtocolReplyAck | kProtocolConfig;
+constexpr uint64_t kTracking = kPlain | kProtocolInFlight;
+constexpr uint64_t kRings = virtio::kFeatureEventIndex | virtio::kFeatureIndirectDescriptors;
+
+class LendingDeviceTest : public testing::Test {
+ protected:
+  LendingDeviceTest() : services({{0, 4 << 20}}) {
+    services.AddResource("back_end", std::move(connector.second));
+  }
+  ~LendingDeviceTest() override {
+    driver.reset();
+    device.reset();
+  }
+
+  virtual std::unique_ptr<virtio::VirtioDevice> Create() {
+    return std::make_unique<LendingDevice>(*MakeDeviceKind({.type = "blk", .queue_size = 16}));
+  }
+
+  // The next connection leads to a new back end, of the process `pid`.
+  void Offer(TestBackEnd::Options options, uint64_t pid) {
+    std::pair<UniqueFd, UniqueFd> sockets = *CreateSocketPair(SOCK_STREAM);
+    const ConnectAnswer answer = {.error = 0, .reserved = 0, .peer_pid = pid, .peer_inode = 1};
+    ASSERT_TRUE(
+        SendSocketMessage(connector.first.get(), Bytes(answer), {sockets.first.get()}).ok());
+    back_end = std::make_unique<TestBackEnd>(std::move(options), std::move(sockets.second));
+  }
+  void Fail(int error) {
+    const ConnectAnswer answer = {.error = error, .reserved = 0, .peer_pid = 0, .peer_inode = 0};
+    ASSERT_TRUE(SendSocketMessage(connector.first.get(), Bytes(answer), {}).ok());
+  }
+  static std::string Bytes(const ConnectAnswer& answer) {
+    return std::string(reinterpret_cast<const char*>(&answer), sizeof(answer));
+  }
+  void Start(uint64_t protocol_features, bool holds = false, uint64_t wanted = kRings) {
+    Offer({.protocol_features = protocol_features, .holds = holds}, 1);
+    device = std::make_unique<virtio::RestartableDevice>(
+        services, [this] { return std::make_unique<virtio::PciTransport>(Create()); });
+    driver = std::make_unique<virtio::FakeDriver>(*device, services);
+    ASSERT_TRUE(driver->Initialize(wanted));
+  }
+
+  // Runs the device until the condition holds, which a back end's thread may bring about.
+  bool Until(const std::function<bool()>& condition) {
+    for (int i = 0; i < 20'000 && !condition(); ++i) services.RunWatches(1);
+    return condition();
+  }
+  // One more request, with a status byte that is not 0 yet.
+  void AddRequest() {
+    const GuestAddress buffer = driver->Allocate(64);
+    services.memory().WriteObject<uint8_t>(buffer + 32, 0xff);
+    ASSERT_TRUE(driver->queue(0).Add({{buffer, 16, false}, {buffer + 32, 1, true}}).has_value());
+    driver->Kick(0);
+  }
+  bool IsDone(int requests) {
+    return Until([&] {
+      while (driver->queue(0).PopUsed().has_value()) ++done;
+      return done >= requests;
+    });
+  }
+  bool IsTaken(int requests) {
+    return Until([&] { return back_end->taken() + back_end->taken_again() >= requests; });
+  }
+  // It dies, and the device knows.
+  void KillBackEnd() {
+    back_end->Kill();
+    ASSERT_TRUE(Until([&] { return Metric("back_end_connected") == 0; }));
+  }
+  bool NeedsReset() { return (driver->status() & virtio::kStatusNeedsReset) != 0; }
+  double Metric(const std::string& name) {
+    v1::DeviceMetrics metrics;
+    device->AppendMetrics(metrics);
+    for (const v1::DeviceMetric& metric : metrics.metrics()) {
+      if (metric.name() == name) return metric.value();
+    }
+    return -1;
+  }
+
+  std::pair<UniqueFd, UniqueFd> connector = *CreateSocketPair(SOCK_SEQPACKET);
+  virtio::DurableServices services;
+  std::unique_ptr<TestBackEnd> back_end;
+  std::unique_ptr<virtio::RestartableDevice> device;
+  std::unique_ptr<virtio::FakeDriver> driver;
+  int done = 0;
+};
+
+TEST_F(LendingDeviceTest, TheBackEndServesTheQueue) {
+  Start(kPlain);
+  EXPECT_EQ(driver->features(), kRings | virtio::kFeatureVersion1);
+  EXPECT_EQ(driver->ReadConfig(0, 4), 0x07070707u);
+  EXPECT_EQ(driver->ReadConfig(34, 2), 1u) << "the number of queues";
+  for (int i = 1; i <= 40; ++i) {
+    AddRequest();
+    ASSERT_TRUE(IsDone(i));
+  }
+  EXPECT_TRUE(services.is_lent(0));
+  EXPECT_TRUE(services.TakeVectorEvent(1)) << "the back end interrupts the guest by itself";
+  EXPECT_EQ(Metric("back_end_connected"), 1);
+  EXPECT_EQ(Metric("queues_served"), 1);
+}
+
+TEST_F(LendingDeviceTest, WithoutMessagesTheLineInterrupts) {
+  Start(kPlain);
+  device->OnFunctionState({.bus_master = true, .msix_enabled = false});
+  AddRequest();
+  ASSERT_TRUE(IsDone(1));
+  EXPECT_TRUE(Until([&] { return services.intx(); }));
+  EXPECT_EQ(driver->ReadIsr(), virtio::kIsrQueue);
+}
+
+TEST_F(LendingDeviceTest, AResetWaitsUntilTheBackEndHasStopped) {
+  Start(kPlain | kProtocolResetDevice, /*holds=*/true);
+  AddRequest();
+  ASSERT_TRUE(IsTaken(1));
+  ASSERT_TRUE(driver->Reset());
+  EXPECT_FALSE(services.is_lent(0));
+  EXPECT_TRUE(IsDone(1)) << "the back end ends what it holds before it stops";
+  EXPECT_TRUE(Until([&] { return back_end->resets() == 1; }));
+  ASSERT_TRUE(driver->Initialize(kRings));
+  AddRequest();
+  ASSERT_TRUE(IsTaken(2));
+}
+
+TEST_F(LendingDeviceTest, WithoutBusMasteringTheBackEndStandsStill) {
+  Start(kPlain);
+  device->OnFunctionState({.bus_master = false, .msix_enabled = true});
+  ASSERT_TRUE(Until([&] { return !device->dma_in_flight(); }));
+  AddRequest();
+  services.RunWatches(20);
+  EXPECT_EQ(back_end->taken(), 0);
+  device->OnFunctionState({.bus_master = true, .msix_enabled = true});
+  EXPECT_TRUE(IsDone(1));
+}
+
+TEST_F(LendingDeviceTest, RequestsWaitForTheNextBackEnd) {
+  Start(kPlain);
+  AddRequest();
+  ASSERT_TRUE(IsDone(1));
+  KillBackEnd();
+  Fail(ECONNREFUSED);
+  services.RunWatches(10);
+  Offer({.protocol_features = kPlain}, 2);
+  ASSERT_TRUE(Until([&] { return Metric("queues_served") == 1; }));
+  AddRequest();
+  EXPECT_TRUE(IsDone(2));
+  EXPECT_FALSE(NeedsReset());
+}
+
+TEST_F(LendingDeviceTest, RecordedRequestsAreDoneAgain) {
+  Start(kTracking);
+  AddRequest();
+  ASSERT_TRUE(IsDone(1));
+  KillBackEnd();
+  // Each of three back ends takes a request more, and dies over all of them.
+  for (int i = 1; i <= 3; ++i) {
+    Offer({.protocol_features = kTracking, .holds = true}, 1 + i);
+    AddRequest();
+    ASSERT_TRUE(IsTaken(i));
+    EXPECT_EQ(back_end->taken_again(), i - 1);
+    KillBackEnd();
+  }
+  Offer({.protocol_features = kTracking}, 9);
+  EXPECT_TRUE(IsDone(4));
+  services.RunWatches(10);
+  EXPECT_TRUE(IsDone(4));
+  EXPECT_EQ(done, 4) << "each once";
+  EXPECT_FALSE(NeedsReset());
+}
+
+TEST_F(LendingDeviceTest, WithoutARecordTheDriverMustReset) {
+  Start(kPlain, /*holds=*/true);
+  AddRequest();
+  ASSERT_TRUE(IsTaken(1));
+  KillBackEnd();
+  Offer({.protocol_features = kPlain}, 2);
+  ASSERT_TRUE(Until([&] { return NeedsReset(); }));
+  EXPECT_EQ(Metric("queues_lost_total"), 1);
+  ASSERT_TRUE(driver->Initialize(kRings));
+  AddRequest();
+  EXPECT_TRUE(IsDone(1));
+}
+
+TEST_F(LendingDeviceTest, AResetDuringAnOutageEndsAndTheQueuesWaitForABackEnd) {
+  Start(kPlain, /*holds=*/true);
+  AddRequest();
+  ASSERT_TRUE(IsTaken(1));
+  KillBackEnd();
+  ASSERT_TRUE(driver->Initialize(kRings));
+  AddRequest();
+  Offer({.protocol_features = kPlain}, 2);
+  EXPECT_TRUE(IsDone(1));
+  EXPECT_FALSE(NeedsReset());
+}
+
+TEST_F(LendingDeviceTest, ASuccessorGoesOnWithTheSameQueues) {
+  for (const uint64_t features : {kPlain, kTracking}) {
+    SCOPED_TRACE(features);
+    if (driver == nullptr) {
+      Start(features);
+    } else {
+      KillBackEnd();
+      Offer({.protocol_features = features}, 1);
+      ASSERT_TRUE(Until([&] { return Metric("back_end_connected") == 1; }));
+      ASSERT_TRUE(driver->Initialize(kRings));
+    }
+    done = 0;
+    for (int i = 1; i <= 30; ++i) {
+      AddRequest();
+      Offer({.protocol_features = features}, 1);  // the same process, on its next connection
+      device->Restart();
+      ASSERT_TRUE(Until([&] { return Metric("back_end_connected") == 1; }));
+      ASSERT_TRUE(IsDone(i));
+    }
+    EXPECT_FALSE(NeedsReset());
+  }
+}
+
+TEST_F(LendingDeviceTest, ASuccessorWithoutABackEndWaitsForOne) {
+  Start(kTracking, /*holds=*/true);
+  AddRequest();
+  ASSERT_TRUE(IsTaken(1));
+  back_end->Kill();
+  device->Restart();
+  EXPECT_TRUE(device->dma_in_flight()) << "the back end may live";
+  Fail(ECONNREFUSED);
+  EXPECT_TRUE(Until([&] { return !device->dma_in_flight(); }));
+  EXPECT_EQ(driver->ReadConfig(0, 4), 0x07070707u);
+  Offer({.protocol_features = kTracking}, 2);
+  EXPECT_TRUE(IsDone(1));
+}
+
+TEST_F(LendingDeviceTest, AResetThatASuccessorFindsWaitsForTheOldBackEnd) {
+  Start(kPlain, /*holds=*/true);
+  AddRequest();
+  ASSERT_TRUE(IsTaken(1));
+  driver->Set(virtio::kDeviceStatus, 1, 0);
+  EXPECT_NE(driver->status(), 0);
+  device->Restart();
+  EXPECT_NE(driver->status(), 0) << "the back end may still write";
+  Fail(ENOENT);
+  ASSERT_TRUE(driver->Reset());
+}
+
+TEST_F(LendingDeviceTest, NoLieHangsTheDevice) {
+  Start(kTracking);
+  AddRequest();
+  ASSERT_TRUE(IsDone(1));
+  int lies = 0;
+  int requests = 1;
+  const auto lie_at = [](MessageType at, std::string lie) {
+    return [at, lie](MessageType type) {
+      return type == at ? std::optional<std::string>(lie) : std::nullopt;
+    };
+  };
+  const std::string huge = std::string("\1\0\0\0\5\0\0\0\xff\xff\xff\xff", 12);
+  const std::string stray = std::string("\1\0\0\0\5\0\0\0\10\0\0\0\0\0\0\0\0\0\0\0", 20);
+  for (const MessageType at :
+       {MessageType::kGetFeatures, MessageType::kGetProtocolFeatures, MessageType::kSetOwner,
+        MessageType::kGetConfig, MessageType::kSetMemTable, MessageType::kSetInflightFd,
+        MessageType::kSetVringNum, MessageType::kSetVringKick, MessageType::kSetVringEnable}) {
+    for (const std::string& lie : {huge, stray + stray, std::string(2000, 'x')}) {
+      const double losses = Metric("back_end_losses_total");
+      KillBackEnd();
+      ASSERT_TRUE(Until([&] { return Metric("back_end_losses_total") > losses; }));
+      Offer({.protocol_features = kTracking, .lie = lie_at(at, lie)}, 2);
+      ASSERT_TRUE(Until([&] { return Metric("back_end_losses_total") > losses + 1; }))
+          << static_cast<int>(at);
+      KillBackEnd();
+      ++lies;
+      AddRequest();
+      Offer({.protocol_features = kTracking}, 3);
+      ASSERT_TRUE(IsDone(++requests)) << static_cast<int>(at);
+    }
+  }
+  EXPECT_FALSE(NeedsReset());
+}
+
+TEST_F(LendingDeviceTest, ABackEndMayDieAtAnyPointOfTheHandshake) {
+  Start(kTracking);
+  int requests = 0;
+  for (const MessageType at :
+       {MessageType::kGetFeatures, MessageType::kGetProtocolFeatures,
+        MessageType::kSetProtocolFeatures, MessageType::kSetOwner, MessageType::kGetConfig,
+        MessageType::kSetFeatures, MessageType::kSetMemTable, MessageType::kSetInflightFd,
+        MessageType::kSetVringNum, MessageType::kSetVringBase, MessageType::kSetVringAddr,
+        MessageType::kSetVringCall, MessageType::kSetVringKick, MessageType::kSetVringEnable}) {
+    KillBackEnd();
+    AddRequest();
+    for (int i = 0; i < 3; ++i) {
+      const double losses = Metric("back_end_losses_total");
+      Offer({.protocol_features = kTracking, .dies_at = at}, 2);
+      ASSERT_TRUE(Until([&] { return Metric("back_end_losses_total") > losses; }))
+          << static_cast<int>(at);
+    }
+    Offer({.protocol_features = kTracking}, 3);
+    ASSERT_TRUE(IsDone(++requests)) << static_cast<int>(at);
+  }
+  EXPECT_FALSE(NeedsReset());
+}
+
+TEST_F(LendingDeviceTest, ABackEndWithoutTheGuestsFeaturesIsRefused) {
+  Start(kPlain);
+  KillBackEnd();
+  Offer({.features = virtio::kFeatureVersion1 | kFeatureProtocolFeatures,
+         .protocol_features = kPlain},
+        2);
+  ASSERT_TRUE(Until([&] { return Metric("back_end_losses_total") == 2; }));
+  Offer({.protocol_features = kPlain}, 3);
+  AddRequest();
+  EXPECT_TRUE(IsDone(1));
+}
+
+TEST_F(LendingDeviceTest, WithoutAnyBackEndItDoesNotStart) {
+  Fail(ENOENT);
+  virtio::PciTransport transport(std::make_unique<LendingDevice>(*MakeDeviceKind({.type = "blk"})));
+  services.SetDurableMemory(transport.Describe().durable_memory_bytes());
+  const absl::Status status = transport.Start(services);
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_EQ(status.message(),
+            "the back end does not serve: cannot connect: No such file or directory");
+}
+
+// The back ends keep no record of requests.
+class RelayingDeviceTest : public LendingDeviceTest {
+ protected:
+  std::unique_ptr<virtio::VirtioDevice> Create() override {
+    return std::make_unique<RelayingDevice>(*MakeDeviceKind({.type = "blk", .queue_size = 16}));
+  }
+  // Until results are polled for, too.
+  bool IsServed(int requests) {
+    return Until([&] {
+      if (device->HasWork()) device->DoWork();
+      while (driver->queue(0).PopUsed().has_value()) ++done;
+      return done >= requests;
+    });
+  }
+};
+
+TEST_F(RelayingDeviceTest, TheBackEndServesTheRequests) {
+  Start(kPlain);
+  EXPECT_EQ(driver->features(), kRings | virtio::kFeatureVersion1);
+  for (int i = 1; i <= 40; ++i) {
+    AddRequest();
+    ASSERT_TRUE(IsServed(i));
+  }
+  EXPECT_FALSE(services.is_lent(0));
+  EXPECT_EQ(back_end->taken(), 40);
+  EXPECT_EQ(Metric("queues_served"), 1);
+}
+
+TEST_F(RelayingDeviceTest, TheNextBackEndGetsTheRequestsOfADeadOne) {
+  Start(kPlain, /*holds=*/true);
+  for (int i = 1; i <= 3; ++i) {
+    AddRequest();
+    ASSERT_TRUE(IsTaken(i));
+    KillBackEnd();
+    Offer({.protocol_features = kPlain, .holds = true}, 1 + i);
+    ASSERT_TRUE(IsTaken(i)) << "again";
+  }
+  KillBackEnd();
+  AddRequest();
+  Offer({.protocol_features = kPlain}, 9);
+  EXPECT_TRUE(IsServed(4));
+  services.RunWatches(10);
+  EXPECT_TRUE(IsServed(4));
+  EXPECT_EQ(done, 4) << "each once";
+  EXPECT_EQ(Metric("requests_passed_on_again_total"), 9);
+  EXPECT_FALSE(NeedsReset());
+}
+
+TEST_F(RelayingDeviceTest, ASuccessorPassesTheRequestsOnAgain) {
+  Start(kPlain, /*holds=*/true);
+  for (int i = 1; i <= 5; ++i) {
+    AddRequest();
+    ASSERT_TRUE(IsTaken(i));
+    Offer({.protocol_features = kPlain, .holds = true}, 1);
+    device->Restart();
+    ASSERT_TRUE(IsTaken(i)) << "again";
+  }
+  Offer({.protocol_features = kPlain}, 1);
+  device->Restart();
+  EXPECT_TRUE(IsServed(5));
+  services.RunWatches(10);
+  EXPECT_TRUE(IsServed(5));
+  EXPECT_EQ(done, 5) << "each once";
+}
+
+TEST_F(RelayingDeviceTest, AResetWaitsForTheBackEnd) {
+  Start(kPlain | kProtocolResetDevice, /*holds=*/true);
+  AddRequest();
+  ASSERT_TRUE(IsTaken(1));
+  driver->Set(virtio::kDeviceStatus, 1, 0);
+  EXPECT_NE(driver->status(), 0) << "the back end may still write";
+  KillBackEnd();
+  ASSERT_TRUE(driver->Reset());
+  Offer({.protocol_features = kPlain | kProtocolResetDevice}, 2);
+  ASSERT_TRUE(driver->Initialize(kRings));
+  done = 0;
+  AddRequest();
+  EXPECT_TRUE(IsServed(1));
+  ASSERT_TRUE(driver->Initialize(kRings));
+  EXPECT_TRUE(Until([&] { return back_end->resets() == 1; }));
+  done = 0;
+  AddRequest();
+  EXPECT_TRUE(IsServed(1));
+}
+
+TEST_F(RelayingDeviceTest, AResetDuringAnOutageEnds) {
+  Start(kPlain, /*holds=*/true);
+  AddRequest();
+  ASSERT_TRUE(IsTaken(1));
+  KillBackEnd();
+  AddRequest();
+  ASSERT_TRUE(driver->Initialize(kRings));
+  AddRequest();
+  Offer({.protocol_features = kPlain}, 2);
+  EXPECT_TRUE(IsServed(1));
+}
+
+TEST_F(RelayingDeviceTest, ABackEndThatCompletesWhatItDoesNotHaveIsReplaced) {
+  Start(kPlain);
+  AddRequest();
+  ASSERT_TRUE(IsServed(1));
+  KillBackEnd();
+  AddRequest();
+  int lies = 0;
+  for (const uint32_t lie : {1u, 16u, 0xffff0000u}) {
+    Offer({.protocol_features = kPlain, .head_lie = lie}, 2);
+    ++lies;
+    ASSERT_TRUE(Until([&] { return Metric("back_end_losses_total") >= 1 + lies; }));
+    KillBackEnd();
+  }
+  EXPECT_EQ(done, 1);
+  Offer({.protocol_features = kPlain}, 3);
+  EXPECT_TRUE(IsServed(2));
+  EXPECT_FALSE(NeedsReset());
+}
+
+TEST_F(RelayingDeviceTest, ABackEndThatCannotTakeItsRequestsIsRefused) {
+  Start(kPlain);
+  KillBackEnd();
+  Offer({.features = virtio::kFeatureVersion1 | kFeatureProtocolFeatures,
+         .protocol_features = kPlain},
+        2);
+  ASSERT_TRUE(Until([&] { return Metric("back_end_losses_total") == 2; }))
+      << "it lacks indirect descriptors";
+  Offer({.protocol_features = kPlain}, 3);
+  AddRequest();
+  EXPECT_TRUE(IsServed(1));
+}
+
+}  // namespace
+}  // namespace bulkhead::devices::vhost_user

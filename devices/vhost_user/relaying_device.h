@@ -1,0 +1,76 @@
+#ifndef BULKHEAD_DEVICES_VHOST_USER_RELAYING_DEVICE_H_
+#define BULKHEAD_DEVICES_VHOST_USER_RELAYING_DEVICE_H_
+
+#include <sys/uio.h>
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "base/event_fd.h"
+#include "devices/vhost_user/back_end_device.h"
+#include "devices/vhost_user/relay_ring.h"
+
+namespace bulkhead::devices::vhost_user {
+
+// Takes the driver's requests, and passes them on to the back end over rings of its own. Data goes
+// from the back end to the guest and back; only descriptors are copied. So any back end may die:
+// its successor gets the requests in flight once more, in their order. For device types whose
+// requests may be done twice.
+class RelayingDevice final : public BackEndDevice {
+ public:
+  explicit RelayingDevice(DeviceKind kind) : BackEndDevice(std::move(kind)) {}
+  ~RelayingDevice() override;
+
+  virtio::VirtioIdentity Identify() const override;
+  // Errors: as BackEndDevice::Start(), and FailedPrecondition (no durable memory).
+  absl::Status Start(virtio::VirtioServices& services) override;
+  uint64_t features() const override { return offered_features() & kind().features; }
+  absl::Span<iovec> Room(uint32_t) override { return absl::MakeSpan(storage_); }
+  void OnChain(uint32_t queue, const virtio::DescriptorChain& chain) override;
+  void EndBatch(uint32_t queue) override;
+  bool HasResults() const override;
+  void TakeResults() override;
+  void OnQueueStopping(uint32_t) override { Sync(); }
+  bool dma_in_flight() const override;
+  void AppendMetrics(v1::DeviceMetrics& metrics) const override;
+
+ private:
+  struct Queue {
+    RelayRing ring;
+    std::unique_ptr<EventFd> kick;
+    std::unique_ptr<EventFd> call;
+    std::vector<uint16_t> in_flight;  // heads, as the driver made them available
+    bool kick_due = false;
+  };
+
+  void Sync() override;
+  void StopServing(Session& session) override;
+  bool ForgetConnection() override;
+  uint64_t needed_features() const override;
+  uint64_t queues_served() const override { return runs() ? queues_.size() : 0; }
+
+  bool runs() const { return set_up() == SetUpState::kDone && !lied_; }
+  // Of a chain: Virtqueue::StorageSize() at most.
+  size_t max_buffers() const { return 2 * size_t{kind().queue_size}; }
+  size_t rings_bytes() const {
+    return kind().queues * RelayRing::SizeBytes(kind().queue_size, max_buffers());
+  }
+  bool is_any_in_flight() const;
+  void SetUp(Session& session);
+  // The requests that no back end has any more, of queues that are being reset.
+  void DropStopping();
+  void Kick(Queue& queue);
+
+  GuestMemoryBlock rings_;  // as the back end sees them
+  std::vector<Queue> queues_;
+  std::vector<iovec> storage_;
+  bool resubmits_ = false;
+  bool lied_ = false;  // the back end of this connection
+  uint64_t resubmitted_ = 0;
+};
+
+}  // namespace bulkhead::devices::vhost_user
+
+#endif  // BULKHEAD_DEVICES_VHOST_USER_RELAYING_DEVICE_H_
