@@ -30,9 +30,11 @@
 #include "base/taken_signals.h"
 #include "base/unique_fd.h"
 #include "proto/control_socket.h"
+#include "vmm/back_end/back_ends.h"
 #include "vmm/config/command_line.h"
 #include "vmm/config/validate.h"
 #include "vmm/config/vsock.h"
+#include "vmm/connector/connector.h"
 #include "vmm/control/control_server.h"
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/named_socket.h"
@@ -47,6 +49,7 @@
 #include "vmm/machine/start_guard.h"
 #include "vmm/machine/vmm_lockdown.h"
 #include "vmm/process/control_client.h"
+#include "vmm/sandbox/sandbox_layers.h"
 #include "vmm/user_net/user_net.h"
 #include "vmm/vm/vm_end.h"
 #include "vmm/vsock/vsock_hub.h"
@@ -282,6 +285,17 @@ int Run(int argc, char** argv) {
   for (const ListeningSocket* socket : sockets->All()) {
     const absl::Status status = (*launcher)->RemoveSocketAtEnd(socket->path());
     if (!status.ok()) return fail(status);
+  }
+  if (const absl::Status status = StartBackEnds(
+          spec->devices, SandboxLayers(spec->sandbox.bits() & SandboxLayers::InThisBuild().bits()));
+      !status.ok()) {
+    return fail(status);
+  }
+  if (const absl::Status status = ConnectSockets(
+          spec->devices, spec->sandbox.has(SandboxLayer::kSeccomp) &&
+                             SandboxLayers::InThisBuild().has(SandboxLayer::kSeccomp));
+      !status.ok()) {
+    return fail(status);
   }
   const bool locked_down = IsLockedDown(*spec);
   if (const absl::Status status = StartUserNets(spec->devices, locked_down); !status.ok()) {

@@ -18,7 +18,9 @@
 #include "proto/version.h"
 #include "vmm/config/config_reference.h"
 #include "vmm/config/device_flags.h"
+#include "vmm/config/disk_flag.h"
 #include "vmm/config/text_config.h"
+#include "vmm/config/vhost_user_flag.h"
 #include "vmm/config/vsock.h"
 #include "vmm/sandbox/policy_listing.h"
 
@@ -59,7 +61,7 @@ The virtual machine
 Devices; each flag starts one process, and may be given several times
   --disk path=FILE[,readonly][,direct][,shared][,discard=on|off][,serial=TEXT][,bps=SIZE]
                     [,iops=N][,bps-burst=SIZE][,iops-burst=N][,on-error=report|pause]
-                    [,name=NAME][,slot=N]
+                    [,format=raw|qcow2][,backing=FILE]...[,name=NAME][,slot=N]
                     virtio-blk over a file or block device. direct: past the host's page
                     cache. shared: DANGEROUS: other writers are allowed; for cluster file
                     systems only. discard: what the guest discards gives its space back
@@ -67,7 +69,9 @@ Devices; each flag starts one process, and may be given several times
                     bytes (20M) and requests a second, at most; of a burst after a pause
                     (default: what comes in 100 ms). on-error: when the host has no space,
                     or the medium fails, report it to the guest, or pause the VM (default:
-                    report)
+                    report). qcow2 (so are files *.qcow2): qemu-storage-daemon serves it, in
+                    a sandbox; its backing files must be given, and limits, serial, discard
+                    and on-error must not
   --net tap[=IFNAME][,bridge=BRIDGE][,mac=ADDRESS][,mtu=N][,queues=N][,fd=N]...[,name=NAME]
                     [,slot=N]
                     virtio-net over a TAP: the one that exists or was inherited (fd, one a
@@ -81,6 +85,12 @@ Devices; each flag starts one process, and may be given several times
   --vsock cid=N,socket=PATH[,name=NAME][,slot=N]
                     virtio-vsock: a client of the unix socket PATH writes "CONNECT PORT";
                     the guest's connections to CID 2 and port P arrive at PATH_P
+  --vhost-user type=blk|fs,socket=PATH[,queues=N][,queue-size=N][,relay][,tag=NAME][,name=NAME]
+                    [,slot=N]
+                    a disk or (with its tag) a file system whose queues a vhost-user back end
+                    serves, another program, which listens on the unix socket PATH. With relay
+                    no back end of a disk takes requests with it when it dies.
+                    DANGEROUS: it has all of the guest's memory, and no sandbox of the vmm
   --console=stdio|detached|none
                     serial port: on this terminal, or for vmctl console only
                                                   (default: stdio, or none with --config)
@@ -88,7 +98,8 @@ Devices; each flag starts one process, and may be given several times
                     any device binary; RES is the resource's name. ',,' is a literal comma.
                     Also timeout=30s: the longest wait of an access, and poll=50us: how long
                     both sides poll before they sleep
-  With --disk, --net, --vsock and --device, how a process that dies or hangs is replaced:
+  With --disk, --net, --vsock, --vhost-user and --device, how a process that dies or hangs is
+  replaced:
     restart=always|on-failure|never  when it has ended; on-failure: not after exit code 0
                                                                     (default: always)
     policy=wait|all-ones|pause-vm    accesses meanwhile wait, read all ones, or pause the VM
@@ -144,6 +155,7 @@ enum Flag : int {
   kRng,
   kPvpanic,
   kVsock,
+  kVhostUser,
   kConsole,
   kDevice,
   kDeviceDir,
@@ -176,6 +188,7 @@ constexpr option kOptions[] = {
     {"rng", optional_argument, nullptr, kRng},
     {"pvpanic", no_argument, nullptr, kPvpanic},
     {"vsock", required_argument, nullptr, kVsock},
+    {"vhost-user", required_argument, nullptr, kVhostUser},
     {"console", required_argument, nullptr, kConsole},
     {"device", required_argument, nullptr, kDevice},
     {"device-dir", required_argument, nullptr, kDeviceDir},
@@ -189,83 +202,6 @@ constexpr option kOptions[] = {
     {"version", no_argument, nullptr, kVersionFlag},
     {nullptr, 0, nullptr, 0},
 };
-
-// Turns a rate limit into a flag of the device's binary. False: `part` is none. Errors: its value
-// is not valid.
-absl::StatusOr<bool> ParseLimit(absl::string_view flag, absl::string_view part,
-                                v1::DeviceConfig& device) {
-  for (const absl::string_view name : {"bps", "iops", "bps-burst", "iops-burst"}) {
-    absl::string_view value = part;
-    if (!absl::ConsumePrefix(&value, absl::StrCat(name, "="))) continue;
-    const bool is_bytes = absl::StartsWith(name, "bps");
-    uint64_t unit = 1;
-    if (is_bytes && absl::ConsumeSuffix(&value, "K")) unit = 1 << 10;
-    if (is_bytes && unit == 1 && absl::ConsumeSuffix(&value, "M")) unit = 1 << 20;
-    if (is_bytes && unit == 1 && absl::ConsumeSuffix(&value, "G")) unit = 1 << 30;
-    uint64_t count = 0;
-    if (!absl::SimpleAtoi(value, &count) || count == 0 || count > INT64_MAX / unit) {
-      return FlagError(flag, absl::StrCat("\"", part, "\" is not a whole number above 0",
-                                          is_bytes ? "; give it as 500K, 20M or 1G" : ""));
-    }
-    device.add_arg(absl::StrCat("--", absl::StrReplaceAll(name, {{"-", "_"}}), "=", count * unit));
-    return true;
-  }
-  return false;
-}
-
-absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
-  std::string name = FreeName(line, "disk");
-  v1::DeviceConfig device;
-  std::string path;
-  bool read_only = false;
-  bool direct = false;
-  bool shared = false;
-  bool pause_on_error = false;
-  for (const std::string& part : SplitParts(text)) {
-    ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--disk", part, device));
-    if (taken) continue;
-    ASSIGN_OR_RETURN(const bool is_limit, ParseLimit("--disk", part, device));
-    if (is_limit) continue;
-    absl::string_view value = part;
-    if (absl::ConsumePrefix(&value, "path=")) {
-      path = std::string(value);
-    } else if (absl::ConsumePrefix(&value, "name=")) {
-      name = std::string(value);
-    } else if (absl::ConsumePrefix(&value, "slot=")) {
-      RETURN_IF_ERROR(ParseSlot("--disk", value, device));
-    } else if (value == "readonly") {
-      read_only = true;
-    } else if (value == "direct") {
-      direct = true;
-    } else if (value == "shared") {
-      shared = true;
-    } else if (value == "on-error=report" || value == "on-error=pause") {
-      pause_on_error = value == "on-error=pause";
-    } else if (absl::ConsumePrefix(&value, "serial=")) {
-      device.add_arg(absl::StrCat("--serial=", value));
-    } else if (absl::ConsumePrefix(&value, "discard=")) {
-      if (value != "on" && value != "off") {
-        return FlagError("--disk", absl::StrCat("\"", part, "\" is not valid; give on or off"));
-      }
-      device.add_arg(absl::StrCat("--discard=", value == "on" ? "true" : "false"));
-    } else {
-      return FlagError("--disk",
-                       absl::StrCat("\"", part, "\" is unknown; give path=FILE, readonly, ",
-                                    "direct, shared, discard=, serial=, bps=, iops=, bps-burst=, ",
-                                    "iops-burst=, on-error=report|pause, name=NAME, slot=N, ",
-                                    "restart=, policy=, heartbeat=, spare"));
-    }
-  }
-  if (path.empty()) return FlagError("--disk", "path=FILE is missing");
-  device.set_name(name);
-  device.set_binary("virtio_blk");
-  v1::FileResource& file = AddFile(device, "disk", path, read_only);
-  file.set_direct(direct);
-  file.set_shared(shared);
-  if (pause_on_error) file.set_on_error(v1::FileResource::PAUSE);
-  AddDevice(line, "--disk") = std::move(device);
-  return absl::OkStatus();
-}
 
 absl::Status ParseUserNet(const std::vector<std::string>& parts, CommandLine& line) {
   v1::DeviceConfig device;
@@ -586,6 +522,9 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         break;
       case kNet:
         RETURN_IF_ERROR(ParseNet(value, line));
+        break;
+      case kVhostUser:
+        RETURN_IF_ERROR(ParseVhostUser(value, line));
         break;
       case kDevice:
         RETURN_IF_ERROR(ParseDevice(value, line));

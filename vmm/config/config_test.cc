@@ -33,8 +33,8 @@ class ConfigTest : public ::testing::Test {
  protected:
   void SetUp() override {
     dir_ = MakeTempFolder();
-    for (const char* name :
-         {"vmlinux", "disk.img", "virtio_blk", "uart16550", "virtio_rng", "boot_loader"}) {
+    for (const char* name : {"vmlinux", "disk.img", "virtio_blk", "uart16550", "virtio_rng",
+                             "boot_loader", "vhost_user"}) {
       std::ofstream(Path(name)) << name << std::string(512, ' ');
       chmod(Path(name).c_str(), 0755);
     }
@@ -289,6 +289,54 @@ TEST_F(ConfigTest, SupervisionIsTakenOverFromFlags) {
   EXPECT_EQ(spec->devices[1].access_policy, AccessPolicy::kPauseVm);
 }
 
+TEST_F(ConfigTest, ABackEndIsReachedThroughASocket) {
+  absl::StatusOr<VmSpec> spec = FromFlags(
+      {"--kernel=$DIR/vmlinux", "--console=none", "--disk=path=$DIR/disk.img",
+       "--vhost-user=type=blk,socket=/run/disk.sock,queues=4,queue-size=64,relay,slot=7,spare",
+       "--vhost-user=type=fs,socket=fs.sock,tag=share,name=home"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const DeviceSpec& disk = spec->devices[1];
+  EXPECT_EQ(disk.name, "disk1");
+  EXPECT_EQ(disk.binary.path(), Path("vhost_user"));
+  EXPECT_EQ(disk.args,
+            (std::vector<std::string>{"--queues=4", "--queue_size=64", "--relay", "--type=blk"}));
+  EXPECT_EQ(disk.pci_slot, 7u);
+  EXPECT_TRUE(disk.spare);
+  ASSERT_EQ(disk.resources.size(), 1u);
+  EXPECT_EQ(disk.resources[0].name, "back_end");
+  EXPECT_EQ(disk.resources[0].socket_path, "/run/disk.sock");
+  const DeviceSpec& share = spec->devices[2];
+  EXPECT_EQ(share.name, "home");
+  EXPECT_EQ(share.args, (std::vector<std::string>{"--type=fs", "--tag=share"}));
+  EXPECT_EQ(share.resources[0].socket_path, "fs.sock");
+}
+
+TEST_F(ConfigTest, AQcow2DiskHasABackEndOfItsOwn) {
+  for (const char* name : {"disk.qcow2", "base,1.img"}) std::ofstream(Path(name)) << name;
+  absl::StatusOr<VmSpec> spec =
+      FromFlags({"--kernel=$DIR/vmlinux", "--console=none", "--disk=path=$DIR/disk.img,format=raw",
+                 "--disk=path=$DIR/disk.qcow2,backing=$DIR/base,,1.img,direct",
+                 "--disk=path=$DIR/disk.img,format=qcow2,readonly,name=d"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->devices[0].binary.path(), Path("virtio_blk"));
+  const DeviceSpec& disk = spec->devices[1];
+  EXPECT_EQ(disk.name, "disk1");
+  EXPECT_EQ(disk.binary.path(), Path("vhost_user"));
+  EXPECT_EQ(disk.args, (std::vector<std::string>{"--type=blk", "--relay"}));
+  ASSERT_EQ(disk.resources.size(), 1u);
+  const BackEndSpec& back_end = *disk.resources[0].back_end;
+  EXPECT_EQ(back_end.binary, "/usr/bin/qemu-storage-daemon");
+  EXPECT_THAT(back_end.args, testing::Contains(testing::HasSubstr("cache.direct=on")));
+  ASSERT_EQ(back_end.files.size(), 2u);
+  EXPECT_EQ(back_end.files[0].path, Path("disk.qcow2"));
+  EXPECT_FALSE(back_end.files[0].read_only);
+  EXPECT_EQ(back_end.files[1].path, Path("base,1.img"));
+  EXPECT_TRUE(back_end.files[1].read_only);
+  const BackEndSpec& read_only = *spec->devices[2].resources[0].back_end;
+  EXPECT_TRUE(read_only.files[0].read_only);
+  EXPECT_THAT(read_only.args, testing::Contains(testing::HasSubstr("writable=off")));
+}
+
 TEST_F(ConfigTest, MemoryIsLimitedByThePhysicalAddressesOfTheProcessor) {
   const auto takes = [this](uint32_t bits, const std::string& memory) {
     host_ = {
@@ -508,9 +556,12 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
       {good + "devices { name: \"a\" binary: \"virtio_rng\" pci_slot: 3 }"
               "devices { name: \"b\" binary: \"virtio_rng\" pci_slot: 3 }",
        "devices[1].pci_slot: 3 is taken"},
+      {good + "devices { name: \"a\" binary: \"vhost_user\" resources { name: \"back_end\"\n"
+              "unix_socket {} } }",
+       "unix_socket.path: missing; give the path of the socket on which a program listens"},
       {good + "devices { name: \"a\" binary: \"virtio_blk\" resources { name: \"disk\" } }",
        "devices[0].resources[0]: the source is missing; give file, console, tap, user_network, "
-       "vm_link or vsock"},
+       "vm_link, vsock, unix_socket or back_end"},
       {good + "devices { name: \"a\" binary: \"uart16550\"\n"
               "resources { name: \"console\" console { standard_streams: true } } }\n"
               "devices { name: \"b\" binary: \"uart16550\"\n"
@@ -570,6 +621,29 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
        "--device: \"policy=none\" is not valid; give wait, all-ones or pause-vm"},
       {{"--kernel=$DIR/vmlinux", "--device=name=a,binary=virtio_rng,heartbeat=often"},
        "--device: \"often\" is not a duration"},
+      {{"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,backing=$DIR/disk.img"},
+       "--disk: backing= is for format=qcow2 only"},
+      {{"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,format=vmdk"},
+       "--disk: \"format=vmdk\" is not valid; give raw or qcow2"},
+      {{"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img,format=qcow2,shared"},
+       "--disk: shared, discard=, serial=, on-error= and limits are for format=raw only"},
+      {{"--kernel=$DIR/vmlinux", "--disk=path=$DIR/none.qcow2"}, "No such file or directory"},
+      {{"--kernel=$DIR/vmlinux", "--vhost-user=socket=/s"}, "--vhost-user: type= is missing"},
+      {{"--kernel=$DIR/vmlinux", "--vhost-user=type=tape,socket=/s"},
+       "--vhost-user: type=tape is not a type; give blk or fs"},
+      {{"--kernel=$DIR/vmlinux", "--vhost-user=type=blk"}, "--vhost-user: socket=PATH is missing"},
+      {{"--kernel=$DIR/vmlinux", "--vhost-user=type=fs,socket=/s"},
+       "--vhost-user: tag=NAME is missing"},
+      {{"--kernel=$DIR/vmlinux", "--vhost-user=type=blk,socket=/s,tag=a"},
+       "--vhost-user: tag= is for type=fs only"},
+      {{"--kernel=$DIR/vmlinux", "--vhost-user=type=fs,socket=/s,tag=a,relay"},
+       "--vhost-user: relay is for type=blk only"},
+      {{"--kernel=$DIR/vmlinux", "--vhost-user=type=blk,socket=/s,queues=many"},
+       "--vhost-user: \"queues=many\" is not a whole number above 0"},
+      {{"--kernel=$DIR/vmlinux", "--vhost-user=type=blk,socket=/s,readonly"},
+       "--vhost-user: \"readonly\" is unknown; give type=blk"},
+      {{"--kernel=$DIR/vmlinux", "--vhost-user=type=blk,socket=" + std::string(108, 's')},
+       "is too long for a socket"},
       {{"--kernel=$DIR/vmlinux", "--console=vga"},
        "--console: \"vga\" is not valid; give stdio, detached"},
       {{"--kernel=$DIR/vmlinux", "--console=none", "--console=stdio"}, "--console: given twice"},

@@ -5,6 +5,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -119,6 +120,8 @@ class Validator {
                                       const v1::CgroupConfig& config) const;
   absl::StatusOr<DeviceSpec> Device(const std::string& field, const v1::DeviceConfig& config);
   absl::StatusOr<ResourceSpec> Resource(const std::string& field, const v1::ResourceConfig& config);
+  absl::StatusOr<std::shared_ptr<const BackEndSpec>> BackEnd(const std::string& field,
+                                                             const v1::BackEnd& config);
   absl::Status AddTap(const std::string& field, const v1::ResourceConfig& config, DeviceSpec& spec);
   absl::Status AddUserNetwork(const std::string& field, const v1::ResourceConfig& config,
                               DeviceSpec& spec);
@@ -384,13 +387,51 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
       }
       return spec;  // main.cc connects it: see FindVsock()
     }
+    case v1::ResourceConfig::kUnixSocket: {
+      const std::string path_field = absl::StrCat(field, ".unix_socket.path");
+      if (config.unix_socket().path().empty()) {
+        return Error(path_field, "missing; give the path of the socket on which a program listens");
+      }
+      // As it is: an absolute one may be too long for a socket.
+      ASSIGN_OR_RETURN(spec.socket_path, SocketPath(path_field, config.unix_socket().path()));
+      return spec;
+    }
+    case v1::ResourceConfig::kBackEnd: {
+      ASSIGN_OR_RETURN(spec.back_end, BackEnd(absl::StrCat(field, ".back_end"), config.back_end()));
+      return spec;
+    }
     case v1::ResourceConfig::kTap:
     case v1::ResourceConfig::kUserNetwork:
     case v1::ResourceConfig::SOURCE_NOT_SET:
       break;
   }
   return Error(field,
-               "the source is missing; give file, console, tap, user_network, vm_link or vsock");
+               "the source is missing; give file, console, tap, user_network, vm_link, vsock, "
+               "unix_socket or back_end");
+}
+
+absl::StatusOr<std::shared_ptr<const BackEndSpec>> Validator::BackEnd(const std::string& field,
+                                                                      const v1::BackEnd& config) {
+  auto spec = std::make_shared<BackEndSpec>();
+  spec->binary = config.binary();
+  struct stat info = {};
+  if (spec->binary.empty() || spec->binary[0] != '/' || stat(spec->binary.c_str(), &info) != 0 ||
+      !S_ISREG(info.st_mode) || access(spec->binary.c_str(), X_OK) != 0) {
+    return Error(absl::StrCat(field, ".binary"),
+                 absl::StrCat("\"", spec->binary, "\" is not the absolute path of a program"));
+  }
+  spec->args.assign(config.arg().begin(), config.arg().end());
+  for (int i = 0; i < config.file_size(); ++i) {
+    const std::string path = AbsolutePath(config.file(i).path());
+    const bool read_only = config.file(i).read_only();
+    if (config.file(i).path().empty() ||
+        access(path.c_str(), read_only ? R_OK : R_OK | W_OK) != 0) {
+      return Error(absl::StrCat(field, ".file[", i, "].path"),
+                   absl::StrCat("\"", path, "\": ", strerror(errno)));
+    }
+    spec->files.push_back({.path = path, .read_only = read_only});
+  }
+  return spec;
 }
 
 absl::Status Validator::AddTap(const std::string& field, const v1::ResourceConfig& config,

@@ -30,6 +30,17 @@ struct UserNetSpec {
   bool host_loopback = false;         // the guest may use what listens on the host's loopback
 };
 
+// A program that serves a device over vhost-user, for vmm/back_end to start.
+struct BackEndSpec {
+  struct File {
+    std::string path;  // absolute
+    bool read_only = false;
+  };
+  std::string binary;  // an absolute path
+  std::vector<std::string> args;
+  std::vector<File> files;  // that it sees
+};
+
 // An opened resource of a device.
 struct ResourceSpec {
   std::string name;
@@ -44,6 +55,12 @@ struct ResourceSpec {
   std::optional<UserNetSpec> user_net = {};
   // Instead of `file`: an error link (proto/error_link.h), which the machine creates.
   bool is_error_link = false;
+  // Instead of `file`: the path of a unix socket, to which vmm/connector connects.
+  std::string socket_path = {};
+  // Instead of `file`: the program to which vmm/connector connects, and where it listens
+  // (O_PATH), once vmm/back_end has started it.
+  std::shared_ptr<const BackEndSpec> back_end = nullptr;
+  std::shared_ptr<const UniqueFd> socket_anchor = nullptr;
   // If set, instead of `file`: returns the descriptor for the next process of the device, or -1.
   // Called before each attachment, once the previous process is dead. The descriptor stays the
   // callee's and is valid until the next call.

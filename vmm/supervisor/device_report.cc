@@ -62,6 +62,12 @@ std::string Describe(const ResourceSpec& resource) {
   if (resource.user_net.has_value()) what = absl::StrCat("network by ", resource.user_net->program);
   if (resource.is_error_link) what = "pause the VM";
   if (resource.file != nullptr) what = Printable(resource.file->path(), PATH_MAX);
+  if (!resource.socket_path.empty()) {
+    what = absl::StrCat("socket ", Printable(resource.socket_path, PATH_MAX));
+  }
+  if (resource.back_end != nullptr) {
+    what = absl::StrCat("served by ", Printable(resource.back_end->binary, PATH_MAX));
+  }
   return absl::StrCat(resource.name, ": ", what, resource.read_only ? " (read-only)" : "");
 }
 
