@@ -1,0 +1,311 @@
+// Disks whose back ends are other programs, with the real vmm: qemu-storage-daemon, and one of the
+// tests' that keeps a record of requests in flight. Back ends and device processes die under load.
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/testing/child_process.h"
+#include "base/testing/files.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "integration/harness/vm_client.h"
+#include "integration/harness/vm_process.h"
+
+namespace bulkhead::integration {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr absl::Duration kLong = absl::Seconds(240);
+constexpr char kStorageDaemon[] = "/usr/bin/qemu-storage-daemon";
+constexpr uint64_t kDiskBytes = 1 << 20;
+
+// A disk of kDiskBytes whose every 8 bytes hold their own offset, as virtio_blk_test wants it.
+std::string Pattern() {
+  std::string bytes(kDiskBytes, '\0');
+  for (uint64_t i = 0; i < kDiskBytes; i += 8) memcpy(&bytes[i], &i, sizeof(i));
+  return bytes;
+}
+
+// An empty qcow2 image (version 2) over a backing file: header, one table of each kind.
+std::string QcowOver(const std::string& backing) {
+  constexpr uint64_t kCluster = 65536;
+  std::string image(4 * kCluster, '\0');
+  const auto put = [&image](size_t at, uint64_t value, int bytes) {
+    for (int i = 0; i < bytes; ++i) image[at + i] = static_cast<char>(value >> 8 * (bytes - 1 - i));
+  };
+  constexpr size_t kBackingName = 72;
+  put(0, 0x514649fb, 4);  // magic
+  put(4, 2, 4);
+  put(8, kBackingName, 8);
+  put(16, backing.size(), 4);
+  put(20, 16, 4);  // bits of a cluster's size
+  put(24, kDiskBytes, 8);
+  put(36, 1, 4);             // entries of the table at
+  put(40, 3 * kCluster, 8);  // this place
+  put(48, kCluster, 8);      // reference counts: their table
+  put(56, 1, 4);
+  image.replace(kBackingName, backing.size(), backing);
+  put(kCluster, 2 * kCluster, 8);
+  for (size_t i = 0; i < 4; ++i) put(2 * kCluster + 2 * i, 1, 2);
+  return image;
+}
+
+class VhostUserTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::ofstream(raw_) << Pattern();
+    std::ofstream(qcow_) << QcowOver(raw_);
+  }
+  ~VhostUserTest() override {
+    vm_.reset();
+    back_end_.reset();
+    for (const std::string& file : {raw_, qcow_, socket_, config_}) unlink(file.c_str());
+  }
+
+  void StartBackEnd(const std::vector<std::string>& command) {
+    absl::StatusOr<std::unique_ptr<ChildProcess>> started = ChildProcess::Start(command, {});
+    ASSERT_TRUE(started.ok()) << started.status();
+    back_end_ = *std::move(started);
+    for (int i = 0; i < 2000 && access(socket_.c_str(), F_OK) != 0; ++i) {
+      absl::SleepFor(absl::Milliseconds(10));
+    }
+  }
+  void StartStorageDaemon(const std::string& image, const std::string& format) {
+    StartBackEnd({kStorageDaemon, "--blockdev",
+                  absl::StrCat("file,node-name=file,filename=", image), "--blockdev",
+                  absl::StrCat(format, ",node-name=disk,file=file"), "--export",
+                  absl::StrCat("vhost-user-blk,id=disk,addr.type=unix,addr.path=", socket_,
+                               ",node-name=disk,writable=on")});
+  }
+  void StartBlockBackEnd() {
+    StartBackEnd({DataFile("devices/vhost_user/testing/block_back_end"), socket_, raw_});
+  }
+  // As kill -9 does it.
+  void KillBackEnd() {
+    back_end_.reset();
+    unlink(socket_.c_str());
+  }
+  void StartVm(const std::string& orders, const std::string& device_args = "") {
+    std::ofstream(config_) << "memory: \"64M\" on_reset: EXIT cpus: 1 kernel { path: \""
+                           << DataFile("kernel_images/baremetal/guest.elf")
+                           << "\" cmdline: \"run=" << orders << "\" }\n"
+                           << "devices { name: \"console\" binary: \"uart16550\" resources { "
+                           << "name: \"console\" console { standard_streams: true } } }\n"
+                           << "devices { name: \"disk\" binary: \"vhost_user\" " << device_args
+                           << "\n"
+                           << "restart { max_crashes: -1 min_backoff: \"0\" max_backoff: \"0\" }\n"
+                           << "resources { name: \"back_end\" unix_socket { path: \"" << socket_
+                           << "\" } } }\n";
+    Run({"--config=" + config_});
+  }
+  // With the disk qcow_, whose back end the vmm starts.
+  void StartVmWithQcowDisk(const std::string& orders) {
+    Run({"--memory=64M", "--console=stdio",
+         "--kernel=" + DataFile("kernel_images/baremetal/guest.elf"), "--cmdline=run=" + orders,
+         "--disk=name=disk,restart=always,path=" + qcow_ + ",backing=" + raw_});
+  }
+  void Run(std::vector<std::string> args) {
+    args.push_back("--control=" + socket_ + ".vm");
+    absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(args);
+    ASSERT_TRUE(vm.ok()) << vm.status();
+    vm_ = *std::move(vm);
+  }
+  // The processes of the vmm's back end; kills them.
+  static int KillOwnBackEnds(const std::string& image) {
+    int killed = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+      pid_t process = 0;
+      if (!absl::SimpleAtoi(entry.path().filename().string(), &process)) continue;
+      std::ifstream file(entry.path() / "cmdline", std::ios::binary);
+      const std::string command((std::istreambuf_iterator<char>(file)), {});
+      if (!absl::StartsWith(command, kStorageDaemon) || !absl::StrContains(command, image))
+        continue;
+      if (kill(process, SIGKILL) == 0) ++killed;
+    }
+    return killed;
+  }
+  void ExpectGoodEnd() {
+    const absl::StatusOr<std::string> end = vm_->WaitForOutput("BULKHEAD-", kLong);
+    ASSERT_TRUE(end.ok()) << end.status() << vm_->log();
+    const absl::StatusOr<std::string> verdict = vm_->WaitForOutput("\n", kLong);
+    ASSERT_TRUE(verdict.ok()) << verdict.status();
+    EXPECT_THAT(*verdict, HasSubstr("PASS")) << vm_->output() << vm_->log();
+  }
+  // The name of the metric to its value; -1: there is none.
+  double Metric(const std::string& name) {
+    const absl::StatusOr<v1::VmMetrics> metrics = client_.GetMetrics();
+    if (!metrics.ok()) return -1;
+    for (const v1::MetricFamily& family : metrics->families()) {
+      if (!absl::EndsWith(family.name(), name) || family.samples().empty()) continue;
+      return family.samples(0).value();
+    }
+    return -1;
+  }
+  bool Await(const std::string& metric, double value) {
+    for (int i = 0; i < 600 && Metric(metric) != value; ++i)
+      absl::SleepFor(absl::Milliseconds(100));
+    return Metric(metric) == value;
+  }
+  void KillDevice() {
+    const pid_t process = client_.PidOf("disk");
+    ASSERT_GT(process, 0);
+    kill(process, SIGKILL);
+    for (int i = 0; i < 600; ++i) {
+      const pid_t next = client_.PidOf("disk");
+      if (next > 0 && next != process) return;
+      absl::SleepFor(absl::Milliseconds(50));
+    }
+    FAIL() << "no successor" << vm_->log();
+  }
+
+  const std::string folder_ = absl::StrCat("/tmp/vhost_user_test_", getpid());
+  const std::string raw_ = folder_ + ".img";
+  const std::string qcow_ = folder_ + ".qcow2";
+  const std::string socket_ = folder_ + ".sock";
+  const std::string config_ = folder_ + ".textproto";
+  const VmClient client_{socket_ + ".vm"};
+  std::unique_ptr<ChildProcess> back_end_;
+  std::unique_ptr<VmProcess> vm_;
+};
+
+constexpr char kStorm[] = "disk_storm depth=8 patience=600000000000 progress=500 requests=";
+
+constexpr char kRelay[] = "arg: \"--relay\"";
+
+TEST_F(VhostUserTest, ADiskOfTheStorageDaemonWorks) {
+  StartStorageDaemon(raw_, "raw");
+  StartVm("virtio_blk_test pattern=1 hostile=0 indirect=1 event_index=1");
+  ExpectGoodEnd();
+}
+
+TEST_F(VhostUserTest, AQcowDiskOverABackingFileWorks) {
+  StartStorageDaemon(qcow_, "qcow2");
+  StartVm("virtio_blk_test pattern=1 hostile=0");
+  ExpectGoodEnd();
+  EXPECT_EQ(ReadFile(raw_), Pattern()) << "the backing file is only read";
+}
+
+TEST_F(VhostUserTest, DeviceProcessesThatDieUnderLoadLoseNothing) {
+  StartBlockBackEnd();
+  StartVm(absl::StrCat(kStorm, 20000));
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(vm_->WaitForOutput("progress", kLong).ok()) << vm_->output() << vm_->log();
+    KillDevice();
+  }
+  ExpectGoodEnd();
+  EXPECT_THAT(vm_->log(), Not(HasSubstr("must reset")));
+}
+
+TEST_F(VhostUserTest, ABackEndThatRecordsRequestsMayDieUnderLoad) {
+  StartBlockBackEnd();
+  StartVm(absl::StrCat(kStorm, 20000));
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(vm_->WaitForOutput("progress", kLong).ok()) << vm_->output() << vm_->log();
+    KillBackEnd();
+    if (i % 3 == 1) KillDevice();
+    if (i == 2) absl::SleepFor(absl::Seconds(5));
+    StartBlockBackEnd();
+  }
+  ExpectGoodEnd();
+  EXPECT_THAT(vm_->log(), Not(HasSubstr("must reset")));
+}
+
+TEST_F(VhostUserTest, WithRelayTheStorageDaemonMayDieUnderLoad) {
+  StartStorageDaemon(qcow_, "qcow2");
+  StartVm(absl::StrCat(kStorm, 20000), kRelay);
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(vm_->WaitForOutput("progress", kLong).ok()) << vm_->output() << vm_->log();
+    if (i % 3 != 2) KillBackEnd();
+    if (i % 3 != 0) KillDevice();
+    if (i % 3 != 2) StartStorageDaemon(qcow_, "qcow2");
+  }
+  ExpectGoodEnd();
+  EXPECT_THAT(vm_->log(), Not(HasSubstr("must reset")));
+}
+
+TEST_F(VhostUserTest, TheVmmServesAQcowDisk) {
+  StartVmWithQcowDisk("virtio_blk_test pattern=1 hostile=0 indirect=1 event_index=1");
+  ExpectGoodEnd();
+  EXPECT_EQ(ReadFile(raw_), Pattern()) << "the backing file is only read";
+  vm_.reset();
+  absl::SleepFor(absl::Seconds(1));
+  EXPECT_EQ(KillOwnBackEnds(qcow_), 0) << "it ends with the vmm";
+}
+
+TEST_F(VhostUserTest, TheVmmsOwnBackEndMayDieUnderLoad) {
+  StartVmWithQcowDisk(absl::StrCat(kStorm, 20000));
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(vm_->WaitForOutput("progress", kLong).ok()) << vm_->output() << vm_->log();
+    if (i % 3 != 2) {
+      EXPECT_EQ(KillOwnBackEnds(qcow_), 1);
+    }
+    if (i % 3 == 1) KillDevice();
+  }
+  ExpectGoodEnd();
+  EXPECT_THAT(vm_->log(), HasSubstr("qemu-storage-daemon ended by signal 9"));
+  EXPECT_THAT(vm_->log(), Not(HasSubstr("must reset")));
+}
+
+TEST_F(VhostUserTest, ABackingFileThatWasNotGivenIsNotFound) {
+  Run({"--memory=64M", "--console=none",
+       "--kernel=" + DataFile("kernel_images/baremetal/guest.elf"), "--disk=path=" + qcow_});
+  EXPECT_TRUE(vm_->WaitForLog("Could not open backing file", kLong).ok()) << vm_->log();
+  const absl::StatusOr<ExitInfo> end = vm_->WaitForExit(kLong);
+  ASSERT_TRUE(end.ok()) << end.status();
+  EXPECT_NE(end->code, 0);
+}
+
+TEST_F(VhostUserTest, WithRelayADiskOfTheStorageDaemonWorks) {
+  StartStorageDaemon(raw_, "raw");
+  StartVm("virtio_blk_test pattern=1 hostile=0 indirect=1 event_index=1", kRelay);
+  ExpectGoodEnd();
+}
+
+TEST_F(VhostUserTest, ABackEndThatStandsStillForSomeSecondsIsWaitedFor) {
+  StartStorageDaemon(raw_, "raw");
+  StartVm(absl::StrCat(kStorm, 5000));
+  ASSERT_TRUE(vm_->WaitForOutput("progress", kLong).ok()) << vm_->output() << vm_->log();
+  ASSERT_TRUE(back_end_->Signal(SIGSTOP).ok());
+  absl::SleepFor(absl::Seconds(4));
+  ASSERT_TRUE(back_end_->Signal(SIGCONT).ok());
+  ExpectGoodEnd();
+}
+
+TEST_F(VhostUserTest, RequestsLostWithABackEndAreToldToTheDriver) {
+  StartStorageDaemon(raw_, "raw");
+  StartVm("disk_storm depth=8 until_key=1 patience=3000000000000 progress=500");
+  ASSERT_TRUE(vm_->WaitForOutput("progress", kLong).ok()) << vm_->output() << vm_->log();
+  KillBackEnd();
+  EXPECT_TRUE(Await("back_end_connected", 0));
+  StartStorageDaemon(raw_, "raw");
+  ASSERT_TRUE(vm_->WaitForLog("the driver must reset the device", kLong).ok()) << vm_->log();
+  EXPECT_TRUE(Await("back_end_connected", 1));
+  EXPECT_EQ(Metric("queues_served"), 0);
+  EXPECT_GT(client_.PidOf("disk"), 0) << "the device serves on";
+}
+
+TEST_F(VhostUserTest, WithoutABackEndTheVmDoesNotStartAndSaysWhy) {
+  StartVm("idle");
+  EXPECT_TRUE(vm_->WaitForLog("cannot connect: No such file or directory", kLong).ok());
+  const absl::StatusOr<ExitInfo> end = vm_->WaitForExit(kLong);
+  ASSERT_TRUE(end.ok()) << end.status();
+  EXPECT_NE(end->code, 0);
+}
+
+}  // namespace
+}  // namespace bulkhead::integration
