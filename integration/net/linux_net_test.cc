@@ -87,19 +87,23 @@ class LinuxNetTest : public testing::Test {
  protected:
   static void SetUpTestSuite() { ASSERT_EQ(EnterNetworkNamespace(), ""); }
 
-  static void Boot(const std::string& net, const std::string& more,
-                   std::unique_ptr<GuestShell>& guest) {
+  static void BootOnly(const std::string& net, const std::string& more,
+                       std::unique_ptr<GuestShell>& guest) {
     absl::StatusOr<std::unique_ptr<GuestShell>> booted =
         GuestShell::Boot({"--name=net", "--memory=256M", absl::StrCat("--net=", net), more});
     ASSERT_TRUE(booted.ok()) << booted.status();
     guest = *std::move(booted);
+  }
+  static void Boot(const std::string& net, const std::string& more,
+                   std::unique_ptr<GuestShell>& guest) {
+    ASSERT_NO_FATAL_FAILURE(BootOnly(net, more, guest));
     ASSERT_EQ(system("ip addr add 10.77.0.1/24 dev vmtap"), 0);
     GUEST(guest, "ip addr add 10.77.0.2/24 dev eth0 && ip link set eth0 up");
   }
 
   // Sends all of `bytes` to the guest's port, and waits until it has read them.
-  static void SendToGuest(const std::string& bytes) {
-    const UniqueFd to_guest = Connect("10.77.0.2", kGuestPort);
+  static void SendToGuest(const char* guest_ip, const std::string& bytes) {
+    const UniqueFd to_guest = Connect(guest_ip, kGuestPort);
     ASSERT_TRUE(to_guest.ok());
     for (size_t at = 0; at < bytes.size();) {
       const ssize_t n = send(to_guest.get(), bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
@@ -129,14 +133,15 @@ class LinuxNetTest : public testing::Test {
   }
 
   // Sends a pattern to the guest and back: each byte must come back.
-  static void TransferBothWays(GuestShell* guest) {
+  static void TransferBothWays(GuestShell* guest, const char* guest_ip = "10.77.0.2",
+                               const char* host_ip = "10.77.0.1") {
     const std::string bytes = Pattern();
-    std::thread sender([&] { SendToGuest(bytes); });
-    const absl::Status received =
-        guest
-            ->Run(absl::StrCat("nc -l -p ", kGuestPort, " -e /bin/sh -c 'cat > /tmp/got'"),
-                  kTimeout)
-            .status();
+    // Some networks connect before the guest listens, and disconnect then.
+    static_assert(kGuestPort == 0x1388);
+    GUEST(guest, absl::StrCat("(nc -l -p ", kGuestPort, " -e /bin/sh -c 'cat > /tmp/got') & ",
+                              "until grep -q ':1388 .* 0A' /proc/net/tcp*; do sleep 0.1; done"));
+    std::thread sender([&] { SendToGuest(guest_ip, bytes); });
+    const absl::Status received = guest->Run("wait", kTimeout).status();
     sender.join();
     ASSERT_TRUE(received.ok()) << received;
 
@@ -144,7 +149,8 @@ class LinuxNetTest : public testing::Test {
     std::string got;
     std::thread receiver([&] { ReceiveFromGuest(listener, got); });
     const absl::Status sent =
-        guest->Run(absl::StrCat("nc 10.77.0.1 ", kHostPort, " < /tmp/got > /dev/null"), kTimeout)
+        guest
+            ->Run(absl::StrCat("nc ", host_ip, " ", kHostPort, " < /tmp/got > /dev/null"), kTimeout)
             .status();
     receiver.join();
     ASSERT_TRUE(sent.ok()) << sent;
@@ -189,6 +195,23 @@ TEST_F(LinuxNetTest, JumboFramesAndSeveralQueues) {
   EXPECT_EQ(GUEST(guest, "cat /sys/class/net/eth0/mtu"), "9000");
   EXPECT_EQ(GUEST(guest, "ls -d /sys/class/net/eth0/queues/rx-* | wc -l"), "2");
   EXPECT_THAT(GUEST(guest, "ping -c 3 -s 8900 10.77.0.1"), HasSubstr("3 packets received"));
+  ASSERT_NO_FATAL_FAILURE(TransferBothWays(guest.get()));
+  EXPECT_THAT(guest->Leave()->ToString(), "exit code 0");
+}
+
+TEST_F(LinuxNetTest, FourPairsOfQueuesOnFourCpus) {
+  std::unique_ptr<GuestShell> guest;
+  ASSERT_NO_FATAL_FAILURE(Boot("tap=vmtap,queues=4", "--cpus=4", guest));
+  EXPECT_EQ(GUEST(guest, "ls -d /sys/class/net/eth0/queues/rx-* | wc -l"), "4");
+  ASSERT_NO_FATAL_FAILURE(TransferBothWays(guest.get()));
+  EXPECT_THAT(guest->Leave()->ToString(), "exit code 0");
+}
+
+TEST_F(LinuxNetTest, WithoutOffloads) {
+  std::unique_ptr<GuestShell> guest;
+  ASSERT_NO_FATAL_FAILURE(Boot("tap=vmtap,offloads=off", "--cpus=1", guest));
+  // CSUM, GUEST_CSUM, GUEST_TSO4, GUEST_TSO6, HOST_TSO4, HOST_TSO6, and MAC, which is there.
+  EXPECT_EQ(GUEST(guest, "cut -c1,2,8,9,12,13,6 /sys/class/net/eth0/device/features"), "0010000");
   ASSERT_NO_FATAL_FAILURE(TransferBothWays(guest.get()));
   EXPECT_THAT(guest->Leave()->ToString(), "exit code 0");
 }
