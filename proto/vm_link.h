@@ -18,14 +18,25 @@ inline constexpr char kVmLinkResource[] = "vm";
 // vmm -> device
 struct VmNews {
   uint64_t reports_taken = 0;  // the number of the last report that the vmm has taken
+  // The guest's clock stands still while the VM is paused or held: how long in all, and by the
+  // steady clock, in ns, since when it does; 0: it runs. The time of the guest's clock is that of
+  // the steady clock without the time that it stood.
+  uint64_t clock_stopped_ns = 0;
+  uint64_t clock_stops_since_ns = 0;
+  uint64_t answered = 0;  // the number of the last kAsk of this process that was taken
 };
-static_assert(sizeof(VmNews) == 8);
+static_assert(sizeof(VmNews) == 32);
 
-// device -> vmm
+// device -> vmm. Asking is no report, and its numbers are others: they count from 1 in each
+// process.
 struct VmReport {
   enum Kind : uint32_t {
     kPanicked = 1,     // the guest's kernel has crashed
     kCrashLoaded = 2,  // it has crashed, and its crash kernel takes over
+    // The vmm answers with its news. From then on it sends them to this process when they change,
+    // before the guest can run on.
+    kAsk = 3,
+    kWatchdogExpired = 4,
   };
   uint32_t kind = 0;
   uint32_t reserved = 0;

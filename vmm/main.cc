@@ -76,6 +76,7 @@ LogLevel LevelOf(EndReason reason) {
     case EndReason::kTripleFault:
     case EndReason::kGuestNotRunnable:
     case EndReason::kPanic:
+    case EndReason::kWatchdog:
       break;
   }
   return LogLevel::kError;

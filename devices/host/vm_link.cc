@@ -7,15 +7,17 @@
 #include <algorithm>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "base/crash_point.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 
 namespace bulkhead::devices {
 namespace {
 
-bool Receive(int socket, VmNews& news) {
-  VmNews packet;
-  iovec part = {.iov_base = &packet, .iov_len = sizeof(packet)};
+// The size of the packet, 0 at the end, below 0 with errno.
+ssize_t ReceivePacket(int socket, VmNews& news) {
+  iovec part = {.iov_base = &news, .iov_len = sizeof(news)};
   msghdr message = {};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
@@ -23,9 +25,7 @@ bool Receive(int socket, VmNews& news) {
   do {
     size = recvmsg(socket, &message, MSG_DONTWAIT);
   } while (size < 0 && errno == EINTR);
-  if (size != sizeof(packet)) return false;
-  news = packet;
-  return true;
+  return size;
 }
 
 }  // namespace
@@ -33,7 +33,7 @@ bool Receive(int socket, VmNews& news) {
 absl::StatusOr<std::unique_ptr<VmLink>> VmLink::Take(DeviceServices& services) {
   ASSIGN_OR_RETURN(UniqueFd socket, services.TakeResource(kVmLinkResource));
   VmNews news;
-  if (!Receive(socket.get(), news)) {
+  if (ReceivePacket(socket.get(), news) != sizeof(news)) {
     return absl::UnavailableError("the resource \"vm\" has no first packet of the vmm");
   }
   return std::unique_ptr<VmLink>(new VmLink(std::move(socket), news));
@@ -44,8 +44,34 @@ void VmLink::Restore(uint64_t number) {
   number_ = std::clamp(number, taken - std::min(taken, kMaxUnsavedVmReports), taken);
 }
 
+bool VmLink::Receive() {
+  VmNews news;
+  ssize_t size;
+  while ((size = ReceivePacket(fd_.get(), news)) == sizeof(news)) news_ = news;
+  return size < 0 && errno == EAGAIN;
+}
+
+int64_t VmLink::GuestNowNs() const {
+  const int64_t now = clock_runs() ? absl::ToUnixNanos(SteadyNow())
+                                   : static_cast<int64_t>(news_.clock_stops_since_ns);
+  return now - static_cast<int64_t>(news_.clock_stopped_ns);
+}
+
+int64_t VmLink::SteadyOf(int64_t guest_ns) const {
+  return guest_ns + static_cast<int64_t>(news_.clock_stopped_ns);
+}
+
+uint64_t VmLink::Ask() { return SendPacket(VmReport::kAsk, asked_ + 1) ? ++asked_ : 0; }
+
 bool VmLink::Send(VmReport::Kind kind) {
-  VmReport report = {.kind = kind, .reserved = 0, .number = number_ + 1};
+  if (!SendPacket(kind, number_ + 1)) return false;
+  ++number_;
+  CRASH_POINT("vm_link_after_send");
+  return true;
+}
+
+bool VmLink::SendPacket(VmReport::Kind kind, uint64_t number) const {
+  VmReport report = {.kind = kind, .reserved = 0, .number = number};
   iovec part = {.iov_base = &report, .iov_len = sizeof(report)};
   msghdr message = {};
   message.msg_iov = &part;
@@ -54,10 +80,7 @@ bool VmLink::Send(VmReport::Kind kind) {
   do {
     sent = sendmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
   } while (sent < 0 && errno == EINTR);
-  if (sent < 0) return false;
-  ++number_;
-  CRASH_POINT("vm_link_after_send");
-  return true;
+  return sent >= 0;
 }
 
 }  // namespace bulkhead::devices

@@ -28,6 +28,7 @@ constexpr Program kPrograms[] = {
     {"net_storm", RunNetStorm},
     {"net_link", RunNetLink},
     {"watch_device", RunWatchDevice},
+    {"watchdog", RunWatchdog},
     {"reboot_test", RunRebootTest},
     {"console_storm", RunConsoleStorm},
     {"hostile_driver", RunHostileDriver},

@@ -24,6 +24,7 @@ void RunDiskGrowth();
 void RunNetStorm();
 void RunNetLink();
 void RunWatchDevice();
+void RunWatchdog();
 void RunRebootTest();
 void RunConsoleStorm();
 void RunHostileDriver();

@@ -77,6 +77,9 @@ Line GuestReportLine(const v1::GuestReport& report, bool color) {
   } else if (report.kind() == v1::GuestReport::CRASH_LOADED) {
     text = "the guest's kernel has crashed, its crash kernel takes over";
   }
+  if (report.kind() == v1::GuestReport::WATCHDOG_EXPIRED) {
+    text = Colored("the guest's watchdog has expired", Color::kRed, color);
+  }
   return {report.device(), WithReason(text, report.action())};
 }
 

@@ -47,6 +47,8 @@ TEST(EventTextTest, EveryKindSaysWhatHappened) {
             "  a-long-name reset by a client\n");
   EXPECT_EQ(TextOf(R"(guest_report { device: "pvpanic" kind: PANICKED action: "the VM ends" })"),
             "  pvpanic    the guest's kernel has crashed: the VM ends\n");
+  EXPECT_EQ(TextOf(R"(guest_report { device: "i6300esb" kind: WATCHDOG_EXPIRED })"),
+            "  i6300esb   the guest's watchdog has expired\n");
   EXPECT_EQ(TextOf(R"(guest_report { device: "pvpanic" kind: CRASH_LOADED })"),
             "  pvpanic    the guest's kernel has crashed, its crash kernel takes over\n");
   EXPECT_EQ(TextOf(R"(missed { count: 17 })"), "  vm         17 events were missed here\n");

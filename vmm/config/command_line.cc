@@ -91,6 +91,9 @@ Devices; each flag starts one process, and may be given several times
                     serves, another program, which listens on the unix socket PATH. With relay
                     no back end of a disk takes requests with it when it dies.
                     DANGEROUS: it has all of the guest's memory, and no sandbox of the vmm
+  --watchdog[=reboot|exit|pause|report]
+                    i6300esb; when it expires: boot again, exit with code 8, pause, or
+                    only an event                                   (default: reboot)
   --console=stdio|detached|none
                     serial port: on this terminal, or for vmctl console only
                                                   (default: stdio, or none with --config)
@@ -130,6 +133,7 @@ Exit codes
   1 the vmm or its host failed     4 the guest's processor shut down (triple fault)
   2 bad configuration              5 KVM could not run the guest any further
   7 the guest's kernel crashed     6 ended from outside: SIGINT, SIGTERM, SIGHUP, SIGQUIT
+  8 the guest's watchdog expired
 
 Example
   vmm --kernel vmlinux --initrd initrd.img --cmdline 'console=ttyS0' \
@@ -156,6 +160,7 @@ enum Flag : int {
   kPvpanic,
   kVsock,
   kVhostUser,
+  kWatchdog,
   kConsole,
   kDevice,
   kDeviceDir,
@@ -189,6 +194,7 @@ constexpr option kOptions[] = {
     {"pvpanic", no_argument, nullptr, kPvpanic},
     {"vsock", required_argument, nullptr, kVsock},
     {"vhost-user", required_argument, nullptr, kVhostUser},
+    {"watchdog", optional_argument, nullptr, kWatchdog},
     {"console", required_argument, nullptr, kConsole},
     {"device", required_argument, nullptr, kDevice},
     {"device-dir", required_argument, nullptr, kDeviceDir},
@@ -537,6 +543,22 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         v1::DeviceConfig& device = AddDevice(line, "--rng");
         device.set_name(name);
         device.set_binary("virtio_rng");
+        break;
+      }
+      case kWatchdog: {
+        const auto action = value.empty()       ? v1::VmConfig::WATCHDOG_REBOOT
+                            : value == "reboot" ? v1::VmConfig::WATCHDOG_REBOOT
+                            : value == "exit"   ? v1::VmConfig::WATCHDOG_EXIT
+                            : value == "pause"  ? v1::VmConfig::WATCHDOG_PAUSE
+                            : value == "report" ? v1::VmConfig::WATCHDOG_REPORT
+                                                : v1::VmConfig::ON_WATCHDOG_UNSPECIFIED;
+        if (action == v1::VmConfig::ON_WATCHDOG_UNSPECIFIED) {
+          return FlagError("--watchdog", absl::StrCat("\"", value,
+                                                      "\" is not valid; give reboot, exit, pause "
+                                                      "or report"));
+        }
+        line.config.set_on_watchdog(action);
+        AddReporter(line, "--watchdog", "i6300esb");
         break;
       }
       case kPvpanic:

@@ -92,6 +92,19 @@ FaultAction ActionOf(v1::VmConfig::OnPanic action) {
   }
 }
 
+FaultAction ActionOf(v1::VmConfig::OnWatchdog action) {
+  switch (action) {
+    case v1::VmConfig::WATCHDOG_EXIT:
+      return FaultAction::kExit;
+    case v1::VmConfig::WATCHDOG_PAUSE:
+      return FaultAction::kPause;
+    case v1::VmConfig::WATCHDOG_REPORT:
+      return FaultAction::kReport;
+    default:
+      return FaultAction::kReboot;
+  }
+}
+
 // Its errors name the place of the field.
 class Validator {
  public:
@@ -608,6 +621,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   spec.reboot_on_reset = config.on_reset() != v1::VmConfig::EXIT;
   spec.reboot_on_crash = config.on_crash() == v1::VmConfig::CRASH_REBOOT;
   spec.on_panic = ActionOf(config.on_panic());
+  spec.on_watchdog = ActionOf(config.on_watchdog());
   RETURN_IF_ERROR(Sockets(config, spec));
   RETURN_IF_ERROR(Sandbox(config.sandbox(), spec));
 

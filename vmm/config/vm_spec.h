@@ -70,7 +70,8 @@ struct ResourceSpec {
 // What happens to guest accesses while the device has no process (proto/vm_config.proto).
 enum class AccessPolicy { kWait, kAllOnes, kPauseVm };
 
-// What the vmm does when a device reports that the guest has crashed (proto/vm_config.proto).
+// What the vmm does when a device reports that the guest has crashed or hangs
+// (proto/vm_config.proto).
 enum class FaultAction { kExit, kReboot, kPause, kReport };
 
 // What the supervisor does when a device's process ends by itself.
@@ -142,6 +143,7 @@ struct VmSpec {
   bool reboot_on_reset = true;         // else the VM ends when the guest asks for a reset
   bool reboot_on_crash = false;        // else the VM ends at a triple fault
   FaultAction on_panic = FaultAction::kExit;
+  FaultAction on_watchdog = FaultAction::kReboot;
   bool has_control = true;                       // a control plane
   std::string control_socket;                    // its path; empty: the default place of `name`
   std::string monitor_socket;                    // the path of the read-only one; empty: none

@@ -8,13 +8,18 @@ FaultAction GuestFaults::ActionOn(VmReport::Kind kind) const {
   switch (kind) {
     case VmReport::kPanicked:
       return on_panic_;
+    case VmReport::kWatchdogExpired:
+      return on_watchdog_;
     case VmReport::kCrashLoaded:
+    case VmReport::kAsk:
       break;
   }
   return FaultAction::kReport;
 }
 
-EndReason GuestFaults::EndOf(VmReport::Kind) { return EndReason::kPanic; }
+EndReason GuestFaults::EndOf(VmReport::Kind kind) {
+  return kind == VmReport::kWatchdogExpired ? EndReason::kWatchdog : EndReason::kPanic;
+}
 
 absl::string_view GuestFaults::TextOf(VmReport::Kind kind) {
   switch (kind) {
@@ -22,6 +27,10 @@ absl::string_view GuestFaults::TextOf(VmReport::Kind kind) {
       return "the guest's kernel has crashed";
     case VmReport::kCrashLoaded:
       return "the guest's kernel has crashed, its crash kernel takes over";
+    case VmReport::kWatchdogExpired:
+      return "the guest's watchdog has expired";
+    case VmReport::kAsk:
+      break;
   }
   return "";
 }
@@ -36,6 +45,11 @@ v1::Event GuestFaults::EventOf(const VmLinks::Report& report, FaultAction action
       break;
     case VmReport::kCrashLoaded:
       guest.set_kind(v1::GuestReport::CRASH_LOADED);
+      break;
+    case VmReport::kWatchdogExpired:
+      guest.set_kind(v1::GuestReport::WATCHDOG_EXPIRED);
+      break;
+    case VmReport::kAsk:
       break;
   }
   switch (action) {

@@ -13,7 +13,8 @@ namespace bulkhead::vmm {
 // What the vmm does about what devices report of the guest. Pure.
 class GuestFaults {
  public:
-  explicit GuestFaults(FaultAction on_panic) : on_panic_(on_panic) {}
+  GuestFaults(FaultAction on_panic, FaultAction on_watchdog)
+      : on_panic_(on_panic), on_watchdog_(on_watchdog) {}
 
   FaultAction ActionOn(VmReport::Kind kind) const;
   // The event of a report about which the vmm does that.
@@ -25,6 +26,7 @@ class GuestFaults {
 
  private:
   const FaultAction on_panic_;
+  const FaultAction on_watchdog_;
 };
 
 }  // namespace bulkhead::vmm

@@ -6,7 +6,8 @@ namespace bulkhead::vmm {
 namespace {
 
 TEST(GuestFaultsTest, ACrashKernelThatTakesOverIsLeftAlone) {
-  const GuestFaults faults(FaultAction::kReboot);
+  const GuestFaults faults(FaultAction::kReboot, FaultAction::kPause);
+  EXPECT_EQ(faults.ActionOn(VmReport::kWatchdogExpired), FaultAction::kPause);
   EXPECT_EQ(faults.ActionOn(VmReport::kPanicked), FaultAction::kReboot);
   EXPECT_EQ(faults.ActionOn(VmReport::kCrashLoaded), FaultAction::kReport);
 }

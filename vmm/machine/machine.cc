@@ -79,6 +79,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
                        .reboot_on_reset = spec.reboot_on_reset,
                        .reboot_on_crash = spec.reboot_on_crash,
                        .on_panic = spec.on_panic,
+                       .on_watchdog = spec.on_watchdog,
                        .populate_ram = populate_ram,
                        .pci_slots = {},
                        .locked_down = IsLockedDown(spec),
@@ -146,7 +147,7 @@ Machine::Machine(Settings settings, GuestRam ram, std::optional<DiskBootSpec> di
       state_(events_),
       ram_(std::move(ram)),
       disk_boot_(std::move(disk_boot)),
-      guest_faults_(settings_.on_panic),
+      guest_faults_(settings_.on_panic, settings_.on_watchdog),
       standstill_(StandstillOperations()) {}
 
 Machine::~Machine() { EndAll(); }
@@ -212,6 +213,7 @@ void Machine::RequestEnd(VmEnd end) {
 
 absl::Status Machine::Start() {
   VcpuThreads& vcpus = hardware()->vcpus();
+  links_->ContinueClock();  // that of a new boot
   // Before the vCPUs start, so that not one instruction runs.
   RETURN_IF_ERROR(standstill_.OnNewVcpus());
   RETURN_IF_ERROR(vcpus.Start());
@@ -463,8 +465,16 @@ Standstill::Vm Machine::StandstillOperations() {
   return {.pause = [this] { return hardware()->vcpus().Pause(kPauseTimeout); },
           .hold = [this] { return hardware()->vcpus().Hold(kPauseTimeout); },
           .resume = [this] { hardware()->vcpus().Resume(); },
-          .stop_clock = [this] { hardware()->StopClock(); },
-          .continue_clock = [this] { hardware()->ContinueClock(); },
+          .stop_clock =
+              [this] {
+                hardware()->StopClock();
+                links_->StopClock();
+              },
+          .continue_clock =
+              [this] {
+                links_->ContinueClock();
+                hardware()->ContinueClock();
+              },
           .report_paused = [this](const std::string& reason) { state_.SetPaused(reason); },
           .report_running = [this] { state_.SetRunning(); }};
 }

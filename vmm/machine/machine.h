@@ -114,6 +114,7 @@ class Machine final : public VmOperations {
     bool reboot_on_reset = true;
     bool reboot_on_crash = false;
     FaultAction on_panic = FaultAction::kExit;
+    FaultAction on_watchdog = FaultAction::kReboot;
     bool populate_ram = false;        // GuestRam::Populate()
     std::vector<uint32_t> pci_slots;  // as configured, by device
     bool locked_down = false;

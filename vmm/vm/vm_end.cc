@@ -22,6 +22,8 @@ absl::string_view Name(EndReason reason) {
       return "stopped";
     case EndReason::kPanic:
       return "guest panic";
+    case EndReason::kWatchdog:
+      return "watchdog";
   }
   return "unknown";
 }

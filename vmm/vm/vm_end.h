@@ -24,6 +24,7 @@ enum class EndReason : int {
   kGuestNotRunnable = 5,  // KVM or the processor could not run the guest any further
   kStopped = 6,           // requested from outside: by a signal or the control plane
   kPanic = 7,             // the guest's kernel reported that it has crashed
+  kWatchdog = 8,          // the guest's watchdog expired
 };
 
 // "power-off", "reset", ...

@@ -46,11 +46,12 @@ TEST(EndReasonTest, ExitCodesAndNamesAreDistinctAndFixed) {
   EXPECT_EQ(static_cast<int>(EndReason::kGuestNotRunnable), 5);
   EXPECT_EQ(static_cast<int>(EndReason::kStopped), 6);
   EXPECT_EQ(static_cast<int>(EndReason::kPanic), 7);
+  EXPECT_EQ(static_cast<int>(EndReason::kWatchdog), 8);
   std::set<std::string> names;
-  for (int code = 0; code <= 7; ++code) {
+  for (int code = 0; code <= 8; ++code) {
     names.insert(std::string(Name(static_cast<EndReason>(code))));
   }
-  EXPECT_EQ(names.size(), 8u);
+  EXPECT_EQ(names.size(), 9u);
 }
 
 }  // namespace

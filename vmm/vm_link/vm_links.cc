@@ -66,7 +66,9 @@ int VmLinks::Connect(Link& link) {
   link.device_end = std::move(sockets->second);
   link.complained = false;
   RefuseDescriptors(link.socket.get());
-  send(link.socket.get(), &link.news, sizeof(link.news), MSG_DONTWAIT | MSG_NOSIGNAL);
+  link.wants_news = false;
+  link.news.answered = 0;
+  SendNews(link);
   Watch(link, true);
   wake_.Signal();
   return link.is_watched ? link.device_end.get() : -1;
@@ -78,6 +80,33 @@ void VmLinks::Watch(Link& link, bool wanted) {
   event.events = EPOLLIN;
   const int operation = wanted ? EPOLL_CTL_ADD : EPOLL_CTL_DEL;
   if (epoll_ctl(epoll_.get(), operation, link.socket.get(), &event) == 0) link.is_watched = wanted;
+}
+
+// One that does not read them has none: it asks again, or needs none.
+void VmLinks::SendNews(Link& link) {
+  link.news.clock_stopped_ns = static_cast<uint64_t>(absl::ToInt64Nanoseconds(stopped_));
+  link.news.clock_stops_since_ns = stops_since_ == absl::InfinitePast()
+                                       ? 0
+                                       : static_cast<uint64_t>(absl::ToUnixNanos(stops_since_));
+  send(link.socket.get(), &link.news, sizeof(link.news), MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void VmLinks::StopClock() {
+  absl::MutexLock lock(&mutex_);
+  if (stops_since_ != absl::InfinitePast()) return;
+  stops_since_ = SteadyNow();
+  for (auto& [name, link] : links_) {
+    if (link.wants_news && link.socket.ok()) SendNews(link);
+  }
+}
+
+void VmLinks::ContinueClock() {
+  absl::MutexLock lock(&mutex_);
+  if (stops_since_ == absl::InfinitePast()) return;
+  stopped_ += SteadyNow() - std::exchange(stops_since_, absl::InfinitePast());
+  for (auto& [name, link] : links_) {
+    if (link.wants_news && link.socket.ok()) SendNews(link);
+  }
 }
 
 void VmLinks::Complain(Link& link, absl::string_view problem) {
@@ -98,7 +127,12 @@ VmLinks::Received VmLinks::ReceiveOne(Link& link) {
   memcpy(&report, bytes.data(), sizeof(report));
   if (size != sizeof(report)) {
     Complain(link, absl::StrCat("its report has ", size, " bytes"));
-  } else if (report.kind != VmReport::kPanicked && report.kind != VmReport::kCrashLoaded) {
+  } else if (report.kind == VmReport::kAsk) {
+    link.wants_news = true;
+    link.news.answered = report.number;
+    SendNews(link);
+  } else if (report.kind != VmReport::kPanicked && report.kind != VmReport::kCrashLoaded &&
+             report.kind != VmReport::kWatchdogExpired) {
     Complain(link, absl::StrCat("its report is of the unknown kind ", report.kind));
   } else if (report.number == link.news.reports_taken + 1) {
     ++link.news.reports_taken;

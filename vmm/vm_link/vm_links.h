@@ -43,6 +43,11 @@ class VmLinks {
   int fd() const { return epoll_.get(); }
   absl::Duration wait() const;
 
+  // The guest's clock stops or runs on. Tells it the processes that want to know. Call the latter
+  // before the vCPUs run on. Needless calls do nothing.
+  void StopClock();
+  void ContinueClock();
+
  private:
   struct Link {
     std::string device;
@@ -53,6 +58,7 @@ class VmLinks {
     int tokens = kBurst;
     absl::Time next_token;
     bool is_watched = false;
+    bool wants_news = false;  // this process
     bool complained = false;  // about this process
   };
 
@@ -64,6 +70,7 @@ class VmLinks {
   void ReadRest(Link& link) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   enum class Received { kReport, kNothing, kEnd };
   Received ReceiveOne(Link& link) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SendNews(Link& link) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   static void Complain(Link& link, absl::string_view problem);
   static void Refill(Link& link);
   void Watch(Link& link, bool wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -72,6 +79,8 @@ class VmLinks {
   const EventFd wake_;
   mutable absl::Mutex mutex_;
   std::map<std::string, Link> links_ ABSL_GUARDED_BY(mutex_);  // by device
+  absl::Duration stopped_ ABSL_GUARDED_BY(mutex_);             // the guest's clock, in all
+  absl::Time stops_since_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // that: it runs
 };
 
 }  // namespace bulkhead::vmm

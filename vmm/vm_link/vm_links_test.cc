@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,6 +44,11 @@ class VmLinksTest : public testing::Test {
   bool Send(uint32_t kind, uint64_t number) const {
     const VmReport report = {.kind = kind, .reserved = 0, .number = number};
     return send(socket_.get(), &report, sizeof(report), MSG_DONTWAIT | MSG_NOSIGNAL) > 0;
+  }
+  std::optional<VmNews> NextNews() const {
+    VmNews news;
+    if (recv(socket_.get(), &news, sizeof(news), MSG_DONTWAIT) != sizeof(news)) return std::nullopt;
+    return news;
   }
   bool HasSomething() const {
     pollfd entry = {.fd = links_->fd(), .events = POLLIN, .revents = 0};
@@ -96,6 +102,28 @@ TEST_F(VmLinksTest, ImpossibleReportsAreDropped) {
   EXPECT_EQ(Connect(), 0u);
   Send(VmReport::kPanicked, 1);
   EXPECT_EQ(Reports(), 1u);
+}
+
+TEST_F(VmLinksTest, AProcessThatAskedIsToldOfTheGuestsClock) {
+  EXPECT_FALSE(NextNews().has_value());
+  links_->StopClock();
+  EXPECT_FALSE(NextNews().has_value());
+  Send(VmReport::kAsk, 1);
+  EXPECT_EQ(Reports(), 0u);
+  std::optional<VmNews> news = NextNews();
+  ASSERT_TRUE(news.has_value());
+  EXPECT_EQ(news->answered, 1u);
+  EXPECT_NE(news->clock_stops_since_ns, 0u);
+  EXPECT_EQ(news->clock_stopped_ns, 0u);
+  links_->StopClock();
+  EXPECT_FALSE(NextNews().has_value());
+  links_->ContinueClock();
+  links_->ContinueClock();
+  news = NextNews();
+  ASSERT_TRUE(news.has_value());
+  EXPECT_EQ(news->clock_stops_since_ns, 0u);
+  EXPECT_GT(news->clock_stopped_ns, 0u);
+  EXPECT_FALSE(NextNews().has_value());
 }
 
 TEST_F(VmLinksTest, AFloodIsReadSlowly) {
