@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <random>
 #include <set>
@@ -24,15 +23,12 @@
 #include "base/running_time.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
-#include "proto/channel/channel_client.h"
-#include "proto/version.h"
 #include "vmm/hardware/device_places.h"
 #include "vmm/machine/boot_sources.h"
 #include "vmm/machine/device_resets.h"
 #include "vmm/machine/vmm_lockdown.h"
 #include "vmm/process/printable.h"
 #include "vmm/supervisor/host_shortage.h"
-#include "vmm/vm/vm_metrics.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -44,7 +40,6 @@ constexpr absl::Duration kLastOutputTimeout = absl::Milliseconds(500);
 
 constexpr size_t kMaxTextBytes = 4096;
 
-constexpr char kClient[] = "";
 // No device's name.
 std::string ErrorOf(absl::string_view device) { return absl::StrCat("error: ", device); }
 
@@ -53,8 +48,6 @@ absl::Status AsVmmError(const absl::Status& status) {
   if (!absl::IsInvalidArgument(status)) return status;
   return absl::InternalError(status.message());
 }
-
-absl::Status Ending() { return absl::UnavailableError("the VM is ending"); }
 
 }  // namespace
 
@@ -283,7 +276,7 @@ void Machine::TakeReports(const OutsideEnd& outside, bool rebooting) {
         RebootOrEnd(text, outside);
         return;
       case FaultAction::kPause:
-        if (const absl::Status paused = AddPause(kClient, std::string(text)); !paused.ok()) {
+        if (const absl::Status paused = AddPause(kClientPause, std::string(text)); !paused.ok()) {
           LogWarning(paused.message());
         }
         break;
@@ -430,12 +423,12 @@ VmEnd Machine::EndAll() {
 }
 
 absl::Status Machine::AddPause(const std::string& requester, std::string why) {
-  if (end_->reported()) return Ending();
+  if (end_->reported()) return EndingError();
   return standstill_.AddPause(requester, std::move(why));
 }
 
 absl::Status Machine::RemovePause(const std::string& requester) {
-  if (end_->reported()) return Ending();
+  if (end_->reported()) return EndingError();
   RETURN_IF_ERROR(standstill_.RemovePause(requester));
   if (standstill_.is_requested()) {
     return absl::FailedPreconditionError(
@@ -477,208 +470,6 @@ Standstill::Vm Machine::StandstillOperations() {
               },
           .report_paused = [this](const std::string& reason) { state_.SetPaused(reason); },
           .report_running = [this] { state_.SetRunning(); }};
-}
-
-// ---- Operations for the control plane: see vm_operations.h for the threads ----
-
-void Machine::QueueCommand(std::function<absl::Status()> work, const Done& done) {
-  if (!work_->Add([work = std::move(work), done] { done(work()); })) done(Ending());
-}
-
-v1::VmStatus Machine::Status() const {
-  v1::VmStatus status;
-  state_.Describe(status);
-  status.set_name(settings_.name);
-  status.set_pid(getpid());
-  status.set_vcpus(settings_.cpus);
-  status.set_memory_bytes(ram_.size_bytes());
-  {
-    absl::MutexLock lock(&hardware_mutex_);
-    status.set_kernel_path(booted_.kernel);
-    status.set_initrd_path(booted_.initrd);
-    status.set_cmdline(booted_.command_line);
-  }
-  status.set_version(VersionText());
-  status.set_locked_down(settings_.locked_down);
-  status.set_devices(static_cast<uint32_t>(devices_.size()));
-  uint32_t running = 0;
-  for (const auto& device : devices_) running += device->Describe().state() == v1::Device::RUNNING;
-  status.set_devices_running(running);
-  return status;
-}
-
-std::vector<v1::Device> Machine::Devices() const {
-  std::vector<v1::Device> devices;
-  for (const auto& device : devices_) devices.push_back(Describe(*device));
-  return devices;
-}
-
-absl::StatusOr<v1::Device> Machine::Device(absl::string_view name) const {
-  ASSIGN_OR_RETURN(DeviceSupervisor* const device, FindDevice(name));
-  return Describe(*device);
-}
-
-absl::StatusOr<DeviceSupervisor*> Machine::FindDevice(absl::string_view name) const {
-  for (const auto& device : devices_) {
-    if (device->device().name() == name) return device.get();
-  }
-  return absl::NotFoundError(absl::StrCat("the VM has no device \"", name, "\""));
-}
-
-v1::Device Machine::Describe(DeviceSupervisor& device) const {
-  v1::Device description = device.Describe();
-  const auto link = network_links_.find(description.name());
-  if (link != network_links_.end()) description.set_link(link->second->up() ? "up" : "down");
-  absl::MutexLock lock(&hardware_mutex_);
-  if (hardware_ != nullptr) hardware_->Describe(device.device(), description);
-  return description;
-}
-
-absl::StatusOr<bool> Machine::PressPowerButton() {
-  if (end_->reported()) return Ending();
-  absl::MutexLock lock(&hardware_mutex_);
-  if (hardware_ == nullptr) {  // the guest is rebooting
-    kept_press_ = true;
-    return false;
-  }
-  return hardware_->PressPowerButton();
-}
-
-absl::Status Machine::Wake() {
-  if (end_->reported()) return Ending();
-  absl::MutexLock lock(&hardware_mutex_);
-  // Without hardware the guest is rebooting, and so awake.
-  if (hardware_ != nullptr) hardware_->Wake();
-  return absl::OkStatus();
-}
-
-absl::Status Machine::Stop(absl::string_view reason) {
-  RequestEnd({EndReason::kStopped, std::string(reason)});
-  return absl::OkStatus();
-}
-
-void Machine::Pause(Done done) {
-  QueueCommand([this] { return AddPause(kClient, "paused by a client"); }, done);
-}
-
-void Machine::Resume(Done done) {
-  QueueCommand(
-      [this] {
-        RetryAfterErrors();
-        return RemovePause(kClient);
-      },
-      done);
-}
-
-v1::VmMetrics Machine::Metrics() const {
-  std::vector<DeviceFigures> devices;
-  for (const auto& device : devices_) {
-    const RemoteDevice& remote = device->device();
-    const channel::ChannelClient& channel = remote.endpoints().channel();
-    devices.push_back({.description = device->Describe(),
-                       .channel = channel.metrics(),
-                       .device_report = channel.device_report(),
-                       .timed_out_accesses = remote.timed_out_accesses(),
-                       .dropped_accesses = remote.dropped_accesses(),
-                       .model = device->Metrics()});
-  }
-  uint64_t unclaimed_accesses = 0;
-  {
-    absl::MutexLock lock(&hardware_mutex_);
-    if (hardware_ != nullptr) unclaimed_accesses = hardware_->unclaimed_accesses();
-  }
-  return MakeMetrics(Status(), unclaimed_accesses, devices);
-}
-
-void Machine::RefreshMetrics(Done done) {
-  // Calls `done` when the last copy goes, which each device drops when it has answered.
-  const std::shared_ptr<void> all(nullptr,
-                                  [done = std::move(done)](void*) { done(absl::OkStatus()); });
-  for (const auto& device : devices_) device->RefreshMetrics([all] {});
-}
-
-void Machine::CommandDevice(absl::string_view name, Done done,
-                            absl::FunctionRef<void(DeviceSupervisor&, Done)> command) {
-  const absl::StatusOr<DeviceSupervisor*> device = FindDevice(name);
-  if (device.ok()) {
-    command(**device, std::move(done));
-  } else {
-    done(device.status());
-  }
-}
-
-void Machine::RestartDevice(const v1::RestartDeviceRequest& request, Done done) {
-  CommandDevice(request.name(), std::move(done), [&](DeviceSupervisor& device, Done then) {
-    device.Restart(request.binary(), request.discard_state(), std::move(then));
-  });
-}
-void Machine::ResizeDisk(const v1::ResizeDiskRequest& request, Done done) {
-  CommandDevice(request.name(), std::move(done), [&](DeviceSupervisor& device, Done then) {
-    device.Resize(request.size_bytes(), std::move(then));
-  });
-}
-void Machine::LimitDevice(const v1::LimitDeviceRequest& request, Done done) {
-  std::map<std::string, std::string> flags;
-  const auto set = [&flags](const char* flag, bool given, uint64_t value) {
-    if (given) flags[flag] = absl::StrCat(flag, "=", value);
-  };
-  set("--bps", request.has_bytes_per_second(), request.bytes_per_second());
-  set("--iops", request.has_operations_per_second(), request.operations_per_second());
-  set("--bps_burst", request.has_bytes_burst(), request.bytes_burst());
-  set("--iops_burst", request.has_operations_burst(), request.operations_burst());
-  if (flags.empty()) return done(absl::InvalidArgumentError("no limit is given"));
-  CommandDevice(request.name(), std::move(done), [&](DeviceSupervisor& device, Done then) {
-    device.ChangeFlags(std::move(flags), std::move(then));
-  });
-}
-void Machine::ResetDevice(absl::string_view name, Done done) {
-  CommandDevice(name, std::move(done),
-                [](DeviceSupervisor& device, Done then) { device.Reset(std::move(then)); });
-}
-void Machine::StopDevice(absl::string_view name, Done done) {
-  CommandDevice(name, std::move(done),
-                [](DeviceSupervisor& device, Done then) { device.Stop(std::move(then)); });
-}
-void Machine::StartDevice(absl::string_view name, Done done) {
-  CommandDevice(name, std::move(done),
-                [](DeviceSupervisor& device, Done then) { device.Start(std::move(then)); });
-}
-
-absl::Status Machine::SetDeviceLink(absl::string_view name, bool up) {
-  RETURN_IF_ERROR(FindDevice(name).status());
-  const auto link = network_links_.find(name);
-  if (link == network_links_.end()) {
-    return absl::FailedPreconditionError(absl::StrCat("\"", name, "\" is no network device"));
-  }
-  RETURN_IF_ERROR(link->second->Set(up));
-  LogInfo(absl::StrCat("device '", name, "': a client has set its link ", up ? "up" : "down"));
-  return absl::OkStatus();
-}
-
-// These do not wait: the machine's thread may be waiting for the supervisor that calls.
-void Machine::PauseForDevice(absl::string_view device) {
-  work_->Add([this, name = std::string(device)] {
-    const absl::Status paused = AddPause(name, absl::StrCat("device '", name, "' is unavailable"));
-    if (!paused.ok() && !end_->reported()) LogWarning(paused.message());
-  });
-}
-void Machine::ResumeForDevice(absl::string_view device) {
-  // If another request keeps the VM paused, that is not a failure.
-  work_->Add([this, name = std::string(device)] { RemovePause(name).IgnoreError(); });
-}
-
-// Does not wait, either: the caller may be the thread of a vCPU that the machine's thread waits
-// for.
-void Machine::HoldForDevice(absl::string_view device, bool hold) {
-  work_->Add([this, name = std::string(device), hold] {
-    if (end_->reported()) return;
-    const absl::Status held = hold ? standstill_.AddHold(name) : standstill_.RemoveHold(name);
-    if (!held.ok()) LogWarning(held.message());
-  });
-}
-
-absl::StatusOr<ConsoleHub*> Machine::Console(absl::string_view device) {
-  return consoles_.Find(device);
 }
 
 }  // namespace bulkhead::vmm

@@ -169,6 +169,8 @@ class Machine final : public VmOperations {
   // --- On any thread
   // Calls `work` on the machine's thread, after earlier work, and passes its result to `done`;
   // Unavailable if the VM has ended.
+  static constexpr char kClientPause[] = "";  // who asks for it, of AddPause(): no device's name
+  static absl::Status EndingError() { return absl::UnavailableError("the VM is ending"); }
   void QueueCommand(std::function<absl::Status()> work, const Done& done);
   // The current hardware, or nullptr while there is none. It exists while its vCPU threads do, so
   // vCPU threads and the machine's thread may call this. Other threads must hold `hardware_mutex_`.
