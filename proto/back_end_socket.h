@@ -7,9 +7,10 @@
 
 // How a device gets connections to a program of the host that listens on a unix socket, which the
 // device itself cannot reach. A resource of the kind UnixSocket is a SOCK_SEQPACKET socket to the
-// vmm's connector. The device sends kConnectRequest, one byte. The connector tries to connect, again
-// and again, until it can, and sends a ConnectAnswer for each try: the one that has succeeded comes
-// with the connection. Then the device may ask for another one. The connector chooses the pace.
+// vmm's connector. The device sends kConnectRequest, one byte. The connector tries to connect,
+// again and again, until it can, and sends a ConnectAnswer for each try: the one that has succeeded
+// comes with the connection. Then the device may ask for another one. The connector chooses the
+// pace.
 
 namespace bulkhead {
 

@@ -239,8 +239,8 @@ TEST_F(NetStormTest, WithoutKillsEachFrameArrivesOnce) { Storm("control=1", 0); 
 
 TEST_F(NetStormTest, KillsLoseOrRepeatOnlyWhatIsCounted) { Storm("event_index=1 control=1", 100); }
 
-// Two buffers a frame, and enough of them for all frames on their way: without, a guest that gets no
-// processor for some 20 ms loses frames for lack of room, which no death is to blame for.
+// Two buffers a frame, and enough of them for all frames on their way: without, a guest that gets
+// no processor for some 20 ms loses frames for lack of room, which no death is to blame for.
 TEST_F(NetStormTest, KillsLoseOrRepeatOnlyWhatIsCountedWithMergeableBuffers) {
   Storm("mergeable=1 buffer=768", 100);
 }

@@ -64,9 +64,9 @@ class GuestRam {
   // group, and not to that of the device that touches them first. Errors: as madvise(2).
   absl::Status Populate() const;
 
-  // Zeroes all RAM and frees its pages on the host. No other thread or process may read or write RAM
-  // meanwhile. `is_cancelled` is asked every 64 MiB or page. Errors: as fallocate(2); Cancelled,
-  // with some of RAM cleared; ResourceExhausted (another one took the huge pages).
+  // Zeroes all RAM and frees its pages on the host. No other thread or process may read or write
+  // RAM meanwhile. `is_cancelled` is asked every 64 MiB or page. Errors: as fallocate(2);
+  // Cancelled, with some of RAM cleared; ResourceExhausted (another one took the huge pages).
   absl::Status Clear(absl::FunctionRef<bool()> is_cancelled = [] { return false; }) const;
 
   const GuestMemory& memory() const { return memory_; }
