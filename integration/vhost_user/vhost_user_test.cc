@@ -42,7 +42,7 @@ std::string Pattern() {
 }
 
 // An empty qcow2 image (version 2) over a backing file: header, one table of each kind.
-std::string QcowOver(const std::string& backing) {
+std::string QcowOver(const std::string& backing, uint64_t disk_bytes = kDiskBytes) {
   constexpr uint64_t kCluster = 65536;
   std::string image(4 * kCluster, '\0');
   const auto put = [&image](size_t at, uint64_t value, int bytes) {
@@ -54,7 +54,7 @@ std::string QcowOver(const std::string& backing) {
   put(8, kBackingName, 8);
   put(16, backing.size(), 4);
   put(20, 16, 4);  // bits of a cluster's size
-  put(24, kDiskBytes, 8);
+  put(24, disk_bytes, 8);
   put(36, 1, 4);             // entries of the table at
   put(40, 3 * kCluster, 8);  // this place
   put(48, kCluster, 8);      // reference counts: their table
@@ -259,6 +259,21 @@ TEST_F(VhostUserTest, TheVmmsOwnBackEndMayDieUnderLoad) {
   ExpectGoodEnd();
   EXPECT_THAT(vm_->log(), HasSubstr("qemu-storage-daemon ended by signal 9"));
   EXPECT_THAT(vm_->log(), Not(HasSubstr("must reset")));
+}
+
+// The daemon keeps the image's tables in its own memory. Each write is to a new cluster, most
+// likely.
+TEST_F(VhostUserTest, TheVmmsOwnBackEndLosesNoWriteThatTheGuestHasNotFlushed) {
+  constexpr uint64_t kBytes = 16 << 20;
+  std::ofstream(raw_) << std::string(kBytes, '\0');
+  std::ofstream(qcow_) << QcowOver(raw_, kBytes);
+  StartVmWithQcowDisk(
+      "disk_storm depth=8 blocks=4096 patience=600000000000 progress=40 requests=3000");
+  for (int i = 0; i < 6; ++i) {
+    ASSERT_TRUE(vm_->WaitForOutput("progress", kLong).ok()) << vm_->output() << vm_->log();
+    EXPECT_EQ(KillOwnBackEnds(qcow_), 1);
+  }
+  ExpectGoodEnd();
 }
 
 TEST_F(VhostUserTest, ABackingFileThatWasNotGivenIsNotFound) {

@@ -49,10 +49,12 @@ void ServeQcow2(const Disk& disk, v1::DeviceConfig& device) {
   back_end.add_arg("--blockdev");
   back_end.add_arg(absl::StrCat("driver=qcow2,node-name=disk,file=file", common,
                                 disk.direct ? ",cache.direct=on" : ""));
+  // The daemon keeps the image's tables in its own memory until the guest flushes: without
+  // writethrough its death would lose writes that the guest, which lives on, takes for done.
   back_end.add_arg("--export");
   back_end.add_arg(
       absl::StrCat("type=vhost-user-blk,id=disk,addr.type=fd,addr.str={socket},node-name=disk,",
-                   "writable=", disk.read_only ? "off" : "on"));
+                   disk.read_only ? "writable=off" : "writable=on,writethrough=on"));
   const auto add_file = [&back_end](const std::string& file_path, bool read_only) {
     v1::BackEndFile& file = *back_end.add_file();
     file.set_path(file_path);
