@@ -6,10 +6,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <array>
+
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
+#include "base/close_elsewhere.h"
 #include "base/errno_status.h"
 #include "base/log.h"
+#include "base/message_socket.h"
 #include "proto/error_link.h"
 
 namespace bulkhead::vmm {
@@ -53,24 +58,40 @@ absl::StatusOr<std::unique_ptr<ErrorLinks>> ErrorLinks::Create(std::vector<Devic
   return links;
 }
 
+ErrorLinks::~ErrorLinks() {
+  absl::MutexLock lock(&mutex_);
+  for (Link& link : links_) CloseElsewhere(std::move(link.own));
+}
+
 int ErrorLinks::Connect(size_t index) {
-  int ends[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0) {
-    LogError(absl::StrCat("the error link of a disk: socketpair: ", strerror(errno)));
+  auto sockets = CreateSocketPair(SOCK_SEQPACKET | SOCK_NONBLOCK);
+  if (!sockets.ok()) {
+    LogError(absl::StrCat("the error link of a disk: ", sockets.status().message()));
     return -1;
   }
-  UniqueFd own(ends[0]);
-  UniqueFd for_process(ends[1]);
+  RefuseDescriptors(sockets->first.get());
   epoll_event event = Event(index);
-  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, own.get(), &event) != 0) {
+  if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, sockets->first.get(), &event) != 0) {
     LogError(absl::StrCat("the error link of a disk: epoll_ctl: ", strerror(errno)));
     return -1;
   }
   absl::MutexLock lock(&mutex_);
   Link& link = links_[index];
-  link.own = std::move(own);  // the earlier one leaves the epoll set
-  link.for_process = std::move(for_process);
+  // It may hold descriptors that the process has sent.
+  if (link.own.ok()) {
+    epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, link.own.get(), nullptr);
+    CloseElsewhere(std::move(link.own));
+  }
+  link.own = std::move(sockets->first);
+  link.for_process = std::move(sockets->second);
   return link.for_process.get();
+}
+
+bool ErrorLinks::Receive(int own, ErrorReport& report) {
+  std::array<char, sizeof(report)> bytes;
+  if (ReceivePlainPacket(own, absl::MakeSpan(bytes)) != sizeof(report)) return false;
+  memcpy(&report, bytes.data(), sizeof(report));
+  return true;
 }
 
 void ErrorLinks::Take(
@@ -83,7 +104,7 @@ void ErrorLinks::Take(
     for (int i = 0; i < count; ++i) {
       const Link& link = links_[events[i].data.u64];
       ErrorReport report;
-      if (read(link.own.get(), &report, sizeof(report)) != sizeof(report)) continue;
+      if (!Receive(link.own.get(), report)) continue;
       errors.emplace_back(link.device, Text(report));
     }
   }
@@ -96,7 +117,7 @@ void ErrorLinks::Retry() {
     const int own = links_[i].own.get();
     if (own < 0) continue;
     ErrorReport stale;
-    for (int j = 0; j < kMaxStaleReports && read(own, &stale, sizeof(stale)) > 0; ++j) {
+    for (int j = 0; j < kMaxStaleReports && Receive(own, stale); ++j) {
     }
     epoll_event event = Event(i);
     epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, own, &event);

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "base/unique_fd.h"
+#include "proto/error_link.h"
 #include "vmm/config/vm_spec.h"
 
 namespace bulkhead::vmm {
@@ -29,6 +30,8 @@ class ErrorLinks {
   // Sets `connect` of each such resource of `devices`. Errors: as epoll_create1(2).
   static absl::StatusOr<std::unique_ptr<ErrorLinks>> Create(std::vector<DeviceSpec>& devices);
 
+  ~ErrorLinks();
+
   // Readable: a device has reported something.
   int fd() const { return epoll_.get(); }
   // Calls `on_error` with each device that has, and what went wrong: "a write at byte 4096: No
@@ -43,6 +46,9 @@ class ErrorLinks {
     UniqueFd own;
     UniqueFd for_process;  // the other end, until the next process
   };
+
+  // False: there is none, or no valid one.
+  static bool Receive(int own, ErrorReport& report);
 
   explicit ErrorLinks(UniqueFd epoll) : epoll_(std::move(epoll)) {}
 

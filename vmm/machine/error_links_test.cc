@@ -4,7 +4,9 @@
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <memory>
@@ -44,6 +46,22 @@ class ErrorLinksTest : public testing::Test {
   static void Report(int fd, uint32_t error, bool is_write, uint64_t position) {
     const ErrorReport report = {.error_number = error, .is_write = is_write, .position = position};
     EXPECT_EQ(write(fd, &report, sizeof(report)), static_cast<ssize_t>(sizeof(report)));
+  }
+  static void ReportWithDescriptor(int fd, int descriptor) {
+    const ErrorReport report = {.error_number = 5, .is_write = 1, .position = 0};
+    iovec data = {.iov_base = const_cast<ErrorReport*>(&report), .iov_len = sizeof(report)};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+    msghdr message = {};
+    message.msg_iov = &data;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    cmsghdr* const header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(header), &descriptor, sizeof(descriptor));
+    sendmsg(fd, &message, 0);  // newer kernels refuse it
   }
   bool IsReadable() const {
     pollfd event = {.fd = links_->fd(), .events = POLLIN, .revents = 0};
@@ -114,6 +132,19 @@ TEST_F(ErrorLinksTest, WhatAHostileDeviceSendsDoesNoHarm) {
   EXPECT_FALSE(IsReadable());
   links_->Retry();
   for (int i = 0; i < 10'000; ++i) links_->Retry();  // nobody reads them
+}
+
+// It would be closed by the vmm, which may take for ever.
+TEST_F(ErrorLinksTest, ADescriptorInAReportIsNotTaken) {
+  const int link = Connect(0);
+  int pipes[2];
+  ASSERT_EQ(pipe(pipes), 0);
+  ReportWithDescriptor(link, pipes[1]);
+  EXPECT_THAT(Take(), IsEmpty());
+  links_->Retry();
+  EXPECT_THAT(Take(), IsEmpty());
+  close(pipes[0]);
+  close(pipes[1]);
 }
 
 }  // namespace

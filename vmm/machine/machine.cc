@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
@@ -262,27 +263,28 @@ void Machine::RebootOrEnd(absl::string_view reason, const OutsideEnd& outside) {
 }
 
 void Machine::TakeReports(const OutsideEnd& outside, bool rebooting) {
-  for (const VmLinks::Report& report : links_->TakeReports()) {
+  // Of the last guest's, none may reach the next one.
+  const std::vector<VmLinks::Report> reports =
+      rebooting ? links_->TakeAllReports() : links_->TakeReports();
+  std::optional<VmReport::Kind> ends, reboots, pauses;
+  for (const VmLinks::Report& report : reports) {
     FaultAction action = guest_faults_.ActionOn(report.kind);
     if (rebooting && action != FaultAction::kExit) action = FaultAction::kReport;
     events_.Append(GuestFaults::EventOf(report, action));
     const absl::string_view text = GuestFaults::TextOf(report.kind);
     LogWarning(absl::StrCat("device '", report.device, "': ", text));
-    switch (action) {
-      case FaultAction::kExit:
-        RequestEnd({GuestFaults::EndOf(report.kind), std::string(text)});
-        return;
-      case FaultAction::kReboot:
-        RebootOrEnd(text, outside);
-        return;
-      case FaultAction::kPause:
-        if (const absl::Status paused = AddPause(kClientPause, std::string(text)); !paused.ok()) {
-          LogWarning(paused.message());
-        }
-        break;
-      case FaultAction::kReport:
-        break;
-    }
+    if (action == FaultAction::kExit) ends = ends.value_or(report.kind);
+    if (action == FaultAction::kReboot) reboots = reboots.value_or(report.kind);
+    if (action == FaultAction::kPause) pauses = pauses.value_or(report.kind);
+  }
+  // The strongest one only.
+  if (ends.has_value()) {
+    RequestEnd({GuestFaults::EndOf(*ends), std::string(GuestFaults::TextOf(*ends))});
+  } else if (reboots.has_value()) {
+    RebootOrEnd(GuestFaults::TextOf(*reboots), outside);
+  } else if (pauses.has_value()) {
+    const absl::Status paused = AddPause(kClientPause, std::string(GuestFaults::TextOf(*pauses)));
+    if (!paused.ok()) LogWarning(paused.message());
   }
 }
 
@@ -290,6 +292,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   const absl::Time begin = SteadyNow();
   state_.SetRebooting(reason);
   RETURN_IF_ERROR(hardware()->vcpus().Stop(kVcpuStopTimeout));
+  links_->StopClock();  // until Start()
 
   // No vCPU waits any more, but a supervisor may access its device.
   for (const auto& device : devices_) device->device().ResumeAccesses();
@@ -317,18 +320,20 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   for (const auto& device : devices_) device->device().endpoints().DrainEvents();
   // But if the guest crashed before it asked for the reset, that counts.
   TakeReports(outside, /*rebooting=*/true);
+  error_links_->Retry();  // drops reports of requests that are no more
   if (end_->reported()) return absl::CancelledError("the VM is ending");
   RETURN_IF_ERROR(RetryWhileHostIsShort(outside, [&]() -> absl::Status {
     // A failed try has used the hardware up: create another one.
     if (hardware.ok() && *hardware == nullptr) hardware = GuestHardware::Create(*kvm_, ram_);
     ASSIGN_OR_RETURN(std::unique_ptr<GuestHardware> next, std::exchange(hardware, nullptr));
-    RETURN_IF_ERROR(FindBoot([this, &outside](int fd) {
-      Await({fd}, outside, absl::Seconds(1));
-      return !end_->reported();
-    }));
     RETURN_IF_ERROR(ram_.Clear([&] {
       Await({}, outside, absl::ZeroDuration());
       return end_->reported();
+    }));
+    // After that, which makes room for kernel and initrd.
+    RETURN_IF_ERROR(FindBoot([this, &outside](int fd) {
+      Await({fd}, outside, absl::Seconds(1));
+      return !end_->reported();
     }));
     if (settings_.populate_ram) RETURN_IF_ERROR(ram_.Populate());
     RETURN_IF_ERROR(PowerOn(std::move(next)));
@@ -336,6 +341,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
     if (!started.ok()) DropHardware();
     return started;
   }));
+  RetryAfterErrors();  // what the VM was paused for is no more, either
   if (collapse_ != nullptr) collapse_->Forget();
   ReleaseStartupPages();
   LogDebug(absl::StrCat("the guest boots again (", reason, "), after ",

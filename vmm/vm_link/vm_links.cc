@@ -19,6 +19,11 @@
 #include "base/steady_time.h"
 
 namespace bulkhead::vmm {
+namespace {
+
+constexpr int kMostOfSocket = 1000;  // packets, of a device that may go on sending
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<VmLinks>> VmLinks::Create(std::vector<DeviceSpec>& devices) {
   UniqueFd epoll(epoll_create1(EPOLL_CLOEXEC));
@@ -167,10 +172,18 @@ void VmLinks::Read(Link& link) {
 
 void VmLinks::ReadRest(Link& link) {
   if (!link.socket.ok()) return;
-  // As many as a socket holds. All count as taken, so that no successor makes them again.
-  while (ReceiveOne(link) == Received::kReport) {
+  // More than a socket holds. All count as taken, so that no successor makes them again.
+  for (int i = 0; i < kMostOfSocket && ReceiveOne(link) == Received::kReport; ++i) {
     if (link.taken.size() > kBurst) link.taken.pop_back();
   }
+}
+
+std::vector<VmLinks::Report> VmLinks::TakeAllReports() {
+  {
+    absl::MutexLock lock(&mutex_);
+    for (auto& [name, link] : links_) ReadRest(link);
+  }
+  return TakeReports();
 }
 
 std::vector<VmLinks::Report> VmLinks::TakeReports() {

@@ -39,6 +39,8 @@ class VmLinks {
   };
   // The reports since the last call, those of one device in order.
   std::vector<Report> TakeReports();
+  // All that devices have sent by now, without the pace; of too many from one device the first.
+  std::vector<Report> TakeAllReports();
   // Readable when TakeReports() has something to do; it has, too, after wait().
   int fd() const { return epoll_.get(); }
   absl::Duration wait() const;

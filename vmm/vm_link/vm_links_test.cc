@@ -139,6 +139,15 @@ TEST_F(VmLinksTest, AFloodIsReadSlowly) {
   EXPECT_LE(Reports(), VmLinks::kBurst + 1u);
 }
 
+TEST_F(VmLinksTest, AllOfAFloodIsTakenAtOnceForTheNextGuest) {
+  uint64_t number = 0;
+  while (Send(VmReport::kPanicked, number + 1)) ++number;
+  EXPECT_EQ(links_->TakeAllReports().size(), static_cast<size_t>(VmLinks::kBurst));
+  EXPECT_EQ(links_->TakeAllReports().size(), 0u);
+  Send(VmReport::kPanicked, number + 1);
+  EXPECT_EQ(links_->TakeAllReports().size(), 1u);
+}
+
 TEST_F(VmLinksTest, AProcessThatHangsUpIsNotReadAgain) {
   devices_[1].resources[0].connect();  // the vmm's copy of the end before is gone
   shutdown(socket_.get(), SHUT_RDWR);
