@@ -353,7 +353,10 @@ TEST_F(LendingDeviceTest, WithoutAnyBackEndItDoesNotStart) {
 class RelayingDeviceTest : public LendingDeviceTest {
  protected:
   std::unique_ptr<virtio::VirtioDevice> Create() override {
-    return std::make_unique<RelayingDevice>(*MakeDeviceKind({.type = "blk", .queue_size = 16}));
+    auto relaying =
+        std::make_unique<RelayingDevice>(*MakeDeviceKind({.type = "blk", .queue_size = 16}));
+    relaying->set_reset_limit(reset_limit);
+    return relaying;
   }
   // Until results are polled for, too.
   bool IsServed(int requests) {
@@ -363,6 +366,8 @@ class RelayingDeviceTest : public LendingDeviceTest {
       return done >= requests;
     });
   }
+
+  absl::Duration reset_limit = absl::Seconds(30);
 };
 
 TEST_F(RelayingDeviceTest, TheBackEndServesTheRequests) {
@@ -432,6 +437,17 @@ TEST_F(RelayingDeviceTest, AResetWaitsForTheBackEnd) {
   done = 0;
   AddRequest();
   EXPECT_TRUE(IsServed(1));
+}
+
+TEST_F(RelayingDeviceTest, AResetDoesNotWaitForEverForABackEndThatHangs) {
+  reset_limit = absl::Milliseconds(50);
+  Start(kPlain, /*holds=*/true);
+  AddRequest();
+  ASSERT_TRUE(IsTaken(1));
+  driver->Set(virtio::kDeviceStatus, 1, 0);
+  EXPECT_NE(driver->status(), 0);
+  EXPECT_TRUE(Until([&] { return driver->status() == 0; }));
+  EXPECT_EQ(Metric("back_end_losses_total"), 1);
 }
 
 TEST_F(RelayingDeviceTest, AResetDuringAnOutageEnds) {

@@ -61,6 +61,7 @@ absl::Status RelayingDevice::Start(virtio::VirtioServices& services) {
     }));
     queue.call = std::make_unique<EventFd>(std::move(call));
   }
+  RETURN_IF_ERROR(reset_timer_.Start(host, [this] { OnResetLimit(); }));
   return BackEndDevice::Start(services);
 }
 
@@ -91,6 +92,19 @@ void RelayingDevice::Kick(Queue& queue) {
   CRASH_POINT("before_back_end_is_rung");
   // The back end has the descriptor, too: a write could block if it is full.
   if (!queue.kick->IsPending()) queue.kick->Signal();
+}
+
+void RelayingDevice::OnQueueStopping(uint32_t index) {
+  if (runs() && !queues_[index].in_flight.empty()) reset_timer_.Set(reset_limit_);
+  Sync();
+}
+
+// The driver waits. Without its connection a back end is waited for no longer than kStillRuns.
+void RelayingDevice::OnResetLimit() {
+  for (uint32_t i = 0; i < queues_.size(); ++i) {
+    if (!runs() || !services().stopping(i) || queues_[i].in_flight.empty()) continue;
+    return link().Refuse("it does not complete what a driver that resets the device has asked for");
+  }
 }
 
 // ---- What the back end has done

@@ -7,10 +7,12 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/event_fd.h"
 #include "devices/vhost_user/back_end_device.h"
 #include "devices/vhost_user/relay_ring.h"
+#include "devices/vhost_user/timer.h"
 
 namespace bulkhead::devices::vhost_user {
 
@@ -32,9 +34,12 @@ class RelayingDevice final : public BackEndDevice {
   void EndBatch(uint32_t queue) override;
   bool HasResults() const override;
   void TakeResults() override;
-  void OnQueueStopping(uint32_t) override { Sync(); }
+  void OnQueueStopping(uint32_t) override;
   bool dma_in_flight() const override;
   void AppendMetrics(v1::DeviceMetrics& metrics) const override;
+
+  // For tests: how long a reset waits for a back end to complete what it has.
+  void set_reset_limit(absl::Duration limit) { reset_limit_ = limit; }
 
  private:
   struct Queue {
@@ -62,7 +67,10 @@ class RelayingDevice final : public BackEndDevice {
   // The requests that no back end has any more, of queues that are being reset.
   void DropStopping();
   void Kick(Queue& queue);
+  void OnResetLimit();
 
+  absl::Duration reset_limit_ = absl::Seconds(30);
+  Timer reset_timer_;
   GuestMemoryBlock rings_;  // as the back end sees them
   std::vector<Queue> queues_;
   std::vector<iovec> storage_;
