@@ -4,9 +4,7 @@
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <memory>
@@ -14,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/send_packet.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "proto/error_link.h"
@@ -49,19 +48,7 @@ class ErrorLinksTest : public testing::Test {
   }
   static void ReportWithDescriptor(int fd, int descriptor) {
     const ErrorReport report = {.error_number = 5, .is_write = 1, .position = 0};
-    iovec data = {.iov_base = const_cast<ErrorReport*>(&report), .iov_len = sizeof(report)};
-    alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-    msghdr message = {};
-    message.msg_iov = &data;
-    message.msg_iovlen = 1;
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    cmsghdr* const header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(header), &descriptor, sizeof(descriptor));
-    sendmsg(fd, &message, 0);  // newer kernels refuse it
+    SendPacket(fd, &report, sizeof(report), descriptor);  // newer kernels refuse it
   }
   bool IsReadable() const {
     pollfd event = {.fd = links_->fd(), .events = POLLIN, .revents = 0};
