@@ -10,7 +10,8 @@
 namespace bulkhead::vmm {
 
 // How a VM boots from its disk, the first device with a file; without the boot loader's program.
-// None: it has no disk. Errors: as HostFile::OpenForReading().
+// None: it has no disk. Errors: InvalidArgument (a disk that a back end reads comes first), as
+// HostFile::OpenForReading().
 absl::StatusOr<std::optional<DiskBootSpec>> ChooseBootDisk(const v1::Kernel& kernel,
                                                            const VmSpec& spec);
 

@@ -325,6 +325,15 @@ TEST_F(ConfigTest, WithoutAKernelTheFirstDiskBoots) {
   EXPECT_TRUE(spec->disk_boot->has_console);
 }
 
+TEST_F(ConfigTest, NoOtherDiskBootsInPlaceOfTheFirst) {
+  std::ofstream(Path("disk.qcow2")) << std::string(512, ' ');
+  const absl::StatusOr<VmSpec> spec =
+      FromFlags({"--disk=path=$DIR/disk.qcow2", "--disk=path=$DIR/disk.img", "--memory=64M"});
+  EXPECT_EQ(spec.status().message(),
+            "kernel.path: missing; the first disk is 'disk0', whose image another program reads: "
+            "give a kernel with --kernel, or a raw disk before it");
+}
+
 TEST_F(ConfigTest, WithAKernelTheDisksDoNotBoot) {
   const absl::StatusOr<VmSpec> spec =
       FromFlags({"--kernel=$DIR/vmlinux", "--disk=path=$DIR/disk.img", "--cmdline=quiet",

@@ -247,7 +247,9 @@ absl::Status Validator::Kernel(const v1::Kernel& kernel, VmSpec& spec) const {
 }
 
 absl::Status Validator::DiskBoot(const v1::Kernel& kernel, VmSpec& spec) const {
-  ASSIGN_OR_RETURN(spec.disk_boot, ChooseBootDisk(kernel, spec));
+  absl::StatusOr<std::optional<DiskBootSpec>> chosen = ChooseBootDisk(kernel, spec);
+  if (!chosen.ok()) return FileError("kernel.path", chosen.status());
+  spec.disk_boot = *std::move(chosen);
   if (!spec.disk_boot.has_value()) {
     return Error(
         "kernel.path",
