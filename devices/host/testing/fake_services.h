@@ -151,7 +151,7 @@ class FakeServices : public DeviceServices {
   void TakeBackDoorbell(uint32_t index) override { lent_[index] = false; }
   bool is_lent(uint32_t index) { return lent_[index]; }
   int vector_descriptor(uint32_t vector) const override { return Event(vectors_, vector).fd(); }
-  // Whoever has the vector's descriptor has signalled it since the last call.
+  // The vector's descriptor was signalled since the last call.
   bool TakeVectorEvent(uint32_t vector) { return Event(vectors_, vector).Drain(); }
 
  private:
