@@ -36,13 +36,13 @@ Examples:
 On a computer that does other work too, run it as `nice -n -10 tools/bench block`.
 """
 import os
-import statistics
 
 from integration.bench import block_cells, block_targets, host, table
 from integration.bench.aims import conclude
 from integration.bench.arguments import names_of, positive
 from integration.bench.mmio_targets import build_machines
 from integration.bench.processes import BenchError, bench_lines
+from integration.bench.rates import columns, summarize
 
 HELP = "disk requests a second of polling and interrupted guests, and the peers"
 
@@ -107,20 +107,6 @@ def parse(output, tsc_khz):
     if not cells:
         raise BenchError("the guest printed no figures:\n" + output)
     return cells
-
-
-def _spread(values):
-    values = list(values)
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
-
-
-def summarize(rounds):
-    """{machine: {cell: {field: spread over the rounds, "over": {machine: spread of ratios}}}}."""
-    return {name: {cell: {
-        **{field: _spread(r[name][cell][field] for r in rounds) for field in figures},
-        "over": {other: _spread(r[name][cell]["rate"] / r[other][cell]["rate"] for r in rounds)
-                 for other in rounds[0]},
-    } for cell, figures in rounds[0][name].items()} for name in rounds[0]}
 
 
 def judge_aims(summary, think_us=0):
@@ -214,18 +200,13 @@ def _print_report(machines, summary, facts, tsc_khz):
             entry = summary[machine.name][cell]
             ratio = entry["over"].get(QEMU)
             rows.append(["%-6s %-9s %-11s %2d  %s" % (*cell, machine.name)] +
-                        _columns(entry["rate"], "%.1f", 1000) +
+                        columns(entry["rate"], "%.1f", 1000) +
                         ["%.0f" % (tsc_khz * 1000 / entry["rate"]["median"])] +
                         ["%.2f" % entry[field]["median"] for field in ("kicks", "interrupts")] +
                         ["%.1f" % entry[field]["median"] for field in ("p50_us", "p99_us")] +
-                        (_columns(ratio, "%.2f", 1) if ratio else ["-", "-"]))
+                        (columns(ratio, "%.2f", 1) if ratio else ["-", "-"]))
     print()
     print("\n".join(table.render(["medium, mode, operation, depth, machine", "k/s", "least-most",
                                   "cycles", "kicks", "irqs", "p50 µs", "p99 µs", "/ qemu", "least-most"],
                                  rows)))
     print()
-
-
-def _columns(spread, form, unit):
-    return [form % (spread["median"] / unit),
-            (form + "-" + form) % (spread["least"] / unit, spread["most"] / unit)]

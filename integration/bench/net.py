@@ -32,9 +32,8 @@ It needs root, for the namespace. On a computer that does other work too, run it
 `nice -n -10 tools/bench net`.
 """
 import argparse
-import statistics
 
-from integration.bench import host, net_targets, table
+from integration.bench import host, net_targets, rates, table
 from integration.bench.aims import conclude
 from integration.bench.arguments import names_of, positive
 from integration.bench.mmio_targets import build_machines
@@ -91,19 +90,8 @@ def parse(output, tsc_khz):
     return cells
 
 
-def _spread(values):
-    values = list(values)
-    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
-
-
 def summarize(rounds):
-    """{machine: {cell: {field: spread over the rounds, "over": {machine: spread of ratios}}}}."""
-    return {name: {cell: {
-        **{field: _spread(r[name][cell][field] for r in rounds) for field in figures},
-        "lost": sum(r[name][cell]["lost"] for r in rounds),
-        "over": {other: _spread(r[name][cell]["rate"] / r[other][cell]["rate"] for r in rounds)
-                 for other in rounds[0]},
-    } for cell, figures in rounds[0][name].items()} for name in rounds[0]}
+    return rates.summarize(rounds, totals=("lost",))
 
 
 def judge_aims(summary):
@@ -149,19 +137,14 @@ def _print_report(machines, summary, facts):
             ratio = entry["over"].get(QEMU)
             is_request = cell == "request"
             rows.append(["%-12s %s" % (cell, machine.name)] +
-                        _columns(entry["rate"], "%.1f", 1000) +
+                        rates.columns(entry["rate"], "%.1f", 1000) +
                         ["-" if is_request else "%.2f" % entry["gbit"]["median"],
                          str(entry["lost"])] +
                         ["%.2f" % entry[field]["median"] for field in ("kicks", "interrupts")] +
                         ["%.1f" % entry[field]["median"] if is_request else "-"
                          for field in ("p50_us", "p99_us")] +
-                        (_columns(ratio, "%.2f", 1) if ratio else ["-", "-"]))
+                        (rates.columns(ratio, "%.2f", 1) if ratio else ["-", "-"]))
     print()
     print("\n".join(table.render(["cell, machine", "k/s", "least-most", "Gbit/s", "lost", "kicks",
                                   "irqs", "p50 µs", "p99 µs", "/ qemu", "least-most"], rows)))
     print()
-
-
-def _columns(spread, form, unit):
-    return [form % (spread["median"] / unit),
-            (form + "-" + form) % (spread["least"] / unit, spread["most"] / unit)]
