@@ -11,8 +11,9 @@ namespace bulkhead {
 
 // Sends one packet and, unless `fd` is -1, that descriptor, for processes that may do little else
 // (SendSocketMessage() is for all others): makes one system call, sendmsg(2), and allocates no
-// memory. Waits while the socket is full, until its peer is gone. False: errno says why.
-inline bool SendPacket(int socket, const void* bytes, size_t size, int fd) {
+// memory. `flags`: MSG_DONTWAIT or 0, which waits while the socket is full, until its peer is gone.
+// False: errno says why.
+inline bool SendPacket(int socket, const void* bytes, size_t size, int fd, int flags = 0) {
   iovec data = {.iov_base = const_cast<void*>(bytes), .iov_len = size};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   msghdr message = {};
@@ -29,7 +30,7 @@ inline bool SendPacket(int socket, const void* bytes, size_t size, int fd) {
   }
   ssize_t sent;
   do {
-    sent = sendmsg(socket, &message, MSG_NOSIGNAL);
+    sent = sendmsg(socket, &message, MSG_NOSIGNAL | flags);
   } while (sent < 0 && errno == EINTR);
   return sent == static_cast<ssize_t>(size);
 }

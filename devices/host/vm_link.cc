@@ -2,38 +2,23 @@
 
 #include <errno.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 
 #include <algorithm>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "base/crash_point.h"
+#include "base/receive_packet.h"
+#include "base/send_packet.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
 
 namespace bulkhead::devices {
-namespace {
-
-// The size of the packet, 0 at the end, below 0 with errno.
-ssize_t ReceivePacket(int socket, VmNews& news) {
-  iovec part = {.iov_base = &news, .iov_len = sizeof(news)};
-  msghdr message = {};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  ssize_t size;
-  do {
-    size = recvmsg(socket, &message, MSG_DONTWAIT);
-  } while (size < 0 && errno == EINTR);
-  return size;
-}
-
-}  // namespace
 
 absl::StatusOr<std::unique_ptr<VmLink>> VmLink::Take(DeviceServices& services) {
   ASSIGN_OR_RETURN(UniqueFd socket, services.TakeResource(kVmLinkResource));
   VmNews news;
-  if (ReceivePacket(socket.get(), news) != sizeof(news)) {
+  if (ReceivePacket(socket.get(), &news, sizeof(news), nullptr) != sizeof(news)) {
     return absl::UnavailableError("the resource \"vm\" has no first packet of the vmm");
   }
   return std::unique_ptr<VmLink>(new VmLink(std::move(socket), news));
@@ -47,7 +32,9 @@ void VmLink::Restore(uint64_t number) {
 bool VmLink::Receive() {
   VmNews news;
   ssize_t size;
-  while ((size = ReceivePacket(fd_.get(), news)) == sizeof(news)) news_ = news;
+  while ((size = ReceivePacket(fd_.get(), &news, sizeof(news), nullptr)) == sizeof(news)) {
+    news_ = news;
+  }
   return size < 0 && errno == EAGAIN;
 }
 
@@ -71,16 +58,8 @@ bool VmLink::Send(VmReport::Kind kind) {
 }
 
 bool VmLink::SendPacket(VmReport::Kind kind, uint64_t number) const {
-  VmReport report = {.kind = kind, .reserved = 0, .number = number};
-  iovec part = {.iov_base = &report, .iov_len = sizeof(report)};
-  msghdr message = {};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  ssize_t sent;
-  do {
-    sent = sendmsg(fd_.get(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
-  return sent >= 0;
+  const VmReport report = {.kind = kind, .reserved = 0, .number = number};
+  return bulkhead::SendPacket(fd_.get(), &report, sizeof(report), -1, MSG_DONTWAIT);
 }
 
 }  // namespace bulkhead::devices

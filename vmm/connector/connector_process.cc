@@ -23,6 +23,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/message_socket.h"
+#include "base/receive_packet.h"
+#include "base/send_packet.h"
 #include "proto/back_end_socket.h"
 
 namespace bulkhead::vmm {
@@ -61,21 +63,7 @@ void Drop(Client& client) {
 
 // False: its socket is full, or closed.
 bool Send(const Client& client, const ConnectAnswer& answer, int connection) {
-  iovec data = {.iov_base = const_cast<ConnectAnswer*>(&answer), .iov_len = sizeof(answer)};
-  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message = {};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  if (connection >= 0) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    cmsghdr* const header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(header), &connection, sizeof(connection));
-  }
-  return sendmsg(client.socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(answer);
+  return SendPacket(client.socket, &answer, sizeof(answer), connection, MSG_DONTWAIT);
 }
 
 void Identify(int connection, ConnectAnswer& answer) {
@@ -133,19 +121,10 @@ void OnRequest(Client& client) {
 // False: the vmm is gone.
 bool TakeClient(int control, std::vector<Client>& clients) {
   uint32_t index = 0;
-  iovec data = {.iov_base = &index, .iov_len = sizeof(index)};
-  alignas(cmsghdr) char buffer[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message = {};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = buffer;
-  message.msg_controllen = sizeof(buffer);
-  const ssize_t size = recvmsg(control, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  if (size < 0) return errno == EAGAIN || errno == EINTR;
-  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
-  if (size != sizeof(index) || index >= clients.size() || header == nullptr) return false;
-  int socket;
-  memcpy(&socket, CMSG_DATA(header), sizeof(socket));
+  int socket = -1;
+  const ssize_t size = ReceivePacket(control, &index, sizeof(index), &socket);
+  if (size < 0) return errno == EAGAIN;
+  if (size != sizeof(index) || index >= clients.size() || socket < 0) return false;
   Drop(clients[index]);
   clients[index].socket = socket;
   return true;

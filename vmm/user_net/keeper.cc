@@ -25,6 +25,7 @@
 #include <string>
 #include <vector>
 
+#include "base/receive_packet.h"
 #include "base/send_packet.h"
 #include "vmm/user_net/relay.h"
 
@@ -75,20 +76,10 @@ void Confine() {
 // when the sender has ended.
 int TakeSocket(int from) {
   char byte;
-  iovec data = {.iov_base = &byte, .iov_len = 1};
-  alignas(cmsghdr) char buffer[CMSG_SPACE(sizeof(int))] = {};
-  msghdr message = {};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = buffer;
-  message.msg_controllen = sizeof(buffer);
-  const ssize_t size = recvmsg(from, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  if (size < 0 && (errno == EAGAIN || errno == EINTR)) return -1;
-  const cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  int socket = -1;
+  const ssize_t size = ReceivePacket(from, &byte, sizeof(byte), &socket);
+  if (size < 0 && errno == EAGAIN) return -1;
   if (size <= 0) _exit(0);
-  if (size != 1 || header == nullptr) return -1;
-  int socket;
-  memcpy(&socket, CMSG_DATA(header), sizeof(socket));
   return socket;
 }
 
