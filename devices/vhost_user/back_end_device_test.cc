@@ -5,12 +5,14 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "base/message_socket.h"
 #include "base/unique_fd.h"
 #include "devices/host/testing/fake_services.h"
@@ -18,6 +20,7 @@
 #include "devices/vhost_user/lending_device.h"
 #include "devices/vhost_user/relaying_device.h"
 #include "devices/vhost_user/testing/test_back_end.h"
+#include "devices/virtio/in_flight_log.h"
 #include "devices/virtio/pci_transport.h"
 #include "devices/virtio/testing/fake_driver.h"
 #include "devices/virtio/testing/restartable_device.h"
@@ -478,6 +481,35 @@ TEST_F(RelayingDeviceTest, ABackEndThatCompletesWhatItDoesNotHaveIsReplaced) {
   EXPECT_EQ(done, 1);
   Offer({.protocol_features = kPlain}, 3);
   EXPECT_TRUE(IsServed(2));
+  EXPECT_FALSE(NeedsReset());
+}
+
+// It has the file of the durable memory, for the rings: the log of requests in flight lies there,
+// too.
+TEST_F(RelayingDeviceTest, ABackEndThatWritesIntoTheLogDoesNotDisturbTheProcess) {
+  Start(kPlain, /*holds=*/true);
+  const absl::Span<uint8_t> log =
+      services.durable_memory().first(virtio::InFlightLog::SizeBytes(16));
+  int requests = 0;
+  for (const uint8_t lie : {0x00, 0x01, 0x0f, 0x7f, 0xff}) {
+    SCOPED_TRACE(lie);
+    for (int i = 0; i < 4; ++i) AddRequest();
+    ASSERT_TRUE(IsTaken(4));
+    KillBackEnd();
+    std::fill(log.begin(), log.end(), lie);
+    Offer({.protocol_features = kPlain,
+           .serve =
+               [log, lie](auto, auto writable) {
+                 std::fill(log.begin(), log.end(), lie);
+                 static_cast<uint8_t*>(writable.back().iov_base)[0] = 0;
+                 return 1;
+               }},
+          2);
+    requests += 4;
+    ASSERT_TRUE(IsServed(requests));
+    KillBackEnd();
+    Offer({.protocol_features = kPlain, .holds = true}, 3);
+  }
   EXPECT_FALSE(NeedsReset());
 }
 

@@ -165,7 +165,7 @@ uint16_t LendingDevice::UsedIndex(const virtio::QueueSetup& setup) const {
 
 std::optional<uint16_t> LendingDevice::Base(uint32_t index, const virtio::QueueSetup& setup,
                                             bool tracks) {
-  const QueueRecord& saved = record().queues[index];
+  const QueueRecord saved = record().queues[index];  // a copy: a back end may write there
   const uint16_t used = UsedIndex(setup);
   switch (saved.place) {
     case QueuePlace::kStopped:

@@ -39,7 +39,8 @@ InFlightLog::InFlightLog(absl::Span<uint8_t> memory, uint16_t max_size)
     : max_size_(max_size),
       header_(reinterpret_cast<Header*>(memory.data())),
       counters_(reinterpret_cast<uint64_t*>(memory.data() + sizeof(Header))),
-      completed_(reinterpret_cast<uint16_t*>(counters_ + max_size)) {
+      completed_(reinterpret_cast<uint16_t*>(counters_ + max_size)),
+      own_completed_(max_size) {
   const bool aligned = reinterpret_cast<uintptr_t>(memory.data()) % alignof(Header) == 0;
   if (!aligned || memory.size() < SizeBytes(max_size)) abort();  // the caller's error
 }
@@ -71,6 +72,7 @@ void InFlightLog::Popped(uint16_t head) {
 }
 
 void InFlightLog::Completed(uint16_t used_idx, uint16_t head) {
+  own_completed_[used_idx & (size_ - 1)] = head;
   Store(completed_[used_idx & (size_ - 1)], head);
   std::atomic_signal_fence(std::memory_order_seq_cst);
   VIRTQUEUE_STEP("completed");
@@ -79,7 +81,7 @@ void InFlightLog::Completed(uint16_t used_idx, uint16_t head) {
 void InFlightLog::Published(uint16_t from, uint16_t to, absl::FunctionRef<void(uint16_t)> on_head) {
   std::atomic_signal_fence(std::memory_order_seq_cst);
   for (uint16_t i = from; i != to; ++i) {
-    const uint16_t head = Load(completed_[i & (size_ - 1)]) & (size_ - 1);
+    const uint16_t head = own_completed_[i & (size_ - 1)];
     if (kKeepsRecord) Store(counters_[head], uint64_t{0});
     VIRTQUEUE_STEP("counter_cleared");
     on_head(head);
@@ -93,11 +95,13 @@ void InFlightLog::Published(uint16_t from, uint16_t to, absl::FunctionRef<void(u
 
 absl::StatusOr<std::vector<uint16_t>> InFlightLog::Recover(uint32_t epoch, uint16_t size,
                                                            uint16_t used_idx) {
-  if (Load(header_->epoch) != epoch || Load(header_->size) != size || size > max_size_) {
+  const uint32_t logged_epoch = Load(header_->epoch);
+  const uint16_t logged_size = Load(header_->size);
+  if (logged_epoch != epoch || logged_size != size || size > max_size_) {
     return absl::InvalidArgumentError(
         absl::StrFormat("the record of chains in flight is of a queue of %d entries, epoch %d, "
                         "instead of %d entries, epoch %d",
-                        Load(header_->size), Load(header_->epoch), size, epoch));
+                        logged_size, logged_epoch, size, epoch));
   }
   // Between the predecessor's steps 4 and 6, or not at all: one batch at most.
   const uint16_t logged_idx = Load(header_->used_idx);
@@ -107,6 +111,7 @@ absl::StatusOr<std::vector<uint16_t>> InFlightLog::Recover(uint32_t epoch, uint1
         "used index %d is %d ahead of the record, in a queue of %d", used_idx, unlogged, size));
   }
   size_ = size;
+  for (uint16_t i = 0; i < size; ++i) own_completed_[i] = Load(completed_[i]) & (size - 1);
   Published(logged_idx, used_idx, [](uint16_t) {});
 
   last_counter_ = 0;

@@ -36,8 +36,9 @@ namespace bulkhead::devices::virtio {
 // process dead. By then it sees every store before the death and none after it, so only the
 // compiler must keep the program's order: atomic_signal_fence.
 //
-// Single-threaded. What Recover() reads was written by a process that may have been compromised:
-// it is checked. So is the driver's part.
+// Single-threaded. Only Recover() reads the memory. Its writer may have been compromised, so it is
+// checked. So is the driver's part. All other functions only write it: another process may have the
+// memory as well, as a vhost-user back end does, and write there at any time.
 class InFlightLog {
  public:
   // For queues of up to `max_size` entries.
@@ -78,8 +79,9 @@ class InFlightLog {
 
   const uint16_t max_size_;
   Header* const header_;
-  uint64_t* const counters_;   // by head; 0: not in flight
-  uint16_t* const completed_;  // heads by used index, modulo the queue's size
+  uint64_t* const counters_;             // by head; 0: not in flight
+  uint16_t* const completed_;            // heads by used index, modulo the queue's size
+  std::vector<uint16_t> own_completed_;  // the same, of this process: Published() reads these
   uint16_t size_ = 1;
   uint64_t last_counter_ = 0;
 };

@@ -3,13 +3,16 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "devices/host/testing/fake_services.h"
+#include "devices/virtio/in_flight_log.h"
 #include "devices/virtio/testing/fake_driver.h"
 #include "devices/virtio/virtio_layout.h"
 #include "gtest/gtest.h"
@@ -104,6 +107,45 @@ TEST(VirtqueueTest, IndicesWrapAround) {
     ASSERT_EQ(t.driver.PopUsed()->id, *head);
   }
   EXPECT_TRUE(t.violations.empty());
+}
+
+// A vhost-user back end has the file in which the log lies.
+TEST(VirtqueueTest, WhatAnotherProcessWritesIntoTheLogChangesNothing) {
+  for (const uint16_t lie : {0, 1, 2, 7, 8, 0x0707, 0x8000, 0xffff}) {
+    SCOPED_TRACE(lie);
+    FakeServices services({{0, kMiB}});
+    FakeQueue driver(services.memory(), kRings, kSize, /*event_index=*/false);
+    std::vector<std::string> violations;
+    std::vector<uint64_t> log(InFlightLog::SizeBytes(kSize) / sizeof(uint64_t));
+    const absl::Span<uint16_t> words(reinterpret_cast<uint16_t*>(log.data()),
+                                     log.size() * sizeof(uint64_t) / sizeof(uint16_t));
+    Virtqueue queue(
+        kSize, [&](absl::string_view what) { violations.emplace_back(what); },
+        absl::MakeSpan(reinterpret_cast<uint8_t*>(log.data()), log.size() * sizeof(uint64_t)));
+    ASSERT_TRUE(queue.Enable(services.memory(), driver.setup(), false, false).ok());
+    queue.SetServing(true);
+    std::vector<iovec> storage(kSize);
+    DescriptorChain chain;
+    // Several at a time, completed in another order, again and again.
+    for (int round = 0; round < 10; ++round) {
+      std::vector<uint16_t> heads;
+      for (int i = 0; i < kSize; ++i) {
+        heads.push_back(driver.Add({{kData, 4, true}}).value());
+        std::fill(words.begin(), words.end(), lie);
+        ASSERT_TRUE(queue.Pop(absl::MakeSpan(storage), chain)) << violations.at(0);
+        ASSERT_EQ(chain.head, heads.back());
+      }
+      while (!heads.empty()) {
+        queue.Complete(heads.back(), 4);
+        std::fill(words.begin(), words.end(), lie);
+        EXPECT_TRUE(queue.Publish());
+        std::fill(words.begin(), words.end(), lie);
+        EXPECT_EQ(driver.PopUsed().value().id, heads.back());
+        heads.pop_back();
+      }
+    }
+    EXPECT_TRUE(violations.empty());
+  }
 }
 
 // As Linux makes them of physically contiguous pages, once memory was added at run time.
