@@ -19,7 +19,9 @@
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/end_with_parent.h"
 #include "base/shared_stream.h"
+#include "base/unique_fd.h"
 #include "vmm/back_end/back_end_sandbox.h"
 #include "vmm/process/printable.h"
 
@@ -80,7 +82,8 @@ class LineLog {
 };
 
 // Starts the program, with `log` as its standard output and error. Returns its pid, -1: errno.
-pid_t StartProgram(const BackEndSpec& spec, SandboxLayers layers, int log) {
+// `self`: a pidfd of this process.
+pid_t StartProgram(int self, const BackEndSpec& spec, SandboxLayers layers, int log) {
   clone_args args = {};
   args.flags = NamespacesOf(layers);
   args.exit_signal = SIGCHLD;
@@ -88,6 +91,7 @@ pid_t StartProgram(const BackEndSpec& spec, SandboxLayers layers, int log) {
   const gid_t gid = getegid();
   const auto process = static_cast<pid_t>(syscall(SYS_clone3, &args, sizeof(args)));
   if (process != 0) return process;
+  EndWithParent(self);
   if (dup2(kListener, kBackEndSocket) < 0 || dup2(log, STDOUT_FILENO) < 0 ||
       dup2(log, STDERR_FILENO) < 0) {
     _exit(1);
@@ -100,11 +104,9 @@ pid_t StartProgram(const BackEndSpec& spec, SandboxLayers layers, int log) {
 
 }  // namespace
 
-void SuperviseBackEnd(const std::string& device, const BackEndSpec& spec, int listener,
+void SuperviseBackEnd(int parent, const std::string& device, const BackEndSpec& spec, int listener,
                       SandboxLayers layers) {
-  const pid_t parent = getppid();
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(1);
+  EndWithParent(parent);
   prctl(PR_SET_NAME, "vmm-back-end");
   setsid();  // the terminal's signals are for the vmm
   sigset_t none;
@@ -115,6 +117,8 @@ void SuperviseBackEnd(const std::string& device, const BackEndSpec& spec, int li
       close_range(3, ~0u, 0) != 0) {
     _exit(1);
   }
+  const UniqueFd self = OwnPidFd();
+  if (!self.ok()) _exit(1);
   BackEndSpec program = spec;
   for (std::string& arg : program.args) {
     arg = absl::StrReplaceAll(arg, {{"{socket}", absl::StrCat(kBackEndSocket)}});
@@ -125,7 +129,7 @@ void SuperviseBackEnd(const std::string& device, const BackEndSpec& spec, int li
     int log[2];
     if (pipe2(log, O_CLOEXEC) != 0) _exit(1);
     const int64_t started_ms = NowMs();
-    const pid_t process = StartProgram(program, layers, log[1]);
+    const pid_t process = StartProgram(self.get(), program, layers, log[1]);
     const int error = errno;
     close(log[1]);
     std::string end;

@@ -12,10 +12,10 @@ namespace bulkhead::vmm {
 inline constexpr int kBackEndSocket = 3;
 
 // The process that starts a back end again and again. Call it in a new process, which may be a copy
-// of one with several threads. Ends with its parent, and so does the back end. `listener`: a bound
-// unix socket.
-[[noreturn]] void SuperviseBackEnd(const std::string& device, const BackEndSpec& spec, int listener,
-                                   SandboxLayers layers);
+// of one with several threads. Ends with its parent, and so does the back end. `parent`: a pidfd of
+// that (base/end_with_parent.h). `listener`: a bound unix socket.
+[[noreturn]] void SuperviseBackEnd(int parent, const std::string& device, const BackEndSpec& spec,
+                                   int listener, SandboxLayers layers);
 
 }  // namespace bulkhead::vmm
 

@@ -17,6 +17,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/end_with_parent.h"
+#include "base/pipe.h"
 #include "base/testing/files.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
@@ -42,18 +44,20 @@ class BackEndProcessTest : public testing::Test {
   }
   ~BackEndProcessTest() override { Kill(); }
 
+  BackEndSpec Script(const std::string& script) const {
+    return {.binary = "/bin/sh",
+            .args = {"-c", script, "sh", read_only_, writable_, "{socket}"},
+            .files = {{.path = read_only_, .read_only = true}, {.path = writable_}}};
+  }
   void Start(const std::string& script, SandboxLayers layers = SandboxLayers::OfDevices()) {
-    const BackEndSpec spec = {
-        .binary = "/bin/sh",
-        .args = {"-c", script, "sh", read_only_, writable_, "{socket}"},
-        .files = {{.path = read_only_, .read_only = true}, {.path = writable_}}};
+    const UniqueFd self = OwnPidFd();
     int log[2];
     ASSERT_EQ(pipe(log), 0);
     supervisor_ = fork();
     ASSERT_GE(supervisor_, 0);
     if (supervisor_ == 0) {
       dup2(log[1], STDERR_FILENO);
-      SuperviseBackEnd("disk", spec, listener_.get(), layers);
+      SuperviseBackEnd(self.get(), "disk", Script(script), listener_.get(), layers);
     }
     close(log[1]);
     log_ = UniqueFd(log[0]);
@@ -119,18 +123,23 @@ TEST_F(BackEndProcessTest, ItSeesItsFilesAndPrograms) {
 TEST_F(BackEndProcessTest, LandlockAndTheMountNamespaceHideFilesEachByItself) {
   for (const SandboxLayer waived : {SandboxLayer::kMount, SandboxLayer::kLandlock}) {
     SCOPED_TRACE(Name(waived));
-    Start("read -r line < /etc/passwd && echo \"it reads\"; echo x > $1 && echo \"it writes\"",
+    Start(R"(read -r line < /etc/passwd && echo "it reads others"
+             echo x > $1 && echo "it writes"
+             read -r line < $1 || [ "$line" = text ] && echo "it reads its file")",
           SandboxLayers::OfDevices().Without(waived));
     const std::string log = LogUntil("it is started again");
-    EXPECT_THAT(log, Not(HasSubstr("it reads")));
+    EXPECT_THAT(log, HasSubstr("it reads its file")) << "it has come to the end";
+    EXPECT_THAT(log, Not(HasSubstr("it reads others")));
     EXPECT_THAT(log, Not(HasSubstr("it writes")));
     Kill();
   }
 }
 
 TEST_F(BackEndProcessTest, ItStartsNoProcesses) {
-  Start("/usr/bin/true && echo \"it forks\"; echo end");
-  EXPECT_THAT(LogUntil("it is started again"), Not(HasSubstr("it forks")));
+  Start("/usr/bin/true && echo \"it has started one\"");
+  const std::string log = LogUntil("it is started again");
+  EXPECT_THAT(log, HasSubstr("Cannot fork")) << "it has tried";
+  EXPECT_THAT(log, Not(HasSubstr("it has started one")));
 }
 
 TEST_F(BackEndProcessTest, ItIsStartedAgainAfterAPause) {
@@ -158,6 +167,31 @@ TEST_F(BackEndProcessTest, ItEndsWithItsSupervisor) {
     absl::SleepFor(absl::Milliseconds(5));
   }
   EXPECT_EQ(Connect(), ECONNREFUSED);
+}
+
+TEST_F(BackEndProcessTest, ASupervisorThatBeginsAfterItsVmmsDeathStartsNothing) {
+  Pipe log = CreatePipe().value();
+  const pid_t vmm = fork();
+  ASSERT_GE(vmm, 0);
+  if (vmm == 0) {
+    const UniqueFd self = OwnPidFd();
+    if (fork() != 0) _exit(0);
+    pollfd dead = {.fd = self.get(), .events = POLLIN, .revents = 0};
+    poll(&dead, 1, -1);
+    dup2(log.write_end.get(), STDERR_FILENO);
+    (void)!write(STDERR_FILENO, "begin\n", 6);
+    SuperviseBackEnd(self.get(), "disk", Script("exit 3"), listener_.get(),
+                     SandboxLayers::OfDevices());
+  }
+  log.write_end.reset();
+  waitpid(vmm, nullptr, 0);
+  std::string all;
+  char bytes[1024];
+  ssize_t size;
+  while (all.size() < 10 && (size = read(log.read_end.get(), bytes, sizeof(bytes))) > 0) {
+    all.append(bytes, static_cast<size_t>(size));
+  }
+  EXPECT_EQ(all, "begin\n");
 }
 
 }  // namespace

@@ -324,7 +324,6 @@ void ExecuteConfined(const BackEndSpec& spec, SandboxLayers layers, uid_t uid, g
   if (layers.has(SandboxLayer::kCaps)) DropCapabilities();
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) Fail("PR_SET_NO_NEW_PRIVS");
   if (layers.has(SandboxLayer::kLandlock)) RestrictFiles(spec);
-  if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) Fail("PR_SET_PDEATHSIG");
   if (layers.has(SandboxLayer::kSeccomp)) RestrictSystemCalls();
   std::vector<char*> arguments = {const_cast<char*>(spec.binary.c_str())};
   for (const std::string& argument : spec.args) {

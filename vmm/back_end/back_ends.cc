@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "base/end_with_parent.h"
 #include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "base/unique_fd.h"
@@ -56,6 +57,8 @@ absl::StatusOr<Listener> MakeListener() {
 }  // namespace
 
 absl::Status StartBackEnds(std::vector<DeviceSpec>& devices, SandboxLayers layers) {
+  const UniqueFd self = OwnPidFd();
+  if (!self.ok()) return ErrnoToStatus(errno, "pidfd_open of the vmm");
   for (DeviceSpec& device : devices) {
     for (ResourceSpec& resource : device.resources) {
       if (resource.back_end == nullptr) continue;
@@ -63,7 +66,8 @@ absl::Status StartBackEnds(std::vector<DeviceSpec>& devices, SandboxLayers layer
       const pid_t process = fork();
       if (process < 0) return ErrnoToStatus(errno, "starting a back end: fork");
       if (process == 0) {
-        SuperviseBackEnd(device.name, *resource.back_end, listener.socket.get(), layers);
+        SuperviseBackEnd(self.get(), device.name, *resource.back_end, listener.socket.get(),
+                         layers);
       }
       resource.socket_anchor = std::make_shared<const UniqueFd>(std::move(listener.anchor));
     }
