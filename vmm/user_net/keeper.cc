@@ -3,13 +3,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/audit.h>
 #include <linux/capability.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +23,8 @@
 
 #include "base/receive_packet.h"
 #include "base/send_packet.h"
+#include "vmm/side_process/allow_list.h"
+#include "vmm/side_process/side_log.h"
 #include "vmm/user_net/relay.h"
 
 namespace bulkhead::vmm {
@@ -38,39 +36,10 @@ constexpr int64_t kEndMs = 20;        // of the VM: the relay ends a little afte
 constexpr int64_t kLastsMs = 10'000;  // a program that ends later begins with the first pause again
 constexpr int kProgramSocket = 3;     // of passt
 
-int64_t NowMs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t{1000} + now.tv_nsec / 1'000'000;
-}
-
-#define BULKHEAD_ALLOW(call) \
-  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
-
-// The relay's system calls; any other kills it.
-const sock_filter kRelayFilter[] = {
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-    BULKHEAD_ALLOW(SYS_poll),
-    BULKHEAD_ALLOW(SYS_recvfrom),
-    BULKHEAD_ALLOW(SYS_recvmsg),
-    BULKHEAD_ALLOW(SYS_sendto),
-    BULKHEAD_ALLOW(SYS_sendmsg),
-    BULKHEAD_ALLOW(SYS_close),
-    BULKHEAD_ALLOW(SYS_restart_syscall),
-    BULKHEAD_ALLOW(SYS_exit_group),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-};
-
-#undef BULKHEAD_ALLOW
-
-void Confine() {
-  const sock_fprog program = {.len = std::size(kRelayFilter),
-                              .filter = const_cast<sock_filter*>(kRelayFilter)};
-  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) _exit(1);
-}
+// The relay's system calls.
+constexpr AllowedCall kRelayCalls[] = {
+    {SYS_poll},    {SYS_recvfrom}, {SYS_recvmsg},         {SYS_sendto},
+    {SYS_sendmsg}, {SYS_close},    {SYS_restart_syscall}, {SYS_exit_group}};
 
 // A socket from the vmm or the keeper. -1: none now, or this process has too many. Ends the process
 // when the sender has ended.
@@ -102,7 +71,7 @@ void GiveUpRights() {
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   prctl(PR_SET_NAME, "vmm-net-relay");
   Relay relay;
-  if (confined) Confine();
+  if (confined && !AllowOnly(kRelayCalls)) _exit(1);
   while (true) {
     pollfd ready[] = {{.fd = vmm, .events = POLLIN, .revents = 0},
                       {.fd = keeper, .events = POLLIN, .revents = 0},

@@ -1,12 +1,8 @@
 #include "vmm/vsock/vsock_connector.h"
 
 #include <errno.h>
-#include <linux/audit.h>
 #include <linux/capability.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -16,8 +12,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <iterator>
-
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
@@ -25,6 +19,7 @@
 #include "base/message_socket.h"
 #include "base/send_packet.h"
 #include "base/status_macros.h"
+#include "vmm/side_process/allow_list.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -37,31 +32,9 @@ struct Request {
 
 constexpr int kSocket = 0;  // the process's only descriptor
 
-#define BULKHEAD_LOAD(field) BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, field))
-#define BULKHEAD_ALLOW(call) \
-  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
-
-// The process's system calls; any other kills it. A socket is a unix socket.
-const sock_filter kFilter[] = {
-    BULKHEAD_LOAD(arch),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-    BULKHEAD_LOAD(nr),
-    BULKHEAD_ALLOW(SYS_recvmsg),
-    BULKHEAD_ALLOW(SYS_sendmsg),
-    BULKHEAD_ALLOW(SYS_connect),
-    BULKHEAD_ALLOW(SYS_setsockopt),
-    BULKHEAD_ALLOW(SYS_close),
-    BULKHEAD_ALLOW(SYS_exit_group),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_socket, 1, 0),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-    BULKHEAD_LOAD(args[0]),
-    BULKHEAD_ALLOW(AF_UNIX),
-    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-};
-
-#undef BULKHEAD_ALLOW
-#undef BULKHEAD_LOAD
+constexpr AllowedCall kAllowed[] = {{SYS_recvmsg},           {SYS_sendmsg}, {SYS_connect},
+                                    {SYS_setsockopt},        {SYS_close},   {SYS_exit_group},
+                                    {SYS_socket, 0, AF_UNIX}};
 
 // From here on only what is safe in the child of a process with threads.
 
@@ -75,10 +48,8 @@ void DropRights() {
                                            .inheritable = 0},
                                           {}};
   prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-  const sock_fprog program = {.len = std::size(kFilter),
-                              .filter = const_cast<sock_filter*>(kFilter)};
   if (syscall(SYS_capset, &header, kept) != 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
-      syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) {
+      !AllowOnly(kAllowed)) {
     _exit(1);
   }
 }

@@ -1,0 +1,31 @@
+#include "vmm/side_process/side_log.h"
+
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/shared_stream.h"
+
+namespace bulkhead::vmm {
+
+void WriteLogLine(absl::string_view text) {
+  WriteNow(STDERR_FILENO,
+           absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()),
+                        " vmm: ", text, "\n"));
+}
+
+std::string HowItEnded(int status) {
+  if (WIFSIGNALED(status)) return absl::StrCat("ended by signal ", WTERMSIG(status));
+  return absl::StrCat("ended with exit code ", WEXITSTATUS(status));
+}
+
+int64_t NowMs() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * int64_t{1000} + now.tv_nsec / 1'000'000;
+}
+
+}  // namespace bulkhead::vmm
