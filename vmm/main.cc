@@ -50,6 +50,7 @@
 #include "vmm/machine/vmm_lockdown.h"
 #include "vmm/process/control_client.h"
 #include "vmm/sandbox/sandbox_layers.h"
+#include "vmm/side_process/side_processes.h"
 #include "vmm/user_net/user_net.h"
 #include "vmm/vm/vm_end.h"
 #include "vmm/vsock/vsock_hub.h"
@@ -153,6 +154,19 @@ absl::StatusOr<Sockets> OpenSockets(VmSpec& spec, const std::optional<VsockPlace
     sockets.vsock.emplace(std::move(socket));
   }
   return sockets;
+}
+
+// Back ends, and what connects devices to them.
+absl::StatusOr<std::unique_ptr<SideProcesses>> StartSideProcesses(VmSpec& spec) {
+  const SandboxLayers in_this_build = SandboxLayers::InThisBuild();
+  std::vector<SideProcess> processes;
+  RETURN_IF_ERROR(AddBackEnds(
+      spec.devices, SandboxLayers(spec.sandbox.bits() & in_this_build.bits()), processes));
+  RETURN_IF_ERROR(ConnectSockets(
+      spec.devices,
+      spec.sandbox.has(SandboxLayer::kSeccomp) && in_this_build.has(SandboxLayer::kSeccomp),
+      processes));
+  return SideProcesses::Start(std::move(processes));
 }
 
 struct Servers {
@@ -287,17 +301,8 @@ int Run(int argc, char** argv) {
     const absl::Status status = (*launcher)->RemoveSocketAtEnd(socket->path());
     if (!status.ok()) return fail(status);
   }
-  if (const absl::Status status = StartBackEnds(
-          spec->devices, SandboxLayers(spec->sandbox.bits() & SandboxLayers::InThisBuild().bits()));
-      !status.ok()) {
-    return fail(status);
-  }
-  if (const absl::Status status = ConnectSockets(
-          spec->devices, spec->sandbox.has(SandboxLayer::kSeccomp) &&
-                             SandboxLayers::InThisBuild().has(SandboxLayer::kSeccomp));
-      !status.ok()) {
-    return fail(status);
-  }
+  absl::StatusOr<std::unique_ptr<SideProcesses>> side_processes = StartSideProcesses(*spec);
+  if (!side_processes.ok()) return fail(side_processes.status());
   const bool locked_down = IsLockedDown(*spec);
   if (const absl::Status status = StartUserNets(spec->devices, locked_down); !status.ok()) {
     return fail(status);

@@ -19,9 +19,13 @@ namespace {
 
 constexpr char kResource[] = "back_end";
 
-// How long Start() waits for a back end. Less than a heartbeat may take.
-constexpr absl::Duration kFirstGreeting = absl::Seconds(3);
-// How long guest memory counts as used by a back end that is no longer connected and may live.
+// How long Start() waits for a back end, which may take its time to open an image. The vmm waits
+// longer (vmm/supervisor).
+constexpr absl::Duration kFirstGreeting = absl::Seconds(30);
+// When it says what it waits for.
+constexpr absl::Duration kSlowGreeting = absl::Seconds(3);
+// How long guest memory counts as used by a back end that is no longer connected, if nobody knows
+// whether it lives.
 constexpr absl::Duration kStillRuns = absl::Seconds(5);
 
 }  // namespace
@@ -34,7 +38,12 @@ BackEndDevice::BackEndDevice(DeviceKind kind)
              .config_bytes =
                  kind_.config_from_back_end ? static_cast<uint32_t>(kind_.config.size()) : 0},
             this),
-      config_(kind_.config) {}
+      config_(kind_.config),
+      greeting_limit_(kFirstGreeting) {}
+
+BackEndDevice::~BackEndDevice() {
+  if (still_runs_process_.ok()) host_->Unwatch(still_runs_process_.get());
+}
 
 virtio::VirtioIdentity BackEndDevice::CommonIdentity() const {
   return {.model = kind_.name,
@@ -52,20 +61,33 @@ absl::Status BackEndDevice::Start(virtio::VirtioServices& services) {
   host_ = &services.host();
   const absl::Span<uint8_t> durable = services.durable_memory();
   record_ = durable.empty() ? &own_record_ : reinterpret_cast<DeviceRecord*>(durable.data());
-  RETURN_IF_ERROR(still_runs_timer_.Start(*host_, [this] {
-    LogWarning("a back end that was lost has not ended its work: it is waited for no longer");
-    SetMayStillRun(false);
-  }));
+  RETURN_IF_ERROR(still_runs_timer_.Start(*host_, [this] { OnStillRunsLimit(); }));
   const bool has_predecessor = ReadRecord();
-  if (has_predecessor) {
-    const absl::Span<const QueueRecord> queues = absl::MakeSpan(record_->queues, kind_.queues);
-    if (std::any_of(queues.begin(), queues.end(),
-                    [](const QueueRecord& q) { return q.place == QueuePlace::kRunning; })) {
-      SetMayStillRun(true);
-    }
+  PeerIdentity earlier;
+  if (has_predecessor && IsAnyQueueRunning(earlier)) AwaitEnd(earlier, UniqueFd());
+  RETURN_IF_ERROR(link_.Start(*host_, kResource, earlier));
+  return has_predecessor ? absl::OkStatus() : AwaitFirstBackEnd();
+}
+
+bool BackEndDevice::IsAnyQueueRunning(PeerIdentity& peer) const {
+  for (uint32_t i = 0; i < kind_.queues; ++i) {
+    const QueueRecord queue = record_->queues[i];  // a copy: a back end may write there
+    if (queue.place != QueuePlace::kRunning) continue;
+    peer = {.pid = queue.peer_pid, .inode = queue.peer_inode};
+    return true;
   }
-  RETURN_IF_ERROR(link_.Start(*host_, kResource));
-  if (has_predecessor || link_.AwaitGreeting(kFirstGreeting)) return absl::OkStatus();
+  return false;
+}
+
+absl::Status BackEndDevice::AwaitFirstBackEnd() {
+  const absl::Duration quiet = std::min(kSlowGreeting, greeting_limit_);
+  if (link_.AwaitGreeting(quiet)) return absl::OkStatus();
+  if (greeting_limit_ > quiet) {
+    LogWarning(absl::StrCat("the back end does not serve yet, and is waited for until ",
+                            absl::FormatDuration(greeting_limit_),
+                            " have passed: ", link_.obstacle()));
+    if (link_.AwaitGreeting(greeting_limit_ - quiet)) return absl::OkStatus();
+  }
   return absl::ResourceExhaustedError(
       absl::StrCat("the back end does not serve: ", link_.obstacle()));
 }
@@ -159,7 +181,14 @@ void BackEndDevice::OnGreeted() {
       services_->ConfigChanged();
     }
   }
-  SetMayStillRun(false);
+  if (still_runs_process_.ok() && link_.peer() != still_runs_) {
+    LogWarning(
+        absl::StrCat("the back end is another process now: it gets the guest's memory once "
+                     "process ",
+                     still_runs_.pid, " has ended, which still has it"));
+    return;
+  }
+  SetStillRunsNoMore();
 }
 
 void BackEndDevice::OnLost(bool ended) {
@@ -167,15 +196,61 @@ void BackEndDevice::OnLost(bool ended) {
   set_up_ = SetUpState::kNone;
   // A connection over which nothing was served says nothing about the one before it: a back end
   // that is still busy with that one refuses another.
-  if (used_memory) SetMayStillRun(!ended);
+  if (!used_memory) return;
+  if (ended) {
+    SetStillRunsNoMore();
+  } else {
+    AwaitEnd(link_.peer(), link_.TakePeerProcess());
+  }
 }
 
-void BackEndDevice::SetMayStillRun(bool may) {
-  may_still_run_ = may;
-  still_runs_timer_.Set(may ? kStillRuns : absl::ZeroDuration());
-  if (may) return;
+void BackEndDevice::OnNobodyListens() {
+  // Who has closed its socket may live, and have the memory.
+  if (!still_runs_process_.ok()) SetStillRunsNoMore();
+}
+
+void BackEndDevice::OnPeerFound(UniqueFd process) {
+  if (!may_still_run_ || still_runs_process_.ok()) return;
+  if (process.ok()) {
+    AwaitEnd(still_runs_, std::move(process));
+  } else {
+    SetStillRunsNoMore();
+  }
+}
+
+void BackEndDevice::AwaitEnd(const PeerIdentity& peer, UniqueFd process) {
+  may_still_run_ = true;
+  still_runs_ = peer;
+  still_runs_timer_.Set(kStillRuns);
+  if (!process.ok()) return;
+  if (const absl::Status watched = host_->Watch(process.get(), [this] { SetStillRunsNoMore(); });
+      !watched.ok()) {
+    LogWarning(absl::StrCat("watching process ", peer.pid, ": ", watched.message()));
+    return;
+  }
+  still_runs_process_ = std::move(process);
+}
+
+void BackEndDevice::SetStillRunsNoMore() {
+  may_still_run_ = false;
+  still_runs_timer_.Set(absl::ZeroDuration());
+  if (still_runs_process_.ok()) {
+    host_->Unwatch(still_runs_process_.get());
+    still_runs_process_.reset();
+  }
   Sync();
   services_->QueuesStopped();
+}
+
+void BackEndDevice::OnStillRunsLimit() {
+  if (still_runs_process_.ok()) {
+    LogWarning(absl::StrCat("process ", still_runs_.pid,
+                            ", a back end that was lost, lives and may use guest memory: until it "
+                            "has ended or answered, requests wait, and resets"));
+    return;
+  }
+  LogWarning("a back end that was lost has not ended its work: it is waited for no longer");
+  SetStillRunsNoMore();
 }
 
 void BackEndDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {

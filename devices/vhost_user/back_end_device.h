@@ -6,7 +6,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "base/unique_fd.h"
 #include "devices/vhost_user/back_end_link.h"
 #include "devices/vhost_user/device_kind.h"
 #include "devices/vhost_user/device_record.h"
@@ -34,10 +36,14 @@ class BackEndDevice : public virtio::VirtioDevice, protected BackEndLink::Owner 
   bool at_rest() const override { return !dma_in_flight(); }
   void AppendMetrics(v1::DeviceMetrics& metrics) const override;
 
+  // For tests: how long Start() waits for a back end.
+  void set_greeting_limit(absl::Duration limit) { greeting_limit_ = limit; }
+
  protected:
   enum class SetUpState { kNone, kUnderWay, kDone };
 
   explicit BackEndDevice(DeviceKind kind);
+  ~BackEndDevice() override;
 
   // Brings the back end to where the driver wants it. Needs no session.
   virtual void Sync() = 0;
@@ -68,9 +74,17 @@ class BackEndDevice : public virtio::VirtioDevice, protected BackEndLink::Owner 
  private:
   void OnGreeted() final;
   void OnLost(bool ended) final;
-  void OnNobodyListens() final { SetMayStillRun(false); }
+  void OnNobodyListens() final;
+  void OnPeerFound(UniqueFd process) final;
 
-  void SetMayStillRun(bool may);
+  // The back end `peer` may use guest memory until `process`, a pidfd of it, says that it is dead,
+  // or it answers. An empty one: also until nobody listens, anybody answers, or some time has
+  // passed.
+  void AwaitEnd(const PeerIdentity& peer, UniqueFd process);
+  void SetStillRunsNoMore();
+  void OnStillRunsLimit();
+  bool IsAnyQueueRunning(PeerIdentity& peer) const;
+  absl::Status AwaitFirstBackEnd();
   void TakeOffer(uint64_t features, absl::Span<const uint8_t> config);
   void WriteRecord();
   bool ReadRecord();
@@ -91,6 +105,9 @@ class BackEndDevice : public virtio::VirtioDevice, protected BackEndLink::Owner 
   uint64_t set_ups_ = 0;
   // A back end may still use guest memory, over a connection that is no more.
   bool may_still_run_ = false;
+  PeerIdentity still_runs_;      // which one
+  UniqueFd still_runs_process_;  // its pidfd, watched; empty: unknown
+  absl::Duration greeting_limit_;
 };
 
 // The next store comes after the last one for a successor that finds the memory after this

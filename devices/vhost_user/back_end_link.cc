@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <string.h>
 
+#include <algorithm>
 #include <bit>
 #include <utility>
 
@@ -18,10 +19,14 @@
 namespace bulkhead::devices::vhost_user {
 namespace {
 
-// How long a reply may take. A queue stops only when its requests have ended, on a disk for
-// example.
+// How long a reply may take. A connection may wait for a program that has not come to accepting it.
+// A queue stops only when its requests have ended, on a disk for example.
+constexpr absl::Duration kFirstReplyLimit = absl::Seconds(30);
 constexpr absl::Duration kReplyLimit = absl::Seconds(10);
 constexpr absl::Duration kStopLimit = absl::Seconds(30);
+
+constexpr size_t kMaxAnswerBytes = std::max(sizeof(ConnectAnswer), sizeof(PeerAnswer));
+constexpr absl::Duration kKeepAliveInterval = absl::Milliseconds(100);
 
 // A back end that comes and goes must not fill the log.
 bool IsWorthALine(uint64_t count) { return count < 8 || std::has_single_bit(count); }
@@ -33,12 +38,17 @@ BackEndLink::~BackEndLink() {
   if (socket_.ok()) services_->Unwatch(socket_.get());
 }
 
-absl::Status BackEndLink::Start(DeviceServices& services, absl::string_view resource) {
+absl::Status BackEndLink::Start(DeviceServices& services, absl::string_view resource,
+                                const PeerIdentity& earlier) {
   services_ = &services;
   ASSIGN_OR_RETURN(connector_, services.TakeResource(resource));
   RETURN_IF_ERROR(reply_limit_.Start(
       services, [this] { Lose("it has not answered in time", /*ended=*/false); }));
   RETURN_IF_ERROR(services.Watch(connector_.get(), [this] { OnConnector(); }));
+  if (earlier.pid != 0 && earlier.inode != 0) {
+    peer_request_ = {.kind = kPeerRequest, .peer_pid = earlier.pid, .peer_inode = earlier.inode};
+    RequestPeer();
+  }
   RequestConnection();
   return absl::OkStatus();
 }
@@ -48,7 +58,7 @@ bool BackEndLink::AwaitGreeting(absl::Duration limit) {
   while (session() == nullptr && SteadyNow() < deadline) {
     pollfd ready[] = {{.fd = connector_.get(), .events = POLLIN, .revents = 0},
                       {.fd = socket_.ok() ? socket_.get() : -1, .events = POLLIN, .revents = 0}};
-    const absl::Duration left = deadline - SteadyNow();
+    const absl::Duration left = std::min(deadline - SteadyNow(), kKeepAliveInterval);
     poll(ready, 2, static_cast<int>(absl::ToInt64Milliseconds(left)) + 1);
     services_->KeepAlive();
     reply_limit_.Poll();
@@ -63,9 +73,16 @@ void BackEndLink::RequestConnection() {
   SendSocketMessage(connector_.get(), absl::string_view(&kConnectRequest, 1), {}).IgnoreError();
 }
 
+void BackEndLink::RequestPeer() {
+  if (!peer_request_.has_value()) return;
+  const absl::string_view bytes(reinterpret_cast<const char*>(&*peer_request_),
+                                sizeof(*peer_request_));
+  SendSocketMessage(connector_.get(), bytes, {}).IgnoreError();
+}
+
 void BackEndLink::OnConnector() {
   absl::StatusOr<SocketMessage> message =
-      ReceiveSocketMessage(connector_.get(), sizeof(ConnectAnswer), absl::ZeroDuration());
+      ReceiveSocketMessage(connector_.get(), kMaxAnswerBytes, absl::ZeroDuration());
   if (absl::IsDeadlineExceeded(message.status())) return;
   if (!message.ok()) {
     obstacle_ = "the vmm's connector is gone";
@@ -75,10 +92,40 @@ void BackEndLink::OnConnector() {
     connector_.reset();
     return;
   }
-  ConnectAnswer answer = {};
-  if (message->bytes.size() != sizeof(answer) || socket_.ok()) return;
-  memcpy(&answer, message->bytes.data(), sizeof(answer));
-  if (answer.error != 0 || message->descriptors.size() != 1) {
+  if (message->bytes.size() == sizeof(ConnectAnswer)) {
+    ConnectAnswer answer = {};
+    memcpy(&answer, message->bytes.data(), sizeof(answer));
+    OnConnection(answer, std::move(message->descriptors));
+  } else if (message->bytes.size() == sizeof(PeerAnswer)) {
+    PeerAnswer answer = {};
+    memcpy(&answer, message->bytes.data(), sizeof(answer));
+    OnPeerAnswer(answer, std::move(message->descriptors));
+  }
+}
+
+void BackEndLink::OnPeerAnswer(const PeerAnswer& answer, std::vector<UniqueFd> descriptors) {
+  const bool has_descriptor = answer.error == 0 && descriptors.size() == 1;
+  switch (answer.kind) {
+    case PeerAnswerKind::kListener:
+      if (!has_descriptor) return;
+      listener_ = {.pid = answer.peer_pid, .inode = answer.peer_inode};
+      listener_process_ = std::move(descriptors[0]);
+      return;
+    case PeerAnswerKind::kAskAgain:
+      RequestPeer();
+      if (!socket_.ok()) RequestConnection();
+      return;
+    case PeerAnswerKind::kPeer:
+      peer_request_.reset();
+      if (has_descriptor) owner_->OnPeerFound(std::move(descriptors[0]));
+      if (answer.error == ESRCH) owner_->OnPeerFound(UniqueFd());
+      return;
+  }
+}
+
+void BackEndLink::OnConnection(const ConnectAnswer& answer, std::vector<UniqueFd> descriptors) {
+  if (socket_.ok()) return;
+  if (answer.error != 0 || descriptors.size() != 1) {
     obstacle_ = absl::StrCat("cannot connect: ", strerror(answer.error));
     if (std::exchange(last_error_, answer.error) != answer.error) {
       LogWarning(absl::StrCat("the back end is awaited: ", obstacle_));
@@ -87,8 +134,10 @@ void BackEndLink::OnConnector() {
     return;
   }
   last_error_ = 0;
-  socket_ = std::move(message->descriptors[0]);
+  socket_ = std::move(descriptors[0]);
   peer_ = {.pid = answer.peer_pid, .inode = answer.peer_inode};
+  peer_process_ = std::move(listener_process_);
+  if (listener_ != peer_) peer_process_.reset();
   ++connections_;
   session_ = std::make_unique<Session>(wanted_);
   greeting_told_ = false;
@@ -150,7 +199,10 @@ void BackEndLink::SetReplyLimit() {
     reply_limit_.Set(absl::ZeroDuration());
     messages_at_limit_ = 0;
   } else if (std::exchange(messages_at_limit_, session_->messages()) != session_->messages()) {
-    reply_limit_.Set(session_->awaits_stop() ? kStopLimit : kReplyLimit);
+    const bool is_first = session_->messages() == 1;
+    reply_limit_.Set(session_->awaits_stop() ? kStopLimit
+                     : is_first              ? kFirstReplyLimit
+                                             : kReplyLimit);
   }
 }
 
@@ -168,6 +220,7 @@ void BackEndLink::Lose(const std::string& why, bool ended) {
     LogWarning(absl::StrCat("the back end is lost, and awaited again: ", obstacle_));
   }
   owner_->OnLost(ended);
+  peer_process_.reset();
   RequestConnection();
 }
 

@@ -6,6 +6,8 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -14,6 +16,8 @@
 #include "devices/host/device_model.h"
 #include "devices/vhost_user/session.h"
 #include "devices/vhost_user/timer.h"
+#include "proto/back_end_peer.h"
+#include "proto/back_end_socket.h"
 
 namespace bulkhead::devices::vhost_user {
 
@@ -39,14 +43,18 @@ class BackEndLink {
     virtual void OnLost(bool ended) = 0;
     // No process listens at that path.
     virtual void OnNobodyListens() = 0;
+    // About the process that Start() was given: a pidfd of it. Empty: it is dead.
+    virtual void OnPeerFound(UniqueFd process) = 0;
   };
 
   // `owner` outlives this.
   BackEndLink(const Session::Wanted& wanted, Owner* owner) : wanted_(wanted), owner_(owner) {}
   ~BackEndLink();
 
-  // Takes the resource, and begins to connect. Errors: NotFound, or as timerfd_create(2).
-  absl::Status Start(DeviceServices& services, absl::string_view resource);
+  // Takes the resource, and begins to connect. Asks first for the process `earlier`, if it is one
+  // of which the kernel can tell whether it lives. Errors: NotFound, or as timerfd_create(2).
+  absl::Status Start(DeviceServices& services, absl::string_view resource,
+                     const PeerIdentity& earlier);
   // Works on the connection until there is a greeted session. False: after `limit` there is none;
   // obstacle() says why. Without the event loop.
   bool AwaitGreeting(absl::Duration limit);
@@ -61,13 +69,19 @@ class BackEndLink {
   void Refuse(absl::string_view why);
 
   const PeerIdentity& peer() const { return peer_; }
+  // A pidfd of the back end; once a connection, in OnLost() at the latest. Empty: the kernel does
+  // not tell who it is.
+  UniqueFd TakePeerProcess() { return std::move(peer_process_); }
   const std::string& obstacle() const { return obstacle_; }
   uint64_t connections() const { return connections_; }
   uint64_t losses() const { return losses_; }
 
  private:
   void RequestConnection();
+  void RequestPeer();
   void OnConnector();
+  void OnConnection(const ConnectAnswer& answer, std::vector<UniqueFd> descriptors);
+  void OnPeerAnswer(const PeerAnswer& answer, std::vector<UniqueFd> descriptors);
   void OnSocket();
   void Lose(const std::string& why, bool ended);
   void SetReplyLimit();
@@ -78,6 +92,10 @@ class BackEndLink {
   UniqueFd connector_;
   UniqueFd socket_;
   PeerIdentity peer_;
+  UniqueFd peer_process_;
+  PeerIdentity listener_;  // of the connection to come
+  UniqueFd listener_process_;
+  std::optional<PeerRequest> peer_request_;  // not answered yet
   std::unique_ptr<Session> session_;
   Timer reply_limit_;
   uint64_t messages_at_limit_ = 0;

@@ -162,6 +162,9 @@ void RelayingDevice::Sync() {
 }
 
 void RelayingDevice::SetUp(Session& session) {
+  record().queues[0].peer_pid = link().peer().pid;
+  record().queues[0].peer_inode = link().peer().inode;
+  NextStore();
   record().queues[0].place = QueuePlace::kRunning;
   std::vector<GuestMemoryBlock> memory(host().memory_blocks().begin(),
                                        host().memory_blocks().end());

@@ -31,7 +31,8 @@ std::string Answer(const MessageHeader& asked, FuzzInput& input) {
   if (lie != 4 && asked.type == static_cast<uint32_t>(MessageType::kGetFeatures)) {
     payload = Bytes(virtio::kFeatureVersion1 | kFeatureProtocolFeatures | input.Take(3));
   } else if (lie != 4 && asked.type == static_cast<uint32_t>(MessageType::kGetConfig)) {
-    payload = Bytes(ConfigHeader{0, asked.size - static_cast<uint32_t>(sizeof(ConfigHeader)), 0});
+    const uint32_t size = asked.size - static_cast<uint32_t>(sizeof(ConfigHeader));
+    payload = Bytes(ConfigHeader{0, lie == 5 ? static_cast<uint32_t>(input.Near(size)) : size, 0});
   } else if (asked.type == static_cast<uint32_t>(MessageType::kGetProtocolFeatures)) {
     payload = Bytes(input.Take(3));
   } else if (lie >= 8) {

@@ -85,8 +85,13 @@ pid_t VmProcess::PidOf(absl::string_view name) const {
 }
 
 pid_t VmProcess::HelperPid(absl::string_view name) const {
+  const std::string command = absl::StrCat(name, "\n");
   for (const pid_t child : ChildrenOf(pid())) {
-    if (CommandOf(child) == absl::StrCat(name, "\n")) return child;
+    if (CommandOf(child) == command) return child;
+    if (CommandOf(child) != "vmm-keeper\n") continue;
+    for (const pid_t side_process : ChildrenOf(child)) {
+      if (CommandOf(side_process) == command) return side_process;
+    }
   }
   return kNoProcess;
 }

@@ -55,7 +55,7 @@ class VmProcess {
   std::vector<Child> Children() const;
   // The pid of the first one of that name, or kNoProcess.
   pid_t PidOf(absl::string_view name) const;
-  // The same of the vmm's helpers: "vmm-launcher", "vmm-init" and so on.
+  // The same of the vmm's helpers: "vmm-launcher", "vmm-init" and so on, and of side processes.
   pid_t HelperPid(absl::string_view name) const;
 
  private:

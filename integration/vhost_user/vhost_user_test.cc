@@ -19,6 +19,7 @@
 #include "absl/time/time.h"
 #include "base/testing/child_process.h"
 #include "base/testing/files.h"
+#include "base/testing/processes.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/vm_client.h"
@@ -178,6 +179,17 @@ class VhostUserTest : public testing::Test {
     FAIL() << "no successor" << vm_->log();
   }
 
+  void KillHelper(const std::string& name) {
+    const pid_t process = vm_->HelperPid(name);
+    ASSERT_EQ(kill(process, SIGKILL), 0) << name;
+    for (int i = 0; i < 600; ++i) {
+      const pid_t next = vm_->HelperPid(name);
+      if (next != kNoProcess && next != process) return;
+      absl::SleepFor(absl::Milliseconds(50));
+    }
+    FAIL() << "no successor of " << name << vm_->log();
+  }
+
   const std::string folder_ = absl::StrCat("/tmp/vhost_user_test_", getpid());
   const std::string raw_ = folder_ + ".img";
   const std::string qcow_ = folder_ + ".qcow2";
@@ -266,6 +278,22 @@ TEST_F(VhostUserTest, TheVmmsOwnBackEndMayDieUnderLoad) {
   ExpectNothingLost();
 }
 
+TEST_F(VhostUserTest, TheVmmsSideProcessesMayDieUnderLoad) {
+  StartVmWithQcowDisk(absl::StrCat(kStorm, 20000));
+  for (int i = 0; i < 9; ++i) {
+    ASSERT_TRUE(vm_->WaitForOutput("progress", kLong).ok()) << vm_->output() << vm_->log();
+    // The daemon ends with what has started it.
+    if (i % 3 != 0) KillHelper("vmm-back-end");
+    if (i % 3 != 1) KillHelper("vmm-connector");
+    // Then the next connection needs the next connector.
+    if (i % 3 == 0) KillDevice();
+  }
+  ExpectGoodEnd();
+  ExpectNothingLost();
+  EXPECT_THAT(vm_->log(), HasSubstr("the process vmm-connector ended by signal 9"));
+  EXPECT_THAT(vm_->log(), HasSubstr("the process vmm-back-end ended by signal 9"));
+}
+
 // The daemon keeps the image's tables in its own memory. Each write is to a new cluster, most
 // likely.
 TEST_F(VhostUserTest, TheVmmsOwnBackEndLosesNoWriteThatTheGuestHasNotFlushed) {
@@ -317,6 +345,24 @@ TEST_F(VhostUserTest, RequestsLostWithABackEndAreToldToTheDriver) {
   EXPECT_TRUE(Await("back_end_connected", 1));
   EXPECT_EQ(Metric("queues_served"), 0);
   EXPECT_GT(client_.PidOf("disk"), 0) << "the device serves on";
+}
+
+// Later than other devices may take to start.
+TEST_F(VhostUserTest, TheFirstBackEndMayComeLate) {
+  StartVm("virtio_blk_test pattern=1 hostile=0");
+  ASSERT_TRUE(vm_->WaitForLog("the back end does not serve yet", kLong).ok()) << vm_->log();
+  absl::SleepFor(absl::Seconds(12));
+  StartStorageDaemon(raw_, "raw");
+  ExpectGoodEnd();
+}
+
+TEST_F(VhostUserTest, ASignalEndsTheWaitForTheFirstBackEnd) {
+  StartVm("idle");
+  ASSERT_TRUE(vm_->WaitForLog("the back end does not serve yet", kLong).ok()) << vm_->log();
+  ASSERT_TRUE(vm_->Signal(SIGTERM).ok());
+  ASSERT_TRUE(vm_->WaitForExit(kLong).ok());
+  EXPECT_THAT(vm_->log(), Not(HasSubstr("the back end does not serve:")))
+      << "it has not waited to the end";
 }
 
 TEST_F(VhostUserTest, WithoutABackEndTheVmDoesNotStartAndSaysWhy) {

@@ -17,13 +17,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "base/end_with_parent.h"
-#include "base/shared_stream.h"
 #include "base/unique_fd.h"
 #include "vmm/back_end/back_end_sandbox.h"
 #include "vmm/process/printable.h"
+#include "vmm/side_process/side_log.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -36,24 +34,6 @@ constexpr int kListener = 0;
 constexpr size_t kMaxLineBytes = 300;
 // Of a back end's lines in a second; further ones are dropped.
 constexpr int kMaxLines = 20;
-
-int64_t NowMs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t{1000} + now.tv_nsec / 1'000'000;
-}
-
-// The vmm's log has a thread, which this process does not have.
-void Say(absl::string_view text) {
-  WriteNow(STDERR_FILENO,
-           absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()),
-                        " vmm: ", text, "\n"));
-}
-
-std::string HowItEnded(int status) {
-  if (WIFSIGNALED(status)) return absl::StrCat("ended by signal ", WTERMSIG(status));
-  return absl::StrCat("ended with exit code ", WEXITSTATUS(status));
-}
 
 // What a back end writes, line by line. It is not trusted.
 class LineLog {
@@ -69,8 +49,8 @@ class LineLog {
     if (line_.empty()) return;
     const int64_t second = NowMs() / 1000;
     if (std::exchange(second_, second) != second) lines_ = 0;
-    if (++lines_ <= kMaxLines) Say(absl::StrCat(prefix_, line_));
-    if (lines_ == kMaxLines) Say(absl::StrCat(prefix_, "further lines are dropped"));
+    if (++lines_ <= kMaxLines) WriteLogLine(absl::StrCat(prefix_, line_));
+    if (lines_ == kMaxLines) WriteLogLine(absl::StrCat(prefix_, "further lines are dropped"));
     line_.clear();
   }
 
@@ -150,8 +130,8 @@ void SuperviseBackEnd(int parent, const std::string& device, const BackEndSpec& 
     }
     close(log[0]);
     if (NowMs() - started_ms >= kLivesMs) pause_ms = kFirstPauseMs;
-    Say(absl::StrCat("warning: ", device, ": the back end ", spec.binary, " ", end,
-                     "; it is started again in ", pause_ms, " ms"));
+    WriteLogLine(absl::StrCat("warning: ", device, ": the back end ", spec.binary, " ", end,
+                              "; it is started again in ", pause_ms, " ms"));
     const timespec pause = {.tv_sec = pause_ms / 1000, .tv_nsec = pause_ms % 1000 * 1'000'000};
     nanosleep(&pause, nullptr);
     pause_ms = std::min(2 * pause_ms, kLongestPauseMs);

@@ -1,33 +1,34 @@
 #include "vmm/connector/connector.h"
 
-#include <errno.h>
 #include <stdint.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "absl/memory/memory.h"
-#include "base/errno_status.h"
+#include "absl/strings/str_cat.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
 #include "vmm/connector/connector_process.h"
 
 namespace bulkhead::vmm {
 
-absl::StatusOr<std::unique_ptr<Connector>> Connector::Start(std::vector<SocketPlace> places,
-                                                            bool confined) {
+absl::StatusOr<std::unique_ptr<Connector>> Connector::Create(std::vector<SocketPlace> places,
+                                                             bool confined,
+                                                             std::vector<SideProcess>& processes) {
   ASSIGN_OR_RETURN(auto sockets, CreateSocketPair(SOCK_SEQPACKET));
   const size_t count = places.size();
-  const pid_t process = fork();
-  if (process < 0) return ErrnoToStatus(errno, "starting the connector: fork");
-  if (process == 0) RunConnector(sockets.second.get(), places, confined);
-  return absl::WrapUnique(new Connector(std::move(sockets.first), process, count));
-}
-
-Connector::~Connector() {
-  shutdown(control_.get(), SHUT_RDWR);
-  while (waitpid(process_, nullptr, 0) < 0 && errno == EINTR) {
+  if (count > kMaxSideClients) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(count, " devices use sockets, at most ", kMaxSideClients, " can"));
   }
+  SideProcess process = {.name = "vmm-connector", .run = {}, .clients = std::move(sockets.second)};
+  for (const SocketPlace& place : places) {
+    if (place.anchor != nullptr) process.descriptors.push_back(place.anchor);
+  }
+  process.run = [places = std::move(places), confined](const SideProcessStart& start) {
+    RunConnector(start, places, confined);
+  };
+  processes.push_back(std::move(process));
+  return absl::WrapUnique(new Connector(std::move(sockets.first), count));
 }
 
 int Connector::SocketForProcess(size_t place) {
@@ -42,7 +43,8 @@ int Connector::SocketForProcess(size_t place) {
   return offered_[place].get();
 }
 
-absl::Status ConnectSockets(std::vector<DeviceSpec>& devices, bool confined) {
+absl::Status ConnectSockets(std::vector<DeviceSpec>& devices, bool confined,
+                            std::vector<SideProcess>& processes) {
   std::vector<SocketPlace> places;
   const auto is_socket = [](const ResourceSpec& resource) {
     return !resource.socket_path.empty() || resource.socket_anchor != nullptr;
@@ -50,15 +52,13 @@ absl::Status ConnectSockets(std::vector<DeviceSpec>& devices, bool confined) {
   for (const DeviceSpec& device : devices) {
     for (const ResourceSpec& resource : device.resources) {
       if (!is_socket(resource)) continue;
-      const UniqueFd* const anchor = resource.socket_anchor.get();
-      places.push_back(
-          {.path = resource.socket_path, .anchor = anchor != nullptr ? anchor->get() : -1});
+      places.push_back({.path = resource.socket_path, .anchor = resource.socket_anchor});
     }
   }
   if (places.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(std::unique_ptr<Connector> started,
-                   Connector::Start(std::move(places), confined));
-  const std::shared_ptr<Connector> connector = std::move(started);
+  ASSIGN_OR_RETURN(std::unique_ptr<Connector> created,
+                   Connector::Create(std::move(places), confined, processes));
+  const std::shared_ptr<Connector> connector = std::move(created);
   size_t index = 0;
   for (DeviceSpec& device : devices) {
     for (ResourceSpec& resource : device.resources) {

@@ -2,20 +2,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
+#include <limits.h>
 #include <poll.h>
-#include <signal.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,7 +21,10 @@
 #include "base/message_socket.h"
 #include "base/receive_packet.h"
 #include "base/send_packet.h"
+#include "proto/back_end_peer.h"
 #include "proto/back_end_socket.h"
+#include "vmm/side_process/allow_list.h"
+#include "vmm/side_process/side_log.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -35,14 +34,9 @@ constexpr int64_t kLongestPauseMs = 1000;
 // A connection that was asked for again sooner did not last.
 constexpr int64_t kLastsMs = 10'000;
 
-// SO_PEERPIDFD (Linux 6.5), which older headers lack.
+// SO_PEERPIDFD (Linux 6.5) and PID_FS_MAGIC (6.9), which older headers lack.
 constexpr int kPeerPidFd = 77;
-
-int64_t NowMs() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * int64_t{1000} + now.tv_nsec / 1'000'000;
-}
+constexpr int64_t kPidFileSystem = 0x50494446;
 
 struct Client {
   int socket = -1;
@@ -56,27 +50,63 @@ struct Client {
 };
 
 void Drop(Client& client) {
-  if (client.socket >= 0) close(client.socket);
+  if (client.socket >= 0) {
+    shutdown(client.socket, SHUT_RDWR);  // the keeper has it, too
+    close(client.socket);
+  }
   client.socket = -1;
   client.asks = false;
 }
 
 // False: its socket is full, or closed.
-bool Send(const Client& client, const ConnectAnswer& answer, int connection) {
-  return SendPacket(client.socket, &answer, sizeof(answer), connection, MSG_DONTWAIT);
+template <typename T>
+bool Send(const Client& client, const T& answer, int descriptor) {
+  return SendPacket(client.socket, &answer, sizeof(answer), descriptor, MSG_DONTWAIT);
 }
 
-void Identify(int connection, ConnectAnswer& answer) {
+// A number that no other process with its pid has; 0: this kernel has none.
+uint64_t NumberOf(int pid_fd) {
+  struct statfs file_system = {};
+  struct stat info = {};
+  const bool has_number =
+      fstatfs(pid_fd, &file_system) == 0 && file_system.f_type == kPidFileSystem;
+  return has_number && fstat(pid_fd, &info) == 0 ? info.st_ino : 0;
+}
+
+// Says in `answer` who listens at the other end. Returns a pidfd of it, or -1: the kernel does not
+// tell, or it is dead, and has left its socket to another process.
+int Identify(int connection, ConnectAnswer& answer) {
   ucred credentials = {};
   socklen_t size = sizeof(credentials);
-  if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) return;
+  if (getsockopt(connection, SOL_SOCKET, SO_PEERCRED, &credentials, &size) != 0) return -1;
   answer.peer_pid = static_cast<uint64_t>(credentials.pid);
   int pid_fd = -1;
   size = sizeof(pid_fd);
-  if (getsockopt(connection, SOL_SOCKET, kPeerPidFd, &pid_fd, &size) != 0) return;
-  struct stat info = {};
-  if (fstat(pid_fd, &info) == 0) answer.peer_inode = info.st_ino;
+  if (getsockopt(connection, SOL_SOCKET, kPeerPidFd, &pid_fd, &size) != 0) return -1;
+  answer.peer_inode = NumberOf(pid_fd);
+  pollfd dead = {.fd = pid_fd, .events = POLLIN, .revents = 0};
+  if (answer.peer_inode != 0 && poll(&dead, 1, 0) == 0) return pid_fd;
   close(pid_fd);
+  return -1;
+}
+
+void AnswerPeerRequest(const Client& client, const PeerRequest& request) {
+  PeerAnswer answer = {.kind = PeerAnswerKind::kPeer,
+                       .error = 0,
+                       .peer_pid = request.peer_pid,
+                       .peer_inode = request.peer_inode,
+                       .reserved = 0};
+  int pid_fd = static_cast<int>(syscall(
+      SYS_pidfd_open, static_cast<pid_t>(std::min<uint64_t>(request.peer_pid, INT_MAX)), 0));
+  if (pid_fd < 0) {
+    answer.error = errno;
+  } else if (request.peer_inode == 0 || NumberOf(pid_fd) != request.peer_inode) {
+    answer.error = ESRCH;  // another one has that pid now
+    close(pid_fd);
+    pid_fd = -1;
+  }
+  Send(client, answer, pid_fd);
+  if (pid_fd >= 0) close(pid_fd);
 }
 
 void Try(Client& client) {
@@ -92,7 +122,16 @@ void Try(Client& client) {
   } else {
     // Back ends have none to send, and a device must not be made to close them.
     RefuseDescriptors(connection);
-    if (!client.is_shared) Identify(connection, answer);
+    const int listener = client.is_shared ? -1 : Identify(connection, answer);
+    if (listener >= 0) {
+      const PeerAnswer who = {.kind = PeerAnswerKind::kListener,
+                              .error = 0,
+                              .peer_pid = answer.peer_pid,
+                              .peer_inode = answer.peer_inode,
+                              .reserved = 0};
+      Send(client, who, listener);
+      close(listener);
+    }
     if (Send(client, answer, connection)) {
       client.asks = false;
     } else {
@@ -106,10 +145,13 @@ void Try(Client& client) {
 }
 
 void OnRequest(Client& client) {
-  char request = 0;
-  const ssize_t size = recv(client.socket, &request, sizeof(request), MSG_DONTWAIT);
+  PeerRequest request = {};
+  const ssize_t size = recv(client.socket, &request, sizeof(request), MSG_DONTWAIT | MSG_TRUNC);
   if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (size != 1 || request != kConnectRequest) return Drop(client);
+  if (size == sizeof(request) && request.kind == kPeerRequest) {
+    return AnswerPeerRequest(client, request);
+  }
+  if (size != 1 || request.kind != static_cast<uint64_t>(kConnectRequest)) return Drop(client);
   if (client.asks) return;
   client.asks = true;
   const bool lasted = NowMs() - client.connected_ms >= kLastsMs;
@@ -118,7 +160,7 @@ void OnRequest(Client& client) {
   client.next_try_ms = lasted ? 0 : client.connected_ms + client.connection_pause_ms;
 }
 
-// False: the vmm is gone.
+// False: the keeper is gone.
 bool TakeClient(int control, std::vector<Client>& clients) {
   uint32_t index = 0;
   int socket = -1;
@@ -130,74 +172,90 @@ bool TakeClient(int control, std::vector<Client>& clients) {
   return true;
 }
 
-// From now on this process can connect to unix sockets, and do little else.
-bool Confine() {
-  constexpr uint32_t kAllowed[] = {
-      SYS_poll,         SYS_recvmsg,    SYS_recvfrom, SYS_sendmsg,        SYS_connect,
-      SYS_close,        SYS_getsockopt, SYS_fstat,    SYS_newfstatat,     SYS_clock_gettime,
-      SYS_rt_sigreturn, SYS_exit_group, SYS_brk,      SYS_restart_syscall};
-  std::vector<sock_filter> filter = {
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
-  for (const uint32_t number : kAllowed) {
-    filter.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1));
-    filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+// It can connect to unix sockets, and do little else.
+constexpr AllowedCall kAllowed[] = {{SYS_poll},
+                                    {SYS_recvmsg},
+                                    {SYS_recvfrom},
+                                    {SYS_sendmsg},
+                                    {SYS_connect},
+                                    {SYS_close},
+                                    {SYS_shutdown},
+                                    {SYS_getsockopt},
+                                    {SYS_fstat},
+                                    {SYS_newfstatat},
+                                    {SYS_fstatfs},
+                                    {SYS_pidfd_open},
+                                    {SYS_clock_gettime},
+                                    {SYS_rt_sigreturn},
+                                    {SYS_exit_group},
+                                    {SYS_brk},
+                                    {SYS_restart_syscall},
+                                    {SYS_socket, 0, AF_UNIX},
+                                    {SYS_setsockopt, 1, SOL_SOCKET}};
+
+// Moves `fds` to descriptors 1, 2, ..., and closes all others but 0. -1 stays -1.
+bool KeepOnly(std::vector<int>& fds) {
+  const int beyond = static_cast<int>(fds.size()) + 1;
+  for (int& fd : fds) {
+    if (fd < 0) continue;
+    fd = fcntl(fd, F_DUPFD_CLOEXEC, beyond);
+    if (fd < 0) return false;
   }
-  const auto with_argument = [&filter](uint32_t number, uint32_t argument, uint32_t value) {
-    filter.insert(filter.end(),
-                  {BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 3),
-                   BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-                            static_cast<uint32_t>(offsetof(seccomp_data, args) + 8 * argument)),
-                   BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, 0, 1),
-                   BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-                   BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))});
-  };
-  with_argument(SYS_socket, 0, AF_UNIX);
-  with_argument(SYS_setsockopt, 1, SOL_SOCKET);
-  filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS));
-  const sock_fprog program = {.len = static_cast<unsigned short>(filter.size()),  // NOLINT
-                              .filter = filter.data()};
-  return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) == 0;
+  int next = 1;
+  for (int& fd : fds) {
+    if (fd < 0) continue;
+    if (dup2(fd, next) < 0) return false;
+    fd = next++;
+  }
+  return close_range(static_cast<unsigned>(next), ~0u, 0) == 0;
 }
 
-// Moves the anchors to descriptors 1, 2, ..., and closes all others but 0.
-bool KeepAnchors(const std::vector<SocketPlace>& places, std::vector<Client>& clients) {
-  std::vector<int> anchors;
+// Makes a client for each place, with the socket that an earlier process had.
+bool MakeClients(const SideProcessStart& start, const std::vector<SocketPlace>& places,
+                 std::vector<Client>& clients) {
+  std::vector<int> fds;
   for (const SocketPlace& place : places) {
-    const int first = static_cast<int>(places.size()) + 1;
-    anchors.push_back(place.anchor < 0 ? -1 : fcntl(place.anchor, F_DUPFD_CLOEXEC, first));
-    if (place.anchor >= 0 && anchors.back() < 0) return false;
+    fds.push_back(place.anchor != nullptr ? place.anchor->get() : -1);
   }
-  unsigned next = 1;
+  fds.insert(fds.end(), start.earlier_clients.begin(), start.earlier_clients.end());
+  fds.resize(2 * places.size(), -1);
+  if (dup2(start.clients, 0) != 0 || !KeepOnly(fds)) return false;
   for (size_t i = 0; i < places.size(); ++i) {
-    clients[i].address.sun_family = AF_UNIX;
-    std::string path = places[i].path;
-    if (anchors[i] >= 0) {
-      if (dup2(anchors[i], static_cast<int>(next)) < 0) return false;
-      path = absl::StrCat("/proc/self/fd/", next++);
-      clients[i].is_shared = true;
-    }
-    path.copy(clients[i].address.sun_path, sizeof(clients[i].address.sun_path) - 1);
+    Client& client = clients[i];
+    client.is_shared = fds[i] >= 0;
+    client.socket = fds[places.size() + i];
+    client.address.sun_family = AF_UNIX;
+    const std::string path =
+        client.is_shared ? absl::StrCat("/proc/self/fd/", fds[i]) : places[i].path;
+    path.copy(client.address.sun_path, sizeof(client.address.sun_path) - 1);
   }
-  return close_range(next, ~0u, 0) == 0;
+  return true;
+}
+
+// What a client has asked for is forgotten; it asks again.
+void Renew(Client& client) {
+  PeerRequest request;
+  while (recv(client.socket, &request, sizeof(request), MSG_DONTWAIT) > 0) {
+  }
+  PeerAnswer answer = {};
+  answer.kind = PeerAnswerKind::kAskAgain;
+  Send(client, answer, -1);
 }
 
 }  // namespace
 
-void RunConnector(int control, const std::vector<SocketPlace>& places, bool confined) {
-  const pid_t parent = getppid();
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(1);
+void RunConnector(const SideProcessStart& start, const std::vector<SocketPlace>& places,
+                  bool confined) {
   prctl(PR_SET_NAME, "vmm-connector");
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-  setsid();  // the terminal's signals are for the vmm
   std::vector<Client> clients(places.size());
   std::vector<pollfd> ready(places.size() + 1);
-  if (dup2(control, 0) != 0 || !KeepAnchors(places, clients)) _exit(1);
-  if (confined && !Confine()) _exit(1);
+  if (!MakeClients(start, places, clients)) _exit(1);
+  if (confined && !AllowOnly(kAllowed)) _exit(1);
+  for (Client& client : clients) {
+    if (client.socket >= 0) Renew(client);
+  }
   while (true) {
     int64_t wait_ms = -1;
     for (Client& client : clients) {
@@ -212,7 +270,7 @@ void RunConnector(int control, const std::vector<SocketPlace>& places, bool conf
       ready[i + 1] = {.fd = clients[i].socket, .events = POLLIN, .revents = 0};
     }
     if (poll(ready.data(), ready.size(), static_cast<int>(wait_ms)) < 0) continue;
-    if (ready[0].revents != 0 && !TakeClient(0, clients)) _exit(0);
+    if (ready[0].revents != 0 && !TakeClient(0, clients)) _exit(1);
     for (size_t i = 0; i < clients.size(); ++i) {
       if (ready[i + 1].revents != 0 && clients[i].socket == ready[i + 1].fd) OnRequest(clients[i]);
     }

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <random>
 #include <utility>
 
@@ -46,6 +47,19 @@ absl::Status NotYetError(absl::string_view device, SupervisionEvent command,
   }
 }
 
+// The first process of a device waits for its back end, which may open an image, for 30 s
+// (devices/vhost_user).
+constexpr absl::Duration kStartTimeoutWithBackEnd = absl::Seconds(45);
+
+absl::Duration StartTimeout(const DeviceSpec& spec, const SupervisorOptions& options) {
+  for (const ResourceSpec& resource : spec.resources) {
+    if (!resource.socket_path.empty() || resource.socket_anchor != nullptr) {
+      return std::max(options.start_timeout, kStartTimeoutWithBackEnd);
+    }
+  }
+  return options.start_timeout;
+}
+
 }  // namespace
 
 SupervisorActions::SupervisorActions(const DeviceSpec& spec, ProcessMonitor& monitor,
@@ -58,7 +72,8 @@ SupervisorActions::SupervisorActions(const DeviceSpec& spec, ProcessMonitor& mon
       attention_(std::move(attention)),
       commands_(commands),
       supervision_(supervision),
-      starter_(monitor, attention_, spec.name, spec.args, spec.sandbox, options.start_timeout),
+      starter_(monitor, attention_, spec.name, spec.args, spec.sandbox,
+               StartTimeout(spec, options)),
       report_(spec, *options.events),
       random_(static_cast<unsigned>(absl::ToUnixNanos(SteadyNow()) ^ getpid())),
       outage_(spec, report_, [this] { return std::generate_canonical<double, 32>(random_); }),
