@@ -4,10 +4,17 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "base/steady_time.h"
 #include "vmm/process/printable.h"
 
 namespace bulkhead::vmm {
+namespace {
+
+// A process that says something so long after its start waits for something, and says for what.
+constexpr absl::Duration kLongestBuffering = absl::Seconds(2);
+
+}  // namespace
 
 DeviceLog::DeviceLog(absl::string_view device_name, Sink sink)
     : prefix_(absl::StrCat(device_name, "| ")),
@@ -45,7 +52,13 @@ void DeviceLog::Finish() {
 void DeviceLog::EndLine() {
   last_lines_.push_back(line_);
   if (last_lines_.size() > kKeptLines) last_lines_.pop_front();
-  if (!buffering_) Forward(line_);
+  if (!buffering_) {
+    Forward(line_);
+  } else if (SteadyNow() - allowance_time_ > kLongestBuffering) {
+    // Nothing was forwarded before: that time is still the one of the start.
+    buffering_ = false;
+    for (const std::string& line : last_lines_) Forward(line);
+  }
   line_.clear();
 }
 

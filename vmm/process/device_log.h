@@ -31,6 +31,7 @@ class DeviceLog {
 
   // Buffer() keeps lines instead of forwarding them, until ForwardAll(), which also forwards the
   // kept lines. For a process that may fail to start: the report of the failure contains its lines.
+  // A line that comes more than two seconds after the start ends it, too.
   void Buffer();
   void ForwardAll();
 

@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -48,6 +50,19 @@ TEST_F(DeviceLogTest, BufferedLinesAreForwardedLater) {
   log.ForwardAll();
   log.Append("late\n");
   EXPECT_EQ(Forwarded(), "d| early\nd| late\n");
+}
+
+TEST_F(DeviceLogTest, OfASlowStartLinesAreForwardedBeforeItsEnd) {
+  DeviceLog log("d", Sink());
+  log.Buffer();
+  log.Append("early\n");
+  EXPECT_EQ(Forwarded(), "");
+  absl::SleepFor(absl::Milliseconds(2100));
+  EXPECT_EQ(Forwarded(), "");
+  log.Append("waits\n");
+  EXPECT_EQ(Forwarded(), "d| early\nd| waits\n");
+  log.ForwardAll();
+  EXPECT_EQ(Forwarded(), "") << "each once";
 }
 
 TEST_F(DeviceLogTest, TheLastLinesAreKept) {
