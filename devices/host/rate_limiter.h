@@ -19,6 +19,7 @@ class TokenBucket {
 
   void Take(uint64_t tokens, absl::Time now);
   void Empty(absl::Time now) { full_at_ = now + to_fill_; }
+  uint64_t per_second() const { return per_second_; }
   // When it has tokens again; in the past: it has some.
   absl::Time next() const { return full_at_ - to_fill_; }
   // From empty to full.
@@ -41,22 +42,40 @@ struct RateLimits {
   bool any() const { return bytes_per_second != 0 || operations_per_second != 0; }
 };
 
+// What the buckets of a RateLimiter owe, where it outlives the process. Zeroes: nothing. All of it
+// is of a process that may have been compromised.
+struct RateDebt {
+  struct Bucket {
+    int64_t next_ns;      // TokenBucket::next(), of the clock of SteadyNow()
+    uint64_t per_second;  // then
+  };
+  Bucket operations;
+  Bucket bytes;
+};
+
 // Limits of bytes and of operations, of which both must hold. Thread-compatible.
 class RateLimiter {
  public:
-  explicit RateLimiter(const RateLimits& limits);
+  // `debt` outlives this. nullptr: nothing is kept.
+  explicit RateLimiter(const RateLimits& limits, RateDebt* debt = nullptr);
 
   // `operations` have begun, of so many bytes in all.
   void Take(uint64_t operations, uint64_t bytes, absl::Time now);
   // As if the bursts had been used up.
   void Empty(absl::Time now);
+  // In a successor, before anything else: the bursts have been used up, and what `debt` says is
+  // owed. The limits may be others: so many tokens are owed, not so much time.
+  void Resume(absl::Time now);
   // Zero: the next operation may begin. Else it may after this time, and so may a few more: who
   // waits is woken a few hundred times a second at most.
   absl::Duration Wait(absl::Time now) const;
 
  private:
+  void Keep();
+
   TokenBucket operations_;
   TokenBucket bytes_;
+  RateDebt* debt_;
 };
 
 }  // namespace bulkhead::devices

@@ -72,6 +72,50 @@ TEST(RateLimiterTest, EmptyIsAsIfTheBurstHadBeenUsedUp) {
   EXPECT_EQ(limiter.Wait(kStart + absl::Milliseconds(10)), absl::ZeroDuration());
 }
 
+TEST(RateLimiterTest, ASuccessorOwesWhatItsPredecessorTookAndHasNoBurst) {
+  RateDebt debt = {};
+  RateLimiter limiter({.bytes_per_second = 1000, .bytes_burst = 1000}, &debt);
+  limiter.Take(1, 6000, kStart);  // 5000 more than there were
+  RateLimiter same({.bytes_per_second = 1000, .bytes_burst = 1000}, &debt);
+  same.Resume(kStart + absl::Seconds(1));
+  EXPECT_EQ(same.Wait(kStart + absl::Seconds(5.1)), absl::ZeroDuration());
+  EXPECT_GE(same.Wait(kStart + absl::Seconds(4.9)), absl::Milliseconds(99));
+  // Deaths one after the other give nothing.
+  debt = {};
+  RateLimiter slow({.operations_per_second = 100, .operations_burst = 1}, &debt);
+  slow.Take(2, 0, kStart);
+  for (int i = 1; i < 8; ++i) {
+    RateLimiter successor({.operations_per_second = 100, .operations_burst = 1}, &debt);
+    successor.Resume(kStart + i * absl::Milliseconds(1));
+    EXPECT_GT(successor.Wait(kStart + absl::Milliseconds(9)), absl::ZeroDuration());
+  }
+  debt = {};
+  RateLimiter again({.bytes_per_second = 1000, .bytes_burst = 1000}, &debt);
+  again.Take(1, 6000, kStart);
+  // With another limit as many bytes are owed, not as many seconds.
+  RateLimiter faster({.bytes_per_second = 100'000}, &debt);
+  faster.Resume(kStart + absl::Seconds(1));
+  EXPECT_NEAR(absl::ToDoubleSeconds(faster.Wait(kStart + absl::Seconds(1))), 0.04, 0.005);
+  // Without a debt the burst is gone all the same.
+  debt = {};
+  RateLimiter without({.bytes_per_second = 1000, .bytes_burst = 1000}, &debt);
+  without.Resume(kStart);
+  EXPECT_GT(without.Wait(kStart), absl::ZeroDuration());
+  EXPECT_EQ(without.Wait(kStart + absl::Milliseconds(10)), absl::ZeroDuration());
+}
+
+TEST(RateLimiterTest, ADebtThatAProcessHasMadeUpEnds) {
+  constexpr int64_t kTimes[] = {INT64_MIN, -1, 0, INT64_MAX};
+  for (const int64_t time : kTimes) {
+    for (const uint64_t rate : {uint64_t{0}, uint64_t{1}, UINT64_MAX}) {
+      RateDebt debt = {.operations = {time, rate}, .bytes = {time, rate}};
+      RateLimiter limiter({.bytes_per_second = 1 << 30, .operations_per_second = 1 << 16}, &debt);
+      limiter.Resume(kStart);
+      EXPECT_EQ(limiter.Wait(kStart + absl::Seconds(2)), absl::ZeroDuration());
+    }
+  }
+}
+
 TEST(RateLimiterTest, WithoutLimitsNothingWaits) {
   EXPECT_FALSE(RateLimits{}.any());
   RateLimiter limiter({});

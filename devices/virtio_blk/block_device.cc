@@ -86,7 +86,6 @@ BlockDevice::BlockDevice(const BlockOptions& options) : options_(options) {}
 
 BlockDevice::~BlockDevice() {
   if (retry_timer_.ok()) host_->Unwatch(retry_timer_.get());
-  if (limit_timer_.ok()) host_->Unwatch(limit_timer_.get());
   if (error_link_.ok()) host_->Unwatch(error_link_.get());
   const absl::Time deadline = SteadyNow() + kDrainTimeout;
   for (DiskEngine* engine : {engine_.get(), side_engine_.get()}) {
@@ -107,7 +106,8 @@ VirtioIdentity BlockDevice::Identify() const {
           .required_resources = options_.pause_on_error ? std::vector<std::string>{"disk", "errors"}
                                                         : std::vector<std::string>{"disk"},
           .saved_state_bytes = kSavedBytes,
-          .state_version = 2};
+          .durable_memory_bytes = sizeof(RateDebt),
+          .state_version = 3};
 }
 
 absl::Status BlockDevice::Start(VirtioServices& services) {
@@ -150,7 +150,10 @@ absl::Status BlockDevice::Start(VirtioServices& services) {
   storage_ = std::make_unique_for_overwrite<iovec[]>(slots_.size() * storage_size_);
   held_.reserve(in_flight);
 
-  if (options_.limits.any()) RETURN_IF_ERROR(StartLimiter());
+  const absl::Span<uint8_t> durable = services.durable_memory();
+  RateDebt& debt = durable.empty() ? own_debt_ : *reinterpret_cast<RateDebt*>(durable.data());
+  RETURN_IF_ERROR(limits_.Start(*host_, options_.limits, options_.queues, debt,
+                                [this] { ServeNextLimited(); }));
   if (options_.pause_on_error) RETURN_IF_ERROR(StartErrorLink());
   return StartEngine(in_flight);
 }
@@ -231,7 +234,8 @@ void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   counters_.AppendMetrics(metrics);
   AddGauge(metrics, "in_flight", "Requests taken and not answered",
            slots_.size() - free_slots_.size());
-  AddCounter(metrics, "limited_total", "Times that a rate limit held requests back", limited_);
+  AddCounter(metrics, "limited_total", "Times that a rate limit held requests back",
+             limits_.times_limited());
   const bool has_writers = side_engine_ != nullptr && !disk_.is_block_device;
   AddGauge(metrics, "io_uring", "1: I/O goes through io_uring; 0: through threads",
            is_io_uring_ ? 1 : 0);
@@ -255,7 +259,7 @@ void BlockDevice::BeginTurn(uint32_t) {
 
 absl::Span<iovec> BlockDevice::Room(uint32_t queue) {
   if (turn_bytes_ <= 0) return {};
-  if (limiter_.has_value() && IsLimited(queue)) return {};
+  if (limits_.MustWait(queue)) return {};
   return absl::MakeSpan(&storage_[free_slots_.back() * storage_size_], storage_size_);
 }
 
@@ -265,7 +269,7 @@ void BlockDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
   slots_[slot].queue = queue;
   slots_[slot].head = chain.head;
   Continue(slot, slots_[slot].request.Begin(chain, context_));
-  if (limiter_.has_value()) limiter_->Take(1, slots_[slot].request.moved_bytes(), SteadyNow());
+  limits_.Take(1, slots_[slot].request.moved_bytes());
   if (++batch_chains_ == kBatchOperations) RunReady();
 }
 
@@ -273,7 +277,13 @@ void BlockDevice::EndBatch(uint32_t queue) {
   RunReady();
   SubmitWaiting();
   if (turn_bytes_ <= 0) services_->ServeLater(queue);
-  if (limiter_.has_value()) ServeOtherLimited();
+  ServeNextLimited();
+}
+
+void BlockDevice::ServeNextLimited() {
+  if (const std::optional<uint32_t> queue = limits_.NextTurn(); queue.has_value()) {
+    services_->ServeLater(*queue);
+  }
 }
 
 // Only while guest memory may be touched.
@@ -335,9 +345,7 @@ int64_t BlockDevice::PrepareBatch() {
     const FileOperation& operation = slots_[index].request.operation();
     if (operation.kind == FileOperation::Kind::kSync && JoinSync(index)) continue;
     EngineFor(slots_[index]).Prepare(operation, index);
-    if (limiter_.has_value() && slots_[index].request.writes_zeros()) {
-      limiter_->Take(0, operation.length, SteadyNow());
-    }
+    if (slots_[index].request.writes_zeros()) limits_.Take(0, operation.length);
     const bool transfers = !operation.buffers.empty();
     bytes += std::max(transfers ? static_cast<int64_t>(operation.length) : 0, kMinOperationBytes);
   }

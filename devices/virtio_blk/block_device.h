@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "base/unique_fd.h"
+#include "devices/host/limited_queues.h"
 #include "devices/host/rate_limiter.h"
 #include "devices/virtio/virtio_device.h"
 #include "devices/virtio_blk/block_counters.h"
@@ -141,11 +142,7 @@ class BlockDevice : public VirtioDevice {
   absl::Status StartErrorLink();
   void Hold(uint32_t slot);
   void OnErrorLink();
-  absl::Status StartLimiter();
-  bool IsLimited(uint32_t queue);
   void ServeNextLimited();
-  void ServeOtherLimited();
-  void OnLimitTimer();
   uint32_t in_flight() const;
   void LogFailure(const BlockRequest& request);
   void SaveFailures();
@@ -172,12 +169,8 @@ class BlockDevice : public VirtioDevice {
   std::vector<uint32_t> free_slots_;  // the last one freed is used next: its memory is warm
   std::unique_ptr<iovec[]> storage_;  // storage_size_ a slot; pages are touched as needed
   size_t storage_size_ = 0;
-  std::optional<RateLimiter> limiter_;
-  UniqueFd limit_timer_;              // ends the wait for tokens
-  bool is_limited_ = false;           // until then
-  std::vector<bool> limited_queues_;  // have waited since their last turn
-  uint32_t next_limited_ = 0;
-  uint64_t limited_ = 0;       // how often the limits held
+  LimitedQueues limits_;
+  RateDebt own_debt_ = {};     // where the host has no durable memory
   int64_t turn_bytes_ = 0;     // what this turn of the loop may still start
   uint32_t batch_chains_ = 0;  // taken since RunReady()
   // Results that came while guest memory must not be touched.

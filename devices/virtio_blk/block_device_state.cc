@@ -5,7 +5,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
-#include "base/steady_time.h"
 #include "devices/virtio_blk/block_device.h"
 
 namespace bulkhead::devices::virtio {
@@ -45,8 +44,7 @@ absl::Status BlockDevice::RestoreState(absl::Span<const uint8_t> state) {
       saved.owes_write > 1) {
     return absl::InvalidArgumentError("disk: saved state with an impossible cache mode or failure");
   }
-  // Else a guest that makes the process crash would have a burst each time.
-  if (limiter_.has_value()) limiter_->Empty(SteadyNow());
+  limits_.Resume();
   config_.writeback = saved.writeback;
   UpdateWriteThrough();
   if (saved.owes_flush != 0 || saved.owes_write != 0) {

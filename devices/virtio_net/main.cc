@@ -28,6 +28,16 @@ ABSL_FLAG(uint32_t, queue_size, 256,
 
 ABSL_FLAG(bool, offloads, true,
           "Checksums and segmentation of TCP may be left to the TAP, and to the guest.");
+ABSL_FLAG(uint64_t, bps, 0,
+          "Bytes of frames a second that the guest may send, and as many that it may receive. 0: "
+          "any number.");
+ABSL_FLAG(
+    uint64_t, pps, 0,
+    "Frames a second that the guest may send, and as many that it may receive. 0: any number.");
+ABSL_FLAG(uint64_t, bps_burst, 0,
+          "Bytes that may come at once after a pause. 0: what --bps gives in 100 ms.");
+ABSL_FLAG(uint64_t, pps_burst, 0,
+          "Frames that may come at once after a pause. 0: what --pps gives in 100 ms.");
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -39,12 +49,17 @@ absl::StatusOr<std::unique_ptr<DeviceModel>> CreateNet() {
         absl::StrCat("--mac=", absl::GetFlag(FLAGS_mac),
                      ": must be the address of one station, such as 52:54:00:12:34:56"));
   }
-  ASSIGN_OR_RETURN(std::unique_ptr<NetDevice> device,
-                   NetDevice::Create({.mac = *mac,
-                                      .pairs = absl::GetFlag(FLAGS_queues),
-                                      .queue_size = absl::GetFlag(FLAGS_queue_size),
-                                      .mtu = absl::GetFlag(FLAGS_mtu),
-                                      .offloads = absl::GetFlag(FLAGS_offloads)}));
+  ASSIGN_OR_RETURN(
+      std::unique_ptr<NetDevice> device,
+      NetDevice::Create({.mac = *mac,
+                         .pairs = absl::GetFlag(FLAGS_queues),
+                         .queue_size = absl::GetFlag(FLAGS_queue_size),
+                         .mtu = absl::GetFlag(FLAGS_mtu),
+                         .offloads = absl::GetFlag(FLAGS_offloads),
+                         .limits = {.bytes_per_second = absl::GetFlag(FLAGS_bps),
+                                    .operations_per_second = absl::GetFlag(FLAGS_pps),
+                                    .bytes_burst = absl::GetFlag(FLAGS_bps_burst),
+                                    .operations_burst = absl::GetFlag(FLAGS_pps_burst)}}));
   return std::make_unique<PciTransport>(std::move(device));
 }
 

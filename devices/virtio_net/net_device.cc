@@ -121,7 +121,7 @@ VirtioIdentity NetDevice::Identify() const {
           .saved_state_bytes = sizeof(NetControl::State),
           .durable_memory_bytes =
               static_cast<uint32_t>(sizeof(Durable) + options_.pairs * sizeof(DurableQueue)),
-          .state_version = 2};
+          .state_version = 3};
 }
 
 absl::Status NetDevice::Start(VirtioServices& services) {
@@ -160,6 +160,10 @@ absl::Status NetDevice::Start(VirtioServices& services) {
   if (!timer.ok()) return ErrnoToStatus(errno, "timerfd_create");
   RETURN_IF_ERROR(host_->Watch(timer.get(), [this] { OnTimer(); }));
   timer_ = std::move(timer);
+  RETURN_IF_ERROR(send_limits_.Start(*host_, options_.limits, options_.pairs, durable_->send_debt,
+                                     [this] { SendNextLimited(); }));
+  RETURN_IF_ERROR(receive_limits_.Start(*host_, options_.limits, options_.pairs,
+                                        durable_->receive_debt, [this] { ReceiveLimited(); }));
   absl::StatusOr<UniqueFd> link = host_->TakeResource(kLinkResource);
   if (!link.ok()) return absl::OkStatus();
   RETURN_IF_ERROR(host_->Watch(link->get(), [this] { OnLink(); }));
@@ -273,6 +277,7 @@ absl::Span<iovec> NetDevice::Room(uint32_t queue) {
         return room;
       }
     case Kind::kSend:
+      if (send_limits_.MustWait(queue / 2)) return {};
       break;
   }
   return absl::MakeSpan(storage_);
@@ -296,10 +301,21 @@ void NetDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
 }
 
 void NetDevice::EndBatch(uint32_t queue) {
+  if (KindOf(queue) == Kind::kSend) SendNextLimited();
   if (KindOf(queue) != Kind::kReceive) return;
   for (uint32_t i = 0; i < options_.pairs; ++i) {
     if (2 * TargetOf(i) == queue) UpdateWatch(i);
   }
+}
+
+// One queue: what it leaves is for others.
+void NetDevice::SendNextLimited() {
+  const std::optional<uint32_t> pair = send_limits_.NextTurn();
+  if (pair.has_value()) services_->ServeLater(2 * *pair + 1);
+}
+
+void NetDevice::ReceiveLimited() {
+  while (const std::optional<uint32_t> tap = receive_limits_.NextTurn()) OnTap(*tap);
 }
 
 void NetDevice::OnQueueStopping(uint32_t queue) {
@@ -342,6 +358,7 @@ void NetDevice::Send(uint32_t queue, const DescriptorChain& chain) {
       ++counters_.send_failures;
     }
   }
+  send_limits_.Take(1, size - std::min<uint64_t>(size, sizeof(header)));
   services_->Complete(queue, chain.head, 0);
   services_->Publish();  // so that a successor repeats this frame only
   pair.durable->sending = 0;
@@ -400,7 +417,11 @@ void NetDevice::Control(uint32_t queue, const DescriptorChain& chain) {
 
 // ---- To the guest ----
 
-bool NetDevice::CanReceive(uint32_t tap) const {
+bool NetDevice::CanReceive(uint32_t tap) {
+  return HasRoomFor(tap) && !receive_limits_.MustWait(tap);
+}
+
+bool NetDevice::HasRoomFor(uint32_t tap) const {
   if (control_.state().link_up == 0) return false;
   const uint32_t target = TargetOf(tap);
   const Pair& pair = pairs_[target];
@@ -535,6 +556,7 @@ void NetDevice::Deliver(uint32_t pair, uint64_t size, uint64_t room) {
                [&](uint16_t head, uint32_t used) { services_->Complete(2 * pair, head, used); });
   ++counters_.received_frames;
   counters_.received_bytes += size - sizeof(NetHeader);
+  receive_limits_.Take(1, size - sizeof(NetHeader));
   services_->Publish();  // so that a successor misses this frame only
 }
 

@@ -15,6 +15,8 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "base/unique_fd.h"
+#include "devices/host/limited_queues.h"
+#include "devices/host/rate_limiter.h"
 #include "devices/virtio/virtio_device.h"
 #include "devices/virtio_net/net_control.h"
 #include "devices/virtio_net/net_header.h"
@@ -30,6 +32,8 @@ struct NetOptions {
   uint32_t mtu = 0;  // what the guest is told; 0: nothing
   // Checksums and segmentation may be left to the other side. False: the "tap" need not be one.
   bool offloads = true;
+  // Of frames from the guest, and of frames to it: each direction has them for itself.
+  RateLimits limits = {};
 };
 
 // The network device (virtio 1.2, section 5.1) over a TAP: the resources "tap", "tap.1", ... are
@@ -82,6 +86,8 @@ class NetDevice : public VirtioDevice {
   struct Durable {
     uint64_t maybe_repeated;
     uint64_t maybe_lost;
+    RateDebt send_debt;
+    RateDebt receive_debt;
   };
   struct Pair {
     UniqueFd tap;
@@ -113,6 +119,8 @@ class NetDevice : public VirtioDevice {
   uint32_t control_queue() const;
   bool has(uint64_t feature) const { return (control_.state().features & feature) != 0; }
 
+  void SendNextLimited();
+  void ReceiveLimited();
   void Send(uint32_t queue, const DescriptorChain& chain);
   bool WriteFrame(Pair& pair, const NetHeader& header, absl::Span<const iovec> chain,
                   uint64_t frame_bytes);
@@ -121,7 +129,9 @@ class NetDevice : public VirtioDevice {
 
   // The pair whose receive queue gets the frames of a queue of the TAP.
   uint32_t TargetOf(uint32_t tap) const { return tap % control_.state().pairs; }
-  bool CanReceive(uint32_t tap) const;
+  bool HasRoomFor(uint32_t tap) const;
+  // Also while the rate limits hold: then OnTap() is called when they do not any more.
+  bool CanReceive(uint32_t tap);
   bool HoldsEnough(const Pair& pair) const;
   uint64_t LongestFrame() const;
   void UpdateWatch(uint32_t tap);
@@ -149,6 +159,9 @@ class NetDevice : public VirtioDevice {
   UniqueFd timer_;  // runs while a pair waits for buffers
   bool timer_runs_ = false;
   int wait_ticks_ = 2;
+
+  LimitedQueues send_limits_;     // by pair
+  LimitedQueues receive_limits_;  // by queue of the TAP
 
   std::vector<Pair> pairs_;
   std::vector<uint64_t> own_memory_;  // where the host has no durable memory

@@ -33,6 +33,8 @@ absl::Status NetDevice::RestoreState(absl::Span<const uint8_t> bytes) {
   memcpy(&state, bytes.data(), sizeof(state));
   absl::Status status = control_.Restore(state, control_.state().features);
   if (!status.ok()) return status;
+  send_limits_.Resume();
+  receive_limits_.Resume();
   ApplyOffloads();
   // Switches may have forgotten the guest meanwhile.
   if (control_.Announce()) {
@@ -82,6 +84,11 @@ void NetDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   AddCounter(metrics, "maybe_lost_total",
              "Frames that were being received when a process ended: they may be lost",
              durable_ == nullptr ? 0 : durable_->maybe_lost);
+  AddCounter(metrics, "send_limited_total", "Times that a rate limit held frames of the guest back",
+             send_limits_.times_limited());
+  AddCounter(metrics, "receive_limited_total",
+             "Times that a rate limit held frames to the guest back",
+             receive_limits_.times_limited());
   AddGauge(metrics, "link_up", "1: the link is up; 0: it was taken down, or the TAP is gone",
            control_.state().link_up);
   AddGauge(metrics, "pairs", "Pairs of queues that the driver uses", control_.state().pairs);
