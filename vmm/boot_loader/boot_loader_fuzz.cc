@@ -67,6 +67,8 @@ void FuzzPartitions(FuzzInput& input) {
                              : (input.Byte() % 4 != 0 ? 446 : 51'646) + input.Byte() % 66;
     bytes[at] = static_cast<char>(input.Byte());
   }
+  // Mostly with checksums that are right: else no reader would get further.
+  if (is_gpt && input.Byte() < 224) SealGpt(bytes);
   if (input.Byte() < 32) bytes.resize(input.Take(2) % bytes.size());
   const MemoryDisk disk(bytes);
   const PartitionTable table = ReadPartitionTable(disk);

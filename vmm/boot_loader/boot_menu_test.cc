@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "vmm/boot_loader/bls_entry.h"
@@ -139,7 +140,26 @@ TEST(BootMenuTest, BootsUbuntu2404) {
                                 {"/initrd.img-6.8.0-51-generic", "initrd"}}));
   EXPECT_EQ(Boots(volumes),
             "hd0,gpt16:/vmlinuz-6.8.0-51-generic + /initrd.img-6.8.0-51-generic | "
-            "root=LABEL=cloudimg-rootfs ro console=tty1 console=ttyS0 vt.handoff=7");
+            "root=LABEL=cloudimg-rootfs ro console=tty1 console=ttyS0");
+}
+
+TEST(BootMenuTest, BootsAnUbuntuCloudImageWithItsInitrdWhateverItsNoteSays) {
+  for (const char* note : {"", "initrdfail=2\n"}) {
+    std::string config = TestData("ubuntu_24_04_grub.cfg");
+    config = absl::StrReplaceAll(
+        config, {{"set partuuid=\n", "set partuuid=12345678-01\n"},
+                 {"$vt_handoff\n\t  initrd\t/initrd.img-6.8.0-51-generic\n", "panic=-1\n"}});
+    std::vector<Volume> volumes;
+    volumes.push_back(FakeVolume(16, "hd0,gpt16", kBoot, "BOOT",
+                                 {{"/grub/grub.cfg", config},
+                                  {"/grub/grubenv", GrubEnvironment(note)},
+                                  {"/vmlinuz-6.8.0-51-generic", "kernel"},
+                                  {"/initrd.img-6.8.0-51-generic", "initrd"}}));
+    EXPECT_EQ(Boots(volumes),
+              "hd0,gpt16:/vmlinuz-6.8.0-51-generic + /initrd.img-6.8.0-51-generic | "
+              "root=LABEL=cloudimg-rootfs ro console=tty1 console=ttyS0")
+        << note;
+  }
 }
 
 std::string FedoraEntry(const std::string& version) {

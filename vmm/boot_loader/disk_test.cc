@@ -46,12 +46,40 @@ TEST(PartitionTableTest, ReadsAGpt) {
   EXPECT_THAT(Partitions(table), ElementsAre("1 at 40, 20", "3 at 100, 50"));
 }
 
-TEST(PartitionTableTest, ReadsTheBackupIfTheFirstGptIsOverwritten) {
+// A disk whose backup header has the entries of the first one, and whose first header is gone.
+std::string DiskWithBackup() {
   std::string bytes = GptDisk({{1, 40, 20}});
-  // The backup, which has the entries of the first one here.
   memcpy(&bytes[bytes.size() - 512], &bytes[512], 512);
+  SealGpt(bytes, bytes.size() / 512 - 1);
   memset(&bytes[512], 0, 512);
-  EXPECT_THAT(Partitions(ReadPartitionTable(MemoryDisk(bytes))), ElementsAre("1 at 40, 20"));
+  return bytes;
+}
+
+TEST(PartitionTableTest, ReadsTheBackupIfTheFirstGptIsOverwritten) {
+  EXPECT_THAT(Partitions(ReadPartitionTable(MemoryDisk(DiskWithBackup()))),
+              ElementsAre("1 at 40, 20"));
+}
+
+TEST(PartitionTableTest, AnMbrHidesWhatIsLeftOfAGpt) {
+  std::string bytes = DiskWithBackup();
+  PutMbr(bytes, 0, {{0x83, 100, 50}});
+  EXPECT_THAT(Partitions(ReadPartitionTable(MemoryDisk(bytes))), ElementsAre("1 at 100, 50"));
+  bytes = GptDisk({{1, 40, 20}});
+  PutMbr(bytes, 0, {{0x83, 100, 50}});
+  EXPECT_THAT(Partitions(ReadPartitionTable(MemoryDisk(bytes))), ElementsAre("1 at 100, 50"));
+}
+
+TEST(PartitionTableTest, ADamagedGptDoesNotCount) {
+  // A byte of the header, its own place, an entry.
+  for (const size_t at : {512 + 40, 512 + 24, 1024 + 32}) {
+    std::string bytes = GptDisk({{1, 40, 20}});
+    bytes[at] = static_cast<char>(bytes[at] + 1);
+    EXPECT_THAT(Partitions(ReadPartitionTable(MemoryDisk(bytes))), ElementsAre()) << at;
+    memcpy(&bytes[bytes.size() - 512], &bytes[512], 512);
+    Put(bytes, bytes.size() - 512 + 72, 2, 8);
+    SealGpt(bytes, bytes.size() / 512 - 1);
+    EXPECT_EQ(ReadPartitionTable(MemoryDisk(bytes)).partitions.size(), 1u) << at;
+  }
 }
 
 TEST(PartitionTableTest, LeavesOutWhatIsNotOnTheDisk) {

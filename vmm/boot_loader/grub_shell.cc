@@ -41,7 +41,7 @@ constexpr const char* kFeatures[] = {
 
 // They name what to boot next time only. GRUB removes them from the disk, which we cannot: they
 // would hold for ever.
-constexpr absl::string_view kForOneBoot[] = {"next_entry", "prev_saved_entry"};
+constexpr absl::string_view kForOneBoot[] = {"next_entry", "prev_saved_entry", "initrdfail"};
 
 bool IsOneOf(absl::string_view word, std::initializer_list<absl::string_view> words) {
   return std::find(words.begin(), words.end(), word) != words.end();
@@ -83,6 +83,9 @@ GrubShell::GrubShell(absl::Span<const Volume> volumes, const FilePlace& config)
   for (const char* feature : kFeatures) Set(absl::StrCat("feature_", feature), "y");
   Set("grub_platform", "pc");
   Set("grub_cpu", "i386");
+  // Ubuntu's cloud images boot without initrd, and with it only if a note on the disk says that the
+  // boot before has failed. We write no such note: a kernel that needs its initrd would never boot.
+  Set("initrdfail", "1");
   Set("root", config.volume->device);
   const std::string folder = absl::StrCat("(", config.volume->device, ")", FolderOf(config.path));
   Set("prefix", folder);

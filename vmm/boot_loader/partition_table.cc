@@ -2,6 +2,7 @@
 
 #include <stddef.h>
 #include <string.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <array>
@@ -14,6 +15,8 @@ namespace {
 
 constexpr uint64_t kMbrSectorBytes = 512;
 constexpr size_t kMaxPartitions = 128;
+constexpr uint32_t kMaxGptEntries = 1024;
+constexpr uint32_t kMaxGptEntryBytes = 4096;
 constexpr uint8_t kProtectiveMbr = 0xee;
 
 template <typename T>
@@ -36,21 +39,39 @@ struct __attribute__((packed)) GptEntry {
   uint64_t first_lba, last_lba;
 };
 
+uint32_t Crc(absl::Span<const uint8_t> bytes) {
+  return static_cast<uint32_t>(crc32(0, bytes.data(), static_cast<uInt>(bytes.size())));
+}
+
+// 5.3.2: a header is valid with its signature, its own place and both checksums.
+bool ReadGptHeader(const Disk& disk, uint64_t at, uint64_t sector_bytes, GptHeader& header) {
+  // Checksummed are as many bytes as the header says that it has.
+  std::array<uint8_t, kMbrSectorBytes> bytes;
+  if (!disk.Read(at, absl::MakeSpan(bytes))) return false;
+  memcpy(&header, bytes.data(), sizeof(header));
+  if (memcmp(header.signature, "EFI PART", 8) != 0 || header.own_lba != at / sector_bytes ||
+      header.header_bytes < sizeof(header) || header.header_bytes > bytes.size() ||
+      header.entry_bytes < sizeof(GptEntry) || header.entry_bytes > kMaxGptEntryBytes) {
+    return false;
+  }
+  memset(&bytes[offsetof(GptHeader, header_crc)], 0, sizeof(header.header_crc));
+  return Crc(absl::MakeSpan(bytes).first(header.header_bytes)) == header.header_crc;
+}
+
 std::optional<PartitionTable> ReadGpt(const Disk& disk, uint64_t header_at, uint64_t sector_bytes) {
   GptHeader header;
-  if (!ReadObject(disk, header_at, header) || memcmp(header.signature, "EFI PART", 8) != 0 ||
-      header.entry_bytes < sizeof(GptEntry) || header.entry_bytes > 4096) {
+  if (!ReadGptHeader(disk, header_at, sector_bytes, header)) return std::nullopt;
+  const uint64_t sectors = disk.size_bytes() / sector_bytes;
+  if (header.entries_lba >= sectors || header.entry_count > kMaxGptEntries) return std::nullopt;
+  std::vector<uint8_t> entries(size_t{header.entry_count} * header.entry_bytes);
+  if (!disk.Read(header.entries_lba * sector_bytes, absl::MakeSpan(entries)) ||
+      Crc(entries) != header.entries_crc) {
     return std::nullopt;
   }
-  const uint64_t sectors = disk.size_bytes() / sector_bytes;
-  if (header.entries_lba >= sectors) return std::nullopt;
   PartitionTable table = {.kind = PartitionTable::Kind::kGpt, .partitions = {}};
   for (uint32_t i = 0; i < std::min<uint32_t>(header.entry_count, kMaxPartitions); ++i) {
     GptEntry entry;
-    if (!ReadObject(disk, header.entries_lba * sector_bytes + uint64_t{i} * header.entry_bytes,
-                    entry)) {
-      break;
-    }
+    memcpy(&entry, &entries[size_t{i} * header.entry_bytes], sizeof(entry));
     if (entry.type == std::array<uint8_t, 16>{} || entry.last_lba < entry.first_lba ||
         entry.last_lba >= sectors) {
       continue;
@@ -116,16 +137,21 @@ void AddLogicalPartitions(const Disk& disk, uint64_t extended, PartitionTable& t
 }  // namespace
 
 PartitionTable ReadPartitionTable(const Disk& disk) {
-  for (const uint64_t sector_bytes : {512, 4096}) {
-    if (disk.size_bytes() < 2 * sector_bytes) continue;
-    const uint64_t last = (disk.size_bytes() / sector_bytes - 1) * sector_bytes;
-    for (const uint64_t header_at : {sector_bytes, last}) {
-      if (auto table = ReadGpt(disk, header_at, sector_bytes)) return *std::move(table);
-    }
-  }
   PartitionTable table;
   Mbr mbr;
   if (!ReadMbr(disk, 0, mbr)) return table;
+  // A GPT counts with its protective MBR only (5.2.3), as for Linux and GRUB: without, it is left
+  // of what the disk was before.
+  const bool is_gpt =
+      std::any_of(std::begin(mbr.entries), std::end(mbr.entries),
+                  [](const MbrEntry& entry) { return entry.type == kProtectiveMbr; });
+  for (const uint64_t sector_bytes : {512, 4096}) {
+    if (!is_gpt || disk.size_bytes() < 2 * sector_bytes) continue;
+    const uint64_t last = (disk.size_bytes() / sector_bytes - 1) * sector_bytes;
+    for (const uint64_t header_at : {sector_bytes, last}) {
+      if (auto gpt = ReadGpt(disk, header_at, sector_bytes)) return *std::move(gpt);
+    }
+  }
   for (uint32_t i = 0; i < 4; ++i) {
     const MbrEntry& entry = mbr.entries[i];
     if (entry.type == kProtectiveMbr) continue;

@@ -22,8 +22,8 @@ struct PartitionTable {
   std::vector<Partition> partitions;
 };
 
-// Reads a GPT (the first, or else the backup) or an MBR with its logical partitions. Partitions
-// that do not lie within the disk are left out.
+// Reads a GPT (the first, or else the backup, with valid checksums) or an MBR with its logical
+// partitions. Partitions that do not lie within the disk are left out.
 PartitionTable ReadPartitionTable(const Disk& disk);
 
 }  // namespace bulkhead::boot_loader
