@@ -9,13 +9,16 @@
 //
 // - A request fails for a reason that may pass (no space, an error of the medium). It stays
 //   unanswered, and the device sends an ErrorReport: one, however many requests wait.
-// - The vmm pauses the VM. When it is resumed, the vmm sends one byte, and the device tries again
-//   what waits. What fails once more is a new report.
+// - The vmm pauses the VM. When it is resumed, the vmm sends one byte, an ErrorOrder: the device
+//   tries again what waits, and what fails once more is a new report; or the guest gets the errors.
 //
 // The request needs no state of its own to survive the device's process: a successor does again
 // what is in flight.
 
 namespace bulkhead {
+
+// vmm -> device; each other byte counts as kTryAgain.
+enum class ErrorOrder : uint8_t { kTryAgain = 1, kReportToGuest = 2 };
 
 // device -> vmm
 struct ErrorReport {

@@ -33,8 +33,8 @@ void BlockDevice::Hold(uint32_t index) {
 }
 
 void BlockDevice::OnErrorLink() {
-  char retry;
-  const ssize_t size = read(error_link_.get(), &retry, sizeof(retry));
+  ErrorOrder order;
+  const ssize_t size = read(error_link_.get(), &order, sizeof(order));
   if (size < 0 && errno == EAGAIN) return;
   if (size <= 0) {
     host_->Unwatch(error_link_.get());
@@ -42,8 +42,17 @@ void BlockDevice::OnErrorLink() {
     return;
   }
   for (uint32_t index = std::exchange(errors_.first, kNoSlot); index != kNoSlot;) {
-    Append(ready_, std::exchange(index, slots_[index].next));
+    const uint32_t held = std::exchange(index, slots_[index].next);
+    if (order == ErrorOrder::kReportToGuest) {
+      BlockContext answering = context_;
+      answering.hold_errors = false;
+      BlockRequest& request = slots_[held].request;
+      Continue(held, request.OnResult(-request.error_number(), answering));
+    } else {
+      Append(ready_, held);
+    }
   }
+  services_->Publish();
   OnEngine();
 }
 

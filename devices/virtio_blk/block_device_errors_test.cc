@@ -34,7 +34,10 @@ class BlockDeviceErrorsTest : public testing::Test {
     EXPECT_TRUE(t_.services.RunUntil([&] { return TakeReport(report); }));
     return report;
   }
-  void TryAgain() { EXPECT_EQ(write(t_.error_link.get(), "", 1), 1); }
+  void Send(ErrorOrder order) {
+    EXPECT_EQ(write(t_.error_link.get(), &order, sizeof(order)), ssize_t{sizeof(order)});
+  }
+  void TryAgain() { Send(ErrorOrder::kTryAgain); }
   bool IsAnswered(uint16_t requests) {
     return t_.services.RunUntil([&] { return t_.driver->queue(0).used_idx() == requests; });
   }
@@ -80,6 +83,24 @@ TEST_F(BlockDeviceErrorsTest, SeveralThatWaitAreOneReport) {
   Mend();
   TryAgain();
   EXPECT_TRUE(IsAnswered(5));
+}
+
+TEST_F(BlockDeviceErrorsTest, WhatWaitsIsAnsweredWithItsErrorIfTheOperatorSaysSo) {
+  Cut();
+  const TestDisk::Request read = t_.Add(kBlockIn, kSector, {}, 4096);
+  const TestDisk::Request other = t_.Add(kBlockIn, kSector + 8, {}, 4096);
+  t_.driver->Kick(0);
+  AwaitReport();
+  t_.services.RunWatches(20);
+  Send(ErrorOrder::kReportToGuest);
+  EXPECT_TRUE(IsAnswered(2));
+  EXPECT_EQ(t_.StatusOf(read), kBlockStatusIoError);
+  EXPECT_EQ(t_.StatusOf(other), kBlockStatusIoError);
+  // The next error is held again.
+  const TestDisk::Request next = t_.Add(kBlockIn, kSector, {}, 4096);
+  t_.driver->Kick(0);
+  AwaitReport();
+  EXPECT_EQ(t_.StatusOf(next), kNoStatus);
 }
 
 // To a successor the disk ends where the file does.

@@ -28,6 +28,7 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 constexpr absl::Duration kTimeout = absl::Seconds(120);
 constexpr int kBlocks = 512;  // of 4 KiB, of which half have room
@@ -143,6 +144,20 @@ TEST_F(DiskErrorsTest, WhatWaitsSurvivesTheDisksProcess) {
   kill(client_->PidOf("disk0"), SIGKILL);
   ASSERT_TRUE(client_->Resume().ok());
   ExpectCleanEnd();
+}
+
+TEST_F(DiskErrorsTest, TheGuestGetsWhatTheOperatorCannotMend) {
+  Boot("gives_up", "requests=4000 retry=1", "on-error=pause");
+  if (HasFatalFailure()) return;
+  EXPECT_THAT(AwaitPause(), HasSubstr("No space left on device"));
+  ASSERT_TRUE(client_->Resume(/*report_errors=*/true).ok());
+  // The guest asks again.
+  EXPECT_THAT(AwaitPause(), HasSubstr("No space left on device"));
+  small_.MakeRoom();
+  ASSERT_TRUE(client_->Resume().ok());
+  ASSERT_TRUE(vm_->WaitForOutput("storm ends", kTimeout).ok()) << vm_->output() << vm_->log();
+  EXPECT_EQ(vm_->WaitForExit(kTimeout)->ToString(), "exit code 0") << vm_->output();
+  EXPECT_THAT(vm_->output(), AllOf(HasSubstr(" errors "), Not(HasSubstr(" errors 0"))));
 }
 
 TEST_F(DiskErrorsTest, ByDefaultTheGuestGetsTheError) {

@@ -32,7 +32,7 @@ class VmClient {
   absl::Status Wake() const { return Call(&Vm::Wake); }
   absl::Status Stop() const { return Call(&Vm::Stop); }
   absl::Status Pause() const { return Call(&Vm::Pause); }
-  absl::Status Resume() const { return Call(&Vm::Resume); }
+  absl::Status Resume(bool report_errors = false) const { return Call(&Vm::Resume, report_errors); }
   absl::StatusOr<v1::Device> GetDevice(const std::string& name) const {
     return Call(&Vm::GetDevice, name);
   }

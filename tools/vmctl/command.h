@@ -58,6 +58,7 @@ struct Invocation {
   bool wait = false;
   bool no_wait = false;
   bool discard_state = false;
+  bool report_errors = false;
   std::string vm;      // empty: the only one
   std::string socket;  // empty: by name
   std::string binary;

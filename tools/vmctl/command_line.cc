@@ -134,6 +134,9 @@ absl::Status Apply(const Command* command, Flag flag, const std::string& value,
     case kNoWaitFlag:
       invocation.no_wait = true;
       break;
+    case kReportErrorsFlag:
+      invocation.report_errors = true;
+      break;
     case kEscapeFlag:
       return SetEscape(command, value, invocation);
   }

@@ -175,12 +175,15 @@ Example
   vmctl pause
 )",
      RunPause},
-    {"resume", "let the vCPUs run again, after pause", kVmFlags, Argument::kNone, kLong,
+    {"resume", "let the vCPUs run again, after pause", kVmFlags | kReportErrorsFlag,
+     Argument::kNone, kLong,
      R"(If the VM was paused because the host had no space for a disk's request, or its medium failed
-(on-error=pause), the request is tried again; if it fails once more, the VM is paused again.
+(on-error=pause), the request is tried again; if it fails once more, the VM is paused again. With
+--report-errors the guest gets the error instead, if what failed cannot be mended.
 
-Example
+Examples
   vmctl resume
+  vmctl resume --report-errors
 )",
      RunResume},
     {"wake", "wake a guest that is suspended", kVmFlags, Argument::kNone, absl::Seconds(10),

@@ -11,6 +11,7 @@ constexpr FlagInfo kFlags[] = {
     {kDiscardStateFlag, "discard-state", 0, "", "start as after power-on"},
     {kWaitFlag, "wait", 0, "", "return once the vmm has ended"},
     {kNoWaitFlag, "no-wait", 0, "", "do not wait for the end of the vmm"},
+    {kReportErrorsFlag, "report-errors", 0, "", "the guest gets the disk's errors"},
     {kEscapeFlag, "escape", 0, "^X|none", "the key that leaves (default: ^])"},
     {kVmFlag, "vm", 0, "NAME", "the VM (default: the only one that runs)"},
     {kSocketFlag, "socket", 0, "PATH", "the VM behind this control socket"},

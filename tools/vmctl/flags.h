@@ -23,6 +23,7 @@ enum Flag : uint32_t {
   kWaitFlag = 1 << 17,
   kEscapeFlag = 1 << 18,
   kNoWaitFlag = 1 << 19,
+  kReportErrorsFlag = 1 << 20,
 };
 
 // What every command that talks to one VM takes.

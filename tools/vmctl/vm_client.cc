@@ -120,9 +120,11 @@ absl::Status VmClient::Pause() {
   return impl_->Call(&v1::VmControl::Stub::Pause, v1::PauseRequest(), reply);
 }
 
-absl::Status VmClient::Resume() {
+absl::Status VmClient::Resume(bool report_errors) {
+  v1::ResumeRequest request;
+  request.set_report_errors(report_errors);
   v1::ResumeReply reply;
-  return impl_->Call(&v1::VmControl::Stub::Resume, v1::ResumeRequest(), reply);
+  return impl_->Call(&v1::VmControl::Stub::Resume, request, reply);
 }
 
 absl::StatusOr<v1::ListDevicesReply> VmClient::ListDevices() {

@@ -38,7 +38,7 @@ class VmClient {
   absl::Status Wake();
   absl::Status Stop();
   absl::Status Pause();
-  absl::Status Resume();
+  absl::Status Resume(bool report_errors = false);
 
   absl::StatusOr<v1::ListDevicesReply> ListDevices();
   absl::StatusOr<v1::Device> GetDevice(const std::string& name);

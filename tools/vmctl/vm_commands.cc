@@ -73,7 +73,8 @@ ExitCode RunResume(const Invocation& invocation) {
   ExitCode code = kOk;
   const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
   if (client == nullptr) return code;
-  if (const absl::Status status = client->Resume(); !status.ok()) return FailedCall(status);
+  if (const absl::Status status = client->Resume(invocation.report_errors); !status.ok())
+    return FailedCall(status);
   return Print(absl::StrCat("VM \"", client->address().name, "\" runs again\n"));
 }
 

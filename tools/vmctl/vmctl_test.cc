@@ -102,6 +102,7 @@ TEST_F(VmctlTest, CommandsCallWhatTheyAreNamedAfter) {
   } kCases[] = {
       {{"pause"}, "Pause {}", "VM \"web\" is paused\n"},
       {{"resume"}, "Resume {}", "VM \"web\" runs again\n"},
+      {{"resume", "--report-errors"}, "Resume {report_errors: true}", "VM \"web\" runs again\n"},
       {{"shutdown"}, "Shutdown {}", "pressed the power button of VM \"web\"\n"},
       {{"wake"}, "Wake {}", "woke VM \"web\"\n"},
       {{"stop", "--no-wait"}, "Stop {}", "VM \"web\" is ending\n"},

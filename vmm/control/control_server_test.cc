@@ -101,6 +101,9 @@ TEST(ControlServerTest, CommandsReachTheVm) {
   EXPECT_TRUE(Call(*stub, &Stub::Wake, v1::WakeRequest(), wake).ok());
   EXPECT_TRUE(Call(*stub, &Stub::Pause, v1::PauseRequest(), pause).ok());
   EXPECT_TRUE(Call(*stub, &Stub::Resume, v1::ResumeRequest(), resume).ok());
+  v1::ResumeRequest resume_with_errors;
+  resume_with_errors.set_report_errors(true);
+  EXPECT_TRUE(Call(*stub, &Stub::Resume, resume_with_errors, resume).ok());
   EXPECT_TRUE(Call(*stub, &Stub::ResetDevice, Named<v1::ResetDeviceRequest>("disk0"), device).ok());
   EXPECT_EQ(device.generation(), 2u) << "not the device's state afterwards";
   EXPECT_TRUE(Call(*stub, &Stub::StopDevice, Named<v1::StopDeviceRequest>("disk0"), device).ok());
@@ -121,11 +124,11 @@ TEST(ControlServerTest, CommandsReachTheVm) {
   limit.set_operations_per_second(500);
   EXPECT_TRUE(Call(*stub, &Stub::LimitDevice, limit, device).ok());
   EXPECT_TRUE(Call(*stub, &Stub::Stop, v1::StopRequest(), stop).ok());
-  EXPECT_THAT(
-      server.vm.calls(),
-      ElementsAre("power button", "wake", "pause", "resume", "reset disk0", "stop disk0",
-                  "start disk0", "link down disk0", "link up disk0", "restart afresh as /new disk0",
-                  "resize to 4096 disk0", "limit to 500 disk0", "stop: stopped by a client"));
+  EXPECT_THAT(server.vm.calls(),
+              ElementsAre("power button", "wake", "pause", "resume", "resume with errors",
+                          "reset disk0", "stop disk0", "start disk0", "link down disk0",
+                          "link up disk0", "restart afresh as /new disk0", "resize to 4096 disk0",
+                          "limit to 500 disk0", "stop: stopped by a client"));
 }
 
 TEST(ControlServerTest, ErrorsKeepTheirCodeAndTheirAdvice) {

@@ -39,7 +39,7 @@ class ReadOnlyVm final : public VmOperations {
   absl::Status Wake() override { return refusal_; }
   absl::Status Stop(absl::string_view) override { return refusal_; }
   void Pause(Done done) override { done(refusal_); }
-  void Resume(Done done) override { done(refusal_); }
+  void Resume(bool, Done done) override { done(refusal_); }
   void RestartDevice(const v1::RestartDeviceRequest&, Done done) override { done(refusal_); }
   void ResizeDisk(const v1::ResizeDiskRequest&, Done done) override { done(refusal_); }
   void LimitDevice(const v1::LimitDeviceRequest&, Done done) override { done(refusal_); }

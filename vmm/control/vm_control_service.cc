@@ -82,10 +82,14 @@ grpc::ServerUnaryReactor* VmControlService::Pause(Context*, const v1::PauseReque
       long_calls_, [this](Done done) { vm_.Pause(std::move(done)); }, NothingToAdd);
 }
 
-grpc::ServerUnaryReactor* VmControlService::Resume(Context*, const v1::ResumeRequest*,
+grpc::ServerUnaryReactor* VmControlService::Resume(Context*, const v1::ResumeRequest* request,
                                                    v1::ResumeReply*) {
   return LongCall::Start(
-      long_calls_, [this](Done done) { vm_.Resume(std::move(done)); }, NothingToAdd);
+      long_calls_,
+      [this, report_errors = request->report_errors()](Done done) {
+        vm_.Resume(report_errors, std::move(done));
+      },
+      NothingToAdd);
 }
 
 grpc::ServerUnaryReactor* VmControlService::ListDevices(Context* context,

@@ -40,7 +40,9 @@ class VmOperations {
   virtual absl::Status Wake() = 0;
   virtual absl::Status Stop(absl::string_view reason) = 0;
   virtual void Pause(Done done) = 0;
-  virtual void Resume(Done done) = 0;
+  // `report_errors`: requests that wait since the host could not do them are answered with their
+  // errors instead of tried again.
+  virtual void Resume(bool report_errors, Done done) = 0;
 
   virtual void RestartDevice(const v1::RestartDeviceRequest& request, Done done) = 0;
   virtual void ResizeDisk(const v1::ResizeDiskRequest& request, Done done) = 0;

@@ -111,7 +111,7 @@ void ErrorLinks::Take(
   for (const auto& [device, what] : errors) on_error(device, what);
 }
 
-void ErrorLinks::Retry() {
+void ErrorLinks::Continue(ErrorOrder order) {
   absl::MutexLock lock(&mutex_);
   for (size_t i = 0; i < links_.size(); ++i) {
     const int own = links_[i].own.get();
@@ -122,8 +122,7 @@ void ErrorLinks::Retry() {
     epoll_event event = Event(i);
     epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, own, &event);
     // A process that does not read it has not reported anything for a long time.
-    const char retry = 1;
-    (void)!write(own, &retry, sizeof(retry));
+    (void)!write(own, &order, sizeof(order));
   }
 }
 

@@ -21,8 +21,8 @@ namespace bulkhead::vmm {
 // The vmm's ends of the links over which disks have their VM paused (proto/error_link.h). Must
 // outlive the devices.
 //
-// A device is not trusted: after one report its link is not looked at before the next Retry(), so
-// it costs nothing that a client has not asked for.
+// A device is not trusted: after one report its link is not looked at before the next Continue(),
+// so it costs nothing that a client has not asked for.
 //
 // Thread-safe.
 class ErrorLinks {
@@ -37,8 +37,8 @@ class ErrorLinks {
   // Calls `on_error` with each device that has, and what went wrong: "a write at byte 4096: No
   // space left on device".
   void Take(absl::FunctionRef<void(const std::string& device, const std::string& what)> on_error);
-  // All devices try again what waits. Earlier reports are dropped.
-  void Retry();
+  // All devices try again what waits, or answer it with its error. Earlier reports are dropped.
+  void Continue(ErrorOrder order);
 
  private:
   struct Link {

@@ -89,7 +89,7 @@ TEST_F(ErrorLinksTest, AfterOneReportALinkIsNotLookedAtUntilARetry) {
   EXPECT_FALSE(IsReadable());
   EXPECT_THAT(Take(), IsEmpty());
   EXPECT_FALSE(HearsRetry(disk0));
-  links_->Retry();
+  links_->Continue(ErrorOrder::kTryAgain);
   EXPECT_TRUE(HearsRetry(disk0));
   EXPECT_FALSE(IsReadable()) << "reports from before the retry";
   Report(disk0, EIO, true, 512);
@@ -110,15 +110,15 @@ TEST_F(ErrorLinksTest, WhatAHostileDeviceSendsDoesNoHarm) {
   const int disk0 = Connect(0);
   ASSERT_EQ(write(disk0, "x", 1), 1);
   EXPECT_THAT(Take(), IsEmpty());
-  links_->Retry();
+  links_->Continue(ErrorOrder::kTryAgain);
   Report(disk0, 0xffffffff, true, ~uint64_t{0});
   EXPECT_THAT(Take(), ElementsAre("disk0: a write at byte 18446744073709551615: an error"));
-  links_->Retry();
+  links_->Continue(ErrorOrder::kTryAgain);
   shutdown(disk0, SHUT_RDWR);
   EXPECT_THAT(Take(), IsEmpty());
   EXPECT_FALSE(IsReadable());
-  links_->Retry();
-  for (int i = 0; i < 10'000; ++i) links_->Retry();  // nobody reads them
+  links_->Continue(ErrorOrder::kTryAgain);
+  for (int i = 0; i < 10'000; ++i) links_->Continue(ErrorOrder::kTryAgain);  // nobody reads them
 }
 
 // It would be closed by the vmm, which may take for ever.
@@ -128,7 +128,7 @@ TEST_F(ErrorLinksTest, ADescriptorInAReportIsNotTaken) {
   ASSERT_EQ(pipe(pipes), 0);
   ReportWithDescriptor(link, pipes[1]);
   EXPECT_THAT(Take(), IsEmpty());
-  links_->Retry();
+  links_->Continue(ErrorOrder::kTryAgain);
   EXPECT_THAT(Take(), IsEmpty());
   close(pipes[0]);
   close(pipes[1]);

@@ -320,7 +320,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
   for (const auto& device : devices_) device->device().endpoints().DrainEvents();
   // But if the guest crashed before it asked for the reset, that counts.
   TakeReports(outside, /*rebooting=*/true);
-  error_links_->Retry();  // drops reports of requests that are no more
+  error_links_->Continue(ErrorOrder::kTryAgain);  // drops reports of requests that are no more
   if (end_->reported()) return absl::CancelledError("the VM is ending");
   RETURN_IF_ERROR(RetryWhileHostIsShort(outside, [&]() -> absl::Status {
     // A failed try has used the hardware up: create another one.
@@ -341,7 +341,7 @@ absl::Status Machine::Reboot(absl::string_view reason, const OutsideEnd& outside
     if (!started.ok()) DropHardware();
     return started;
   }));
-  RetryAfterErrors();  // what the VM was paused for is no more, either
+  ContinueAfterErrors(ErrorOrder::kTryAgain);  // what the VM was paused for is no more, either
   if (collapse_ != nullptr) collapse_->Forget();
   ReleaseStartupPages();
   LogDebug(absl::StrCat("the guest boots again (", reason, "), after ",
@@ -454,10 +454,10 @@ void Machine::PauseForErrors() {
   });
 }
 
-void Machine::RetryAfterErrors() {
+void Machine::ContinueAfterErrors(ErrorOrder order) {
   // The VM may stay paused for another reason: that is no failure.
   for (const std::string& device : errors_) RemovePause(ErrorOf(device)).IgnoreError();
-  if (!std::exchange(errors_, {}).empty()) error_links_->Retry();
+  if (!std::exchange(errors_, {}).empty()) error_links_->Continue(order);
 }
 
 Standstill::Vm Machine::StandstillOperations() {

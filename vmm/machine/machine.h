@@ -95,7 +95,7 @@ class Machine final : public VmOperations {
   absl::Status Wake() override;
   absl::Status Stop(absl::string_view reason) override;
   void Pause(Done done) override;
-  void Resume(Done done) override;
+  void Resume(bool report_errors, Done done) override;
   void RestartDevice(const v1::RestartDeviceRequest& request, Done done) override;
   void ResizeDisk(const v1::ResizeDiskRequest& request, Done done) override;
   void LimitDevice(const v1::LimitDeviceRequest& request, Done done) override;
@@ -163,7 +163,7 @@ class Machine final : public VmOperations {
   // Pauses the VM for each device with a request that the host could not carry out.
   void PauseForErrors();
   // Has those requests tried again.
-  void RetryAfterErrors();
+  void ContinueAfterErrors(ErrorOrder order);
   Standstill::Vm StandstillOperations();
 
   // --- On any thread

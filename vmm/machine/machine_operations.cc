@@ -97,10 +97,10 @@ void Machine::Pause(Done done) {
   QueueCommand([this] { return AddPause(kClientPause, "paused by a client"); }, done);
 }
 
-void Machine::Resume(Done done) {
+void Machine::Resume(bool report_errors, Done done) {
   QueueCommand(
-      [this] {
-        RetryAfterErrors();
+      [this, report_errors] {
+        ContinueAfterErrors(report_errors ? ErrorOrder::kReportToGuest : ErrorOrder::kTryAgain);
         return RemovePause(kClientPause);
       },
       done);

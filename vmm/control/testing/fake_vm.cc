@@ -175,7 +175,9 @@ void FakeVm::Do(absl::string_view call, absl::string_view device, Done done) {
 }
 
 void FakeVm::Pause(Done done) { Do("pause", "", std::move(done)); }
-void FakeVm::Resume(Done done) { Do("resume", "", std::move(done)); }
+void FakeVm::Resume(bool report_errors, Done done) {
+  Do(report_errors ? "resume with errors" : "resume", "", std::move(done));
+}
 void FakeVm::RestartDevice(const v1::RestartDeviceRequest& request, Done done) {
   Do(absl::StrCat(request.discard_state() ? "restart afresh" : "restart",
                   request.binary().empty() ? "" : absl::StrCat(" as ", request.binary())),

@@ -60,7 +60,7 @@ class FakeVm : public VmOperations {
   absl::Status Wake() override;
   absl::Status Stop(absl::string_view reason) override;
   void Pause(Done done) override;
-  void Resume(Done done) override;
+  void Resume(bool report_errors, Done done) override;
   void RestartDevice(const v1::RestartDeviceRequest& request, Done done) override;
   void ResizeDisk(const v1::ResizeDiskRequest& request, Done done) override;
   void LimitDevice(const v1::LimitDeviceRequest& request, Done done) override;
