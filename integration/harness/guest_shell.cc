@@ -11,8 +11,8 @@ namespace bulkhead::integration {
 namespace {
 
 // A boot takes some seconds even where KVM itself is emulated; a loaded machine multiplies it.
-constexpr absl::Duration kBootTimeout = absl::Seconds(120);
-constexpr absl::Duration kPowerOffTimeout = absl::Seconds(60);
+constexpr absl::Duration kBootTimeout = absl::Minutes(5);
+constexpr absl::Duration kPowerOffTimeout = absl::Minutes(2);
 
 std::string WithoutCarriageReturns(std::string text) {
   text.erase(std::remove(text.begin(), text.end(), '\r'), text.end());

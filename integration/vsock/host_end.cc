@@ -33,20 +33,6 @@ bool Wait(const UniqueFd& fd, int16_t events) {
   return false;
 }
 
-// Echoes what comes, until the end.
-void EchoAll(UniqueFd connection) {
-  char bytes[16'384];
-  for (;;) {
-    const ssize_t size = recv(connection.get(), bytes, sizeof(bytes), 0);
-    if (size <= 0) return;
-    for (ssize_t done = 0; done < size;) {
-      const ssize_t n = send(connection.get(), bytes + done, size - done, MSG_NOSIGNAL);
-      if (n <= 0) return;
-      done += n;
-    }
-  }
-}
-
 }  // namespace
 
 UniqueFd ListenAt(const std::string& path) {
@@ -54,7 +40,7 @@ UniqueFd ListenAt(const std::string& path) {
   const sockaddr_un address = Address(path);
   EXPECT_EQ(bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0)
       << path;
-  EXPECT_EQ(listen(fd.get(), 16), 0);
+  EXPECT_EQ(listen(fd.get(), 128), 0);
   return fd;
 }
 
@@ -71,7 +57,7 @@ EchoServer::EchoServer(const std::string& path) : listening_(ListenAt(path)) {
       UniqueFd connection(accept4(listening_.get(), nullptr, nullptr, SOCK_CLOEXEC));
       if (!connection.ok()) return;
       ++accepted_;
-      workers_.emplace_back(EchoAll, std::move(connection));
+      workers_.emplace_back(&EchoServer::EchoAll, this, std::move(connection));
     }
   });
 }
@@ -80,6 +66,20 @@ EchoServer::~EchoServer() {
   shutdown(listening_.get(), SHUT_RDWR);
   thread_.join();
   for (std::thread& worker : workers_) worker.join();
+}
+
+void EchoServer::EchoAll(UniqueFd connection) {
+  char bytes[16'384];
+  for (;;) {
+    const ssize_t size = recv(connection.get(), bytes, sizeof(bytes), 0);
+    if (size <= 0) return;
+    for (ssize_t done = 0; done < size;) {
+      const ssize_t n = send(connection.get(), bytes + done, size - done, MSG_NOSIGNAL);
+      if (n <= 0) return;
+      done += n;
+    }
+    echoed_ += static_cast<uint64_t>(size);
+  }
 }
 
 UniqueFd ConnectToGuest(const std::string& path, uint32_t port) {

@@ -29,10 +29,15 @@ class EchoServer {
   // Once the VM has ended: then all connections have.
   ~EchoServer();
   int accepted() const { return accepted_; }
+  // Bytes of all connections.
+  uint64_t echoed() const { return echoed_; }
 
  private:
+  void EchoAll(UniqueFd connection);
+
   UniqueFd listening_;
   std::atomic<int> accepted_{0};
+  std::atomic<uint64_t> echoed_{0};
   std::vector<std::thread> workers_;
   std::thread thread_;
 };
