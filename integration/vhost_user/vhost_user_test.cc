@@ -75,16 +75,22 @@ class VhostUserTest : public testing::Test {
   ~VhostUserTest() override {
     vm_.reset();
     back_end_.reset();
-    for (const std::string& file : {raw_, qcow_, socket_, config_}) unlink(file.c_str());
+    nbd_server_.reset();
+    for (const std::string& file : {raw_, qcow_, socket_, nbd_, config_}) unlink(file.c_str());
   }
 
-  void StartBackEnd(const std::vector<std::string>& command) {
+  // Starts a program, and waits until it has made its socket.
+  static void StartAndAwait(std::unique_ptr<ChildProcess>& process, const std::string& socket,
+                            const std::vector<std::string>& command) {
     absl::StatusOr<std::unique_ptr<ChildProcess>> started = ChildProcess::Start(command, {});
     ASSERT_TRUE(started.ok()) << started.status();
-    back_end_ = *std::move(started);
-    for (int i = 0; i < 2000 && access(socket_.c_str(), F_OK) != 0; ++i) {
+    process = *std::move(started);
+    for (int i = 0; i < 2000 && access(socket.c_str(), F_OK) != 0; ++i) {
       absl::SleepFor(absl::Milliseconds(10));
     }
+  }
+  void StartBackEnd(const std::vector<std::string>& command) {
+    StartAndAwait(back_end_, socket_, command);
   }
   void StartStorageDaemon(const std::string& image, const std::string& format) {
     StartBackEnd({kStorageDaemon, "--blockdev",
@@ -92,6 +98,23 @@ class VhostUserTest : public testing::Test {
                   absl::StrCat(format, ",node-name=disk,file=file"), "--export",
                   absl::StrCat("vhost-user-blk,id=disk,addr.type=unix,addr.path=", socket_,
                                ",node-name=disk,writable=on")});
+  }
+  // A disk that a server of NBD has: another daemon, started by StartNbdServer().
+  void StartStorageDaemonOfNbd() {
+    StartBackEnd({kStorageDaemon, "--blockdev",
+                  absl::StrCat("nbd,node-name=disk,server.type=unix,server.path=", nbd_,
+                               ",export=disk,reconnect-delay=60"),
+                  "--export",
+                  absl::StrCat("vhost-user-blk,id=disk,addr.type=unix,addr.path=", socket_,
+                               ",node-name=disk,writable=on")});
+  }
+  void StartNbdServer() {
+    unlink(nbd_.c_str());
+    StartAndAwait(
+        nbd_server_, nbd_,
+        {kStorageDaemon, "--blockdev", absl::StrCat("file,node-name=file,filename=", raw_),
+         "--nbd-server", absl::StrCat("addr.type=unix,addr.path=", nbd_), "--export",
+         "nbd,id=disk,name=disk,node-name=file,writable=on"});
   }
   void StartBlockBackEnd() {
     StartBackEnd({DataFile("devices/vhost_user/testing/block_back_end"), socket_, raw_});
@@ -194,8 +217,10 @@ class VhostUserTest : public testing::Test {
   const std::string raw_ = folder_ + ".img";
   const std::string qcow_ = folder_ + ".qcow2";
   const std::string socket_ = folder_ + ".sock";
+  const std::string nbd_ = folder_ + ".nbd";
   const std::string config_ = folder_ + ".textproto";
   const VmClient client_{socket_ + ".vm"};
+  std::unique_ptr<ChildProcess> nbd_server_;
   std::unique_ptr<ChildProcess> back_end_;
   std::unique_ptr<VmProcess> vm_;
 };
@@ -215,6 +240,28 @@ TEST_F(VhostUserTest, AQcowDiskOverABackingFileWorks) {
   StartVm("virtio_blk_test pattern=1 hostile=0");
   ExpectGoodEnd();
   EXPECT_EQ(ReadFile(raw_), Pattern()) << "the backing file is only read";
+}
+
+TEST_F(VhostUserTest, ADiskOverNbdWorks) {
+  StartNbdServer();
+  StartStorageDaemonOfNbd();
+  StartVm("virtio_blk_test pattern=1 hostile=0 indirect=1 event_index=1");
+  ExpectGoodEnd();
+}
+
+// The daemon connects again, and does again what the server had not answered.
+TEST_F(VhostUserTest, ADiskOverNbdOutlivesItsServerUnderLoad) {
+  StartNbdServer();
+  StartStorageDaemonOfNbd();
+  StartVm(absl::StrCat(kStorm, 4000));
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(vm_->WaitForOutput("progress", kLong).ok()) << vm_->output() << vm_->log();
+    nbd_server_.reset();
+    StartNbdServer();
+  }
+  ExpectGoodEnd();
+  EXPECT_TRUE(ReadFile(raw_) != Pattern()) << "nothing has reached the server's file";
+  EXPECT_THAT(vm_->log(), Not(HasSubstr("must reset")));
 }
 
 TEST_F(VhostUserTest, DeviceProcessesThatDieUnderLoadLoseNothing) {
