@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -85,6 +86,7 @@ class Peer {
     if (kind == guest::kStormData) ++sent_;
   }
   const StormCount& count() const { return count_; }
+  uint32_t acknowledged() const { return acknowledged_; }
   uint32_t damaged() const { return damaged_; }
   uint32_t sent() const { return sent_; }
   uint32_t kernel_drops() const {
@@ -139,14 +141,15 @@ class NetStormTest : public testing::Test {
   static void SetUpTestSuite() { ASSERT_EQ(EnterNetworkNamespace(), ""); }
 
   // A VM with the device, whose process has a crash point armed if one is given.
-  void Start(const std::string& orders, const std::string& crash_point = "") {
+  void Start(const std::string& orders, const std::string& crash_point = "",
+             const std::string& flags = "") {
     const std::string config = absl::StrCat(
         "memory: \"32M\" on_reset: EXIT\nkernel { path: \"",
         DataFile("kernel_images/baremetal/guest.elf"), "\" cmdline: \"run=net_storm ", orders,
         "\" }\ndevices { name: \"console\" binary: \"uart16550\" resources { name: \"console\" ",
         "console { standard_streams: true } } }\n",
-        "devices { name: \"net0\" binary: \"virtio_net\" arg: \"--crash_point=", crash_point,
-        "\" restart { max_crashes: -1 min_backoff: \"1ms\" max_backoff: \"1ms\" } ",
+        "devices { name: \"net0\" binary: \"virtio_net\" arg: \"--crash_point=", crash_point, "\" ",
+        flags, " restart { max_crashes: -1 min_backoff: \"1ms\" max_backoff: \"1ms\" } ",
         "resources { name: \"tap\" tap { name: \"", kTap, "\" } } }\n");
     const std::string socket = absl::StrCat(testing::TempDir(), "/vm.sock");
     absl::StatusOr<std::unique_ptr<VmProcess>> started = VmProcess::Start(
@@ -156,6 +159,15 @@ class NetStormTest : public testing::Test {
     ASSERT_TRUE(vm->WaitForOutput("ready\r\n", kTimeout).ok()) << vm->log();
     client.emplace(socket);
     peer.emplace(kTap);
+  }
+
+  // User and system time of the device's process.
+  absl::Duration CpuTime() {
+    clockid_t clock;
+    timespec time = {};
+    EXPECT_EQ(clock_getcpuclockid(client->PidOf("net0"), &clock), 0);
+    EXPECT_EQ(clock_gettime(clock, &time), 0);
+    return absl::DurationFromTimespec(time);
   }
 
   // Kills the process that serves, another one each time.
@@ -243,6 +255,50 @@ TEST_F(NetStormTest, KillsLoseOrRepeatOnlyWhatIsCounted) { Storm("event_index=1 
 // no processor for some 20 ms loses frames for lack of room, which no death is to blame for.
 TEST_F(NetStormTest, KillsLoseOrRepeatOnlyWhatIsCountedWithMergeableBuffers) {
   Storm("mergeable=1 buffer=768", 100);
+}
+
+// Both sides have more to send than they may. Each frame to the guest is paid for by its limit, and
+// each from it, so neither can be ahead of the clock, whatever becomes of the process.
+TEST_F(NetStormTest, RateLimitsHoldInBothDirectionsOverDeathsAndChange) {
+  constexpr int kRate = 200;
+  constexpr int kBurst = 20;
+  ASSERT_NO_FATAL_FAILURE(
+      Start("control=1", "",
+            absl::StrCat("arg: \"--pps=", kRate, "\" arg: \"--pps_burst=", kBurst, "\"")));
+  const absl::Time begin = SteadyNow();
+  const auto allowed = [&](absl::Time now) {
+    return kBurst + kRate * absl::ToDoubleSeconds(now - begin) + 2;
+  };
+  for (int i = 0; i < 4; ++i) {
+    peer->Run(absl::Milliseconds(500), [] { return false; });
+    EXPECT_LE(peer->count().frames, allowed(SteadyNow())) << i;
+    EXPECT_LE(peer->acknowledged(), allowed(SteadyNow())) << i;
+    ASSERT_NO_FATAL_FAILURE(Kill());
+  }
+  AwaitFrames(100);
+  EXPECT_LE(peer->count().frames, allowed(SteadyNow()));
+  EXPECT_GT(Metric(*client, "send_limited_total"), 0);
+  EXPECT_GT(Metric(*client, "receive_limited_total"), 0);
+  // Held back, it sleeps: the peer's window is full, and so is the guest's.
+  const absl::Duration before = CpuTime();
+  peer->Run(absl::Seconds(2), [] { return false; });
+  EXPECT_LT(CpuTime() - before, absl::Seconds(1));
+  v1::LimitDeviceRequest limit;
+  limit.set_name("net0");
+  limit.set_operations_per_second(1);
+  const pid_t pid = client->PidOf("net0");
+  EXPECT_EQ(client->LimitDevice(limit).status().code(), absl::StatusCode::kFailedPrecondition)
+      << "it has no such limit";
+  EXPECT_EQ(client->PidOf("net0"), pid);
+  limit.clear_operations_per_second();
+  limit.set_frames_per_second(0);
+  const absl::StatusOr<v1::Device> unlimited = client->LimitDevice(limit);
+  ASSERT_TRUE(unlimited.ok()) << unlimited.status();
+  const absl::Time change = SteadyNow();
+  AwaitFrames(5 * kRate);  // with the old limit: five seconds
+  printf("without a limit %d frames took %s\n", 5 * kRate,
+         absl::FormatDuration(SteadyNow() - change).c_str());
+  Finish(4);
 }
 
 // The second process dies at the point; the third one goes on.

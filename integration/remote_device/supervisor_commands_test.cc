@@ -190,6 +190,33 @@ INSTANTIATE_TEST_SUITE_P(Binaries, FailedTakeoverTest,
                                          std::pair("never_reply", "attached")),
                          [](const auto& info) { return info.param.first; });
 
+class FlagsTest : public SupervisorTest, public testing::WithParamInterface<std::string> {};
+
+// Whatever the flags do to the new process: what serves afterwards, and what follows that, has the
+// flags of before.
+TEST_P(FlagsTest, ThatMakeNoDeviceAreForgotten) {
+  DeviceSpec spec = Spec("");
+  spec.restart.max_crashes = 1;
+  const auto device = Device(std::move(spec));
+  const auto before = device->Describe().arg();
+  const std::string flag = absl::StrCat("--misbehaviour=", GetParam());
+  const absl::Status changed =
+      Await([&](auto done) { device->ChangeFlags({{"--misbehaviour", flag}}, std::move(done)); });
+  EXPECT_TRUE(absl::IsFailedPrecondition(changed)) << changed;
+  EXPECT_EQ(device->Describe().state(), v1::Device::RUNNING);
+  EXPECT_THAT(device->Describe().arg(), testing::ElementsAreArray(before));
+  EXPECT_EQ(Read(*device), 42u);
+  const pid_t old = Pid(*device);
+  ASSERT_TRUE(Restart(*device).ok());
+  EXPECT_NE(Pid(*device), old);
+  EXPECT_EQ(Read(*device), 42u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Flags, FlagsTest,
+                         testing::Values("exit_at_start", "refuse", "refuse_state",
+                                         "crash_in_attach"),
+                         [](const auto& info) { return info.param; });
+
 TEST_F(SupervisorTest, AnOldProcessThatDoesNotComeToRestIsKilledAndNothingIsLost) {
   DeviceSpec spec = Spec("");
   spec.binary = Program(BinaryThat("never_rests"));

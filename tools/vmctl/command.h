@@ -46,6 +46,8 @@ struct Limits {
   std::optional<uint64_t> iops;
   std::optional<uint64_t> bps_burst;
   std::optional<uint64_t> iops_burst;
+  std::optional<uint64_t> pps;
+  std::optional<uint64_t> pps_burst;
 };
 
 // A command line that was understood.

@@ -18,7 +18,7 @@ namespace bulkhead::vmctl {
 namespace {
 
 constexpr absl::string_view kUnits = "KMGT";
-constexpr size_t kMostLimits = 4;
+constexpr size_t kMostLimits = 4;  // of one device
 
 absl::Status Wrong(const Command* command, absl::string_view problem) {
   const absl::string_view name = command == nullptr ? "" : command->name;
@@ -65,7 +65,9 @@ absl::Status SetLimit(const Command* command, const std::string& word, Limits& l
   } kLimits[] = {{"bps=", limits.bps, kUnits},
                  {"iops=", limits.iops, ""},
                  {"bps-burst=", limits.bps_burst, kUnits},
-                 {"iops-burst=", limits.iops_burst, ""}};
+                 {"iops-burst=", limits.iops_burst, ""},
+                 {"pps=", limits.pps, ""},
+                 {"pps-burst=", limits.pps_burst, ""}};
   for (const auto& each : kLimits) {
     absl::string_view value = word;
     if (!absl::ConsumePrefix(&value, each.name)) continue;
@@ -74,8 +76,9 @@ absl::Status SetLimit(const Command* command, const std::string& word, Limits& l
     return Wrong(command, absl::StrCat("\"", word, "\" is not a whole number",
                                        each.units.empty() ? "" : "; give it as 500K, 20M or 1G"));
   }
-  return Wrong(command, absl::StrCat("\"", word,
-                                     "\" is unknown; give bps=, iops=, bps-burst= or iops-burst="));
+  return Wrong(command,
+               absl::StrCat("\"", word, "\" is unknown; give bps=, iops=, pps=, bps-burst=, ",
+                            "iops-burst= or pps-burst="));
 }
 
 absl::Status SetEscape(const Command* command, const std::string& value, Invocation& invocation) {

@@ -91,13 +91,18 @@ TEST(CommandLineTest, LimitsAreNumbers) {
   EXPECT_EQ(invocation.limits.bps, 20u << 20);
   EXPECT_EQ(invocation.limits.bps_burst, 0u);
   EXPECT_EQ(invocation.limits.iops_burst, std::nullopt);
+  const Invocation net = Parsed({"device", "limit", "net0", "pps=1000", "pps-burst=50"});
+  EXPECT_EQ(net.limits.pps, 1000u);
+  EXPECT_EQ(net.limits.pps_burst, 50u);
   EXPECT_THAT(ErrorOf({"device", "limit", "disk0"}), HasSubstr("give a limit, such as iops=500"));
   EXPECT_THAT(ErrorOf({"device", "limit", "disk0", "iops=1K"}),
               HasSubstr("\"iops=1K\" is not a whole number"));
   EXPECT_THAT(ErrorOf({"device", "limit", "disk0", "bps=fast"}),
               HasSubstr("give it as 500K, 20M or 1G"));
-  EXPECT_THAT(ErrorOf({"device", "limit", "disk0", "speed=1"}),
-              HasSubstr("\"speed=1\" is unknown; give bps=, iops=, bps-burst= or iops-burst="));
+  EXPECT_THAT(
+      ErrorOf({"device", "limit", "disk0", "speed=1"}),
+      HasSubstr("\"speed=1\" is unknown; give bps=, iops=, pps=, bps-burst=, iops-burst= or "
+                "pps-burst="));
 }
 
 TEST(CommandLineTest, TheEscapeIsAControlKey) {

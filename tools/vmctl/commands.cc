@@ -77,15 +77,18 @@ Examples
   lvextend -L +5G vg/web && vmctl device resize disk0
 )",
      RunDeviceResize},
-    {"device limit", "change the rate limits of a disk", kVmFlags | kJsonFlag,
+    {"device limit", "change the rate limits of a disk or network", kVmFlags | kJsonFlag,
      Argument::kDeviceAndLimits, kLong,
      R"(Limits are those of `vmm --disk`: bps=SIZE and iops=N, bytes and requests a second at most, and
 bps-burst=SIZE and iops-burst=N, what may come at once after a pause. 0 removes a limit, or gives a
-burst its default: what comes in 100 ms. The others stay. The disk's process is replaced for that,
-which the guest does not notice, and later ones have the same limits, until the VM ends.
+burst its default: what comes in 100 ms. The others stay. A network device has pps=N and
+pps-burst=N, frames, instead of iops: so many from the guest, and so many to it. The device's process
+is replaced for that, which the guest does not notice, and later ones have the same limits, until the
+VM ends.
 
 Examples
   vmctl device limit disk0 iops=500 bps=20M
+  vmctl device limit net0 bps=10M pps=20000
   vmctl device limit disk0 bps=0
 )",
      RunDeviceLimit},

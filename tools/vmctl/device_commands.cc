@@ -99,6 +99,8 @@ ExitCode RunDeviceLimit(const Invocation& invocation) {
   if (limits.iops.has_value()) request.set_operations_per_second(*limits.iops);
   if (limits.bps_burst.has_value()) request.set_bytes_burst(*limits.bps_burst);
   if (limits.iops_burst.has_value()) request.set_operations_burst(*limits.iops_burst);
+  if (limits.pps.has_value()) request.set_frames_per_second(*limits.pps);
+  if (limits.pps_burst.has_value()) request.set_frames_burst(*limits.pps_burst);
   return DeviceCall(
       invocation, [&](VmClient& client) { return client.LimitDevice(request); }, DeviceOutcome);
 }

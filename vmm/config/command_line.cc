@@ -19,6 +19,7 @@
 #include "vmm/config/config_reference.h"
 #include "vmm/config/device_flags.h"
 #include "vmm/config/disk_flag.h"
+#include "vmm/config/net_flag.h"
 #include "vmm/config/text_config.h"
 #include "vmm/config/vhost_user_flag.h"
 #include "vmm/config/vsock.h"
@@ -73,10 +74,13 @@ Devices; each flag starts one process, and may be given several times
                     a sandbox; its backing files must be given, and limits, serial, discard
                     and on-error must not
   --net tap[=IFNAME][,bridge=BRIDGE][,mac=ADDRESS][,mtu=N][,queues=N][,fd=N]...[,name=NAME]
-                    [,slot=N]
+                    [,slot=N][,bps=SIZE][,pps=N][,bps-burst=SIZE][,pps-burst=N]
                     virtio-net over a TAP: the one that exists or was inherited (fd, one a
-                    queue), or else one that the vmm makes, which joins the bridge
-  --net user[,forward=8022:22][,host-loopback][,mac=ADDRESS]
+                    queue), or else one that the vmm makes, which joins the bridge. bps, pps:
+                    bytes (20M) and frames a second that the guest may send at most, and as
+                    many that it may receive; of a burst after a pause (default: what comes in
+                    100 ms)
+  --net user[,forward=8022:22][,host-loopback][,mac=ADDRESS][,bps=SIZE]...
                     virtio-net by Debian's passt, for any user; TCP port 8022 of 127.0.0.1
                     leads to port 22 of the guest. host-loopback: the guest may use what
                     listens on the host's 127.0.0.1, at the address of its gateway
@@ -208,95 +212,6 @@ constexpr option kOptions[] = {
     {"version", no_argument, nullptr, kVersionFlag},
     {nullptr, 0, nullptr, 0},
 };
-
-absl::Status ParseUserNet(const std::vector<std::string>& parts, CommandLine& line) {
-  v1::DeviceConfig device;
-  device.set_name(FreeName(line, "net"));
-  device.set_binary("virtio_net");
-  v1::ResourceConfig& resource = *device.add_resources();
-  resource.set_name("tap");
-  v1::UserNetwork& network = *resource.mutable_user_network();
-  for (const std::string& part : parts) {
-    ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--net", part, device));
-    if (taken || part == "user") continue;
-    absl::string_view value = part;
-    if (absl::ConsumePrefix(&value, "forward=")) {
-      network.add_forward(std::string(value));
-    } else if (absl::ConsumePrefix(&value, "mac=")) {
-      network.set_mac(std::string(value));
-    } else if (value == "host-loopback") {
-      network.set_host_loopback(true);
-    } else if (absl::ConsumePrefix(&value, "name=")) {
-      device.set_name(std::string(value));
-    } else if (absl::ConsumePrefix(&value, "slot=")) {
-      RETURN_IF_ERROR(ParseSlot("--net", value, device));
-    } else {
-      return FlagError(
-          "--net",
-          absl::StrCat("\"", part, "\" is unknown; give forward=PORT:GUESTPORT, ",
-                       "host-loopback, mac=ADDRESS, name=NAME, slot=N, restart=, policy=, ",
-                       "heartbeat=, spare"));
-    }
-  }
-  AddDevice(line, "--net") = std::move(device);
-  return absl::OkStatus();
-}
-
-absl::Status ParseNet(absl::string_view text, CommandLine& line) {
-  const std::vector<std::string> parts = SplitParts(text);
-  if (parts[0] == "user") return ParseUserNet(parts, line);
-  if (parts[0] != "tap" && !absl::StartsWith(parts[0], "tap=")) {
-    return FlagError("--net",
-                     absl::StrCat("\"", parts[0], "\" is unknown; give tap, tap=IFNAME or user"));
-  }
-  v1::DeviceConfig device;
-  device.set_name(FreeName(line, "net"));
-  device.set_binary("virtio_net");
-  v1::ResourceConfig& resource = *device.add_resources();
-  resource.set_name("tap");
-  v1::TapResource& tap = *resource.mutable_tap();
-  for (const std::string& part : parts) {
-    ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--net", part, device));
-    if (taken || part == "tap") continue;
-    if (part == "offloads=off") {
-      tap.set_no_offloads(true);
-      continue;
-    }
-    const auto number = [&](absl::string_view value, auto set) -> absl::Status {
-      uint32_t parsed = 0;
-      if (!absl::SimpleAtoi(value, &parsed) || parsed == 0 || parsed > INT32_MAX) {
-        return FlagError("--net", absl::StrCat("\"", part, "\" is not a whole number above 0"));
-      }
-      set(parsed);
-      return absl::OkStatus();
-    };
-    absl::string_view value = part;
-    if (absl::ConsumePrefix(&value, "tap=")) {
-      tap.set_name(std::string(value));
-    } else if (absl::ConsumePrefix(&value, "bridge=")) {
-      tap.set_bridge(std::string(value));
-    } else if (absl::ConsumePrefix(&value, "mac=")) {
-      tap.set_mac(std::string(value));
-    } else if (absl::ConsumePrefix(&value, "mtu=")) {
-      RETURN_IF_ERROR(number(value, [&](uint32_t n) { tap.set_mtu(n); }));
-    } else if (absl::ConsumePrefix(&value, "queues=")) {
-      RETURN_IF_ERROR(number(value, [&](uint32_t n) { tap.set_queues(n); }));
-    } else if (absl::ConsumePrefix(&value, "fd=")) {
-      RETURN_IF_ERROR(number(value, [&](uint32_t n) { tap.add_fd(static_cast<int32_t>(n)); }));
-    } else if (absl::ConsumePrefix(&value, "name=")) {
-      device.set_name(std::string(value));
-    } else if (absl::ConsumePrefix(&value, "slot=")) {
-      RETURN_IF_ERROR(ParseSlot("--net", value, device));
-    } else {
-      return FlagError(
-          "--net", absl::StrCat("\"", part, "\" is unknown; give tap=IFNAME, ",
-                                "bridge=BRIDGE, mac=ADDRESS, mtu=N, queues=N, fd=N, offloads=off, ",
-                                "name=NAME, slot=N, restart=, policy=, heartbeat=, ", "spare"));
-    }
-  }
-  AddDevice(line, "--net") = std::move(device);
-  return absl::OkStatus();
-}
 
 absl::Status ParseVsock(absl::string_view text, CommandLine& line) {
   v1::DeviceConfig device;

@@ -160,6 +160,12 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
        "--net: \"vlan=3\" is unknown; give tap=IFNAME"},
       {{"--kernel=$DIR/vmlinux", "--net=tap,mtu=big"},
        "--net: \"mtu=big\" is not a whole number above 0"},
+      {{"--kernel=$DIR/vmlinux", "--net=tap,pps=1K"},
+       "--net: \"pps=1K\" is not a whole number above 0"},
+      {{"--kernel=$DIR/vmlinux", "--net=user,bps=0"},
+       "--net: \"bps=0\" is not a whole number above 0; give it as 500K, 20M or 1G"},
+      {{"--kernel=$DIR/vmlinux", "--net=user,iops=5"},
+       "--net: \"iops=5\" is unknown; give forward=PORT:GUESTPORT"},
       {{"--frobnicate"}, "--frobnicate: unknown"},
       {{"vmlinux"}, "\"vmlinux\" is not a flag"},
   };

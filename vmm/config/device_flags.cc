@@ -2,8 +2,10 @@
 
 #include <stdint.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 
 namespace bulkhead::vmm {
@@ -92,6 +94,30 @@ absl::StatusOr<bool> ParseSupervision(absl::string_view flag, absl::string_view 
   }
   if (part == "spare") device.set_spare(true);
   return part == "spare";
+}
+
+absl::StatusOr<bool> ParseLimit(absl::string_view flag, absl::string_view part,
+                                absl::string_view operations, v1::DeviceConfig& device) {
+  const std::string operations_burst = absl::StrCat(operations, "-burst");
+  for (const absl::string_view name :
+       {absl::string_view("bps"), operations, absl::string_view("bps-burst"),
+        absl::string_view(operations_burst)}) {
+    absl::string_view value = part;
+    if (!absl::ConsumePrefix(&value, absl::StrCat(name, "="))) continue;
+    const bool is_bytes = absl::StartsWith(name, "bps");
+    uint64_t unit = 1;
+    if (is_bytes && absl::ConsumeSuffix(&value, "K")) unit = 1 << 10;
+    if (is_bytes && unit == 1 && absl::ConsumeSuffix(&value, "M")) unit = 1 << 20;
+    if (is_bytes && unit == 1 && absl::ConsumeSuffix(&value, "G")) unit = 1 << 30;
+    uint64_t count = 0;
+    if (!absl::SimpleAtoi(value, &count) || count == 0 || count > INT64_MAX / unit) {
+      return FlagError(flag, absl::StrCat("\"", part, "\" is not a whole number above 0",
+                                          is_bytes ? "; give it as 500K, 20M or 1G" : ""));
+    }
+    device.add_arg(absl::StrCat("--", absl::StrReplaceAll(name, {{"-", "_"}}), "=", count * unit));
+    return true;
+  }
+  return false;
 }
 
 }  // namespace bulkhead::vmm

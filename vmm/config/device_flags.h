@@ -34,6 +34,12 @@ absl::Status ParseSlot(absl::string_view flag, absl::string_view text, v1::Devic
 absl::StatusOr<bool> ParseSupervision(absl::string_view flag, absl::string_view part,
                                       v1::DeviceConfig& device);
 
+// Turns a rate limit ("bps=20M", "iops-burst=100") into a flag of the device's binary.
+// `operations`: what limits of these are called, "iops" or "pps". False: `part` is none. Errors:
+// its value is not valid.
+absl::StatusOr<bool> ParseLimit(absl::string_view flag, absl::string_view part,
+                                absl::string_view operations, v1::DeviceConfig& device);
+
 }  // namespace bulkhead::vmm
 
 #endif  // BULKHEAD_VMM_CONFIG_DEVICE_FLAGS_H_

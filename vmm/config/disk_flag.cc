@@ -9,7 +9,6 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
@@ -64,29 +63,6 @@ void ServeQcow2(const Disk& disk, v1::DeviceConfig& device) {
   for (const std::string& backing : disk.backing) add_file(backing, /*read_only=*/true);
 }
 
-// Turns a rate limit into a flag of the device's binary. False: `part` is none. Errors: its value
-// is not valid.
-absl::StatusOr<bool> ParseLimit(absl::string_view flag, absl::string_view part,
-                                v1::DeviceConfig& device) {
-  for (const absl::string_view name : {"bps", "iops", "bps-burst", "iops-burst"}) {
-    absl::string_view value = part;
-    if (!absl::ConsumePrefix(&value, absl::StrCat(name, "="))) continue;
-    const bool is_bytes = absl::StartsWith(name, "bps");
-    uint64_t unit = 1;
-    if (is_bytes && absl::ConsumeSuffix(&value, "K")) unit = 1 << 10;
-    if (is_bytes && unit == 1 && absl::ConsumeSuffix(&value, "M")) unit = 1 << 20;
-    if (is_bytes && unit == 1 && absl::ConsumeSuffix(&value, "G")) unit = 1 << 30;
-    uint64_t count = 0;
-    if (!absl::SimpleAtoi(value, &count) || count == 0 || count > INT64_MAX / unit) {
-      return FlagError(flag, absl::StrCat("\"", part, "\" is not a whole number above 0",
-                                          is_bytes ? "; give it as 500K, 20M or 1G" : ""));
-    }
-    device.add_arg(absl::StrCat("--", absl::StrReplaceAll(name, {{"-", "_"}}), "=", count * unit));
-    return true;
-  }
-  return false;
-}
-
 }  // namespace
 
 absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
@@ -99,7 +75,7 @@ absl::Status ParseDisk(absl::string_view text, CommandLine& line) {
   for (const std::string& part : SplitParts(text)) {
     ASSIGN_OR_RETURN(const bool taken, ParseSupervision(kFlag, part, device));
     if (taken) continue;
-    ASSIGN_OR_RETURN(const bool is_limit, ParseLimit(kFlag, part, device));
+    ASSIGN_OR_RETURN(const bool is_limit, ParseLimit(kFlag, part, "iops", device));
     if (is_limit) continue;
     absl::string_view value = part;
     if (absl::ConsumePrefix(&value, "path=")) {

@@ -162,6 +162,8 @@ void Machine::LimitDevice(const v1::LimitDeviceRequest& request, Done done) {
   set("--iops", request.has_operations_per_second(), request.operations_per_second());
   set("--bps_burst", request.has_bytes_burst(), request.bytes_burst());
   set("--iops_burst", request.has_operations_burst(), request.operations_burst());
+  set("--pps", request.has_frames_per_second(), request.frames_per_second());
+  set("--pps_burst", request.has_frames_burst(), request.frames_burst());
   if (flags.empty()) return done(absl::InvalidArgumentError("no limit is given"));
   CommandDevice(request.name(), std::move(done), [&](DeviceSupervisor& device, Done then) {
     device.ChangeFlags(std::move(flags), std::move(then));

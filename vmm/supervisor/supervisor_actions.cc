@@ -134,6 +134,15 @@ void SupervisorActions::SetArgs(std::vector<std::string> args) {
   spare_.Drop();
 }
 
+void SupervisorActions::ChangeArgs(std::vector<std::string> args) {
+  previous_args_ = starter_.args();
+  SetArgs(std::move(args));
+}
+
+void SupervisorActions::RevertArgs() {
+  if (previous_args_.has_value()) SetArgs(*std::exchange(previous_args_, std::nullopt));
+}
+
 void SupervisorActions::OnLoss() {
   if (supervision_.state() == State::kServing) outage_.Begin(heartbeats_.silent_since());
 }
@@ -196,6 +205,7 @@ std::optional<SupervisionEvent> SupervisorActions::CarryOut(Action action) {
       return std::nullopt;
     case Action::kRevertBinary:
       next_.RevertBinary();
+      RevertArgs();  // the process that follows is started before the answer
       rejection_ = failure_;
       return std::nullopt;
     case Action::kForgetFailures:
@@ -268,6 +278,7 @@ std::optional<SupervisionEvent> SupervisorActions::CarryOut(Action action) {
       Answer(NotYetError(name_, command_->event, failure_));
       return std::nullopt;
     case Action::kAnswerRejected:
+      RevertArgs();  // the old process serves on
       Answer(commands_.ending() ? VmEndsError() : WhyRejected());
       return std::nullopt;
     case Action::kAnswerNotStarted:
@@ -414,6 +425,7 @@ void SupervisorActions::BeginServing() {
 }
 
 void SupervisorActions::Answer(const absl::Status& status) {
+  previous_args_.reset();
   const SupervisorCommand command = *std::exchange(command_, std::nullopt);
   command.done(status);
 }

@@ -56,9 +56,10 @@ class SupervisorActions {
   void OnMisbehaviour(absl::string_view how);
   void OnCommand(SupervisorCommand command);
 
-  // The flags of further processes. There is no spare then.
+  // The flags of further processes. Call ChangeArgs() before the restart that it is for: if its
+  // process is rejected, or does not attach, all are as before. There is no spare then.
   const std::vector<std::string>& args() const { return starter_.args(); }
-  void SetArgs(std::vector<std::string> args);
+  void ChangeArgs(std::vector<std::string> args);
 
   // What there is to look at.
   RemoteDevice& device() { return *device_; }
@@ -91,6 +92,8 @@ class SupervisorActions {
   Event OnFailure(const absl::Status& why);
   void BeginServing();
   void AdoptBinary();
+  void SetArgs(std::vector<std::string> args);
+  void RevertArgs();
   void Answer(const absl::Status& status);
   absl::Status WhyRejected() const;
   // What may interrupt a try.
@@ -115,9 +118,10 @@ class SupervisorActions {
   std::unique_ptr<AttachedProcess> attached_;
   std::optional<SupervisorCommand> command_;  // under way
   std::string kill_reason_;
-  bool metrics_missed_ = false;  // by this process, and reported
-  absl::Status failure_;         // of the last action that failed
-  absl::Status rejection_;       // why the process of the restart command cannot serve
+  bool metrics_missed_ = false;                            // by this process, and reported
+  absl::Status failure_;                                   // of the last action that failed
+  std::optional<std::vector<std::string>> previous_args_;  // while a command changes them
+  absl::Status rejection_;  // why the process of the restart command cannot serve
 };
 
 }  // namespace bulkhead::vmm

@@ -176,13 +176,7 @@ bool SupervisorThread::Change(SupervisorCommand& command) {
     // Its process would tell whether it knows the flags.
     changed = absl::FailedPreconditionError("the device is not RUNNING: its limits stay");
   } else {
-    const std::vector<std::string> before = actions_.args();
-    actions_.SetArgs(WithFlags(before, command.flags));
-    command.done = [this, before, done = std::move(command.done)](const absl::Status& status) {
-      // The new process was rejected, and the old one continues.
-      if (absl::IsFailedPrecondition(status)) actions_.SetArgs(before);
-      done(status);
-    };
+    actions_.ChangeArgs(WithFlags(actions_.args(), command.flags));
   }
   if (changed.ok() && serving) return true;
   command.done(changed);

@@ -1,0 +1,16 @@
+#ifndef BULKHEAD_VMM_CONFIG_NET_FLAG_H_
+#define BULKHEAD_VMM_CONFIG_NET_FLAG_H_
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "vmm/config/command_line.h"
+
+namespace bulkhead::vmm {
+
+// Adds the device that the value of --net describes: virtio_net over a TAP, or over passt. Errors:
+// InvalidArgument, for people.
+absl::Status ParseNet(absl::string_view text, CommandLine& line);
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_CONFIG_NET_FLAG_H_
