@@ -69,7 +69,7 @@ struct Device {
 constexpr Device kDevices[] = {{"console", "uart16550"},        {"disk", "virtio_blk"},
                                {"readonly-disk", "virtio_blk"}, {"rng", "virtio_rng"},
                                {"example", "example"},          {"net", "virtio_net"},
-                               {"vsock", "virtio_vsock"}};
+                               {"vsock", "virtio_vsock"},       {"balloon", "virtio_balloon"}};
 
 std::string BinaryOf(const Device& device) {
   return DataFile(absl::StrCat("devices/", device.binary, "/", device.binary));
@@ -260,6 +260,8 @@ class EscapeTest : public testing::Test {
                                 "' read_only: ", IsReadOnly(device) ? "true" : "false", " }");
       } else if (absl::EqualsIgnoreCase(device.name, "net")) {
         resource = "name: 'tap' tap { }";
+      } else if (absl::EqualsIgnoreCase(device.name, "balloon")) {
+        resource = "name: 'target' balloon { }";
       } else if (absl::EqualsIgnoreCase(device.name, "vsock")) {
         resource = absl::StrCat("name: 'host' vsock { socket: '", TempPath("escape.vsock"), "' }");
       }

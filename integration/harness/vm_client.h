@@ -53,6 +53,10 @@ class VmClient {
   absl::StatusOr<v1::Device> SetDeviceLink(const std::string& name, bool up) const {
     return Call(&Vm::SetDeviceLink, name, up);
   }
+  absl::StatusOr<v1::Balloon> GetBalloon() const { return Call(&Vm::GetBalloon); }
+  absl::StatusOr<v1::Balloon> SetBalloon(uint64_t target_bytes) const {
+    return Call(&Vm::SetBalloon, target_bytes);
+  }
   absl::StatusOr<v1::VmMetrics> GetMetrics() const { return Call(&Vm::GetMetrics); }
   // A snapshot, and the events that the VM still has.
   absl::StatusOr<std::vector<v1::Event>> PastEvents() const;

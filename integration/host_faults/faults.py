@@ -21,7 +21,7 @@ class Fault:
     needs = "any"  # "testbed": changes what belongs to the whole machine
     disk_serves = True    # while it lasts
     others_serve = True   # likewise: the devices in `bystanders`
-    bystanders = ("console", "rng0", "net0", "vsock0", "rig")
+    bystanders = ("console", "rng0", "net0", "vsock0", "balloon", "rig")
     vmm_hears = True      # likewise: SIGTERM ends it; else as soon as the fault is over
     disk_fails = False    # the guest must see I/O errors; else none
     # How many processes of one device it kills, at most. More are crashes that the default restart
@@ -284,7 +284,7 @@ class Frozen(Fault):
 
 class FrozenBystander(Frozen):
     name = "frozen_bystander"
-    bystanders = ("console", "net0", "vsock0", "rig")
+    bystanders = ("console", "net0", "vsock0", "balloon", "rig")
 
     def victim(self, vm):
         return vm.pid_of("rng0")

@@ -125,8 +125,8 @@ def main():
     tools = Tools(_data("vmm/vmm"), _data("tools/vmctl/vmctl"),
                   _data("kernel_images/baremetal/guest.elf"),
                   [_data("devices/%s/%s" % (name, name))
-                   for name in ("uart16550", "virtio_blk", "virtio_net", "virtio_rng", "virtio_vsock",
-                                "rig")])
+                   for name in ("uart16550", "virtio_balloon", "virtio_blk", "virtio_net", "virtio_rng",
+                                "virtio_vsock", "rig")])
     os.environ["PATH"] += ":/usr/sbin:/sbin"  # losetup, dmsetup, modprobe
     host.enter_namespace()
     problems = []

@@ -2,8 +2,8 @@
 
 The guest is the bare-metal program disk_storm: it keeps a disk busy, checks every byte and every
 completion, and prints at its end which version of each block the disk must hold. Beside the disk the
-VM has a console, an entropy source, a network device, a vsock device and the rig, which the disk's
-trouble must not harm.
+VM has a console, an entropy source, a network device, a vsock device, a balloon and the rig, which the
+disk's trouble must not harm.
 """
 import contextlib
 import json
@@ -148,6 +148,7 @@ class Vm:
             ("vsock0", "virtio_vsock",
              'arg: "--cid=42" resources { name: "host" vsock { socket: "%s/vsock" } }' %
              self.runtime),
+            ("balloon", "virtio_balloon", 'resources { name: "target" balloon { size: "1M" } }'),
             ("rig", "rig", ""),
         ]
         text = 'name: "loaded" memory: "64M" cpus: 1 on_reset: EXIT\n'

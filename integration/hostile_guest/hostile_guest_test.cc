@@ -60,7 +60,8 @@ using ::testing::Not;
 
 constexpr absl::Duration kTimeout = absl::Seconds(120);
 constexpr uint64_t kCheckEvery = 500;  // operations
-constexpr char kDevices[][8] = {"console", "disk0", "disk1", "rng0", "net0", "vsock0", "example"};
+constexpr char kDevices[][8] = {"console", "disk0",  "disk1",   "rng0",
+                                "net0",    "vsock0", "balloon", "example"};
 #ifdef BULKHEAD_SANITIZED
 constexpr int64_t kMaxGrowthBytes = int64_t{600} << 20;  // freed memory is kept for a while
 #else
@@ -156,7 +157,7 @@ class HostileGuestTest : public testing::Test {
          absl::StrCat("--cmdline=run=hostile_driver by_key=1 seed=", seed,
                       " operations=", operations, " check_every=", kCheckEvery),
          "--disk=path=" + disk_, absl::StrCat("--disk=path=", read_only_disk_, ",readonly"),
-         "--rng", "--net=tap", absl::StrCat("--vsock=cid=42,socket=", vsock_),
+         "--rng", "--balloon", "--net=tap", absl::StrCat("--vsock=cid=42,socket=", vsock_),
          absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"))});
     absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(flags);
     ASSERT_TRUE(vm.ok()) << vm.status();

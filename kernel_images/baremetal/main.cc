@@ -13,6 +13,7 @@ struct Program {
 
 constexpr Program kPrograms[] = {
     {"hello", RunHello},
+    {"balloon", RunBalloon},
     {"pci_test", RunPciTest},
     {"mmio_test", RunMmioTest},
     {"doorbell_test", RunDoorbellTest},

@@ -7,6 +7,7 @@
 
 namespace bulkhead::guest {
 
+void RunBalloon();
 void RunHello();
 void RunPciTest();
 void RunMmioTest();

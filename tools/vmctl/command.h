@@ -25,6 +25,7 @@ enum class Argument {
   kDeviceAndSize,
   kDeviceAndLimits,
   kOptionalDevice,
+  kOptionalSize,
   kShell,
   kOptionalCommand,
 };
@@ -68,7 +69,8 @@ struct Invocation {
   int escape = 0x1d;        // the key that leaves the console; -1: none
   absl::Duration timeout;   // --timeout, or the command's
   std::string argument;     // the device; empty: none given
-  uint64_t size_bytes = 0;  // 0: none given
+  uint64_t size_bytes = 0;  // of `device resize`, 0: none given
+  std::optional<uint64_t> balloon_bytes;
   Limits limits;
 };
 

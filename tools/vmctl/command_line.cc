@@ -57,6 +57,12 @@ absl::Status SetSize(const Command* command, const std::string& value, Invocatio
   return absl::OkStatus();
 }
 
+absl::Status SetBalloon(const Command* command, const std::string& value, Invocation& invocation) {
+  invocation.balloon_bytes = ParseNumber(value, kUnits);
+  if (invocation.balloon_bytes.has_value()) return absl::OkStatus();
+  return Wrong(command, absl::StrCat("\"", value, "\" is not a size; give one as 512M, 2G or 0"));
+}
+
 absl::Status SetLimit(const Command* command, const std::string& word, Limits& limits) {
   const struct {
     absl::string_view name;
@@ -242,6 +248,9 @@ absl::Status TakeArguments(const std::vector<std::string>& words, Invocation& in
     invocation.link_up = words[1] == "up";
     invocation.argument = words[0];
     return absl::OkStatus();
+  }
+  if (command.argument == Argument::kOptionalSize) {
+    return SetBalloon(&command, words[0], invocation);
   }
   if (has_size) {
     invocation.argument = words[0];

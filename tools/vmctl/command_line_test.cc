@@ -105,6 +105,16 @@ TEST(CommandLineTest, LimitsAreNumbers) {
                 "pps-burst="));
 }
 
+TEST(CommandLineTest, TheSizeOfABalloonMayBeLeftOut) {
+  EXPECT_EQ(Parsed({"balloon"}).balloon_bytes, std::nullopt);
+  EXPECT_EQ(Parsed({"balloon", "0"}).balloon_bytes, 0u);
+  EXPECT_EQ(Parsed({"balloon", "512M"}).balloon_bytes, 512u << 20);
+  EXPECT_THAT(ErrorOf({"balloon", "much"}),
+              HasSubstr("\"much\" is not a size; give one as 512M, 2G or 0"));
+  EXPECT_THAT(ErrorOf({"balloon", "-1"}), HasSubstr("-1 is unknown here"));
+  EXPECT_THAT(ErrorOf({"balloon", "1M", "2M"}), HasSubstr("one argument too many"));
+}
+
 TEST(CommandLineTest, TheEscapeIsAControlKey) {
   EXPECT_EQ(Parsed({"console"}).escape, 0x1d);
   EXPECT_EQ(Parsed({"console", "--escape", "^A"}).escape, 1);

@@ -12,6 +12,7 @@ ExitCode RunStatus(const Invocation& invocation);
 ExitCode RunPause(const Invocation& invocation);
 ExitCode RunResume(const Invocation& invocation);
 ExitCode RunMetrics(const Invocation& invocation);
+ExitCode RunBalloon(const Invocation& invocation);
 
 // end_commands.cc
 ExitCode RunWake(const Invocation& invocation);

@@ -53,6 +53,8 @@ absl::string_view ArgumentText(Argument argument) {
       return " NAME up|down";
     case Argument::kOptionalDevice:
       return " [NAME]";
+    case Argument::kOptionalSize:
+      return " [SIZE]";
     case Argument::kDeviceAndSize:
       return " NAME [SIZE]";
     case Argument::kDeviceAndLimits:

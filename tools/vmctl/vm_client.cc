@@ -192,6 +192,20 @@ absl::StatusOr<v1::Device> VmClient::SetDeviceLink(const std::string& name, bool
   return reply;
 }
 
+absl::StatusOr<v1::Balloon> VmClient::GetBalloon() {
+  v1::Balloon reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::GetBalloon, v1::GetBalloonRequest(), reply));
+  return reply;
+}
+
+absl::StatusOr<v1::Balloon> VmClient::SetBalloon(uint64_t target_bytes) {
+  v1::SetBalloonRequest request;
+  request.set_target_bytes(target_bytes);
+  v1::Balloon reply;
+  RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::SetBalloon, request, reply));
+  return reply;
+}
+
 void VmClient::Impl::Limit(grpc::ClientContext& context, absl::Duration timeout) {
   if (timeout == absl::InfiniteDuration()) return;
   context.set_deadline(GrpcDeadline(timeout));

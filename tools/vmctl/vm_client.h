@@ -1,6 +1,8 @@
 #ifndef BULKHEAD_TOOLS_VMCTL_VM_CLIENT_H_
 #define BULKHEAD_TOOLS_VMCTL_VM_CLIENT_H_
 
+#include <stdint.h>
+
 #include <functional>
 #include <memory>
 #include <string>
@@ -49,6 +51,8 @@ class VmClient {
   absl::StatusOr<v1::Device> StopDevice(const std::string& name);
   absl::StatusOr<v1::Device> StartDevice(const std::string& name);
   absl::StatusOr<v1::Device> SetDeviceLink(const std::string& name, bool up);
+  absl::StatusOr<v1::Balloon> GetBalloon();
+  absl::StatusOr<v1::Balloon> SetBalloon(uint64_t target_bytes);
   absl::StatusOr<v1::VmMetrics> GetMetrics();
 
   // Calls `on_event` for the snapshot and each event, until the VM ends the stream, `on_event`

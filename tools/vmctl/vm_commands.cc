@@ -13,6 +13,7 @@
 #include "tools/vmctl/prometheus.h"
 #include "tools/vmctl/standard_output.h"
 #include "tools/vmctl/status_text.h"
+#include "tools/vmctl/text.h"
 #include "tools/vmctl/vm_list.pb.h"
 
 namespace bulkhead::vmctl {
@@ -84,6 +85,20 @@ ExitCode RunWake(const Invocation& invocation) {
   if (client == nullptr) return code;
   if (const absl::Status status = client->Wake(); !status.ok()) return FailedCall(status);
   return Print(absl::StrCat("woke VM \"", client->address().name, "\"\n"));
+}
+
+ExitCode RunBalloon(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  const absl::StatusOr<v1::Balloon> balloon = invocation.balloon_bytes.has_value()
+                                                  ? client->SetBalloon(*invocation.balloon_bytes)
+                                                  : client->GetBalloon();
+  if (!balloon.ok()) return FailedCall(balloon.status());
+  if (invocation.json) return Print(PrettyJson(*balloon));
+  return Print(absl::StrCat("of ", FormatBytes(balloon->memory_bytes()), " the guest has given up ",
+                            FormatBytes(balloon->actual_bytes()), "; it is to give up ",
+                            FormatBytes(balloon->target_bytes()), "\n"));
 }
 
 ExitCode RunMetrics(const Invocation& invocation) {

@@ -22,7 +22,7 @@
 #include "vmm/config/net_flag.h"
 #include "vmm/config/text_config.h"
 #include "vmm/config/vhost_user_flag.h"
-#include "vmm/config/vsock.h"
+#include "vmm/config/vsock_flag.h"
 #include "vmm/sandbox/policy_listing.h"
 
 namespace bulkhead::vmm {
@@ -85,6 +85,8 @@ Devices; each flag starts one process, and may be given several times
                     leads to port 22 of the guest. host-loopback: the guest may use what
                     listens on the host's 127.0.0.1, at the address of its gateway
   --rng[=NAME]      virtio entropy source
+  --balloon[=SIZE]  virtio-balloon: the guest gives back memory that it does not use, and as
+                    much as SIZE says, which vmctl balloon changes     (default: 0M)
   --pvpanic         by which the guest's kernel reports that it has crashed
   --vsock cid=N,socket=PATH[,name=NAME][,slot=N]
                     virtio-vsock: a client of the unix socket PATH writes "CONNECT PORT";
@@ -161,6 +163,7 @@ enum Flag : int {
   kDisk,
   kNet,
   kRng,
+  kBalloon,
   kPvpanic,
   kVsock,
   kVhostUser,
@@ -195,6 +198,7 @@ constexpr option kOptions[] = {
     {"disk", required_argument, nullptr, kDisk},
     {"net", required_argument, nullptr, kNet},
     {"rng", optional_argument, nullptr, kRng},
+    {"balloon", optional_argument, nullptr, kBalloon},
     {"pvpanic", no_argument, nullptr, kPvpanic},
     {"vsock", required_argument, nullptr, kVsock},
     {"vhost-user", required_argument, nullptr, kVhostUser},
@@ -212,31 +216,6 @@ constexpr option kOptions[] = {
     {"version", no_argument, nullptr, kVersionFlag},
     {nullptr, 0, nullptr, 0},
 };
-
-absl::Status ParseVsock(absl::string_view text, CommandLine& line) {
-  v1::DeviceConfig device;
-  device.set_name(FreeName(line, "vsock"));
-  VsockFlag vsock;
-  for (const std::string& part : SplitParts(text)) {
-    ASSIGN_OR_RETURN(const bool taken, ParseSupervision("--vsock", part, device));
-    if (taken || vsock.Take(part)) continue;
-    absl::string_view value = part;
-    if (absl::ConsumePrefix(&value, "name=")) {
-      device.set_name(std::string(value));
-    } else if (absl::ConsumePrefix(&value, "slot=")) {
-      RETURN_IF_ERROR(ParseSlot("--vsock", value, device));
-    } else {
-      return FlagError("--vsock",
-                       absl::StrCat("\"", part, "\" is unknown; give cid=N, socket=PATH, ",
-                                    "name=NAME, slot=N, restart=, policy=, heartbeat=, spare"));
-    }
-  }
-  if (const std::string problem = vsock.Fill(device); !problem.empty()) {
-    return FlagError("--vsock", problem);
-  }
-  AddDevice(line, "--vsock") = std::move(device);
-  return absl::OkStatus();
-}
 
 absl::Status ParseDevice(absl::string_view text, CommandLine& line) {
   v1::DeviceConfig device;
@@ -284,6 +263,15 @@ void AddReporter(CommandLine& line, absl::string_view flag, absl::string_view bi
   v1::ResourceConfig& link = *device.add_resources();
   link.set_name("vm");
   link.mutable_vm_link();
+}
+
+void AddBalloon(CommandLine& line, const std::string& size) {
+  v1::DeviceConfig& device = AddDevice(line, "--balloon");
+  device.set_name("balloon");
+  device.set_binary("virtio_balloon");
+  v1::ResourceConfig& target = *device.add_resources();
+  target.set_name("target");
+  target.mutable_balloon()->set_size(size);
 }
 
 void AddConsole(CommandLine& line, absl::string_view place, bool standard_streams) {
@@ -460,6 +448,9 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         device.set_binary("virtio_rng");
         break;
       }
+      case kBalloon:
+        AddBalloon(line, value);
+        break;
       case kWatchdog: {
         const auto action = value.empty()       ? v1::VmConfig::WATCHDOG_REBOOT
                             : value == "reboot" ? v1::VmConfig::WATCHDOG_REBOOT

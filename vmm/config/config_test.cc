@@ -51,6 +51,40 @@ TEST_F(ConfigTest, ACompleteTextIsTakenOver) {
   EXPECT_TRUE(device.resources[0].read_only);
 }
 
+TEST_F(ConfigTest, ABalloonHasATargetAndOneIsEnough) {
+  std::ofstream(Path("virtio_balloon")) << "binary";
+  chmod(Path("virtio_balloon").c_str(), 0755);
+  const auto with = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"--kernel=$DIR/vmlinux", "--console=none", "--memory=64M"});
+    return FromFlags(more);
+  };
+  const absl::StatusOr<VmSpec> spec = with({"--balloon=16M"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  ASSERT_EQ(spec->devices.size(), 1u);
+  const DeviceSpec& device = spec->devices[0];
+  EXPECT_EQ(device.name, "balloon");
+  ASSERT_EQ(device.resources.size(), 1u);
+  EXPECT_EQ(device.resources[0].name, "target");
+  ASSERT_NE(device.balloon, nullptr);
+  EXPECT_EQ(device.balloon->target(), 16u << 20);
+  EXPECT_EQ(device.balloon->most(), 64u << 20);
+  EXPECT_EQ(with({"--balloon"})->devices[0].balloon->target(), 0u);
+  EXPECT_EQ(with({"--balloon=65M"}).status().message(),
+            "--balloon: \"65M\" is more than the guest's memory");
+  EXPECT_THAT(std::string(with({"--balloon=some"}).status().message()),
+              HasSubstr("--balloon: \"some\" is not a size"));
+  EXPECT_EQ(with({"--balloon", "--device=name=b,binary=virtio_balloon"}).status(),
+            absl::OkStatus());
+  const std::string two =
+      "kernel { path: \"$DIR/vmlinux\" } memory: \"64M\" cpus: 1\n"
+      "devices { name: \"a\" binary: \"virtio_balloon\" resources { name: \"target\" balloon {} } "
+      "}\n"
+      "devices { name: \"b\" binary: \"virtio_balloon\" resources { name: \"target\" balloon {} } "
+      "}";
+  EXPECT_EQ(FromText(two).status().message(),
+            "vm.textproto:3: devices[1].resources[0]: is a second balloon; a VM has at most one");
+}
+
 TEST_F(ConfigTest, AVsockDeviceHasASocketAndACid) {
   std::ofstream(Path("virtio_vsock")) << "binary";
   chmod(Path("virtio_vsock").c_str(), 0755);

@@ -1,38 +1,19 @@
 #include "vmm/config/link_switch.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
+#include "absl/strings/string_view.h"
 #include "proto/net_link.h"
 
 namespace bulkhead::vmm {
+namespace {
 
-bool LinkSwitch::up() const {
-  absl::MutexLock lock(&mutex_);
-  return up_;
-}
+absl::string_view ByteOf(bool up) { return {up ? &kLinkUp : &kLinkDown, 1}; }
 
-absl::Status LinkSwitch::Set(bool up) {
-  absl::MutexLock lock(&mutex_);
-  if (up == up_) return absl::OkStatus();
-  up_ = up;
-  if (!writer_.ok() || Tell()) return absl::OkStatus();
-  up_ = !up;
-  return absl::FailedPreconditionError(
-      "its process does not hear of changes of the link any more; restart the device");
-}
+}  // namespace
 
-// The pipe can only be full if nobody reads it. The vmm has both ends: it gets no SIGPIPE.
-bool LinkSwitch::Tell() { return write(writer_.get(), up_ ? &kLinkUp : &kLinkDown, 1) == 1; }
+LinkSwitch::LinkSwitch() : setting_(ByteOf(true)) {}
 
-int LinkSwitch::ForNextProcess() {
-  absl::MutexLock lock(&mutex_);
-  int ends[2];
-  if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return -1;
-  reader_.reset(ends[0]);
-  writer_.reset(ends[1]);
-  Tell();
-  return reader_.get();
-}
+bool LinkSwitch::up() const { return setting_.value() == ByteOf(true); }
+
+absl::Status LinkSwitch::Set(bool up) { return setting_.Set(ByteOf(up)); }
 
 }  // namespace bulkhead::vmm

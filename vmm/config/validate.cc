@@ -20,6 +20,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "vmm/config/balloon.h"
 #include "vmm/config/boot_disk.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/memory_backing.h"
@@ -275,6 +276,7 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
 
   RETURN_IF_ERROR(Kernel(config.kernel(), spec));
   ASSIGN_OR_RETURN(spec.memory_bytes, Memory(config.memory()));
+  memory_bytes_ = spec.memory_bytes;
   RETURN_IF_ERROR(MemoryBacking(config.memory_backing(), spec));
   spec.cpus = config.cpus();
   if (spec.cpus < 1 || spec.cpus > layout::kMaxVcpus) {
@@ -291,6 +293,10 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
     ASSIGN_OR_RETURN(DeviceSpec device,
                      Device(absl::StrCat("devices[", i, "]"), config.devices(i)));
     spec.devices.push_back(std::move(device));
+  }
+  if (!balloon_.empty()) {
+    const std::string problem = ProblemOfBalloon(spec);
+    if (!problem.empty()) return Error(balloon_, problem);
   }
   spec.uses_standard_streams = !standard_streams_user_.empty();
   if (spec.kernel_path.empty()) RETURN_IF_ERROR(DiskBoot(config.kernel(), spec));

@@ -168,12 +168,28 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
     }
     case v1::ResourceConfig::kTap:
     case v1::ResourceConfig::kUserNetwork:
+    case v1::ResourceConfig::kBalloon:
     case v1::ResourceConfig::SOURCE_NOT_SET:
       break;
   }
   return Error(field,
                "the source is missing; give file, console, tap, user_network, vm_link, vsock, "
-               "unix_socket or back_end");
+               "unix_socket, back_end or balloon");
+}
+
+absl::StatusOr<std::shared_ptr<BalloonSwitch>> Validator::Balloon(
+    const std::string& field, const v1::BalloonResource& config) {
+  if (!balloon_.empty()) return Error(field, "is a second balloon; a VM has at most one");
+  balloon_ = field;
+  uint64_t size = 0;
+  if (!config.size().empty()) {
+    ASSIGN_OR_RETURN(size, Size(absl::StrCat(field, ".balloon.size"), config.size()));
+  }
+  if (size > memory_bytes_) {
+    return Error(absl::StrCat(field, ".balloon.size"),
+                 absl::StrCat("\"", config.size(), "\" is more than the guest's memory"));
+  }
+  return std::make_shared<BalloonSwitch>(size, memory_bytes_);
 }
 
 absl::StatusOr<std::shared_ptr<const BackEndSpec>> Validator::BackEnd(const std::string& field,
@@ -306,6 +322,13 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
       RETURN_IF_ERROR(config.resources(i).has_tap()
                           ? AddTap(resource_field, config.resources(i), spec)
                           : AddUserNetwork(resource_field, config.resources(i), spec));
+    } else if (config.resources(i).has_balloon()) {
+      const v1::ResourceConfig& given = config.resources(i);
+      RETURN_IF_ERROR(CheckName(absl::StrCat(resource_field, ".name"), given.name()));
+      ASSIGN_OR_RETURN(spec.balloon, Balloon(resource_field, given.balloon()));
+      spec.resources.push_back({.name = given.name(), .connect = [balloon = spec.balloon] {
+                                  return balloon->ForNextProcess();
+                                }});
     } else {
       ASSIGN_OR_RETURN(ResourceSpec resource, Resource(resource_field, config.resources(i)));
       if (config.resources(i).file().on_error() == v1::FileResource::PAUSE) {

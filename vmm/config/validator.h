@@ -57,6 +57,8 @@ class Validator {
   absl::Status AddUserNetwork(const std::string& field, const v1::ResourceConfig& config,
                               DeviceSpec& spec);
   absl::Status StandardStreams(const std::string& field);
+  absl::StatusOr<std::shared_ptr<BalloonSwitch>> Balloon(const std::string& field,
+                                                         const v1::BalloonResource& config);
 
   const FieldPlaces& places_;
   const HostLimits& host_;
@@ -64,7 +66,9 @@ class Validator {
   std::shared_ptr<const ProgramFolders> binary_folders_;
   std::set<std::string> device_names_;
   std::set<uint32_t> pci_slots_;
+  uint64_t memory_bytes_ = 0;
   bool has_vsock_ = false;
+  std::string balloon_;                // the field path of the VM's
   std::string standard_streams_user_;  // field path of the console that has them
 };
 

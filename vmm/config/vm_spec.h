@@ -12,6 +12,7 @@
 
 #include "absl/time/time.h"
 #include "base/unique_fd.h"
+#include "vmm/config/balloon_switch.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/link_switch.h"
 #include "vmm/config/program_file.h"
@@ -107,7 +108,8 @@ struct DeviceSpec {
   uint32_t pci_slot = 0;                             // 1 to 31; 0 for "the next free one"
   ProcessSandbox sandbox;
   CgroupLimits cgroup_limits = {};
-  std::shared_ptr<LinkSwitch> link = {};  // of a network device
+  std::shared_ptr<LinkSwitch> link = {};        // of a network device
+  std::shared_ptr<BalloonSwitch> balloon = {};  // of the VM's balloon
 };
 
 // How the guest's kernel is found on one of its disks (vmm/machine/disk_boot.h).

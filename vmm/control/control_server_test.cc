@@ -123,12 +123,19 @@ TEST(ControlServerTest, CommandsReachTheVm) {
   v1::LimitDeviceRequest limit = Named<v1::LimitDeviceRequest>("disk0");
   limit.set_operations_per_second(500);
   EXPECT_TRUE(Call(*stub, &Stub::LimitDevice, limit, device).ok());
+  v1::SetBalloonRequest give;
+  give.set_target_bytes(8192);
+  v1::Balloon balloon;
+  EXPECT_TRUE(Call(*stub, &Stub::SetBalloon, give, balloon).ok());
+  EXPECT_EQ(balloon.target_bytes(), 8192u);
+  EXPECT_TRUE(Call(*stub, &Stub::GetBalloon, v1::GetBalloonRequest(), balloon).ok());
+  EXPECT_EQ(balloon.target_bytes(), 8192u);
   EXPECT_TRUE(Call(*stub, &Stub::Stop, v1::StopRequest(), stop).ok());
   EXPECT_THAT(server.vm.calls(),
               ElementsAre("power button", "wake", "pause", "resume", "resume with errors",
                           "reset disk0", "stop disk0", "start disk0", "link down disk0",
                           "link up disk0", "restart afresh as /new disk0", "resize to 4096 disk0",
-                          "limit to 500 disk0", "stop: stopped by a client"));
+                          "limit to 500 disk0", "balloon of 8192", "stop: stopped by a client"));
 }
 
 TEST(ControlServerTest, ErrorsKeepTheirCodeAndTheirAdvice) {

@@ -35,6 +35,7 @@ const std::map<std::string, Kind> kMethods = {
     {"StopDevice", Kind::kChanges},    {"StartDevice", Kind::kChanges},
     {"SetDeviceLink", Kind::kChanges}, {"WatchEvents", Kind::kReads},
     {"GetMetrics", Kind::kReads},      {"AttachConsole", Kind::kChanges},
+    {"GetBalloon", Kind::kReads},      {"SetBalloon", Kind::kChanges},
 };
 
 const google::protobuf::ServiceDescriptor& Service() {

@@ -1,6 +1,8 @@
 #ifndef BULKHEAD_VMM_CONTROL_READ_ONLY_VM_H_
 #define BULKHEAD_VMM_CONTROL_READ_ONLY_VM_H_
 
+#include <stdint.h>
+
 #include <string>
 #include <vector>
 
@@ -33,6 +35,7 @@ class ReadOnlyVm final : public VmOperations {
   }
   v1::VmMetrics Metrics() const override { return vm_.Metrics(); }
   void RefreshMetrics(Done done) override { vm_.RefreshMetrics(std::move(done)); }
+  absl::StatusOr<v1::Balloon> Balloon() const override { return vm_.Balloon(); }
   EventLog& events() override { return vm_.events(); }
 
   absl::StatusOr<bool> PressPowerButton() override { return refusal_; }
@@ -47,6 +50,7 @@ class ReadOnlyVm final : public VmOperations {
   void StopDevice(absl::string_view, Done done) override { done(refusal_); }
   void StartDevice(absl::string_view, Done done) override { done(refusal_); }
   absl::Status SetDeviceLink(absl::string_view, bool) override { return refusal_; }
+  absl::Status SetBalloon(uint64_t) override { return refusal_; }
   absl::StatusOr<ConsoleHub*> Console(absl::string_view) override { return refusal_; }
 
  private:

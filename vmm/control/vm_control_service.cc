@@ -168,6 +168,31 @@ grpc::ServerUnaryReactor* VmControlService::SetDeviceLink(Context* context,
   return Answer(context, status);
 }
 
+grpc::ServerUnaryReactor* VmControlService::AnswerBalloon(v1::Balloon* reply) {
+  return LongCall::Start(
+      long_calls_,
+      [this](Done done) {
+        CallAfter(kRefreshTimeout, [done] { done(absl::OkStatus()); });
+        vm_.RefreshMetrics(std::move(done));
+      },
+      [this, reply]() -> absl::Status {
+        ASSIGN_OR_RETURN(*reply, vm_.Balloon());
+        return absl::OkStatus();
+      });
+}
+
+grpc::ServerUnaryReactor* VmControlService::GetBalloon(Context*, const v1::GetBalloonRequest*,
+                                                       v1::Balloon* reply) {
+  return AnswerBalloon(reply);
+}
+
+grpc::ServerUnaryReactor* VmControlService::SetBalloon(Context* context,
+                                                       const v1::SetBalloonRequest* request,
+                                                       v1::Balloon* reply) {
+  const absl::Status status = vm_.SetBalloon(request->target_bytes());
+  return status.ok() ? AnswerBalloon(reply) : Answer(context, status);
+}
+
 grpc::ServerUnaryReactor* VmControlService::GetMetrics(Context*, const v1::GetMetricsRequest*,
                                                        v1::VmMetrics* reply) {
   return LongCall::Start(

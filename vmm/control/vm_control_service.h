@@ -59,6 +59,10 @@ class VmControlService final : public v1::VmControl::CallbackService {
                        v1::Device* reply) override;
   Reactor* SetDeviceLink(Context* context, const v1::SetDeviceLinkRequest* request,
                          v1::Device* reply) override;
+  Reactor* GetBalloon(Context* context, const v1::GetBalloonRequest* request,
+                      v1::Balloon* reply) override;
+  Reactor* SetBalloon(Context* context, const v1::SetBalloonRequest* request,
+                      v1::Balloon* reply) override;
   Reactor* GetMetrics(Context* context, const v1::GetMetricsRequest* request,
                       v1::VmMetrics* reply) override;
   grpc::ServerWriteReactor<v1::Event>* WatchEvents(Context* context,
@@ -69,6 +73,9 @@ class VmControlService final : public v1::VmControl::CallbackService {
   // Starts `operation` on the named device. The reply is the device's state afterwards.
   Reactor* OnDevice(Context* context, const std::string& name, v1::Device* reply,
                     const std::function<void(VmOperations::Done)>& operation);
+
+  // Asks the devices for their metrics, then gives the balloon.
+  Reactor* AnswerBalloon(v1::Balloon* reply);
 
   VmOperations& vm_;
   const RefusedClients& refused_;

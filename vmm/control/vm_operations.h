@@ -1,6 +1,8 @@
 #ifndef BULKHEAD_VMM_CONTROL_VM_OPERATIONS_H_
 #define BULKHEAD_VMM_CONTROL_VM_OPERATIONS_H_
 
+#include <stdint.h>
+
 #include <functional>
 #include <string>
 #include <vector>
@@ -51,6 +53,11 @@ class VmOperations {
   virtual void StopDevice(absl::string_view name, Done done) = 0;
   virtual void StartDevice(absl::string_view name, Done done) = 0;
   virtual absl::Status SetDeviceLink(absl::string_view name, bool up) = 0;
+
+  // As far as it is known without asking the device: RefreshMetrics() does that. Errors:
+  // FailedPrecondition (the VM has none).
+  virtual absl::StatusOr<v1::Balloon> Balloon() const = 0;
+  virtual absl::Status SetBalloon(uint64_t target_bytes) = 0;
 
   virtual EventLog& events() = 0;
   // The console of `device`; "": the only console. Errors: NotFound, InvalidArgument ("", but there

@@ -91,6 +91,11 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
     machine->booted_ = {spec.kernel_path, spec.initrd_path, spec.cmdline};
   }
   machine->network_links_ = LinksOf(spec.devices);
+  for (const DeviceSpec& device : spec.devices) {
+    if (device.balloon == nullptr) continue;
+    machine->balloon_device_ = device.name;
+    machine->balloon_ = device.balloon;
+  }
   ASSIGN_OR_RETURN(machine->work_, WorkQueue::Create());
   ASSIGN_OR_RETURN(machine->end_, VmEndLatch::Create());
   ASSIGN_OR_RETURN(
@@ -129,7 +134,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
   RETURN_IF_ERROR(CheckPlaces(places));
   RETURN_IF_ERROR(machine->PowerOn(*std::move(hardware)));
   if (spec.ram_backing.huge_pages == RamBacking::HugePages::kCollapsed) {
-    absl::StatusOr<std::unique_ptr<RamCollapse>> collapse = RamCollapse::Start(machine->ram_, {});
+    absl::StatusOr<std::unique_ptr<RamCollapse>> collapse =
+        RamCollapse::Start(machine->ram_, {.pages_are_freed = machine->balloon_ != nullptr});
     if (!collapse.ok()) LogWarning(collapse.status().message());
     if (collapse.ok()) machine->collapse_ = *std::move(collapse);
   }

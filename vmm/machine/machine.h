@@ -22,6 +22,7 @@
 #include "absl/time/time.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/boot/boot.h"
+#include "vmm/config/balloon_switch.h"
 #include "vmm/config/network.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/console/consoles.h"
@@ -103,6 +104,8 @@ class Machine final : public VmOperations {
   void StopDevice(absl::string_view name, Done done) override;
   void StartDevice(absl::string_view name, Done done) override;
   absl::Status SetDeviceLink(absl::string_view name, bool up) override;
+  absl::StatusOr<v1::Balloon> Balloon() const override;
+  absl::Status SetBalloon(uint64_t target_bytes) override;
   EventLog& events() override { return events_; }
   absl::StatusOr<ConsoleHub*> Console(absl::string_view device) override;
 
@@ -210,6 +213,8 @@ class Machine final : public VmOperations {
   std::vector<std::unique_ptr<DeviceSupervisor>> devices_;  // constant after Create()
   // Constant after Create().
   NetworkLinks network_links_;
+  std::shared_ptr<BalloonSwitch> balloon_;  // nullptr: the VM has none
+  std::string balloon_device_;
 
   // Used by the machine's thread only.
   Standstill standstill_;

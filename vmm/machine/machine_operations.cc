@@ -1,6 +1,7 @@
 // The machine's operations for the control plane.
 #include <unistd.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -10,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "base/status_macros.h"
+#include "proto/balloon_link.h"
 #include "proto/channel/channel_client.h"
 #include "proto/version.h"
 #include "vmm/machine/machine.h"
@@ -190,6 +192,33 @@ absl::Status Machine::SetDeviceLink(absl::string_view name, bool up) {
   }
   RETURN_IF_ERROR(link->second->Set(up));
   LogInfo(absl::StrCat("device '", name, "': a client has set its link ", up ? "up" : "down"));
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::Balloon> Machine::Balloon() const {
+  if (balloon_ == nullptr) {
+    return absl::FailedPreconditionError("the VM has no balloon; give it one by --balloon");
+  }
+  v1::Balloon balloon;
+  balloon.set_device(balloon_device_);
+  balloon.set_target_bytes(balloon_->target());
+  balloon.set_memory_bytes(ram_.size_bytes());
+  ASSIGN_OR_RETURN(DeviceSupervisor* const device, FindDevice(balloon_device_));
+  // Of a process that is not trusted, and the guest's own word.
+  const v1::DeviceMetrics metrics = device->Metrics();
+  for (const v1::DeviceMetric& metric : metrics.metrics()) {
+    if (metric.name() != kBalloonActualMetric) continue;
+    const double most = static_cast<double>(ram_.size_bytes());
+    balloon.set_actual_bytes(static_cast<uint64_t>(std::clamp(metric.value(), 0.0, most)));
+  }
+  return balloon;
+}
+
+absl::Status Machine::SetBalloon(uint64_t target_bytes) {
+  if (balloon_ == nullptr) return Balloon().status();
+  RETURN_IF_ERROR(balloon_->Set(target_bytes));
+  LogInfo(absl::StrCat("device '", balloon_device_, "': a client wants the guest to give up ",
+                       balloon_->target() >> 20, " MiB"));
   return absl::OkStatus();
 }
 

@@ -49,7 +49,9 @@ constexpr int kRefusalsToGiveUp = 32;
 class RamCollapse::Worker {
  public:
   Worker(const GuestRam& ram, UniqueFd memfd, const Options& options)
-      : memfd_(std::move(memfd)), options_(options) {
+      : memfd_(std::move(memfd)),
+        options_(options),
+        least_pages_(options.pages_are_freed ? kPagesOfHuge : kLeastPages) {
     for (const GuestRam::Block& block : ram.blocks()) {
       for (uint64_t offset = 0; offset < block.size_bytes; offset += kPieceBytes) {
         pieces_.push_back(
@@ -124,7 +126,8 @@ class RamCollapse::Worker {
   bool Look() {
     for (Piece& piece : pieces_) {
       const size_t count = piece.size_bytes / kHugeBytes;  // what is left over stays small
-      if (std::all_of(piece.tries, piece.tries + count,
+      if (!options_.pages_are_freed &&
+          std::all_of(piece.tries, piece.tries + count,
                       [](uint8_t tries) { return tries >= kMaxTries; })) {
         continue;
       }
@@ -142,10 +145,11 @@ class RamCollapse::Worker {
     if (mincore(piece.start, piece.size_bytes, in_memory) != 0) return;
     const auto is_wanted = [&](size_t index) {
       const uint8_t* const pages = in_memory + index * kPagesOfHuge;
-      return piece.tries[index] < kMaxTries &&
-             static_cast<size_t>(std::count_if(
-                 pages, pages + kPagesOfHuge, [](uint8_t page) { return (page & 1) != 0; })) >=
-                 kLeastPages;
+      const auto used = static_cast<size_t>(
+          std::count_if(pages, pages + kPagesOfHuge, [](uint8_t page) { return (page & 1) != 0; }));
+      // What was gathered and then freed in part is small pages again.
+      if (options_.pages_are_freed && used < kPagesOfHuge) piece.tries[index] = 0;
+      return piece.tries[index] < kMaxTries && used >= least_pages_;
     };
     for (size_t first = 0; first < count; ++first) {
       size_t end = first;
@@ -178,6 +182,7 @@ class RamCollapse::Worker {
 
   const UniqueFd memfd_;
   const Options options_;
+  const size_t least_pages_;  // of a huge page that is gathered
 
   // Of the thread alone.
   std::vector<Piece> pieces_;

@@ -18,10 +18,14 @@ namespace bulkhead::vmm {
 // pages of themselves unless told to (shmem_enabled), but do this where it is asked for, unless
 // that is "deny". The thread works at most a twentieth of the time, and not at all while RAM's use
 // stays as it is. Thread-safe.
+//
+// Of RAM from which a balloon frees pages, only 2 MiB that are in use as a whole are gathered: else
+// the kernel would fill the holes again.
 class RamCollapse {
  public:
   struct Options {
     absl::Duration interval = absl::Seconds(1);  // to the first look at RAM; more where it is idle
+    bool pages_are_freed = false;                // by a balloon
     // Makes [start, start + size) huge pages. Returns 0 or errno.
     int (*collapse)(uint8_t* start, size_t size_bytes) = &CollapseByKernel;
   };

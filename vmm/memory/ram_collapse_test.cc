@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdint.h>
+#include <sys/mman.h>
 
 #include <atomic>
 #include <fstream>
@@ -90,6 +91,22 @@ TEST_F(RamCollapseTest, WhereThreeQuartersAreInUseItIsGathered) {
   EXPECT_EQ(calls, 2) << "nothing is gathered twice";
   Use(HugePage(ram_, 1), 400);  // comes into use later
   EXPECT_TRUE(Await([&] { return collapse->huge_pages() == 4; }));
+}
+
+TEST_F(RamCollapseTest, WhereABalloonFreesPagesTheirHolesStay) {
+  Use(HugePage(ram_, 0), 511);
+  Use(HugePage(ram_, 4), 512);
+  const auto collapse = *RamCollapse::Start(
+      ram_, {.interval = kInterval, .pages_are_freed = true, .collapse = &FakeCollapse});
+  ASSERT_TRUE(Await([&] { return collapse->huge_pages() == 1; }));
+  // What was gathered loses a page, and something else comes into use.
+  ASSERT_EQ(madvise(HugePage(ram_, 4) + 8192, 4096, MADV_REMOVE), 0);
+  Use(HugePage(ram_, 8), 300);
+  Settle();
+  EXPECT_EQ(collapse->huge_pages(), 1u);
+  EXPECT_EQ(calls, 1);
+  Use(HugePage(ram_, 4), 512);  // the guest has taken it back
+  EXPECT_TRUE(Await([&] { return collapse->huge_pages() == 2; }));
 }
 
 TEST_F(RamCollapseTest, AfterAClearAllIsNew) {

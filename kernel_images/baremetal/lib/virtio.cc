@@ -269,6 +269,12 @@ T VirtioDevice::ReadConfig(uint32_t offset) const {
   }
 }
 
+template <typename T>
+void VirtioDevice::WriteConfig(uint32_t offset, T value) const {
+  MmioWrite<T>(config_ + offset, value);
+}
+
+template void VirtioDevice::WriteConfig<uint32_t>(uint32_t, uint32_t) const;
 template uint8_t VirtioDevice::ReadConfig<uint8_t>(uint32_t) const;
 template uint16_t VirtioDevice::ReadConfig<uint16_t>(uint32_t) const;
 template uint32_t VirtioDevice::ReadConfig<uint32_t>(uint32_t) const;

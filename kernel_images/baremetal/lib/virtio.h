@@ -135,6 +135,8 @@ class VirtioDevice {
 
   template <typename T>
   T ReadConfig(uint32_t offset) const;
+  template <typename T>
+  void WriteConfig(uint32_t offset, T value) const;
 
   const PciFunction& function() const { return function_; }
   const Msix& msix() const { return msix_; }

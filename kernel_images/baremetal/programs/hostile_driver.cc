@@ -4,8 +4,8 @@
 //
 // Nothing of the mix depends on what devices answer: a seed names a run. Needs 64 MiB of RAM and
 // one CPU; uses each virtio block device (the first one is written; another one is read-only, and
-// each of its words holds its own offset), virtio network, vsock and entropy device and example
-// device there is, and the UART. Programs of the host may listen at vsock ports 0 to 3.
+// each of its words holds its own offset), virtio network, vsock, entropy and balloon device and
+// example device there is, and the UART. Programs of the host may listen at vsock ports 0 to 3.
 // Left out is what ends the guest rather than harms a device: the ports that power off and reset,
 // and messages (MSI) that are no interrupts of this guest's vectors. No device is given an address
 // of the program itself: only addresses in the arenas below, and where no RAM is.
@@ -37,7 +37,12 @@ namespace {
 using namespace hostile;
 
 // Arenas. Devices never write into the tables, so that no chance makes a descriptor of the program.
-constexpr uint64_t kTables = 16 * kMiB;   // of descriptors, and indirect ones
+constexpr uint64_t kTables = 16 * kMiB;  // of descriptors, and indirect ones
+// What a balloon is given must name no page of the program, whichever of its descriptors it takes:
+// its tables, and the lists that these name, are apart from those of others.
+constexpr uint64_t kBalloonTables = 19 * kMiB;
+constexpr uint64_t kLists = 22 * kMiB;  // of pages
+constexpr uint64_t kListsBytes = kMiB;
 constexpr uint64_t kRings = 24 * kMiB;    // available and used
 constexpr uint64_t kBuffers = 32 * kMiB;  // and all RAM beyond
 constexpr uint64_t kRamNeeded = 60 * kMiB;
@@ -219,13 +224,18 @@ void WriteAddress(uint64_t register_address, uint64_t value) {
   Write(register_address + 4, 4, value >> 32);
 }
 
+uint64_t TablesOf(const Function& function) {
+  return function.id == kVirtioBalloon ? kBalloonTables : kTables;
+}
+
 void SetUpQueue(Function& function, uint16_t index) {
   const uint64_t common = function.bars[function.common_bar].address;
   Queue& queue = function.queues[index % kQueues];
   // Sizes are powers of two, mostly.
   queue.size = static_cast<uint16_t>(Flaw(10) ? Below(kMaxQueueSize + 1)
                                               : 1 << (OneIn(8) ? Below(5) : 5 + Below(4)));
-  queue.descriptors = Flaw(30) ? OutsideRam() : InArena(kTables, Flaw(30) ? 2 : 16) & ~uint64_t{15};
+  queue.descriptors =
+      Flaw(30) ? OutsideRam() : InArena(TablesOf(function), Flaw(30) ? 2 : 16) & ~uint64_t{15};
   queue.available = Flaw(30) ? OutsideRam() : InArena(kRings, Flaw(30) ? 1 : 2);
   queue.used = Flaw(30) ? OutsideRam() : InArena(kRings, Flaw(30) ? 1 : 4);
   queue.index = 0;
@@ -258,6 +268,7 @@ void StartDevice(Function& function) {
   // Checksums, segments and mergeable buffers.
   constexpr uint64_t kOffloads = 0x9983;
   if (function.id == kVirtioNet && OneIn(2)) wanted |= kFeatureNetControl | kOffloads;
+  if (function.id == kVirtioBalloon && !OneIn(4)) wanted |= kFeaturesBalloon;
   for (uint32_t half = 0; half < 2; ++half) {
     Write(common + kDriverFeatureSelect, 4, half);
     Write(common + kDriverFeature, 4, wanted >> (32 * half));
@@ -355,6 +366,43 @@ void WriteStreamChain(const Function& function, uint16_t index, VirtqueueDescrip
   }
 }
 
+// A page of the buffers of all devices, or none of RAM.
+uint32_t SomePage() {
+  if (OneIn(8)) return static_cast<uint32_t>(LowRamEnd() / 4096 + SomeValue() % 0x8000'0000);
+  return static_cast<uint32_t>(InArena(kBuffers, 4096) / 4096);
+}
+
+void FillLists() {
+  auto* const list = reinterpret_cast<uint32_t*>(kLists);
+  for (uint64_t i = 0; i < kListsBytes / sizeof(uint32_t); ++i) list[i] = SomePage();
+}
+
+// A chain for that queue of a balloon: lists of pages, or in the third queue memory to free. Its
+// place in the table as in WriteChain().
+void WriteBalloonChain(uint16_t index, VirtqueueDescriptor* table, uint16_t first,
+                       uint64_t table_size) {
+  const uint64_t parts = 1 + Below(4);
+  for (uint64_t i = 0; i < parts; ++i) {
+    const uint64_t here = (first + i) % table_size;
+    VirtqueueDescriptor& descriptor = table[here];
+    const uint16_t more = i + 1 == parts ? 0 : kDescriptorNext;
+    const auto next = static_cast<uint16_t>(Flaw(16) ? rng.Next() : (here + 1) % table_size);
+    if (Flaw(16)) {
+      descriptor = {OutsideRam(), BufferLength(), more, next};
+    } else if (index == 2) {
+      descriptor = {BufferAddress(), OneIn(2) ? BufferLength() : 4096 * uint32_t(1 + Below(64)),
+                    static_cast<uint16_t>(kDescriptorWrite | more), next};
+    } else {
+      const uint64_t length = Flaw(4) ? Below(3 * 4096) : 4 * Below(300);
+      const uint64_t at = kLists + Below(kListsBytes - length) / 4 * 4;
+      for (uint64_t word = 0; word + 4 <= length && word < 64; word += 4) {
+        *reinterpret_cast<uint32_t*>(at + word) = SomePage();
+      }
+      descriptor = {at, static_cast<uint32_t>(length), more, next};
+    }
+  }
+}
+
 void Notify(const Function& function, uint64_t index) {
   const PciFunction::Bar& bar = function.bars[function.common_bar];
   uint64_t offset = function.notify_offset + 4 * index;
@@ -364,10 +412,12 @@ void Notify(const Function& function, uint64_t index) {
 
 void SubmitChains(Function& function) {
   flawed = OneIn(6);
-  const auto index = static_cast<uint16_t>(HasStreams(function) ? Below(kQueues)
-                                           : OneIn(8)           ? 1
-                                                                : 0);
+  const bool is_balloon = function.id == kVirtioBalloon;
+  const auto index = static_cast<uint16_t>(HasStreams(function) || is_balloon ? Below(kQueues)
+                                           : OneIn(8)                         ? 1
+                                                                              : 0);
   const auto write_chain = [&](VirtqueueDescriptor* table, uint16_t first, uint64_t table_size) {
+    if (is_balloon) return WriteBalloonChain(index, table, first, table_size);
     if (!HasStreams(function)) return WriteChain(table, first, table_size);
     WriteStreamChain(function, index, table, first, table_size);
   };
@@ -378,7 +428,7 @@ void SubmitChains(Function& function) {
   for (uint64_t count = 1 + Below(Flaw(8) ? 40 : 4); count > 0; --count) {
     const auto head = static_cast<uint16_t>(Below(queue.size));
     if (OneIn(4)) {  // an indirect table, which may be overlapped by another one
-      const uint64_t indirect = InArena(kTables, 16);
+      const uint64_t indirect = InArena(TablesOf(function), 16);
       const uint64_t entries = 1 + Below(Flaw(8) ? 300 : 8);
       write_chain(reinterpret_cast<VirtqueueDescriptor*>(indirect), 0, entries);
       const uint64_t length = Flaw(8) ? BufferLength() : 16 * entries;
@@ -514,6 +564,7 @@ void RunHostileDriver() {
   EXPECT_TRUE(function_count > 0);
   PciFunction(0, 0, ConfigMechanism::kEcam).IsPresent();  // finds ECAM before memory is spoilt
   CheckDevices(0);
+  FillLists();
   Print("\nhostile: seed ", seed, "\n");
   for (uint64_t i = 1; i <= operations; ++i) {
     RunOne();

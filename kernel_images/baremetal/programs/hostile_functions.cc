@@ -101,6 +101,19 @@ void CheckVsock(VirtioDevice& device, uint32_t cid) {
   EXPECT_EQ(answer.destination_port, request.source_port);
 }
 
+// It frees a page.
+void CheckBalloon(VirtioDevice& device) {
+  alignas(4096) static uint8_t page[4096];
+  static uint32_t number;
+  memset(page, 7, sizeof(page));
+  number = static_cast<uint32_t>(AddressOf(page) / sizeof(page));
+  for (uint32_t queue = 0; queue < 2; ++queue) {
+    device.queue(queue).descriptor(0) = {AddressOf(&number), sizeof(number), 0, 0};
+    EXPECT_EQ(device.queue(queue).Run(0), 0u);
+    EXPECT_EQ(*const_cast<volatile uint8_t*>(page), 0u);
+  }
+}
+
 void CheckExample(const Function& function) {
   using namespace devices::example;
   const uint64_t registers = function.bars[kBar].address;
@@ -147,9 +160,14 @@ void CheckDevices(uint64_t round) {
     }
     VirtioDevice device(function.pci);
     const bool has_streams = function.id == kVirtioNet || function.id == kVirtioVsock;
-    device.Start(function.id == kVirtioNet ? kFeatureNetControl : 0, has_streams ? 3 : 1);
+    device.Start(function.id == kVirtioNet ? kFeatureNetControl : 0, has_streams ? 3
+                                                                     : function.id == kVirtioBalloon
+                                                                         ? 2
+                                                                         : 1);
     if (function.id == kVirtioEntropy) {
       CheckEntropy(device);
+    } else if (function.id == kVirtioBalloon) {
+      CheckBalloon(device);
     } else if (function.id == kVirtioNet) {
       CheckNet(device);
     } else if (function.id == kVirtioVsock) {
@@ -171,7 +189,7 @@ void FindFunctions() {
     const PciFunction pci(slot, 0);
     const uint32_t id = pci.Read<uint32_t>(kPciVendorId);
     if (id != kVirtioNet && id != kVirtioBlock && id != kVirtioEntropy && id != kVirtioVsock &&
-        id != kExample) {
+        id != kVirtioBalloon && id != kExample) {
       continue;
     }
     EXPECT_TRUE(function_count < kMaxFunctions);

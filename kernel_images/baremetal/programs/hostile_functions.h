@@ -13,6 +13,7 @@ namespace bulkhead::guest::hostile {
 inline constexpr uint32_t kVirtioNet = 0x1041'1af4;
 inline constexpr uint32_t kVirtioBlock = 0x1042'1af4;
 inline constexpr uint32_t kVirtioEntropy = 0x1044'1af4;
+inline constexpr uint32_t kVirtioBalloon = 0x1045'1af4;
 inline constexpr uint32_t kVirtioVsock = 0x1053'1af4;
 inline constexpr uint32_t kExample =
     uint32_t{devices::example::kDeviceId} << 16 | devices::example::kVendorId;
@@ -47,6 +48,7 @@ static_assert(sizeof(VsockHeader) == 44);
 inline constexpr uint32_t kHostCid = 2;
 inline constexpr uint16_t kVsockRequest = 1;
 inline constexpr uint16_t kVsockReset = 3;
+inline constexpr uint64_t kFeaturesBalloon = 1 << 2 | 1 << 5;      // deflation on OOM, reports
 inline constexpr uint64_t kFeatureNetControl = uint64_t{3} << 17;  // its queue, and filters by it
 
 struct Function {

@@ -132,6 +132,22 @@ class FakeVm : public Service {
     return Called("ListDevices", *request);
   }
 
+  grpc::Status GetBalloon(grpc::ServerContext*, const v1::GetBalloonRequest* request,
+                          v1::Balloon* reply) override {
+    reply->set_device("balloon");
+    reply->set_target_bytes(64 << 20);
+    reply->set_actual_bytes(1000 << 10);
+    reply->set_memory_bytes(512 << 20);
+    return Called("GetBalloon", *request);
+  }
+
+  grpc::Status SetBalloon(grpc::ServerContext*, const v1::SetBalloonRequest* request,
+                          v1::Balloon* reply) override {
+    reply->set_target_bytes(request->target_bytes());
+    reply->set_memory_bytes(512 << 20);
+    return Called("SetBalloon", *request);
+  }
+
   grpc::Status GetMetrics(grpc::ServerContext*, const v1::GetMetricsRequest* request,
                           v1::VmMetrics* reply) override {
     (void)google::protobuf::util::JsonStringToMessage(scenario_.metrics_json(), reply);

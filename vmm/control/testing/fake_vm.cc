@@ -199,6 +199,18 @@ absl::Status FakeVm::SetDeviceLink(absl::string_view name, bool up) {
   return result;
 }
 
+absl::StatusOr<v1::Balloon> FakeVm::Balloon() const {
+  absl::MutexLock lock(&mutex_);
+  return balloon_;
+}
+
+absl::Status FakeVm::SetBalloon(uint64_t target_bytes) {
+  absl::MutexLock lock(&mutex_);
+  calls_.push_back(absl::StrCat("balloon of ", target_bytes));
+  if (failure_.ok()) balloon_.set_target_bytes(target_bytes);
+  return failure_;
+}
+
 absl::StatusOr<ConsoleHub*> FakeVm::Console(absl::string_view device) {
   if (device.empty() || device == "console") return &console_;
   return absl::NotFoundError(absl::StrCat("there is no console '", device, "'"));

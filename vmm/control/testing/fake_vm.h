@@ -2,6 +2,7 @@
 #define BULKHEAD_VMM_CONTROL_TESTING_FAKE_VM_H_
 
 #include <stddef.h>
+#include <stdint.h>
 
 #include <functional>
 #include <map>
@@ -68,6 +69,8 @@ class FakeVm : public VmOperations {
   void StopDevice(absl::string_view name, Done done) override;
   void StartDevice(absl::string_view name, Done done) override;
   absl::Status SetDeviceLink(absl::string_view name, bool up) override;
+  absl::StatusOr<v1::Balloon> Balloon() const override;
+  absl::Status SetBalloon(uint64_t target_bytes) override;
   EventLog& events() override { return events_; }
   absl::StatusOr<ConsoleHub*> Console(absl::string_view device) override;
 
@@ -94,6 +97,7 @@ class FakeVm : public VmOperations {
   mutable absl::Mutex mutex_;
   v1::VmStatus status_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, v1::Device, std::less<>> devices_ ABSL_GUARDED_BY(mutex_);
+  v1::Balloon balloon_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> calls_ ABSL_GUARDED_BY(mutex_);
   bool hold_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<Done> held_ ABSL_GUARDED_BY(mutex_);

@@ -1,0 +1,15 @@
+#ifndef BULKHEAD_VMM_CONFIG_VSOCK_FLAG_H_
+#define BULKHEAD_VMM_CONFIG_VSOCK_FLAG_H_
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "vmm/config/command_line.h"
+
+namespace bulkhead::vmm {
+
+// Adds the device that the value of --vsock describes. Errors: InvalidArgument, for people.
+absl::Status ParseVsock(absl::string_view text, CommandLine& line);
+
+}  // namespace bulkhead::vmm
+
+#endif  // BULKHEAD_VMM_CONFIG_VSOCK_FLAG_H_
