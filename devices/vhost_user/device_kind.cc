@@ -61,12 +61,9 @@ absl::StatusOr<DeviceKind> MakeDeviceKind(const Options& options) {
                              " bytes, by which the guest mounts the file system")
               : "--tag: only a file system (--type=fs) has one");
   }
-  if (is_fs && options.relay) {
-    return absl::InvalidArgumentError(
-        "--relay: only for a disk (--type=blk), whose requests may be done twice");
-  }
   if (options.relay &&
-      uint64_t{options.queues} * options.queue_size * options.queue_size > kMaxRelayed) {
+      uint64_t{options.queues + (is_fs ? 1 : 0)} * options.queue_size * options.queue_size >
+          kMaxRelayed) {
     return absl::InvalidArgumentError(
         absl::StrCat("--relay: ", options.queues, " queues of ", options.queue_size,
                      " entries are too many; 25 of 128 fit, 6 of 256, and 1 of 512"));

@@ -15,7 +15,7 @@ struct Options {
   std::string type;  // "blk", "fs"
   uint32_t queues = 1;
   uint32_t queue_size = 128;
-  bool relay = false;    // of "blk"
+  bool relay = false;
   std::string tag = {};  // of "fs"
 };
 

@@ -38,8 +38,9 @@ TEST(DeviceKindTest, WhatIsWrongIsNamed) {
   EXPECT_EQ(error({.type = "blk", .queue_size = 100}),
             "--queue_size: 100 is not a power of two from 4 to 1024");
   EXPECT_EQ(error({.type = "blk", .tag = "a"}), "--tag: only a file system (--type=fs) has one");
-  EXPECT_EQ(error({.type = "fs", .relay = true, .tag = "a"}),
-            "--relay: only for a disk (--type=blk), whose requests may be done twice");
+  EXPECT_TRUE(MakeDeviceKind({.type = "fs", .relay = true, .tag = "a"}).ok());
+  EXPECT_EQ(error({.type = "fs", .queues = 25, .relay = true, .tag = "a"}).substr(0, 27),
+            "--relay: 25 queues of 128 e");
   EXPECT_TRUE(MakeDeviceKind({.type = "blk", .queues = 25, .relay = true}).ok());
   EXPECT_EQ(
       error({.type = "blk", .queues = 26, .relay = true}),

@@ -25,7 +25,8 @@ enum class QueuePlace : uint8_t {
 
 struct QueueRecord {
   QueuePlace place;
-  uint8_t tracked;  // 1: the area of requests in flight holds this queue's
+  uint8_t tracked;  // 1: the area of requests in flight holds this queue's. With relay, of queue 0:
+                    // the rings hold requests of the present driver
   uint16_t base;
   uint32_t reserved;
   // The back end that served it last.

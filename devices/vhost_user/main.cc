@@ -19,8 +19,8 @@ ABSL_FLAG(std::string, type, "blk", "What the back end serves: blk (a disk) or f
 ABSL_FLAG(uint32_t, queues, 1, "Request queues: 1 to 64, or to 63 for fs.");
 ABSL_FLAG(uint32_t, queue_size, 128, "Entries of a queue, a power of two from 4 to 1024.");
 ABSL_FLAG(bool, relay, false,
-          "Of blk: requests pass through this process, so that no back end takes any with it when "
-          "it dies.");
+          "Requests pass through this process, so that no back end takes any with it when it dies: "
+          "the next one gets them. A new back end of fs answers them with an error.");
 ABSL_FLAG(std::string, tag, "", "Of fs: the name by which the guest mounts it, up to 36 bytes.");
 
 namespace bulkhead::devices::vhost_user {

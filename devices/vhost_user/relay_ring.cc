@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "absl/strings/str_cat.h"
+#include "base/crash_point.h"
 
 namespace bulkhead::devices::vhost_user {
 namespace {
@@ -20,9 +21,26 @@ size_t AvailableOffset(uint16_t size) { return RoundUp(size * sizeof(Descriptor)
 size_t UsedOffset(uint16_t size) {
   return AvailableOffset(size) + RoundUp(virtio::kAvailableRing + size_t{size} * 2 + 2);
 }
-size_t TablesOffset(uint16_t size) {
+size_t NotesOffset(uint16_t size) {
   return UsedOffset(size) +
          RoundUp(virtio::kUsedRing + size_t{size} * virtio::kUsedElementSize + 2);
+}
+
+size_t TablesOffset(uint16_t size) {
+  return NotesOffset(size) + RoundUp((size_t{size} + 1) * sizeof(uint64_t));
+}
+
+// A note: one store.
+constexpr uint64_t kIsNote = uint64_t{1} << 63;
+constexpr uint64_t MakeNote(uint16_t used, uint32_t written) {
+  return kIsNote | uint64_t{used} << 32 | written;
+}
+
+// The reader starts after this process has ended: only the compiler must keep the order.
+void StoreInOrder(uint64_t& place, uint64_t value) {
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  std::atomic_ref<uint64_t>(place).store(value, std::memory_order_relaxed);
+  std::atomic_signal_fence(std::memory_order_seq_cst);
 }
 
 std::atomic_ref<uint16_t> Atomic16(uint8_t* at) {
@@ -62,10 +80,43 @@ Descriptor* RelayRing::Table(uint16_t head) const {
   return reinterpret_cast<Descriptor*>(memory_ + TablesOffset(size_)) + head * buffers_;
 }
 
+uint64_t* RelayRing::Notes() const {
+  return reinterpret_cast<uint64_t*>(memory_ + NotesOffset(size_));
+}
+
+std::vector<RelayRing::Completion> RelayRing::Recover(uint16_t used) const {
+  std::vector<Completion> completions;
+  const auto load = [](uint64_t& place) {
+    return std::atomic_ref<uint64_t>(place).load(std::memory_order_relaxed);
+  };
+  std::vector<bool> known(size_);
+  for (uint16_t head = 0; head < size_; ++head) {
+    const uint64_t note = load(Notes()[head]);
+    const auto place = static_cast<uint16_t>(note >> 32);
+    if ((note & kIsNote) == 0 || static_cast<int16_t>(used - place) > 0) continue;
+    known[head] = true;
+    completions.push_back({head, static_cast<uint32_t>(note)});
+  }
+  const auto taken = static_cast<uint16_t>(load(*Taken()));
+  const uint16_t end = used_index();
+  if (static_cast<uint16_t>(end - taken) > size_) return completions;  // no back end does that
+  for (uint16_t i = taken; i != end; ++i) {
+    uint8_t* const entry =
+        memory_ + UsedOffset(size_) + virtio::kUsedRing + virtio::kUsedElementSize * (i % size_);
+    const uint32_t head = Atomic32(entry).load(std::memory_order_relaxed);
+    if (head >= size_ || known[head]) continue;
+    known[head] = true;
+    completions.push_back(
+        {static_cast<uint16_t>(head), Atomic32(entry + 4).load(std::memory_order_relaxed)});
+  }
+  return completions;
+}
+
 void RelayRing::Clear() {
   uint8_t* const rings = memory_ + AvailableOffset(size_);
   std::fill(rings, memory_ + TablesOffset(size_), 0);
   next_available_ = next_used_ = 0;
+  noted_.clear();
   for (Chain& chain : chains_) chain.is_pushed = false;
 }
 
@@ -111,7 +162,7 @@ uint16_t RelayRing::used_index() const {
 bool RelayRing::has_completed() const { return used_index() != next_used_; }
 
 absl::Status RelayRing::Pop(
-    const std::function<void(uint16_t head, uint32_t written)>& on_completed) {
+    uint16_t used, const std::function<void(uint16_t head, uint32_t written)>& on_completed) {
   const uint16_t end = used_index();
   while (next_used_ != end) {
     uint8_t* const entry = memory_ + UsedOffset(size_) + virtio::kUsedRing +
@@ -123,11 +174,22 @@ absl::Status RelayRing::Pop(
       return absl::InvalidArgumentError(
           absl::StrCat("the back end has completed request ", head, ", which it does not have"));
     }
-    ++next_used_;
-    chains_[head].is_pushed = false;
-    on_completed(static_cast<uint16_t>(head), std::min(written, chains_[head].writable_bytes));
+    const auto chain = static_cast<uint16_t>(head);
+    StoreInOrder(Notes()[chain], MakeNote(used++, Clamp(chain, written)));
+    noted_.push_back(chain);
+    CRASH_POINT("completion_noted");
+    StoreInOrder(*Taken(), ++next_used_);
+    CRASH_POINT("completion_taken");
+    chains_[chain].is_pushed = false;
+    on_completed(chain, Clamp(chain, written));
   }
   return absl::OkStatus();
+}
+
+void RelayRing::Shown() {
+  CRASH_POINT("completions_shown");
+  for (const uint16_t head : noted_) StoreInOrder(Notes()[head], 0);
+  noted_.clear();
 }
 
 }  // namespace bulkhead::devices::vhost_user

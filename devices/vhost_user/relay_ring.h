@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <algorithm>
 #include <functional>
 #include <optional>
 #include <vector>
@@ -20,6 +21,17 @@ namespace bulkhead::devices::vhost_user {
 // shares. Each request is one descriptor, with the driver's number of its chain, and an indirect
 // table. The back end is not trusted: what it writes is read once and checked.
 //
+// In durable memory a successor finds what the back end has completed: Recover(). Beside the rings
+// lies for that how many used entries were taken, and for each chain whose completion the driver
+// may not have seen yet, what it was and where the driver sees it. The steps, between any two of
+// which the process may die:
+//
+//   1 the back end completes the chain   the used ring has it, beyond the entries taken
+//   2 Pop() notes the completion
+//   3 Pop() counts the entry as taken
+//   4 the driver's used index moves past the noted place
+//   5 Shown() removes the note           before the chain can be pushed again
+//
 // Single-threaded; the back end runs concurrently.
 class RelayRing {
  public:
@@ -33,21 +45,41 @@ class RelayRing {
   // How the back end finds it.
   virtio::QueueSetup setup() const;
 
+  struct Completion {
+    uint16_t head;
+    uint32_t written;
+  };
+  // What a predecessor's back end has completed and the driver has not seen, `used` being the
+  // driver's used index. The back end does not use the ring any more. Heads are below the size.
+  std::vector<Completion> Recover(uint16_t used) const;
+
   // Empties it. The back end does not use it.
   void Clear();
   // Writes the chain's buffers down. The back end does not see it yet.
   void Prepare(const GuestMemory& memory, const virtio::DescriptorChain& chain);
   // Makes a prepared chain available.
   void Push(uint16_t head);
-  // What the back end has completed, in order. Errors: InvalidArgument, for people: it has not been
-  // given what it says to have completed.
-  absl::Status Pop(const std::function<void(uint16_t head, uint32_t written)>& on_completed);
+  // What the back end has completed, in order. `used`: where the first of them will be in the
+  // driver's used ring. Shown() follows. Errors: InvalidArgument, for people: it has not been given
+  // what it says to have completed.
+  absl::Status Pop(uint16_t used,
+                   const std::function<void(uint16_t head, uint32_t written)>& on_completed);
+  // The driver sees all that Pop() has given.
+  void Shown();
+  // No more than the chain has room for. It is prepared.
+  uint32_t Clamp(uint16_t head, uint32_t written) const {
+    return std::min(written, chains_[head].writable_bytes);
+  }
   // Pop() would give something. One load of shared memory.
   bool has_completed() const;
 
  private:
   virtio::Descriptor* Table(uint16_t head) const;
   uint16_t used_index() const;
+  // By head: 0, or a completion that the driver may not have seen.
+  uint64_t* Notes() const;
+  // How many entries of the used ring were taken, modulo 2^16.
+  uint64_t* Taken() const { return Notes() + size_; }
 
   uint8_t* memory_ = nullptr;
   GuestAddress address_ = 0;
@@ -59,7 +91,8 @@ class RelayRing {
     bool is_pushed = false;
     uint32_t writable_bytes = 0;
   };
-  std::vector<Chain> chains_;  // by head
+  std::vector<Chain> chains_;    // by head
+  std::vector<uint16_t> noted_;  // heads
 };
 
 }  // namespace bulkhead::devices::vhost_user

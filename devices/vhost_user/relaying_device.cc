@@ -62,6 +62,7 @@ absl::Status RelayingDevice::Start(virtio::VirtioServices& services) {
     queue.call = std::make_unique<EventFd>(std::move(call));
   }
   RETURN_IF_ERROR(reset_timer_.Start(host, [this] { OnResetLimit(); }));
+  recovers_ = true;
   return BackEndDevice::Start(services);
 }
 
@@ -79,6 +80,10 @@ void RelayingDevice::OnChain(uint32_t index, const virtio::DescriptorChain& chai
   }
   Queue& queue = queues_[index];
   queue.ring.Prepare(host().memory(), chain);
+  if (const auto done = queue.completed_before.extract(chain.head); !done.empty()) {
+    services().Complete(index, chain.head, queue.ring.Clamp(chain.head, done.mapped()));
+    return;
+  }
   queue.in_flight.push_back(chain.head);
   if (!runs()) return;
   queue.ring.Push(chain.head);
@@ -95,6 +100,7 @@ void RelayingDevice::Kick(Queue& queue) {
 }
 
 void RelayingDevice::OnQueueStopping(uint32_t index) {
+  queues_[index].completed_before.clear();
   if (runs() && !queues_[index].in_flight.empty()) reset_timer_.Set(reset_limit_);
   Sync();
 }
@@ -116,9 +122,11 @@ bool RelayingDevice::HasResults() const {
 
 void RelayingDevice::TakeResults() {
   if (!runs()) return;
+  services().Publish();  // what comes now follows right behind the driver's used index
   for (uint32_t i = 0; i < queues_.size(); ++i) {
     Queue& queue = queues_[i];
-    const absl::Status status = queue.ring.Pop([&](uint16_t head, uint32_t written) {
+    if (!queue.ring.has_completed()) continue;
+    const absl::Status status = queue.ring.Pop(UsedIndex(i), [&](uint16_t head, uint32_t written) {
       queue.in_flight.erase(std::find(queue.in_flight.begin(), queue.in_flight.end(), head));
       services().Complete(i, head, written);
     });
@@ -129,7 +137,35 @@ void RelayingDevice::TakeResults() {
   }
   CRASH_POINT("before_results_are_shown");
   services().Publish();
+  for (Queue& queue : queues_) queue.ring.Shown();
   if (!dma_in_flight()) services().QueuesStopped();
+}
+
+uint16_t RelayingDevice::UsedIndex(uint32_t queue) const {
+  uint16_t used = 0;
+  if (const virtio::QueueSetup* const setup = services().QueueToServe(queue); setup != nullptr) {
+    host().memory().ReadObject(setup->device_area + virtio::kUsedIdx, used);
+  }
+  return used;
+}
+
+void RelayingDevice::Recover() {
+  // Else the rings are those of another driver, or were being emptied.
+  if (!std::exchange(recovers_, false) || record().queues[0].tracked == 0) return;
+  for (uint32_t i = 0; i < queues_.size(); ++i) {
+    Queue& queue = queues_[i];
+    if (services().QueueToServe(i) == nullptr) continue;
+    for (const RelayRing::Completion& done : queue.ring.Recover(UsedIndex(i))) {
+      const auto at = std::find(queue.in_flight.begin(), queue.in_flight.end(), done.head);
+      if (at == queue.in_flight.end()) {
+        queue.completed_before[done.head] = done.written;  // it comes yet
+        continue;
+      }
+      queue.in_flight.erase(at);
+      services().Complete(i, done.head, queue.ring.Clamp(done.head, done.written));
+    }
+  }
+  services().Publish();
 }
 
 bool RelayingDevice::is_any_in_flight() const {
@@ -171,7 +207,12 @@ void RelayingDevice::SetUp(Session& session) {
   memory.push_back(rings_);
   // Once it has stopped with what was before.
   session.Then([this] {
+    Recover();
+    record().queues[0].tracked = 0;
+    NextStore();
     for (Queue& queue : queues_) queue.ring.Clear();
+    NextStore();
+    record().queues[0].tracked = 1;
   });
   session.SetUp((driver_features() & kind().features) | virtio::kFeatureVersion1 |
                     virtio::kFeatureIndirectDescriptors,

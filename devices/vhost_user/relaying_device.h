@@ -3,6 +3,7 @@
 
 #include <sys/uio.h>
 
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -18,8 +19,11 @@ namespace bulkhead::devices::vhost_user {
 
 // Takes the driver's requests, and passes them on to the back end over rings of its own. Data goes
 // from the back end to the guest and back; only descriptors are copied. So any back end may die:
-// its successor gets the requests in flight once more, in their order. For device types whose
-// requests may be done twice.
+// the next one gets once more the requests in flight that it has not completed, in their order. A
+// disk's may be done twice; a new back end of a file system has not been initialized by the guest,
+// and answers them with an error. If this process dies, its successor finds what the back end has
+// completed (RelayRing): a back end that lives on, and completes all that it has taken before it
+// serves the next connection, does each request once.
 class RelayingDevice final : public BackEndDevice {
  public:
   explicit RelayingDevice(DeviceKind kind) : BackEndDevice(std::move(kind)) {}
@@ -47,6 +51,8 @@ class RelayingDevice final : public BackEndDevice {
     std::unique_ptr<EventFd> kick;
     std::unique_ptr<EventFd> call;
     std::vector<uint16_t> in_flight;  // heads, as the driver made them available
+    // Requests of the predecessor, completed by its back end: by head, with the bytes written.
+    std::map<uint16_t, uint32_t> completed_before;
     bool kick_due = false;
   };
 
@@ -67,6 +73,9 @@ class RelayingDevice final : public BackEndDevice {
   // The requests that no back end has any more, of queues that are being reset.
   void DropStopping();
   void Kick(Queue& queue);
+  // Takes over what the predecessor's back end has completed.
+  void Recover();
+  uint16_t UsedIndex(uint32_t queue) const;
   void OnResetLimit();
 
   absl::Duration reset_limit_ = absl::Seconds(30);
@@ -74,6 +83,7 @@ class RelayingDevice final : public BackEndDevice {
   GuestMemoryBlock rings_;  // as the back end sees them
   std::vector<Queue> queues_;
   std::vector<iovec> storage_;
+  bool recovers_ = false;  // nothing was looked at yet of what the predecessor has left
   bool resubmits_ = false;
   bool lied_ = false;  // the back end of this connection
   uint64_t resubmitted_ = 0;
