@@ -2,13 +2,17 @@
 #include "vmm/back_end/back_end_process.h"
 
 #include <errno.h>
+#include <grp.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <fstream>
 #include <string>
 #include <vector>
@@ -50,6 +54,20 @@ class BackEndProcessTest : public testing::Test {
             .files = {{.path = read_only_, .read_only = true}, {.path = writable_}}};
   }
   void Start(const std::string& script, SandboxLayers layers = SandboxLayers::OfDevices()) {
+    Start(Script(script), layers);
+  }
+  // A script that has the folder `shared_`, as virtiofsd does.
+  void ExpectThatVirtiofsdServes(const std::string& folder);
+  void StartForFolder(const std::string& script, bool read_only = false,
+                      SandboxLayers layers = SandboxLayers::OfDevices()) {
+    std::filesystem::create_directories(shared_);
+    Start({.binary = "/bin/sh",
+           .args = {"-c", script, "sh", shared_},
+           .files = {{.path = shared_, .read_only = read_only}},
+           .serves_folder = true},
+          layers);
+  }
+  void Start(const BackEndSpec& spec, SandboxLayers layers) {
     const UniqueFd self = OwnPidFd();
     int log[2];
     ASSERT_EQ(pipe(log), 0);
@@ -57,7 +75,13 @@ class BackEndProcessTest : public testing::Test {
     ASSERT_GE(supervisor_, 0);
     if (supervisor_ == 0) {
       dup2(log[1], STDERR_FILENO);
-      SuperviseBackEnd(self.get(), "disk", Script(script), listener_.get(), layers);
+      // With prctl(2): as a program that such a user has started.
+      const gid_t groups[] = {4321, 4322};
+      if (user_ != 0 && (setgroups(2, groups) != 0 || setgid(user_) != 0 || setuid(user_) != 0 ||
+                         prctl(PR_SET_DUMPABLE, 1) != 0)) {
+        _exit(1);
+      }
+      SuperviseBackEnd(self.get(), "disk", spec, listener_.get(), layers);
     }
     close(log[1]);
     log_ = UniqueFd(log[0]);
@@ -74,6 +98,16 @@ class BackEndProcessTest : public testing::Test {
       all.append(bytes, static_cast<size_t>(size));
     }
     EXPECT_THAT(all, HasSubstr(text));
+    return all;
+  }
+  // Once all who write to it have ended.
+  std::string RestOfLog() {
+    std::string all;
+    char bytes[1024];
+    ssize_t size;
+    while ((size = read(log_.get(), bytes, sizeof(bytes))) > 0) {
+      all.append(bytes, static_cast<size_t>(size));
+    }
     return all;
   }
   void Kill() {
@@ -94,7 +128,9 @@ class BackEndProcessTest : public testing::Test {
   const std::string folder_ = MakeTempFolder();
   const std::string read_only_ = folder_ + "/read_only";
   const std::string writable_ = folder_ + "/writable";
+  const std::string shared_ = folder_ + "/shared";
   const std::string socket_ = folder_ + "/socket";
+  uid_t user_ = 0;  // the supervisor's, if not 0
   UniqueFd listener_;
   UniqueFd log_;
   pid_t supervisor_ = -1;
@@ -133,6 +169,135 @@ TEST_F(BackEndProcessTest, LandlockAndTheMountNamespaceHideFilesEachByItself) {
     EXPECT_THAT(log, Not(HasSubstr("it writes")));
     Kill();
   }
+}
+
+// As one that a guest has taken over could try.
+TEST_F(BackEndProcessTest, OneThatServesAFolderReachesThatFolderAlone) {
+  std::ofstream(folder_ + "/secret") << "secret";
+  StartForFolder(R"(
+      echo new > $1/file && echo "it writes"
+      read -r word < $1/file && echo "it reads $word"
+      [ -e /proc/self/fd ] && echo "it has itself in /proc"
+      read -r word < $1/../secret && echo "ESCAPED to $word"
+      for file in /etc/passwd /dev/vda /sys /home; do
+        [ -e $file ] && echo "ESCAPED to $file"
+      done
+      for file in /proc/kallsyms /proc/sys/kernel/hostname /proc/cpuinfo /proc/self/environ; do
+        read -r word < $file && echo "ESCAPED to read $file"
+      done
+      for file in /proc/sysrq-trigger /proc/sys/kernel/core_pattern /proc/sys/kernel/hostname; do
+        echo x > $file && echo "ESCAPED to write $file"
+      done
+      for file in /new /proc/new /usr/new /usr/bin/sh; do
+        echo new >> $file && echo "ESCAPED to write $file"
+      done
+      for pid in 2 3 $PPID; do [ ! -e /proc/$pid ] || [ $pid = 0 ] || echo "ESCAPED to see $pid"; done
+      for entry in /proc/*; do [ -e $entry ] && echo "ESCAPED to list $entry"; done
+      kill -0 2 && echo "ESCAPED to signal"
+      echo end)");
+  const std::string log = LogUntil("it is started again");
+  EXPECT_THAT(log, HasSubstr("it writes"));
+  EXPECT_THAT(log, HasSubstr("it reads new"));
+  EXPECT_THAT(log, HasSubstr("it has itself in /proc"));
+  EXPECT_THAT(log, HasSubstr("back end: end"));
+  EXPECT_THAT(log, Not(HasSubstr("ESCAPED")));
+  EXPECT_EQ(ReadFile(shared_ + "/file"), "new\n");
+}
+
+TEST_F(BackEndProcessTest, AFolderToBeReadOnlyIsSoByEachOfTwoLayers) {
+  for (const SandboxLayers layers :
+       {SandboxLayers::OfDevices(), SandboxLayers::OfDevices().Without(SandboxLayer::kMount),
+        SandboxLayers::OfDevices().Without(SandboxLayer::kLandlock)}) {
+    SCOPED_TRACE(layers.Names().size());
+    StartForFolder("echo x > $1/file && echo \"it writes\"; echo end", /*read_only=*/true, layers);
+    const std::string log = LogUntil("it is started again");
+    EXPECT_THAT(log, HasSubstr("back end: end"));
+    EXPECT_THAT(log, Not(HasSubstr("it writes")));
+    EXPECT_FALSE(std::filesystem::exists(shared_ + "/file"));
+    Kill();
+  }
+}
+
+// The folder's files may belong to anybody. In Perl: the shell has no chown of its own.
+TEST_F(BackEndProcessTest, RootsOwnServesFilesOfAllUsers) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root has other users' files";
+  std::filesystem::create_directories(shared_);
+  std::ofstream(shared_ + "/theirs") << "text";
+  ASSERT_EQ(chown((shared_ + "/theirs").c_str(), 1234, 4321), 0);
+  ASSERT_EQ(chmod((shared_ + "/theirs").c_str(), 0600), 0);
+  Start({.binary = "/usr/bin/perl",
+         .args = {"-e", R"(
+             my $d = $ARGV[0];
+             open(my $f, "<", "$d/theirs");
+             print "it reads ", <$f>, "\n";
+             print "it is owned by ", join(":", (stat "$d/theirs")[4, 5]), "\n";
+             chown(77, 88, "$d/theirs") and print "it changes owners\n";
+             # mknod of a device, mount, sethostname, ptrace, kexec_load, setns
+             print "ESCAPED by $_->[0]\n" for grep { syscall(@$_) >= 0 } (
+                 [133, "$d/device", 060600, 0x700], [165, $d, "/proc", 0, 4096, 0],
+                 [170, "name", 4], [101, 16, 1, 0, 0], [246, 0, 0, 0, 0], [308, 0, 0]);
+             $) = "55 55"; $> = 66; # effective group and user, as virtiofsd changes them
+             open(my $n, ">", "$d/new") or print "not writable for 66, as it should be\n";
+             print "end\n";)",
+                  shared_},
+         .files = {{.path = shared_}},
+         .serves_folder = true},
+        SandboxLayers::OfDevices());
+  const std::string log = LogUntil("it is started again");
+  EXPECT_THAT(log, HasSubstr("it reads text"));
+  EXPECT_THAT(log, HasSubstr("it is owned by 1234:4321"));
+  EXPECT_THAT(log, HasSubstr("it changes owners"));
+  EXPECT_THAT(log, HasSubstr("not writable for 66"));
+  EXPECT_THAT(log, HasSubstr("back end: end"));
+  EXPECT_THAT(log, Not(HasSubstr("ESCAPED")));
+  struct stat info = {};
+  ASSERT_EQ(stat((shared_ + "/theirs").c_str(), &info), 0);
+  EXPECT_EQ(info.st_uid, 77u);
+  EXPECT_EQ(info.st_gid, 88u);
+}
+
+// Its keeper stands between it and the device. Each connection is a device's process.
+void BackEndProcessTest::ExpectThatVirtiofsdServes(const std::string& folder) {
+  Start({.binary = "/usr/lib/qemu/virtiofsd",
+         .args = {"--fd={socket}", "--rlimit-nofile=0", "-f", "-o",
+                  "sandbox=chroot,modcaps=-mknod:-setfcap,log_level=info,source=" + folder},
+         .files = {{.path = folder}},
+         .serves_folder = true},
+        SandboxLayers::OfDevices());
+  LogUntil("Received vhost-user socket connection");
+  constexpr uint32_t kGetFeatures[] = {1, 1, 0};
+  int answers = 0;
+  for (int i = 0; i < 100 && answers < 5; ++i) {
+    const UniqueFd client(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    sockaddr_un address = {};
+    address.sun_family = AF_UNIX;
+    socket_.copy(address.sun_path, sizeof(address.sun_path) - 1);
+    ASSERT_EQ(connect(client.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)),
+              0);
+    ASSERT_EQ(send(client.get(), kGetFeatures, sizeof(kGetFeatures), MSG_NOSIGNAL),
+              static_cast<ssize_t>(sizeof(kGetFeatures)));
+    char answer[20];  // the header, and 64 bits
+    // None: it was made before the keeper began to listen.
+    if (recv(client.get(), answer, sizeof(answer), MSG_WAITALL) == sizeof(answer)) ++answers;
+  }
+  EXPECT_EQ(answers, 5);
+  Kill();
+  EXPECT_THAT(RestOfLog(), Not(HasSubstr("started again")));
+}
+
+TEST_F(BackEndProcessTest, VirtiofsdOutlivesTheConnectionsToIt) {
+  std::filesystem::create_directories(shared_);
+  ExpectThatVirtiofsdServes(shared_);
+}
+
+TEST_F(BackEndProcessTest, VirtiofsdServesAFolderOfAnOrdinaryUserWithSeveralGroups) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can become another user";
+  user_ = 65534;
+  char folder[] = "/tmp/bulkhead_shared_XXXXXX";  // its own folder may be below one of root's
+  ASSERT_NE(mkdtemp(folder), nullptr);
+  ASSERT_EQ(chown(folder, user_, user_), 0);
+  ExpectThatVirtiofsdServes(folder);
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(BackEndProcessTest, ItStartsNoProcesses) {

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -38,6 +39,29 @@ constexpr char kRoot[] = "/tmp";  // where the new root is made
   const std::string text = absl::StrCat("sandbox: ", what, ": ", strerror(errno), "\n");
   if (write(STDERR_FILENO, text.data(), text.size()) < 0) _exit(2);
   _exit(1);
+}
+
+bool KeepsUsers(const BackEndSpec& spec, uid_t uid) { return spec.serves_folder && uid == 0; }
+
+// All users and groups that this process has, as they are. `path`: of its own map.
+std::string IdentityMap(const char* path) {
+  std::string lines;
+  FILE* const file = fopen(path, "re");
+  unsigned inside, outside, count;
+  while (file != nullptr && fscanf(file, "%u %u %u", &inside, &outside, &count) == 3) {
+    absl::StrAppend(&lines, inside, " ", inside, " ", count, "\n");
+  }
+  if (file != nullptr) fclose(file);
+  return lines;
+}
+
+int TryWriteFile(const std::string& path, const std::string& text) {
+  const int fd = open(path.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return errno;
+  const int error =
+      write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size()) ? 0 : errno;
+  close(fd);
+  return error;
 }
 
 void WriteFile(const char* path, const std::string& text) {
@@ -99,7 +123,19 @@ void Attach(const Tree& tree) {
 // Where Debian has programs and libraries. Links into /usr are copied as links.
 constexpr const char* kSystemFolders[] = {"/usr", "/bin", "/lib", "/lib64"};
 constexpr char kLinkerCache[] = "/etc/ld.so.cache";
+constexpr char kMostFiles[] = "/proc/sys/fs/file-max";  // virtiofsd does not start without it
 constexpr char kNull[] = "/dev/null";
+
+// Of this PID namespace; by it virtiofsd opens a file again that it has. Not to be written: its
+// owner would be the user of root's vmm.
+void MountProc() {
+  const std::string place = std::string(kRoot) + "/proc";
+  if (mkdir(place.c_str(), 0755) != 0 ||
+      mount("proc", place.c_str(), "proc", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) !=
+          0) {
+    Fail("mounting /proc");
+  }
+}
 
 void EnterNewRoot(const BackEndSpec& spec) {
   if (mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0)
@@ -129,6 +165,7 @@ void EnterNewRoot(const BackEndSpec& spec) {
     if (symlink(target.c_str(), (kRoot + name).c_str()) != 0) Fail(name);
   }
   for (const Tree& tree : trees) Attach(tree);
+  if (spec.serves_folder) MountProc();
   if (chdir(kRoot) != 0 || syscall(SYS_pivot_root, ".", ".") != 0) Fail("pivot_root");
   if (umount2(".", MNT_DETACH) != 0) Fail("umount2");
   if (mount(nullptr, "/", nullptr,
@@ -167,6 +204,7 @@ void RestrictFiles(const BackEndSpec& spec) {
   for (const char* folder : kSystemFolders) allow(folder, kRead | LANDLOCK_ACCESS_FS_EXECUTE);
   allow(kLinkerCache, kRead);
   allow(kNull, kRead | LANDLOCK_ACCESS_FS_WRITE_FILE);
+  if (spec.serves_folder) allow(kMostFiles, kRead);
   for (const BackEndSpec::File& file : spec.files) {
     allow(file.path.c_str(), file.read_only ? kRead : ~uint64_t{LANDLOCK_ACCESS_FS_EXECUTE});
   }
@@ -176,26 +214,37 @@ void RestrictFiles(const BackEndSpec& spec) {
 
 // ---- Rights
 
-void DropCapabilities() {
+constexpr uint32_t Bit(int capability) { return uint32_t{1} << capability; }
+
+// Rights to files of all users; SETPCAP: virtiofsd gives up the others by itself.
+constexpr uint32_t kFolderCapabilities = Bit(CAP_CHOWN) | Bit(CAP_DAC_OVERRIDE) | Bit(CAP_FOWNER) |
+                                         Bit(CAP_FSETID) | Bit(CAP_SETGID) | Bit(CAP_SETUID) |
+                                         Bit(CAP_SETPCAP) | Bit(CAP_SYS_CHROOT);
+
+// All but `kept`, which are below 32.
+void DropCapabilities(uint32_t kept) {
   for (int capability = 0; prctl(PR_CAPBSET_READ, capability, 0, 0, 0) >= 0; ++capability) {
+    if (capability < 32 && (kept & Bit(capability)) != 0) continue;
     if (prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) != 0 && errno != EPERM) Fail("PR_CAPBSET_DROP");
   }
   prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
   __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  __user_cap_data_struct none[2] = {};
-  if (syscall(SYS_capset, &header, none) != 0) Fail("capset");
+  // Not inheritable: what root executes gets what the bounding set and these leave.
+  __user_cap_data_struct sets[2] = {{.effective = kept, .permitted = kept, .inheritable = 0}, {}};
+  if (syscall(SYS_capset, &header, sets) != 0) Fail("capset");
 }
 
-void LimitResources() {
+void LimitResources(const BackEndSpec& spec) {
   const auto limit = [](__rlimit_resource_t what, rlim_t value) {
     rlimit limits = {};
     if (getrlimit(what, &limits) != 0) Fail("getrlimit");
     limits.rlim_max = std::min(limits.rlim_max, value);
-    limits.rlim_cur = std::min(limits.rlim_cur, limits.rlim_max);
+    limits.rlim_cur = limits.rlim_max;
     if (setrlimit(what, &limits) != 0) Fail("setrlimit");
   };
   limit(RLIMIT_CORE, 0);
-  limit(RLIMIT_NOFILE, 1024);
+  // virtiofsd holds each file that the guest knows: its limit is the supervisor's.
+  if (!spec.serves_folder) limit(RLIMIT_NOFILE, 1024);
   limit(RLIMIT_MEMLOCK, 0);
   limit(RLIMIT_MSGQUEUE, 0);
 }
@@ -206,7 +255,6 @@ constexpr uint32_t kForbidden[] = {SYS_acct,
                                    SYS_add_key,
                                    SYS_adjtimex,
                                    SYS_bpf,
-                                   SYS_chroot,
                                    SYS_clock_adjtime,
                                    SYS_clock_settime,
                                    SYS_delete_module,
@@ -258,13 +306,19 @@ constexpr uint32_t kForbidden[] = {SYS_acct,
                                    SYS_swapon,
                                    SYS_syslog,
                                    SYS_umount2,
-                                   SYS_unshare,
                                    SYS_uselib,
                                    SYS_userfaultfd,
                                    SYS_vfork,
                                    SYS_vhangup};
 
-void RestrictSystemCalls() {
+void Install(std::vector<sock_filter>& filter) {
+  const sock_fprog program = {.len = static_cast<unsigned short>(filter.size()),  // NOLINT
+                              .filter = filter.data()};
+  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) Fail("seccomp");
+}
+
+// `keeps_users`: it is in several groups, or none.
+void RestrictSystemCalls(bool serves_folder, bool keeps_users) {
   constexpr uint32_t kX32Bit = 0x40000000;
   constexpr uint32_t kRefuse = SECCOMP_RET_ERRNO | EPERM;
   const auto argument = [](int index) {
@@ -280,7 +334,22 @@ void RestrictSystemCalls() {
       // glibc then takes clone(), whose flags are no pointer.
       BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1),
       BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS)};
-  for (const uint32_t number : kForbidden) {
+  if (serves_folder) {
+    filter.insert(filter.end(), {BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_unshare, 0, 4),
+                                 BPF_STMT(BPF_LD | BPF_W | BPF_ABS, argument(0)),
+                                 BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, CLONE_FS, 1, 0),
+                                 BPF_STMT(BPF_RET | BPF_K, kRefuse),
+                                 BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)});
+  }
+  if (serves_folder && !keeps_users) {
+    // virtiofsd insists on giving up its groups, which no user may in a user namespace of his own:
+    // it keeps them, and believes that it has none.
+    filter.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_setgroups, 0, 1));
+    filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO));
+  }
+  std::vector<uint32_t> forbidden(std::begin(kForbidden), std::end(kForbidden));
+  if (!serves_folder) forbidden.insert(forbidden.end(), {SYS_chroot, SYS_unshare});
+  for (const uint32_t number : forbidden) {
     filter.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1));
     filter.push_back(BPF_STMT(BPF_RET | BPF_K, kRefuse));
   }
@@ -294,12 +363,44 @@ void RestrictSystemCalls() {
                  BPF_STMT(BPF_LD | BPF_W | BPF_ABS, argument(0)),
                  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AF_UNIX, 1, 0),
                  BPF_STMT(BPF_RET | BPF_K, kRefuse), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)});
-  const sock_fprog program = {.len = static_cast<unsigned short>(filter.size()),  // NOLINT
-                              .filter = filter.data()};
-  if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) Fail("seccomp");
+  Install(filter);
 }
 
 }  // namespace
+
+int MapUsersOf(pid_t process, const BackEndSpec& spec, SandboxLayers layers) {
+  if (!layers.has(SandboxLayer::kUser) || !KeepsUsers(spec, geteuid())) return 0;
+  for (const char* map : {"uid_map", "gid_map"}) {
+    const std::string own = absl::StrCat("/proc/self/", map);
+    if (const int error =
+            TryWriteFile(absl::StrCat("/proc/", process, "/", map), IdentityMap(own.c_str()));
+        error != 0) {
+      return error;
+    }
+  }
+  return 0;
+}
+
+void ConfineKeeper(SandboxLayers layers) {
+  constexpr uint32_t kAllowed[] = {
+      SYS_accept4, SYS_brk,     SYS_close,      SYS_exit,         SYS_exit_group,     SYS_futex,
+      SYS_listen,  SYS_madvise, SYS_mmap,       SYS_mremap,       SYS_munmap,         SYS_poll,
+      SYS_recvmsg, SYS_sendmsg, SYS_setsockopt, SYS_rt_sigreturn, SYS_restart_syscall};
+  if (layers.has(SandboxLayer::kCaps)) DropCapabilities(0);
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) Fail("PR_SET_NO_NEW_PRIVS");
+  if (!layers.has(SandboxLayer::kSeccomp)) return;
+  std::vector<sock_filter> filter = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, arch)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 1, 0),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr))};
+  for (const uint32_t number : kAllowed) {
+    filter.push_back(BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1));
+    filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW));
+  }
+  filter.push_back(BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS));
+  Install(filter);
+}
 
 uint64_t NamespacesOf(SandboxLayers layers) {
   uint64_t flags = 0;
@@ -315,16 +416,22 @@ uint64_t NamespacesOf(SandboxLayers layers) {
 
 void ExecuteConfined(const BackEndSpec& spec, SandboxLayers layers, uid_t uid, gid_t gid) {
   if (layers.has(SandboxLayer::kUser)) {
-    WriteFile("/proc/self/setgroups", "deny");
-    WriteFile("/proc/self/uid_map", absl::StrCat(uid, " ", uid, " 1\n"));
-    WriteFile("/proc/self/gid_map", absl::StrCat(gid, " ", gid, " 1\n"));
+    if (!KeepsUsers(spec, uid)) {
+      // virtiofsd wants to be root.
+      WriteFile("/proc/self/setgroups", "deny");
+      WriteFile("/proc/self/uid_map", absl::StrCat(spec.serves_folder ? 0 : uid, " ", uid, " 1\n"));
+      WriteFile("/proc/self/gid_map", absl::StrCat(spec.serves_folder ? 0 : gid, " ", gid, " 1\n"));
+    }
   }
   if (layers.has(SandboxLayer::kMount)) EnterNewRoot(spec);
-  if (layers.has(SandboxLayer::kRlimits)) LimitResources();
-  if (layers.has(SandboxLayer::kCaps)) DropCapabilities();
+  if (layers.has(SandboxLayer::kRlimits)) LimitResources(spec);
+  if (layers.has(SandboxLayer::kCaps))
+    DropCapabilities(spec.serves_folder ? kFolderCapabilities : 0);
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) Fail("PR_SET_NO_NEW_PRIVS");
   if (layers.has(SandboxLayer::kLandlock)) RestrictFiles(spec);
-  if (layers.has(SandboxLayer::kSeccomp)) RestrictSystemCalls();
+  if (layers.has(SandboxLayer::kSeccomp)) {
+    RestrictSystemCalls(spec.serves_folder, KeepsUsers(spec, uid));
+  }
   std::vector<char*> arguments = {const_cast<char*>(spec.binary.c_str())};
   for (const std::string& argument : spec.args) {
     arguments.push_back(const_cast<char*>(argument.c_str()));

@@ -2,13 +2,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include <string>
+#include <memory>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,44 +16,10 @@
 #include "base/steady_time.h"
 #include "base/unique_fd.h"
 #include "vmm/back_end/back_end_process.h"
+#include "vmm/back_end/unnamed_listener.h"
 
 namespace bulkhead::vmm {
 namespace {
-
-struct Listener {
-  UniqueFd socket;
-  UniqueFd anchor;
-};
-
-// A socket without a name: others connect to it as /proc/self/fd/ANCHOR. So no file is left behind,
-// and no other process can reach it.
-absl::StatusOr<Listener> MakeListener() {
-  char folder[] = "/tmp/bulkhead-XXXXXX";
-  if (mkdtemp(folder) == nullptr)
-    return ErrnoToStatus(errno, "a back end's socket: mkdtemp in /tmp");
-  sockaddr_un address = {};
-  address.sun_family = AF_UNIX;
-  const std::string path = std::string(folder) + "/s";
-  path.copy(address.sun_path, sizeof(address.sun_path) - 1);
-  Listener listener;
-  listener.socket = UniqueFd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  absl::Status status;
-  if (!listener.socket.ok()) {
-    status = ErrnoToStatus(errno, "a back end's socket: socket");
-  } else if (bind(listener.socket.get(), reinterpret_cast<const sockaddr*>(&address),
-                  sizeof(address)) != 0) {
-    status = ErrnoToStatus(errno, "a back end's socket: bind");
-  } else if (listen(listener.socket.get(), 8) != 0) {
-    status = ErrnoToStatus(errno, "a back end's socket: listen");
-  } else if (listener.anchor = UniqueFd(open(path.c_str(), O_PATH | O_CLOEXEC));
-             !listener.anchor.ok()) {
-    status = ErrnoToStatus(errno, "a back end's socket: open");
-  }
-  unlink(path.c_str());
-  rmdir(folder);
-  if (!status.ok()) return status;
-  return listener;
-}
 
 // How long the lock of a VM that has ended may last: the kernel closes its files after the death.
 constexpr absl::Duration kLockTimeout = absl::Seconds(1);
@@ -97,7 +60,7 @@ absl::Status AddBackEnds(std::vector<DeviceSpec>& devices, SandboxLayers layers,
   for (DeviceSpec& device : devices) {
     for (ResourceSpec& resource : device.resources) {
       if (resource.back_end == nullptr) continue;
-      ASSIGN_OR_RETURN(Listener made, MakeListener());
+      ASSIGN_OR_RETURN(UnnamedListener made, MakeUnnamedListener());
       const auto listener = std::make_shared<const UniqueFd>(std::move(made.socket));
       SideProcess process = {.name = "vmm-back-end",
                              .run =

@@ -40,6 +40,7 @@ struct BackEndSpec {
   std::string binary;  // an absolute path
   std::vector<std::string> args;
   std::vector<File> files;  // that it sees
+  bool serves_folder = false;
 };
 
 // An opened resource of a device.
