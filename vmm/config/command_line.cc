@@ -20,6 +20,7 @@
 #include "vmm/config/device_flags.h"
 #include "vmm/config/disk_flag.h"
 #include "vmm/config/net_flag.h"
+#include "vmm/config/share_flag.h"
 #include "vmm/config/text_config.h"
 #include "vmm/config/vhost_user_flag.h"
 #include "vmm/config/vsock_flag.h"
@@ -91,6 +92,9 @@ Devices; each flag starts one process, and may be given several times
   --vsock cid=N,socket=PATH[,name=NAME][,slot=N]
                     virtio-vsock: a client of the unix socket PATH writes "CONNECT PORT";
                     the guest's connections to CID 2 and port P arrive at PATH_P
+  --share path=DIR,tag=NAME[,readonly][,name=NAME][,slot=N]
+                    a folder of the host, which the guest mounts by its tag
+                    (mount -t virtiofs NAME /mnt); virtiofsd serves it, in a sandbox
   --vhost-user type=blk|fs,socket=PATH[,queues=N][,queue-size=N][,relay][,tag=NAME][,name=NAME]
                     [,slot=N]
                     a disk or (with its tag) a file system whose queues a vhost-user back end
@@ -107,8 +111,8 @@ Devices; each flag starts one process, and may be given several times
                     any device binary; RES is the resource's name. ',,' is a literal comma.
                     Also timeout=30s: the longest wait of an access, and poll=50us: how long
                     both sides poll before they sleep
-  With --disk, --net, --vsock, --vhost-user and --device, how a process that dies or hangs is
-  replaced:
+  With --disk, --net, --vsock, --share, --vhost-user and --device, how a process that
+  dies or hangs is replaced:
     restart=always|on-failure|never  when it has ended; on-failure: not after exit code 0
                                                                     (default: always)
     policy=wait|all-ones|pause-vm    accesses meanwhile wait, read all ones, or pause the VM
@@ -167,6 +171,7 @@ enum Flag : int {
   kPvpanic,
   kVsock,
   kVhostUser,
+  kShare,
   kWatchdog,
   kConsole,
   kDevice,
@@ -202,6 +207,7 @@ constexpr option kOptions[] = {
     {"pvpanic", no_argument, nullptr, kPvpanic},
     {"vsock", required_argument, nullptr, kVsock},
     {"vhost-user", required_argument, nullptr, kVhostUser},
+    {"share", required_argument, nullptr, kShare},
     {"watchdog", optional_argument, nullptr, kWatchdog},
     {"console", required_argument, nullptr, kConsole},
     {"device", required_argument, nullptr, kDevice},
@@ -434,6 +440,9 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         break;
       case kVhostUser:
         RETURN_IF_ERROR(ParseVhostUser(value, line));
+        break;
+      case kShare:
+        RETURN_IF_ERROR(ParseShare(value, line));
         break;
       case kDevice:
         RETURN_IF_ERROR(ParseDevice(value, line));

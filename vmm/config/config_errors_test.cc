@@ -3,8 +3,11 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "vmm/config/share_flag.h"
 #include "vmm/config/testing/config_fixture.h"
 
 namespace bulkhead::vmm {
@@ -140,8 +143,20 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
        "--vhost-user: tag=NAME is missing"},
       {{"--kernel=$DIR/vmlinux", "--vhost-user=type=blk,socket=/s,tag=a"},
        "--vhost-user: tag= is for type=fs only"},
-      {{"--kernel=$DIR/vmlinux", "--vhost-user=type=fs,socket=/s,tag=a,relay"},
-       "--vhost-user: relay is for type=blk only"},
+      {{"--kernel=$DIR/vmlinux", "--share=tag=a"}, "--share: path=DIR is missing"},
+      {{"--kernel=$DIR/vmlinux", "--share=path=$DIR"}, "--share: tag=NAME is missing"},
+      {{"--kernel=$DIR/vmlinux", "--share=path=$DIR,tag=" + std::string(37, 't')},
+       "is too long: 37 bytes, at most 36"},
+      {{"--kernel=$DIR/vmlinux", "--share=path=$DIR/none,tag=a"},
+       "/none\": No such file or directory"},
+      {{"--kernel=$DIR/vmlinux", "--share=path=$DIR/disk.img,tag=a"}, "disk.img\" is not a folder"},
+      {{"--kernel=$DIR/vmlinux", "--share=path=/,tag=a"}, "--share: path=/ is all of the host"},
+      {{"--kernel=$DIR/vmlinux", "--share=path=$DIR,tag=a,relay"},
+       "--share: \"relay\" is unknown; give path=DIR, tag=NAME, readonly"},
+      {{"--kernel=$DIR/vmlinux", "--share=path=$DIR,tag=a", "--share=path=$DIR,tag=a"},
+       "--share: the tag \"a\" is taken by another file system of this VM"},
+      {{"--kernel=$DIR/vmlinux", "--share=path=$DIR,tag=a", "--vhost-user=type=fs,socket=/s,tag=a"},
+       "--vhost-user: the tag \"a\" is taken"},
       {{"--kernel=$DIR/vmlinux", "--vhost-user=type=blk,socket=/s,queues=many"},
        "--vhost-user: \"queues=many\" is not a whole number above 0"},
       {{"--kernel=$DIR/vmlinux", "--vhost-user=type=blk,socket=/s,readonly"},
@@ -173,7 +188,18 @@ TEST_F(ConfigTest, ABadFlagIsNamed) {
     const absl::StatusOr<VmSpec> spec = FromFlags(flags);
     ASSERT_FALSE(spec.ok()) << error;
     EXPECT_THAT(std::string(spec.status().message()), HasSubstr(error));
+    EXPECT_EQ(spec.status().message().find('\n'), absl::string_view::npos) << "one line";
   }
+}
+
+TEST_F(ConfigTest, WithoutVirtiofsdTheMessageSaysWhatToInstall) {
+  const std::string none = Path("none");
+  const std::string other = Path("disk.img");
+  const absl::string_view places[] = {none, other};
+  EXPECT_EQ(*FindVirtiofsd(places), other);
+  EXPECT_EQ(FindVirtiofsd(absl::MakeConstSpan(places).first(1)).status().message(),
+            "virtiofsd is missing (" + none +
+                "); install Debian's package virtiofsd, or qemu-system-common on Debian 12");
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "vmm/config/host_file.h"
@@ -211,8 +212,13 @@ absl::StatusOr<std::shared_ptr<const BackEndSpec>> Validator::BackEnd(const std:
       return Error(absl::StrCat(field, ".file[", i, "].path"),
                    absl::StrCat("\"", path, "\": ", strerror(errno)));
     }
+    if (config.serves_folder() && (stat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))) {
+      return Error(absl::StrCat(field, ".file[", i, "].path"),
+                   absl::StrCat("\"", path, "\" is not a folder"));
+    }
     spec->files.push_back({.path = path, .read_only = read_only});
   }
+  spec->serves_folder = config.serves_folder();
   return spec;
 }
 
@@ -265,6 +271,17 @@ absl::Status Validator::StandardStreams(const std::string& field) {
   return absl::OkStatus();
 }
 
+absl::Status Validator::CheckTags(const std::string& field, const v1::DeviceConfig& config) {
+  if (config.binary() != "vhost_user") return absl::OkStatus();
+  for (int i = 0; i < config.arg_size(); ++i) {
+    absl::string_view tag = config.arg(i);
+    if (!absl::ConsumePrefix(&tag, "--tag=") || tags_.insert(std::string(tag)).second) continue;
+    return Error(absl::StrCat(field, ".arg[", i, "]"),
+                 absl::StrCat("the tag \"", tag, "\" is taken by another file system of this VM"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
                                              const v1::DeviceConfig& config) {
   DeviceSpec spec;
@@ -277,6 +294,7 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
   ASSIGN_OR_RETURN(spec.binary, FindBinary(absl::StrCat(field, ".binary"), config.binary()));
   spec.binary_folders = binary_folders_;
   spec.args.assign(config.arg().begin(), config.arg().end());
+  RETURN_IF_ERROR(CheckTags(field, config));
   ASSIGN_OR_RETURN(spec.cgroup_limits, Cgroup(absl::StrCat(field, ".cgroup"), config.cgroup()));
 
   spec.access_timeout = kDefaultAccessTimeout;

@@ -49,6 +49,8 @@ class Validator {
   absl::StatusOr<ProgramFile> FindBinary(const std::string& field, const std::string& name) const;
   absl::StatusOr<CgroupLimits> Cgroup(const std::string& field,
                                       const v1::CgroupConfig& config) const;
+  // Two file systems of one tag could not be told apart by the guest.
+  absl::Status CheckTags(const std::string& field, const v1::DeviceConfig& config);
   absl::StatusOr<DeviceSpec> Device(const std::string& field, const v1::DeviceConfig& config);
   absl::StatusOr<ResourceSpec> Resource(const std::string& field, const v1::ResourceConfig& config);
   absl::StatusOr<std::shared_ptr<const BackEndSpec>> BackEnd(const std::string& field,
@@ -67,6 +69,7 @@ class Validator {
   std::set<std::string> device_names_;
   std::set<uint32_t> pci_slots_;
   uint64_t memory_bytes_ = 0;
+  std::set<std::string> tags_;  // of file systems
   bool has_vsock_ = false;
   std::string balloon_;                // the field path of the VM's
   std::string standard_streams_user_;  // field path of the console that has them

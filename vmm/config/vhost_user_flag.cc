@@ -77,7 +77,6 @@ absl::Status ParseVhostUser(absl::string_view text, CommandLine& line) {
                                 ? "tag=NAME is missing: the name by which the guest mounts it"
                                 : "tag= is for type=fs only");
   }
-  if (relays && type == "fs") return FlagError(kFlag, "relay is for type=blk only");
   if (relays) device.add_arg("--relay");
   device.add_arg(absl::StrCat("--type=", type));
   if (!tag.empty()) device.add_arg(absl::StrCat("--tag=", tag));
