@@ -65,7 +65,7 @@ class LinuxBalloonTest : public testing::Test {
     uint64_t last = 0;
     while (absl::Now() < deadline) {
       const absl::StatusOr<v1::Balloon> balloon = client_.GetBalloon();
-      ASSERT_TRUE(balloon.ok()) << balloon.status();
+      ASSERT_TRUE(balloon.ok()) << balloon.status() << "\n" << guest_->vm().log();
       last = balloon->actual_bytes();
       if (last == bytes) return;
       absl::SleepFor(absl::Milliseconds(100));

@@ -50,7 +50,10 @@ volatile uint64_t& Last(uint64_t page) {
 
 uint64_t Word(uint64_t page, uint64_t round) { return (round << 32 | page) * 0x9e3779b97f4a7c15; }
 
-void Write(uint64_t page, uint64_t round) { First(page) = Last(page) = Word(page, round); }
+void Write(uint64_t page, uint64_t round) {
+  First(page) = Word(page, round);
+  Last(page) = Word(page, round);
+}
 void ExpectWritten(uint64_t page, uint64_t round) {
   EXPECT_EQ(First(page), Word(page, round));
   EXPECT_EQ(Last(page), Word(page, round));
