@@ -156,7 +156,7 @@ absl::StatusOr<Sockets> OpenSockets(VmSpec& spec, const std::optional<VsockPlace
   return sockets;
 }
 
-// Back ends, and what connects devices to them.
+// Back ends, what connects devices to them, and users' networks.
 absl::StatusOr<std::unique_ptr<SideProcesses>> StartSideProcesses(VmSpec& spec) {
   const SandboxLayers in_this_build = SandboxLayers::InThisBuild();
   std::vector<SideProcess> processes;
@@ -166,6 +166,7 @@ absl::StatusOr<std::unique_ptr<SideProcesses>> StartSideProcesses(VmSpec& spec) 
       spec.devices,
       spec.sandbox.has(SandboxLayer::kSeccomp) && in_this_build.has(SandboxLayer::kSeccomp),
       processes));
+  RETURN_IF_ERROR(AddUserNets(spec.devices, IsLockedDown(spec), processes));
   return SideProcesses::Start(std::move(processes));
 }
 
@@ -304,9 +305,6 @@ int Run(int argc, char** argv) {
   absl::StatusOr<std::unique_ptr<SideProcesses>> side_processes = StartSideProcesses(*spec);
   if (!side_processes.ok()) return fail(side_processes.status());
   const bool locked_down = IsLockedDown(*spec);
-  if (const absl::Status status = StartUserNets(spec->devices, locked_down); !status.ok()) {
-    return fail(status);
-  }
   ConfineDevices(**launcher, *spec);
   if (const absl::Status status = PlaceIntoCgroups(**launcher, *spec); !status.ok()) {
     return fail(status);

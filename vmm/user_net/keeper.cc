@@ -21,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "base/receive_packet.h"
 #include "base/send_packet.h"
 #include "vmm/side_process/allow_list.h"
@@ -32,6 +33,7 @@ namespace {
 
 constexpr int64_t kFirstPauseMs = 100;
 constexpr int64_t kLongestPauseMs = 5000;
+constexpr int64_t kQuietMs = 60'000;  // between log lines, once the pause is the longest
 constexpr int64_t kEndMs = 20;        // of the VM: the relay ends a little after the program
 constexpr int64_t kLastsMs = 10'000;  // a program that ends later begins with the first pause again
 constexpr int kProgramSocket = 3;     // of passt
@@ -41,12 +43,12 @@ constexpr AllowedCall kRelayCalls[] = {
     {SYS_poll},    {SYS_recvfrom}, {SYS_recvmsg},         {SYS_sendto},
     {SYS_sendmsg}, {SYS_close},    {SYS_restart_syscall}, {SYS_exit_group}};
 
-// A socket from the vmm or the keeper. -1: none now, or this process has too many. Ends the process
-// when the sender has ended.
-int TakeSocket(int from) {
-  char byte;
+// A socket from a keeper, with a packet of `bytes`. -1: none now, or this process has too many.
+// Ends the process when the sender has ended.
+int TakeSocket(int from, size_t bytes) {
+  uint32_t packet;
   int socket = -1;
-  const ssize_t size = ReceivePacket(from, &byte, sizeof(byte), &socket);
+  const ssize_t size = ReceivePacket(from, &packet, bytes, &socket);
   if (size < 0 && errno == EAGAIN) return -1;
   if (size <= 0) _exit(0);
   return socket;
@@ -65,27 +67,48 @@ void GiveUpRights() {
   if (syscall(SYS_capset, &header, none) != 0) _exit(1);
 }
 
-[[noreturn]] void RunRelay(int vmm, int keeper, bool confined) {
+// The device's sockets come from `clients`; it had `device` before, -1: none.
+[[noreturn]] void RunRelay(int clients, int device, int keeper, bool confined,
+                           UserNetReport& report) {
   GiveUpRights();
   prctl(PR_SET_PDEATHSIG, SIGKILL);  // after that, which undoes it
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   prctl(PR_SET_NAME, "vmm-net-relay");
-  Relay relay;
+  Relay relay(report.lost);
+  if (device >= 0) relay.SetDevice(device);
   if (confined && !AllowOnly(kRelayCalls)) _exit(1);
   while (true) {
-    pollfd ready[] = {{.fd = vmm, .events = POLLIN, .revents = 0},
+    pollfd ready[] = {{.fd = clients, .events = POLLIN, .revents = 0},
                       {.fd = keeper, .events = POLLIN, .revents = 0},
                       {.fd = relay.device(), .events = relay.device_events(), .revents = 0},
                       {.fd = relay.program(), .events = relay.program_events(), .revents = 0}};
     if (poll(ready, std::size(ready), -1) < 0) continue;
     relay.Serve(ready[2].revents, ready[3].revents);
     if (ready[0].revents != 0) {
-      if (const int socket = TakeSocket(vmm); socket >= 0) relay.SetDevice(socket);
+      if (const int socket = TakeSocket(clients, sizeof(uint32_t)); socket >= 0) {
+        relay.SetDevice(socket);
+      }
     }
     if (ready[1].revents != 0) {
-      if (const int socket = TakeSocket(keeper); socket >= 0) relay.SetProgram(socket);
+      if (const int socket = TakeSocket(keeper, 1); socket >= 0) relay.SetProgram(socket);
     }
   }
+}
+
+// Closes all descriptors but the standard streams and `kept`, of which -1 stays; says what their
+// numbers are then.
+bool KeepOnly(absl::Span<int> kept) {
+  int next = STDERR_FILENO + 1;
+  // First beyond all that they are to become.
+  for (int& fd : kept) {
+    if (fd >= 0 && (fd = fcntl(fd, F_DUPFD_CLOEXEC, 64)) < 0) return false;
+  }
+  for (int& fd : kept) {
+    if (fd < 0) continue;
+    if (dup3(fd, next, O_CLOEXEC) < 0) return false;
+    fd = next++;
+  }
+  return close_range(static_cast<unsigned>(next), ~0u, 0) == 0;
 }
 
 [[noreturn]] void RunProgram(int socket, const std::vector<char*>& arguments) {
@@ -114,7 +137,7 @@ std::string AwaitEnd(pid_t relay, pid_t program) {
     const pid_t pid = waitpid(-1, &status, 0);
     if (pid == relay || (pid < 0 && errno != EINTR)) {
       kill(program, SIGKILL);
-      _exit(0);
+      _exit(1);
     }
     if (pid != program) continue;
     if (WIFSIGNALED(status)) return "signal " + std::to_string(WTERMSIG(status));
@@ -127,16 +150,18 @@ void Pause(pid_t relay, int64_t ms) {
   for (const int64_t end = NowMs() + ms; NowMs() < end;) {
     const timespec tick = {.tv_sec = 0, .tv_nsec = 10'000'000};
     nanosleep(&tick, nullptr);
-    if (waitpid(relay, nullptr, WNOHANG) != 0) _exit(0);
+    if (waitpid(relay, nullptr, WNOHANG) != 0) _exit(1);
   }
 }
 
-[[noreturn]] void KeepProgram(int relay_socket, pid_t relay, const UserNetSpec& spec) {
+[[noreturn]] void KeepProgram(int relay_socket, pid_t relay, const UserNetSpec& spec,
+                              UserNetReport& report) {
   std::vector<std::string> arguments = ArgumentsOf(spec);
   std::vector<char*> pointers;
   for (std::string& argument : arguments) pointers.push_back(argument.data());
   pointers.push_back(nullptr);
   int64_t pause_ms = kFirstPauseMs;
+  int64_t said_ms = -kQuietMs;
   while (true) {
     // The host may be short of descriptors or processes for a while.
     int ends[2];
@@ -153,15 +178,20 @@ void Pause(pid_t relay, int64_t ms) {
     }
     if (program == 0) RunProgram(ends[1], pointers);
     const int64_t started_ms = NowMs();
+    report.program = program;
+    ++report.program_starts;
     SendPacket(relay_socket, "p", 1, ends[0]);
     close(ends[0]);
     close(ends[1]);
     const std::string how = AwaitEnd(relay, program);
+    report.program = 0;
     Pause(relay, kEndMs);
     if (NowMs() - started_ms >= kLastsMs) pause_ms = kFirstPauseMs;
-    // Not where nobody reads.
+    // Not where nobody reads, and seldom of a program that never lasts.
     pollfd reader = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-    if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLOUT) != 0) {
+    const bool is_due = pause_ms < kLongestPauseMs || NowMs() - said_ms >= kQuietMs;
+    if (is_due && poll(&reader, 1, 0) == 1 && (reader.revents & POLLOUT) != 0) {
+      said_ms = NowMs();
       dprintf(STDERR_FILENO, "vmm: warning: %s has ended (%s); starting it again in %d ms\n",
               spec.program.c_str(), how.c_str(), static_cast<int>(pause_ms));
     }
@@ -172,38 +202,28 @@ void Pause(pid_t relay, int64_t ms) {
 
 }  // namespace
 
-void RunKeeper(int control, const UserNetSpec& spec, bool confined) {
-  const pid_t parent = getppid();
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) _exit(1);
+void RunKeeper(const SideProcessStart& start, const UserNetSpec& spec, bool confined,
+               UserNetReport& report) {
   prctl(PR_SET_NAME, "vmm-net-keeper");
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
-  setsid();  // the terminal's signals are for the vmm
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
   for (const int signal : {SIGCHLD, SIGPIPE, SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
     ::signal(signal, SIG_DFL);
   }
-  // The disks' locks and others' sockets stay with the vmm.
-  if (dup2(control, STDIN_FILENO) < 0 || close(STDOUT_FILENO) != 0 ||
-      open("/dev/null", O_RDWR | O_CLOEXEC) != STDOUT_FILENO ||
-      syscall(SYS_close_range, STDERR_FILENO + 1, ~0u, 0) != 0) {
-    _exit(1);
-  }
+  report.program = 0;  // the keeper before may have died
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) _exit(1);
   const pid_t relay = fork();
   if (relay < 0) _exit(1);
   if (relay == 0) {
-    close(ends[1]);
-    RunRelay(STDIN_FILENO, ends[0], confined);
+    const int device = start.earlier_clients.empty() ? -1 : start.earlier_clients[0];
+    int kept[] = {device, start.clients, ends[0]};
+    if (!KeepOnly(kept)) _exit(1);
+    RunRelay(kept[1], kept[0], kept[2], confined, report);
   }
-  close(ends[0]);
-  // That the vmm has closed its end, the relay notices.
-  if (dup2(STDOUT_FILENO, STDIN_FILENO) < 0) _exit(1);
-  KeepProgram(ends[1], relay, spec);
+  int kept[] = {ends[1]};
+  if (!KeepOnly(kept)) _exit(1);
+  KeepProgram(kept[0], relay, spec, report);
 }
 
 }  // namespace bulkhead::vmm

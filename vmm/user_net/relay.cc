@@ -16,16 +16,26 @@ constexpr size_t kVirtioHeader = 12;
 constexpr size_t kLength = sizeof(uint32_t);
 constexpr uint32_t kMinFrame = 14;              // an Ethernet header
 constexpr uint32_t kMaxFrame = 65535 + 14 + 4;  // an IP packet, a VLAN tag
+constexpr uint32_t kMaxArp = 64;
 constexpr int kFramesAtOnce = 64;
+// More than fit in a socket.
+constexpr int kMaxLeftFrames = 4096;
+
+void Add(std::atomic<uint64_t>& counter, uint64_t count) {
+  counter.fetch_add(count, std::memory_order_relaxed);  // a counter
+}
 
 bool WouldBlock(int error) { return error == EAGAIN || error == EINTR; }
 
 }  // namespace
 
-Relay::Relay()
-    : packet_(kVirtioHeader + kMaxFrame + 1),
+Relay::Relay(RelayCounters& lost)
+    : lost_(lost),
+      packet_(kVirtioHeader + kMaxFrame + 1),
       out_(kLength + kMaxFrame),
-      in_(4 * (kLength + kMaxFrame)) {}
+      in_(4 * (kLength + kMaxFrame)) {
+  arp_.reserve(kMaxArp);
+}
 
 Relay::~Relay() {
   LeaveDevice();
@@ -41,9 +51,15 @@ void Relay::SetDevice(int socket) {
 void Relay::SetProgram(int socket) {
   LeaveProgram();
   program_ = socket;
+  if (!arp_.empty()) GiveToProgram(arp_.data(), static_cast<uint32_t>(arp_.size()));
 }
 
 void Relay::LeaveDevice() {
+  uint8_t byte;
+  for (int i = 0; i < kMaxLeftFrames && device_ >= 0; ++i) {
+    if (recv(device_, &byte, sizeof(byte), MSG_DONTWAIT) <= 0) break;
+    Add(lost_.from_device, 1);
+  }
   if (device_ >= 0) close(device_);
   device_ = -1;
   device_is_full_ = false;
@@ -51,6 +67,11 @@ void Relay::LeaveDevice() {
 
 // Half a frame is worth nothing to the next one.
 void Relay::LeaveProgram() {
+  if (out_begin_ != out_end_) Add(lost_.from_device, 1);
+  while (const uint32_t frame = WholeFrame()) {
+    Add(lost_.to_device, 1);
+    in_begin_ += kLength + frame;
+  }
   if (program_ >= 0) close(program_);
   program_ = -1;
   out_begin_ = out_end_ = in_begin_ = in_end_ = 0;
@@ -89,15 +110,26 @@ void Relay::TakeFromDevice() {
     if (size == 0) return LeaveDevice();  // the end, or a packet that is no frame
     const size_t bytes = static_cast<size_t>(size);
     // Too long ones are cut to the buffer's size.
-    if (program_ < 0 || bytes < kVirtioHeader + kMinFrame || bytes == packet_.size()) continue;
-    const uint32_t frame = static_cast<uint32_t>(bytes - kVirtioHeader);
-    const uint32_t length = htonl(frame);
-    memcpy(out_.data(), &length, kLength);
-    memcpy(out_.data() + kLength, packet_.data() + kVirtioHeader, frame);
-    out_begin_ = 0;
-    out_end_ = kLength + frame;
-    Flush();
+    if (program_ < 0 || bytes < kVirtioHeader + kMinFrame || bytes == packet_.size()) {
+      Add(lost_.from_device, 1);
+      continue;
+    }
+    const uint8_t* const frame = packet_.data() + kVirtioHeader;
+    const uint32_t frame_bytes = static_cast<uint32_t>(bytes - kVirtioHeader);
+    if (frame[12] == 0x08 && frame[13] == 0x06 && frame_bytes <= kMaxArp) {
+      arp_.assign(frame, frame + frame_bytes);  // does not allocate: it has the capacity
+    }
+    GiveToProgram(frame, frame_bytes);
   }
+}
+
+void Relay::GiveToProgram(const uint8_t* frame, uint32_t size) {
+  const uint32_t length = htonl(size);
+  memcpy(out_.data(), &length, kLength);
+  memcpy(out_.data() + kLength, frame, size);
+  out_begin_ = 0;
+  out_end_ = kLength + size;
+  Flush();
 }
 
 void Relay::Flush() {
@@ -129,16 +161,23 @@ void Relay::TakeFromProgram() {
   }
 }
 
-uint32_t Relay::FrontFrame() {
+uint32_t Relay::WholeFrame(bool* is_lie) const {
   if (in_end_ - in_begin_ < kLength) return 0;
   uint32_t length;
   memcpy(&length, in_.data() + in_begin_, kLength);
   length = ntohl(length);
   if (length < kMinFrame || length > kMaxFrame) {
-    LeaveProgram();
+    if (is_lie != nullptr) *is_lie = true;
     return 0;
   }
   return in_end_ - in_begin_ - kLength >= length ? length : 0;
+}
+
+uint32_t Relay::FrontFrame() {
+  bool is_lie = false;
+  const uint32_t frame = WholeFrame(&is_lie);
+  if (is_lie) LeaveProgram();
+  return frame;
 }
 
 void Relay::GiveToDevice() {
@@ -156,7 +195,7 @@ void Relay::GiveToDevice() {
         device_is_full_ = true;
         return;
       }
-      // The frame is lost, as on a network.
+      Add(lost_.to_device, 1);
     }
     in_begin_ += kLength + frame;
   }

@@ -4,9 +4,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <atomic>
 #include <vector>
 
 namespace bulkhead::vmm {
+
+// Of frames that were lost between the device and the program. Other processes may read them.
+struct RelayCounters {
+  std::atomic<uint64_t> from_device = 0;
+  std::atomic<uint64_t> to_device = 0;
+};
 
 // Passes Ethernet frames between a network device and a program that has a network for it, such as
 // passt. Both are untrusted.
@@ -17,13 +24,15 @@ namespace bulkhead::vmm {
 // Without a program the device's frames are dropped.
 class Relay {
  public:
-  Relay();
+  // Borrows `lost`, to which it adds.
+  explicit Relay(RelayCounters& lost);
   ~Relay();
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
 
   // Take non-blocking sockets, in place of those before. What the device before has sent still goes
-  // to the program, as far as there is room.
+  // to the program, as far as there is room. A new program is first given the last ARP packet that
+  // a device has sent: else it would not know where the guest is, until that sends something.
   void SetDevice(int socket);
   void SetProgram(int socket);
 
@@ -38,21 +47,27 @@ class Relay {
 
  private:
   void TakeFromDevice();
+  // A frame of the device, when `out_` is empty.
+  void GiveToProgram(const uint8_t* frame, uint32_t size);
   void Flush();
   void TakeFromProgram();
   void GiveToDevice();
   // Bytes of the frame at the front of `in_`; 0: it is not whole. Leaves a program that lies.
   uint32_t FrontFrame();
+  // The same, and leaves nobody.
+  uint32_t WholeFrame(bool* is_lie = nullptr) const;
   void LeaveProgram();
   void LeaveDevice();
 
+  RelayCounters& lost_;
   int device_ = -1;
   int program_ = -1;
   std::vector<uint8_t> packet_;  // from the device: header and frame
   std::vector<uint8_t> out_;     // [out_begin_, out_end_): for the program, less than one frame
   size_t out_begin_ = 0;
   size_t out_end_ = 0;
-  std::vector<uint8_t> in_;  // [in_begin_, in_end_): from the program
+  std::vector<uint8_t> arp_;  // the last such frame of a device
+  std::vector<uint8_t> in_;   // [in_begin_, in_end_): from the program
   size_t in_begin_ = 0;
   size_t in_end_ = 0;
   bool device_is_full_ = false;

@@ -58,7 +58,8 @@ class RelayTest : public testing::Test {
   }
 
   UniqueFd device, program;
-  Relay relay;
+  RelayCounters lost;
+  Relay relay = Relay(lost);
   const std::string frame = std::string(60, 'f');
   const std::string longest = std::string(65553, 'l');
 };
@@ -92,6 +93,48 @@ TEST_F(RelayTest, WhatIsNoFrameOfTheDeviceIsDropped) {
   Write(device, kHeader + frame);
   Run();
   EXPECT_EQ(Read(program), WithLength(frame));
+  EXPECT_EQ(lost.from_device, 3u);
+  EXPECT_EQ(lost.to_device, 0u);
+}
+
+TEST_F(RelayTest, ANewProgramLearnsWhereTheGuestIs) {
+  std::string arp(42, 'a');
+  arp[12] = 8;
+  arp[13] = 6;
+  Write(device, kHeader + arp);
+  Write(device, kHeader + frame);
+  Run();
+  EXPECT_EQ(Read(program), WithLength(arp) + WithLength(frame));
+  relay.SetProgram(Pair(SOCK_STREAM, program));
+  EXPECT_EQ(Read(program), WithLength(arp));
+  Write(device, kHeader + frame);
+  Run();
+  EXPECT_EQ(Read(program), WithLength(frame));
+}
+
+TEST_F(RelayTest, WhatIsLostIsCounted) {
+  // With the device's end, what it had sent and the program had no room for.
+  const std::string packet = kHeader + longest;
+  while (write(device.get(), packet.data(), packet.size()) > 0) Run();
+  while (write(device.get(), kHeader.data(), kHeader.size()) > 0) Run();
+  UniqueFd successor;
+  relay.SetDevice(Pair(SOCK_SEQPACKET, successor));
+  EXPECT_GT(lost.from_device, 0u);
+  const uint64_t before = lost.from_device;
+  // With the program's end, half a frame to it, and whole ones from it.
+  while (send(relay.device(), frame.data(), frame.size(), MSG_DONTWAIT) > 0) {
+  }
+  Write(program, WithLength(frame) + WithLength(frame) + WithLength(frame).substr(0, 30));
+  relay.Serve(0, POLLIN);
+  program.reset();
+  Run();
+  EXPECT_EQ(relay.program(), -1);
+  EXPECT_EQ(lost.to_device, 2u);
+  EXPECT_EQ(lost.from_device, before + 1);
+  // Without a program.
+  Write(successor, kHeader + frame);
+  Run();
+  EXPECT_EQ(lost.from_device, before + 2);
 }
 
 TEST_F(RelayTest, ASideThatTakesNothingHoldsTheOtherUp) {

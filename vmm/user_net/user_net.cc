@@ -1,72 +1,131 @@
 #include "vmm/user_net/user_net.h"
 
 #include <errno.h>
-#include <signal.h>
+#include <netdb.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+
+#include <new>
+#include <utility>
 
 #include "absl/memory/memory.h"
-#include "absl/time/time.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "base/errno_status.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
-#include "base/steady_time.h"
-#include "vmm/user_net/keeper.h"
 
 namespace bulkhead::vmm {
 namespace {
 
-constexpr absl::Duration kEndTimeout = absl::Seconds(1);
-constexpr absl::Duration kTick = absl::Milliseconds(2);
+// More than fit in a socket.
+constexpr int kMaxLeftFrames = 4096;
+
+// Listens at "ADDRESS/PORT:GUESTPORT", as passt does. Errors: as InvalidArgument, for people.
+absl::StatusOr<UniqueFd> Listen(const std::string& forward) {
+  const size_t slash = forward.find('/');
+  const std::string address = forward.substr(0, slash);
+  const std::string port = forward.substr(slash + 1, forward.find(':', slash) - slash - 1);
+  addrinfo hints = {};
+  hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* place = nullptr;
+  if (getaddrinfo(address.c_str(), port.c_str(), &hints, &place) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", forward, "\" is no port"));
+  }
+  UniqueFd fd(socket(place->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const int on = 1;
+  if (fd.ok()) setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  const bool listens =
+      fd.ok() && bind(fd.get(), place->ai_addr, place->ai_addrlen) == 0 && listen(fd.get(), 1) == 0;
+  const int error = errno;
+  freeaddrinfo(place);
+  if (listens) return fd;
+  return absl::InvalidArgumentError(
+      absl::StrCat("port ", port, " of ", address, " cannot be forwarded: ", strerror(error)));
+}
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<UserNet>> UserNet::Start(const UserNetSpec& spec, bool confined) {
+absl::StatusOr<std::unique_ptr<UserNet>> UserNet::Create(const UserNetSpec& spec, bool confined,
+                                                         std::vector<SideProcess>& processes) {
   ASSIGN_OR_RETURN(auto sockets, CreateSocketPair(SOCK_SEQPACKET));
-  const pid_t keeper = fork();
-  if (keeper < 0) return ErrnoToStatus(errno, "starting the keeper of a user network: fork");
-  if (keeper == 0) RunKeeper(sockets.second.get(), spec, confined);
-  // kill(2) is not for a vmm that is locked down.
-  UniqueFd pidfd(static_cast<int>(syscall(SYS_pidfd_open, keeper, 0)));
-  const int error = errno;
-  std::unique_ptr<UserNet> net =
-      absl::WrapUnique(new UserNet(std::move(sockets.first), keeper, std::move(pidfd)));
-  if (!net->keeper_pidfd_.ok())
-    return ErrnoToStatus(error, "pidfd_open of a user network's keeper");
+  void* const page = mmap(nullptr, sizeof(UserNetReport), PROT_READ | PROT_WRITE,
+                          MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return ErrnoToStatus(errno, "a user network: mmap");
+  auto net = absl::WrapUnique(new UserNet(spec, new (page) UserNetReport()));
+  net->clients_ = std::move(sockets.first);
+  processes.push_back(
+      {.name = "vmm-net-keeper",
+       .run = [spec, confined, report = net->report_](
+                  const SideProcessStart& start) { RunKeeper(start, spec, confined, *report); },
+       .clients = std::move(sockets.second)});
   return net;
 }
 
-UserNet::~UserNet() {
-  shutdown(control_.get(), SHUT_RDWR);
-  // A keeper that is stopped does not end of itself. What it has started ends with it.
-  const absl::Time begin = SteadyNow();
-  while (waitpid(keeper_, nullptr, WNOHANG) == 0 && SteadyNow() - begin < 2 * kEndTimeout) {
-    if (SteadyNow() - begin >= kEndTimeout) {
-      syscall(SYS_pidfd_send_signal, keeper_pidfd_.get(), SIGKILL, nullptr, 0);
-    }
-    const timespec tick = absl::ToTimespec(kTick);
-    nanosleep(&tick, nullptr);
-  }
-}
+UserNet::~UserNet() { munmap(report_, sizeof(UserNetReport)); }
 
 int UserNet::SocketForProcess() {
   auto sockets = CreateSocketPair(SOCK_SEQPACKET | SOCK_NONBLOCK);
   if (!sockets.ok()) return -1;
-  if (!SendSocketMessage(control_.get(), "d", {sockets->second.get()}).ok()) return -1;
-  offered_ = std::move(sockets->first);
-  return offered_.get();
+  constexpr uint32_t kIndex = 0;
+  const absl::string_view message(reinterpret_cast<const char*>(&kIndex), sizeof(kIndex));
+  if (!SendSocketMessage(clients_.get(), message, {sockets->second.get()}).ok()) return -1;
+  CountLeftFrames();
+  device_end_ = std::move(sockets->first);
+  relay_end_ = std::move(sockets->second);
+  return device_end_.get();
 }
 
-absl::Status StartUserNets(std::vector<DeviceSpec>& devices, bool confined) {
+// What the relay had sent, and the dead process had not taken.
+void UserNet::CountLeftFrames() {
+  char byte;
+  for (int i = 0; i < kMaxLeftFrames && device_end_.ok(); ++i) {
+    if (ReceivePlainPacket(device_end_.get(), absl::MakeSpan(&byte, 1)) <= 0) return;
+    report_->lost.to_device.fetch_add(1, std::memory_order_relaxed);  // a counter
+  }
+}
+
+std::string UserNet::Describe() const {
+  const int32_t program = report_->program.load(std::memory_order_relaxed);
+  const uint32_t starts = report_->program_starts.load(std::memory_order_relaxed);
+  return absl::StrCat(
+      spec_.program,
+      program > 0 ? absl::StrCat(" runs as process ", program) : std::string(" does not run"),
+      ", started ", starts, starts == 1 ? " time" : " times",
+      "; lost frames: ", report_->lost.from_device.load(std::memory_order_relaxed),
+      " of the guest, ", report_->lost.to_device.load(std::memory_order_relaxed), " to it");
+}
+
+absl::Status CheckForwards(const std::vector<DeviceSpec>& devices) {
+  std::vector<UniqueFd> taken;  // until all are: two devices may want the same one
+  for (const DeviceSpec& device : devices) {
+    for (const ResourceSpec& resource : device.resources) {
+      if (!resource.user_net.has_value()) continue;
+      for (const std::string& forward : resource.user_net->forwards) {
+        absl::StatusOr<UniqueFd> listener = Listen(forward);
+        if (!listener.ok()) {
+          return absl::InvalidArgumentError(
+              absl::StrCat("device \"", device.name, "\": ", listener.status().message()));
+        }
+        taken.push_back(*std::move(listener));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status AddUserNets(std::vector<DeviceSpec>& devices, bool confined,
+                         std::vector<SideProcess>& processes) {
+  RETURN_IF_ERROR(CheckForwards(devices));
   for (DeviceSpec& device : devices) {
     for (ResourceSpec& resource : device.resources) {
       if (!resource.user_net.has_value()) continue;
-      ASSIGN_OR_RETURN(std::unique_ptr<UserNet> started,
-                       UserNet::Start(*resource.user_net, confined));
-      const std::shared_ptr<UserNet> net = std::move(started);
+      ASSIGN_OR_RETURN(std::unique_ptr<UserNet> created,
+                       UserNet::Create(*resource.user_net, confined, processes));
+      const std::shared_ptr<UserNet> net = std::move(created);
       resource.connect = [net] { return net->SocketForProcess(); };
     }
   }

@@ -1,52 +1,64 @@
 #ifndef BULKHEAD_VMM_USER_NET_USER_NET_H_
 #define BULKHEAD_VMM_USER_NET_USER_NET_H_
 
-#include <sys/types.h>
+#include <stdint.h>
 
 #include <memory>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/unique_fd.h"
 #include "vmm/config/vm_spec.h"
+#include "vmm/side_process/side_processes.h"
+#include "vmm/user_net/keeper.h"
 
 namespace bulkhead::vmm {
 
 // A network for a device without any rights: the program passt, which has ordinary sockets for the
 // guest's connections. Two further processes belong to it. The keeper starts passt, again and again
 // if it ends, which the locked-down vmm could not. The relay (relay.h) stands between passt and the
-// device, so that neither hears of a restart of the other. All end with this object, or with the
-// vmm.
+// device, so that neither hears of a restart of the other. If one of both dies, both and passt are
+// replaced (vmm/side_process), and the device notices no more than lost frames.
 //
-// Thread-compatible.
+// Thread-compatible, but for Describe(), which is thread-safe.
 class UserNet {
  public:
-  // Call it before the vmm gives up its rights: the keeper keeps them. `confined`: the relay has a
-  // system call filter. Errors: as fork(2), socketpair(2).
-  static absl::StatusOr<std::unique_ptr<UserNet>> Start(const UserNetSpec& spec, bool confined);
-  // Waits for two seconds at most.
+  // Adds the keeper to `processes`, which are to be started. `confined`: the relay has a system
+  // call filter. Errors: as socketpair(2), mmap(2).
+  static absl::StatusOr<std::unique_ptr<UserNet>> Create(const UserNetSpec& spec, bool confined,
+                                                         std::vector<SideProcess>& processes);
   ~UserNet();
 
   // A new socket for a device's next process, as Relay::SetDevice() has it; the one before gets
-  // nothing any more. Valid until the next call. -1: the relay is gone, or as socketpair(2).
+  // nothing any more. Call it when the process that had that is dead. Valid until the next call.
+  // -1: no process has the keeper started any more, or as socketpair(2).
   int SocketForProcess();
 
- private:
-  UserNet(UniqueFd control, pid_t keeper, UniqueFd keeper_pidfd)
-      : control_(std::move(control)), keeper_(keeper), keeper_pidfd_(std::move(keeper_pidfd)) {}
+  // For people: whether the program runs, how often it was started, and how many frames were lost.
+  std::string Describe() const;
 
-  const UniqueFd control_;
-  const pid_t keeper_;
-  const UniqueFd keeper_pidfd_;
-  UniqueFd offered_;
+ private:
+  UserNet(const UserNetSpec& spec, UserNetReport* report) : spec_(spec), report_(report) {}
+
+  void CountLeftFrames();
+
+  const UserNetSpec spec_;
+  UserNetReport* const report_;  // with the keeper and the relay
+  UniqueFd clients_;
+  UniqueFd device_end_;
+  UniqueFd relay_end_;  // for the next relay
 };
 
-// Starts one for each resource of `devices` that wants it, and sets its `connect`. Errors: as
-// Start().
-absl::Status StartUserNets(std::vector<DeviceSpec>& devices, bool confined);
+// Errors: InvalidArgument: a port of the host that one of `devices` is to have forwarded is not
+// free, or may not be used.
+absl::Status CheckForwards(const std::vector<DeviceSpec>& devices);
+
+// Makes one for each resource of `devices` that wants it, adds what is to be started to
+// `processes`, and sets the resources' `connect`. Errors: as CheckForwards(), UserNet::Create().
+absl::Status AddUserNets(std::vector<DeviceSpec>& devices, bool confined,
+                         std::vector<SideProcess>& processes);
 
 }  // namespace bulkhead::vmm
 

@@ -1,22 +1,34 @@
 // With a fake of passt: this program itself, which sends frames back, and ends when one says so.
 #include "vmm/user_net/user_net.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <fstream>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/status/status.h"
+#include "base/unique_fd.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "vmm/config/vm_spec.h"
+#include "vmm/side_process/side_processes.h"
 
 namespace bulkhead::vmm {
 namespace {
+
+using ::testing::HasSubstr;
 
 const std::string kHeader(12, '\0');
 
@@ -59,13 +71,22 @@ bool Echoes(int socket, char letter) {
   return false;
 }
 
-std::unique_ptr<UserNet> StartNet() {
-  return *UserNet::Start({.program = Self(), .forwards = {"127.0.0.1/8022:22", "80:80"}},
-                         /*confined=*/true);
-}
+// A network, and its processes.
+struct RunningNet {
+  explicit RunningNet(const std::string& program = Self()) {
+    std::vector<SideProcess> list;
+    net = *UserNet::Create({.program = program, .forwards = {"127.0.0.1/8022:22", "80:80"}},
+                           /*confined=*/true, list);
+    processes = *SideProcesses::Start(std::move(list));
+  }
+  UserNet* operator->() const { return net.get(); }
+
+  std::unique_ptr<UserNet> net;
+  std::unique_ptr<SideProcesses> processes;
+};
 
 TEST(UserNetTest, FramesPassAndAProgramThatEndsIsStartedAgain) {
-  const std::unique_ptr<UserNet> net = StartNet();
+  const RunningNet net;
   const int socket = net->SocketForProcess();
   ASSERT_GE(socket, 0);
   EXPECT_TRUE(Echoes(socket, 'a'));
@@ -75,7 +96,7 @@ TEST(UserNetTest, FramesPassAndAProgramThatEndsIsStartedAgain) {
 }
 
 TEST(UserNetTest, ADevicesSuccessorUsesTheSameProgram) {
-  const std::unique_ptr<UserNet> net = StartNet();
+  const RunningNet net;
   EXPECT_TRUE(Echoes(net->SocketForProcess(), 'a'));
   const int successor = net->SocketForProcess();
   ASSERT_GE(successor, 0);
@@ -89,27 +110,103 @@ std::string NameOf(pid_t pid) {
   return name;
 }
 
-pid_t Keeper() {
-  std::ifstream children("/proc/self/task/" + std::to_string(gettid()) + "/children");
-  for (pid_t child; children >> child;) {
-    if (NameOf(child) == "vmm-net-keeper") return child;
+// A child of that name; -1: none comes.
+pid_t ChildOf(pid_t parent, const std::string& name, pid_t other_than = 0) {
+  for (int i = 0; i < 5000; ++i) {
+    const std::string pid = std::to_string(parent);
+    std::ifstream children("/proc/" + pid + "/task/" + pid + "/children");
+    for (pid_t child; children >> child;) {
+      if (child != other_than && NameOf(child) == name) return child;
+    }
+    usleep(2000);
   }
   return -1;
 }
 
+TEST(UserNetTest, AKeeperOrRelayThatDiesIsReplacedAndTheDeviceKeepsItsSocket) {
+  const RunningNet net;
+  const int socket = net->SocketForProcess();
+  EXPECT_TRUE(Echoes(socket, 'a'));
+  const pid_t guard = ChildOf(getpid(), "vmm-keeper");
+  char letter = 'p';
+  for (const bool kills_relay : {false, true, true, false}) {
+    const pid_t keeper = ChildOf(guard, "vmm-net-keeper");
+    const pid_t relay = ChildOf(keeper, "vmm-net-relay");
+    ASSERT_GT(relay, 0);
+    ASSERT_EQ(kill(kills_relay ? relay : keeper, SIGKILL), 0);
+    EXPECT_GT(ChildOf(guard, "vmm-net-keeper", keeper), 0);
+    EXPECT_TRUE(Echoes(socket, letter++)) << kills_relay;
+  }
+  EXPECT_THAT(net->Describe(), HasSubstr(", started 5 times; lost frames: "));
+  EXPECT_THAT(net->Describe(), HasSubstr(" runs as process "));
+}
+
 TEST(UserNetTest, AKeeperThatIsStoppedHoldsNothingUp) {
-  std::unique_ptr<UserNet> net = StartNet();
-  EXPECT_TRUE(Echoes(net->SocketForProcess(), 'a'));
-  const pid_t keeper = Keeper();
+  auto net = std::make_unique<RunningNet>();
+  EXPECT_TRUE(Echoes((*net)->SocketForProcess(), 'a'));
+  const pid_t keeper = ChildOf(ChildOf(getpid(), "vmm-keeper"), "vmm-net-keeper");
   ASSERT_GT(keeper, 0);
   ASSERT_EQ(kill(keeper, SIGSTOP), 0);
   net.reset();
-  EXPECT_EQ(NameOf(keeper), "");
+  for (int i = 0; i < 5000 && NameOf(keeper) == "vmm-net-keeper"; ++i) usleep(2000);
+  EXPECT_NE(NameOf(keeper), "vmm-net-keeper");
+}
+
+TEST(UserNetTest, FramesThatADeadProcessHadNotTakenAreCounted) {
+  const RunningNet net;
+  const int socket = net->SocketForProcess();
+  EXPECT_TRUE(Echoes(socket, 'a'));
+  const std::string frame = Frame('b');
+  ASSERT_EQ(write(socket, frame.data(), frame.size()), static_cast<ssize_t>(frame.size()));
+  // Until it is the only one that has come back and was not read: Echoes() may have sent several.
+  std::string got(1000, '\0');
+  do {
+    pollfd ready = {.fd = socket, .events = POLLIN, .revents = 0};
+    ASSERT_EQ(poll(&ready, 1, 10'000), 1);
+    ASSERT_GT(recv(socket, got.data(), got.size(), MSG_PEEK), 20);
+  } while (got[20] == 'a' && recv(socket, got.data(), got.size(), 0) > 0);
+  const int successor = net->SocketForProcess();
+  EXPECT_THAT(net->Describe(), HasSubstr(" of the guest, 1 to it"));
+  EXPECT_TRUE(Echoes(successor, 'c'));
+}
+
+// A listener on 127.0.0.1, and its port.
+UniqueFd ListenAnywhere(uint16_t& port) {
+  UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  EXPECT_EQ(bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), size), 0);
+  EXPECT_EQ(listen(fd.get(), 1), 0);
+  EXPECT_EQ(getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  port = ntohs(address.sin_port);
+  return fd;
+}
+
+TEST(UserNetTest, APortThatIsTakenIsNamedBeforeAnythingIsStarted) {
+  uint16_t port = 0;
+  UniqueFd listener = ListenAnywhere(port);
+  std::vector<DeviceSpec> devices(1);
+  devices[0].name = "net0";
+  const std::string forward = "127.0.0.1/" + std::to_string(port) + ":22";
+  devices[0].resources.push_back(
+      {.name = "tap", .user_net = UserNetSpec{.program = Self(), .forwards = {forward}}});
+  std::vector<SideProcess> processes;
+  const absl::Status taken = AddUserNets(devices, /*confined=*/false, processes);
+  EXPECT_EQ(taken.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(taken.message(), "device \"net0\": port " + std::to_string(port) +
+                                 " of 127.0.0.1 cannot be forwarded: Address already in use");
+  EXPECT_TRUE(processes.empty());
+  listener.reset();
+  EXPECT_TRUE(CheckForwards(devices).ok());
+  // Two that want the same one.
+  devices[0].resources[0].user_net->forwards.push_back(forward);
+  EXPECT_FALSE(CheckForwards(devices).ok());
 }
 
 TEST(UserNetTest, AProgramThatCannotRunHoldsNothingUp) {
-  const std::unique_ptr<UserNet> net =
-      *UserNet::Start({.program = "/no/such/passt", .forwards = {}}, /*confined=*/true);
+  const RunningNet net("/no/such/passt");
   const int socket = net->SocketForProcess();
   ASSERT_GE(socket, 0);
   const std::string frame = Frame('a');
