@@ -135,10 +135,10 @@ Examples
     {"balloon", "memory that the guest gives back", kVmFlags | kJsonFlag, Argument::kOptionalSize,
      absl::Seconds(10),
      R"(Without SIZE: how much of its memory the guest is to give up, and how much it has, by its own
-word. With SIZE (512M, 2G, 0): it is to give up that much, or take back what is more. The guest does so
-in its own time, and keeps what it needs; what it has given up the host has again. Holds until the next
-such command, also when the device's process is replaced or the guest reboots. The VM needs a balloon:
-`vmm --balloon`.
+word. With SIZE (512M, 2G, 0): it is to give up that much, or take back what is more. The guest does
+so in its own time, and keeps what it needs; what it has given up the host has again. Holds until the
+next such command, also when the device's process is replaced or the guest reboots. The VM needs a
+balloon: `vmm --balloon`.
 
 Examples
   vmctl balloon 1G
