@@ -68,7 +68,7 @@ TEST_F(ConfigTest, ABadTextGetsItsLineItsFieldAndItsValueNamed) {
        "unix_socket.path: missing; give the path of the socket on which a program listens"},
       {good + "devices { name: \"a\" binary: \"virtio_blk\" resources { name: \"disk\" } }",
        "devices[0].resources[0]: the source is missing; give file, console, tap, user_network, "
-       "vm_link, vsock, unix_socket or back_end"},
+       "vm_link, vsock, unix_socket, back_end or balloon"},
       {good + "devices { name: \"a\" binary: \"uart16550\"\n"
               "resources { name: \"console\" console { standard_streams: true } } }\n"
               "devices { name: \"b\" binary: \"uart16550\"\n"
