@@ -27,7 +27,6 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/guest_shell.h"
-#include "integration/harness/vm_client.h"
 
 namespace bulkhead::integration {
 namespace {
@@ -113,19 +112,6 @@ class ShareTest : public testing::Test {
                         "echo \"exit code $?\" >> /tmp/out%d; } &",
                         seed, seed, seed, operations, seed, seed));
   }
-  int Progress(int seed) {
-    const absl::StatusOr<std::string> lines =
-        shell_->Run(absl::StrFormat("grep -c -e progress -e exit /tmp/out%d || true", seed));
-    int count = 0;
-    EXPECT_TRUE(lines.ok() && absl::SimpleAtoi(*lines, &count)) << lines.status();
-    return count;
-  }
-  void AwaitProgress(int seed, int beyond) {
-    const absl::Time deadline = absl::Now() + kLong;
-    while (Progress(seed) <= beyond && absl::Now() < deadline) {
-      absl::SleepFor(absl::Milliseconds(100));
-    }
-  }
   // The last line of its output, once it has ended.
   std::string AwaitChecker(int seed) {
     const std::string wait = absl::StrFormat(
@@ -141,37 +127,9 @@ class ShareTest : public testing::Test {
     EXPECT_GT(model.size(), 1000u);
     EXPECT_EQ(TreeOnHost(tree), model) << "seed " << seed;
   }
-  // The processes of virtiofsd for this folder; kills them.
-  int KillVirtiofsd() const {
-    int killed = 0;
-    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
-      pid_t process = 0;
-      if (!absl::SimpleAtoi(entry.path().filename().string(), &process)) continue;
-      std::ifstream file(entry.path() / "cmdline", std::ios::binary);
-      const std::string command((std::istreambuf_iterator<char>(file)), {});
-      if (!absl::StrContains(command.substr(0, command.find('\0')), "virtiofsd") ||
-          !absl::StrContains(command, folder_)) {
-        continue;
-      }
-      if (kill(process, SIGKILL) == 0) ++killed;
-    }
-    return killed;
-  }
-  void KillDevice() {
-    const pid_t process = client_.PidOf("share");
-    ASSERT_GT(process, 0);
-    kill(process, SIGKILL);
-    for (int i = 0; i < 1200; ++i) {
-      const pid_t next = client_.PidOf("share");
-      if (next > 0 && next != process) return;
-      absl::SleepFor(absl::Milliseconds(50));
-    }
-    FAIL() << "no successor" << shell_->vm().log();
-  }
 
   const std::string folder_ = MakeTempFolder() + "/shared";
   const std::string control_ = MakeTempFolder() + "/vm.sock";
-  const VmClient client_{control_};
   std::unique_ptr<GuestShell> shell_;
 };
 
@@ -240,46 +198,6 @@ TEST_F(ShareTest, FileTreesAreAsTheyShouldBeOnBothSides) {
     EXPECT_THAT(AwaitChecker(seed), HasSubstr("exit code 0"));
     ExpectSameOnHost(seed);
   }
-  PowerOff();
-}
-
-TEST_F(ShareTest, TheDevicesProcessMayDieUnderLoad) {
-  ASSERT_NO_FATAL_FAILURE(Boot(",restart=always"));
-  for (const int seed : {4, 5, 6}) StartChecker(seed, 2000);
-  for (int i = 0; i < 8; ++i) {
-    AwaitProgress(4 + i % 3, i);
-    KillDevice();
-  }
-  for (const int seed : {4, 5, 6}) {
-    EXPECT_THAT(AwaitChecker(seed), HasSubstr("exit code 0"));
-    ExpectSameOnHost(seed);
-  }
-  EXPECT_THAT(shell_->vm().log(), Not(HasSubstr("virtiofsd ended"))) << "it lives on";
-  PowerOff();
-}
-
-// All that virtiofsd knows of the guest's files is lost with it. What the guest then does fails,
-// and never hangs; a new mount works.
-TEST_F(ShareTest, AfterTheDeathOfVirtiofsdTheGuestMountsAgain) {
-  ASSERT_NO_FATAL_FAILURE(Boot());
-  for (int i = 0; i < 3; ++i) {
-    const int seed = 10 + 3 * i;
-    for (int more = 0; more < 3; ++more) StartChecker(seed + more, 100'000);
-    AwaitProgress(seed, 1);
-    EXPECT_EQ(KillVirtiofsd(), 1);
-    if (i == 1) KillDevice();
-    for (int more = 0; more < 3; ++more) {
-      const std::string end = AwaitChecker(seed + more);
-      EXPECT_THAT(end, HasSubstr("exit code 1")) << "an error, and no wrong data";
-      EXPECT_THAT(end, HasSubstr("Input/output error"));
-    }
-    EXPECT_THAT(GUEST("ls /mnt 2>&1 || true"), HasSubstr("rror"));
-    GUEST("umount /mnt; mount -t virtiofs data /mnt", kLong);
-    StartChecker(seed + 50, 500);
-    EXPECT_THAT(AwaitChecker(seed + 50), HasSubstr("exit code 0"));
-    ExpectSameOnHost(seed + 50);
-  }
-  EXPECT_THAT(shell_->vm().log(), HasSubstr("virtiofsd ended by signal 9"));
   PowerOff();
 }
 

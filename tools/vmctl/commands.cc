@@ -82,9 +82,9 @@ Examples
      R"(Limits are those of `vmm --disk`: bps=SIZE and iops=N, bytes and requests a second at most, and
 bps-burst=SIZE and iops-burst=N, what may come at once after a pause. 0 removes a limit, or gives a
 burst its default: what comes in 100 ms. The others stay. A network device has pps=N and
-pps-burst=N, frames, instead of iops: so many from the guest, and so many to it. The device's process
-is replaced for that, which the guest does not notice, and later ones have the same limits, until the
-VM ends.
+pps-burst=N, frames, instead of iops: so many from the guest, and so many to it. The device's
+process is replaced for that, which the guest does not notice, and later ones have the same limits,
+until the VM ends.
 
 Examples
   vmctl device limit disk0 iops=500 bps=20M
@@ -135,10 +135,10 @@ Examples
     {"balloon", "memory that the guest gives back", kVmFlags | kJsonFlag, Argument::kOptionalSize,
      absl::Seconds(10),
      R"(Without SIZE: how much of its memory the guest is to give up, and how much it has, by its own
-word. With SIZE (512M, 2G, 0): it is to give up that much, or take back what is more. The guest does
-so in its own time, and keeps what it needs; what it has given up the host has again. Holds until the
-next such command, also when the device's process is replaced or the guest reboots. The VM needs a
-balloon: `vmm --balloon`.
+word. With SIZE (512M, 2G, 0): it is to give up that much, or take back what is more. The guest
+does so in its own time, and keeps what it needs; what it has given up the host has again. Holds
+until the next such command, also when the device's process is replaced or the guest reboots. The
+VM needs a balloon: `vmm --balloon`.
 
 Examples
   vmctl balloon 1G
