@@ -1,5 +1,5 @@
-// A folder of the host in an unmodified Debian guest: contents both ways, a checker of file trees,
-// and what the guest sees when the device's process or virtiofsd dies meanwhile.
+// A folder of the host in an unmodified Debian guest: contents both ways, and a checker of file
+// trees.
 
 #include <signal.h>
 #include <stdint.h>
@@ -32,7 +32,6 @@ namespace bulkhead::integration {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 constexpr absl::Duration kLong = absl::Minutes(5);
 
