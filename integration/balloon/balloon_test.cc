@@ -146,16 +146,12 @@ TEST_F(BalloonTest, ADeathAtAnyCrashPointLosesAndRepeatsNothing) {
       ++tried;
       ASSERT_NO_FATAL_FAILURE(Start(absl::StrCat(point, ":", count, ":2")));
       ASSERT_EQ(kill(client_.PidOf("balloon"), SIGKILL), 0);
-      const auto generation = [this] {
-        const absl::StatusOr<v1::Device> device = client_.GetDevice("balloon");
-        return device.ok() ? device->generation() : 0;
-      };
       const absl::Time deadline = absl::Now() + kTimeout;
-      for (uint64_t i = 0; generation() < 3 && absl::Now() < deadline; ++i) {
+      for (uint64_t i = 0; client_.GenerationOf("balloon") < 3 && absl::Now() < deadline; ++i) {
         EXPECT_TRUE(client_.SetBalloon((2 + i % 50) * kPage).ok());
         absl::SleepFor(absl::Milliseconds(20));
       }
-      EXPECT_EQ(generation(), 3u) << "it was not reached";
+      EXPECT_EQ(client_.GenerationOf("balloon"), 3u) << "it was not reached";
       EXPECT_TRUE(client_.SetBalloon(33 * kMiB).ok());
       ASSERT_NO_FATAL_FAILURE(AwaitActual(33 * kMiB));
       Finish();

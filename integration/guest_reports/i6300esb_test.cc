@@ -196,7 +196,7 @@ TEST_P(WatchdogCrashTest, ItExpiresOnce) {
                         " device reset i6300esb"));
   absl::SleepFor(absl::Milliseconds(1000));
   EXPECT_EQ(Expirations(), 1u) << vm_->log();
-  EXPECT_GE(client_->GetDevice("i6300esb")->generation(), 3u) << "it was not reached";
+  EXPECT_TRUE(client_->AwaitGeneration("i6300esb", 3)) << "it was not reached";
   EXPECT_TRUE(client_->Stop().ok());
   EXPECT_EQ(Exit(), "exit code 6");
 }

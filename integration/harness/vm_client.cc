@@ -1,7 +1,9 @@
 #include "integration/harness/vm_client.h"
 
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "base/steady_time.h"
 #include "base/testing/processes.h"
 #include "proto/control_socket.h"
 
@@ -23,6 +25,20 @@ absl::StatusOr<std::unique_ptr<vmctl::VmClient>> VmClient::Connect() const {
 pid_t VmClient::PidOf(const std::string& name) const {
   const absl::StatusOr<v1::Device> device = GetDevice(name);
   return device.ok() && device->pid() > 0 ? device->pid() : kNoProcess;
+}
+
+uint64_t VmClient::GenerationOf(const std::string& name) const {
+  const absl::StatusOr<v1::Device> device = GetDevice(name);
+  return device.ok() ? device->generation() : 0;
+}
+
+bool VmClient::AwaitGeneration(const std::string& name, uint64_t generation) const {
+  const absl::Time deadline = SteadyNow() + kTimeout;
+  while (GenerationOf(name) < generation) {
+    if (SteadyNow() >= deadline) return false;
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  return true;
 }
 
 absl::StatusOr<v1::Device> VmClient::RestartDevice(const std::string& name,

@@ -63,7 +63,9 @@ struct Lie {
   bool slow = false;
 };
 
-constexpr char kTooMuch[] = "sent more over its control connection than it was asked";
+// It sent more than it was asked, or blocked the connection: which of the two is found first
+// depends on how fast the host is.
+constexpr char kTooMuch[] = " its control connection";
 constexpr char kSilent[] = "did not answer its heartbeats";
 constexpr char kNoMetrics[] = "device 'liar' does not tell its metrics";
 constexpr char kStalled[] = "left an access unanswered";

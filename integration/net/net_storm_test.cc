@@ -318,15 +318,11 @@ TEST_F(NetStormTest, ADeathAtAnyCrashPointLosesOrRepeatsOnlyWhatIsCounted) {
     ASSERT_NO_FATAL_FAILURE(Start("control=1", point + ":1:2"));
     AwaitFrames(100);
     ASSERT_NO_FATAL_FAILURE(Kill());
-    const auto generation = [&] {
-      const absl::StatusOr<v1::Device> device = client->GetDevice("net0");
-      return device.ok() ? device->generation() : 0;
-    };
     const absl::Time deadline = SteadyNow() + kTimeout;
-    while (generation() < 3 && SteadyNow() < deadline) {
+    while (client->GenerationOf("net0") < 3 && SteadyNow() < deadline) {
       peer->Run(absl::Milliseconds(20), [] { return false; });
     }
-    EXPECT_EQ(generation(), 3u) << "it was not reached";
+    EXPECT_EQ(client->GenerationOf("net0"), 3u) << "it was not reached";
     ASSERT_NO_FATAL_FAILURE(Finish(2));
   }
   EXPECT_GE(tried, 10);

@@ -39,6 +39,8 @@ END
 
 inside() {
   umount "$folder/cgroup"
+  # The kernel refuses the same file system twice in one place.
+  ! mountpoint -q /sys/fs/cgroup || umount --recursive --lazy /sys/fs/cgroup || exit 1
   mount -t proc proc /proc && mount -t tmpfs none /run && mount -t cgroup2 none /sys/fs/cgroup || exit 1
   mount --bind "$folder" "$folder" && mount -o remount,bind,ro / || exit 1
   mkdir /run/vm /run/systemd

@@ -174,13 +174,7 @@ TEST_F(VsockTest, ADeathAtAnyCrashPointResetsConnectionsAndNewOnesWork) {
     ExpectWhole(10'000);
     const VmClient client(control_);
     ASSERT_EQ(kill(client.PidOf("vsock0"), SIGKILL), 0);
-    const auto generation = [&client] {
-      const absl::StatusOr<v1::Device> device = client.GetDevice("vsock0");
-      return device.ok() ? device->generation() : 0;
-    };
-    const absl::Time deadline = absl::Now() + kTimeout;
-    while (generation() < 3 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(20));
-    EXPECT_EQ(generation(), 3u) << "it was not reached";
+    EXPECT_TRUE(client.AwaitGeneration("vsock0", 3)) << "it was not reached";
     ExpectWhole(50'000);
     Finish();
     EXPECT_GT(Figure("transport_resets"), 0u);
