@@ -335,8 +335,10 @@ int Run(int argc, char** argv) {
   if (!watchdog.ok()) return fail(watchdog.status());
   (*machine)->SetEndWatchdog(**watchdog);
   std::vector<EndWatchdog::ExitAction> exit_actions;
-  exit_actions.push_back((*watchdog)->AddExitAction([&machine] { (*machine)->KillDevices(); }));
+  // First, what nobody else does where the machine's destructor has ended vmm-init already. The
+  // devices die with this process in any case.
   exit_actions.push_back((*watchdog)->AddExitAction(sockets->FileRemover()));
+  exit_actions.push_back((*watchdog)->AddExitAction([&machine] { (*machine)->KillDevices(); }));
   guard->reset();
   DateLog(name);
   std::optional<RawTerminal> terminal;
