@@ -50,6 +50,8 @@
 #include "vmm/machine/vmm_lockdown.h"
 #include "vmm/process/control_client.h"
 #include "vmm/sandbox/sandbox_layers.h"
+#include "vmm/service/notify_socket.h"
+#include "vmm/service/service_status.h"
 #include "vmm/side_process/side_processes.h"
 #include "vmm/user_net/user_net.h"
 #include "vmm/vm/vm_end.h"
@@ -241,6 +243,7 @@ int Run(int argc, char** argv) {
 
   absl::StatusOr<UniqueFd> signals = TakeSignals({SIGINT, SIGTERM, SIGHUP, SIGQUIT});
   if (!signals.ok()) return Report(signals.status());
+  const NotifySocket service = NotifySocket::FromEnvironment();
   const auto take_signal = [fd = signals->get()] { return TakeSignal(fd); };
   absl::StatusOr<std::unique_ptr<StartGuard>> guard =
       StartGuard::Begin(signals->get(), take_signal);
@@ -358,7 +361,15 @@ int Run(int argc, char** argv) {
   absl::StatusOr<Servers> servers = StartServers(**machine, *sockets, refused);
   if (!servers.ok()) return Report(servers.status());
   ReleaseStartupPages();
-  const VmEnd end = (*machine)->Run({.fd = signals->get(), .take = take_signal});
+  std::optional<ServiceStatus> service_status(std::in_place, service, (*machine)->events());
+  const auto tell_watchdog = [&service] {
+    service.Send("WATCHDOG=1");
+    return service.watchdog_interval();
+  };
+  Machine::OutsideEnd outside = {.fd = signals->get(), .take = take_signal, .alive = nullptr};
+  if (service.watchdog_interval() != absl::InfiniteDuration()) outside.alive = tell_watchdog;
+  const VmEnd end = (*machine)->Run(outside);
+  service_status.reset();
   restore_terminal.reset();
   terminal.reset();
   *servers = {};

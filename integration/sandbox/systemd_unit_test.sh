@@ -1,6 +1,6 @@
 #!/bin/bash
-# vmm as a unit of systemd: its control groups are used, and whether it is killed or stopped, nothing of
-# it is left. Runs a systemd of its own in new namespaces, which knows this unit only.
+# vmm as a unit of systemd: it says when it is ready, how it is and that it is alive; its control groups
+# are used, and whether it is killed or stopped, nothing of it is left. Runs a systemd of its own in new namespaces, which knows this unit only.
 # usage: systemd_unit_test.sh KERNEL VMM DEVICE_BINARY...
 set -uo pipefail
 
@@ -20,6 +20,8 @@ END
 [Unit]
 DefaultDependencies=no
 [Service]
+Type=notify
+WatchdogSec=20
 ExecStart=$folder/bin/vmm --name=unit --control=/run/vm/control.sock --memory=64M \
   --kernel=$folder/bin/$(basename "$1") "--cmdline=run=disk_storm until_key=1" --console=detached \
   --device-dir=$folder/bin --disk=path=/run/vm/disk --rng
@@ -55,7 +57,7 @@ failures=0
 within() {
   local name=$1 i
   shift
-  for ((i = 0; i < 200; ++i)); do
+  for ((i = 0; i < 400; ++i)); do
     "$@" && { echo "ok: $name"; return; }
     sleep 0.05
   done
@@ -75,10 +77,23 @@ no_process() { ! ps -e -o comm= | grep -q "vmm\|virtio\|uart"; }
 nothing_left() { no_process && [[ ! -d $unit ]]; }
 no_socket() { [[ $(ls -A /run/vm) == disk ]]; }
 
+property() { systemctl show vmm.service --property="$1" --value; }
+# The watchdog was told after that moment, in microseconds.
+told_since() { (($(property WatchdogTimestampMonotonic) > $1)); }
+# Kills the process of rng0 until the device counts as failed.
+rng_fails() {
+  kill -KILL $(< "$unit/unit-device-rng0/cgroup.procs") 2> /dev/null
+  is StatusText "running; rng0 failed"
+}
+
 checks() {
   within SystemdRuns is LoadState loaded
   systemctl start vmm.service
+  within ItIsReadyAtOnce is ActiveState active
+  within ItsStatusIsShown is StatusText running
+  within TheWatchdogIsTold told_since "$(property WatchdogTimestampMonotonic)"
   within TheGroupsAreUsed runs
+  within ADeviceThatDoesNotRunIsNamed rng_fails
   systemctl kill --kill-who=main --signal=KILL vmm.service
   within OfAKilledVmmNothingIsLeft nothing_left
   systemctl reset-failed vmm.service

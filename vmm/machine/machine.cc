@@ -241,6 +241,7 @@ void Machine::Await(std::initializer_list<int> fds, const OutsideEnd& outside,
   std::vector<pollfd> polled = {{.fd = end_->fd(), .events = POLLIN, .revents = 0},
                                 {.fd = outside.fd, .events = POLLIN, .revents = 0}};
   for (const int fd : fds) polled.push_back({.fd = fd, .events = POLLIN, .revents = 0});
+  if (outside.alive) limit = std::min(limit, outside.alive());
   const timespec timeout = absl::ToTimespec(limit);
   // May return early (EINTR): the caller checks again.
   (void)ppoll(polled.data(), polled.size(), limit == absl::InfiniteDuration() ? nullptr : &timeout,

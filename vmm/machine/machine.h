@@ -81,6 +81,9 @@ class Machine final : public VmOperations {
   struct OutsideEnd {
     int fd = -1;  // readable when there may be one
     std::function<std::optional<VmEnd>()> take;
+    // May be null. The machine's thread calls it each time that it has nothing to do, and again
+    // after the time that it returns at the latest: so it shows that this thread does its work.
+    std::function<absl::Duration()> alive;
   };
   // Serves the VM until its end is requested, then ends everything within bounded time. Returns why
   // it ended.
