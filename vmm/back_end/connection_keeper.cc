@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <bitset>
 #include <deque>
 #include <optional>
@@ -36,7 +37,7 @@ constexpr uint32_t kVersion = 1;
 constexpr uint64_t kMemorySlots = uint64_t{1} << 15;
 constexpr size_t kMaxPayload = 4096;
 constexpr size_t kMaxDescriptors = 8;
-constexpr uint32_t kMaxQueues = 256;
+constexpr uint32_t kMaxQueues = 256;  // a number of one byte
 
 constexpr int kBacklog = 8;
 
@@ -112,16 +113,17 @@ class Reader {
   Message next_;
 };
 
-bool Send(int socket, const Message& message, int flags) {
-  absl::string_view bytes = message.bytes;
+// Sends what `sent` says is left of the message, as far as there is room. Its descriptors go with
+// the first byte. False: nobody reads it any more.
+bool SendSome(int socket, const Message& message, size_t& sent) {
   alignas(cmsghdr) char control[CMSG_SPACE(kMaxDescriptors * sizeof(int))] = {};
-  bool is_first = true;
-  while (!bytes.empty()) {
-    iovec part = {.iov_base = const_cast<char*>(bytes.data()), .iov_len = bytes.size()};
+  while (sent < message.bytes.size()) {
+    iovec part = {.iov_base = const_cast<char*>(message.bytes.data()) + sent,
+                  .iov_len = message.bytes.size() - sent};
     msghdr header = {};
     header.msg_iov = &part;
     header.msg_iovlen = 1;
-    if (is_first && !message.descriptors.empty()) {
+    if (sent == 0 && !message.descriptors.empty()) {
       const size_t size = message.descriptors.size() * sizeof(int);
       header.msg_control = control;
       header.msg_controllen = CMSG_SPACE(size);
@@ -134,15 +136,17 @@ bool Send(int socket, const Message& message, int flags) {
         memcpy(CMSG_DATA(c) + i * sizeof(int), &fd, sizeof(fd));
       }
     }
-    const ssize_t sent = sendmsg(socket, &header, MSG_NOSIGNAL | flags);
-    if (sent < 0 && errno == EINTR) continue;
-    if (sent < 0) return false;
-    bytes.remove_prefix(static_cast<size_t>(sent));
-    is_first = false;
+    const ssize_t size = sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (size < 0 && errno == EAGAIN) return true;
+    if (size < 0 && errno != EINTR) return false;
+    if (size > 0) sent += static_cast<size_t>(size);
   }
   return true;
 }
 
+// Waits for nothing but events of both sides, and reads one message of a side at a time. It always
+// takes what the back end has to say, which may not read on before; and reads from the device only
+// what the back end has room for.
 class Keeper {
  public:
   Keeper(int listener, int back_end) : listener_(listener), back_end_(back_end) {}
@@ -151,90 +155,102 @@ class Keeper {
     // Connections name as their peer the process that has called this last; they are told from
     // those to the last back end by it. Those that were made before are closed, and made again.
     if (listen(listener_, kBacklog) != 0) return;
-    while (AcceptOne(0).ok()) {
+    for (int early = 0; early <= kBacklog && AcceptOne().ok(); ++early) {
     }
     bool lives = true;
     while (lives) {
-      const bool waits_for_device = !device_.ok() && stops_.empty() && features_asked_ == 0;
       pollfd ready[] = {{.fd = back_end_, .events = POLLIN, .revents = 0},
-                        {.fd = device_.ok()       ? device_.get()
-                               : waits_for_device ? listener_
-                                                  : -1,
-                         .events = POLLIN,
-                         .revents = 0}};
-      if (poll(ready, 2, -1) < 0 && errno != EINTR) return;
-      if (ready[0].revents != 0) lives = ReadBackEnd();
-      if (ready[1].revents == 0 || !lives) continue;
+                        {.fd = NextToRead(), .events = POLLIN, .revents = 0}};
+      if (!to_back_end_.empty()) ready[0].events |= POLLOUT;
+      if (poll(ready, 2, -1) < 0) {
+        if (errno == EINTR) continue;
+        return;
+      }
+      if ((ready[0].revents & POLLOUT) != 0) lives = SendToBackEnd();
+      if (lives && (ready[0].revents & ~POLLOUT) != 0) lives = ReadBackEnd();
+      // The back end may have cost the device its connection meanwhile.
+      if (ready[1].revents == 0 || !lives || ready[1].fd != NextToRead()) continue;
       if (device_.ok()) {
-        lives = ReadDevice();
+        ReadDevice();
       } else {
-        device_ = AcceptOne(0);
+        device_ = AcceptOne();
         from_device_.Reset();
       }
     }
   }
 
  private:
-  UniqueFd AcceptOne(int timeout_ms) const {
+  // The device, or where the next one arrives; -1: neither has its turn.
+  int NextToRead() const {
+    if (!to_back_end_.empty()) return -1;
+    if (device_.ok()) return device_.get();
+    return stops_due_ == 0 && features_due_ == 0 ? listener_ : -1;
+  }
+
+  UniqueFd AcceptOne() const {
     pollfd ready = {.fd = listener_, .events = POLLIN, .revents = 0};
-    if (poll(&ready, 1, timeout_ms) <= 0) return UniqueFd();
+    if (poll(&ready, 1, 0) <= 0) return UniqueFd();
     return UniqueFd(accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC));
   }
 
   // False: the back end is gone.
   bool ReadBackEnd() {
-    while (true) {
-      Message reply;
-      const Reader::Result result = from_back_end_.Read(back_end_, reply);
-      if (result == Reader::Result::kEnd) return false;
-      if (result == Reader::Result::kNothing) return true;
-      if (reply.header.type == kGetVringBase && !stops_.empty()) stops_.pop_front();
-      if (reply.header.type == kGetFeatures && features_asked_ > 0) --features_asked_;
-      if (!device_.ok()) continue;  // for one that is gone
-      if (reply.header.type == kGetProtocolFeatures && reply.payload().size() == sizeof(uint64_t)) {
-        uint64_t features = 0;
-        memcpy(&features, reply.payload().data(), sizeof(features));
-        features &= ~kMemorySlots;
-        memcpy(&reply.bytes[sizeof(Header)], &features, sizeof(features));
-      }
-      reply.descriptors.clear();
-      if (!Send(device_.get(), reply, MSG_DONTWAIT) && !LoseDevice()) return false;
+    Message reply;
+    const Reader::Result result = from_back_end_.Read(back_end_, reply);
+    if (result != Reader::Result::kMessage) return result == Reader::Result::kNothing;
+    if (reply.header.type == kGetVringBase && stops_due_ > 0) --stops_due_;
+    if (reply.header.type == kGetFeatures && features_due_ > 0) --features_due_;
+    if (!device_.ok()) return true;  // for one that is gone
+    if (reply.header.type == kGetProtocolFeatures && reply.payload().size() == sizeof(uint64_t)) {
+      uint64_t features = 0;
+      memcpy(&features, reply.payload().data(), sizeof(features));
+      features &= ~kMemorySlots;
+      memcpy(&reply.bytes[sizeof(Header)], &features, sizeof(features));
     }
+    reply.descriptors.clear();
+    size_t sent = 0;
+    if (!SendSome(device_.get(), reply, sent) || sent < reply.bytes.size()) LoseDevice();
+    return true;
+  }
+
+  void ReadDevice() {
+    Message message;
+    const Reader::Result result = from_device_.Read(device_.get(), message);
+    if (result == Reader::Result::kEnd) LoseDevice();
+    if (result == Reader::Result::kMessage) Pass(std::move(message));
+  }
+
+  void Pass(Message message) {
+    const uint32_t word = message.first_word();
+    if (message.header.type == kSetVringKick) started_.set(word & 0xff);
+    if (message.header.type == kGetVringBase) {
+      if (word < kMaxQueues) started_.reset(word);
+      ++stops_due_;
+    }
+    if (message.header.type == kGetFeatures) ++features_due_;
+    to_back_end_.push_back(std::move(message));
   }
 
   // False: the back end is gone.
-  bool ReadDevice() {
-    while (device_.ok()) {
-      Message message;
-      const Reader::Result result = from_device_.Read(device_.get(), message);
-      if (result == Reader::Result::kNothing) return true;
-      if (result == Reader::Result::kEnd) return LoseDevice();
-      if (!Pass(message)) return false;
+  bool SendToBackEnd() {
+    while (!to_back_end_.empty()) {
+      const Message& next = to_back_end_.front();
+      if (!SendSome(back_end_, next, sent_)) return false;
+      if (sent_ < next.bytes.size()) return true;
+      to_back_end_.pop_front();
+      sent_ = 0;
     }
     return true;
   }
 
-  bool Pass(const Message& message) {
-    const uint32_t word = message.first_word();
-    if (message.header.type == kSetVringKick && (word & 0xff) < kMaxQueues) {
-      started_.set(word & 0xff);
-    }
-    if (message.header.type == kGetVringBase) {
-      if (word < kMaxQueues) started_.reset(word);
-      stops_.push_back(word);
-    }
-    if (message.header.type == kGetFeatures) ++features_asked_;
-    return Send(back_end_, message, 0);
-  }
-
-  // Stops what it has started. False: the back end is gone.
-  bool LoseDevice() {
+  // Stops what it has started.
+  void LoseDevice() {
     device_.reset();
     for (uint32_t queue = 0; queue < kMaxQueues; ++queue) {
-      if (started_.test(queue) && !Pass(Ask(kGetVringBase, queue))) return false;
+      if (started_.test(queue)) Pass(Ask(kGetVringBase, queue));
     }
     // Its answer comes after all that are still due.
-    return Pass(Ask(kGetFeatures, std::nullopt));
+    Pass(Ask(kGetFeatures, std::nullopt));
   }
 
   static Message Ask(uint32_t type, std::optional<uint32_t> queue) {
@@ -258,9 +274,13 @@ class Keeper {
   UniqueFd device_;
   Reader from_device_;
   Reader from_back_end_;
+  // One message of the device, or what stops its queues once it is gone.
+  std::deque<Message> to_back_end_;
+  size_t sent_ = 0;  // of the first of them
   std::bitset<kMaxQueues> started_;
-  std::deque<uint32_t> stops_;  // asked for and not answered
-  uint64_t features_asked_ = 0;
+  // Asked for and not answered.
+  uint64_t stops_due_ = 0;
+  uint64_t features_due_ = 0;
 };
 
 }  // namespace

@@ -1,10 +1,12 @@
 #include "vmm/back_end/connection_keeper.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include <string>
@@ -64,7 +66,7 @@ class ConnectionKeeperTest : public testing::Test {
   UniqueFd ConnectUntilAccepted() {
     for (int i = 0; i < 100; ++i) {
       UniqueFd device = Connect();
-      Send(device, Bytes(kGetFeatures));
+      if (!SendSocketMessage(device.get(), Bytes(kGetFeatures), {}).ok()) continue;
       pollfd ready[] = {{.fd = device.get(), .events = POLLIN, .revents = 0},
                         {.fd = back_end_.get(), .events = POLLIN, .revents = 0}};
       if (poll(ready, 2, 20'000) <= 0) break;
@@ -172,6 +174,45 @@ TEST_F(ConnectionKeeperTest, ADeviceThatBreaksTheProtocolLosesItsConnection) {
   const UniqueFd next = Connect();
   Send(next, Bytes(kGetProtocolFeatures));
   EXPECT_EQ(Receive(back_end_), Bytes(kGetProtocolFeatures));
+}
+
+// The back end reads on only once it has written its reply, as a program with one thread does.
+TEST_F(ConnectionKeeperTest, ADeviceThatAsksOnAndReadsNothingLosesItsConnection) {
+  Start();
+  const UniqueFd device = ConnectUntilAccepted();
+  const timeval limit = {.tv_sec = 20, .tv_usec = 0};
+  for (const int socket : {device.get(), back_end_.get()}) {
+    ASSERT_EQ(setsockopt(socket, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)), 0);
+  }
+  const std::string reply = Bytes(kGetFeatures, OfWord(7));
+  std::thread serving([&] {
+    while (Receive(back_end_) == Bytes(kGetFeatures) &&
+           send(back_end_.get(), reply.data(), reply.size(), MSG_NOSIGNAL) > 0) {
+    }
+  });
+  // Faster than the keeper reads.
+  std::string questions;
+  for (int i = 0; i < 1000; ++i) questions += Bytes(kGetFeatures);
+  while (send(device.get(), questions.data(), questions.size(), MSG_NOSIGNAL) > 0) {
+  }
+  EXPECT_TRUE(errno == EPIPE || errno == ECONNRESET) << "the keeper hangs: " << strerror(errno);
+  const UniqueFd next = Connect();
+  Send(next, Bytes(kGetProtocolFeatures));
+  serving.join();
+  Send(back_end_, Bytes(kGetProtocolFeatures, OfWord(1)));
+  EXPECT_EQ(Receive(next), Bytes(kGetProtocolFeatures, OfWord(1)));
+}
+
+TEST_F(ConnectionKeeperTest, ABackEndThatReadsNothingDoesNotKeepItFromEnding) {
+  Start();
+  const UniqueFd device = ConnectUntilAccepted();
+  const std::string question = Bytes(kGetFeatures);
+  pollfd ready = {.fd = device.get(), .events = POLLOUT, .revents = 0};
+  while (poll(&ready, 1, 500) > 0) {
+    ASSERT_GT(send(device.get(), question.data(), question.size(), MSG_NOSIGNAL), 0);
+  }
+  back_end_.reset();
+  keeper_.join();
 }
 
 TEST_F(ConnectionKeeperTest, ConnectionsOfTheTimeBeforeAreClosed) {
