@@ -111,6 +111,8 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
   absl::StatusOr<std::vector<std::unique_ptr<DeviceSupervisor>>> devices;
   std::thread starter([&] {
     SupervisorOptions options;
+    options.start_timeout =
+        StartTimeoutFor(spec.devices.size(), std::thread::hardware_concurrency());
     options.vcpus = spec.cpus;
     options.events = &machine->events_;
     options.park = [m = machine.get()](Waiter vcpu) { return m->ParkWhilePaused(vcpu); };

@@ -1,8 +1,10 @@
 #ifndef BULKHEAD_VMM_SUPERVISOR_SUPERVISOR_OPTIONS_H_
 #define BULKHEAD_VMM_SUPERVISOR_SUPERVISOR_OPTIONS_H_
 
+#include <stddef.h>
 #include <stdint.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "absl/strings/string_view.h"
@@ -36,6 +38,15 @@ struct SupervisorOptions {
   std::function<void(absl::string_view device)> pause_vm = [](absl::string_view) {};
   std::function<void(absl::string_view device)> resume_vm = [](absl::string_view) {};
 };
+
+// For a VM with so many devices on a host with so many processors: they all start at once, at the
+// VM's start and when the host has killed them all, and share the processors. A processor starts
+// two of them in the time that one has.
+inline absl::Duration StartTimeoutFor(size_t devices, size_t processors) {
+  return SupervisorOptions().start_timeout *
+         std::max(1.0, static_cast<double>(devices) /
+                           static_cast<double>(2 * std::max<size_t>(processors, 1)));
+}
 
 }  // namespace bulkhead::vmm
 
