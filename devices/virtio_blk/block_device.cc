@@ -253,6 +253,7 @@ void BlockDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
 
 void BlockDevice::BeginTurn(uint32_t) {
   ReleaseHeld();
+  AnswerErrors();
   turn_bytes_ = kTurnBytes;
   RunReady();
 }

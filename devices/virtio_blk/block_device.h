@@ -142,6 +142,7 @@ class BlockDevice : public VirtioDevice {
   absl::Status StartErrorLink();
   void Hold(uint32_t slot);
   void OnErrorLink();
+  void AnswerErrors();
   void ServeNextLimited();
   uint32_t in_flight() const;
   void LogFailure(const BlockRequest& request);
@@ -179,6 +180,8 @@ class BlockDevice : public VirtioDevice {
   SlotList paused_;  // and theirs for the retry timer first
   Sync sync_;
   SlotList errors_;  // and theirs for error_link_
+  bool answers_errors_ =
+      false;  // the operator has said so, and guest memory may not be touched yet
   UniqueFd error_link_;
   WritebackFailures failures_;
   uint32_t failures_logged_ = 0;

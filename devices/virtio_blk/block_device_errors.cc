@@ -41,19 +41,29 @@ void BlockDevice::OnErrorLink() {
     error_link_.reset();
     return;
   }
-  for (uint32_t index = std::exchange(errors_.first, kNoSlot); index != kNoSlot;) {
-    const uint32_t held = std::exchange(index, slots_[index].next);
-    if (order == ErrorOrder::kReportToGuest) {
-      BlockContext answering = context_;
-      answering.hold_errors = false;
-      BlockRequest& request = slots_[held].request;
-      Continue(held, request.OnResult(-request.error_number(), answering));
-    } else {
-      Append(ready_, held);
+  answers_errors_ = order == ErrorOrder::kReportToGuest;
+  if (answers_errors_) {
+    AnswerErrors();
+  } else {
+    for (uint32_t index = std::exchange(errors_.first, kNoSlot); index != kNoSlot;) {
+      Append(ready_, std::exchange(index, slots_[index].next));
     }
   }
   services_->Publish();
   OnEngine();
+}
+
+void BlockDevice::AnswerErrors() {
+  // Else BeginTurn() calls it again.
+  if (!services_->dma_allowed()) return;
+  if (!std::exchange(answers_errors_, false)) return;
+  BlockContext answering = context_;
+  answering.hold_errors = false;
+  for (uint32_t index = std::exchange(errors_.first, kNoSlot); index != kNoSlot;) {
+    const uint32_t held = std::exchange(index, slots_[index].next);
+    BlockRequest& request = slots_[held].request;
+    Continue(held, request.OnResult(-request.error_number(), answering));
+  }
 }
 
 }  // namespace bulkhead::devices::virtio

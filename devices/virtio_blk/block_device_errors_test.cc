@@ -103,6 +103,20 @@ TEST_F(BlockDeviceErrorsTest, WhatWaitsIsAnsweredWithItsErrorIfTheOperatorSaysSo
   EXPECT_EQ(t_.StatusOf(next), kNoStatus);
 }
 
+TEST_F(BlockDeviceErrorsTest, NoAnswerTouchesTheMemoryOfAGuestThatForbidsIt) {
+  Cut();
+  const TestDisk::Request request = t_.Add(kBlockIn, kSector, {}, 4096);
+  t_.driver->Kick(0);
+  AwaitReport();
+  t_.model->OnFunctionState({.bus_master = false, .msix_enabled = true});
+  Send(ErrorOrder::kReportToGuest);
+  t_.services.RunWatches(20);
+  EXPECT_EQ(t_.StatusOf(request), kNoStatus);
+  t_.model->OnFunctionState({.bus_master = true, .msix_enabled = true});
+  EXPECT_TRUE(IsAnswered(1));
+  EXPECT_EQ(t_.StatusOf(request), kBlockStatusIoError);
+}
+
 // To a successor the disk ends where the file does.
 TEST_F(BlockDeviceErrorsTest, ASuccessorAnswersWhatLiesBeyondTheEnd) {
   Cut();

@@ -72,6 +72,8 @@ void VsockConnection::OnOutOfCredit() {
   Demand(VsockOperation::kCreditRequest);
 }
 
+void VsockConnection::OnDoubt() { Demand(VsockOperation::kCreditRequest); }
+
 uint32_t VsockConnection::guest_room() const {
   const uint32_t in_flight = sent_ - guest_forwarded_;
   return in_flight < guest_buffer_ ? guest_buffer_ - in_flight : 0;

@@ -57,6 +57,8 @@ class VsockConnection {
   void OnHostShutdown(bool both);
   // There is data for the guest, but guest_room() is 0.
   void OnOutOfCredit();
+  // The guest may have forgotten it: asks for a packet about it.
+  void OnDoubt();
 
   // The data that the guest has room for.
   uint32_t guest_room() const;

@@ -59,6 +59,7 @@ void VsockDevice::OnFeatures(uint64_t features) {
 absl::Status VsockDevice::RestoreState(absl::Span<const uint8_t>) {
   // Whatever connections the guest has are of an earlier process.
   reset_owed_ = true;
+  switch_.OnTransportReset(/*sent=*/false);
   return absl::OkStatus();
 }
 
@@ -91,6 +92,7 @@ void VsockDevice::OnChain(uint32_t queue, const DescriptorChain& chain) {
     written = static_cast<uint32_t>(
         CopyIn(chain.writable, &kEventTransportReset, sizeof(kEventTransportReset)));
     reset_owed_ = false;
+    switch_.OnTransportReset(/*sent=*/true);
     ++transport_resets_;
     CRASH_POINT("vsock_after_transport_reset");
   }

@@ -24,6 +24,10 @@ namespace {
 
 constexpr absl::Duration kGreetingLimit = absl::Seconds(5);
 constexpr absl::Duration kGuestLimit = absl::Seconds(10);  // for the answer to a request
+// How long after a TRANSPORT_RESET a guest may still apply it to a new connection, without a word.
+constexpr absl::Duration kDoubt = absl::Seconds(5);
+// When such a connection is asked for, in the hope that the guest has done so by then.
+constexpr absl::Duration kProbes[] = {absl::Seconds(1), absl::Seconds(10)};
 constexpr timespec kTick = {.tv_sec = 0, .tv_nsec = 500'000'000};
 constexpr int kMaxMessagesPerTurn = 32;
 constexpr int kMaxEventsPerTurn = 64;
@@ -63,6 +67,7 @@ void VsockSwitch::SetLive(bool live) {
     resets_.clear();
     ready_.clear();
     output_announced_ = false;
+    doubtful_until_ = absl::InfinitePast();
   }
   GrantClients();
 }
@@ -101,9 +106,32 @@ void VsockSwitch::Remove(Entry& entry) {
 
 void VsockSwitch::SetDeadline(Entry& entry, absl::Duration limit) {
   entry.deadline = SteadyNow() + limit;
-  if (limit == absl::InfiniteDuration() || timer_runs_) return;
+  if (limit != absl::InfiniteDuration()) RunTimer();
+}
+
+void VsockSwitch::RunTimer() {
+  if (timer_runs_) return;
   const itimerspec ticks = {.it_interval = kTick, .it_value = kTick};
   timer_runs_ = timerfd_settime(timer_.get(), 0, &ticks, nullptr) == 0;
+}
+
+void VsockSwitch::OnTransportReset(bool sent) {
+  doubtful_until_ = sent ? SteadyNow() + kDoubt : absl::InfiniteFuture();
+}
+
+void VsockSwitch::OnEstablished(Entry& entry) {
+  entry.deadline = absl::InfiniteFuture();
+  const absl::Time now = SteadyNow();
+  if (now >= doubtful_until_) return;
+  entry.probes = {now + kProbes[0], now + kProbes[1]};
+  RunTimer();
+}
+
+void VsockSwitch::Probe(Entry& entry, absl::Time now) {
+  if (entry.probes.empty() || entry.probes.front() > now) return;
+  entry.probes.pop_front();
+  entry.connection.OnDoubt();
+  Offer(entry);
 }
 
 void VsockSwitch::OnTimer() {
@@ -114,7 +142,9 @@ void VsockSwitch::OnTimer() {
   std::vector<uint32_t> late;
   for (const auto& [id, entry] : entries_) {
     if (entry->deadline <= now) late.push_back(id);
-    some_wait = some_wait || (entry->deadline > now && entry->deadline != absl::InfiniteFuture());
+    if (entry->phase == Entry::Phase::kConnection) Probe(*entry, now);
+    some_wait = some_wait || !entry->probes.empty() ||
+                (entry->deadline > now && entry->deadline != absl::InfiniteFuture());
   }
   for (const uint32_t id : late) {
     Entry* const entry = Find(id);
@@ -196,8 +226,8 @@ void VsockSwitch::OnAnswer(const VsockAnswer& answer, UniqueFd socket) {
     if (WatchSocket(*entry, /*for_room=*/false, /*is_new=*/true)) {
       --connecting_;
       entry->phase = Entry::Phase::kConnection;
-      entry->deadline = absl::InfiniteFuture();
       entry->connection.OnHostConnected();
+      OnEstablished(*entry);
       ++from_guest_;
       Offer(*entry);
       return;
@@ -234,8 +264,9 @@ void VsockSwitch::OnSocket(Entry& entry, uint32_t events) {
   }
   if ((events & EPOLLOUT) != 0 && !Flush(entry)) return;
   if (entry.phase != Entry::Phase::kConnection) return;
-  // It had sent its last before.
-  if ((events & EPOLLHUP) != 0 && !entry.connection.host_sends()) {
+  // It had sent its last before, or nobody would take more.
+  if ((events & EPOLLHUP) != 0 &&
+      (!entry.connection.host_sends() || !entry.connection.guest_receives())) {
     entry.connection.OnHostShutdown(/*both=*/true);
     SetDeadline(entry, kGuestLimit);
   }

@@ -50,6 +50,9 @@ class VsockSwitch {
 
   // The guest's driver works: clients are taken. False: all connections end.
   void SetLive(bool live);
+  // The guest is told (`sent`), or is to be told, that all connections are gone. It may apply that
+  // to connections that begin meanwhile, and not tell: those are asked for.
+  void OnTransportReset(bool sent);
 
   // A packet of the guest may be given now: else the guest must fetch output first.
   bool TakesPackets() const { return resets_.size() < kMaxResets; }
@@ -90,6 +93,7 @@ class VsockSwitch {
     bool hung_up = false;   // the end comes, and no further event
     bool queued = false;    // in ready_
     absl::Time deadline = absl::InfiniteFuture();
+    std::deque<absl::Time> probes;  // when to ask whether the guest still has it
   };
   struct Reset {
     Key key;
@@ -105,6 +109,10 @@ class VsockSwitch {
   void ResetEntry(Entry& entry);
   void SendReset(const Key& key, uint16_t type = kVsockStream);
   void SetDeadline(Entry& entry, absl::Duration limit);
+  void RunTimer();
+  void OnEstablished(Entry& entry);
+  // The guest answers with a reset if it does not have the connection any more.
+  void Probe(Entry& entry, absl::Time now);
 
   // The link
   void OnLink();
@@ -146,6 +154,7 @@ class VsockSwitch {
   bool timer_runs_ = false;
   bool live_ = false;
   bool output_announced_ = false;
+  absl::Time doubtful_until_ = absl::InfinitePast();
 
   std::map<uint32_t, std::unique_ptr<Entry>> entries_;  // by id
   std::map<Key, Entry*> by_key_;

@@ -81,7 +81,7 @@ void VsockSwitch::OnConnectionPacket(Entry& entry, const VsockHeader& header,
         ResetEntry(entry);
         return;
       }
-      entry.deadline = absl::InfiniteFuture();
+      OnEstablished(entry);
       ++from_host_;
       break;
     }

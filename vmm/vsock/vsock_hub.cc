@@ -202,8 +202,9 @@ void VsockHub::AcceptClients() {
       }
       return;
     }
-    const bool sent = Send(VsockAnswer::kAccepted, ++accepted_, client.get());
+    const bool sent = Send(VsockAnswer::kAccepted, accepted_ + 1, client.get());
     CloseElsewhere(std::move(client));
+    accepted_ += sent;  // else the device still has a place for one
     if (!sent) {
       accept_again_ = SteadyNow() + kAcceptPause;
       return;
