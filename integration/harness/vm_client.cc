@@ -56,6 +56,19 @@ absl::StatusOr<v1::Device> VmClient::ResizeDisk(const std::string& name, uint64_
   return Call(&Vm::ResizeDisk, request);
 }
 
+double VmClient::DeviceMetric(const std::string& device, const std::string& name) const {
+  const absl::StatusOr<v1::VmMetrics> metrics = GetMetrics();
+  if (!metrics.ok()) return -1;
+  for (const v1::MetricFamily& family : metrics->families()) {
+    if (family.name() != "bulkhead_device_model_" + name) continue;
+    for (const v1::Sample& sample : family.samples()) {
+      const auto label = sample.labels().find("device");
+      if (label != sample.labels().end() && label->second == device) return sample.value();
+    }
+  }
+  return -1;
+}
+
 absl::StatusOr<std::vector<v1::Event>> VmClient::PastEvents() const {
   ASSIGN_OR_RETURN(const std::unique_ptr<Vm> vm, Connect());
   std::vector<v1::Event> events;

@@ -62,6 +62,8 @@ class VmClient {
     return Call(&Vm::SetBalloon, target_bytes);
   }
   absl::StatusOr<v1::VmMetrics> GetMetrics() const { return Call(&Vm::GetMetrics); }
+  // The value of the metric bulkhead_device_model_`name` of a device; -1: there is none.
+  double DeviceMetric(const std::string& device, const std::string& name) const;
   // A snapshot, and the events that the VM still has.
   absl::StatusOr<std::vector<v1::Event>> PastEvents() const;
 

@@ -2,21 +2,13 @@
 // most one a kill and queue is lost or repeated, as the device's metrics say. In a network
 // namespace of the test's own, which needs the right to make one, and /dev/net/tun.
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <linux/if_ether.h>
-#include <linux/if_packet.h>
 #include <net/if.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -30,111 +22,19 @@
 #include "base/testing/files.h"
 #include "base/testing/network_namespace.h"
 #include "base/testing/run_command.h"
-#include "base/unique_fd.h"
 #include "gtest/gtest.h"
 #include "integration/harness/vm_client.h"
 #include "integration/harness/vm_process.h"
+#include "integration/net/storm_peer.h"
 #include "kernel_images/baremetal/lib/net_storm_frame.h"
 
 namespace bulkhead::integration {
 namespace {
 
 using guest::StormCount;
-using guest::StormFrame;
 
 constexpr absl::Duration kTimeout = absl::Minutes(2);
 constexpr char kTap[] = "storm0";
-constexpr int kSocketBuffer = 64 << 20;
-
-// The other end of the TAP: sends and receives numbered frames.
-class Peer {
- public:
-  explicit Peer(const char* interface) {
-    socket_.reset(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    sockaddr_ll address = {};
-    address.sll_family = AF_PACKET;
-    address.sll_protocol = htons(ETH_P_ALL);
-    address.sll_ifindex = static_cast<int>(if_nametoindex(interface));
-    EXPECT_EQ(bind(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)), 0)
-        << strerror(errno);
-    setsockopt(socket_.get(), SOL_SOCKET, SO_RCVBUFFORCE, &kSocketBuffer, sizeof(kSocketBuffer));
-  }
-
-  // Sends and receives for `time`, or until `done`.
-  template <typename Done>
-  void Run(absl::Duration time, Done done) {
-    const absl::Time end = SteadyNow() + time;
-    while (SteadyNow() < end && !done()) {
-      bool progress = false;
-      while (Receive()) progress = true;
-      while (sent_ - acknowledged_ < guest::kStormWindow) {
-        Send(guest::kStormData);
-        progress = true;
-      }
-      if (progress) continue;
-      pollfd entry = {.fd = socket_.get(), .events = POLLIN, .revents = 0};
-      // Acknowledgements may be lost: then the window opens by itself.
-      if (poll(&entry, 1, 50) == 0) Send(guest::kStormData);
-    }
-  }
-  void Send(uint32_t kind) {
-    alignas(16) uint8_t bytes[guest::kMaxStormFrame];
-    guest::FillStormFrame(bytes, kind, kind == guest::kStormStop ? 1 : sent_ + 1, count_.highest,
-                          /*from_guest=*/false);
-    const uint32_t size = reinterpret_cast<const StormFrame*>(bytes)->size;
-    if (send(socket_.get(), bytes, size, 0) != static_cast<ssize_t>(size)) return;
-    if (kind == guest::kStormData) ++sent_;
-  }
-  const StormCount& count() const { return count_; }
-  uint32_t acknowledged() const { return acknowledged_; }
-  uint32_t damaged() const { return damaged_; }
-  uint32_t sent() const { return sent_; }
-  uint32_t kernel_drops() const {
-    tpacket_stats stats = {};
-    socklen_t size = sizeof(stats);
-    getsockopt(socket_.get(), SOL_PACKET, PACKET_STATISTICS, &stats, &size);
-    return stats.tp_drops;
-  }
-
- private:
-  bool Receive() {
-    alignas(16) uint8_t bytes[4096];
-    sockaddr_ll from = {};
-    socklen_t from_size = sizeof(from);
-    const ssize_t size = recvfrom(socket_.get(), bytes, sizeof(bytes), 0,
-                                  reinterpret_cast<sockaddr*>(&from), &from_size);
-    if (size < 0) return false;
-    const auto length = static_cast<uint32_t>(size);
-    if (from.sll_pkttype == PACKET_OUTGOING || !guest::IsStormFrame(bytes, length, true)) {
-      return true;
-    }
-    if (!guest::IsWhole(bytes, length)) ++damaged_;
-    const auto* const frame = reinterpret_cast<const StormFrame*>(bytes);
-    count_.Add(frame->number);
-    acknowledged_ = std::max(acknowledged_, frame->acknowledged);
-    return true;
-  }
-
-  UniqueFd socket_;
-  StormCount count_;
-  uint32_t sent_ = 0;
-  uint32_t acknowledged_ = 0;
-  uint32_t damaged_ = 0;
-};
-
-// Of the device itself; -1: there is none.
-double Metric(const VmClient& client, const std::string& name) {
-  const absl::StatusOr<v1::VmMetrics> metrics = client.GetMetrics();
-  if (!metrics.ok()) return -1;
-  for (const v1::MetricFamily& family : metrics->families()) {
-    if (family.name() != "bulkhead_device_model_" + name) continue;
-    for (const v1::Sample& sample : family.samples()) {
-      const auto device = sample.labels().find("device");
-      if (device != sample.labels().end() && device->second == "net0") return sample.value();
-    }
-  }
-  return -1;
-}
 
 class NetStormTest : public testing::Test {
  protected:
@@ -194,8 +94,8 @@ class NetStormTest : public testing::Test {
   // Ends the guest, and compares what both sides have counted with the device's metrics.
   void Finish(int deaths) {
     AwaitFrames(500);  // it works, and what was on its way arrives
-    const double maybe_lost = Metric(*client, "maybe_lost_total");
-    const double maybe_repeated = Metric(*client, "maybe_repeated_total");
+    const double maybe_lost = client->DeviceMetric("net0", "maybe_lost_total");
+    const double maybe_repeated = client->DeviceMetric("net0", "maybe_repeated_total");
     EXPECT_GE(maybe_lost, 0);
     EXPECT_LE(maybe_lost, deaths);
     EXPECT_LE(maybe_repeated, deaths);
@@ -243,7 +143,7 @@ class NetStormTest : public testing::Test {
 
   std::unique_ptr<VmProcess> vm;
   std::optional<VmClient> client;
-  std::optional<Peer> peer;
+  std::optional<StormPeer> peer;
   pid_t last_killed = 0;
 };
 
@@ -277,8 +177,8 @@ TEST_F(NetStormTest, RateLimitsHoldInBothDirectionsOverDeathsAndChange) {
   }
   AwaitFrames(100);
   EXPECT_LE(peer->count().frames, allowed(SteadyNow()));
-  EXPECT_GT(Metric(*client, "send_limited_total"), 0);
-  EXPECT_GT(Metric(*client, "receive_limited_total"), 0);
+  EXPECT_GT(client->DeviceMetric("net0", "send_limited_total"), 0);
+  EXPECT_GT(client->DeviceMetric("net0", "receive_limited_total"), 0);
   // Held back, it sleeps: the peer's window is full, and so is the guest's.
   const absl::Duration before = CpuTime();
   peer->Run(absl::Seconds(2), [] { return false; });

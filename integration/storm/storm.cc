@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -25,13 +24,12 @@
 #include "base/unique_fd.h"
 #include "integration/harness/guest_shell.h"
 #include "integration/harness/vm_process.h"
+#include "integration/storm/disk_storm_report.h"
 #include "integration/storm/kill_timer.h"
 
 namespace bulkhead::integration {
 namespace {
 
-constexpr uint32_t kBlockBytes = 4096;
-constexpr uint32_t kBlocks = 256;  // as disk_storm has by default
 constexpr absl::Duration kStartTimeout = absl::Seconds(60);
 
 // A file that goes with its scope.
@@ -117,58 +115,10 @@ std::vector<absl::Duration> Recoveries(const std::string& log) {
   return recoveries;
 }
 
-// "name value" pairs of a line, or "name=value".
-std::map<std::string, uint64_t> Figures(absl::string_view line) {
-  std::map<std::string, uint64_t> figures;
-  const std::vector<std::string> words =
-      absl::StrSplit(line, absl::ByAnyChar(" =:\r\n"), absl::SkipEmpty());
-  for (size_t i = 0; i + 1 < words.size(); ++i) {
-    uint64_t value = 0;
-    if (absl::SimpleAtoi(words[i + 1], &value)) figures[words[i]] = value;
-  }
-  return figures;
-}
-
-// As the guest program computes it.
-uint64_t Word(uint64_t block, uint64_t version, uint64_t index) {
-  return (version << 32 | block << 12 | index) * 0x9e3779b97f4a7c15 + version;
-}
-
-// The version that a block holds, which its first word gives away; wholly, or an error.
-absl::StatusOr<uint32_t> VersionOf(const std::array<uint64_t, kBlockBytes / 8>& words,
-                                   uint64_t block, uint32_t newest) {
-  for (uint32_t version = 0; version <= newest; ++version) {
-    if (words[0] != Word(block, version, 0) && !(version == 0 && words[0] == 0)) continue;
-    for (uint64_t i = 0; i < words.size(); ++i) {
-      const uint64_t wanted = version == 0 ? 0 : Word(block, version, i);
-      if (words[i] != wanted) {
-        return absl::DataLossError(absl::StrCat("block ", block, " is torn at word ", i));
-      }
-    }
-    return version;
-  }
-  return absl::DataLossError(absl::StrCat("block ", block, " holds no version that was written"));
-}
-
-// The sum over the versions on the disk, as the guest computes it.
-absl::StatusOr<uint64_t> SumOfVersions(const std::string& path, uint32_t newest) {
-  std::ifstream disk(path, std::ios::binary);
-  uint64_t sum = 0;
-  for (uint64_t block = 0; block < kBlocks; ++block) {
-    std::array<uint64_t, kBlockBytes / 8> words = {};
-    disk.read(reinterpret_cast<char*>(words.data()), kBlockBytes);
-    if (!disk) return absl::DataLossError("the disk is too short");
-    ASSIGN_OR_RETURN(const uint32_t version, VersionOf(words, block, newest));
-    sum = sum * 31 + version;
-  }
-  return sum;
-}
-
 }  // namespace
 
 absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
-  ASSIGN_OR_RETURN(const ScratchFile disk,
-                   ScratchFile::Create("disk.img", uint64_t{kBlocks} * kBlockBytes));
+  ASSIGN_OR_RETURN(const ScratchFile disk, ScratchFile::Create("disk.img", kDiskStormBytes));
   ASSIGN_OR_RETURN(const ScratchFile config, ScratchFile::Create("vm.textproto", 0));
   ASSIGN_OR_RETURN(const ScratchFile copy, ScratchFile::Create("virtio_blk", 0));
   ASSIGN_OR_RETURN(const KillerOptions with_upgrades, WithUpgrades(options.killer, config, copy));
@@ -226,7 +176,7 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
   }
   const size_t last = text.rfind("storm ends");
   std::map<std::string, uint64_t> figures =
-      Figures(last == std::string::npos ? "" : absl::string_view(text).substr(last));
+      StormFigures(last == std::string::npos ? "" : absl::string_view(text).substr(last));
   report.requests = figures["requests"];
   const double cycles_a_second =
       static_cast<double>(figures["cycles"]) / absl::ToDoubleSeconds(report.duration);
@@ -234,7 +184,7 @@ absl::StatusOr<StormReport> RunBareMetalStorm(const StormOptions& options) {
   report.first_completions = killer.times();
   report.recoveries = Recoveries(vm->log());
   const absl::StatusOr<uint64_t> sum =
-      SumOfVersions(disk.path(), static_cast<uint32_t>(figures["newest"]));
+      SumOfDiskVersions(disk.path(), static_cast<uint32_t>(figures["newest"]));
   if (!sum.ok()) {
     report.problems.emplace_back(sum.status().message());
   } else if (*sum != figures["versions"]) {
@@ -294,7 +244,7 @@ absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
   if (last == std::string::npos) {
     report.problems.push_back("diskstorm said: " + summary);
   } else {
-    std::map<std::string, uint64_t> figures = Figures(absl::string_view(summary).substr(last));
+    std::map<std::string, uint64_t> figures = StormFigures(absl::string_view(summary).substr(last));
     report.requests = figures["reads"] + figures["writes"] + figures["flushes"];
     report.failed = figures["failed"];
     report.wrong_bytes = figures["wrong_bytes"];

@@ -7,6 +7,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <limits>
 #include <random>
 #include <utility>
 
@@ -31,6 +32,45 @@ bool Wait(const UniqueFd& fd, int16_t events) {
   if (poll(&entry, 1, kHangMs) == 1) return true;
   ADD_FAILURE() << "a connection hangs";
   return false;
+}
+
+bool CheckEchoOf(const UniqueFd& fd, size_t total, const std::atomic<bool>* ending, uint32_t seed,
+                 std::atomic<uint64_t>& checked) {
+  std::minstd_rand out(seed);
+  std::minstd_rand back(seed);
+  size_t sent = 0;
+  size_t received = 0;
+  char bytes[8192];
+  bool has_ended = false;
+  for (;;) {
+    if (ending != nullptr && *ending) total = sent;
+    if (sent == total && !has_ended) {
+      has_ended = true;
+      shutdown(fd.get(), SHUT_WR);
+    }
+    const bool sends = sent < total && sent - received < 100'000;
+    if (!Wait(fd, static_cast<int16_t>(POLLIN | (sends ? POLLOUT : 0)))) return false;
+    if (sends) {
+      const std::minstd_rand before = out;
+      const size_t size = std::min(sizeof(bytes), total - sent);
+      for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(out() >> 8);
+      const ssize_t n = send(fd.get(), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+      if (n < 0 && errno != EAGAIN) return false;
+      out = before;
+      for (ssize_t i = 0; i < n; ++i) out();
+      sent += static_cast<size_t>(std::max<ssize_t>(n, 0));
+    }
+    const ssize_t n = recv(fd.get(), bytes, sizeof(bytes), MSG_DONTWAIT);
+    if (n == 0) return received == total;
+    if (n < 0 && errno != EAGAIN) return false;
+    for (ssize_t i = 0; i < n; ++i) {
+      if (bytes[i] == static_cast<char>(back() >> 8)) continue;
+      ADD_FAILURE() << "byte " << received + static_cast<size_t>(i) << " is wrong";
+      return false;
+    }
+    received += static_cast<size_t>(std::max<ssize_t>(n, 0));
+    checked += static_cast<uint64_t>(std::max<ssize_t>(n, 0));
+  }
 }
 
 }  // namespace
@@ -100,36 +140,12 @@ UniqueFd ConnectToGuest(const std::string& path, uint32_t port) {
 }
 
 bool CheckEcho(const UniqueFd& fd, size_t total, uint32_t seed, std::atomic<uint64_t>& checked) {
-  std::minstd_rand out(seed);
-  std::minstd_rand back(seed);
-  size_t sent = 0;
-  size_t received = 0;
-  char bytes[8192];
-  for (;;) {
-    const bool sends = sent < total && sent - received < 100'000;
-    if (!Wait(fd, static_cast<int16_t>(POLLIN | (sends ? POLLOUT : 0)))) return false;
-    if (sends) {
-      const std::minstd_rand before = out;
-      const size_t size = std::min(sizeof(bytes), total - sent);
-      for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(out() >> 8);
-      const ssize_t n = send(fd.get(), bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
-      if (n < 0 && errno != EAGAIN) return false;
-      out = before;
-      for (ssize_t i = 0; i < n; ++i) out();
-      sent += static_cast<size_t>(std::max<ssize_t>(n, 0));
-      if (sent == total) shutdown(fd.get(), SHUT_WR);
-    }
-    const ssize_t n = recv(fd.get(), bytes, sizeof(bytes), MSG_DONTWAIT);
-    if (n == 0) return received == total;
-    if (n < 0 && errno != EAGAIN) return false;
-    for (ssize_t i = 0; i < n; ++i) {
-      if (bytes[i] == static_cast<char>(back() >> 8)) continue;
-      ADD_FAILURE() << "byte " << received + static_cast<size_t>(i) << " is wrong";
-      return false;
-    }
-    received += static_cast<size_t>(std::max<ssize_t>(n, 0));
-    checked += static_cast<uint64_t>(std::max<ssize_t>(n, 0));
-  }
+  return CheckEchoOf(fd, total, /*ending=*/nullptr, seed, checked);
+}
+
+bool CheckEchoUntil(const UniqueFd& fd, const std::atomic<bool>& ending, uint32_t seed,
+                    std::atomic<uint64_t>& checked) {
+  return CheckEchoOf(fd, std::numeric_limits<size_t>::max(), &ending, seed, checked);
 }
 
 void ExpectWholeEcho(const std::string& path, uint32_t port, size_t total,

@@ -47,8 +47,12 @@ class EchoServer {
 UniqueFd ConnectToGuest(const std::string& path, uint32_t port);
 
 // Sends `total` bytes that follow from `seed` and checks their echo; then the end, and its echo.
-// Adds the bytes that were right to `checked`. False: the connection was reset.
+// Adds the bytes that were right to `checked`. False: the connection was reset. The connection may
+// be of any kind.
 bool CheckEcho(const UniqueFd& fd, size_t total, uint32_t seed, std::atomic<uint64_t>& checked);
+// The same until `ending`.
+bool CheckEchoUntil(const UniqueFd& fd, const std::atomic<bool>& ending, uint32_t seed,
+                    std::atomic<uint64_t>& checked);
 
 // One connection that no kill disturbs, perhaps after some that one has. Fails the test if there is
 // none.

@@ -35,6 +35,7 @@ constexpr Program kPrograms[] = {
     {"hostile_driver", RunHostileDriver},
     {"idle", RunIdle},
     {"disk_growth", RunDiskGrowth},
+    {"everything_storm", RunEverythingStorm},
     {"ticker", RunTicker},
     {"touch_ram", RunTouchRam},
     {"use_devices", RunUseDevices},

@@ -21,6 +21,7 @@ void RunPanic();
 void RunVirtioRngTest();
 void RunVirtioBlkTest();
 void RunDiskStorm();
+void RunEverythingStorm();
 void RunDiskGrowth();
 void RunNetStorm();
 void RunNetLink();

@@ -57,7 +57,13 @@ inline void MmioWrite(uint64_t address, T value) {
                : "memory");
 }
 
-inline void Pause() { asm volatile("pause" ::: "memory"); }
+// Set while there are tasks (tasks.h), on the first CPU: what waits calls it.
+inline void (*let_others_run)() = nullptr;
+
+inline void Pause() {
+  asm volatile("pause" ::: "memory");
+  if (let_others_run != nullptr) let_others_run();
+}
 
 // ---- Time: the timestamp counter is all there is
 

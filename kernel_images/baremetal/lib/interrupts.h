@@ -10,6 +10,7 @@
 namespace bulkhead::guest {
 
 inline constexpr uint8_t kFirstVector = BULKHEAD_FIRST_VECTOR;
+inline constexpr uint8_t kLastVector = 0x7f;
 
 // How often `vector` was delivered, to any CPU.
 uint32_t InterruptCount(uint8_t vector);

@@ -24,7 +24,10 @@ void PutCharacter(char character) {
   if (fifo_room == 0) {
     // Bounded: a console that does not answer must not keep the program from ending. One that
     // is absent reads as all ones, which looks ready.
+    void (*const others)() = let_others_run;
+    let_others_run = nullptr;  // lines of several tasks must not mix
     WaitFor(uart::CanSend);
+    let_others_run = others;
     fifo_room = uart::kFifoBytes;
   }
   Out8(uart::kData, static_cast<uint8_t>(character));
@@ -95,6 +98,7 @@ void ResetMachine() {
 
 void BeginFailure() {
   if (__atomic_test_and_set(&failed, __ATOMIC_SEQ_CST)) Park();
+  let_others_run = nullptr;
   Print("\nBULKHEAD-FAIL ");
 }
 

@@ -37,6 +37,11 @@ constexpr uint16_t kNoVector = 0xffff;
 
 constexpr uint16_t kUsedNoNotify = 1;  // 2.7.10
 
+// The first vector of the next device, which has these many.
+constexpr uint8_t kVectors = VirtioDevice::kMaxQueues + 1;
+uint8_t next_vector = kFirstVector;
+bool separate_vectors = false;
+
 // 4.1.3.1: 64-bit fields are written by halves.
 void Write64(uint64_t address, uint64_t value) {
   MmioWrite<uint32_t>(address, static_cast<uint32_t>(value));
@@ -151,12 +156,17 @@ VirtioDevice::VirtioDevice(uint16_t type)
 
 VirtioDevice::VirtioDevice(const PciFunction& function)
     : function_(function),
+      first_vector_(next_vector),
       msix_(function_),
       common_(FindStructure(kCommonStructure)),
       notify_(FindStructure(kNotifyStructure)),
       isr_(FindStructure(kIsrStructure)),
       config_(FindStructure(kConfigStructure)) {
   if (common_ == 0 || notify_ == 0 || isr_ == 0) Fail("a virtio structure is missing");
+  if (separate_vectors) {
+    EXPECT_TRUE(first_vector_ + kVectors - 1 <= kLastVector);
+    next_vector += kVectors;
+  }
   for (uint32_t nth = 0;; ++nth) {
     const uint16_t capability = function_.FindCapability(kCapabilityVendor, nth);
     if (function_.Read<uint8_t>(static_cast<uint16_t>(capability + 3)) != kNotifyStructure) {
@@ -166,6 +176,8 @@ VirtioDevice::VirtioDevice(const PciFunction& function)
     break;
   }
 }
+
+void VirtioDevice::UseSeparateVectors() { separate_vectors = true; }
 
 uint64_t VirtioDevice::FindStructure(uint8_t type) const {
   for (uint32_t nth = 0;; ++nth) {
@@ -247,7 +259,7 @@ void VirtioDevice::SetUpQueue(uint32_t index, bool event_index, uint16_t max_siz
   queue.size_ = offered < max_size ? offered : max_size;
   MmioWrite<uint16_t>(common_ + kQueueSize, queue.size_);
   EXPECT_EQ(MmioRead<uint16_t>(common_ + kQueueSize), queue.size_);
-  msix_.Route(index, 0, static_cast<uint8_t>(kFirstVector + index));
+  msix_.Route(index, 0, vector(index));
   msix_.SetMasked(index, false);
   MmioWrite<uint16_t>(common_ + kQueueVector, static_cast<uint16_t>(index));
   EXPECT_EQ(MmioRead<uint16_t>(common_ + kQueueVector), index);

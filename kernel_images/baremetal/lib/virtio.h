@@ -119,8 +119,12 @@ class VirtioDevice {
   // The device that is this function.
   explicit VirtioDevice(const PciFunction& function);
 
+  // From now on each device that is made has vectors of its own, for programs that run at once;
+  // else they are the same for all.
+  static void UseSeparateVectors();
+
   // Resets the device, negotiates `wanted` plus VERSION_1 and sets up the first `queues` queues;
-  // queue n interrupts MSI-X entry n, entry n sends vector kFirstVector + n to the first CPU.
+  // queue n interrupts MSI-X entry n, entry n sends vector(n) to the first CPU.
   // Queues have `max_size` entries at most. Returns the features offered. Fails the program if a
   // step is refused.
   uint64_t Start(uint64_t wanted, uint32_t queues, uint16_t max_size = Virtqueue::kMaxSize);
@@ -130,6 +134,9 @@ class VirtioDevice {
   void RouteConfigInterrupt(uint32_t entry, uint8_t vector);
 
   Virtqueue& queue(uint32_t index) { return queues_[index]; }
+  // Of a queue; kFirstVector + `index` unless UseSeparateVectors() was called. vector(kMaxQueues)
+  // is free for RouteConfigInterrupt().
+  uint8_t vector(uint32_t index) const { return static_cast<uint8_t>(first_vector_ + index); }
   uint8_t status() const;
   void SetStatus(uint8_t status) const;
 
@@ -147,6 +154,7 @@ class VirtioDevice {
   void SetUpQueue(uint32_t index, bool event_index, uint16_t max_size);
 
   PciFunction function_;
+  uint8_t first_vector_;
   Msix msix_;
   uint64_t common_;
   uint64_t notify_;

@@ -30,7 +30,6 @@ constexpr uint32_t kInflate = 0;
 constexpr uint32_t kDeflate = 1;
 constexpr uint32_t kReport = 2;
 constexpr uint32_t kQueues = 3;
-constexpr uint8_t kConfigVector = kFirstVector + kQueues;
 
 constexpr uint64_t kPage = 4096;
 constexpr uint64_t kGiven = 32 << 20;  // pages that go and come
@@ -139,7 +138,8 @@ void RunBalloon() {
   EXPECT_TRUE(LowRamEnd() >= 64 << 20);
   VirtioDevice device(kBalloonType);
   device.Start(kReporting, kQueues);
-  device.RouteConfigInterrupt(kQueues, kConfigVector);
+  const uint8_t config_vector = device.vector(kQueues);
+  device.RouteConfigInterrupt(kQueues, config_vector);
   Print("balloon ready\n");
   uint64_t round = 0;
   uint32_t target = 0;
@@ -152,7 +152,7 @@ void RunBalloon() {
     device.WriteConfig<uint32_t>(kActualOffset, target);
     EXPECT_EQ(device.ReadConfig<uint32_t>(kActualOffset), target);
   }
-  if (!WaitFor([] { return InterruptCount(kConfigVector) > 0; })) {
+  if (!WaitFor([=] { return InterruptCount(config_vector) > 0; })) {
     Fail("no interrupt has told of a target");
   }
   ExpectAllKept(round);

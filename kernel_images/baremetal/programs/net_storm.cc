@@ -6,6 +6,7 @@
 //   mergeable=1     a frame may lie in several buffers (0)
 //   event_index=1   negotiates that feature, too (0)
 //   buffer=N        bytes of a buffer for received frames, 64 to 2048 (2048)
+//   patience=N      the longest wait for one interrupt, in cycles (30000000000: ten seconds)
 
 #include <stdint.h>
 
@@ -118,7 +119,9 @@ void Command(Virtqueue& queue) {
   EXPECT_EQ(bytes[3], 0u);
 }
 
-uint32_t Interrupts() { return InterruptCount(kFirstVector) + InterruptCount(kFirstVector + 1); }
+uint32_t Interrupts(const VirtioDevice& device) {
+  return InterruptCount(device.vector(kReceiveQueue)) + InterruptCount(device.vector(kSendQueue));
+}
 
 }  // namespace
 
@@ -128,6 +131,7 @@ void RunNetStorm() {
   uint64_t features = 0;
   if (NumberOption("mergeable", 0) != 0) features |= kMergeableBuffers;
   if (NumberOption("event_index", 0) != 0) features |= kFeatureEventIndex;
+  const uint64_t patience = NumberOption("patience", kLongWaitCycles);
   const bool commands = NumberOption("control", 0) != 0;
   if (commands) features |= kControl;
   uint64_t next_command = 0;
@@ -141,7 +145,7 @@ void RunNetStorm() {
   while (!stopped) {
     receive.EnableInterrupts();
     send.EnableInterrupts();
-    const uint32_t interrupts = Interrupts();
+    const uint32_t interrupts = Interrupts(device);
     bool progress = false;
     while (receive.HasUsed()) {
       Receive(receive);
@@ -162,7 +166,7 @@ void RunNetStorm() {
     if (progress) {
       receive.NotifyIfWanted();
       send.NotifyIfWanted();
-    } else if (!WaitFor([=] { return Interrupts() != interrupts; })) {
+    } else if (!WaitFor([&] { return Interrupts(device) != interrupts; }, patience)) {
       Fail("no interrupt for a long time, after ", count.frames, " frames");
     }
   }
