@@ -152,6 +152,7 @@ void BackEndDevice::AwaitSetUp(Session& session) {
     if (set_up_ != SetUpState::kUnderWay || number != set_ups_) return;
     set_up_ = SetUpState::kDone;
     Sync();
+    services_->QueuesStopped();
   });
 }
 
@@ -196,8 +197,9 @@ void BackEndDevice::OnLost(bool ended) {
   set_up_ = SetUpState::kNone;
   // A connection over which nothing was served says nothing about the one before it: a back end
   // that is still busy with that one refuses another.
-  if (!used_memory) return;
-  if (ended) {
+  if (!used_memory) {
+    services_->QueuesStopped();
+  } else if (ended) {
     SetStillRunsNoMore();
   } else {
     AwaitEnd(link_.peer(), link_.TakePeerProcess());

@@ -69,6 +69,9 @@ class BackEndDevice : public virtio::VirtioDevice, protected BackEndLink::Owner 
   uint64_t driver_features() const { return driver_features_; }
   bool may_still_run() const { return may_still_run_; }
   SetUpState set_up() const { return set_up_; }
+  // A reset waits for the answers to the last set-up: else a driver that is faster than the back
+  // end could have any number of messages queued.
+  bool sets_up() const { return set_up_ == SetUpState::kUnderWay; }
   void set_set_up(SetUpState state) { set_up_ = state; }
 
  private:

@@ -329,6 +329,36 @@ TEST_F(RelayingDeviceTest, AResetDoesNotWaitForEverForABackEndThatHangs) {
   EXPECT_EQ(Metric("back_end_losses_total"), 1);
 }
 
+TEST_F(RelayingDeviceTest, AResetEndsThoughTheBackEndThatHangsServesAgain) {
+  reset_limit = absl::Milliseconds(50);
+  Start(kPlain, /*holds=*/true);
+  AddRequest();
+  ASSERT_TRUE(IsTaken(1));
+  driver->Set(virtio::kDeviceStatus, 1, 0);
+  ASSERT_TRUE(Until([&] { return Metric("back_end_losses_total") == 1; }));
+  EXPECT_NE(driver->status(), 0);
+  Offer({.protocol_features = kPlain, .holds = true}, 1);
+  EXPECT_TRUE(Until([&] { return driver->status() == 0; }));
+  EXPECT_EQ(back_end->taken(), 0) << "of a driver that waits no longer";
+  EXPECT_FALSE(NeedsReset());
+}
+
+// Each costs the back end many messages, which wait for their answers.
+TEST_F(RelayingDeviceTest, ADriverThatResetsAgainAndAgainWaitsForTheBackEnd) {
+  Start(kPlain | kProtocolResetDevice);
+  constexpr int kResets = 20;
+  for (int i = 0; i < kResets; ++i) {
+    driver->Set(virtio::kDeviceStatus, 1, 0);
+    ASSERT_TRUE(Until([&] { return driver->status() == 0; }));
+    ASSERT_TRUE(driver->Initialize(kRings));
+    EXPECT_LE(back_end->resets(), i + 1);
+    EXPECT_GE(back_end->resets(), i) << "the reset before is not answered yet";
+  }
+  done = 0;
+  AddRequest();
+  EXPECT_TRUE(IsServed(1));
+}
+
 TEST_F(RelayingDeviceTest, AResetDuringAnOutageEnds) {
   Start(kPlain, /*holds=*/true);
   AddRequest();

@@ -84,6 +84,12 @@ void BackEndLink::OnConnector() {
   absl::StatusOr<SocketMessage> message =
       ReceiveSocketMessage(connector_.get(), kMaxAnswerBytes, absl::ZeroDuration());
   if (absl::IsDeadlineExceeded(message.status())) return;
+  if (!message.ok() && !absl::IsUnavailable(message.status())) {
+    // This process has no free descriptor, say: its connection was closed.
+    LogWarning(absl::StrCat("the vmm's connector: ", message.status().message()));
+    if (!socket_.ok()) RequestConnection();
+    return;
+  }
   if (!message.ok()) {
     obstacle_ = "the vmm's connector is gone";
     LogError(

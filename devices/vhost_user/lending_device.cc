@@ -87,9 +87,9 @@ bool LendingDevice::ForgetConnection() {
 }
 
 bool LendingDevice::dma_in_flight() const {
-  return may_still_run() || std::any_of(queues_.begin(), queues_.end(), [](const Queue& q) {
-           return q.state != Queue::State::kIdle;
-         });
+  return may_still_run() || sets_up() ||
+         std::any_of(queues_.begin(), queues_.end(),
+                     [](const Queue& q) { return q.state != Queue::State::kIdle; });
 }
 
 // ---- The queues

@@ -174,17 +174,17 @@ bool RelayingDevice::is_any_in_flight() const {
 }
 
 bool RelayingDevice::dma_in_flight() const {
-  return may_still_run() || (set_up() != SetUpState::kNone && is_any_in_flight());
+  return may_still_run() || sets_up() || (set_up() != SetUpState::kNone && is_any_in_flight());
 }
 
 // ---- The back end
 
 void RelayingDevice::Sync() {
-  Session* const session = may_still_run() ? nullptr : link().session();
-  if (session == nullptr || driver_features() == 0) {
-    if (!may_still_run()) DropStopping();
-    return;
-  }
+  if (may_still_run()) return;
+  // No back end has them: it does not get what a driver that resets the device no longer waits for.
+  if (set_up() != SetUpState::kDone || resubmits_) DropStopping();
+  Session* const session = link().session();
+  if (session == nullptr || driver_features() == 0) return;
   if (set_up() == SetUpState::kNone) {
     SetUp(*session);
   } else if (runs() && std::exchange(resubmits_, false)) {
