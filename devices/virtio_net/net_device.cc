@@ -6,6 +6,7 @@
 #include <linux/if_tun.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
@@ -27,7 +28,6 @@ namespace bulkhead::devices::virtio {
 namespace {
 
 constexpr uint32_t kPciClassEthernet = 0x020000;
-constexpr uint32_t kMaxPairs = 16;
 constexpr uint32_t kMinQueueSize = 16;
 constexpr uint32_t kMaxQueueEntries = 1024;
 constexpr uint32_t kMinMtu = 68;  // RFC 791
@@ -36,7 +36,6 @@ constexpr uint32_t kDefaultMtu = 1500;
 
 // What one turn sends, and receives from one queue of the TAP, at most: about 0.2 ms.
 constexpr uint32_t kFramesPerTurn = 64;
-constexpr uint32_t kMaxCommandBytes = 16 * 1024;
 // Of one queue of the TAP, at a reset: about 1 ms.
 constexpr int kMaxWaitingFrames = 512;
 
@@ -51,27 +50,6 @@ bool SetTapOffloads(int fd, uint32_t bits) {
 
 // The error of a read from a TAP that was deleted, or from a queue that was detached.
 bool IsGone(int error) { return error == EBADFD || error == ENODEV || error == EIO; }
-
-uint64_t SizeOf(absl::Span<const iovec> buffers) {
-  uint64_t bytes = 0;
-  for (const iovec& buffer : buffers) bytes += buffer.iov_len;
-  return bytes;
-}
-
-// Copies the first `size` bytes of `buffers`, which has as many, and cuts them off.
-void TakeFront(absl::Span<iovec>& buffers, void* out, size_t size) {
-  uint8_t* next = static_cast<uint8_t*>(out);
-  while (size > 0) {
-    iovec& first = buffers.front();
-    const size_t part = std::min(size, first.iov_len);
-    memcpy(next, first.iov_base, part);
-    next += part;
-    size -= part;
-    first.iov_base = static_cast<uint8_t*>(first.iov_base) + part;
-    first.iov_len -= part;
-    if (first.iov_len == 0) buffers.remove_prefix(1);
-  }
-}
 
 }  // namespace
 
@@ -104,6 +82,7 @@ NetDevice::~NetDevice() {
     if (pair.watched) host_->Unwatch(pair.tap.get());
   }
   if (timer_.ok()) host_->Unwatch(timer_.get());
+  if (has_room_.ok()) host_->Unwatch(has_room_.get());
   if (link_.ok()) host_->Unwatch(link_.get());
 }
 
@@ -160,6 +139,10 @@ absl::Status NetDevice::Start(VirtioServices& services) {
   if (!timer.ok()) return ErrnoToStatus(errno, "timerfd_create");
   RETURN_IF_ERROR(host_->Watch(timer.get(), [this] { OnTimer(); }));
   timer_ = std::move(timer);
+  UniqueFd has_room(epoll_create1(EPOLL_CLOEXEC));
+  if (!has_room.ok()) return ErrnoToStatus(errno, "epoll_create1");
+  RETURN_IF_ERROR(host_->Watch(has_room.get(), [this] { OnRoom(); }));
+  has_room_ = std::move(has_room);
   RETURN_IF_ERROR(send_limits_.Start(*host_, options_.limits, options_.pairs, durable_->send_debt,
                                      [this] { SendNextLimited(); }));
   RETURN_IF_ERROR(receive_limits_.Start(*host_, options_.limits, options_.pairs,
@@ -257,6 +240,7 @@ NetDevice::Kind NetDevice::KindOf(uint32_t queue) const {
 // Called with queues of no pair, too: the last one, where the control queue is another.
 void NetDevice::BeginTurn(uint32_t queue) {
   if (std::exchange(offloads_due_, false)) ApplyOffloads();
+  if (KindOf(queue) == Kind::kSend) SendHeld(queue);
   if (KindOf(queue) != Kind::kControl || !answered_.has_value() || !services_->dma_allowed()) {
     return;
   }
@@ -277,7 +261,7 @@ absl::Span<iovec> NetDevice::Room(uint32_t queue) {
         return room;
       }
     case Kind::kSend:
-      if (send_limits_.MustWait(queue / 2)) return {};
+      if (pairs_[queue / 2].held.has_value() || send_limits_.MustWait(queue / 2)) return {};
       break;
   }
   return absl::MakeSpan(storage_);
@@ -326,93 +310,11 @@ void NetDevice::OnQueueStopping(uint32_t queue) {
   } else if (KindOf(queue) == Kind::kReceive && queue / 2 < options_.pairs) {
     Pair& pair = pairs_[queue / 2];
     pair.receive->Clear([&](uint16_t head) { services_->Complete(queue, head, 0); });
+  } else if (KindOf(queue) == Kind::kSend && pairs_[queue / 2].held.has_value()) {
+    services_->Complete(queue, pairs_[queue / 2].held->head, 0);
+    ReleaseHeld(pairs_[queue / 2]);
   }
   services_->Publish();
-}
-
-// ---- From the guest ----
-
-void NetDevice::Send(uint32_t queue, const DescriptorChain& chain) {
-  Pair& pair = pairs_[queue / 2];
-  absl::Span<iovec> buffers = chain.readable;
-  const uint64_t size = SizeOf(buffers);
-  NetHeader header = {};
-  HeaderFault fault = HeaderFault::kLength;
-  if (size >= sizeof(header)) {
-    TakeFront(buffers, &header, sizeof(header));
-    fault = CheckHeader(header, size - sizeof(header), control_.state().features);
-  }
-  if (fault != HeaderFault::kNone) {
-    ++counters_.faults[static_cast<int>(fault)];
-  } else if (control_.state().link_up == 0) {
-    ++counters_.link_down;
-  } else {
-    pair.durable->sending = 1;
-    CRASH_POINT("net_before_send");
-    const bool sent = WriteFrame(pair, HeaderForHost(header), buffers, size - sizeof(header));
-    CRASH_POINT("net_after_send");
-    if (sent) {
-      ++counters_.sent_frames;
-      counters_.sent_bytes += size - sizeof(header);
-    } else {
-      ++counters_.send_failures;
-    }
-  }
-  send_limits_.Take(1, size - std::min<uint64_t>(size, sizeof(header)));
-  services_->Complete(queue, chain.head, 0);
-  services_->Publish();  // so that a successor repeats this frame only
-  pair.durable->sending = 0;
-}
-
-bool NetDevice::WriteFrame(Pair& pair, const NetHeader& header, absl::Span<const iovec> chain,
-                           uint64_t frame_bytes) {
-  NetHeader copy = header;
-  buffers_[0] = {&copy, sizeof(copy)};
-  size_t count = 1;
-  if (chain.size() < buffers_.size()) {
-    std::copy(chain.begin(), chain.end(), buffers_.begin() + 1);
-    count += chain.size();
-  } else {
-    uint8_t* next = frame_.data();
-    for (const iovec& buffer : chain) {
-      memcpy(next, buffer.iov_base, buffer.iov_len);
-      next += buffer.iov_len;
-    }
-    buffers_[count++] = {frame_.data(), frame_bytes};
-  }
-  // As a network does, a TAP that cannot take a frame loses it: nothing waits.
-  ssize_t written;
-  do {
-    written = writev(pair.tap.get(), buffers_.data(), static_cast<int>(count));
-  } while (written < 0 && errno == EINTR);
-  return written >= 0;
-}
-
-// The answer waits for the next turn: by then the effect is saved. A successor that finds the
-// command unanswered executes it again.
-void NetDevice::Control(uint32_t queue, const DescriptorChain& chain) {
-  if (chain.writable.empty()) {
-    services_->Complete(queue, chain.head, 0);
-    services_->Fail("net: a command without room for its answer");
-    return;
-  }
-  absl::Span<iovec> buffers = chain.readable;
-  const uint64_t size = SizeOf(buffers);
-  uint8_t answer = kControlError;
-  if (size <= kMaxCommandBytes) {
-    command_.resize(size);
-    TakeFront(buffers, command_.data(), size);
-    answer = control_.Execute(command_);
-  }
-  memcpy(chain.writable.front().iov_base, &answer, sizeof(answer));
-  if (answer == kControlOk) {
-    ApplyOffloads();
-    host_->StateChanged();
-    for (uint32_t i = 0; i < options_.pairs; ++i) UpdateWatch(i);
-  }
-  CRASH_POINT("net_command_executed");
-  answered_ = chain.head;
-  services_->ServeLater(queue);
 }
 
 // ---- To the guest ----
@@ -457,6 +359,12 @@ void NetDevice::OnTimer() {
     if (!pair.waited_ticks.has_value() || ++*pair.waited_ticks < wait_ticks_) continue;
     pair.waited_ticks.reset();
     pair.enough = pair.receive->bytes() / 2;
+  }
+  for (uint32_t i = 0; i < options_.pairs; ++i) {
+    if (!pairs_[i].held.has_value()) continue;
+    ++pairs_[i].held->ticks;
+    services_->ServeLater(2 * i + 1);
+    StartTimer();
   }
   for (uint32_t i = 0; i < options_.pairs; ++i) UpdateWatch(i);
 }

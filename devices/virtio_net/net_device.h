@@ -40,6 +40,11 @@ struct NetOptions {
 // its queues, one for each pair of queues; "link", if there is one, is as in proto/net_link.h. A
 // frame is sent by one writev(2) and received by one readv(2), from and into guest memory.
 //
+// The "tap" may be a socket, of a user network, which has room for a few frames only: then a frame
+// waits, and the queue behind it, for half a second at most. After that it is lost, and further
+// ones are as long as there is no room: a guest takes a queue that stands still for seconds for
+// broken.
+//
 // Each frame is shown to the driver before the next one is touched, so a process that dies repeats
 // or loses one frame a queue at most. Durable memory says which queue was at it: the successor
 // counts them.
@@ -89,6 +94,13 @@ class NetDevice : public VirtioDevice {
     RateDebt send_debt;
     RateDebt receive_debt;
   };
+  // A frame of the guest for which its network had no room. Its chain is in flight: a successor
+  // gets it again.
+  struct Held {
+    uint16_t head = 0;
+    std::vector<uint8_t> bytes = {};  // header and frame
+    int ticks = 0;                    // of the timer, since
+  };
   struct Pair {
     UniqueFd tap;
     std::optional<ReceiveQueue> receive;
@@ -96,7 +108,9 @@ class NetDevice : public VirtioDevice {
     bool watched = false;  // the TAP's queue
     uint64_t enough = 0;   // bytes of `receive` with which a read does not wait for more
     std::optional<int> waited_ticks;  // of a wait for them
-    uint64_t expected = 0;  // bytes of the next frame to `receive`: as the last one, about
+    uint64_t expected = 0;     // bytes of the next frame to `receive`: as the last one, about
+    std::optional<Held> held;  // meanwhile the queue waits
+    bool stuck = false;        // the last frame found no room for too long: the next does not wait
     DurableQueue* durable = nullptr;
   };
   struct Counters {
@@ -104,6 +118,7 @@ class NetDevice : public VirtioDevice {
     uint64_t received_frames = 0, received_bytes = 0;
     uint64_t faults[kHeaderFaults] = {};  // by HeaderFault
     uint64_t send_failures = 0;           // the TAP did not take them
+    uint64_t held = 0;                    // it had no room at first
     uint64_t link_down = 0;
     uint64_t receive_failures = 0;  // the TAP had a frame and did not give it
     uint64_t filtered = 0;
@@ -112,6 +127,10 @@ class NetDevice : public VirtioDevice {
     uint64_t not_accepted = 0;  // unfinished, of a kind that the driver does not take
   };
   enum class Kind { kReceive, kSend, kControl };
+  enum class Written { kAll, kNoRoom, kFailed };
+
+  static constexpr uint32_t kMaxPairs = 16;
+  static constexpr uint32_t kMaxCommandBytes = 16 * 1024;
 
   explicit NetDevice(const NetOptions& options);
 
@@ -122,8 +141,15 @@ class NetDevice : public VirtioDevice {
   void SendNextLimited();
   void ReceiveLimited();
   void Send(uint32_t queue, const DescriptorChain& chain);
-  bool WriteFrame(Pair& pair, const NetHeader& header, absl::Span<const iovec> chain,
-                  uint64_t frame_bytes);
+  absl::Span<const iovec> Gather(const NetHeader& header, absl::Span<const iovec> chain,
+                                 uint64_t frame_bytes);
+  Written Write(Pair& pair, absl::Span<const iovec> parts);
+  void CountSent(Pair& pair, Written written, uint64_t frame_bytes);
+  void Hold(Pair& pair, uint16_t head, absl::Span<const iovec> parts);
+  void WaitForRoom(Pair& pair);
+  void OnRoom();
+  void SendHeld(uint32_t queue);
+  void ReleaseHeld(Pair& pair);
   void Control(uint32_t queue, const DescriptorChain& chain);
   void ApplyOffloads();
 
@@ -155,8 +181,9 @@ class NetDevice : public VirtioDevice {
   NetControl control_;
   uint64_t offloads_set_ = ~uint64_t{0};  // that the TAP has; at first unknown
   bool offloads_due_ = false;
-  UniqueFd link_;   // the operator's changes of the link; not ok(): there are none
-  UniqueFd timer_;  // runs while a pair waits for buffers
+  UniqueFd link_;      // the operator's changes of the link; not ok(): there are none
+  UniqueFd has_room_;  // an epoll of the TAPs whose queues hold a frame
+  UniqueFd timer_;     // runs while a pair waits for buffers, or for room
   bool timer_runs_ = false;
   int wait_ticks_ = 2;
 

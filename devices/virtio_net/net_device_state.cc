@@ -67,6 +67,8 @@ void NetDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   }
   AddCounter(metrics, "send_failures_total", "Frames from the guest that the TAP did not take",
              c.send_failures);
+  AddCounter(metrics, "held_total",
+             "Frames from the guest that waited for room in the network's socket", c.held);
   AddCounter(metrics, "link_down_total", "Frames from the guest while the link was down",
              c.link_down);
   AddCounter(metrics, "receive_failures_total", "Frames to the guest that the TAP did not give",

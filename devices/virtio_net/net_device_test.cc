@@ -58,6 +58,102 @@ TEST_F(NetDeviceTest, AMalformedHeaderIsCountedAndNotSent) {
   EXPECT_EQ(driver->status() & kStatusNeedsReset, 0);
 }
 
+// As the socket of a user network is: room for a few frames.
+class NetRoomTest : public NetDeviceTest {
+ protected:
+  // The driver gives frames until one is not sent at once. Returns how many it gave.
+  int Fill() {
+    int frames = 0;
+    do {
+      AddFrame(frames++);
+      driver->Kick(kSend);
+    } while (Completed() == frames && frames < 500);
+    EXPECT_LT(frames, 500) << "the socket takes everything";
+    return frames;
+  }
+  void AddFrame(int number) {
+    const std::string bytes = Frame(2000 + number);
+    driver->queue(kSend).Add(
+        {{Place(bytes), static_cast<uint32_t>(bytes.size()), /*writable=*/false}});
+  }
+  int Completed() {
+    while (driver->queue(kSend).PopUsed()) ++completed_;
+    return completed_;
+  }
+  // What the device does until `done`, or for a few seconds.
+  template <typename Condition>
+  bool Serve(Condition done) {
+    for (int i = 0; i < 500 && !done(); ++i) services.RunWatches(10);
+    return done();
+  }
+  // All frames that are there, each of which must be the next one.
+  int TakeFrames(int number) {
+    for (std::string frame; !(frame = FromGuest()).empty(); ++number) {
+      EXPECT_EQ(frame, Frame(2000 + number)) << number;
+    }
+    return number;
+  }
+
+ private:
+  int completed_ = 0;
+};
+
+TEST_F(NetRoomTest, AFrameWithoutRoomWaitsForItAndTheQueueBehindIt) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  int given = Fill();
+  AddFrame(given++);
+  driver->Kick(kSend);
+  EXPECT_EQ(Completed(), given - 2);
+  EXPECT_EQ(Metric("held_total"), 1);
+  int taken = 0;
+  EXPECT_TRUE(Serve([&] { return (taken = TakeFrames(taken)) == given; })) << taken;
+  EXPECT_EQ(Completed(), given);
+  EXPECT_EQ(Metric("sent_frames_total"), given);
+  EXPECT_EQ(Metric("send_failures_total"), 0);
+}
+
+TEST_F(NetRoomTest, WithoutRoomForLongFramesAreLostAndTheNextOnesAtOnce) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  int given = Fill();
+  AddFrame(given++);
+  driver->Kick(kSend);
+  EXPECT_TRUE(Serve([&] { return Completed() == given; }));
+  AddFrame(given++);
+  driver->Kick(kSend);
+  EXPECT_EQ(Completed(), given);
+  EXPECT_EQ(Metric("send_failures_total"), 3);
+  EXPECT_EQ(Metric("held_total"), 1);
+  // Room again: as before.
+  EXPECT_EQ(TakeFrames(0), given - 3);
+  const int before = given;
+  AddFrame(given++);
+  driver->Kick(kSend);
+  EXPECT_EQ(TakeFrames(before), given);
+}
+
+TEST_F(NetRoomTest, ASuccessorSendsTheFrameThatWaited) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  int given = Fill();
+  AddFrame(given++);
+  driver->Kick(kSend);
+  model->Restart();
+  int taken = 0;
+  EXPECT_TRUE(Serve([&] { return (taken = TakeFrames(taken)) == given; })) << taken;
+  EXPECT_EQ(Completed(), given);
+  EXPECT_EQ(Metric("maybe_repeated_total"), 0) << "it is known not to be sent";
+}
+
+TEST_F(NetRoomTest, AResetEndsTheWait) {
+  ASSERT_TRUE(driver->Initialize(kAll));
+  Fill();
+  ASSERT_TRUE(driver->Reset());
+  ASSERT_TRUE(driver->Initialize(kAll));
+  while (!FromGuest().empty()) {
+  }
+  Send(Frame(100));
+  EXPECT_EQ(FromGuest(), Frame(100));
+}
+
 TEST_F(NetDeviceTest, AFrameIsReceivedIntoSeveralMergeableBuffers) {
   ASSERT_TRUE(driver->Initialize(kAll));
   const std::vector<GuestAddress> buffers = AddBuffers(8);

@@ -46,6 +46,7 @@ void Relay::SetDevice(int socket) {
   if (device_ >= 0) TakeFromDevice();
   LeaveDevice();
   device_ = socket;
+  device_is_full_ = true;  // if it is not, poll(2) says so at once, and it gets what waits for it
 }
 
 void Relay::SetProgram(int socket) {
@@ -193,6 +194,12 @@ void Relay::GiveToDevice() {
       if (errno == EINTR) continue;
       if (errno == EAGAIN) {
         device_is_full_ = true;
+        return;
+      }
+      // The frame is the next device's: no process took it.
+      if (errno == EPIPE || errno == ECONNRESET) {
+        TakeFromDevice();
+        LeaveDevice();
         return;
       }
       Add(lost_.to_device, 1);

@@ -64,6 +64,19 @@ class RelayTest : public testing::Test {
   const std::string longest = std::string(65553, 'l');
 };
 
+TEST_F(RelayTest, AFrameThatADeadDeviceCannotTakeIsTheNextOnes) {
+  Run();
+  ASSERT_EQ(shutdown(device.get(), SHUT_RDWR), 0);
+  Write(program, WithLength(frame));
+  relay.Serve(0, POLLIN);
+  EXPECT_EQ(relay.device(), -1);
+  UniqueFd next;
+  relay.SetDevice(Pair(SOCK_SEQPACKET, next));
+  Run();
+  EXPECT_EQ(lost.to_device, 0u);
+  EXPECT_EQ(Read(next), kHeader + frame);
+}
+
 TEST_F(RelayTest, PassesFramesBothWays) {
   Write(device, kHeader + frame);
   Write(device, kHeader + longest);

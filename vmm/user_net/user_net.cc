@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -22,6 +23,7 @@ namespace {
 
 // More than fit in a socket.
 constexpr int kMaxLeftFrames = 4096;
+constexpr size_t kMaxPacket = 12 + 65535 + 18;  // a virtio-net header, and the longest frame
 
 // Listens at "ADDRESS/PORT:GUESTPORT", as passt does. Errors: as InvalidArgument, for people.
 absl::StatusOr<UniqueFd> Listen(const std::string& forward) {
@@ -72,18 +74,24 @@ int UserNet::SocketForProcess() {
   if (!sockets.ok()) return -1;
   constexpr uint32_t kIndex = 0;
   const absl::string_view message(reinterpret_cast<const char*>(&kIndex), sizeof(kIndex));
-  if (!SendSocketMessage(clients_.get(), message, {sockets->second.get()}).ok()) return -1;
-  CountLeftFrames();
+  if (device_end_.ok()) PassOnLeftFrames(sockets->second);
   device_end_ = std::move(sockets->first);
   relay_end_ = std::move(sockets->second);
+  if (!SendSocketMessage(clients_.get(), message, {relay_end_.get()}).ok()) return -1;
   return device_end_.get();
 }
 
-// What the relay had sent, and the dead process had not taken.
-void UserNet::CountLeftFrames() {
-  char byte;
-  for (int i = 0; i < kMaxLeftFrames && device_end_.ok(); ++i) {
-    if (ReceivePlainPacket(device_end_.get(), absl::MakeSpan(&byte, 1)) <= 0) return;
+// What the relay had sent, and the dead process had not taken, is the next one's, before all that
+// follows: passt takes the way to the guest for one that loses nothing, and does not acknowledge a
+// segment a second time. The relay keeps what it can send no more.
+void UserNet::PassOnLeftFrames(const UniqueFd& new_relay_end) {
+  shutdown(device_end_.get(), SHUT_RDWR);
+  std::string frame(kMaxPacket, '\0');
+  for (int i = 0; i < kMaxLeftFrames; ++i) {
+    const ssize_t size = ReceivePlainPacket(device_end_.get(), absl::MakeSpan(frame));
+    if (size <= 0) return;
+    const absl::string_view bytes(frame.data(), std::min<size_t>(frame.size(), size));
+    if (SendSocketMessage(new_relay_end.get(), bytes, {}).ok()) continue;
     report_->lost.to_device.fetch_add(1, std::memory_order_relaxed);  // a counter
   }
 }

@@ -20,7 +20,8 @@ namespace bulkhead::vmm {
 // guest's connections. Two further processes belong to it. The keeper starts passt, again and again
 // if it ends, which the locked-down vmm could not. The relay (relay.h) stands between passt and the
 // device, so that neither hears of a restart of the other. If one of both dies, both and passt are
-// replaced (vmm/side_process), and the device notices no more than lost frames.
+// replaced (vmm/side_process), and the device notices no more than lost frames. Over a death of the
+// device's process none is lost that it had not taken.
 //
 // Thread-compatible, but for Describe(), which is thread-safe.
 class UserNet {
@@ -32,7 +33,8 @@ class UserNet {
   ~UserNet();
 
   // A new socket for a device's next process, as Relay::SetDevice() has it; the one before gets
-  // nothing any more. Call it when the process that had that is dead. Valid until the next call.
+  // nothing any more, and what it had not taken waits in the new one. Call it when the process that
+  // had that is dead. Valid until the next call.
   // -1: no process has the keeper started any more, or as socketpair(2).
   int SocketForProcess();
 
@@ -42,7 +44,7 @@ class UserNet {
  private:
   UserNet(const UserNetSpec& spec, UserNetReport* report) : spec_(spec), report_(report) {}
 
-  void CountLeftFrames();
+  void PassOnLeftFrames(const UniqueFd& new_relay_end);
 
   const UserNetSpec spec_;
   UserNetReport* const report_;  // with the keeper and the relay
