@@ -56,7 +56,11 @@ absl::Status GuestShell::SetUpShell() {
   // Without echo and prompt, all that comes back is what commands print. Typed ahead of the
   // shell's start it might be flushed by it: wait for its prompt.
   RETURN_IF_ERROR(vm_->WaitForOutput("# ", kBootTimeout).status());
-  RETURN_IF_ERROR(vm_->Type("stty -echo; PS1=; PS2=; echo shell''-is-quiet\n"));
+  // Not BusyBox's interactive shell: without echo it takes the end of a background job, which
+  // interrupts its read(2), for the end of its input, and exits.
+  RETURN_IF_ERROR(
+      vm_->Type("stty -echo; exec sh -c 'echo shell-is''-quiet; "
+                "while IFS= read -r line; do eval \"$line\"; done'\n"));
   return vm_->WaitForOutput("shell-is-quiet", kBootTimeout).status();
 }
 

@@ -74,6 +74,12 @@ TEST(LinuxGuestTest, BootsOnTwoProcessorsWithAllDevicesAndPowersOff) {
   EXPECT_THAT(device_processes,
               UnorderedElementsAre("virtio_blk", "virtio_blk", "virtio_rng", "uart16550"));
 
+  // The shell outlives a background job that ends while it waits for a command.
+  GUEST(guest, "(until [ -e /tmp/go ]; do sleep 0.1; done; touch /tmp/gone) &");
+  GUEST(guest, "touch /tmp/go");
+  absl::SleepFor(absl::Seconds(2));
+  EXPECT_EQ(GUEST(guest, "ls /tmp/gone"), "/tmp/gone");
+
   EXPECT_THAT(GUEST(guest, "uname -r"), MatchesRegex("6\\.1\\..*-cloud-amd64"));
   EXPECT_EQ(GUEST(guest, "cat /sys/devices/system/cpu/online"), "0-1");
   EXPECT_EQ(GUEST(guest, "grep -c ^processor /proc/cpuinfo"), "2");

@@ -2,15 +2,10 @@
 // to the host, and with jumbo frames and several queues, while the device's process is killed. In a
 // network namespace of the test's own.
 
-#include <arpa/inet.h>
-#include <errno.h>
-#include <netinet/in.h>
-#include <poll.h>
 #include <signal.h>
+#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <memory>
@@ -28,6 +23,7 @@
 #include "gtest/gtest.h"
 #include "integration/harness/guest_shell.h"
 #include "integration/harness/vm_client.h"
+#include "integration/net/tcp_peer.h"
 
 namespace bulkhead::integration {
 namespace {
@@ -45,43 +41,6 @@ constexpr uint16_t kHostPort = 5001;
     ASSERT_TRUE(guest_output.ok()) << guest_output.status();                    \
     *guest_output;                                                              \
   })
-
-sockaddr_in Address(const char* ip, uint16_t port) {
-  sockaddr_in address = {};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  inet_pton(AF_INET, ip, &address.sin_addr);
-  return address;
-}
-
-UniqueFd Connect(const char* ip, uint16_t port) {
-  const sockaddr_in address = Address(ip, port);
-  for (int i = 0; i < 600; ++i) {
-    UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    if (connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0) {
-      return fd;
-    }
-    absl::SleepFor(absl::Milliseconds(100));
-  }
-  return UniqueFd();
-}
-
-UniqueFd Listen(uint16_t port) {
-  const sockaddr_in address = Address("0.0.0.0", port);
-  UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const int on = 1;
-  setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  EXPECT_EQ(bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
-  EXPECT_EQ(listen(fd.get(), 1), 0);
-  return fd;
-}
-
-std::string Pattern() {
-  std::string bytes(kBytes, '\0');
-  uint32_t state = 1;
-  for (char& byte : bytes) byte = static_cast<char>((state = state * 1664525 + 1013904223) >> 24);
-  return bytes;
-}
 
 class LinuxNetTest : public testing::Test {
  protected:
@@ -103,39 +62,25 @@ class LinuxNetTest : public testing::Test {
 
   // Sends all of `bytes` to the guest's port, and waits until it has read them.
   static void SendToGuest(const char* guest_ip, const std::string& bytes) {
-    const UniqueFd to_guest = Connect(guest_ip, kGuestPort);
-    ASSERT_TRUE(to_guest.ok());
-    for (size_t at = 0; at < bytes.size();) {
-      const ssize_t n = send(to_guest.get(), bytes.data() + at, bytes.size() - at, MSG_NOSIGNAL);
-      ASSERT_GT(n, 0) << strerror(errno) << " after " << at << " bytes";
-      at += static_cast<size_t>(n);
-    }
+    const UniqueFd to_guest = ConnectTcp(guest_ip, kGuestPort);
+    ASSERT_TRUE(to_guest.ok()) << "the guest does not accept";
+    ASSERT_EQ(SendAll(to_guest, bytes), "");
     shutdown(to_guest.get(), SHUT_WR);
-    char byte;
-    while (recv(to_guest.get(), &byte, 1, 0) > 0) {
-    }
+    std::string nothing;
+    ReceiveAll(to_guest, nothing);
   }
 
   // What the guest sends to the port of `listener` in one connection.
   static void ReceiveFromGuest(const UniqueFd& listener, std::string& got) {
-    pollfd entry = {.fd = listener.get(), .events = POLLIN, .revents = 0};
-    ASSERT_EQ(poll(&entry, 1, 60'000), 1) << "the guest does not connect";
-    const UniqueFd from_guest(accept(listener.get(), nullptr, nullptr));
-    const timeval limit = {.tv_sec = 60, .tv_usec = 0};
-    setsockopt(from_guest.get(), SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-    std::string part(65536, '\0');
-    for (;;) {
-      const ssize_t n = recv(from_guest.get(), part.data(), part.size(), 0);
-      ASSERT_GE(n, 0) << strerror(errno) << " after " << got.size() << " bytes";
-      if (n == 0) return;
-      got.append(part, 0, static_cast<size_t>(n));
-    }
+    const UniqueFd from_guest = AcceptTcp(listener);
+    ASSERT_TRUE(from_guest.ok()) << "the guest does not connect";
+    ASSERT_EQ(ReceiveAll(from_guest, got), "");
   }
 
   // Sends a pattern to the guest and back: each byte must come back.
   static void TransferBothWays(GuestShell* guest, const char* guest_ip = "10.77.0.2",
                                const char* host_ip = "10.77.0.1") {
-    const std::string bytes = Pattern();
+    const std::string bytes = TcpPattern(kBytes);
     // Some networks connect before the guest listens, and disconnect then.
     static_assert(kGuestPort == 0x1388);
     GUEST(guest, absl::StrCat("(nc -l -p ", kGuestPort, " -e /bin/sh -c 'cat > /tmp/got') & ",
@@ -145,7 +90,8 @@ class LinuxNetTest : public testing::Test {
     sender.join();
     ASSERT_TRUE(received.ok()) << received;
 
-    const UniqueFd listener = Listen(kHostPort);
+    const UniqueFd listener = ListenTcp(kHostPort);
+    ASSERT_TRUE(listener.ok());
     std::string got;
     std::thread receiver([&] { ReceiveFromGuest(listener, got); });
     const absl::Status sent =
