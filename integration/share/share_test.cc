@@ -23,6 +23,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/testing/files.h"
+#include "base/testing/processes.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/guest_shell.h"
@@ -143,11 +144,10 @@ class ShareTest : public testing::Test {
 
   void KillDevice() {
     const pid_t process = client_.PidOf("share");
-    ASSERT_GT(process, 0);
-    kill(process, SIGKILL);
+    ASSERT_EQ(kill(process, SIGKILL), 0);
     for (int i = 0; i < 1200; ++i) {
       const pid_t next = client_.PidOf("share");
-      if (next > 0 && next != process) return;
+      if (next != kNoProcess && next != process) return;
       absl::SleepFor(absl::Milliseconds(50));
     }
     FAIL() << "no successor" << shell_->vm().log();
