@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <functional>
+#include <map>
 #include <random>
 #include <string>
 #include <thread>
@@ -68,6 +69,7 @@ class Disturber {
 
   void Run();
   void Hit(Turn& turn);
+  size_t CountAway();
   // Continues processes meanwhile. False: it is to stop.
   bool Sleep(absl::Duration time);
   void Continue(bool all);
@@ -77,6 +79,7 @@ class Disturber {
   const Options options_;
   std::mt19937_64 random_;
   std::vector<Standing> standing_;
+  std::map<size_t, pid_t> away_;  // of parts that were hit: the process that is to be replaced
   std::atomic<uint64_t> hits_{0};
   std::atomic<bool> stopping_{false};
   std::thread thread_;  // last: it uses all of the above

@@ -11,8 +11,8 @@
 
 #include "base/unique_fd.h"
 
-// The host's end of vsock connections, for tests. A connection without a byte or an end for 40 s
-// hangs: that fails the test.
+// The host's end of vsock connections, for tests. A connection without a byte or an end for three
+// minutes hangs, also on a host that takes half a minute to replace a process: that fails the test.
 namespace bulkhead::integration {
 
 // Fails the test if it cannot.
