@@ -3,6 +3,7 @@
 // It passes whole messages only; what a device has started is stopped before the next one is heard;
 // it ends with the back end's connection, and leaves no descriptor open.
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <stddef.h>
@@ -161,7 +162,7 @@ class World {
           SendToKeeper(back_end_.get(), Message(type, Bytes(uint64_t{0})), 0);
         }
       }
-      if (!is_sent && poll(&waiting, 1, 0) <= 0) {
+      if (!is_sent && poll(&waiting, 1, 0) == 0) {
         Connect();
         SendToKeeper(device(), MarkedBytes(kGetFeatures, 0), 0);
         is_sent = true;
@@ -179,7 +180,11 @@ class World {
   bool AwaitEither() {
     pollfd ready[] = {{.fd = device(), .events = POLLIN, .revents = 0},
                       {.fd = back_end_.get(), .events = POLLIN, .revents = 0}};
-    Require(poll(ready, 2, kPatienceMs) > 0, "the keeper does not begin");
+    int count;
+    do {
+      count = poll(ready, 2, kPatienceMs);
+    } while (count < 0 && errno == EINTR);  // libFuzzer has a timer
+    Require(count > 0, "the keeper does not begin");
     return ready[1].revents != 0;
   }
 
@@ -187,7 +192,7 @@ class World {
 
   void Connect() {
     pollfd waiting = {.fd = listener_.socket.get(), .events = POLLIN, .revents = 0};
-    if (poll(&waiting, 1, 0) <= 0) waiting_ = 0;
+    if (poll(&waiting, 1, 0) == 0) waiting_ = 0;
     if (waiting_ == kMaxWaiting) return;
     ++waiting_;
     absl::StatusOr<UniqueFd> connection = ConnectTo(listener_);
