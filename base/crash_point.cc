@@ -52,21 +52,26 @@ absl::Status ArmCrashPoint(absl::string_view spec, uint64_t generation) {
   using crash_point_internal::wanted_name;
   crash_point_internal::armed = false;
   if (spec.empty()) return absl::OkStatus();
-  const std::vector<std::string> parts = absl::StrSplit(spec, ':');
   const std::vector<std::string> names = CrashPointNames();
-  uint64_t count = 1;
-  uint64_t only_generation = generation;
-  bool valid = parts.size() <= 3 && parts[0].size() < sizeof(wanted_name);
-  if (parts.size() > 1) valid = valid && absl::SimpleAtoi(parts[1], &count) && count != 0;
-  if (parts.size() > 2) valid = valid && absl::SimpleAtoi(parts[2], &only_generation);
-  if (!valid || std::set<std::string>(names.begin(), names.end()).count(parts[0]) == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("crash point '", spec, "': expected NAME[:COUNT[:GENERATION]], NAME one of ",
-                     absl::StrJoin(names, ", ")));
+  const std::set<std::string> known(names.begin(), names.end());
+  for (const absl::string_view one : absl::StrSplit(spec, ',')) {
+    const std::vector<std::string> parts = absl::StrSplit(one, ':');
+    uint64_t count = 1;
+    uint64_t only_generation = generation;
+    bool valid = parts.size() <= 3 && parts[0].size() < sizeof(wanted_name);
+    if (parts.size() > 1) valid = valid && absl::SimpleAtoi(parts[1], &count) && count != 0;
+    if (parts.size() > 2) valid = valid && absl::SimpleAtoi(parts[2], &only_generation);
+    if (!valid || known.count(parts[0]) == 0) {
+      crash_point_internal::armed = false;
+      return absl::InvalidArgumentError(
+          absl::StrCat("crash point '", one, "': expected NAME[:COUNT[:GENERATION]], NAME one of ",
+                       absl::StrJoin(names, ", ")));
+    }
+    if (crash_point_internal::armed || only_generation != generation) continue;
+    memcpy(wanted_name, parts[0].c_str(), parts[0].size() + 1);
+    crash_point_internal::times_left = count;
+    crash_point_internal::armed = true;
   }
-  memcpy(wanted_name, parts[0].c_str(), parts[0].size() + 1);
-  crash_point_internal::times_left = count;
-  crash_point_internal::armed = only_generation == generation;
   return absl::OkStatus();
 }
 

@@ -31,8 +31,8 @@ std::vector<std::string> CrashPointNames();
 
 // Arms one crash point. `spec` is "NAME[:COUNT[:GENERATION]]": the process dies when it reaches
 // NAME for the COUNT-th time (default: 1), if `generation`, its own, is GENERATION (default: any).
-// Empty: arms none. Call before threads start. Errors: InvalidArgument (no such name; lists all
-// names).
+// Several, with commas between them: the first of this generation. Empty: arms none. Call before
+// threads start. Errors: InvalidArgument (no such name; lists all names).
 absl::Status ArmCrashPoint(absl::string_view spec, uint64_t generation);
 
 namespace crash_point_internal {

@@ -56,8 +56,16 @@ TEST(CrashPointTest, KillsTheGenerationThatWasAsked) {
   EXPECT_EQ(TimesBeforeDeath("first:2:7", 8), -1);
 }
 
+TEST(CrashPointTest, OfSeveralTheFirstOfTheGenerationCounts) {
+  const std::string spec = "first:2:7,second:4:8,first:3";
+  EXPECT_EQ(TimesBeforeDeath(spec, 7), 1);
+  EXPECT_EQ(TimesBeforeDeath(spec, 8), 3);
+  EXPECT_EQ(TimesBeforeDeath(spec, 9), 2);
+}
+
 TEST(CrashPointTest, ExplainsAMistake) {
-  for (const char* spec : {"third", "first:0", "first:x", "first:1:2:3", ":", "first:"}) {
+  for (const char* spec :
+       {"third", "first,", "first,third", "first:0", "first:x", "first:1:2:3", ":", "first:"}) {
     const absl::Status status = ArmCrashPoint(spec, 1);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << spec;
     EXPECT_THAT(std::string(status.message()), HasSubstr("NAME one of first, second")) << spec;

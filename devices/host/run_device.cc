@@ -41,9 +41,9 @@
 #include "proto/version.h"
 
 ABSL_FLAG(std::string, crash_point, "",
-          "for tests of recovery: NAME[:COUNT[:GENERATION]], where the process kills itself "
-          "(base/crash_point.h); \"list\" prints the names and ends. Also taken from the "
-          "environment: BULKHEAD_CRASH_POINT");
+          "for tests of recovery: NAME[:COUNT[:GENERATION]], or several of them with commas, where "
+          "the process kills itself (base/crash_point.h); \"list\" prints the names and ends. Also "
+          "taken from the environment: BULKHEAD_CRASH_POINT");
 
 namespace bulkhead::devices {
 namespace {

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "devices/host/metrics.h"
@@ -105,6 +106,7 @@ void BackEndDevice::OnFeatures(uint64_t features) {
     StopServing(*session);
     session->ResetDevice();
     link_.Flush();
+    CRASH_POINT("back_end_reset");
   }
   for (QueueRecord& queue : record_->queues) queue = {};
 }
@@ -126,10 +128,12 @@ void BackEndDevice::TakeOffer(uint64_t features, absl::Span<const uint8_t> confi
 
 void BackEndDevice::WriteRecord() {
   record_->magic = 0;
+  CRASH_POINT("record_begun");
   NextStore();
   record_->features = offered_features_;
   record_->config_bytes = static_cast<uint32_t>(config_.size());
   memcpy(record_->config, config_.data(), config_.size());
+  CRASH_POINT("record_written");
   NextStore();
   record_->magic = kRecordMagic;
 }
@@ -157,6 +161,7 @@ void BackEndDevice::AwaitSetUp(Session& session) {
 }
 
 void BackEndDevice::OnGreeted() {
+  CRASH_POINT("back_end_greeted");
   const Offer& offer = link_.session()->offer();
   if (kind_.config_from_back_end && offer.config.empty()) {
     return link_.Refuse("it has no configuration (protocol feature CONFIG) to show to the guest");
@@ -193,6 +198,7 @@ void BackEndDevice::OnGreeted() {
 }
 
 void BackEndDevice::OnLost(bool ended) {
+  CRASH_POINT("back_end_lost");
   const bool used_memory = ForgetConnection();
   set_up_ = SetUpState::kNone;
   // A connection over which nothing was served says nothing about the one before it: a back end

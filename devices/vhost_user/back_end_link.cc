@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/close_elsewhere.h"
+#include "base/crash_point.h"
 #include "base/log.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
@@ -146,6 +147,7 @@ void BackEndLink::OnConnection(const ConnectAnswer& answer, std::vector<UniqueFd
   if (listener_ != peer_) peer_process_.reset();
   ++connections_;
   session_ = std::make_unique<Session>(wanted_);
+  CRASH_POINT("back_end_connected");
   greeting_told_ = false;
   messages_at_limit_ = 0;
   refusal_.reset();
@@ -187,6 +189,7 @@ void BackEndLink::Flush() {
   if (session_ == nullptr) return;
   for (const Session::Message& message : session_->TakeMessages()) {
     const absl::Status sent = SendSocketMessage(socket_.get(), message.bytes, message.descriptors);
+    CRASH_POINT("message_to_back_end_sent");
     // If the back end is gone, the socket says so, too, and all that it has sent before.
     if (!sent.ok() && !absl::IsUnavailable(sent)) Refuse(sent.message());
   }

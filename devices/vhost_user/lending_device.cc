@@ -201,6 +201,7 @@ void LendingDevice::StartQueue(Session& session, uint32_t index, const virtio::Q
   if (tracked && saved.tracked == 0) {
     const absl::Span<uint8_t> area = InFlightArea(index);
     std::fill(area.begin(), area.end(), 0);
+    CRASH_POINT("requests_in_flight_cleared");
   }
   saved.base = *base;
   saved.tracked = tracked ? 1 : 0;
@@ -225,6 +226,7 @@ void LendingDevice::StopQueue(Session& session, uint32_t index) {
   session.StopQueue(index, [this, index](uint16_t base) {
     Queue& queue = queues_[index];
     host().TakeBackDoorbell(index);
+    CRASH_POINT("doorbell_taken_back");
     queue.state = Queue::State::kDraining;
     queue.stopped_at = base;
     drain_checks_ = 0;
@@ -250,6 +252,7 @@ void LendingDevice::CheckDrained() {
 void LendingDevice::OnQueueStopped(uint32_t index, uint16_t base) {
   QueueRecord& saved = record().queues[index];
   saved.base = base;
+  CRASH_POINT("before_queue_counts_as_stopped");
   NextStore();
   saved.place = QueuePlace::kStopped;
   queues_[index].state = Queue::State::kIdle;

@@ -112,6 +112,14 @@ std::vector<RelayRing::Completion> RelayRing::Recover(uint16_t used) const {
   return completions;
 }
 
+void RelayRing::NoteRecovered(absl::Span<const Completion> completions, uint16_t used) {
+  for (const Completion& done : completions) {
+    StoreInOrder(Notes()[done.head], MakeNote(used++, done.written));
+  }
+  CRASH_POINT("recovery_noted");
+  StoreInOrder(*Taken(), used_index());
+}
+
 void RelayRing::Clear() {
   uint8_t* const rings = memory_ + AvailableOffset(size_);
   std::fill(rings, memory_ + TablesOffset(size_), 0);

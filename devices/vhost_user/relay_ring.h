@@ -32,6 +32,9 @@ namespace bulkhead::devices::vhost_user {
 //   4 the driver's used index moves past the noted place
 //   5 Shown() removes the note           before the chain can be pushed again
 //
+// A successor does 2 and 3 once more, for all that it has recovered, and then 4: it may die as
+// well.
+//
 // Single-threaded; the back end runs concurrently.
 class RelayRing {
  public:
@@ -52,6 +55,9 @@ class RelayRing {
   // What a predecessor's back end has completed and the driver has not seen, `used` being the
   // driver's used index. The back end does not use the ring any more. Heads are below the size.
   std::vector<Completion> Recover(uint16_t used) const;
+  // Before the driver sees any of what Recover() has given, in this order: the next successor finds
+  // what it has not seen, and no more. A chain that it has seen may be another request by then.
+  void NoteRecovered(absl::Span<const Completion> completions, uint16_t used);
 
   // Empties it. The back end does not use it.
   void Clear();

@@ -74,6 +74,19 @@ TEST_F(RelayRingTest, WhatWasTakenIsFoundUntilTheDriverSeesIt) {
   EXPECT_EQ(Recovered(1), (Completions{{6, 0}}));
 }
 
+// The successor may die, too, before or after the driver sees what it has recovered.
+TEST_F(RelayRingTest, WhatASuccessorHasShownIsNotFoundByTheNextOne) {
+  for (const uint16_t head : {3, 5, 6}) ring_.Push(head);
+  BackEndCompletes(5, 10);
+  BackEndCompletes(3, 0);
+  RelayRing successor(memory_.get(), kAddress, kSize, kBuffers);
+  successor.NoteRecovered(successor.Recover(/*used=*/7), 7);
+  EXPECT_EQ(Recovered(7), (Completions{{5, 10}, {3, 0}}));
+  EXPECT_EQ(Recovered(9), Completions()) << "these chains may be other requests now";
+  BackEndCompletes(6, 0);
+  EXPECT_EQ(Recovered(9), (Completions{{6, 0}}));
+}
+
 TEST_F(RelayRingTest, NothingIsLeftOfOldCompletions) {
   uint16_t used = 0;
   for (int i = 0; i < 100'000; ++i) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/crash_point.h"
@@ -155,13 +156,20 @@ void RelayingDevice::Recover() {
   for (uint32_t i = 0; i < queues_.size(); ++i) {
     Queue& queue = queues_[i];
     if (services().QueueToServe(i) == nullptr) continue;
-    for (const RelayRing::Completion& done : queue.ring.Recover(UsedIndex(i))) {
-      const auto at = std::find(queue.in_flight.begin(), queue.in_flight.end(), done.head);
-      if (at == queue.in_flight.end()) {
+    std::vector<RelayRing::Completion> completions = queue.ring.Recover(UsedIndex(i));
+    const auto at = [&queue](const RelayRing::Completion& done) {
+      return std::find(queue.in_flight.begin(), queue.in_flight.end(), done.head);
+    };
+    // Those that the driver sees now come first.
+    std::stable_partition(completions.begin(), completions.end(),
+                          [&](const auto& done) { return at(done) != queue.in_flight.end(); });
+    queue.ring.NoteRecovered(completions, UsedIndex(i));
+    for (const RelayRing::Completion& done : completions) {
+      if (at(done) == queue.in_flight.end()) {
         queue.completed_before[done.head] = done.written;  // it comes yet
         continue;
       }
-      queue.in_flight.erase(at);
+      queue.in_flight.erase(at(done));
       services().Complete(i, done.head, queue.ring.Clamp(done.head, done.written));
     }
   }
@@ -190,6 +198,7 @@ void RelayingDevice::Sync() {
   } else if (runs() && std::exchange(resubmits_, false)) {
     for (Queue& queue : queues_) {
       for (const uint16_t head : queue.in_flight) queue.ring.Push(head);
+      CRASH_POINT("requests_passed_on_again");
       queue.kick_due = !queue.in_flight.empty();
       Kick(queue);
     }
@@ -208,9 +217,11 @@ void RelayingDevice::SetUp(Session& session) {
   // Once it has stopped with what was before.
   session.Then([this] {
     Recover();
+    CRASH_POINT("recovered");
     record().queues[0].tracked = 0;
     NextStore();
     for (Queue& queue : queues_) queue.ring.Clear();
+    CRASH_POINT("rings_cleared");
     NextStore();
     record().queues[0].tracked = 1;
   });
