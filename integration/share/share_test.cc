@@ -1,5 +1,5 @@
 // A folder of the host in an unmodified Debian guest: contents both ways, a checker of file trees,
-// also while the device's process dies.
+// also while the device's process dies, and when virtiofsd does.
 
 #include <signal.h>
 #include <stdint.h>
@@ -16,14 +16,17 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/testing/files.h"
 #include "base/testing/processes.h"
+#include "base/testing/run_command.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/guest_shell.h"
@@ -142,6 +145,34 @@ class ShareTest : public testing::Test {
     EXPECT_EQ(TreeOnHost(tree), model) << "seed " << seed;
   }
 
+  // The processes of virtiofsd for this folder.
+  std::vector<pid_t> Virtiofsd() const {
+    std::vector<pid_t> found;
+    const std::string folder = std::filesystem::canonical(folder_).string();  // as the vmm names it
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
+      pid_t process = 0;
+      if (!absl::SimpleAtoi(entry.path().filename().string(), &process)) continue;
+      const std::string command = ReadFile((entry.path() / "cmdline").string());
+      if (absl::EndsWith(command.substr(0, command.find('\0')), "/virtiofsd") &&
+          absl::StrContains(command, folder) && IsAlive(process)) {
+        found.push_back(process);
+      }
+    }
+    return found;
+  }
+  void KillVirtiofsd() {
+    const std::vector<pid_t> before = Virtiofsd();
+    ASSERT_EQ(before.size(), 1u);
+    ASSERT_EQ(kill(before[0], SIGKILL), 0);
+    const absl::Time deadline = absl::Now() + kLong;
+    while (absl::Now() < deadline) {
+      const std::vector<pid_t> now = Virtiofsd();
+      if (now.size() == 1 && now[0] != before[0]) return;
+      absl::SleepFor(absl::Milliseconds(50));
+    }
+    FAIL() << "no other virtiofsd" << shell_->vm().log();
+  }
   void KillDevice() {
     const pid_t process = client_.PidOf("share");
     ASSERT_EQ(kill(process, SIGKILL), 0);
@@ -240,6 +271,43 @@ TEST_F(ShareTest, FileTreesAreAsTheyShouldBeThoughTheDevicesProcessDies) {
   ASSERT_TRUE(device.ok()) << device.status();
   EXPECT_EQ(device->generation(), 2 * kKills + 1u);
   EXPECT_THAT(shell_->vm().log(), Not(HasSubstr("virtiofsd ended"))) << "it lives on";
+  PowerOff();
+}
+
+// All that virtiofsd knows of the guest's files is lost with it. What the guest then does fails,
+// and never hangs; a new mount works, and shows what the host has.
+TEST_F(ShareTest, AfterTheDeathOfVirtiofsdTheGuestMountsAgain) {
+  ASSERT_NO_FATAL_FAILURE(Boot());
+  constexpr int kDeaths = 2;
+  for (int i = 0; i < kDeaths; ++i) {
+    const std::vector<int> seeds = {10 + 3 * i, 11 + 3 * i, 12 + 3 * i};
+    for (const int seed : seeds) StartChecker(seed, 100'000);  // more than it comes to
+    AwaitProgress(seeds[0], 1);
+    ASSERT_NO_FATAL_FAILURE(KillVirtiofsd());
+    if (i == 1) {
+      ASSERT_NO_FATAL_FAILURE(KillDevice());
+    }
+    for (const int seed : seeds) {
+      const std::string end = AwaitChecker(seed);
+      EXPECT_THAT(end, HasSubstr("exit code 1")) << "an error, and no wrong data";
+      EXPECT_THAT(end, HasSubstr("Input/output error"));
+      printf("death %d, seed %d: %s\n", i, seed, end.c_str());
+    }
+    EXPECT_THAT(GUEST("ls /mnt 2>&1 || true"), HasSubstr("Input/output error"));
+    GUEST("umount /mnt && mount -t virtiofs data /mnt", kLong);
+    for (const int seed : seeds) {
+      const std::string sum = absl::StrFormat(
+          "/t%d && { find .; find . -type f | xargs -r md5sum; } | LC_ALL=C sort | md5sum", seed);
+      EXPECT_EQ(GUEST("cd /mnt" + sum + "; cd /", kLong) + "\n", OutputOf("cd " + folder_ + sum));
+    }
+    const int after = 50 + i;
+    StartChecker(after, 300);
+    EXPECT_THAT(AwaitChecker(after), HasSubstr("exit code 0"));
+    ExpectSameOnHost(after);
+  }
+  const std::vector<std::string> parts =
+      absl::StrSplit(shell_->vm().log(), "virtiofsd ended by signal 9; it is started again");
+  EXPECT_EQ(parts.size(), kDeaths + 1u) << shell_->vm().log();
   PowerOff();
 }
 

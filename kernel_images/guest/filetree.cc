@@ -177,7 +177,13 @@ class Checker {
   void WriteAll(int fd, const std::string& bytes, size_t offset, const std::string& path) {
     const ssize_t size = pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     Check(size >= 0, "write", path);
-    if (static_cast<size_t>(size) != bytes.size()) End(2, "short write of %s", path.c_str());
+    const auto written = static_cast<size_t>(size);
+    if (written == bytes.size()) return;
+    // It ends early where there is an error, which the next one returns.
+    Check(pwrite(fd, bytes.data() + written, bytes.size() - written,
+                 static_cast<off_t>(offset + written)) >= 0,
+          "write", path);
+    End(2, "short write of %s", path.c_str());
   }
   void MakeFolder() {
     const std::string path = NewPath();
@@ -352,9 +358,15 @@ class Checker {
   }
   void CompareContents(int fd, const Node& node, const std::string& path) {
     std::string bytes(kMaxFileBytes + 1, '\0');
-    const ssize_t size = pread(fd, bytes.data(), bytes.size(), 0);
-    Check(size >= 0, "read", path);
-    bytes.resize(static_cast<size_t>(size));
+    size_t size = 0;
+    while (true) {  // it ends early where there is an error, which the next one returns
+      const ssize_t part =
+          pread(fd, bytes.data() + size, bytes.size() - size, static_cast<off_t>(size));
+      Check(part >= 0, "read", path);
+      if (part == 0) break;
+      size += static_cast<size_t>(part);
+    }
+    bytes.resize(size);
     if (bytes != node.bytes) {
       End(2, "contents of %s: %zu bytes, not %zu", path.c_str(), bytes.size(), node.bytes.size());
     }
