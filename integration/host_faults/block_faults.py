@@ -22,6 +22,8 @@ class Stalled(Fault):
         """The path of this file there."""
         mountpoint = os.path.join(vm.folder, "fuse")
         os.mkdir(mountpoint)
+        if not os.path.exists("/dev/fuse"):
+            host.run("modprobe", "fuse")
         self.server = subprocess.Popen(
             [sys.executable, os.path.join(os.path.dirname(__file__), "fuse_server.py"), mountpoint,
              path, *self.server_options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)

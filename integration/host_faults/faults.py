@@ -7,6 +7,7 @@ import itertools
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -365,6 +366,12 @@ class FewBytesOfMemory(Fault):
     def prepare(self, vm):
         self.group = host.Cgroup("memory")
         self.stack.callback(self.group.close)
+        if not host.is_in_memory(vm.folder):
+            return
+        files = host.DiskFileSystem(os.path.join(vm.folder, "image"),
+                                    os.path.join(vm.folder, "ext4.img"), mib=64)
+        self.stack.callback(files.close)
+        vm.disk = shutil.copy(vm.disk, files.path)
 
     def inject(self, vm):
         # In this order: a limit below what is used already may be refused.

@@ -30,6 +30,30 @@ def enter_namespace():
     run("mount", "--make-rprivate", "/")
 
 
+def is_in_memory(folder):
+    """Whether files there have no place but memory. An overlay is the testbed's."""
+    return run("stat", "-f", "-c", "%T", folder).strip() in ("tmpfs", "overlayfs")
+
+
+class DiskFileSystem:
+    """An ext4 in a file: unlike files on a tmpfs, those in it are in the page cache."""
+
+    def __init__(self, path, image, mib):
+        for module in ("loop", "crc32c_generic", "ext4"):  # where they are modules
+            subprocess.run(["modprobe", module], stderr=subprocess.DEVNULL, check=False)
+        with open(image, "wb") as stream:
+            stream.truncate(mib << 20)
+        run("mke2fs", "-q", "-F", "-t", "ext4", image)
+        self.path = path
+        os.mkdir(path)
+        self.device = run("losetup", "--find", "--show", image).strip()
+        run("mount", "-t", "ext4", self.device, path)
+
+    def close(self):
+        run("umount", "-l", self.path)
+        run("losetup", "--detach", self.device)
+
+
 class SmallFileSystem:
     """A tmpfs that can be filled to the last byte and the last file."""
 
