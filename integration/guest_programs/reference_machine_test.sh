@@ -26,7 +26,8 @@ run() {
 }
 
 run run=hello cpus=2
-run run=virtio_rng_test
+# Not hostile: for one of those descriptors QEMU takes 4 GiB at once, and ends where there is less.
+run run=virtio_rng_test hostile=0
 run run=virtio_blk_test pattern=1
 run run=virtio_blk_test pattern=1 indirect=1 event_index=1
 
