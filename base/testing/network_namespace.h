@@ -20,7 +20,8 @@ inline std::string EnterNetworkNamespace() {
   if (unshare(flags) != 0) {
     return absl::StrCat("this test needs a network namespace: ", strerror(errno));
   }
-  (void)!system("PATH=$PATH:/usr/sbin:/sbin modprobe tun 2>/dev/null");  // in the testbed nothing else loads it
+  // In the testbed nothing else loads it.
+  (void)!system("PATH=$PATH:/usr/sbin:/sbin modprobe tun 2>/dev/null");
   if (access("/dev/net/tun", R_OK | W_OK) != 0) {
     return absl::StrCat("this test needs /dev/net/tun (module tun): ", strerror(errno));
   }

@@ -180,8 +180,7 @@ class BlockDevice : public VirtioDevice {
   SlotList paused_;  // and theirs for the retry timer first
   Sync sync_;
   SlotList errors_;  // and theirs for error_link_
-  bool answers_errors_ =
-      false;  // the operator has said so, and guest memory may not be touched yet
+  bool answers_errors_ = false;  // the operator's order; waits until guest memory may be touched
   UniqueFd error_link_;
   WritebackFailures failures_;
   uint32_t failures_logged_ = 0;

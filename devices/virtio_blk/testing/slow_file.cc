@@ -66,7 +66,8 @@ absl::StatusOr<std::unique_ptr<SlowFile>> SlowFile::Create(const std::string& di
   ASSIGN_OR_RETURN(file->mapping_, MemoryMapping::Map(memory.get(), 0, 4096,
                                                       MemoryMapping::Protection::kReadWrite));
   // Loads the module where it is one; else this changes nothing.
-  if (access("/dev/fuse", F_OK) != 0 && system("PATH=$PATH:/usr/sbin:/sbin modprobe --quiet fuse") != 0) {
+  if (access("/dev/fuse", F_OK) != 0 &&
+      system("PATH=$PATH:/usr/sbin:/sbin modprobe --quiet fuse") != 0) {
     return absl::UnavailableError("there is no /dev/fuse, and modprobe fuse fails");
   }
   const UniqueFd device(open("/dev/fuse", O_RDWR | O_CLOEXEC));
