@@ -180,7 +180,8 @@ class BlockDevice : public VirtioDevice {
   SlotList paused_;  // and theirs for the retry timer first
   Sync sync_;
   SlotList errors_;  // and theirs for error_link_
-  bool answers_errors_ = false;  // the operator's order; waits until guest memory may be touched
+  // The operator's order. It waits until guest memory may be touched.
+  bool answers_errors_ = false;
   UniqueFd error_link_;
   WritebackFailures failures_;
   uint32_t failures_logged_ = 0;
