@@ -1,6 +1,8 @@
 #include "base/log.h"
 
 #include <stdint.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -33,6 +35,7 @@ bool is_dated ABSL_GUARDED_BY(name_mutex) = false;
 // Set before threads start.
 LogLevel minimum_level = LogLevel::kInfo;
 LogQueue* queue = nullptr;
+bool is_marked = false;  // for the journal
 
 absl::string_view Prefix(LogLevel level) {
   switch (level) {
@@ -49,8 +52,9 @@ absl::string_view Prefix(LogLevel level) {
 }
 
 // What each line begins with.
-std::string Header() {
+std::string Header(LogLevel level) {
   absl::MutexLock lock(&name_mutex);
+  if (is_marked) return absl::StrCat(JournalMark(level), ProcessName(), ": ");
   if (!is_dated) return absl::StrCat(ProcessName(), ": ");
   return absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()),
                       " ", ProcessName(), ": ");
@@ -66,6 +70,21 @@ void WriteDirectly(absl::string_view header, absl::string_view lines) {
   if (WriteNow(STDERR_FILENO, text)) return;
   dropped_lines.fetch_add(dropped + std::count(lines.begin(), lines.end(), '\n'),
                           std::memory_order_relaxed);
+}
+
+void Write(LogLevel level, absl::string_view prefix, absl::string_view text) {
+  if (level < minimum_level) return;
+  const std::string header = Header(level);
+  std::string lines;
+  for (const absl::string_view line : absl::StrSplit(absl::StripSuffix(text, "\n"), '\n')) {
+    absl::StrAppend(&lines, header, prefix, line, "\n");
+    prefix = "";
+  }
+  if (queue != nullptr) {
+    queue->Append(header, lines);
+  } else {
+    WriteDirectly(header, lines);
+  }
 }
 
 }  // namespace
@@ -88,21 +107,32 @@ void DateLog(absl::string_view served) {
   is_dated = true;
 }
 
-void Log(LogLevel level, absl::string_view text) {
-  if (level < minimum_level) return;
-  const std::string header = Header();
-  std::string lines;
-  absl::string_view prefix = Prefix(level);
-  for (const absl::string_view line : absl::StrSplit(absl::StripSuffix(text, "\n"), '\n')) {
-    absl::StrAppend(&lines, header, prefix, line, "\n");
-    prefix = "";
-  }
-  if (queue != nullptr) {
-    queue->Append(header, lines);
-  } else {
-    WriteDirectly(header, lines);
-  }
+bool MarkLogForJournal() {
+  const char* const journal = getenv("JOURNAL_STREAM");  // "DEVICE:INODE"
+  struct stat info;
+  is_marked = journal != nullptr && fstat(STDERR_FILENO, &info) == 0 &&
+              absl::StrCat(info.st_dev, ":", info.st_ino) == journal;
+  return is_marked;
 }
+
+absl::string_view JournalMark(LogLevel level) {
+  if (!is_marked) return "";
+  switch (level) {  // syslog(3)'s numbers
+    case LogLevel::kDebug:
+      return "<7>";
+    case LogLevel::kInfo:
+      return "<6>";
+    case LogLevel::kWarning:
+      return "<4>";
+    case LogLevel::kError:
+      return "<3>";
+  }
+  return "";
+}
+
+void Log(LogLevel level, absl::string_view text) { Write(level, Prefix(level), text); }
+
+void LogQuoted(LogLevel level, absl::string_view text) { Write(level, "", text); }
 
 void FlushLog(absl::Duration limit) {
   if (queue != nullptr) queue->Flush(limit);

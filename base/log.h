@@ -21,12 +21,21 @@ void QueueLog();
 // "2026-11-28T17:25:01.123Z vmm[web]: warning: text". Thread-safe.
 void DateLog(absl::string_view served);
 
+// If standard error is systemd's journal (JOURNAL_STREAM in the environment names it), lines begin
+// with their priority from now on, "<4>vmm[web]: warning: text" (sd-daemon(3)), and without the
+// time, which the journal has. True: it is. Call before threads start.
+bool MarkLogForJournal();
+// What begins a line of that level for the journal, "<4>"; empty: the log is not marked.
+absl::string_view JournalMark(LogLevel level);
+
 // Writes to standard error: "vmm: warning: text". Each line of `text` becomes a line with the
 // process's name; all are written at once. Lines that standard error does not take are dropped, and
 // the next line says how many. Never blocks after QueueLog(), or if standard error is a
 // non-blocking pipe; else it does not wait for room, but may wait for another writer. Thread-safe.
 // Not for hot paths.
 void Log(LogLevel level, absl::string_view text);
+// The same for a line of another process, which says itself of which level it is: "vmm: text".
+void LogQuoted(LogLevel level, absl::string_view text);
 
 // Waits until the queued lines are written, for `limit` at most. Call before the process ends.
 void FlushLog(absl::Duration limit);

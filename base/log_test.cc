@@ -1,11 +1,14 @@
 #include "base/log.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <string>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "base/pipe.h"
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
@@ -49,6 +52,26 @@ TEST_F(LogTest, ALineNamesTheProcessAndTheLevel) {
   LogWarning("text");
   LogError("text");
   EXPECT_EQ(Read(), "test: text\ntest: warning: text\ntest: error: text\n");
+}
+
+TEST_F(LogTest, InTheJournalALineBeginsWithItsPriority) {
+  struct stat info;
+  ASSERT_EQ(fstat(STDERR_FILENO, &info), 0);
+  setenv("JOURNAL_STREAM", absl::StrCat(info.st_dev, ":", info.st_ino + 1).c_str(), 1);
+  EXPECT_FALSE(MarkLogForJournal()) << "another file is the journal";
+  LogInfo("text");
+  EXPECT_EQ(Read(), "test: text\n");
+  setenv("JOURNAL_STREAM", absl::StrCat(info.st_dev, ":", info.st_ino).c_str(), 1);
+  EXPECT_TRUE(MarkLogForJournal());
+  LogInfo("text");
+  LogWarning("first\nsecond");
+  LogError("text");
+  LogQuoted(LogLevel::kWarning, "disk0| virtio_blk: warning: text");
+  EXPECT_EQ(Read(),
+            "<6>test: text\n<4>test: warning: first\n<4>test: second\n<3>test: error: text\n"
+            "<4>test: disk0| virtio_blk: warning: text\n");
+  unsetenv("JOURNAL_STREAM");
+  EXPECT_FALSE(MarkLogForJournal());
 }
 
 // No text, from whomever, puts a line into the log that is not marked as this process's.

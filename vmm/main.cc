@@ -227,6 +227,7 @@ int Run(int argc, char** argv) {
   umask(0077);  // Files that the vmm creates are private to its user.
   ResetInheritedSignals();
   InitLog("vmm", LogLevel::kInfo);
+  MarkLogForJournal();
   // Inherited by the launcher, and so by devices.
   const bool cores_are_piped = KeepMemoryOfChildrenOutOfCoreDumps();
   // Before this process has threads, guest memory, or limits of its own.

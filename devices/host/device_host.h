@@ -78,6 +78,7 @@ class DeviceHost final : public DeviceServices {
   void StateChanged() override { state_changed_ = true; }
   absl::Span<uint8_t> durable_memory() override;
   void KeepAlive() override;
+  void SetAwaitsBackEnd(bool awaits) override { channel_->SetAwaitsBackEnd(awaits); }
   absl::Span<const GuestMemoryBlock> memory_blocks() const override { return memory_blocks_; }
   MemoryFilePlace durable_memory_file() const override { return durable_memory_file_; }
   int LendDoorbell(uint32_t index) override;

@@ -80,6 +80,11 @@ class DeviceServices {
   // and no hang. Cheap.
   virtual void KeepAlive() {}
 
+  // What the guest asks of the device waits, or waits no longer, for another program of the host,
+  // which is away, or does not answer. The vmm holds the guest meanwhile, as it does where this
+  // process is away: for a bounded time, with the guest's clock. At first false. Cheap.
+  virtual void SetAwaitsBackEnd(bool /*awaits*/) {}
+
   // --- Lending the data path to another process; only if Describe().lends_descriptors ------------
   // The descriptors stay the host's and are valid until the model's destructor returns. A process
   // that is given copies of them (SCM_RIGHTS) is a borrower. It can do to the guest whatever this

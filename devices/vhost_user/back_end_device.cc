@@ -23,6 +23,9 @@ constexpr char kResource[] = "back_end";
 // How long Start() waits for a back end, which may take its time to open an image. The vmm waits
 // longer (vmm/supervisor).
 constexpr absl::Duration kFirstGreeting = absl::Seconds(30);
+// How often a back end that has requests is asked whether it is there; and how long it counts as
+// there without an answer.
+constexpr absl::Duration kPingInterval = absl::Seconds(1);
 // When it says what it waits for.
 constexpr absl::Duration kSlowGreeting = absl::Seconds(3);
 // How long guest memory counts as used by a back end that is no longer connected, if nobody knows
@@ -63,6 +66,7 @@ absl::Status BackEndDevice::Start(virtio::VirtioServices& services) {
   const absl::Span<uint8_t> durable = services.durable_memory();
   record_ = durable.empty() ? &own_record_ : reinterpret_cast<DeviceRecord*>(durable.data());
   RETURN_IF_ERROR(still_runs_timer_.Start(*host_, [this] { OnStillRunsLimit(); }));
+  RETURN_IF_ERROR(ping_timer_.Start(*host_, [this] { OnPingTime(); }));
   const bool has_predecessor = ReadRecord();
   PeerIdentity earlier;
   if (has_predecessor && IsAnyQueueRunning(earlier)) AwaitEnd(earlier, UniqueFd());
@@ -98,6 +102,7 @@ void BackEndDevice::OnFeatures(uint64_t features) {
   if (features != 0) {
     if (record_->magic != kRecordMagic) WriteRecord();
     Sync();
+    TellWhetherAwaited();
     return;
   }
   // A reset: the queues begin anew.
@@ -109,6 +114,7 @@ void BackEndDevice::OnFeatures(uint64_t features) {
     CRASH_POINT("back_end_reset");
   }
   for (QueueRecord& queue : record_->queues) queue = {};
+  TellWhetherAwaited();
 }
 
 void BackEndDevice::ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const {
@@ -150,12 +156,38 @@ bool BackEndDevice::ReadRecord() {
 
 // ---- The connection
 
+void BackEndDevice::TellWhetherAwaited() {
+  bool wanted = false;
+  for (uint32_t i = 0; i < kind_.queues; ++i) wanted |= services_->QueueToServe(i) != nullptr;
+  host_->SetAwaitsBackEnd(wanted && (set_up_ != SetUpState::kDone || silent_));
+}
+
+// A request may take its time: a back end that answers is there. One that is stopped, or waits for
+// what it serves from (a network file system), does not.
+void BackEndDevice::OnPingTime() {
+  Session* const session = link_.session();
+  if (session == nullptr || set_up_ != SetUpState::kDone) return;
+  ping_timer_.Set(kPingInterval);
+  if (session->awaits_ping()) {
+    if (!std::exchange(silent_, true)) LogWarning("the back end does not answer: it is waited for");
+    TellWhetherAwaited();
+  } else if (has_requests() && !session->awaits_reply()) {
+    session->Ping([this] {
+      if (std::exchange(silent_, false)) LogInfo("the back end answers again");
+      TellWhetherAwaited();
+    });
+    link_.Flush();
+  }
+}
+
 void BackEndDevice::AwaitSetUp(Session& session) {
   set_up_ = SetUpState::kUnderWay;
   session.Then([this, number = ++set_ups_] {
     if (set_up_ != SetUpState::kUnderWay || number != set_ups_) return;
     set_up_ = SetUpState::kDone;
+    ping_timer_.Set(kPingInterval);
     Sync();
+    TellWhetherAwaited();
     services_->QueuesStopped();
   });
 }
@@ -201,6 +233,8 @@ void BackEndDevice::OnLost(bool ended) {
   CRASH_POINT("back_end_lost");
   const bool used_memory = ForgetConnection();
   set_up_ = SetUpState::kNone;
+  silent_ = false;
+  TellWhetherAwaited();
   // A connection over which nothing was served says nothing about the one before it: a back end
   // that is still busy with that one refuses another.
   if (!used_memory) {
@@ -264,6 +298,7 @@ void BackEndDevice::OnStillRunsLimit() {
 void BackEndDevice::AppendMetrics(v1::DeviceMetrics& metrics) const {
   const bool connected = link_.obstacle().empty();
   AddGauge(metrics, "back_end_connected", "1: the back end has answered", connected);
+  AddGauge(metrics, "back_end_silent", "1: it has requests, and does not answer", silent_);
   AddGauge(metrics, "queues_served", "Queues that the back end serves", queues_served());
   AddCounter(metrics, "back_end_connections_total", "Connections to a back end",
              link_.connections());

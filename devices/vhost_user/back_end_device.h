@@ -30,7 +30,10 @@ class BackEndDevice : public virtio::VirtioDevice, protected BackEndLink::Owner 
   // can do. Errors: ResourceExhausted (there is none), or as BackEndLink::Start().
   absl::Status Start(virtio::VirtioServices& services) override;
   void OnFeatures(uint64_t features) override;
-  void OnQueuesChanged() override { Sync(); }
+  void OnQueuesChanged() override {
+    Sync();
+    TellWhetherAwaited();
+  }
   void ReadConfig(uint32_t offset, absl::Span<uint8_t> out) const override;
   void WriteConfig(uint32_t, absl::Span<const uint8_t>) override {}
   bool at_rest() const override { return !dma_in_flight(); }
@@ -55,7 +58,11 @@ class BackEndDevice : public virtio::VirtioDevice, protected BackEndLink::Owner 
   // Of these a back end must have all.
   virtual uint64_t needed_features() const = 0;
   virtual uint64_t queues_served() const = 0;
+  // The back end has requests that it has not completed.
+  virtual bool has_requests() const = 0;
 
+  // Tells the vmm whether the driver's queues wait for a back end, which is away or silent.
+  void TellWhetherAwaited();
   // Calls Sync() when all before it is answered, unless the driver resets the device meanwhile.
   void AwaitSetUp(Session& session);
 
@@ -75,6 +82,7 @@ class BackEndDevice : public virtio::VirtioDevice, protected BackEndLink::Owner 
   void set_set_up(SetUpState state) { set_up_ = state; }
 
  private:
+  void OnPingTime();
   void OnGreeted() final;
   void OnLost(bool ended) final;
   void OnNobodyListens() final;
@@ -97,6 +105,8 @@ class BackEndDevice : public virtio::VirtioDevice, protected BackEndLink::Owner 
   DeviceServices* host_ = nullptr;
   BackEndLink link_;
   Timer still_runs_timer_;
+  Timer ping_timer_;  // while it serves
+  bool silent_ = false;
   uint64_t offered_features_ = 0;  // of the first back end
   std::vector<uint8_t> config_;
   uint64_t driver_features_ = 0;

@@ -5,6 +5,7 @@
 #include <errno.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 #include <optional>
 #include <string>
@@ -77,11 +78,15 @@ TEST_F(LendingDeviceTest, RequestsWaitForTheNextBackEnd) {
   Start(kPlain);
   AddRequest();
   ASSERT_TRUE(IsDone(1));
+  EXPECT_FALSE(services.awaits_back_end());
   KillBackEnd();
+  EXPECT_TRUE(services.awaits_back_end());
   Fail(ECONNREFUSED);
   services.RunWatches(10);
+  EXPECT_TRUE(services.awaits_back_end());
   Offer({.protocol_features = kPlain}, 2);
   ASSERT_TRUE(Until([&] { return Metric("queues_served") == 1; }));
+  EXPECT_FALSE(services.awaits_back_end());
   AddRequest();
   EXPECT_TRUE(IsDone(2));
   EXPECT_FALSE(NeedsReset());
@@ -119,6 +124,62 @@ TEST_F(LendingDeviceTest, WithoutARecordTheDriverMustReset) {
   ASSERT_TRUE(driver->Initialize(kRings));
   AddRequest();
   EXPECT_TRUE(IsDone(1));
+}
+
+TEST_F(LendingDeviceTest, NoBackEndIsAwaitedThatTheDriverDoesNotUse) {
+  Start(kPlain);
+  KillBackEnd();
+  EXPECT_TRUE(services.awaits_back_end());
+  driver->Reset();
+  EXPECT_FALSE(services.awaits_back_end());
+  device->Restart();
+  EXPECT_FALSE(services.awaits_back_end());
+}
+
+TEST_F(LendingDeviceTest, ASilentBackEndIsAwaitedUntilItAnswers) {
+  std::atomic<bool> stopped = false;
+  Offer({.protocol_features = kPlain,
+         .holds = true,
+         .lie = [&stopped](MessageType) -> std::optional<std::string> {
+           while (stopped) absl::SleepFor(absl::Milliseconds(1));
+           return std::nullopt;
+         }},
+        1);
+  StartDevice();
+  AddRequest();
+  ASSERT_TRUE(IsTaken(1));
+  stopped = true;
+  EXPECT_TRUE(Until([&] { return services.awaits_back_end(); }));
+  EXPECT_EQ(Metric("back_end_silent"), 1);
+  stopped = false;
+  EXPECT_TRUE(Until([&] { return !services.awaits_back_end(); }));
+  EXPECT_EQ(Metric("back_end_silent"), 0);
+  EXPECT_EQ(Metric("back_end_losses_total"), 0);
+  back_end->Kill();  // it uses what is here
+}
+
+// Nor is a back end asked that has nothing to do.
+TEST_F(LendingDeviceTest, ABackEndThatIsOnlySlowIsNotAwaited) {
+  std::atomic<int> questions = 0;
+  Offer({.protocol_features = kPlain,
+         .holds = true,
+         .lie = [&questions](MessageType type) -> std::optional<std::string> {
+           questions += type == MessageType::kGetFeatures;
+           return std::nullopt;
+         }},
+        1);
+  StartDevice();
+  const int at_start = questions;
+  const absl::Time idle = absl::Now();
+  while (absl::Now() - idle < absl::Milliseconds(2500)) services.RunWatches(10);
+  EXPECT_EQ(questions, at_start);
+  AddRequest();
+  ASSERT_TRUE(IsTaken(1));
+  ASSERT_TRUE(Until([&] {
+    EXPECT_FALSE(services.awaits_back_end());
+    return questions >= at_start + 2;
+  }));
+  back_end->Kill();
 }
 
 TEST_F(LendingDeviceTest, AResetDuringAnOutageEndsAndTheQueuesWaitForABackEnd) {
@@ -272,8 +333,10 @@ TEST_F(RelayingDeviceTest, TheNextBackEndGetsTheRequestsOfADeadOne) {
   }
   KillBackEnd();
   AddRequest();
+  EXPECT_TRUE(services.awaits_back_end());
   Offer({.protocol_features = kPlain}, 9);
   EXPECT_TRUE(IsServed(4));
+  EXPECT_FALSE(services.awaits_back_end());
   services.RunWatches(10);
   EXPECT_TRUE(IsServed(4));
   EXPECT_EQ(done, 4) << "each once";

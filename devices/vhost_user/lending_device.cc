@@ -267,6 +267,14 @@ void LendingDevice::OnQueueRung(uint32_t index) {
   if (write(queue.kick, &kOnce, sizeof(kOnce)) < 0) LogWarning("a doorbell could not be passed on");
 }
 
+bool LendingDevice::has_requests() const {
+  return std::any_of(queues_.begin(), queues_.end(), [this](const Queue& queue) {
+    return queue.state == Queue::State::kServed &&
+           UsedIndex(queue.setup) !=
+               ReadIndex(host().memory(), queue.setup.driver_area + virtio::kAvailableIdx);
+  });
+}
+
 uint64_t LendingDevice::queues_served() const {
   return static_cast<uint64_t>(std::count_if(queues_.begin(), queues_.end(), [](const Queue& q) {
     return q.state == Queue::State::kServed;

@@ -52,6 +52,7 @@ class LendingDevice final : public BackEndDevice {
   bool ForgetConnection() override;
   uint64_t needed_features() const override { return driver_features(); }
   uint64_t queues_served() const override;
+  bool has_requests() const override;
 
   void SyncSession(Session& session);
   void SetUp(Session& session);

@@ -91,7 +91,10 @@ void RelayingDevice::OnChain(uint32_t index, const virtio::DescriptorChain& chai
   queue.kick_due = true;
 }
 
-void RelayingDevice::EndBatch(uint32_t index) { Kick(queues_[index]); }
+void RelayingDevice::EndBatch(uint32_t index) {
+  if (!runs()) TellWhetherAwaited();
+  Kick(queues_[index]);
+}
 
 void RelayingDevice::Kick(Queue& queue) {
   if (!std::exchange(queue.kick_due, false)) return;

@@ -61,6 +61,7 @@ class RelayingDevice final : public BackEndDevice {
   bool ForgetConnection() override;
   uint64_t needed_features() const override;
   uint64_t queues_served() const override { return runs() ? queues_.size() : 0; }
+  bool has_requests() const override { return runs() && is_any_in_flight(); }
 
   bool runs() const { return set_up() == SetUpState::kDone && !lied_; }
   // Of a chain: Virtqueue::StorageSize() at most.

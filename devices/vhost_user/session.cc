@@ -202,6 +202,16 @@ void Session::Then(std::function<void()> what) {
   Pump();
 }
 
+void Session::Ping(std::function<void()> on_answer) {
+  // Every back end answers this at any time; what it says was heard before.
+  Ask(MessageType::kGetFeatures, absl::string_view(), sizeof(uint64_t),
+      [on_answer = std::move(on_answer)](auto) {
+        on_answer();
+        return absl::OkStatus();
+      });
+  if (awaited_.has_value()) awaited_->is_ping = true;
+}
+
 void Session::Add(MessageType type, absl::string_view payload, std::vector<int> descriptors,
                   uint32_t reply_bytes, OnReply on_reply) {
   MessageHeader header = {.type = static_cast<uint32_t>(type),

@@ -70,8 +70,8 @@ class Session {
   // The back end has answered all questions.
   bool is_greeted() const { return greeted_; }
   const Offer& offer() const { return offer_; }
-  // A reply is due. The owner sets the limit.
-  bool awaits_reply() const { return awaited_.has_value(); }
+  // A reply is due, and not only that of Ping(). The owner sets the limit.
+  bool awaits_reply() const { return awaited_.has_value() && !(awaits_ping() && waiting_.empty()); }
   bool awaits_stop() const;
   uint64_t messages() const { return messages_; }
 
@@ -89,6 +89,9 @@ class Session {
   void ResetDevice();
   // Calls back once everything before it is answered.
   void Then(std::function<void()> what);
+  // Asks for a sign of life, and calls back when it comes. Only while nothing else is asked.
+  void Ping(std::function<void()> on_answer);
+  bool awaits_ping() const { return awaited_.has_value() && awaited_->is_ping; }
 
  private:
   // The reply is valid so far: it has the right type and size. Errors: its contents are impossible.
@@ -98,6 +101,7 @@ class Session {
     MessageType type = MessageType::kGetFeatures;
     uint32_t reply_bytes = 0;  // 0: no reply comes
     OnReply on_reply;          // without reply_bytes: called when it is its turn
+    bool is_ping = false;
   };
 
   void Greet();

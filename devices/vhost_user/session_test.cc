@@ -101,6 +101,24 @@ TEST_F(SessionTest, AnOldBackEndIsAskedForItsFeaturesOnly) {
   EXPECT_TRUE(session.offer().config.empty());
 }
 
+TEST_F(SessionTest, ASignOfLifeHasNoLimitUnlessSomethingWaitsBehindIt) {
+  Sent();
+  ASSERT_TRUE(session.OnBytes(Reply(MessageType::kGetFeatures, virtio::kFeatureVersion1)).ok());
+  Sent();
+  int answers = 0;
+  session.Ping([&] { ++answers; });
+  EXPECT_EQ(Sent(), std::vector{MessageType::kGetFeatures});
+  EXPECT_TRUE(session.awaits_ping());
+  EXPECT_FALSE(session.awaits_reply());
+  session.StopQueue(0, [](uint16_t) {});
+  EXPECT_TRUE(session.awaits_reply());
+  ASSERT_TRUE(session.OnBytes(Reply(MessageType::kGetFeatures, 0)).ok());
+  EXPECT_EQ(answers, 1);
+  EXPECT_FALSE(session.awaits_ping());
+  EXPECT_EQ(Sent(), std::vector{MessageType::kGetVringBase});
+  EXPECT_TRUE(session.awaits_stop());
+}
+
 TEST_F(SessionTest, AReplyMayComeInAnyPieces) {
   Sent();
   const std::string reply = Reply(MessageType::kGetFeatures, kFeatures);

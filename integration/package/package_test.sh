@@ -94,6 +94,8 @@ END
   within VmctlFindsIt says RUNNING vmctl status
   kill -KILL "$(pid_of disk0)"
   within ADeviceIsRestarted says "disk0.*serves again" journalctl --unit=bulkhead@demo --no-pager
+  within WhatWentWrongHasItsPriority says "device 'disk0' (process" journalctl --unit=bulkhead@demo --no-pager --priority=err
+  once WhatWentWellHasAnother refused says "serves again" journalctl --unit=bulkhead@demo --no-pager --priority=warning
   within ItRunsOn is StatusText running
   before=$(pid_of rng0)
   within ItRunsWhatIsInstalled runs_what_is_installed

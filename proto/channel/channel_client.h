@@ -118,6 +118,9 @@ class ChannelClient {
   };
   // The answer to the last AskForHeartbeat(), once it has come.
   std::optional<Heartbeat> heartbeat() const;
+  // As in ChannelServer::SetAwaitsBackEnd(); what a dead process has said counts until the next one
+  // attaches. For any thread.
+  bool process_awaits_back_end() const;
 
   // Prepares the response memory for the successor of a device process. Call it before each attach
   // but the first, once the last process is dead and reaped. The channel may be in use, and stays

@@ -39,6 +39,7 @@
 //   0x000             generation       vmm, for reports only
 //   0x008             heartbeat        vmm: ChannelClient::heartbeat()
 //   0x010             heartbeat_time   vmm, for reports only
+//   0x018             awaits_back_end  vmm: ChannelClient::process_awaits_back_end(); zero or not
 //   0x040             head             vmm: ChannelClient::HeadMovedPast(); a successor:
 //                                      ChannelServer::Create()
 //   0x080             sleeping         vmm; any value is harmless (zero or not)
@@ -157,7 +158,8 @@ struct ResponseHeader {
   // The heartbeat that was answered last, times 2; plus 1 if the process said that it is in a long
   // call: see ChannelServer::AnswerHeartbeat().
   std::atomic<uint64_t> heartbeat;
-  std::atomic<uint64_t> heartbeat_time;  // when: CLOCK_MONOTONIC, in nanoseconds
+  std::atomic<uint64_t> heartbeat_time;   // when: CLOCK_MONOTONIC, in nanoseconds
+  std::atomic<uint64_t> awaits_back_end;  // 1: see ChannelServer::SetAwaitsBackEnd()
   alignas(kCacheLineBytes) std::atomic<uint64_t> head;
   alignas(kCacheLineBytes) std::atomic<uint32_t> sleeping;  // 1: only the request event wakes it
   alignas(kCacheLineBytes) std::atomic<uint64_t> sleeps;
@@ -186,7 +188,8 @@ static_assert(sizeof(RequestSlot) == 32 && offsetof(RequestSlot, shape) == 24);
 static_assert(offsetof(RequestSlot, offset) == 8 && offsetof(RequestSlot, data) == 16);
 static_assert(sizeof(ResponseHeader) == 0x100 && offsetof(ResponseHeader, head) == 0x40);
 static_assert(offsetof(ResponseHeader, heartbeat) == 0x8 &&
-              offsetof(ResponseHeader, heartbeat_time) == 0x10);
+              offsetof(ResponseHeader, heartbeat_time) == 0x10 &&
+              offsetof(ResponseHeader, awaits_back_end) == 0x18);
 static_assert(offsetof(ResponseHeader, sleeping) == 0x80);
 static_assert(offsetof(ResponseHeader, sleeps) == 0xc0 && sizeof(CompletionSlot) == 64);
 static_assert(offsetof(CompletionSlot, data) == 8 && offsetof(CompletionSlot, status) == 16);

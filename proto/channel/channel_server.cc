@@ -136,7 +136,8 @@ absl::Status ChannelServer::Attach(uint64_t generation) {
         absl::StrCat("the channel's last process left the impossible head ", head_));
   }
   responses_.header().generation.store(generation, std::memory_order_relaxed);
-  AfterSleep();  // the predecessor may have died asleep
+  SetAwaitsBackEnd(false);  // that was the predecessor's
+  AfterSleep();             // the predecessor may have died asleep
   // It may also have died between an answer and the wake-up that was due. Needless ones are
   // harmless.
   for (const EventFd& event : completion_events_) event.Signal();
@@ -334,6 +335,11 @@ void ChannelServer::AnswerHeartbeat(bool in_long_call) {
   header.heartbeat_time.store(static_cast<uint64_t>(now), std::memory_order_relaxed);
   header.heartbeat.store(answered_heartbeat_ << 1 | (in_long_call ? 1 : 0),
                          std::memory_order_release);
+}
+
+void ChannelServer::SetAwaitsBackEnd(bool awaits) {
+  // relaxed: the vmm looks at it now and then, and uses nothing else for it.
+  responses_.header().awaits_back_end.store(awaits ? 1 : 0, std::memory_order_relaxed);
 }
 
 ChannelServer::Counters ChannelServer::counters() const {

@@ -118,6 +118,10 @@ class ChannelServer {
   // that for as long as an access may wait.
   void AnswerHeartbeat(bool in_long_call);
 
+  // What the guest asks of the device waits, or waits no longer, for another program of the host,
+  // which is away. The vmm may hold the guest meanwhile. At first false. Cheap.
+  void SetAwaitsBackEnd(bool awaits);
+
   // Readable when a request has come during the sleep. Level-triggered.
   int event_fd() const { return request_event_.get(); }
 

@@ -417,6 +417,22 @@ TEST(ChannelHeartbeatTest, IsAnsweredOnceItWasAskedForAndNotBefore) {
   }
 }
 
+TEST(ChannelBackEndTest, AWaitIsSeenUntilItEndsOrASuccessorAttaches) {
+  const auto client = MakeClient(1);
+  auto server = *ConnectServer(*client, 1);
+  EXPECT_FALSE(client->process_awaits_back_end());
+  server->SetAwaitsBackEnd(true);
+  EXPECT_TRUE(client->process_awaits_back_end());
+  server->SetAwaitsBackEnd(false);
+  EXPECT_FALSE(client->process_awaits_back_end());
+  server->SetAwaitsBackEnd(true);
+  server.reset();
+  EXPECT_TRUE(client->process_awaits_back_end());
+  ASSERT_TRUE(client->PrepareSuccessor(false).ok());
+  server = *ConnectServer(*client, 2);
+  EXPECT_FALSE(client->process_awaits_back_end());
+}
+
 TEST(ChannelHeartbeatTest, WakesADeviceThatSleeps) {
   const auto client = MakeClient(1);
   const auto server = *ConnectServer(*client, 1);

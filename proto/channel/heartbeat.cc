@@ -41,4 +41,8 @@ std::optional<ChannelClient::Heartbeat> ChannelClient::heartbeat() const {
                    .time = absl::FromUnixNanos(static_cast<int64_t>(time))};
 }
 
+bool ChannelClient::process_awaits_back_end() const {
+  return responses_.header().awaits_back_end.load(std::memory_order_relaxed) != 0;
+}
+
 }  // namespace bulkhead::channel

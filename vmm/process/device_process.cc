@@ -57,12 +57,19 @@ absl::Status AsDeviceError(const absl::Status& status) {
 
 }  // namespace
 
+// What a device process says of its own line, "disk0| virtio_blk: warning: text". Not trusted: it
+// is for people, and a process may write any number of errors in any case.
+LogLevel LevelOf(absl::string_view line) {
+  if (absl::StrContains(line, ": error: ")) return LogLevel::kError;
+  return absl::StrContains(line, ": warning: ") ? LogLevel::kWarning : LogLevel::kInfo;
+}
+
 // The state of one process that the monitor's thread and the owner share.
 class DeviceProcess::Watcher final : public ProcessObserver {
  public:
   Watcher(const DeviceProgram& program, std::function<void()> on_exit)
       : has_filter_(program.sandbox.layers.has(SandboxLayer::kSeccomp)),
-        log_(program.device_name, LogInfo),
+        log_(program.device_name, [](absl::string_view line) { LogQuoted(LevelOf(line), line); }),
         cgroup_(program.sandbox.cgroup),
         oom_kills_before_(OomKills()),
         on_exit_(std::move(on_exit)) {

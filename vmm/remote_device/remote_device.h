@@ -104,6 +104,8 @@ class RemoteDevice final : public DeviceAccess {
   uint64_t OldestPending() const { return endpoints_.channel().OldestPending(options_.vcpus); }
   // True if the guest lets the function do DMA, that is, if its driver uses it.
   bool masters_bus() const;
+  // True if the process that serves, or served last, says that it waits for its back end.
+  bool awaits_back_end() const { return endpoints_.channel().process_awaits_back_end(); }
 
   // Reopens the channel, if it has failed. Call when a process serves, or will soon.
   void ReopenAccesses();

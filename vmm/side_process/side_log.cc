@@ -4,17 +4,24 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <string>
+
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/log.h"
 #include "base/shared_stream.h"
 
 namespace bulkhead::vmm {
 
 void WriteLogLine(absl::string_view text) {
-  WriteNow(STDERR_FILENO,
-           absl::StrCat(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone()),
-                        " vmm: ", text, "\n"));
+  const LogLevel level = absl::StartsWith(text, "warning: ") ? LogLevel::kWarning : LogLevel::kInfo;
+  std::string begin(JournalMark(level));
+  if (begin.empty()) {
+    begin = absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ ", absl::Now(), absl::UTCTimeZone());
+  }
+  WriteNow(STDERR_FILENO, absl::StrCat(begin, "vmm: ", text, "\n"));
 }
 
 std::string HowItEnded(int status) {

@@ -8,6 +8,8 @@ namespace {
 
 // How often to check whether the guest uses the device by now.
 constexpr absl::Duration kUseInterval = absl::Milliseconds(500);
+// How often to check whether a back end still is waited for.
+constexpr absl::Duration kBackEndInterval = absl::Milliseconds(50);
 
 }  // namespace
 
@@ -27,13 +29,20 @@ void Absence::Begin(absl::Time since) {
 void Absence::End() { Begin(absl::InfiniteFuture()); }
 
 absl::Time Absence::Look(absl::Time now, DeviceClock::Demands& /*demands*/) {
-  const bool due = since_ != absl::InfiniteFuture() && now >= since_ + options_.before_hold &&
-                   now < since_ + options_.timeout;
+  const bool awaits_back_end = options_.awaits_back_end();
+  if (!awaits_back_end) {
+    back_end_since_ = absl::InfiniteFuture();
+  } else if (back_end_since_ == absl::InfiniteFuture()) {
+    back_end_since_ = now;
+  }
+  const bool due = IsDue(since_, now) || IsDue(back_end_since_, now);
   const bool hold = due && options_.is_used();
   if (hold != held_) {
     held_ = hold;
     options_.hold(hold);
   }
+  // Nobody tells when a back end is there again.
+  if (awaits_back_end) return now + kBackEndInterval;
   if (due) return hold ? since_ + options_.timeout : now + kUseInterval;
   return now < since_ + options_.before_hold ? since_ + options_.before_hold
                                              : absl::InfiniteFuture();

@@ -4,6 +4,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/steady_cond_var.h"
 #include "base/steady_time.h"
@@ -23,6 +24,11 @@ class AbsenceTest : public testing::Test {
                                         [this] {
                                           absl::MutexLock lock(&mutex_);
                                           return used_;
+                                        },
+                                    .awaits_back_end =
+                                        [this] {
+                                          absl::MutexLock lock(&mutex_);
+                                          return awaits_back_end_;
                                         },
                                     .hold =
                                         [this](bool hold) {
@@ -48,11 +54,16 @@ class AbsenceTest : public testing::Test {
     absl::MutexLock lock(&mutex_);
     used_ = used;
   }
+  void AwaitBackEnd(bool awaits) {
+    absl::MutexLock lock(&mutex_);
+    awaits_back_end_ = awaits;
+  }
 
  private:
   absl::Mutex mutex_;
   SteadyCondVar changed_;
   bool used_ ABSL_GUARDED_BY(mutex_) = true;
+  bool awaits_back_end_ ABSL_GUARDED_BY(mutex_) = false;
   bool held_ ABSL_GUARDED_BY(mutex_) = false;
   int changes_ ABSL_GUARDED_BY(mutex_) = 0;
 };
@@ -88,6 +99,34 @@ TEST_F(AbsenceTest, HoldsOnceTheGuestBeginsToUseTheDevice) {
   EXPECT_EQ(changes(), 0);
   Use(true);
   EXPECT_TRUE(BecomesHeld(true));
+}
+
+TEST_F(AbsenceTest, HoldsWhileTheProcessWaitsForItsBackEnd) {
+  const auto device = Device(absl::Milliseconds(1), absl::Hours(1));
+  AwaitBackEnd(true);
+  device->End();  // as any other look of the clock
+  EXPECT_TRUE(BecomesHeld(true));
+  // Both are away: the hold ends with the last.
+  device->Begin(SteadyNow() - absl::Seconds(1));
+  AwaitBackEnd(false);
+  absl::SleepFor(absl::Milliseconds(200));
+  EXPECT_EQ(changes(), 1);
+  device->End();
+  EXPECT_TRUE(BecomesHeld(false));
+  AwaitBackEnd(true);
+  device->End();
+  EXPECT_TRUE(BecomesHeld(true));
+  AwaitBackEnd(false);
+  EXPECT_TRUE(BecomesHeld(false)) << "nobody tells";
+}
+
+TEST_F(AbsenceTest, HoldsForABackEndNoLongerThanAnybodyWaits) {
+  const auto device = Device(absl::Milliseconds(1), absl::Milliseconds(100));
+  AwaitBackEnd(true);
+  device->End();
+  while (changes() < 2) absl::SleepFor(absl::Milliseconds(1));
+  absl::SleepFor(absl::Milliseconds(200));
+  EXPECT_EQ(changes(), 2) << "held again for the same wait";
 }
 
 TEST_F(AbsenceTest, EachDeviceHasItsOwn) {

@@ -100,6 +100,10 @@ absl::Status SupervisorActions::CreateDevice(DeviceSpec& spec, const GuestRam& r
   absl::StatusOr<std::unique_ptr<Absence>> absence = Absence::Create(
       {.timeout = spec.access_timeout,
        .is_used = [device = device_.get()] { return device->masters_bus(); },
+       .awaits_back_end =
+           [device = device_.get(), holds = spec.access_policy == AccessPolicy::kWait] {
+             return holds && device->awaits_back_end();
+           },
        .hold = [name = name_, hold = options_.hold_vm](bool held) { hold(name, held); }});
   if (!absence.ok()) return first.process->ExplainFailure(absence.status());
   absence_ = *std::move(absence);

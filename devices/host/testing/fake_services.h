@@ -62,6 +62,7 @@ class FakeServices : public DeviceServices {
   // How often the model said that its state has changed, since the last call.
   int TakeStateChanges() { return std::exchange(state_changes_, 0); }
   int keep_alives() const { return keep_alives_; }
+  bool awaits_back_end() const { return awaits_back_end_; }
 
   // The vectors signalled since the last call, in order.
   std::vector<uint32_t> TakeMsixSignals() { return std::exchange(msix_signals_, {}); }
@@ -138,6 +139,7 @@ class FakeServices : public DeviceServices {
     return absl::MakeSpan(durable_memory_.data(), durable_memory_.size());
   }
   void KeepAlive() override { ++keep_alives_; }
+  void SetAwaitsBackEnd(bool awaits) override { awaits_back_end_ = awaits; }
 
   // Any doorbell and vector can be lent.
   absl::Span<const GuestMemoryBlock> memory_blocks() const override { return memory_blocks_; }
@@ -175,6 +177,7 @@ class FakeServices : public DeviceServices {
   MemoryMapping durable_memory_;
   int state_changes_ = 0;
   int keep_alives_ = 0;
+  bool awaits_back_end_ = false;
   DeviceModel* sleeper_ = nullptr;
   std::map<int, std::shared_ptr<absl::AnyInvocable<void()>>> watches_;
 };
