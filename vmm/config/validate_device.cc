@@ -3,9 +3,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <set>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -35,6 +39,22 @@ constexpr uint64_t kMinCgroupMemory = 8 * kMebibyte;
 constexpr uint32_t kMaxCgroupWeight = 10'000;
 constexpr uint32_t kMinCgroupProcesses = 16;
 constexpr absl::Duration kMaxPoll = absl::Milliseconds(10);
+
+// What a back end that serves `folder` could not execute any more: its program, or the folder with
+// the loader and libraries of programs. Empty: nothing.
+std::string NeededBelow(const std::string& folder, const std::string& program) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  const fs::path real = fs::canonical(folder, error);
+  for (const fs::path& needed : {fs::path(program), fs::path("/lib64/ld-linux-x86-64.so.2"),
+                                fs::path("/lib/x86_64-linux-gnu/libc.so.6")}) {
+    const fs::path file = fs::canonical(needed, error);
+    if (error) continue;
+    const auto [end, rest] = std::mismatch(real.begin(), real.end(), file.begin(), file.end());
+    if (end == real.end()) return file.string();
+  }
+  return "";
+}
 
 }  // namespace
 
@@ -215,6 +235,13 @@ absl::StatusOr<std::shared_ptr<const BackEndSpec>> Validator::BackEnd(const std:
     if (config.serves_folder() && (stat(path.c_str(), &info) != 0 || !S_ISDIR(info.st_mode))) {
       return Error(absl::StrCat(field, ".file[", i, "].path"),
                    absl::StrCat("\"", path, "\" is not a folder"));
+    }
+    if (const std::string needed = NeededBelow(path, spec->binary);
+        config.serves_folder() && !needed.empty()) {
+      return Error(absl::StrCat(field, ".file[", i, "].path"),
+                   absl::StrCat("\"", path, "\" has ", needed,
+                                ", which the back end needs, and no program of a shared folder can "
+                                "be executed; give another folder"));
     }
     spec->files.push_back({.path = path, .read_only = read_only});
   }
