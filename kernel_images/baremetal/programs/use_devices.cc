@@ -6,9 +6,13 @@
 // Each step prints a line, so that the test knows what the console must have printed. Each step
 // waits for an interrupt. Needs a virtio block device of 1 MiB, which it writes, a virtio entropy
 // device, and a console whose other end types kTyped after each "type".
+//
+//   rounds=N     of all that after each start of the machine, with resets of functions between (2)
+//   patience=N   the longest wait for one interrupt, in cycles (30000000000: ten seconds)
 
 #include <stdint.h>
 
+#include "kernel_images/baremetal/lib/boot_info.h"
 #include "kernel_images/baremetal/lib/cpu.h"
 #include "kernel_images/baremetal/lib/interrupts.h"
 #include "kernel_images/baremetal/lib/memory.h"
@@ -38,6 +42,8 @@ alignas(16) BlockHeader headers[kBlocks];
 alignas(4096) uint64_t blocks[kBlocks][kBlockBytes / 8];
 uint8_t results[kBlocks];
 
+uint64_t patience;
+
 uint64_t Word(uint64_t block, uint64_t version, uint64_t index) {
   return (version << 32 | block << 12 | index) * 0x9e3779b97f4a7c15 + version;
 }
@@ -46,7 +52,7 @@ uint64_t Word(uint64_t block, uint64_t version, uint64_t index) {
 void AwaitUsed(Virtqueue& queue, uint32_t count, uint32_t& interrupts) {
   while (count > 0) {
     if (!queue.HasUsed()) {
-      if (!WaitFor([&] { return InterruptCount(kFirstVector) != interrupts; })) {
+      if (!WaitFor([&] { return InterruptCount(kFirstVector) != interrupts; }, patience)) {
         Fail("no interrupt for a long time");
       }
       interrupts = InterruptCount(kFirstVector);
@@ -134,9 +140,7 @@ void UseConsole() {
   uart::AllowInput();
   Print("type\n");
   for (uint32_t i = 0; i + 1 < sizeof(kTyped); ++i) {
-    if (!WaitFor(uart::HasInput)) {
-      Fail("nothing is typed after ", i, " bytes");
-    }
+    if (!WaitFor(uart::HasInput, patience)) Fail("nothing is typed after ", i, " bytes");
     EXPECT_EQ(In8(uart::kData), static_cast<uint8_t>(kTyped[i]));
   }
   Print("typed\n");
@@ -146,15 +150,17 @@ void UseConsole() {
 
 void RunUseDevices() {
   SetInterruptsEnabled(true);
+  const uint64_t rounds = NumberOption("rounds", 2, 1);
+  patience = NumberOption("patience", kLongWaitCycles);
   const uint64_t boots = CountBoot();
   Print("boot ", boots, "\n");
-  for (uint32_t round = 0; round < 2; ++round) {
+  for (uint64_t round = 1; round <= rounds; ++round) {
     UseDisk();
     Print("disk\n");
     UseEntropy();
     Print("entropy\n");
     UseConsole();
-    if (round != 0) continue;
+    if (round == rounds) break;
     ResetFunction(kBlockType);
     ResetFunction(kEntropyType);
     Print("reset\n");
