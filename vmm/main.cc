@@ -10,9 +10,11 @@
 
 #include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <new>
 #include <optional>
+#include <string>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -35,6 +37,7 @@
 #include "vmm/config/validate.h"
 #include "vmm/config/vsock.h"
 #include "vmm/connector/connector.h"
+#include "vmm/console_log/console_log.h"
 #include "vmm/control/control_server.h"
 #include "vmm/control/listening_socket.h"
 #include "vmm/control/named_socket.h"
@@ -159,7 +162,9 @@ absl::StatusOr<Sockets> OpenSockets(VmSpec& spec, const std::optional<VsockPlace
 }
 
 // Back ends, what connects devices to them, and users' networks.
-absl::StatusOr<std::unique_ptr<SideProcesses>> StartSideProcesses(VmSpec& spec) {
+using ConsoleLogs = std::map<std::string, std::unique_ptr<ConsoleLog>>;  // by device
+
+absl::StatusOr<std::unique_ptr<SideProcesses>> StartSideProcesses(VmSpec& spec, ConsoleLogs& logs) {
   const SandboxLayers in_this_build = SandboxLayers::InThisBuild();
   std::vector<SideProcess> processes;
   RETURN_IF_ERROR(AddBackEnds(
@@ -169,6 +174,13 @@ absl::StatusOr<std::unique_ptr<SideProcesses>> StartSideProcesses(VmSpec& spec) 
       spec.sandbox.has(SandboxLayer::kSeccomp) && in_this_build.has(SandboxLayer::kSeccomp),
       processes));
   RETURN_IF_ERROR(AddUserNets(spec.devices, IsLockedDown(spec), processes));
+  for (const DeviceSpec& device : spec.devices) {
+    for (const ResourceSpec& resource : device.resources) {
+      if (!resource.console_log.has_value()) continue;
+      ASSIGN_OR_RETURN(logs[device.name],
+                       ConsoleLog::Create(*resource.console_log, IsLockedDown(spec), processes));
+    }
+  }
   return SideProcesses::Start(std::move(processes));
 }
 
@@ -306,7 +318,9 @@ int Run(int argc, char** argv) {
     const absl::Status status = (*launcher)->RemoveSocketAtEnd(socket->path());
     if (!status.ok()) return fail(status);
   }
-  absl::StatusOr<std::unique_ptr<SideProcesses>> side_processes = StartSideProcesses(*spec);
+  ConsoleLogs console_logs;
+  absl::StatusOr<std::unique_ptr<SideProcesses>> side_processes =
+      StartSideProcesses(*spec, console_logs);
   if (!side_processes.ok()) return fail(side_processes.status());
   const bool locked_down = IsLockedDown(*spec);
   ConfineDevices(**launcher, *spec);
@@ -331,6 +345,9 @@ int Run(int argc, char** argv) {
   absl::StatusOr<std::unique_ptr<Machine>> machine =
       Machine::Create(*std::move(spec), *std::move(launcher));
   if (!machine.ok()) return fail(machine.status());
+  for (const auto& [device, log] : console_logs) {
+    if (absl::StatusOr<ConsoleHub*> hub = (*machine)->Console(device); hub.ok()) log->Attach(**hub);
+  }
 
   // From here on the machine reads the signals, and the watchdog handles them if the machine does
   // not.
@@ -370,6 +387,7 @@ int Run(int argc, char** argv) {
   Machine::OutsideEnd outside = {.fd = signals->get(), .take = take_signal, .alive = nullptr};
   if (service.watchdog_interval() != absl::InfiniteDuration()) outside.alive = tell_watchdog;
   const VmEnd end = (*machine)->Run(outside);
+  for (const auto& [device, log] : console_logs) log->Finish(kLastLinesTimeout);
   service_status.reset();
   restore_terminal.reset();
   terminal.reset();

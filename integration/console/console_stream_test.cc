@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/testing/files.h"
 #include "gtest/gtest.h"
 #include "integration/harness/vm_process.h"
 #include "integration/storm/killer.h"
@@ -50,8 +51,8 @@ class ConsoleStreamTest : public testing::Test {
                         << DataFile("kernel_images/baremetal/guest.elf")
                         << "\" cmdline: \"run=console_storm bytes=" << bytes << " input=" << input
                         << "\" }\ndevices {\n  name: \"console\" binary: \"uart16550\" " << more
-                        << "\n  resources { name: \"console\" console { standard_streams: true } "
-                        << "}\n}\n";
+                        << "\n  resources { name: \"console\" console { standard_streams: true "
+                        << "log { path: \"" << log_ << "\" } } }\n}\n";
     absl::StatusOr<std::unique_ptr<VmProcess>> vm =
         VmProcess::Start({"--config=" + path, "--control=none"});
     ASSERT_TRUE(vm.ok()) << vm.status();
@@ -61,9 +62,12 @@ class ConsoleStreamTest : public testing::Test {
     const absl::StatusOr<ExitInfo> exit = vm_->WaitForExit(kTimeout);
     ASSERT_TRUE(exit.ok()) << exit.status();
     EXPECT_EQ(exit->ToString(), "exit code 0") << vm_->log();
-    EXPECT_EQ(Difference(vm_->output(), Stream(bytes) + "\r\nBULKHEAD-PASS\r\n"), "") << vm_->log();
+    const std::string printed = Stream(bytes) + "\r\nBULKHEAD-PASS\r\n";
+    EXPECT_EQ(Difference(vm_->output(), printed), "") << vm_->log();
+    EXPECT_EQ(Difference(ReadFile(log_), printed), "") << vm_->log();
   }
 
+  const std::string log_ = MakeTempFolder() + "/console.log";
   std::unique_ptr<VmProcess> vm_;
 };
 

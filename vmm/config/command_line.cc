@@ -17,6 +17,7 @@
 #include "base/status_macros.h"
 #include "proto/version.h"
 #include "vmm/config/config_reference.h"
+#include "vmm/config/console_flag.h"
 #include "vmm/config/device_flags.h"
 #include "vmm/config/disk_flag.h"
 #include "vmm/config/net_flag.h"
@@ -104,9 +105,11 @@ Devices; each flag starts one process, and may be given several times
   --watchdog[=reboot|exit|pause|report]
                     i6300esb; when it expires: boot again, exit with code 8, pause, or
                     only an event                                   (default: reboot)
-  --console=stdio|detached|none
+  --console=stdio|detached|none[,log=FILE][,log-size=SIZE][,log-keep=N]
                     serial port: on this terminal, or for vmctl console only
                                                   (default: stdio, or none with --config)
+                    log=: what the guest prints goes to FILE as well; when it has SIZE
+                    (default: 10M), it becomes FILE.1, and so on up to FILE.N (default: 3)
   --device name=NAME,binary=BIN[,arg=FLAG]...[,file:RES=PATH]...[,rofile:RES=PATH]...[,slot=N]
                     any device binary; RES is the resource's name. ',,' is a literal comma.
                     Also timeout=30s: the longest wait of an access, and poll=50us: how long
@@ -278,15 +281,6 @@ void AddBalloon(CommandLine& line, const std::string& size) {
   v1::ResourceConfig& target = *device.add_resources();
   target.set_name("target");
   target.mutable_balloon()->set_size(size);
-}
-
-void AddConsole(CommandLine& line, absl::string_view place, bool standard_streams) {
-  v1::DeviceConfig& device = AddDevice(line, place);
-  device.set_name("console");
-  device.set_binary("uart16550");
-  v1::ResourceConfig& console = *device.add_resources();
-  console.set_name("console");
-  console.mutable_console()->set_standard_streams(standard_streams);
 }
 
 // Sets the one field that a plain flag stands for.
@@ -480,13 +474,8 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         AddReporter(line, "--pvpanic", "pvpanic");
         break;
       case kConsole:
-        if (value != "stdio" && value != "detached" && value != "none") {
-          return FlagError(
-              "--console",
-              absl::StrCat("\"", value, "\" is not valid; give stdio, detached or none"));
-        }
         if (console_given) return FlagError("--console", "given twice; a VM has at most one");
-        if (value != "none") AddConsole(line, "--console", value == "stdio");
+        RETURN_IF_ERROR(ParseConsole(value, line));
         console_given = true;
         break;
       case kDeviceDir:
@@ -502,7 +491,7 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         RETURN_IF_ERROR(ApplyScalar(flag, value, line));
     }
   }
-  if (!has_file && !console_given) AddConsole(line, "--console", true);
+  if (!has_file && !console_given) RETURN_IF_ERROR(ParseConsole("stdio", line));
   if (line.config.memory().empty() && line.places.count("memory") == 0)
     line.config.set_memory("512M");
   // The message does not distinguish "0" from "not given"; the place does.

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -207,6 +208,15 @@ TEST_F(ConfigTest, AConsoleIsOnTheStandardStreamsOrDetachedOrNotThere) {
   EXPECT_FALSE(spec->devices[0].resources[0].has_standard_streams);
   EXPECT_FALSE(spec->uses_standard_streams);
 
+  EXPECT_FALSE(spec->devices[0].resources[0].console_log.has_value());
+  spec = FromFlags(
+      {"--kernel=$DIR/vmlinux", "--console=detached,log=$DIR/console.log,log-size=2M,log-keep=0"});
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const std::optional<ConsoleLogFile>& log = spec->devices[0].resources[0].console_log;
+  ASSERT_TRUE(log.has_value());
+  EXPECT_EQ(log->name, "console.log");
+  EXPECT_EQ(log->size_bytes, uint64_t{2} << 20);
+  EXPECT_EQ(log->keep, 0u);
   spec = FromFlags({"--kernel=$DIR/vmlinux", "--console=none"});
   ASSERT_TRUE(spec.ok()) << spec.status();
   EXPECT_TRUE(spec->devices.empty());

@@ -18,6 +18,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "vmm/config/console_log_file.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/network.h"
 #include "vmm/config/program_file.h"
@@ -39,6 +40,9 @@ constexpr uint64_t kMinCgroupMemory = 8 * kMebibyte;
 constexpr uint32_t kMaxCgroupWeight = 10'000;
 constexpr uint32_t kMinCgroupProcesses = 16;
 constexpr absl::Duration kMaxPoll = absl::Milliseconds(10);
+constexpr uint64_t kDefaultLogBytes = 10 * kMebibyte;
+constexpr uint64_t kMaxLogBytes = uint64_t{1} << 40;
+constexpr uint32_t kDefaultLogs = 3;
 
 // What a back end that serves `folder` could not execute any more: its program, or the folder with
 // the loader and libraries of programs. Empty: nothing.
@@ -47,7 +51,7 @@ std::string NeededBelow(const std::string& folder, const std::string& program) {
   std::error_code error;
   const fs::path real = fs::canonical(folder, error);
   for (const fs::path& needed : {fs::path(program), fs::path("/lib64/ld-linux-x86-64.so.2"),
-                                fs::path("/lib/x86_64-linux-gnu/libc.so.6")}) {
+                                 fs::path("/lib/x86_64-linux-gnu/libc.so.6")}) {
     const fs::path file = fs::canonical(needed, error);
     if (error) continue;
     const auto [end, rest] = std::mismatch(real.begin(), real.end(), file.begin(), file.end());
@@ -161,6 +165,10 @@ absl::StatusOr<ResourceSpec> Validator::Resource(const std::string& field,
       spec.is_console = true;
       spec.has_standard_streams = config.console().standard_streams();
       if (spec.has_standard_streams) RETURN_IF_ERROR(StandardStreams(field));
+      if (config.console().has_log()) {
+        ASSIGN_OR_RETURN(spec.console_log,
+                         Log(absl::StrCat(field, ".console.log"), config.console().log()));
+      }
       return spec;
     case v1::ResourceConfig::kVmLink:
       spec.is_vm_link = true;
@@ -286,6 +294,32 @@ absl::Status Validator::AddUserNetwork(const std::string& field, const v1::Resou
   spec.resources.push_back({.name = config.name(), .user_net = *std::move(network)});
   return FinishNetwork(config.user_network().mac(), kUserNetMtu, /*offloads=*/false, vm_name_,
                        spec);
+}
+
+absl::StatusOr<ConsoleLogFile> Validator::Log(const std::string& field,
+                                              const v1::ConsoleLog& config) {
+  const std::string path_field = absl::StrCat(field, ".path");
+  if (config.path().empty()) return Error(path_field, "is missing");
+  uint64_t size = kDefaultLogBytes;
+  if (!config.size().empty()) {
+    ASSIGN_OR_RETURN(size, Size(absl::StrCat(field, ".size"), config.size()));
+    if (size == 0 || size > kMaxLogBytes) {
+      return Error(absl::StrCat(field, ".size"),
+                   absl::StrCat("\"", config.size(), "\" is out of range (1M to 1T)"));
+    }
+  }
+  const uint32_t keep = config.has_keep() ? config.keep() : kDefaultLogs;
+  if (keep > kMaxConsoleLogs) {
+    return Error(absl::StrCat(field, ".keep"),
+                 absl::StrCat(keep, " is out of range (0 to ", kMaxConsoleLogs, ")"));
+  }
+  absl::StatusOr<ConsoleLogFile> file = FindConsoleLog(config.path(), /*make=*/host_.lock_files);
+  if (!file.ok()) {
+    return Error(path_field, absl::StrCat("\"", config.path(), "\": ", file.status().message()));
+  }
+  file->size_bytes = size;
+  file->keep = keep;
+  return file;
 }
 
 absl::Status Validator::StandardStreams(const std::string& field) {

@@ -59,6 +59,7 @@ class Validator {
   absl::Status AddUserNetwork(const std::string& field, const v1::ResourceConfig& config,
                               DeviceSpec& spec);
   absl::Status StandardStreams(const std::string& field);
+  absl::StatusOr<ConsoleLogFile> Log(const std::string& field, const v1::ConsoleLog& config);
   absl::StatusOr<std::shared_ptr<BalloonSwitch>> Balloon(const std::string& field,
                                                          const v1::BalloonResource& config);
 

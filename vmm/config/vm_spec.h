@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "base/unique_fd.h"
 #include "vmm/config/balloon_switch.h"
+#include "vmm/config/console_log_file.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/link_switch.h"
 #include "vmm/config/program_file.h"
@@ -51,6 +52,7 @@ struct ResourceSpec {
   // Instead of `file`: a console, which the machine creates and connects.
   bool is_console = false;
   bool has_standard_streams = false;  // the console
+  std::optional<ConsoleLogFile> console_log = {};
   // Instead of `file`: a link to the vmm, which the machine creates and connects.
   bool is_vm_link = false;
   // Instead of `file`: a network, which vmm/user_net makes.
