@@ -62,12 +62,17 @@ struct Invocation {
   bool no_wait = false;
   bool discard_state = false;
   bool report_errors = false;
+  bool allow_remote = false;
+  std::string listen;  // empty: not to
+  absl::Duration interval = absl::Seconds(2);
+  uint64_t count = 0;  // of samples; 0: no limit
   std::string vm;      // empty: the only one
   std::string socket;  // empty: by name
   std::string binary;
-  bool link_up = false;     // of a device's link
-  int escape = 0x1d;        // the key that leaves the console; -1: none
-  absl::Duration timeout;   // --timeout, or the command's
+  bool link_up = false;    // of a device's link
+  int escape = 0x1d;       // the key that leaves the console; -1: none
+  absl::Duration timeout;  // --timeout, or the command's
+  bool has_timeout = false;
   std::string argument;     // the device; empty: none given
   uint64_t size_bytes = 0;  // of `device resize`, 0: none given
   std::optional<uint64_t> balloon_bytes;

@@ -87,6 +87,27 @@ absl::Status SetLimit(const Command* command, const std::string& word, Limits& l
                             "iops-burst= or pps-burst="));
 }
 
+absl::Status SetInterval(const Command* command, const std::string& value, Invocation& invocation) {
+  // Each sample asks all devices.
+  constexpr absl::Duration kShortest = absl::Milliseconds(100);
+  constexpr absl::Duration kLongest = absl::Hours(24);
+  if (absl::ParseDuration(value, &invocation.interval) && invocation.interval >= kShortest &&
+      invocation.interval <= kLongest) {
+    return absl::OkStatus();
+  }
+  return Wrong(command, absl::StrCat("--interval: \"", value,
+                                     "\" is not a time of 100ms to 24h; give one as 500ms or 5s"));
+}
+
+absl::Status SetCount(const Command* command, const std::string& value, Invocation& invocation) {
+  const std::optional<uint64_t> count = ParseNumber(value, "");
+  if (!count.has_value() || *count == 0) {
+    return Wrong(command, absl::StrCat("--count: \"", value, "\" is not a number from 1 on"));
+  }
+  invocation.count = *count;
+  return absl::OkStatus();
+}
+
 absl::Status SetEscape(const Command* command, const std::string& value, Invocation& invocation) {
   if (value == "none") {
     invocation.escape = -1;
@@ -146,6 +167,20 @@ absl::Status Apply(const Command* command, Flag flag, const std::string& value,
     case kReportErrorsFlag:
       invocation.report_errors = true;
       break;
+    case kListenFlag:
+      if (value.empty()) return Wrong(command, "--listen: the address is empty");
+      invocation.listen = value;
+      break;
+    case kIntervalFlag:
+      return SetInterval(command, value, invocation);
+    case kCountFlag:
+      return SetCount(command, value, invocation);
+    case kOnceFlag:
+      invocation.count = 1;
+      break;
+    case kAllowRemoteFlag:
+      invocation.allow_remote = true;
+      break;
     case kEscapeFlag:
       return SetEscape(command, value, invocation);
   }
@@ -159,7 +194,9 @@ struct GetoptTables {
       if ((flags & info.flag) == 0) continue;
       options.push_back({info.name, info.value.empty() ? no_argument : required_argument, nullptr,
                          static_cast<int>(info.flag)});
-      if (info.letter != 0) letters.push_back(info.letter);
+      if (info.letter == 0) continue;
+      letters.push_back(info.letter);
+      if (!info.value.empty()) letters.push_back(':');
     }
     options.push_back({nullptr, 0, nullptr, 0});
   }
@@ -326,7 +363,8 @@ absl::StatusOr<Invocation> ParseCommandLine(int argc, char** argv) {
   if (!invocation.vm.empty() && !invocation.socket.empty()) {
     return Wrong(&command, "--vm and --socket both name the VM; give one of them");
   }
-  if (invocation.timeout == absl::ZeroDuration()) invocation.timeout = command.timeout;
+  invocation.has_timeout = invocation.timeout != absl::ZeroDuration();
+  if (!invocation.has_timeout) invocation.timeout = command.timeout;
   return invocation;
 }
 

@@ -157,10 +157,43 @@ Examples
   vmctl events --follow --json | jq -c 'select(.deviceEnded)'
 )",
      RunEvents},
-    {"metrics", "Prometheus text, or JSON", kVmFlags | kJsonFlag, Argument::kNone,
-     absl::Seconds(10), R"(The text exposition format 0.0.4.
+    {"top", "what vCPUs and devices do, live",
+     kVmFlags | kJsonFlag | kIntervalFlag | kCountFlag | kOnceFlag, Argument::kNone,
+     absl::Seconds(10),
+     R"(On a terminal a screen that q leaves, and Space brings up to date at once; else, and with --once
+or --json, text or one JSON object a line for each --interval. Rates are means over an interval.
 
-Example, for node_exporter's textfile collector
+vCPUs: exits from guest code a second, by KVM's count, all and for some reasons: MMIO and PORT are
+accesses to devices, HALT that the guest had nothing to do, IRQ the host's interrupts. GUEST and
+HOST are the processor time in guest code and in the host for it, HALTED the time asleep. The rest
+the vCPU waited, for a device or for a processor.
+
+Devices: REQ/s are a disk's requests or a network's frames, IN and OUT bytes to and from the guest,
+ACC/s accesses to registers; MEAN and P99 how long those took that the guest waited for (P99: at
+most, for 99 of 100). STALLS counts accesses that waited for a full ring, found no process or got no
+answer, and missed heartbeats; RESTARTS the replacements of its process. Both since the VM started,
+and yellow while they grow. A terminal of 100 columns also has the guest's notifications (KICK/s),
+interrupts (IRQ/s), and how often rate limits held something back (LIMIT/s).
+
+Examples
+  vmctl top
+  vmctl top --once
+  vmctl top --json --interval 10s | jq -c '.devices[] | [.name, .requestsPerSecond]'
+)",
+     RunTop},
+    {"metrics", "Prometheus text, or JSON", kVmFlags | kJsonFlag | kListenFlag | kAllowRemoteFlag,
+     Argument::kNone, absl::Seconds(10),
+     R"(The text exposition format 0.0.4.
+
+With --listen it serves http://ADDR:PORT/metrics until a signal ends it: the metrics of all VMs that
+`vmctl list` shows, or of the one that --vm or --socket names, each sample with the label vm. VMs
+are found and asked anew for each request. bulkhead_vm_up is 0 for a VM that has not answered within
+--timeout (here by default 3s, at most 1m). ADDR is a loopback address, such as 127.0.0.1 or [::1]:
+every user of this host can read there what the VMs' sockets give to their users alone. Other
+addresses need --allow-remote; there is neither encryption nor a password.
+
+Examples
+  vmctl metrics --listen 127.0.0.1:9707
   vmctl metrics > web.prom.new && mv web.prom.new /var/lib/node_exporter/web.prom
 )",
      RunMetrics},

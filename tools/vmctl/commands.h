@@ -11,8 +11,13 @@ ExitCode RunList(const Invocation& invocation);
 ExitCode RunStatus(const Invocation& invocation);
 ExitCode RunPause(const Invocation& invocation);
 ExitCode RunResume(const Invocation& invocation);
-ExitCode RunMetrics(const Invocation& invocation);
 ExitCode RunBalloon(const Invocation& invocation);
+
+// metrics_command.cc
+ExitCode RunMetrics(const Invocation& invocation);
+
+// top_command.cc
+ExitCode RunTop(const Invocation& invocation);
 
 // end_commands.cc
 ExitCode RunWake(const Invocation& invocation);

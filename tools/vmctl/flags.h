@@ -24,6 +24,11 @@ enum Flag : uint32_t {
   kEscapeFlag = 1 << 18,
   kNoWaitFlag = 1 << 19,
   kReportErrorsFlag = 1 << 20,
+  kListenFlag = 1 << 21,
+  kAllowRemoteFlag = 1 << 22,
+  kIntervalFlag = 1 << 23,
+  kCountFlag = 1 << 24,
+  kOnceFlag = 1 << 25,
 };
 
 // What every command that talks to one VM takes.

@@ -52,7 +52,7 @@ using Labels = std::map<std::string, std::string>;
 
 Labels LabelsOf(const v1::Sample& sample) {
   Labels labels;
-  for (const auto& [name, value] : sample.labels()) labels[ValidName(name, false)] = value;
+  for (const auto& [name, value] : sample.labels()) labels[LabelName(name)] = value;
   return labels;
 }
 
@@ -98,10 +98,13 @@ const char* TypeName(v1::MetricFamily::Kind kind) {
 
 }  // namespace
 
+std::string MetricName(absl::string_view name) { return ValidName(name, true); }
+std::string LabelName(absl::string_view name) { return ValidName(name, false); }
+
 std::string PrometheusText(const v1::VmMetrics& metrics) {
   std::string text;
   for (const v1::MetricFamily& family : metrics.families()) {
-    const std::string name = ValidName(family.name(), true);
+    const std::string name = MetricName(family.name());
     if (!family.help().empty()) {
       absl::StrAppend(&text, "# HELP ", name, " ", EscapedHelp(family.help()), "\n");
     }

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "absl/strings/string_view.h"
 #include "proto/vm_control.pb.h"
 
 namespace bulkhead::vmctl {
@@ -10,6 +11,10 @@ namespace bulkhead::vmctl {
 // `metrics` in Prometheus's text exposition format 0.0.4, as node_exporter's textfile collector
 // and promtool read it. Labels are sorted; what no name may hold becomes '_'.
 std::string PrometheusText(const v1::VmMetrics& metrics);
+
+// The name under which it has a family, and a label.
+std::string MetricName(absl::string_view name);
+std::string LabelName(absl::string_view name);
 
 }  // namespace bulkhead::vmctl
 

@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 
+#include <memory>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "grpc/support/log.h"
@@ -66,10 +69,12 @@ absl::Status VmClient::Impl::ToStatus(const grpc::Status& status) const {
                        "; the command may still take effect. See `vmctl status`; ",
                        "--timeout sets how long to wait"));
     case grpc::StatusCode::UNAVAILABLE:
+    case grpc::StatusCode::CANCELLED:  // by a vmm that ends
       if (HasEnded()) {
         return absl::UnavailableError(absl::StrCat(vm, " has ended"));
       }
-      return absl::UnavailableError(absl::StrCat(vm, ": ", text));
+      return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                          absl::StrCat(vm, ": ", text));
     case grpc::StatusCode::UNIMPLEMENTED:
       if (!text.empty()) return absl::UnimplementedError(absl::StrCat(vm, ": ", text));
       return absl::UnimplementedError(
@@ -215,6 +220,24 @@ absl::StatusOr<v1::VmMetrics> VmClient::GetMetrics() {
   v1::VmMetrics reply;
   RETURN_IF_ERROR(impl_->Call(&v1::VmControl::Stub::GetMetrics, v1::GetMetricsRequest(), reply));
   return reply;
+}
+
+void VmClient::StartGetMetrics(std::function<void(absl::StatusOr<v1::VmMetrics>)> done) {
+  struct Call {
+    grpc::ClientContext context;
+    v1::GetMetricsRequest request;
+    v1::VmMetrics reply;
+  };
+  // Lives until its answer, in the callback.
+  const auto call = std::make_shared<Call>();
+  Impl::Limit(call->context, impl_->timeout());
+  impl_->stub().async()->GetMetrics(
+      &call->context, &call->request, &call->reply,
+      [call, done = std::move(done)](const grpc::Status& status) {
+        if (status.ok()) return done(std::move(call->reply));
+        done(absl::Status(static_cast<absl::StatusCode>(status.error_code()),
+                          status.error_message()));
+      });
 }
 
 absl::Status VmClient::WatchEvents(bool only_past, absl::Duration timeout,

@@ -54,6 +54,9 @@ class VmClient {
   absl::StatusOr<v1::Balloon> GetBalloon();
   absl::StatusOr<v1::Balloon> SetBalloon(uint64_t target_bytes);
   absl::StatusOr<v1::VmMetrics> GetMetrics();
+  // As GetMetrics(), but returns at once. Calls `done`, on any thread, exactly once and within the
+  // time-out; the client must outlive that call. An error's text is gRPC's.
+  void StartGetMetrics(std::function<void(absl::StatusOr<v1::VmMetrics>)> done);
 
   // Calls `on_event` for the snapshot and each event, until the VM ends the stream, `on_event`
   // returns false (both: OK), or `timeout` has passed.

@@ -10,7 +10,6 @@
 #include "tools/vmctl/discovery.h"
 #include "tools/vmctl/json.h"
 #include "tools/vmctl/open_vm.h"
-#include "tools/vmctl/prometheus.h"
 #include "tools/vmctl/standard_output.h"
 #include "tools/vmctl/status_text.h"
 #include "tools/vmctl/text.h"
@@ -99,15 +98,6 @@ ExitCode RunBalloon(const Invocation& invocation) {
   return Print(absl::StrCat("of ", FormatBytes(balloon->memory_bytes()), " the guest has given up ",
                             FormatBytes(balloon->actual_bytes()), "; it is to give up ",
                             FormatBytes(balloon->target_bytes()), "\n"));
-}
-
-ExitCode RunMetrics(const Invocation& invocation) {
-  ExitCode code = kOk;
-  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
-  if (client == nullptr) return code;
-  const absl::StatusOr<v1::VmMetrics> metrics = client->GetMetrics();
-  if (!metrics.ok()) return FailedCall(metrics.status());
-  return Print(invocation.json ? PrettyJson(*metrics) : PrometheusText(*metrics));
 }
 
 }  // namespace bulkhead::vmctl
