@@ -101,10 +101,7 @@ END
   within ItRunsWhatIsInstalled runs_what_is_installed
   once ItIsUpgraded dpkg --install --no-triggers --force-unsafe-io "$folder/next.deb"
   within AnUpgradeChangesNothing runs_what_was_installed
-  for device in console:uart16550 disk0:virtio_blk rng0:virtio_rng; do
-    once "UntilAsked_$device" vmctl --vm=demo device restart "${device%:*}" \
-      --binary="/usr/libexec/bulkhead/${device#*:}"
-  done
+  once UntilAsked vmctl --vm=demo upgrade
   within ThenItRunsTheNewPrograms runs_what_is_installed
   within TheGuestRunsOn says RUNNING vmctl status
   # This guest does not hear the power button: what is left of the time of the unit is short here.

@@ -28,6 +28,7 @@ ExitCode RunStop(const Invocation& invocation);
 ExitCode RunDevices(const Invocation& invocation);
 ExitCode RunDeviceShow(const Invocation& invocation);
 ExitCode RunDeviceRestart(const Invocation& invocation);
+ExitCode RunUpgrade(const Invocation& invocation);
 ExitCode RunDeviceResize(const Invocation& invocation);
 ExitCode RunDeviceLimit(const Invocation& invocation);
 ExitCode RunDeviceReset(const Invocation& invocation);

@@ -83,6 +83,35 @@ ExitCode RunDeviceRestart(const Invocation& invocation) {
       invocation, [&](VmClient& client) { return client.RestartDevice(request); }, DeviceOutcome);
 }
 
+ExitCode RunUpgrade(const Invocation& invocation) {
+  ExitCode code = kOk;
+  const std::unique_ptr<VmClient> client = OpenVm(invocation, code);
+  if (client == nullptr) return code;
+  const absl::StatusOr<v1::ListDevicesReply> list = client->ListDevices();
+  if (!list.ok()) return FailedCall(list.status());
+  v1::ListDevicesReply upgraded;
+  for (const v1::Device& device : list->devices()) {
+    if (device.state() == v1::Device::STOPPED) {
+      if (!invocation.json) Print(DeviceOutcome(device));
+      *upgraded.add_devices() = device;
+      continue;
+    }
+    v1::RestartDeviceRequest request;
+    request.set_name(device.name());
+    request.set_binary(device.binary());
+    const absl::StatusOr<v1::Device> outcome = client->RestartDevice(request);
+    if (!outcome.ok()) {
+      code = FailedCall(outcome.status());
+      continue;
+    }
+    *upgraded.add_devices() = *outcome;
+    // Each at once: it may take a while.
+    if (!invocation.json) Print(DeviceOutcome(*outcome));
+  }
+  if (invocation.json) Print(PrettyJson(upgraded));
+  return code;
+}
+
 ExitCode RunDeviceResize(const Invocation& invocation) {
   v1::ResizeDiskRequest request;
   request.set_name(invocation.argument);

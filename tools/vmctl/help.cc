@@ -83,7 +83,7 @@ std::string FlagLines(uint32_t flags) {
 std::string GeneralHelp() {
   std::string text = absl::StrCat(kIntroduction, "Commands\n");
   for (const Command& command : Commands()) {
-    absl::StrAppendFormat(&text, "  %-22s %s\n",
+    absl::StrAppendFormat(&text, "  %-27s %s\n",
                           absl::StrCat(command.name, ArgumentText(command.argument)),
                           command.summary);
   }

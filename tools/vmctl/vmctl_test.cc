@@ -158,6 +158,17 @@ TEST_F(VmctlTest, CommandsCallWhatTheyAreNamedAfter) {
   }
 }
 
+TEST_F(VmctlTest, AnUpgradeRestartsEachDeviceThatRunsByItsPath) {
+  const std::unique_ptr<ChildProcess> vm = StartVm();
+  const Result result = Run({"upgrade"});
+  EXPECT_EQ(result.exit, "exit code 0") << result.error;
+  EXPECT_THAT(result.output, HasSubstr("disk0 is RUNNING: pid 4720, generation 2\n"));
+  EXPECT_THAT(result.output, HasSubstr("old is STOPPED: stopped by a client\n"));
+  for (const char* device : {"console\" binary: \"/opt/bulkhead/uart16550\"", "disk0\" binary: "}) {
+    vm->WaitForOutput(absl::StrCat("call RestartDevice {name: \"", device));
+  }
+}
+
 TEST_F(VmctlTest, ARelativeBinaryIsOneOfTheCallersFolder) {
   const std::unique_ptr<ChildProcess> vm = StartVm();
   EXPECT_EQ(Run({"device", "restart", "disk0", "--binary", "build/virtio_blk"}).exit,
