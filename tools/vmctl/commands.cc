@@ -124,10 +124,10 @@ Examples
      RunDeviceLink},
     {"upgrade", "run the programs that are installed now", kVmFlags | kJsonFlag, Argument::kNone,
      kLong,
-     R"(For a running VM, after an upgrade of the package: one device after the other gets a process of
-the program to which its path leads now, and keeps that for later restarts; the guest runs on. A
-device whose new program does not match keeps the old one, and the exit code is 1. One that is STOPPED
-is left as it is. The vmm itself stays the one that was started.
+     R"(For a running VM, after an upgrade of the package: one device after the other gets a process
+of the program to which its path leads now, and keeps that for later restarts; the guest runs on. A
+device whose new program does not match keeps the old one, and the exit code is 1. A device that is
+STOPPED is left as it is. The vmm itself stays the one that was started.
 
 Example
   apt-get install ./bulkhead_0.2_amd64.deb && vmctl upgrade
