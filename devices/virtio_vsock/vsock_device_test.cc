@@ -308,7 +308,7 @@ TEST_F(VsockDeviceTest, PacketsOfNoConnectionAreReset) {
   ASSERT_TRUE(packet.has_value());
   EXPECT_EQ(packet->operation(), VsockOperation::kReset);
   EXPECT_EQ(packet->header.type, 2);
-  EXPECT_EQ(Metric("resets_total"), 2);
+  EXPECT_EQ(Metric("connection_resets_total"), 2);
 }
 
 TEST_F(VsockDeviceTest, MalformedPacketsAreDropped) {
@@ -319,7 +319,7 @@ TEST_F(VsockDeviceTest, MalformedPacketsAreDropped) {
   header.length = 5;
   SendRaw(header, "1234");
   EXPECT_EQ(Metric("malformed_packets_total"), 2);
-  EXPECT_EQ(Metric("resets_total"), 0);
+  EXPECT_EQ(Metric("connection_resets_total"), 0);
 }
 
 TEST_F(VsockDeviceTest, TheHostsShutdownAndCloseReachTheGuest) {

@@ -358,7 +358,7 @@ void VsockSwitch::AppendMetrics(v1::DeviceMetrics& metrics) const {
   AddCounter(metrics, "host_connections_total", "Connections that clients of the host have begun",
              from_host_);
   AddCounter(metrics, "refused_total", "Connections that did not come about", refused_);
-  AddCounter(metrics, "resets_total",
+  AddCounter(metrics, "connection_resets_total",
              "Resets sent to the guest, also those that end a connection in order", resets_sent_);
   AddCounter(metrics, "to_guest_bytes_total", "Bytes from the host to the guest", bytes_to_guest_);
   AddCounter(metrics, "to_host_bytes_total", "Bytes from the guest to the host", bytes_to_host_);

@@ -150,6 +150,8 @@ def stage(args, tree):
     tree.write("usr/share/bash-completion/completions/vmctl", completion)
     tree.write("usr/lib/systemd/system/bulkhead@.service", (HERE / "bulkhead@.service").read_bytes())
     tree.write("usr/share/doc/bulkhead/examples/debian.textproto", (HERE / "debian.textproto").read_bytes())
+    for example in ("bulkhead-metrics.service", "grafana-dashboard.json", "prometheus-rules.yml"):
+        tree.write("usr/share/doc/bulkhead/examples/" + example, (HERE / "monitoring" / example).read_bytes())
     tree.write("usr/share/doc/bulkhead/copyright", COPYRIGHT)
     date = output("date", "--utc", "--rfc-email", "--date=@%d" % args.epoch).strip()
     tree.compressed("usr/share/doc/bulkhead/changelog",
