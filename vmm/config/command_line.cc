@@ -16,6 +16,7 @@
 #include "absl/strings/strip.h"
 #include "base/status_macros.h"
 #include "proto/version.h"
+#include "vmm/config/cloud_init_flag.h"
 #include "vmm/config/config_reference.h"
 #include "vmm/config/console_flag.h"
 #include "vmm/config/device_flags.h"
@@ -47,6 +48,11 @@ The virtual machine
   --boot-entry N|NAME
                     of the disk's menu: its number (in a submenu: 1>0), title or id, or a
                     part of these                     (default: the one that the disk says)
+  --ssh-key FILE    who has this public key may log in by ssh, if cloud-init is installed in
+                    the guest; may be given several times
+  --hostname NAME   the guest's name, by cloud-init
+  --cloud-init user-data=FILE[,meta-data=FILE][,network-config=FILE]
+                    more for cloud-init: one small read-only disk has all of it
   --memory SIZE     guest RAM: 512M, 2G                             (default: 512M)
   --cpus N          virtual CPUs, 1 to 32                           (default: 1)
   --name NAME       name of the VM                (default: vm, or vm-2, ... if that runs)
@@ -148,7 +154,9 @@ Exit codes
   7 the guest's kernel crashed     6 ended from outside: SIGINT, SIGTERM, SIGHUP, SIGQUIT
   8 the guest's watchdog expired
 
-Example
+Examples
+  vmm --disk path=debian.raw --memory 2G --net user,forward=8022:22 \
+      --ssh-key ~/.ssh/id_ed25519.pub
   vmm --kernel vmlinux --initrd initrd.img --cmdline 'console=ttyS0' \
       --memory 512M --cpus 2 --disk path=disk.img,readonly --rng
 )";
@@ -160,6 +168,9 @@ enum Flag : int {
   kCmdline,
   kCmdlineAppend,
   kBootEntry,
+  kSshKey,
+  kHostname,
+  kCloudInit,
   kMemory,
   kCpus,
   kName,
@@ -196,6 +207,9 @@ constexpr option kOptions[] = {
     {"cmdline", required_argument, nullptr, kCmdline},
     {"cmdline-append", required_argument, nullptr, kCmdlineAppend},
     {"boot-entry", required_argument, nullptr, kBootEntry},
+    {"ssh-key", required_argument, nullptr, kSshKey},
+    {"hostname", required_argument, nullptr, kHostname},
+    {"cloud-init", required_argument, nullptr, kCloudInit},
     {"memory", required_argument, nullptr, kMemory},
     {"cpus", required_argument, nullptr, kCpus},
     {"name", required_argument, nullptr, kName},
@@ -306,6 +320,14 @@ absl::Status ApplyScalar(int flag, const std::string& value, CommandLine& line) 
     case kBootEntry:
       config.mutable_kernel()->set_boot_entry(value);
       line.places["kernel.boot_entry"] = "--boot-entry";
+      break;
+    case kSshKey:
+      if (value.empty()) return FlagError("--ssh-key", "the path is empty");
+      AddSshKey(value, line);
+      break;
+    case kHostname:
+      if (value.empty()) return FlagError("--hostname", "the name is empty");
+      SetHostname(value, line);
       break;
     case kMemory:
       config.set_memory(value);
@@ -437,6 +459,9 @@ absl::StatusOr<CommandLine> ParseCommandLine(int argc, char** argv) {
         break;
       case kShare:
         RETURN_IF_ERROR(ParseShare(value, line));
+        break;
+      case kCloudInit:
+        RETURN_IF_ERROR(ParseCloudInit(value, line));
         break;
       case kDevice:
         RETURN_IF_ERROR(ParseDevice(value, line));

@@ -158,6 +158,19 @@ absl::StatusOr<std::unique_ptr<HostFile>> HostFile::Open(const std::string& path
   return file;
 }
 
+absl::StatusOr<std::unique_ptr<HostFile>> HostFile::OfMemory(UniqueFd memfd,
+                                                             const std::string& name) {
+  const off_t size = lseek(memfd.get(), 0, SEEK_END);
+  if (size < 0) return ErrnoToStatus(errno, absl::StrCat("size of ", name));
+  const Options options = {.read_only = true, .lock = false};
+  std::unique_ptr<HostFile> file = absl::WrapUnique(new HostFile(std::move(memfd), name, options));
+  ASSIGN_OR_RETURN(Opened first, OpenForProcess(file->own_->get(), file->path_, options));
+  absl::MutexLock lock(&file->answers_->mutex);
+  file->answers_->next = std::move(first);
+  file->answers_->known_bytes = static_cast<uint64_t>(size);
+  return file;
+}
+
 absl::Status HostFile::Lock() {
   const int own = own_->get();
   const short type = options_.read_only || options_.shared ? F_RDLCK : F_WRLCK;

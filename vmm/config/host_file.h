@@ -52,6 +52,10 @@ class HostFile {
   // has less than one sector of 512 bytes, for one), ResourceExhausted.
   static absl::StatusOr<std::unique_ptr<HostFile>> Open(const std::string& path,
                                                         const Options& options);
+  // A memory file that is sealed against writing, as a read-only one. `name`: for messages. Errors:
+  // as open(2).
+  static absl::StatusOr<std::unique_ptr<HostFile>> OfMemory(UniqueFd memfd,
+                                                            const std::string& name);
 
   // For messages: absolute if that is possible.
   const std::string& path() const { return path_; }

@@ -22,6 +22,7 @@
 #include "base/status_macros.h"
 #include "vmm/config/balloon.h"
 #include "vmm/config/boot_disk.h"
+#include "vmm/config/cloud_init.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/memory_backing.h"
 #include "vmm/config/validator.h"
@@ -285,9 +286,11 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   }
 
   RETURN_IF_ERROR(BinaryFolders(config));
-  if (config.devices_size() >= static_cast<int>(layout::kMaxPciSlots)) {
-    return Error("devices", absl::StrCat("there are ", config.devices_size(), " (at most ",
-                                         layout::kMaxPciSlots - 1, ")"));
+  const bool has_cloud_init = HasCloudInit(config.cloud_init());
+  const int devices = config.devices_size() + (has_cloud_init ? 1 : 0);
+  if (devices >= static_cast<int>(layout::kMaxPciSlots)) {
+    return Error("devices",
+                 absl::StrCat("there are ", devices, " (at most ", layout::kMaxPciSlots - 1, ")"));
   }
   for (int i = 0; i < config.devices_size(); ++i) {
     ASSIGN_OR_RETURN(DeviceSpec device,
@@ -300,6 +303,8 @@ absl::StatusOr<VmSpec> Validator::Validate(const v1::VmConfig& config) {
   }
   spec.uses_standard_streams = !standard_streams_user_.empty();
   if (spec.kernel_path.empty()) RETURN_IF_ERROR(DiskBoot(config.kernel(), spec));
+  // Last: nothing boots from it, and in the guest it comes behind the other disks.
+  if (has_cloud_init) RETURN_IF_ERROR(AddCloudInit(config.cloud_init(), spec));
   return spec;
 }
 

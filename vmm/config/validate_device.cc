@@ -18,6 +18,8 @@
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
+#include "vmm/config/cloud_init.h"
+#include "vmm/config/cloud_init_volume.h"
 #include "vmm/config/console_log_file.h"
 #include "vmm/config/host_file.h"
 #include "vmm/config/network.h"
@@ -431,6 +433,26 @@ absl::StatusOr<DeviceSpec> Validator::Device(const std::string& field,
     }
   }
   return spec;
+}
+
+absl::Status Validator::AddCloudInit(const v1::CloudInit& config, VmSpec& spec) {
+  constexpr char kName[] = "cloud-init";
+  std::string part;
+  const absl::StatusOr<CloudInitFiles> files = ReadCloudInit(config, spec.name, part);
+  if (!files.ok()) return FileError(absl::StrCat("cloud_init.", part), files.status());
+  v1::DeviceConfig device;
+  device.set_name(kName);
+  device.set_binary("virtio_blk");
+  device.add_arg(absl::StrCat("--serial=", kName));
+  ASSIGN_OR_RETURN(DeviceSpec added, Device("cloud_init", device));
+  absl::StatusOr<UniqueFd> volume = MakeCloudInitVolume(*files);
+  if (!volume.ok()) return FileError("cloud_init", volume.status());
+  absl::StatusOr<std::unique_ptr<HostFile>> file =
+      HostFile::OfMemory(*std::move(volume), absl::StrCat("memory:", kName));
+  if (!file.ok()) return FileError("cloud_init", file.status());
+  added.resources.push_back({.name = "disk", .file = *std::move(file), .read_only = true});
+  spec.devices.push_back(std::move(added));
+  return absl::OkStatus();
 }
 
 }  // namespace bulkhead::vmm

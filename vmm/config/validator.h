@@ -52,6 +52,8 @@ class Validator {
   // Two file systems of one tag could not be told apart by the guest.
   absl::Status CheckTags(const std::string& field, const v1::DeviceConfig& config);
   absl::StatusOr<DeviceSpec> Device(const std::string& field, const v1::DeviceConfig& config);
+  // Adds the device whose disk is for cloud-init.
+  absl::Status AddCloudInit(const v1::CloudInit& config, VmSpec& spec);
   absl::StatusOr<ResourceSpec> Resource(const std::string& field, const v1::ResourceConfig& config);
   absl::StatusOr<std::shared_ptr<const BackEndSpec>> BackEnd(const std::string& field,
                                                              const v1::BackEnd& config);
