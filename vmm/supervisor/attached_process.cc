@@ -61,9 +61,10 @@ absl::Status AttachedProcess::AwaitEarlierIo() const {
   // come after it.
   constexpr absl::Duration kTimeout = absl::Milliseconds(100);
   constexpr absl::Duration kInterval = absl::Milliseconds(1);
-  for (const absl::Time latest = SteadyNow() + kTimeout; SteadyNow() < latest;
-       absl::SleepFor(kInterval)) {
+  // At least one look: on a busy host the time may be up before the first one.
+  for (const absl::Time latest = SteadyNow() + kTimeout;; absl::SleepFor(kInterval)) {
     if (device_.endpoints().EarlierIoHasEnded()) return absl::OkStatus();
+    if (SteadyNow() >= latest) break;
   }
   return absl::AbortedError("waits for the I/O of its dead process, which has not ended");
 }
