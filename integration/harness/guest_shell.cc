@@ -57,10 +57,11 @@ absl::Status GuestShell::SetUpShell() {
   // shell's start it might be flushed by it: wait for its prompt.
   RETURN_IF_ERROR(vm_->WaitForOutput("# ", kBootTimeout).status());
   // Not BusyBox's interactive shell: without echo it takes the end of a background job, which
-  // interrupts its read(2), for the end of its input, and exits.
+  // interrupts its read(2), for the end of its input, and exits. Each line finds the exit code of
+  // the line before, not that of read.
   RETURN_IF_ERROR(
-      vm_->Type("stty -echo; exec sh -c 'echo shell-is''-quiet; "
-                "while IFS= read -r line; do eval \"$line\"; done'\n"));
+      vm_->Type("stty -echo; exec sh -c 'echo shell-is''-quiet; last() { return $code; }; code=0; "
+                "while IFS= read -r line; do last; eval \"$line\"; code=$?; done'\n"));
   return vm_->WaitForOutput("shell-is-quiet", kBootTimeout).status();
 }
 
