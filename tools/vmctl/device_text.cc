@@ -96,6 +96,24 @@ void AddRestarts(const v1::Device& device, absl::TimeZone zone, Fields& fields) 
   }
 }
 
+void AddProgram(const v1::Device& device, absl::TimeZone zone, Fields& fields) {
+  if (!device.has_program()) return;
+  const v1::Program& program = device.program();
+  std::string state = program.pid() != 0 ? absl::StrCat("pid ", program.pid()) : "does not run";
+  if (program.stopped()) state += ", STOPPED,";
+  if (program.has_since()) {
+    absl::StrAppend(&state, " since ", FormatTimestamp(program.since(), zone));
+  }
+  absl::StrAppend(&state, ", started ", program.starts(),
+                  program.starts() == 1 ? " time" : " times");
+  fields.Add("Program", Printable(program.path()));
+  fields.Add("", state);
+  if (!program.has_lost_frames()) return;
+  const v1::LostFrames& lost = program.lost_frames();
+  fields.Add("", absl::StrCat("lost frames: ", lost.from_guest(), " of the guest, ",
+                              lost.to_guest(), " to it"));
+}
+
 }  // namespace
 
 std::string DeviceTable(const google::protobuf::RepeatedPtrField<v1::Device>& devices,
@@ -133,6 +151,7 @@ std::string DeviceDetails(const v1::Device& device, absl::Time now, absl::TimeZo
                              "; accesses while it is unavailable: ", device.access_policy())));
   }
   AddHeartbeat(device, now, fields);
+  AddProgram(device, zone, fields);
   if (!device.link().empty()) fields.Add("Link", Printable(device.link()));
   for (int i = 0; i < device.resources_size(); ++i) {
     fields.Add(i == 0 ? "Resources" : "", Printable(device.resources(i)));

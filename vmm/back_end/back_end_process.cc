@@ -135,7 +135,8 @@ std::string AwaitEnd(pid_t process, int log, LineLog& lines) {
 }
 
 // Runs the program once, and returns how it ended. `self`: a pidfd of this process.
-std::string RunOnce(int self, const BackEndSpec& program, SandboxLayers layers, LineLog& lines) {
+std::string RunOnce(int self, const BackEndSpec& program, SandboxLayers layers, LineLog& lines,
+                    ProgramReport& report) {
   int pipe_ends[2];
   if (pipe2(pipe_ends, O_CLOEXEC) != 0) _exit(1);
   const UniqueFd log(pipe_ends[0]);
@@ -153,11 +154,13 @@ std::string RunOnce(int self, const BackEndSpec& program, SandboxLayers layers, 
   }
   const int error = errno;
   log_end.reset();
+  if (process >= 0) report.OnStart(process);
   std::string end =
       process >= 0
           ? AwaitEnd(process, log.get(), lines)
           : absl::StrCat("cannot be started: ", strerror(error),
                          error == EPERM ? " (no user namespaces on this host? see --sandbox)" : "");
+  report.OnEnd();
   if (keeper > 0) {
     kill(keeper, SIGKILL);
     waitpid(keeper, nullptr, 0);
@@ -176,10 +179,11 @@ void RaiseDescriptorLimit() {
 }  // namespace
 
 void SuperviseBackEnd(int parent, const std::string& device, const BackEndSpec& spec, int listener,
-                      SandboxLayers layers) {
+                      SandboxLayers layers, ProgramReport& report) {
   EndWithParent(parent);
   prctl(PR_SET_NAME, "vmm-back-end");
-  setsid();  // the terminal's signals are for the vmm
+  report.OnEnd();  // the process before may have died
+  setsid();        // the terminal's signals are for the vmm
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -199,7 +203,7 @@ void SuperviseBackEnd(int parent, const std::string& device, const BackEndSpec& 
   int64_t pause_ms = kFirstPauseMs;
   while (true) {
     const int64_t started_ms = NowMs();
-    const std::string end = RunOnce(self.get(), program, layers, lines);
+    const std::string end = RunOnce(self.get(), program, layers, lines, report);
     if (NowMs() - started_ms >= kLivesMs) pause_ms = kFirstPauseMs;
     WriteLogLine(absl::StrCat("warning: ", device, ": the back end ", spec.binary, " ", end,
                               "; it is started again in ", pause_ms, " ms"));

@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "vmm/config/program_report.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/sandbox/sandbox_layers.h"
 
@@ -15,7 +16,7 @@ inline constexpr int kBackEndSocket = 3;
 // of one with several threads. Ends with its parent, and so does the back end. `parent`: a pidfd of
 // that (base/end_with_parent.h). `listener`: a bound unix socket.
 [[noreturn]] void SuperviseBackEnd(int parent, const std::string& device, const BackEndSpec& spec,
-                                   int listener, SandboxLayers layers);
+                                   int listener, SandboxLayers layers, ProgramReport& report);
 
 }  // namespace bulkhead::vmm
 

@@ -14,6 +14,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,7 @@
 #include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "vmm/config/program_report.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -81,7 +83,7 @@ class BackEndProcessTest : public testing::Test {
                          prctl(PR_SET_DUMPABLE, 1) != 0)) {
         _exit(1);
       }
-      SuperviseBackEnd(self.get(), "disk", spec, listener_.get(), layers);
+      SuperviseBackEnd(self.get(), "disk", spec, listener_.get(), layers, *report_);
     }
     close(log[1]);
     log_ = UniqueFd(log[0]);
@@ -133,8 +135,22 @@ class BackEndProcessTest : public testing::Test {
   uid_t user_ = 0;  // the supervisor's, if not 0
   UniqueFd listener_;
   UniqueFd log_;
+  const std::shared_ptr<ProgramReport> report_ = *ProgramReport::Create("/bin/sh", false);
   pid_t supervisor_ = -1;
 };
+
+TEST_F(BackEndProcessTest, ItsEndAndItsSuccessorAreReported) {
+  Start("echo begins; while :; do :; done");
+  LogUntil("begins");
+  const pid_t first = report_->Read().pid;
+  ASSERT_GT(first, 0);
+  ASSERT_EQ(kill(first, SIGKILL), 0);
+  LogUntil("is started again");
+  LogUntil("begins");
+  EXPECT_NE(report_->Read().pid, first);
+  EXPECT_GT(report_->Read().pid, 0);
+  EXPECT_EQ(report_->Read().starts, 2u);
+}
 
 TEST_F(BackEndProcessTest, ItSeesItsFilesAndPrograms) {
   Start(R"(read -r word < $1 || [ "$word" = text ] && echo "it reads $word"
@@ -346,7 +362,7 @@ TEST_F(BackEndProcessTest, ASupervisorThatBeginsAfterItsVmmsDeathStartsNothing) 
     dup2(log.write_end.get(), STDERR_FILENO);
     (void)!write(STDERR_FILENO, "begin\n", 6);
     SuperviseBackEnd(self.get(), "disk", Script("exit 3"), listener_.get(),
-                     SandboxLayers::OfDevices());
+                     SandboxLayers::OfDevices(), *report_);
   }
   log.write_end.reset();
   waitpid(vmm, nullptr, 0);

@@ -17,6 +17,7 @@
 #include "base/unique_fd.h"
 #include "vmm/back_end/back_end_process.h"
 #include "vmm/back_end/unnamed_listener.h"
+#include "vmm/config/program_report.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -62,12 +63,15 @@ absl::Status AddBackEnds(std::vector<DeviceSpec>& devices, SandboxLayers layers,
       if (resource.back_end == nullptr) continue;
       ASSIGN_OR_RETURN(UnnamedListener made, MakeUnnamedListener());
       const auto listener = std::make_shared<const UniqueFd>(std::move(made.socket));
+      ASSIGN_OR_RETURN(const std::shared_ptr<ProgramReport> report,
+                       ProgramReport::Create(resource.back_end->binary, /*passes_frames=*/false));
+      device.program = report;
       SideProcess process = {.name = "vmm-back-end",
                              .run =
-                                 [device = device.name, spec = resource.back_end, listener,
-                                  layers](const SideProcessStart& start) {
+                                 [device = device.name, spec = resource.back_end, listener, layers,
+                                  report](const SideProcessStart& start) {
                                    SuperviseBackEnd(start.parent, device, *spec, listener->get(),
-                                                    layers);
+                                                    layers, *report);
                                  },
                              .descriptors = {listener}};
       for (const BackEndSpec::File& file : resource.back_end->files) {

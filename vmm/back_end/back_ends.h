@@ -16,9 +16,10 @@ namespace bulkhead::vmm {
 // doubles from 100 ms to 10 s. What the program writes to its standard error is logged. Both end
 // with this process.
 //
-// Sets the resources' `socket_anchor`, where the back ends listen; connections wait there for the
-// next one. The back end's files are locked against other VMs, also while no program runs. Errors:
-// FailedPrecondition (such a file is in use), or as open(2), socket(2), bind(2), listen(2).
+// Sets the devices' `program`, and the resources' `socket_anchor`, where the back ends listen;
+// connections wait there for the next one. The back end's files are locked against other VMs, also
+// while no program runs. Errors: FailedPrecondition (such a file is in use), or as open(2),
+// socket(2), bind(2), listen(2).
 absl::Status AddBackEnds(std::vector<DeviceSpec>& devices, SandboxLayers layers,
                          std::vector<SideProcess>& processes);
 

@@ -18,6 +18,7 @@
 #include "vmm/config/link_switch.h"
 #include "vmm/config/program_file.h"
 #include "vmm/config/program_folders.h"
+#include "vmm/config/program_report.h"
 #include "vmm/memory/guest_ram.h"
 #include "vmm/sandbox/cgroup.h"
 #include "vmm/sandbox/process_sandbox.h"
@@ -113,6 +114,8 @@ struct DeviceSpec {
   CgroupLimits cgroup_limits = {};
   std::shared_ptr<LinkSwitch> link = {};        // of a network device
   std::shared_ptr<BalloonSwitch> balloon = {};  // of the VM's balloon
+  // Of the program that serves it, if the vmm starts that.
+  std::shared_ptr<const ProgramReport> program = {};
 };
 
 // How the guest's kernel is found on one of its disks (vmm/machine/disk_boot.h).

@@ -18,13 +18,15 @@ constexpr int kMaxMetrics = 256;
 constexpr size_t kMaxMetricNameBytes = 64;
 constexpr size_t kMaxMetricHelpBytes = 256;
 
-google::protobuf::Timestamp Now() {
-  const int64_t nanoseconds = absl::GetCurrentTimeNanos();
+google::protobuf::Timestamp Ago(absl::Duration age) {
+  const int64_t nanoseconds = absl::GetCurrentTimeNanos() - absl::ToInt64Nanoseconds(age);
   google::protobuf::Timestamp timestamp;
   timestamp.set_seconds(nanoseconds / 1'000'000'000);
   timestamp.set_nanos(static_cast<int32_t>(nanoseconds % 1'000'000'000));
   return timestamp;
 }
+
+google::protobuf::Timestamp Now() { return Ago(absl::ZeroDuration()); }
 
 google::protobuf::Duration ToProto(absl::Duration duration) {
   google::protobuf::Duration proto;
@@ -71,6 +73,18 @@ std::string Describe(const ResourceSpec& resource) {
   return absl::StrCat(resource.name, ": ", what, resource.read_only ? " (read-only)" : "");
 }
 
+void Describe(const ProgramReport& report, v1::Program& program) {
+  const ProgramReport::Figures figures = report.Read();
+  program.set_path(Printable(report.path(), PATH_MAX));
+  program.set_pid(figures.pid);
+  program.set_starts(figures.starts);
+  if (figures.starts > 0) *program.mutable_since() = Ago(figures.age);
+  program.set_stopped(figures.is_stopped);
+  if (!report.passes_frames()) return;
+  program.mutable_lost_frames()->set_from_guest(figures.lost_from_device);
+  program.mutable_lost_frames()->set_to_guest(figures.lost_to_device);
+}
+
 bool IsMetric(const v1::DeviceMetric& metric) {
   return !metric.name().empty() && metric.name().size() <= kMaxMetricNameBytes &&
          std::all_of(metric.name().begin(), metric.name().end(),
@@ -83,7 +97,7 @@ bool IsMetric(const v1::DeviceMetric& metric) {
 }  // namespace
 
 DeviceReport::DeviceReport(const DeviceSpec& spec, EventLog& events)
-    : name_(spec.name), events_(events) {
+    : name_(spec.name), program_(spec.program), events_(events) {
   device_.set_name(spec.name);
   device_.set_state(v1::Device::STARTING);
   *device_.mutable_state_since() = Now();
@@ -98,8 +112,13 @@ DeviceReport::DeviceReport(const DeviceSpec& spec, EventLog& events)
 }
 
 v1::Device DeviceReport::device() const {
-  absl::MutexLock lock(&mutex_);
-  return device_;
+  v1::Device device;
+  {
+    absl::MutexLock lock(&mutex_);
+    device = device_;
+  }
+  if (program_ != nullptr) Describe(*program_, *device.mutable_program());
+  return device;
 }
 
 v1::DeviceMetrics DeviceReport::metrics() const {

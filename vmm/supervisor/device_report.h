@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include <memory>
 #include <string>
 
 #include "absl/base/thread_annotations.h"
@@ -12,6 +13,7 @@
 #include "absl/time/time.h"
 #include "proto/device_control.pb.h"
 #include "proto/vm_control.pb.h"
+#include "vmm/config/program_report.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/device/device_description.h"
 #include "vmm/process/device_process.h"
@@ -57,6 +59,7 @@ class DeviceReport {
 
  private:
   const std::string name_;
+  const std::shared_ptr<const ProgramReport> program_;  // null: none
   EventLog& events_;
 
   mutable absl::Mutex mutex_;

@@ -7,7 +7,6 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -21,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "base/receive_packet.h"
 #include "base/send_packet.h"
@@ -69,12 +69,12 @@ void GiveUpRights() {
 
 // The device's sockets come from `clients`; it had `device` before, -1: none.
 [[noreturn]] void RunRelay(int clients, int device, int keeper, bool confined,
-                           UserNetReport& report) {
+                           ProgramReport& report) {
   GiveUpRights();
   prctl(PR_SET_PDEATHSIG, SIGKILL);  // after that, which undoes it
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   prctl(PR_SET_NAME, "vmm-net-relay");
-  Relay relay(report.lost);
+  Relay relay(report.lost());
   if (device >= 0) relay.SetDevice(device);
   if (confined && !AllowOnly(kRelayCalls)) _exit(1);
   while (true) {
@@ -130,11 +130,23 @@ std::vector<std::string> ArgumentsOf(const UserNetSpec& spec) {
   return arguments;
 }
 
-// Waits until `program` has ended, and says how. If the relay ends, all does.
-std::string AwaitEnd(pid_t relay, pid_t program) {
+// Waits until `program` has ended, and says how. If the relay ends, all does. Reports when somebody
+// has stopped one of both.
+std::string AwaitEnd(pid_t relay, bool& is_relay_stopped, pid_t program, const std::string& path,
+                     ProgramReport& report) {
+  bool is_program_stopped = false;
   while (true) {
     int status = 0;
-    const pid_t pid = waitpid(-1, &status, 0);
+    const pid_t pid = waitpid(-1, &status, WUNTRACED | WCONTINUED);
+    if (pid > 0 && (WIFSTOPPED(status) || WIFCONTINUED(status))) {
+      if (pid != relay && pid != program) continue;
+      (pid == relay ? is_relay_stopped : is_program_stopped) = WIFSTOPPED(status);
+      report.OnStop(is_relay_stopped || is_program_stopped);
+      WriteLogLine(absl::StrCat(
+          "warning: ", pid == relay ? "the relay of " : "", path, ", process ", pid,
+          WIFSTOPPED(status) ? ", was stopped: the network waits for it" : ", goes on"));
+      continue;
+    }
     if (pid == relay || (pid < 0 && errno != EINTR)) {
       kill(program, SIGKILL);
       _exit(1);
@@ -155,11 +167,12 @@ void Pause(pid_t relay, int64_t ms) {
 }
 
 [[noreturn]] void KeepProgram(int relay_socket, pid_t relay, const UserNetSpec& spec,
-                              UserNetReport& report) {
+                              ProgramReport& report) {
   std::vector<std::string> arguments = ArgumentsOf(spec);
   std::vector<char*> pointers;
   for (std::string& argument : arguments) pointers.push_back(argument.data());
   pointers.push_back(nullptr);
+  bool is_relay_stopped = false;
   int64_t pause_ms = kFirstPauseMs;
   int64_t said_ms = -kQuietMs;
   while (true) {
@@ -178,22 +191,20 @@ void Pause(pid_t relay, int64_t ms) {
     }
     if (program == 0) RunProgram(ends[1], pointers);
     const int64_t started_ms = NowMs();
-    report.program = program;
-    ++report.program_starts;
+    report.OnStart(program);
+    report.OnStop(is_relay_stopped);
     SendPacket(relay_socket, "p", 1, ends[0]);
     close(ends[0]);
     close(ends[1]);
-    const std::string how = AwaitEnd(relay, program);
-    report.program = 0;
+    const std::string how = AwaitEnd(relay, is_relay_stopped, program, spec.program, report);
+    report.OnEnd();
     Pause(relay, kEndMs);
     if (NowMs() - started_ms >= kLastsMs) pause_ms = kFirstPauseMs;
-    // Not where nobody reads, and seldom of a program that never lasts.
-    pollfd reader = {.fd = STDERR_FILENO, .events = POLLOUT, .revents = 0};
-    const bool is_due = pause_ms < kLongestPauseMs || NowMs() - said_ms >= kQuietMs;
-    if (is_due && poll(&reader, 1, 0) == 1 && (reader.revents & POLLOUT) != 0) {
+    // Seldom of a program that never lasts.
+    if (pause_ms < kLongestPauseMs || NowMs() - said_ms >= kQuietMs) {
       said_ms = NowMs();
-      dprintf(STDERR_FILENO, "vmm: warning: %s has ended (%s); starting it again in %d ms\n",
-              spec.program.c_str(), how.c_str(), static_cast<int>(pause_ms));
+      WriteLogLine(absl::StrCat("warning: ", spec.program, " has ended (", how,
+                                "); starting it again in ", pause_ms, " ms"));
     }
     Pause(relay, pause_ms);
     pause_ms = std::min(2 * pause_ms, kLongestPauseMs);
@@ -203,14 +214,14 @@ void Pause(pid_t relay, int64_t ms) {
 }  // namespace
 
 void RunKeeper(const SideProcessStart& start, const UserNetSpec& spec, bool confined,
-               UserNetReport& report) {
+               ProgramReport& report) {
   prctl(PR_SET_NAME, "vmm-net-keeper");
   prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   for (const int signal : {SIGCHLD, SIGPIPE, SIGTERM, SIGINT, SIGHUP, SIGQUIT}) {
     ::signal(signal, SIG_DFL);
   }
-  report.program = 0;  // the keeper before may have died
+  report.OnEnd();  // the keeper before may have died
   int ends[2];
   if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) _exit(1);
   const pid_t relay = fork();

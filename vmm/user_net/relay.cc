@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 
 namespace bulkhead::vmm {
 namespace {
@@ -29,7 +30,7 @@ bool WouldBlock(int error) { return error == EAGAIN || error == EINTR; }
 
 }  // namespace
 
-Relay::Relay(RelayCounters& lost)
+Relay::Relay(LostFrames& lost)
     : lost_(lost),
       packet_(kVirtioHeader + kMaxFrame + 1),
       out_(kLength + kMaxFrame),

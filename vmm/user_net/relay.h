@@ -4,16 +4,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <atomic>
 #include <vector>
 
-namespace bulkhead::vmm {
+#include "vmm/config/program_report.h"
 
-// Of frames that were lost between the device and the program. Other processes may read them.
-struct RelayCounters {
-  std::atomic<uint64_t> from_device = 0;
-  std::atomic<uint64_t> to_device = 0;
-};
+namespace bulkhead::vmm {
 
 // Passes Ethernet frames between a network device and a program that has a network for it, such as
 // passt. Both are untrusted.
@@ -25,7 +20,7 @@ struct RelayCounters {
 class Relay {
  public:
   // Borrows `lost`, to which it adds.
-  explicit Relay(RelayCounters& lost);
+  explicit Relay(LostFrames& lost);
   ~Relay();
   Relay(const Relay&) = delete;
   Relay& operator=(const Relay&) = delete;
@@ -59,7 +54,7 @@ class Relay {
   void LeaveProgram();
   void LeaveDevice();
 
-  RelayCounters& lost_;
+  LostFrames& lost_;
   int device_ = -1;
   int program_ = -1;
   std::vector<uint8_t> packet_;  // from the device: header and frame

@@ -12,6 +12,7 @@
 
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
+#include "vmm/config/program_report.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -58,7 +59,7 @@ class RelayTest : public testing::Test {
   }
 
   UniqueFd device, program;
-  RelayCounters lost;
+  LostFrames lost;
   Relay relay = Relay(lost);
   const std::string frame = std::string(60, 'f');
   const std::string longest = std::string(65553, 'l');

@@ -3,20 +3,20 @@
 #include <errno.h>
 #include <netdb.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <new>
+#include <atomic>
+#include <string>
 #include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "base/errno_status.h"
 #include "base/message_socket.h"
 #include "base/status_macros.h"
+#include "vmm/user_net/keeper.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -54,10 +54,9 @@ absl::StatusOr<UniqueFd> Listen(const std::string& forward) {
 absl::StatusOr<std::unique_ptr<UserNet>> UserNet::Create(const UserNetSpec& spec, bool confined,
                                                          std::vector<SideProcess>& processes) {
   ASSIGN_OR_RETURN(auto sockets, CreateSocketPair(SOCK_SEQPACKET));
-  void* const page = mmap(nullptr, sizeof(UserNetReport), PROT_READ | PROT_WRITE,
-                          MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  if (page == MAP_FAILED) return ErrnoToStatus(errno, "a user network: mmap");
-  auto net = absl::WrapUnique(new UserNet(spec, new (page) UserNetReport()));
+  ASSIGN_OR_RETURN(std::shared_ptr<ProgramReport> report,
+                   ProgramReport::Create(spec.program, /*passes_frames=*/true));
+  auto net = absl::WrapUnique(new UserNet(std::move(report)));
   net->clients_ = std::move(sockets.first);
   processes.push_back(
       {.name = "vmm-net-keeper",
@@ -66,8 +65,6 @@ absl::StatusOr<std::unique_ptr<UserNet>> UserNet::Create(const UserNetSpec& spec
        .clients = std::move(sockets.second)});
   return net;
 }
-
-UserNet::~UserNet() { munmap(report_, sizeof(UserNetReport)); }
 
 int UserNet::SocketForProcess() {
   auto sockets = CreateSocketPair(SOCK_SEQPACKET | SOCK_NONBLOCK);
@@ -92,19 +89,8 @@ void UserNet::PassOnLeftFrames(const UniqueFd& new_relay_end) {
     if (size <= 0) return;
     const absl::string_view bytes(frame.data(), std::min<size_t>(frame.size(), size));
     if (SendSocketMessage(new_relay_end.get(), bytes, {}).ok()) continue;
-    report_->lost.to_device.fetch_add(1, std::memory_order_relaxed);  // a counter
+    report_->lost().to_device.fetch_add(1, std::memory_order_relaxed);  // a counter
   }
-}
-
-std::string UserNet::Describe() const {
-  const int32_t program = report_->program.load(std::memory_order_relaxed);
-  const uint32_t starts = report_->program_starts.load(std::memory_order_relaxed);
-  return absl::StrCat(
-      spec_.program,
-      program > 0 ? absl::StrCat(" runs as process ", program) : std::string(" does not run"),
-      ", started ", starts, starts == 1 ? " time" : " times",
-      "; lost frames: ", report_->lost.from_device.load(std::memory_order_relaxed),
-      " of the guest, ", report_->lost.to_device.load(std::memory_order_relaxed), " to it");
 }
 
 absl::Status CheckForwards(const std::vector<DeviceSpec>& devices) {
@@ -135,6 +121,7 @@ absl::Status AddUserNets(std::vector<DeviceSpec>& devices, bool confined,
                        UserNet::Create(*resource.user_net, confined, processes));
       const std::shared_ptr<UserNet> net = std::move(created);
       resource.connect = [net] { return net->SocketForProcess(); };
+      device.program = net->report();
     }
   }
   return absl::OkStatus();

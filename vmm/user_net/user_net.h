@@ -4,15 +4,15 @@
 #include <stdint.h>
 
 #include <memory>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/unique_fd.h"
+#include "vmm/config/program_report.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/side_process/side_processes.h"
-#include "vmm/user_net/keeper.h"
 
 namespace bulkhead::vmm {
 
@@ -23,14 +23,13 @@ namespace bulkhead::vmm {
 // replaced (vmm/side_process), and the device notices no more than lost frames. Over a death of the
 // device's process none is lost that it had not taken.
 //
-// Thread-compatible, but for Describe(), which is thread-safe.
+// Thread-compatible.
 class UserNet {
  public:
   // Adds the keeper to `processes`, which are to be started. `confined`: the relay has a system
   // call filter. Errors: as socketpair(2), mmap(2).
   static absl::StatusOr<std::unique_ptr<UserNet>> Create(const UserNetSpec& spec, bool confined,
                                                          std::vector<SideProcess>& processes);
-  ~UserNet();
 
   // A new socket for a device's next process, as Relay::SetDevice() has it; the one before gets
   // nothing any more, and what it had not taken waits in the new one. Call it when the process that
@@ -38,16 +37,15 @@ class UserNet {
   // -1: no process has the keeper started any more, or as socketpair(2).
   int SocketForProcess();
 
-  // For people: whether the program runs, how often it was started, and how many frames were lost.
-  std::string Describe() const;
+  // Of the program: whether it runs, how often it was started, and how many frames were lost.
+  const std::shared_ptr<ProgramReport>& report() const { return report_; }
 
  private:
-  UserNet(const UserNetSpec& spec, UserNetReport* report) : spec_(spec), report_(report) {}
+  explicit UserNet(std::shared_ptr<ProgramReport> report) : report_(std::move(report)) {}
 
   void PassOnLeftFrames(const UniqueFd& new_relay_end);
 
-  const UserNetSpec spec_;
-  UserNetReport* const report_;  // with the keeper and the relay
+  const std::shared_ptr<ProgramReport> report_;  // with the keeper and the relay
   UniqueFd clients_;
   UniqueFd device_end_;
   UniqueFd relay_end_;  // for the next relay
@@ -58,7 +56,8 @@ class UserNet {
 absl::Status CheckForwards(const std::vector<DeviceSpec>& devices);
 
 // Makes one for each resource of `devices` that wants it, adds what is to be started to
-// `processes`, and sets the resources' `connect`. Errors: as CheckForwards(), UserNet::Create().
+// `processes`, and sets the resources' `connect` and the devices' `program`. Errors: as
+// CheckForwards(), UserNet::Create().
 absl::Status AddUserNets(std::vector<DeviceSpec>& devices, bool confined,
                          std::vector<SideProcess>& processes);
 

@@ -21,16 +21,15 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "base/unique_fd.h"
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "vmm/config/program_report.h"
 #include "vmm/config/vm_spec.h"
 #include "vmm/side_process/side_processes.h"
 
 namespace bulkhead::vmm {
 namespace {
-
-using ::testing::HasSubstr;
 
 const std::string kHeader(12, '\0');
 
@@ -139,8 +138,10 @@ TEST(UserNetTest, AKeeperOrRelayThatDiesIsReplacedAndTheDeviceKeepsItsSocket) {
     EXPECT_GT(ChildOf(guard, "vmm-net-keeper", keeper), 0);
     EXPECT_TRUE(Echoes(socket, letter++)) << kills_relay;
   }
-  EXPECT_THAT(net->Describe(), HasSubstr(", started 5 times; lost frames: "));
-  EXPECT_THAT(net->Describe(), HasSubstr(" runs as process "));
+  const ProgramReport::Figures figures = net->report()->Read();
+  EXPECT_EQ(figures.starts, 5u);
+  EXPECT_GT(figures.pid, 0);
+  EXPECT_GT(figures.age, absl::ZeroDuration());
 }
 
 TEST(UserNetTest, AKeeperThatIsStoppedHoldsNothingUp) {
@@ -152,6 +153,33 @@ TEST(UserNetTest, AKeeperThatIsStoppedHoldsNothingUp) {
   net.reset();
   for (int i = 0; i < 5000 && NameOf(keeper) == "vmm-net-keeper"; ++i) usleep(2000);
   EXPECT_NE(NameOf(keeper), "vmm-net-keeper");
+}
+
+TEST(UserNetTest, AProgramOrRelayThatIsStoppedIsReported) {
+  const RunningNet net;
+  const int socket = net->SocketForProcess();
+  EXPECT_TRUE(Echoes(socket, 'a'));
+  const pid_t keeper = ChildOf(ChildOf(getpid(), "vmm-keeper"), "vmm-net-keeper");
+  const pid_t program = net->report()->Read().pid;
+  const auto is_reported = [&net](bool is_stopped) {
+    for (int i = 0; i < 5000 && net->report()->Read().is_stopped != is_stopped; ++i) usleep(2000);
+    return net->report()->Read().is_stopped == is_stopped;
+  };
+  for (const pid_t process : {program, ChildOf(keeper, "vmm-net-relay")}) {
+    ASSERT_GT(process, 0);
+    ASSERT_EQ(kill(process, SIGSTOP), 0);
+    EXPECT_TRUE(is_reported(true));
+    ASSERT_EQ(kill(process, SIGCONT), 0);
+    EXPECT_TRUE(is_reported(false));
+  }
+  EXPECT_TRUE(Echoes(socket, 'b'));
+  EXPECT_EQ(net->report()->Read().pid, program);
+  ASSERT_EQ(kill(program, SIGSTOP), 0);
+  EXPECT_TRUE(is_reported(true));
+  ASSERT_EQ(kill(program, SIGKILL), 0);
+  EXPECT_TRUE(is_reported(false));
+  EXPECT_TRUE(Echoes(socket, 'c'));
+  EXPECT_EQ(net->report()->Read().starts, 2u);
 }
 
 TEST(UserNetTest, FramesThatADeadProcessHadNotTakenAreItsSuccessors) {
@@ -182,7 +210,8 @@ TEST(UserNetTest, FramesThatADeadProcessHadNotTakenAreItsSuccessors) {
     ASSERT_GT(size, 0);
     EXPECT_EQ(got.substr(0, static_cast<size_t>(size)), Frame(letter)) << letter;
   }
-  EXPECT_THAT(net->Describe(), HasSubstr("lost frames: 0 of the guest, 0 to it"));
+  EXPECT_EQ(net->report()->Read().lost_from_device, 0u);
+  EXPECT_EQ(net->report()->Read().lost_to_device, 0u);
   EXPECT_TRUE(Echoes(socket, 'f'));
 }
 
@@ -214,8 +243,12 @@ TEST(UserNetTest, APortThatIsTakenIsNamedBeforeAnythingIsStarted) {
   EXPECT_EQ(taken.message(), "device \"net0\": port " + std::to_string(port) +
                                  " of 127.0.0.1 cannot be forwarded: Address already in use");
   EXPECT_TRUE(processes.empty());
+  EXPECT_EQ(devices[0].program, nullptr);
   listener.reset();
   EXPECT_TRUE(CheckForwards(devices).ok());
+  ASSERT_TRUE(AddUserNets(devices, /*confined=*/false, processes).ok());
+  ASSERT_NE(devices[0].program, nullptr);
+  EXPECT_EQ(devices[0].program->path(), Self());
   // Two that want the same one.
   devices[0].resources[0].user_net->forwards.push_back(forward);
   EXPECT_FALSE(CheckForwards(devices).ok());

@@ -157,6 +157,25 @@ void AddSupervision(Families& families, const v1::Device& device) {
                Seconds(last.downtime()));
 }
 
+void AddProgram(Families& families, const v1::Device& device) {
+  if (!device.has_program()) return;
+  const absl::string_view name = device.name();
+  const v1::Program& program = device.program();
+  families.Add("bulkhead_device_program_running", kGauge,
+               "1: the program that the vmm starts for the device runs, and nobody has stopped it",
+               {{"device", name}}, program.pid() != 0 && !program.stopped());
+  families.Add("bulkhead_device_program_starts_total", kCounter, "Starts of that program",
+               {{"device", name}}, static_cast<double>(program.starts()));
+  if (!program.has_lost_frames()) return;
+  const v1::LostFrames& lost = program.lost_frames();
+  for (const auto& [direction, count] :
+       {std::pair("from_guest", lost.from_guest()), std::pair("to_guest", lost.to_guest())}) {
+    families.Add("bulkhead_device_program_lost_frames_total", kCounter,
+                 "Frames that were lost between the device and that program",
+                 {{"device", name}, {"direction", direction}}, static_cast<double>(count));
+  }
+}
+
 void AddChannel(Families& families, const DeviceFigures& figures) {
   const absl::string_view name = figures.description.name();
   const channel::ChannelMetrics& channel = figures.channel;
@@ -240,6 +259,7 @@ v1::VmMetrics MakeMetrics(const v1::VmStatus& status, uint64_t unclaimed_accesse
   AddVm(families, status, unclaimed_accesses);
   for (const DeviceFigures& figures : devices) {
     AddSupervision(families, figures.description);
+    AddProgram(families, figures.description);
     AddChannel(families, figures);
   }
   for (const DeviceFigures& figures : devices) AddModel(families, figures);

@@ -45,6 +45,33 @@ DeviceFigures Figures(const std::string& name) {
   return figures;
 }
 
+TEST(VmMetricsTest, AProgramThatServesADeviceIsCounted) {
+  DeviceFigures net = Figures("net0");
+  v1::Program& program = *net.description.mutable_program();
+  program.set_pid(7);
+  program.set_starts(3);
+  program.mutable_lost_frames()->set_from_guest(4);
+  program.mutable_lost_frames()->set_to_guest(5);
+  DeviceFigures disk = Figures("disk0");
+  disk.description.mutable_program()->set_starts(2);
+  DeviceFigures stopped = Figures("net1");
+  stopped.description.mutable_program()->set_pid(8);
+  stopped.description.mutable_program()->set_stopped(true);
+  const v1::VmMetrics metrics =
+      MakeMetrics(v1::VmStatus(), 0, std::vector{net, disk, stopped, Figures("disk1")});
+  constexpr char kRunning[] = "bulkhead_device_program_running";
+  EXPECT_EQ(Value(metrics, kRunning, {{"device", "net0"}}), 1);
+  EXPECT_EQ(Value(metrics, kRunning, {{"device", "disk0"}}), 0);
+  EXPECT_EQ(Value(metrics, kRunning, {{"device", "net1"}}), 0);
+  EXPECT_TRUE(std::isnan(Value(metrics, kRunning, {{"device", "disk1"}})));
+  EXPECT_EQ(Value(metrics, "bulkhead_device_program_starts_total", {{"device", "net0"}}), 3);
+  EXPECT_EQ(Value(metrics, "bulkhead_device_program_starts_total", {{"device", "disk0"}}), 2);
+  constexpr char kLost[] = "bulkhead_device_program_lost_frames_total";
+  EXPECT_EQ(Value(metrics, kLost, {{"device", "net0"}, {"direction", "from_guest"}}), 4);
+  EXPECT_EQ(Value(metrics, kLost, {{"device", "net0"}, {"direction", "to_guest"}}), 5);
+  EXPECT_TRUE(std::isnan(Value(metrics, kLost, {{"device", "disk0"}})));
+}
+
 TEST(VmMetricsTest, TheVmsFiguresAreItsStatus) {
   v1::VmStatus status;
   status.set_name("web");
