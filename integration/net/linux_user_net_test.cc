@@ -1,6 +1,6 @@
 // An unmodified Debian kernel on the network of an ordinary user: TCP both ways through Debian's
-// passt, while the device's process, the relay, the keeper and passt itself are killed. In a
-// network namespace of the test's own.
+// passt, while the device's process, the relay, the keeper and passt itself are killed, and passt
+// is stopped. In a network namespace of the test's own.
 
 #include <signal.h>
 #include <stdint.h>
@@ -181,6 +181,13 @@ class LinuxUserNetTest : public testing::Test {
     return -1;
   }
 
+  // What is shown of passt.
+  static v1::Program Program() {
+    const absl::StatusOr<v1::Device> device = Client().GetDevice("net");
+    EXPECT_TRUE(device.ok()) << device.status();
+    return device.ok() ? device->program() : v1::Program();
+  }
+
   const std::string bytes_ = TcpPattern(kBytes);
   // Not before the start of the vmm: the harness chooses the socket's folder then.
   static VmClient Client() { return VmClient(ControlSocketOf("user-net")); }
@@ -241,6 +248,27 @@ TEST_F(LinuxUserNetTest, TcpPassesBothWaysWhileEachProcessOnTheWayIsKilled) {
   EXPECT_EQ(ChildOfKeeper("passt"), passt) << "it hears nothing of these deaths";
 
   printf("all kills of the device's process are over\n");
+  v1::Program program = Program();
+  EXPECT_THAT(program.path(), HasSubstr("passt"));
+  EXPECT_EQ(program.pid(), passt);
+  EXPECT_EQ(program.starts(), 1u);
+
+  // A connection waits while somebody has stopped passt, which is shown.
+  std::thread stops([passt] {
+    absl::SleepFor(absl::Milliseconds(500));
+    EXPECT_EQ(kill(passt, SIGSTOP), 0);
+    const absl::Time deadline = absl::Now() + kTimeout;
+    while (!Program().stopped() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(50));
+    EXPECT_TRUE(Program().stopped());
+    absl::SleepFor(absl::Seconds(3));
+    EXPECT_EQ(kill(passt, SIGCONT), 0);
+  });
+  EXPECT_EQ(ArrivesAtHost("for i in $(seq 15); do cat /tmp/part; sleep 0.2; done", kPart), "");
+  stops.join();
+  EXPECT_EQ(EchoedByGuest(bytes_), "");
+  EXPECT_FALSE(Program().stopped());
+  EXPECT_EQ(Program().pid(), passt);
+
   // Over the death of passt, and of what starts it, new connections work.
   ASSERT_EQ(kill(passt, SIGKILL), 0);
   ASSERT_NO_FATAL_FAILURE(ExpectNewConnectionsWork("passt's death"));
@@ -254,6 +282,12 @@ TEST_F(LinuxUserNetTest, TcpPassesBothWaysWhileEachProcessOnTheWayIsKilled) {
   ASSERT_NO_FATAL_FAILURE(ExpectNewConnectionsWork("the keeper's death"));
   EXPECT_NE(Keeper(), keeper);
   EXPECT_EQ(Client().GetDevice("net")->generation(), kKills + 1u) << "the device notices nothing";
+  program = Program();
+  EXPECT_EQ(program.pid(), ChildOfKeeper("passt"));
+  EXPECT_EQ(program.starts(), 4u);
+  EXPECT_GE(program.since().seconds(), absl::ToUnixSeconds(start));
+  printf("lost frames: %lu of the guest, %lu to it\n", program.lost_frames().from_guest(),
+         program.lost_frames().to_guest());
 
   const absl::StatusOr<ExitInfo> exit = guest_->Leave();
   ASSERT_TRUE(exit.ok()) << exit.status();
