@@ -233,8 +233,8 @@ TEST_F(LinuxNetTest, TcpPassesBothWaysWhileTheProcessIsKilled) {
   std::atomic<bool> all_killed = false;
   std::thread kills([&] {
     for (int i = 0; i < kKills; ++i) {
-      const pid_t pid = client.PidOf("net0");
-      if (pid > 0) kill(pid, SIGKILL);
+      EXPECT_TRUE(client.AwaitGeneration("net0", i + 1u));
+      EXPECT_EQ(kill(client.PidOf("net0"), SIGKILL), 0);
       absl::SleepFor(absl::Seconds(1));
     }
     all_killed = true;
@@ -242,6 +242,7 @@ TEST_F(LinuxNetTest, TcpPassesBothWaysWhileTheProcessIsKilled) {
   while (!all_killed && !HasFailure()) TransferBothWays(guest.get());
   kills.join();
   ASSERT_FALSE(HasFailure());
+  EXPECT_TRUE(client.AwaitGeneration("net0", kKills + 1u));
   const absl::StatusOr<v1::Device> device = client.GetDevice("net0");
   ASSERT_TRUE(device.ok()) << device.status();
   EXPECT_EQ(device->generation(), kKills + 1u);
