@@ -314,9 +314,9 @@ class DeviceOutagesTest : public testing::Test {
     for (const char* disk : {"vdb", "vdc"}) StartDisk(disk);
     for (const int share : {0, 1}) StartShare(share);
     ASSERT_NO_FATAL_FAILURE(StartStreams());
-    const pid_t daemon = BackEndOf(vm_.Image(1));
-    const pid_t virtiofsd = BackEndOf(vm_.Folder(0));
-    const pid_t dead_virtiofsd = BackEndOf(vm_.Folder(1));
+    const pid_t daemon = ProcessOf(kStorageDaemon, vm_.Image(1));
+    const pid_t virtiofsd = ProcessOf(VirtiofsdPath(), vm_.Folder(0));
+    const pid_t dead_virtiofsd = ProcessOf(VirtiofsdPath(), vm_.Folder(1));
     const pid_t supervisor = ParentOf(dead_virtiofsd);
     const absl::Duration uptime = GuestUptime();
     const absl::Time start = absl::Now();

@@ -33,6 +33,7 @@
 #include "integration/harness/vm_client.h"
 #include "integration/harness/vm_process.h"
 #include "integration/recovery/device_deaths.h"
+#include "integration/vhost_user/back_ends.h"
 
 namespace bulkhead::integration {
 namespace {
@@ -40,7 +41,6 @@ namespace {
 constexpr absl::Duration kTimeout = absl::Minutes(2);
 constexpr char kDisk[] = "disk0";
 constexpr char kBinary[] = "vhost_user";
-constexpr char kStorageDaemon[] = "/usr/bin/qemu-storage-daemon";
 constexpr char kBackEndLost[] = "back_end_lost";
 constexpr char kCompletionTaken[] = "completion_taken";
 constexpr char kWorkPolled[] = "after_work_polled";
@@ -145,20 +145,9 @@ class VhostUserCrashPointsTest : public testing::TestWithParam<Mode> {
   std::string OfLentQueues() const {
     return absl::StrCat("resources { name: \"back_end\" unix_socket { path: \"", socket_, "\" } }");
   }
-  // As --disk has it.
   std::string OfQcowDisk() const {
-    const auto argument = [](const auto&... text) {
-      return absl::StrCat("arg: \"", text..., "\"\n");
-    };
-    return absl::StrCat(
-        "arg: \"--relay\"\n"
-        "resources { name: \"back_end\" back_end { binary: \"",
-        kStorageDaemon, "\"\n", argument("--blockdev"),
-        argument("driver=file,node-name=file,filename=", image_), argument("--blockdev"),
-        argument("driver=qcow2,node-name=disk,file=file"), argument("--export"),
-        argument("type=vhost-user-blk,id=disk,addr.type=fd,addr.str={socket},node-name=disk,"
-                 "writable=on,writethrough=on"),
-        "file { path: \"", image_, "\" } file { path: \"", DiskImage(), "\" read_only: true } } }");
+    return absl::StrCat("arg: \"--relay\"\nresources { name: \"back_end\" ",
+                        QcowBackEnd(image_, DiskImage()), " }");
   }
 
   void StartBackEnd() {

@@ -5,21 +5,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include <filesystem>
-#include <system_error>
-
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
-#include "base/testing/files.h"
-#include "base/testing/processes.h"
 #include "base/unique_fd.h"
 #include "gtest/gtest.h"
+#include "integration/vhost_user/back_ends.h"
 
 ABSL_FLAG(uint64_t, kills, 18, "processes to kill or stop");
 ABSL_FLAG(uint64_t, seed, 1, "of the order and the moments");
@@ -27,10 +21,6 @@ ABSL_FLAG(bool, json, false, "print the report as a line of JSON");
 
 namespace bulkhead::integration {
 namespace {
-
-constexpr char kStorageDaemon[] = "/usr/bin/qemu-storage-daemon";
-constexpr char kRustVirtiofsd[] = "/usr/libexec/virtiofsd";   // from Debian 13 on
-constexpr char kQemuVirtiofsd[] = "/usr/lib/qemu/virtiofsd";  // Debian 12
 
 std::string Json(const EverythingReport& report) {
   const auto parts = [](std::string* out, const DisturbedPart& part) {
@@ -91,21 +81,11 @@ std::string StormConsole() {
                      "resources { name: \"console\" console { standard_streams: true } }");
 }
 
-// As --disk makes it, which has no word for the number of ends.
+// --disk has no word for the number of ends.
 std::string StormQcowDisk(absl::string_view name, const std::string& image) {
-  return StormDevice(
-      name, "vhost_user",
-      absl::StrCat(
-          "arg: \"--type=blk\" arg: \"--relay\" resources { name: \"back_end\" back_end {\n",
-          "  binary: \"", kStorageDaemon, "\" arg: \"--blockdev\" ",
-          "arg: \"driver=file,node-name=file,filename=", image, "\" arg: \"--blockdev\" ",
-          "arg: \"driver=qcow2,node-name=disk,file=file\" arg: \"--export\" ",
-          "arg: \"type=vhost-user-blk,id=disk,addr.type=fd,addr.str={socket},node-name=disk,",
-          "writable=on,writethrough=on\" file { path: \"", image, "\" } } }"));
-}
-
-std::string VirtiofsdPath() {
-  return access(kRustVirtiofsd, X_OK) == 0 ? kRustVirtiofsd : kQemuVirtiofsd;
+  return StormDevice(name, "vhost_user",
+                     absl::StrCat("arg: \"--type=blk\" arg: \"--relay\" resources { name: ",
+                                  "\"back_end\" ", QcowBackEnd(image), " }"));
 }
 
 // As --share makes it.
@@ -138,20 +118,6 @@ void MakeQcow(const std::string& path, uint64_t bytes) {
 
 void ReadQcow(const std::string& image, const std::string& raw) {
   RunCommand(absl::StrCat("qemu-img convert -f qcow2 -O raw ", Quoted(image), " ", Quoted(raw)));
-}
-
-pid_t ProcessOf(absl::string_view program, absl::string_view word) {
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
-    pid_t process = 0;
-    if (!absl::SimpleAtoi(entry.path().filename().string(), &process)) continue;
-    const std::string command = ReadFile(entry.path().string() + "/cmdline");
-    if (absl::StartsWith(command, program) && absl::StrContains(command, word) &&
-        IsAlive(process)) {
-      return process;
-    }
-  }
-  return kNoProcess;
 }
 
 }  // namespace bulkhead::integration

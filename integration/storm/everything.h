@@ -38,8 +38,6 @@ std::string StormQcowDisk(absl::string_view name, const std::string& image);
 
 // A folder that virtiofsd serves, by that tag.
 std::string StormShare(absl::string_view name, const std::string& folder, absl::string_view tag);
-// Where virtiofsd is: "/usr/lib/qemu/virtiofsd".
-std::string VirtiofsdPath();
 
 // Makes a sparse file.
 void MakeFile(const std::string& path, uint64_t bytes);
@@ -47,9 +45,6 @@ void MakeFile(const std::string& path, uint64_t bytes);
 void MakeQcow(const std::string& path, uint64_t bytes);
 // What a qcow2 image holds, as a raw file. Fails the test if it cannot.
 void ReadQcow(const std::string& image, const std::string& raw);
-
-// The process of the program whose command line has `word`; kNoProcess: none.
-pid_t ProcessOf(absl::string_view program, absl::string_view word);
 
 }  // namespace bulkhead::integration
 

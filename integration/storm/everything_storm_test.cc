@@ -34,6 +34,7 @@
 #include "integration/storm/disk_storm_report.h"
 #include "integration/storm/disturber.h"
 #include "integration/storm/everything.h"
+#include "integration/vhost_user/back_ends.h"
 #include "integration/vsock/host_end.h"
 #include "kernel_images/baremetal/lib/net_storm_frame.h"
 
@@ -128,7 +129,7 @@ class EverythingStormTest : public testing::Test {
       parts.push_back({.name = name, .find = [this, name] { return client_.PidOf(name); }});
     }
     parts.push_back({.name = "disk1's back end",
-                     .find = [this] { return ProcessOf("/usr/bin/qemu-storage-daemon", qcow_); },
+                     .find = [this] { return ProcessOf(kStorageDaemon, qcow_); },
                      .is_supervised = false});
     const absl::Time begin = SteadyNow();
     Disturber disturber(parts, {.limit = kills, .seed = EverythingSeed()});

@@ -42,6 +42,7 @@
 #include "integration/storm/disk_storm_report.h"
 #include "integration/storm/disturber.h"
 #include "integration/storm/everything.h"
+#include "integration/vhost_user/back_ends.h"
 #include "integration/vsock/host_end.h"
 
 namespace bulkhead::integration {
@@ -186,7 +187,7 @@ class LinuxEverythingStormTest : public testing::Test {
       parts.push_back({.name = name, .find = [this, name] { return client_.PidOf(name); }});
     }
     parts.push_back({.name = "disk1's back end",
-                     .find = [this] { return ProcessOf("/usr/bin/qemu-storage-daemon", qcow_); },
+                     .find = [this] { return ProcessOf(kStorageDaemon, qcow_); },
                      .is_supervised = false});
     parts.push_back({.name = "share's back end",
                      .find = [this] { return ProcessOf(VirtiofsdPath(), shared_); },

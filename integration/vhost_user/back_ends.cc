@@ -1,8 +1,10 @@
 #include "integration/vhost_user/back_ends.h"
 
 #include <stddef.h>
+#include <unistd.h>
 
 #include <filesystem>
+#include <system_error>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -11,6 +13,11 @@
 #include "base/testing/processes.h"
 
 namespace bulkhead::integration {
+namespace {
+
+constexpr char kQemuVirtiofsd[] = "/usr/lib/qemu/virtiofsd";  // Debian 12
+
+}  // namespace
 
 std::string QcowBackEnd(const std::string& image, const std::string& backing) {
   return absl::StrCat(
@@ -18,18 +25,25 @@ std::string QcowBackEnd(const std::string& image, const std::string& backing) {
       "    arg: \"--blockdev\" arg: \"driver=file,node-name=file,filename=", image, "\"\n",
       "    arg: \"--blockdev\" arg: \"driver=qcow2,node-name=disk,file=file\"\n",
       "    arg: \"--export\" arg: \"type=vhost-user-blk,id=disk,addr.type=fd,addr.str={socket},",
-      "node-name=disk,writable=on,writethrough=on\"\n", "    file { path: \"", image,
-      "\" } file { path: \"", backing, "\" read_only: true } }");
+      "node-name=disk,writable=on,writethrough=on\"\n", "    file { path: \"", image, "\" } ",
+      backing.empty() ? "" : absl::StrCat("file { path: \"", backing, "\" read_only: true } "),
+      "}");
 }
 
-pid_t BackEndOf(const std::string& argument) {
-  for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+std::string VirtiofsdPath() {
+  return access(kRustVirtiofsd, X_OK) == 0 ? kRustVirtiofsd : kQemuVirtiofsd;
+}
+
+pid_t ProcessOf(absl::string_view program, absl::string_view word) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc", ignored)) {
     pid_t process = 0;
     if (!absl::SimpleAtoi(entry.path().filename().string(), &process)) continue;
     const std::string command = ReadFile(entry.path().string() + "/cmdline");
-    const bool is_back_end = absl::StartsWith(command, kStorageDaemon) ||
-                             absl::StrContains(command.substr(0, command.find('\0')), "virtiofsd");
-    if (is_back_end && absl::StrContains(command, argument)) return process;
+    if (absl::StartsWith(command, program) && absl::StrContains(command, word) &&
+        IsAlive(process)) {
+      return process;
+    }
   }
   return kNoProcess;
 }

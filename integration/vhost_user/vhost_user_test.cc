@@ -24,6 +24,7 @@
 #include "gtest/gtest.h"
 #include "integration/harness/vm_client.h"
 #include "integration/harness/vm_process.h"
+#include "integration/vhost_user/back_ends.h"
 #include "integration/vhost_user/qcow_image.h"
 
 namespace bulkhead::integration {
@@ -33,7 +34,6 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 constexpr absl::Duration kLong = absl::Seconds(240);
-constexpr char kStorageDaemon[] = "/usr/bin/qemu-storage-daemon";
 constexpr uint64_t kDiskBytes = 1 << 20;
 
 // A disk of kDiskBytes whose every 8 bytes hold their own offset, as virtio_blk_test wants it.
