@@ -161,9 +161,9 @@ absl::StatusOr<Sockets> OpenSockets(VmSpec& spec, const std::optional<VsockPlace
   return sockets;
 }
 
-// Back ends, what connects devices to them, and users' networks.
 using ConsoleLogs = std::map<std::string, std::unique_ptr<ConsoleLog>>;  // by device
 
+// Back ends, what connects devices to them, users' networks, and what writes the consoles' logs.
 absl::StatusOr<std::unique_ptr<SideProcesses>> StartSideProcesses(VmSpec& spec, ConsoleLogs& logs) {
   const SandboxLayers in_this_build = SandboxLayers::InThisBuild();
   std::vector<SideProcess> processes;

@@ -55,14 +55,14 @@ absl::Status AsDeviceError(const absl::Status& status) {
   return absl::InternalError(status.message());
 }
 
-}  // namespace
-
 // What a device process says of its own line, "disk0| virtio_blk: warning: text". Not trusted: it
 // is for people, and a process may write any number of errors in any case.
 LogLevel LevelOf(absl::string_view line) {
   if (absl::StrContains(line, ": error: ")) return LogLevel::kError;
   return absl::StrContains(line, ": warning: ") ? LogLevel::kWarning : LogLevel::kInfo;
 }
+
+}  // namespace
 
 // The state of one process that the monitor's thread and the owner share.
 class DeviceProcess::Watcher final : public ProcessObserver {

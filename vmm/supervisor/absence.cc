@@ -41,8 +41,9 @@ absl::Time Absence::Look(absl::Time now, DeviceClock::Demands& /*demands*/) {
     held_ = hold;
     options_.hold(hold);
   }
-  // Nobody tells when a back end is there again.
-  if (awaits_back_end) return now + kBackEndInterval;
+  // Nobody tells when a back end is there again. Once nothing is held for it any more, a look
+  // beside heartbeats is soon enough.
+  if (awaits_back_end && now < back_end_since_ + options_.timeout) return now + kBackEndInterval;
   if (due) return hold ? since_ + options_.timeout : now + kUseInterval;
   return now < since_ + options_.before_hold ? since_ + options_.before_hold
                                              : absl::InfiniteFuture();
