@@ -145,7 +145,7 @@ TEST_F(BalloonTest, ADeathAtAnyCrashPointLosesAndRepeatsNothing) {
       SCOPED_TRACE(absl::StrCat(point, ":", count));
       ++tried;
       ASSERT_NO_FATAL_FAILURE(Start(absl::StrCat(point, ":", count, ":2")));
-      ASSERT_EQ(kill(client_.PidOf("balloon"), SIGKILL), 0);
+      ASSERT_TRUE(client_.KillProcessOf("balloon"));
       const absl::Time deadline = absl::Now() + kTimeout;
       for (uint64_t i = 0; client_.GenerationOf("balloon") < 3 && absl::Now() < deadline; ++i) {
         EXPECT_TRUE(client_.SetBalloon((2 + i % 50) * kPage).ok());

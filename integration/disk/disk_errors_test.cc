@@ -141,7 +141,7 @@ TEST_F(DiskErrorsTest, WhatWaitsSurvivesTheDisksProcess) {
   }
   ASSERT_TRUE(client_->RestartDevice("disk0").ok());
   small_.MakeRoom();
-  kill(client_->PidOf("disk0"), SIGKILL);
+  ASSERT_TRUE(client_->KillProcessOf("disk0"));
   ASSERT_TRUE(client_->Resume().ok());
   ExpectCleanEnd();
 }

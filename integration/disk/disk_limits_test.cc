@@ -54,7 +54,7 @@ TEST(DiskLimitsTest, TheRateHoldsAndKillsGiveNoBurst) {
   const VmClient client(ControlSocketOf("limited"));
   for (int i = 0; i < 4; ++i) {
     absl::SleepFor(absl::Milliseconds(100));
-    kill(client.PidOf("disk0"), SIGKILL);
+    ASSERT_TRUE(client.KillProcessOf("disk0"));
   }
   ASSERT_TRUE((*vm)->WaitForOutput("storm ends", kTimeout).ok()) << (*vm)->output();
   // The guest may have begun a little before it was seen to.
@@ -74,7 +74,7 @@ TEST(DiskLimitsTest, LimitsChangeWhileTheGuestRuns) {
   const absl::StatusOr<v1::Device> unlimited = client.LimitDevice(limit);
   ASSERT_TRUE(unlimited.ok()) << unlimited.status();
   EXPECT_THAT(unlimited->arg(), testing::ElementsAre("--iops=0"));
-  kill(client.PidOf("disk0"), SIGKILL);
+  ASSERT_TRUE(client.KillProcessOf("disk0"));
   // It would take more than the time limit with the old one.
   EXPECT_EQ((*vm)->WaitForExit(kTimeout)->ToString(), "exit code 0") << (*vm)->output();
 }

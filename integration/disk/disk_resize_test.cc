@@ -71,7 +71,7 @@ TEST_F(DiskResizeTest, TheGuestHearsOfEachSizeWhateverDies) {
   ASSERT_TRUE(client_->ResizeDisk("disk0", 2 * kMiB).ok());
   ExpectGuestHas(2 * kMiB);
   EXPECT_EQ(SizeOf(path_), 2 * kMiB);
-  ASSERT_EQ(kill(client_->PidOf("disk0"), SIGKILL), 0);
+  ASSERT_TRUE(client_->KillProcessOf("disk0"));
   ASSERT_TRUE(vm_->WaitForLog("serves again", kTimeout).ok());
 
   ASSERT_EQ(truncate(path_.c_str(), 4 * kMiB), 0);
@@ -80,7 +80,7 @@ TEST_F(DiskResizeTest, TheGuestHearsOfEachSizeWhateverDies) {
 
   // Four deaths in all: the fifth within a minute counts as a failure of the device.
   for (uint64_t mib = 5; mib <= 7; ++mib) {
-    kill(client_->PidOf("disk0"), SIGKILL);
+    ASSERT_TRUE(client_->KillProcessOf("disk0"));
     const absl::StatusOr<v1::Device> resized = client_->ResizeDisk("disk0", mib * kMiB);
     EXPECT_TRUE(resized.ok()) << resized.status();
     ExpectGuestHas(mib * kMiB);

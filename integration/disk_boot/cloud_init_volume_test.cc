@@ -71,7 +71,7 @@ TEST_F(CloudInitVolumeTest, LinuxReadsItOverDeathRestartAndReboot) {
   ASSERT_TRUE(disk0.ok() && volume.ok()) << disk0.status() << volume.status();
   EXPECT_THAT(volume->sandbox_layers(), ElementsAreArray(disk0->sandbox_layers()));
 
-  ASSERT_EQ(kill(client.PidOf(kDevice), SIGKILL), 0);
+  ASSERT_TRUE(client.KillProcessOf(kDevice));
   EXPECT_EQ(ReadVolume(), first);
   EXPECT_EQ(client.GenerationOf(kDevice), 2u);
   // The file of the user is not looked at again.

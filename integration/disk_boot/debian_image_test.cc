@@ -150,7 +150,7 @@ class DebianImageTest : public testing::Test {
     const std::vector<std::string> devices = {"disk0", "net0", "rng0", "console", kDevice};
     for (int i = 0; i < deaths; ++i) {
       const std::string& device = devices[i % devices.size()];
-      EXPECT_EQ(kill(client.PidOf(device), SIGKILL), 0) << device;
+      EXPECT_TRUE(client.KillProcessOf(device)) << device;
       absl::SleepFor(kBetweenDeaths);
     }
     Report(absl::StrCat(deaths, " processes of devices have died"));
@@ -194,7 +194,7 @@ TEST_F(DebianImageTest, BootsLetsInByKeyUpgradesItsKernelAndPowersOff) {
       "sudo dd if=/dev/disk/by-label/CIDATA iflag=direct bs=32k status=none "
       "| sha256sum";
   const std::string before = Ssh(sum);
-  ASSERT_EQ(kill(client.PidOf(kDevice), SIGKILL), 0);
+  ASSERT_TRUE(client.KillProcessOf(kDevice));
   EXPECT_EQ(Ssh(sum), before);
   EXPECT_EQ(client.GenerationOf(kDevice), 2u);
 

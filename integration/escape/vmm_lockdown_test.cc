@@ -210,7 +210,7 @@ TEST_F(VmmLockdownTest, OtherCallsFailAndTheVmGoesOn) {
   EXPECT_TRUE(client_->Pause().ok());
   EXPECT_TRUE(client_->Resume().ok());
   for (const char* const device : {"rig", "disk0"}) {
-    ASSERT_EQ(kill(client_->PidOf(device), SIGKILL), 0);
+    ASSERT_TRUE(client_->KillProcessOf(device));
     EXPECT_TRUE(vm_->WaitForLog(absl::StrCat("device '", device, "' serves again"), kTimeout).ok());
   }
   const auto restarted = client_->RestartDevice("disk0", DataFile("devices/virtio_blk/virtio_blk"));

@@ -143,8 +143,9 @@ std::string Config(const std::string& argument, const std::string& backoff) {
 // The VM is held meanwhile, so the guest cannot reload.
 TEST_F(WatchdogTest, AnOutageOfItsProcessDoesNotExpireIt) {
   Start("ticks=700", {"--config=" + Config("", "4s")});
-  for (int i = 0; i < 2; ++i) {  // only the second restart waits
-    EXPECT_EQ(kill(client_->PidOf("i6300esb"), SIGKILL), 0);
+  for (uint64_t generation : {2, 3}) {  // only the second restart waits
+    EXPECT_TRUE(client_->KillProcessOf("i6300esb"));
+    EXPECT_TRUE(client_->AwaitGeneration("i6300esb", generation));
     AwaitReloads(3);
   }
   EXPECT_EQ(Expirations(), 0u) << vm_->log();
@@ -155,9 +156,8 @@ TEST_F(WatchdogTest, AnOutageOfItsProcessDoesNotExpireIt) {
 
 TEST_F(WatchdogTest, KillsUnderLoadNeitherExpireNorStopIt) {
   Start("ticks=1000 pauses=200000", {"--config=" + Config("", "1ms")});
-  for (int kills = 0; kills < 20;) {
-    const pid_t pid = client_->PidOf("i6300esb");
-    if (pid != kNoProcess) kills += kill(pid, SIGKILL) == 0;  // else it is being replaced
+  for (int kills = 0; kills < 20; ++kills) {
+    ASSERT_TRUE(client_->KillProcessOf("i6300esb"));
     absl::SleepFor(absl::Milliseconds(20));
   }
   AwaitReloads(3);
@@ -187,7 +187,8 @@ TEST_P(WatchdogCrashTest, ItExpiresOnce) {
   Start("ticks=300",
         {"--config=" +
          Config(absl::StrCat("  arg: \"--crash_point=", GetParam(), ":1:2\"\n"), "1ms")});
-  EXPECT_EQ(kill(client_->PidOf("i6300esb"), SIGKILL), 0);
+  EXPECT_TRUE(client_->KillProcessOf("i6300esb"));
+  EXPECT_TRUE(client_->AwaitGeneration("i6300esb", 2));
   AwaitReloads(2);
   EXPECT_EQ(Expirations(), 0u) << vm_->log();
   Hang();

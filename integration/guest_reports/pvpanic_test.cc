@@ -157,7 +157,7 @@ TEST_P(PvpanicCrashTest, EachReportIsMadeOnce) {
                                  "  restart { max_crashes: -1 min_backoff: \"1ms\" }\n}\n"));
   Start("by_key=1 panics=3", {"--config=" + config});
   ASSERT_TRUE(vm_->WaitForOutput("boots\r\n", kTimeout).ok()) << vm_->log();
-  EXPECT_EQ(kill(client_->PidOf("pvpanic"), SIGKILL), 0);
+  EXPECT_TRUE(client_->KillProcessOf("pvpanic"));
   EXPECT_TRUE(vm_->Type("k").ok());
   EXPECT_TRUE(vm_->WaitForOutput("runs on 3\r\n", kTimeout).ok()) << vm_->log();
   AwaitReports(4);

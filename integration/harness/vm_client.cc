@@ -1,5 +1,7 @@
 #include "integration/harness/vm_client.h"
 
+#include <signal.h>
+
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
@@ -25,6 +27,16 @@ absl::StatusOr<std::unique_ptr<vmctl::VmClient>> VmClient::Connect() const {
 pid_t VmClient::PidOf(const std::string& name) const {
   const absl::StatusOr<v1::Device> device = GetDevice(name);
   return device.ok() && device->pid() > 0 ? device->pid() : kNoProcess;
+}
+
+bool VmClient::KillProcessOf(const std::string& name) const {
+  const absl::Time deadline = SteadyNow() + kTimeout;
+  while (true) {
+    const pid_t pid = PidOf(name);
+    if (pid != kNoProcess && kill(pid, SIGKILL) == 0) return true;
+    if (SteadyNow() >= deadline) return false;
+    absl::SleepFor(absl::Milliseconds(5));
+  }
 }
 
 uint64_t VmClient::GenerationOf(const std::string& name) const {

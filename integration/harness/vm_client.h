@@ -39,6 +39,9 @@ class VmClient {
   // The process that serves a device, or kNoProcess. In contrast to a look at /proc it is never a
   // spare or one that is being replaced.
   pid_t PidOf(const std::string& name) const;
+  // Kills the process that serves a device. Waits for one, while it is being replaced, half a
+  // minute at most.
+  bool KillProcessOf(const std::string& name) const;
   // How many processes have served a device, or 0.
   uint64_t GenerationOf(const std::string& name) const;
   // Waits for the device's process of that generation or a later one, for half a minute at most.

@@ -88,7 +88,7 @@ class DiskMediaTest : public ::testing::Test {
     return output.value_or("");
   }
   void KillDiskProcess(const std::string& vm_name) {
-    ASSERT_EQ(kill(VmClient(ControlSocketOf(vm_name)).PidOf("disk0"), SIGKILL), 0);
+    ASSERT_TRUE(VmClient(ControlSocketOf(vm_name)).KillProcessOf("disk0"));
   }
 
   std::unique_ptr<GuestShell> vm_;

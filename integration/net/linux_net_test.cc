@@ -234,7 +234,7 @@ TEST_F(LinuxNetTest, TcpPassesBothWaysWhileTheProcessIsKilled) {
   std::thread kills([&] {
     for (int i = 0; i < kKills; ++i) {
       EXPECT_TRUE(client.AwaitGeneration("net0", i + 1u));
-      EXPECT_EQ(kill(client.PidOf("net0"), SIGKILL), 0);
+      EXPECT_TRUE(client.KillProcessOf("net0"));
       absl::SleepFor(absl::Seconds(1));
     }
     all_killed = true;

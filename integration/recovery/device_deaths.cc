@@ -110,7 +110,7 @@ DeathsResult RunUnderDeaths(const DeviceDeaths& deaths) {
   VmProcess& vm = **started;
   const VmClient client(socket);
   EXPECT_TRUE(vm.WaitForOutput("boot 1\r\n", kTimeout).ok()) << vm.log();
-  EXPECT_EQ(kill(client.PidOf(deaths.device), SIGKILL), 0);
+  EXPECT_TRUE(client.KillProcessOf(deaths.device));
   if (deaths.once_killed) deaths.once_killed(vm, client);
   for (int i = 0; i < kBoots * deaths.rounds; ++i) {
     const absl::StatusOr<std::string> before = vm.WaitForOutput("type\r\n", kTimeout);

@@ -28,6 +28,7 @@
 namespace bulkhead::integration {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -166,7 +167,10 @@ TEST_F(LinuxQcow2Test, FioFindsNoErrorWhileDeviceAndBackEndAreKilled) {
   const absl::StatusOr<ExitInfo> exit = guest_->Leave();
   ASSERT_TRUE(exit.ok()) << exit.status();
   EXPECT_EQ(exit->ToString(), "exit code 0") << guest_->vm().log();
-  EXPECT_THAT(OutputOf("qemu-img check " + image_), HasSubstr("No errors were found"));
+  // A back end that is killed between two writes of metadata leaks a cluster: space, not data.
+  const CommandResult check = RunCommand("qemu-img check " + image_);
+  constexpr int kOnlyLeaks = 3;
+  EXPECT_THAT(check.exit_code, AnyOf(0, kOnlyLeaks)) << check.output;
   EXPECT_EQ(OutputOf("sha256sum < " + base_), base_sum) << "the backing file is only read";
 }
 

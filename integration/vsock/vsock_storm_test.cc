@@ -115,7 +115,7 @@ TEST_F(VsockTest, WithoutTheProcessThatConnectsClientsAreServedAndTheGuestIsRefu
   ASSERT_EQ(kill(vm_->HelperPid("vmm-vsock"), SIGKILL), 0);
   ASSERT_TRUE(vm_->WaitForLog("the guest's connections are refused", kTimeout).ok());
   // Another process, for which the guest connects again.
-  ASSERT_EQ(kill(VmClient(control_).PidOf("vsock0"), SIGKILL), 0);
+  ASSERT_TRUE(VmClient(control_).KillProcessOf("vsock0"));
   ExpectWhole(100'000);
   absl::SleepFor(absl::Milliseconds(500));
   Finish();
@@ -173,7 +173,7 @@ TEST_F(VsockTest, ADeathAtAnyCrashPointResetsConnectionsAndNewOnesWork) {
     ASSERT_NO_FATAL_FAILURE(Start(point + ":1:2", "event_index=0"));
     ExpectWhole(10'000);
     const VmClient client(control_);
-    ASSERT_EQ(kill(client.PidOf("vsock0"), SIGKILL), 0);
+    ASSERT_TRUE(client.KillProcessOf("vsock0"));
     EXPECT_TRUE(client.AwaitGeneration("vsock0", 3)) << "it was not reached";
     ExpectWhole(50'000);
     Finish();
