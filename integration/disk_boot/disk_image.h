@@ -6,6 +6,7 @@
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/testing/run_command.h"
@@ -34,10 +35,10 @@ inline std::string GrubConfig(const std::string& kernel, const std::string& init
   return text;
 }
 
-// An image of tools/make_image with these files: path to the one of the host, or "=" and the text.
-inline std::string MakeDiskImage(const std::string& name, const std::string& size,
-                                 const std::map<std::string, std::string>& files) {
-  const std::string folder = absl::StrCat(::testing::TempDir(), "/", name, ".files");
+// Makes a folder with these files: path to the one of the host, or "=" and the text.
+inline std::string MakeFolder(const std::string& name,
+                              const std::map<std::string, std::string>& files) {
+  std::string folder = absl::StrCat(::testing::TempDir(), "/", name, ".files");
   for (const auto& [path, source] : files) {
     const std::filesystem::path target = folder + path;
     std::filesystem::create_directories(target.parent_path());
@@ -47,10 +48,50 @@ inline std::string MakeDiskImage(const std::string& name, const std::string& siz
       std::filesystem::copy_file(source, target);
     }
   }
+  return folder;
+}
+
+// An image of tools/make_image with these files, as of MakeFolder.
+inline std::string MakeDiskImage(const std::string& name, const std::string& size,
+                                 const std::map<std::string, std::string>& files) {
+  const std::string folder = MakeFolder(name, files);
   std::string image = absl::StrCat(::testing::TempDir(), "/", name);
   OutputOf(absl::StrCat(DataFile("tools/make_image"), " --from ", folder, " --size ", size,
                         " --uuid ", kFileSystemUuid, " ", image));
   std::filesystem::remove_all(folder);
+  return image;
+}
+
+// A partition of 8 MiB with an ext4, or one with no file system (no files).
+struct Partition {
+  int number = 1;
+  std::string uuid;
+  std::string label;
+  std::map<std::string, std::string> files;  // as of MakeFolder
+};
+
+// An image with a GPT and these partitions, in this order on the disk.
+inline std::string MakePartitionedImage(const std::string& name,
+                                        const std::vector<Partition>& partitions) {
+  std::string image = absl::StrCat(::testing::TempDir(), "/", name);
+  std::string table = "label: gpt\n";
+  for (size_t i = 0; i < partitions.size(); ++i) {
+    absl::StrAppend(&table, "/dev/vda", partitions[i].number, " : start=", i * 8 + 1,
+                    "MiB, size=8MiB\n");
+  }
+  std::ofstream(image + ".sfdisk") << table;
+  OutputOf(absl::StrCat("truncate --size=", partitions.size() * 8 + 2, "M ", image,
+                        " && PATH=$PATH:/usr/sbin:/sbin sfdisk --quiet ", image, " < ", image,
+                        ".sfdisk"));
+  for (size_t i = 0; i < partitions.size(); ++i) {
+    const Partition& partition = partitions[i];
+    if (partition.files.empty()) continue;
+    const std::string folder = MakeFolder(name, partition.files);
+    OutputOf(absl::StrCat("PATH=$PATH:/usr/sbin:/sbin mke2fs -q -t ext4 -U ", partition.uuid,
+                          " -L ", partition.label, " -d ", folder, " -E offset=", (i * 8 + 1) << 20,
+                          " ", image, " 8192k"));
+    std::filesystem::remove_all(folder);
+  }
   return image;
 }
 
