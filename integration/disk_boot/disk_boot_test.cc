@@ -118,7 +118,7 @@ void ExpectRefused(const std::vector<std::string>& flags, const std::vector<std:
 TEST(DiskBootTest, SaysWhatItLookedForAndFound) {
   ExpectRefused({"--disk=path=" + WriteTempFile("zero.img", std::string(1 << 20, '\0'))},
                 {"booting from disk 'disk0' (", "nothing to boot",
-                 "(hd0) of 1 MiB: no ext2, ext3 or ext4 file system"});
+                 "(hd0) of 1 MiB: no ext2, ext3, ext4 or FAT file system"});
   ExpectRefused({"--disk=path=" + MakeDiskImage("files.raw", "16M", {{"/etc/fstab", "=\n"}})},
                 {"(hd0,gpt1) of 14 MiB: ext2/3/4 \"root\"", "no /boot/grub/grub.cfg"});
   ExpectRefused({"--disk=path=" + Disk("entries.raw", "hello"), "--boot-entry=no such"},

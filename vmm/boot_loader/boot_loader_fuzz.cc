@@ -1,10 +1,12 @@
-// Hostile disks: partition tables, GRUB's scripts and environment, entries of the Boot Loader
-// Specification. Starts from the texts of testdata, where it finds them.
+// Hostile disks: partition tables, FAT file systems, GRUB's scripts and environment, entries of the
+// Boot Loader Specification, unified kernel images. Starts from the texts of testdata, where it
+// finds them.
 #include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <map>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -13,8 +15,10 @@
 #include "base/testing/fuzz_input.h"
 #include "vmm/boot_loader/boot_menu.h"
 #include "vmm/boot_loader/fake_file_system.h"
+#include "vmm/boot_loader/fat_file_system.h"
 #include "vmm/boot_loader/partition_table.h"
 #include "vmm/boot_loader/test_disks.h"
+#include "vmm/boot_loader/test_unified_kernel.h"
 
 namespace bulkhead::boot_loader {
 namespace {
@@ -80,6 +84,64 @@ void FuzzPartitions(FuzzInput& input) {
   }
 }
 
+// FAT12 with a cluster a sector: /EFI/LINUX/long-name.efi of 1000 bytes.
+std::string FatImage() {
+  constexpr size_t kFat = 512, kRoot = 1024, kData = 2048;
+  std::string bytes(64 * 512, '\0');
+  bytes.replace(0, 2, "\xeb\x3c");
+  for (const auto& [offset, value, size] : {std::tuple{11, 512, 2},
+                                            {13, 1, 1},
+                                            {14, 1, 2},
+                                            {16, 1, 1},
+                                            {17, 32, 2},
+                                            {19, 64, 2},
+                                            {21, 0xf8, 1},
+                                            {22, 1, 2},
+                                            {38, 0x29, 1},
+                                            {510, 0xaa55, 2}}) {
+    Put(bytes, static_cast<size_t>(offset), static_cast<uint64_t>(value),
+        static_cast<size_t>(size));
+  }
+  // Clusters 2 and 3 end, 4 is followed by 5.
+  Put(bytes, kFat, 0x005fff'fffff8ull | 0xfff'000ull << 48, 8);
+  const auto entry = [&bytes](size_t at, const char* name, int attributes, int cluster, int size) {
+    bytes.replace(at, 11, name, 11);
+    Put(bytes, at + 11, static_cast<uint64_t>(attributes), 1);
+    Put(bytes, at + 26, static_cast<uint64_t>(cluster), 2);
+    Put(bytes, at + 28, static_cast<uint64_t>(size), 4);
+  };
+  entry(kRoot, "EFI        ", 0x10, 2, 0);
+  entry(kData, "LINUX      ", 0x10, 3, 0);
+  entry(kData + 512 + 32, "LONG-N~1EFI", 0x20, 4, 1000);
+  Put(bytes, kData + 512, 0x41, 1);
+  Put(bytes, kData + 512 + 11, 0x0f, 1);
+  return bytes;
+}
+
+void FuzzFat(FuzzInput& input) {
+  std::string bytes = FatImage();
+  for (int changes = input.Byte() % 24; changes > 0; --changes) {
+    const size_t at = input.Byte() < 64 ? 11 + input.Byte() % 52 : 512 + input.Take(2) % 2560;
+    bytes[at] = static_cast<char>(input.Byte());
+  }
+  if (input.Byte() < 32) bytes.resize(input.Take(2) % bytes.size());
+  const MemoryDisk disk(std::move(bytes));
+  const auto files = OpenFatFileSystem(disk);
+  if (!files.ok()) return;
+  std::string folder;
+  for (int depth = 0; depth < 4; ++depth) {
+    const auto names = (*files)->ListFolder(folder);
+    if (!names.ok() || names->empty()) break;
+    Require(names->size() <= 1000);
+    for (size_t i = 0; i < names->size() && i < 4; ++i) {
+      const std::string path = absl::StrCat(folder, "/", (*names)[i]);
+      const auto text = (*files)->ReadFile(path, 1 << 20, {.offset = input.Byte()});
+      Require(!text.ok() || text->size() <= (*files)->FileSize(path).value_or(0));
+    }
+    folder = absl::StrCat(folder, "/", (*names)[input.Byte() % names->size()]);
+  }
+}
+
 void FuzzMenu(FuzzInput& input) {
   static const auto* const texts = [] {
     auto* const all = new std::vector<std::string>();
@@ -102,8 +164,15 @@ void FuzzMenu(FuzzInput& input) {
       {"/loader/entries/a-1.conf",
        Mutated("title A\nlinux /k\ninitrd /i $x\noptions $kernelopts quiet\n", input)},
       {"/loader/entries/a-2.conf", Mutated("title B\nlinux /k\n", input)},
+      {"/loader/loader.conf", Mutated("timeout 3\ndefault a-2*\n", input)},
+      {"/EFI/Linux/a-3.efi", Mutated(UnifiedKernelImage({{".osrel", "PRETTY_NAME='A'\n"},
+                                                         {".cmdline", "quiet"},
+                                                         {".linux", "kernel"},
+                                                         {".initrd", "initrd"}}),
+                                     input)},
       {"/k", "kernel"},
       {"/i", "initrd"}};
+  if (input.Byte() < 128) files.erase("/grub/grub.cfg");
   std::vector<Volume> volumes;
   volumes.push_back(
       FakeVolume(1, "hd0,gpt1", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee", "boot", std::move(files)));
@@ -124,8 +193,11 @@ void FuzzMenu(FuzzInput& input) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {  // NOLINT
   bulkhead::FuzzInput input(data, size);
-  if (input.Byte() < 64) {
+  const uint8_t what = input.Byte();
+  if (what < 64) {
     bulkhead::boot_loader::FuzzPartitions(input);
+  } else if (what < 128) {
+    bulkhead::boot_loader::FuzzFat(input);
   } else {
     bulkhead::boot_loader::FuzzMenu(input);
   }

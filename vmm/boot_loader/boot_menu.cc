@@ -1,21 +1,35 @@
 #include "vmm/boot_loader/boot_menu.h"
 
+#include <fnmatch.h>
 #include <stddef.h>
 
+#include <algorithm>
+#include <iterator>
+#include <memory>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "vmm/boot_loader/bls_entry.h"
 #include "vmm/boot_loader/grub_shell.h"
+#include "vmm/boot_loader/unified_kernel.h"
 
 namespace bulkhead::boot_loader {
 namespace {
 
 constexpr const char* kGrubConfigs[] = {"/boot/grub/grub.cfg", "/grub/grub.cfg",
                                         "/boot/grub2/grub.cfg", "/grub2/grub.cfg"};
-constexpr const char* kBlsFolders[] = {"/loader/entries", "/boot/loader/entries"};
+constexpr char kUnifiedKernels[] = "/EFI/Linux";
+constexpr const char* kLoaderFolders[] = {"/loader/entries", "/boot/loader/entries",
+                                          kUnifiedKernels};
+constexpr uint64_t kMaxLoaderConfigBytes = 64 << 10;
+constexpr size_t kMaxPatternBytes = 256;
+constexpr size_t kMaxLoaderEntries = 1000;
 constexpr size_t kMaxLines = 64;
 
 void Log(std::vector<std::string>& log, std::string line) {
@@ -88,16 +102,17 @@ const MenuEntry* FindByPart(const std::vector<Place>& entries, absl::string_view
   return nullptr;
 }
 
-// Chooses from the menu that `shell` has.
-absl::StatusOr<BootPlan> Choose(const GrubShell& shell, absl::string_view wanted,
+// Chooses from a menu. `shell` knows what its entries do.
+absl::StatusOr<BootPlan> Choose(const GrubShell& shell, const std::vector<MenuEntry>& menu,
+                                const std::string& default_entry, absl::string_view wanted,
                                 std::vector<std::string>& log) {
   std::vector<Place> entries;
-  ListEntries(shell.menu(), "", entries);
-  const std::string name = wanted.empty() ? shell.Get("default") : std::string(wanted);
-  const MenuEntry* chosen = FindByPath(shell.menu(), name);
+  ListEntries(menu, "", entries);
+  const std::string name = wanted.empty() ? default_entry : std::string(wanted);
+  const MenuEntry* chosen = FindByPath(menu, name);
   if (chosen == nullptr && !wanted.empty()) chosen = FindByPart(entries, wanted);
   // What GRUB does.
-  if (chosen == nullptr && wanted.empty()) chosen = FindByPath(shell.menu(), "0");
+  if (chosen == nullptr && wanted.empty()) chosen = FindByPath(menu, "0");
   if (chosen != nullptr) {
     absl::StatusOr<BootPlan> plan = shell.Plan(*chosen);
     if (plan.ok()) return plan;
@@ -114,6 +129,73 @@ absl::StatusOr<BootPlan> Choose(const GrubShell& shell, absl::string_view wanted
   return absl::NotFoundError("no entry boots");
 }
 
+// ---- systemd-boot
+
+// Adds the unified kernel images of a volume.
+void AddUnifiedKernels(const Volume& volume, std::vector<MenuEntry>& menu,
+                       std::vector<std::string>& log) {
+  const absl::StatusOr<std::vector<std::string>> names = volume.files->ListFolder(kUnifiedKernels);
+  if (!names.ok()) return;
+  for (const std::string& name : *names) {
+    if (!absl::EndsWithIgnoreCase(name, ".efi") || menu.size() >= kMaxLoaderEntries) continue;
+    const FilePlace image = {&volume, absl::StrCat(kUnifiedKernels, "/", name), {}};
+    absl::StatusOr<BootPlan> plan = ReadUnifiedKernel(image);
+    if (!plan.ok()) {
+      Log(log, absl::StrCat("(", volume.device, ")", image.path, " ", plan.status().message()));
+      continue;
+    }
+    MenuEntry entry;
+    entry.title = plan->title;
+    entry.id = name;
+    entry.plan = std::make_shared<const BootPlan>(*std::move(plan));
+    menu.push_back(std::move(entry));
+  }
+}
+
+// The number of the entry that /loader/loader.conf names, by a pattern for the names of its files;
+// "": none.
+std::string DefaultOfLoader(const Volume& volume, const std::vector<MenuEntry>& menu) {
+  const absl::StatusOr<std::string> text =
+      volume.files->ReadFile("/loader/loader.conf", kMaxLoaderConfigBytes);
+  if (!text.ok()) return "";
+  for (absl::string_view line : absl::StrSplit(*text, '\n')) {
+    line = absl::StripAsciiWhitespace(line);
+    if (!absl::ConsumePrefix(&line, "default") || line.empty() || line.size() > kMaxPatternBytes) {
+      continue;
+    }
+    const std::string pattern(absl::StripAsciiWhitespace(line));
+    for (size_t i = 0; i < menu.size(); ++i) {
+      const std::string file =
+          menu[i].plan != nullptr ? menu[i].id : absl::StrCat(menu[i].id, ".conf");
+      for (const std::string& name : {file, menu[i].id}) {
+        if (fnmatch(pattern.c_str(), name.c_str(), FNM_CASEFOLD) == 0) return absl::StrCat(i);
+      }
+    }
+  }
+  return "";
+}
+
+// By entries of the Boot Loader Specification, type #1, and by unified kernel images, which are
+// type #2: the newest first, whatever its type. FailedPrecondition: there is neither.
+absl::StatusOr<BootPlan> ChooseAsSystemdBoot(absl::Span<const Volume> volumes, const Volume& volume,
+                                             absl::string_view wanted,
+                                             std::vector<std::string>& log) {
+  GrubShell shell(volumes, {&volume, "/loader", {}});
+  shell.AddBlsEntries();
+  std::vector<MenuEntry> menu = shell.menu();
+  AddUnifiedKernels(volume, menu, log);
+  const bool has_folder =
+      std::any_of(std::begin(kLoaderFolders), std::end(kLoaderFolders),
+                  [&](const char* folder) { return volume.files->ListFolder(folder).ok(); });
+  if (menu.empty() && !has_folder) return absl::FailedPreconditionError("no entries");
+  std::stable_sort(menu.begin(), menu.end(), [](const MenuEntry& a, const MenuEntry& b) {
+    return CompareVersions(a.id, b.id) > 0;
+  });
+  Log(log, absl::StrCat("(", volume.device, ")", absl::StrJoin(kLoaderFolders, ", "), ": ",
+                        menu.size(), " entries"));
+  return Choose(shell, menu, DefaultOfLoader(volume, menu), wanted, log);
+}
+
 }  // namespace
 
 absl::StatusOr<BootPlan> FindBootPlan(absl::Span<const Volume> volumes, absl::string_view wanted,
@@ -123,26 +205,20 @@ absl::StatusOr<BootPlan> FindBootPlan(absl::Span<const Volume> volumes, absl::st
     for (const char* path : kGrubConfigs) {
       if (!volume.files->FileSize(path).ok()) continue;
       has_config = true;
-      GrubShell shell(volumes, {&volume, path});
+      GrubShell shell(volumes, {&volume, path, {}});
       const absl::Status status = shell.RunConfig();
       Log(log, absl::StrCat("(", volume.device, ")", path, ": ", shell.menu().size(), " entries",
                             status.ok() ? "" : absl::StrCat("; ", status.message())));
-      absl::StatusOr<BootPlan> plan = Choose(shell, wanted, log);
+      absl::StatusOr<BootPlan> plan =
+          Choose(shell, shell.menu(), shell.Get("default"), wanted, log);
       if (plan.ok()) return plan;
     }
-    for (const char* folder : kBlsFolders) {
-      if (!volume.files->ListFolder(folder).ok()) continue;
-      has_config = true;
-      GrubShell shell(volumes, {&volume, "/loader"});
-      const bool found = shell.AddBlsEntries();
-      Log(log, absl::StrCat("(", volume.device, ")", folder, ": ", found ? "" : "no entries"));
-      absl::StatusOr<BootPlan> plan = Choose(shell, wanted, log);
-      if (plan.ok()) return plan;
-      break;
-    }
+    absl::StatusOr<BootPlan> plan = ChooseAsSystemdBoot(volumes, volume, wanted, log);
+    if (plan.ok()) return plan;
+    has_config = has_config || !absl::IsFailedPrecondition(plan.status());
     if (!has_config) {
       Log(log, absl::StrCat("(", volume.device, "): no ", absl::StrJoin(kGrubConfigs, ", "), ", ",
-                            absl::StrJoin(kBlsFolders, ", ")));
+                            absl::StrJoin(kLoaderFolders, ", ")));
     }
   }
   return absl::NotFoundError("nothing to boot");

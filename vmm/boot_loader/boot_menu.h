@@ -11,10 +11,11 @@
 
 namespace bulkhead::boot_loader {
 
-// Finds what to boot on these volumes: by GRUB's configuration or entries of the Boot Loader
-// Specification. `wanted`: an entry as GRUB's $default names one ("2", "1>0", a title, an id), or a
-// part of a title or id; "": the one that the configuration says, or if that boots no Linux, the
-// first that does. Adds to `log` what was looked for and found, a line each. Errors: NotFound.
+// Finds what to boot on these volumes: by GRUB's configuration, entries of the Boot Loader
+// Specification or unified kernel images. `wanted`: an entry as GRUB's $default names one ("2",
+// "1>0", a title, an id), or a part of a title or id; "": the one that the configuration says, or
+// if that boots no Linux, the first that does. Adds to `log` what was looked for and found, a line
+// each. Errors: NotFound.
 absl::StatusOr<BootPlan> FindBootPlan(absl::Span<const Volume> volumes, absl::string_view wanted,
                                       std::vector<std::string>& log);
 

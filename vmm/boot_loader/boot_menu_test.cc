@@ -14,6 +14,8 @@
 #include "gtest/gtest.h"
 #include "vmm/boot_loader/bls_entry.h"
 #include "vmm/boot_loader/fake_file_system.h"
+#include "vmm/boot_loader/test_disks.h"
+#include "vmm/boot_loader/test_unified_kernel.h"
 
 namespace bulkhead::boot_loader {
 namespace {
@@ -207,6 +209,83 @@ TEST(BootMenuTest, BootsBlsEntriesWithoutGrub) {
                        {"/k2", "kernel"},
                        {"/i2", "initrd"}})),
       "hd0,gpt1:/k2 + /i2 | root=/dev/vda1 ro");
+}
+
+PeSections UnifiedSections(const std::string& command_line) {
+  return {{".text", "stub"},
+          {".osrel", "NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 13 (trixie)\"\nID=debian\n"},
+          {".cmdline", command_line + "\n"},
+          {".linux", std::string(700, 'k')},
+          {".initrd", std::string(1300, 'i')}};
+}
+
+std::string Contents(const FilePlace& place) {
+  return place.volume->files->ReadFile(place.path, 1 << 20, place.part).value_or("none");
+}
+
+TEST(BootMenuTest, BootsUnifiedKernelImages) {
+  std::vector<Volume> volumes =
+      OneVolume({{"/EFI/Linux/debian-6.9.0.efi", UnifiedKernelImage(UnifiedSections("old"))},
+                 {"/EFI/Linux/debian-6.12.1.efi", UnifiedKernelImage(UnifiedSections("quiet a"))},
+                 {"/EFI/Linux/readme.txt", "x"}});
+  std::vector<std::string> log;
+  const absl::StatusOr<BootPlan> plan = FindBootPlan(volumes, "", log);
+  ASSERT_TRUE(plan.ok()) << plan.status() << absl::StrJoin(log, "\n");
+  EXPECT_EQ(plan->title, "Debian GNU/Linux 13 (trixie)");
+  EXPECT_EQ(plan->kernel.path, "/EFI/Linux/debian-6.12.1.efi") << "the newest";
+  EXPECT_EQ(plan->command_line, "quiet a");
+  EXPECT_EQ(Contents(plan->kernel), std::string(700, 'k'));
+  ASSERT_EQ(plan->initrds.size(), 1u);
+  EXPECT_EQ(Contents(plan->initrds[0]), std::string(1300, 'i'));
+  EXPECT_THAT(Boots(volumes, "6.9.0"), HasSubstr("| old"));
+  EXPECT_THAT(Boots(volumes, "1"), HasSubstr("| old"));
+}
+
+TEST(BootMenuTest, OfAUnifiedKernelImageWithProfilesTheFirstBoots) {
+  PeSections sections = UnifiedSections("first");
+  for (const char* more : {".profile", ".cmdline", ".profile", ".linux"}) {
+    sections.emplace_back(more, "another");
+  }
+  EXPECT_EQ(Boots(OneVolume({{"/EFI/Linux/a.efi", UnifiedKernelImage(sections)}})),
+            "hd0,gpt1:/EFI/Linux/a.efi + /EFI/Linux/a.efi | first");
+}
+
+TEST(BootMenuTest, ChoosesAsLoaderConfSays) {
+  std::map<std::string, std::string> files = {
+      {"/EFI/Linux/arch-6.9.efi", UnifiedKernelImage(UnifiedSections("unified"))},
+      {"/loader/entries/arch-6.10.conf", "linux /k10\noptions a\n"},
+      {"/loader/entries/arch-6.8.conf", "linux /k8\noptions b\n"},
+      {"/k10", "kernel"},
+      {"/k8", "kernel"}};
+  EXPECT_EQ(Boots(OneVolume(files)), "hd0,gpt1:/k10 | a") << "the newest of both types";
+  for (const auto& [line, boots] : std::map<std::string, std::string>{
+           {"default arch-6.9.efi", "/EFI/Linux/arch-6.9.efi + /EFI/Linux/arch-6.9.efi | unified"},
+           {"timeout 3\ndefault\tARCH-6.8*", "/k8 | b"},
+           {"default arch-6.8", "/k8 | b"},
+           {"default none*", "/k10 | a"},
+           {"#default arch-6.8", "/k10 | a"}}) {
+    files["/loader/loader.conf"] = line + "\n";
+    EXPECT_EQ(Boots(OneVolume(files)), "hd0,gpt1:" + boots) << line;
+  }
+}
+
+TEST(BootMenuTest, SaysWhatAUnifiedKernelImageLacks) {
+  const std::string good = UnifiedKernelImage(UnifiedSections(""));
+  std::string other_machine = good;
+  Put(other_machine, 0x84, 0xaa64, 2);
+  std::string beyond = good;
+  Put(beyond, 0x3c, 0xffffffff, 4);
+  for (const auto& [image, says] : std::map<std::string, std::string>{
+           {"", "is no PE file for x86-64"},
+           {good.substr(0, 420), "is no PE file for x86-64"},
+           {good.substr(0, 1700), "ends before its section .osrel"},
+           {other_machine, "is no PE file for x86-64"},
+           {beyond, "is no PE file for x86-64"},
+           {UnifiedKernelImage({{".text", "x"}}), "has no section .linux"},
+           {UnifiedKernelImage({{".linux", ""}}), "has no section .linux"}}) {
+    EXPECT_THAT(Boots(OneVolume({{"/EFI/Linux/a.efi", image}})),
+                HasSubstr("(hd0,gpt1)/EFI/Linux/a.efi " + says));
+  }
 }
 
 TEST(BootMenuTest, FollowsVariablesLoopsFunctionsAndOtherFiles) {

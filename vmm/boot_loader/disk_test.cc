@@ -220,11 +220,11 @@ TEST(VolumesTest, NamesWhatCannotBeRead) {
     return absl::StrJoin(log, "\n");
   };
   std::string disk(1 << 20, '\0');
-  EXPECT_EQ(log_of(disk), "(hd0) of 1 MiB: no ext2, ext3 or ext4 file system");
+  EXPECT_EQ(log_of(disk), "(hd0) of 1 MiB: no ext2, ext3, ext4 or FAT file system");
   memcpy(disk.data(), "QFI\xfb", 4);
   EXPECT_THAT(log_of(disk), HasSubstr("qemu-img convert -O raw"));
   memcpy(disk.data(), "XFSB", 4);
-  EXPECT_THAT(log_of(disk), HasSubstr("XFS; only ext2, ext3 and ext4 are read"));
+  EXPECT_THAT(log_of(disk), HasSubstr("XFS; only ext2, ext3, ext4 and FAT are read"));
 }
 
 }  // namespace

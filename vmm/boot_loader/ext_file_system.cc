@@ -129,7 +129,7 @@ class ExtFileSystem final : public FileSystem {
     return EXT2_I_SIZE(&inode);
   }
 
-  absl::Status CopyFile(const std::string& path, Sink sink) const override;
+  absl::Status CopyPart(const std::string& path, const FilePart& part, Sink sink) const override;
   absl::StatusOr<std::vector<std::string>> ListFolder(const std::string& path) const override;
 
  private:
@@ -147,7 +147,8 @@ class ExtFileSystem final : public FileSystem {
   const ext2_filsys fs_;
 };
 
-absl::Status ExtFileSystem::CopyFile(const std::string& path, Sink sink) const {
+absl::Status ExtFileSystem::CopyPart(const std::string& path, const FilePart& part,
+                                     Sink sink) const {
   ext2_ino_t number;
   ext2_inode inode;
   RETURN_IF_ERROR(Find(path, number, inode));
@@ -157,15 +158,20 @@ absl::Status ExtFileSystem::CopyFile(const std::string& path, Sink sink) const {
     return Damaged("its inode", error);
   }
   absl::Status status;
+  if (const errcode_t error = ext2fs_file_llseek(file, part.offset, EXT2_SEEK_SET, nullptr)) {
+    status = Damaged("its contents", error);
+  }
   std::vector<uint8_t> piece(kPieceBytes);
-  while (status.ok()) {
+  for (uint64_t left = part.bytes; status.ok() && left > 0;) {
     unsigned int count = 0;
-    if (const errcode_t error = ext2fs_file_read(file, piece.data(), kPieceBytes, &count)) {
+    const auto wanted = static_cast<unsigned>(std::min<uint64_t>(left, kPieceBytes));
+    if (const errcode_t error = ext2fs_file_read(file, piece.data(), wanted, &count)) {
       status = Damaged("its contents", error);
     } else if (count == 0) {
       break;
     } else {
       status = sink(absl::MakeConstSpan(piece.data(), count));
+      left -= count;
     }
   }
   ext2fs_file_close(file);

@@ -1,6 +1,7 @@
 #ifndef BULKHEAD_VMM_BOOT_LOADER_FAKE_FILE_SYSTEM_H_
 #define BULKHEAD_VMM_BOOT_LOADER_FAKE_FILE_SYSTEM_H_
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <string>
@@ -26,11 +27,12 @@ class FakeFileSystem final : public FileSystem {
     if (found == files_.end()) return absl::NotFoundError("does not exist");
     return found->second.size();
   }
-  absl::Status CopyFile(const std::string& path, Sink sink) const override {
+  absl::Status CopyPart(const std::string& path, const FilePart& part, Sink sink) const override {
     const auto found = files_.find(path);
     if (found == files_.end()) return absl::NotFoundError("does not exist");
-    return sink(absl::MakeConstSpan(reinterpret_cast<const uint8_t*>(found->second.data()),
-                                    found->second.size()));
+    const auto* const bytes = reinterpret_cast<const uint8_t*>(found->second.data());
+    const absl::Span<const uint8_t> whole(bytes, found->second.size());
+    return sink(whole.subspan(std::min<uint64_t>(part.offset, whole.size()), part.bytes));
   }
   absl::StatusOr<std::vector<std::string>> ListFolder(const std::string& path) const override {
     std::vector<std::string> names;

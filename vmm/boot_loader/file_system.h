@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,12 @@
 #include "absl/types/span.h"
 
 namespace bulkhead::boot_loader {
+
+// Bytes of a file: those of them that it has.
+struct FilePart {
+  uint64_t offset = 0;
+  uint64_t bytes = std::numeric_limits<uint64_t>::max();
+};
 
 // A file system on the guest's disk. Paths begin with '/', and may lead over symbolic links.
 // Errors of all calls: NotFound (there is no such regular file, or folder), DataLoss (it cannot be
@@ -27,14 +34,15 @@ class FileSystem {
 
   virtual absl::StatusOr<uint64_t> FileSize(const std::string& path) const = 0;
   // Calls `sink` with one piece after the other. Errors: also those of `sink`.
-  virtual absl::Status CopyFile(const std::string& path, Sink sink) const = 0;
+  virtual absl::Status CopyPart(const std::string& path, const FilePart& part, Sink sink) const = 0;
   // The names in a folder, sorted, at most a thousand.
   virtual absl::StatusOr<std::vector<std::string>> ListFolder(const std::string& path) const = 0;
 
   // Errors: also ResourceExhausted (it is larger).
-  absl::StatusOr<std::string> ReadFile(const std::string& path, uint64_t max_bytes) const {
+  absl::StatusOr<std::string> ReadFile(const std::string& path, uint64_t max_bytes,
+                                       const FilePart& part = {}) const {
     std::string text;
-    absl::Status status = CopyFile(path, [&](absl::Span<const uint8_t> piece) {
+    absl::Status status = CopyPart(path, part, [&](absl::Span<const uint8_t> piece) {
       if (piece.size() > max_bytes - text.size()) {
         return absl::ResourceExhaustedError("the file is too large");
       }

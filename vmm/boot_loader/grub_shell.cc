@@ -463,7 +463,7 @@ FilePlace GrubShell::Resolve(absl::string_view path) const {
     path.remove_prefix(end + 1);
   }
   if (!absl::StartsWith(path, "/")) return {};
-  return {.volume = FindVolume(device), .path = std::string(path)};
+  return {.volume = FindVolume(device), .path = std::string(path), .part = {}};
 }
 
 std::optional<uint64_t> GrubShell::FileSize(const std::string& path) const {
@@ -487,15 +487,16 @@ absl::Status GrubShell::CheckFile(const FilePlace& place, absl::string_view what
 }
 
 absl::StatusOr<BootPlan> GrubShell::Plan(const MenuEntry& entry) const {
+  if (entry.plan != nullptr) return *entry.plan;
   BootPlan plan;
   plan.title = entry.title;
   if (entry.bls != nullptr) {
-    plan.kernel = {entry.bls_volume, entry.bls->linux};
+    plan.kernel = {entry.bls_volume, entry.bls->linux, {}};
     for (const std::string& path : entry.bls->initrds) {
       for (const absl::string_view each :
            absl::StrSplit(ExpandVariables(path), ' ', absl::SkipEmpty())) {
         if (plan.initrds.size() < kMaxInitrds) {
-          plan.initrds.push_back({entry.bls_volume, std::string(each)});
+          plan.initrds.push_back({entry.bls_volume, std::string(each), {}});
         }
       }
     }

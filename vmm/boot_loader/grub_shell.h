@@ -21,9 +21,10 @@ namespace bulkhead::boot_loader {
 struct MenuEntry {
   std::string title;
   std::string id;                       // "": none
-  const GrubBlock* body = nullptr;      // null: a submenu, or `bls`
+  const GrubBlock* body = nullptr;      // null: a submenu, `bls` or `plan`
   std::shared_ptr<const BlsEntry> bls;  // with the volume that it is on
   const Volume* bls_volume = nullptr;
+  std::shared_ptr<const BootPlan> plan;  // of a unified kernel image
   bool is_submenu = false;
   std::vector<MenuEntry> children;  // of a submenu
 };

@@ -77,8 +77,9 @@ std::string Name(const FilePlace& place) {
 }
 
 absl::Status Copy(const FilePlace& place, Output& output) {
-  const absl::Status status = place.volume->files->CopyFile(
-      place.path, [&output](absl::Span<const uint8_t> piece) { return output.Write(piece); });
+  const absl::Status status = place.volume->files->CopyPart(
+      place.path, place.part,
+      [&output](absl::Span<const uint8_t> piece) { return output.Write(piece); });
   if (status.ok()) return status;
   return absl::Status(status.code(), absl::StrCat(Name(place), ": ", status.message()));
 }

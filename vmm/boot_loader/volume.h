@@ -21,6 +21,7 @@ struct Volume {
 struct FilePlace {
   const Volume* volume = nullptr;
   std::string path;
+  FilePart part;  // whole, unless it is a section of a unified kernel image
 };
 
 // What boots a Linux.

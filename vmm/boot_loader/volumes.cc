@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "vmm/boot_loader/ext_file_system.h"
+#include "vmm/boot_loader/fat_file_system.h"
 #include "vmm/boot_loader/partition_table.h"
 
 namespace bulkhead::boot_loader {
@@ -21,8 +22,6 @@ struct Signature {
   absl::string_view bytes;
 };
 constexpr Signature kUnreadable[] = {
-    {"FAT", 54, "FAT"},
-    {"FAT", 82, "FAT32"},
     {"XFS", 0, "XFSB"},
     {"btrfs", 0x10040, "_BHRfS_M"},
     {"an encrypted volume (LUKS)", 0, "LUKS"},
@@ -44,6 +43,16 @@ std::string NameOfUnreadable(const Disk& disk) {
   return "";
 }
 
+// Errors: NotFound (it is neither), DataLoss (it is damaged).
+absl::StatusOr<std::unique_ptr<const FileSystem>> OpenFileSystem(const Disk& disk,
+                                                                 absl::string_view& kind) {
+  kind = "ext2/3/4";
+  absl::StatusOr<std::unique_ptr<const FileSystem>> files = OpenExtFileSystem(disk);
+  if (!absl::IsNotFound(files.status())) return files;
+  kind = "FAT";
+  return OpenFatFileSystem(disk);
+}
+
 std::string Size(uint64_t bytes) {
   return bytes < (1 << 20) ? absl::StrCat(bytes >> 10, " KiB") : absl::StrCat(bytes >> 20, " MiB");
 }
@@ -55,15 +64,16 @@ Volumes OpenVolumes(const Disk& disk, std::vector<std::string>& log) {
   const PartitionTable table = ReadPartitionTable(disk);
   const bool is_gpt = table.kind == PartitionTable::Kind::kGpt;
   const auto add = [&](std::unique_ptr<Disk> part, uint32_t number, std::string device) {
-    absl::StatusOr<std::unique_ptr<const FileSystem>> files = OpenExtFileSystem(*part);
+    absl::string_view kind;
+    absl::StatusOr<std::unique_ptr<const FileSystem>> files = OpenFileSystem(*part, kind);
     std::string found = NameOfUnreadable(*part);
     if (files.ok()) {
-      found = absl::StrCat("ext2/3/4 \"", (*files)->label(), "\", UUID ", (*files)->uuid());
+      found = absl::StrCat(kind, " \"", (*files)->label(), "\", UUID ", (*files)->uuid());
     } else if (!absl::IsNotFound(files.status())) {
       found = std::string(files.status().message());
     } else {
-      found = found.empty() ? "no ext2, ext3 or ext4 file system"
-                            : absl::StrCat(found, "; only ext2, ext3 and ext4 are read");
+      found = found.empty() ? "no ext2, ext3, ext4 or FAT file system"
+                            : absl::StrCat(found, "; only ext2, ext3, ext4 and FAT are read");
     }
     log.push_back(absl::StrCat("(", device, ") of ", Size(part->size_bytes()), ": ", found));
     if (!files.ok()) return;

@@ -16,8 +16,8 @@ struct Volumes {
   std::vector<Volume> readable;
 };
 
-// Opens each ext2, ext3 and ext4 file system: in partitions, or on the whole disk. Adds to `log`
-// what was found, a line each. `disk` must outlive the result.
+// Opens each ext2, ext3, ext4 and FAT file system: in partitions, or on the whole disk. Adds to
+// `log` what was found, a line each. `disk` must outlive the result.
 Volumes OpenVolumes(const Disk& disk, std::vector<std::string>& log);
 
 }  // namespace bulkhead::boot_loader
