@@ -33,6 +33,8 @@ struct PacketHeader {
 };
 static_assert(sizeof(PacketHeader) == 10);
 
+constexpr int kAnswerMs =
+    250;  // without a further order: the answer was lost, or the guest is done
 constexpr int kPatienceMs = 20;  // for acknowledgements: what is not acknowledged then may be lost
 
 [[noreturn]] void Die(const char* what) {
@@ -129,6 +131,11 @@ class Flood {
   uint64_t sent_ = 0, acknowledged_ = 0, forgotten_ = 0;
 };
 
+void Send(const UniqueFd& socket, const BenchFrame& answer) {
+  const bool sent = send(socket.get(), &answer, sizeof(answer), 0) >= 0;
+  if (!sent && errno != ENOBUFS && errno != EAGAIN) Die("send");
+}
+
 int Run(const char* interface) {
   const uint32_t index = if_nametoindex(interface);
   const UniqueFd orders(socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
@@ -137,6 +144,7 @@ int Run(const char* interface) {
     Die(interface);
   }
   std::optional<Flood> flood;
+  std::optional<BenchFrame> answer;  // until the next order shows that the guest has it
   while (true) {
     BenchFrame frame;
     const ssize_t size = recv(orders.get(), &frame, sizeof(frame), 0);
@@ -147,10 +155,18 @@ int Run(const char* interface) {
         continue;
       }
       pollfd entry = {.fd = orders.get(), .events = POLLIN, .revents = 0};
-      if (poll(&entry, 1, flood.has_value() ? kPatienceMs : -1) == 0) flood->ForgetThoseUnderWay();
+      const int patience = flood.has_value() ? kPatienceMs : answer.has_value() ? kAnswerMs : -1;
+      if (poll(&entry, 1, patience) != 0) continue;
+      if (flood.has_value()) {
+        flood->ForgetThoseUnderWay();
+      } else {
+        ++answer->attempt;
+        Send(orders, *answer);
+      }
       continue;
     }
     if (size != sizeof(frame)) continue;
+    answer.reset();
     switch (frame.order) {
       case guest::kBenchFlood:
         flood.emplace(frame, index);
@@ -169,7 +185,8 @@ int Run(const char* interface) {
         break;
     }
     guest::FillEthernet(reinterpret_cast<uint8_t*>(&frame), guest::kBenchOrderType, false);
-    if (send(orders.get(), &frame, sizeof(frame), 0) < 0) Die("send");
+    answer = frame;
+    Send(orders, frame);
   }
 }
 

@@ -16,11 +16,11 @@ struct BenchFrame {
   uint8_t ether_type[2];
   uint8_t reserved[2];
   uint32_t order;
-  uint32_t number;   // of a request; of an acknowledgement: the frames received
+  uint32_t number;   // of an order; of an acknowledgement: the frames received
   uint32_t bytes;    // of each frame of a flood
   uint32_t segment;  // bytes of a TCP segment in it; 0: it is not TCP
   uint32_t window;   // frames that are not acknowledged, at most
-  uint32_t reserved2;
+  uint32_t attempt;  // of an answer: how often it was sent before, since no order followed it
   uint64_t frames;  // in the answers to kBenchCount and kBenchStop
   uint8_t padding[16];
 };

@@ -154,7 +154,7 @@ class Driver {
     }
     return true;
   }
-  // Halts until something is received, or a long time has passed since the last interrupt.
+  // Halts until something is received. The peer repeats an answer until an order follows it.
   void AwaitReceived() {
     const uint32_t seen = InterruptCount(kReceiveVector);
     if (receive_.EnableInterrupts()) HaltUntilInterrupt(kReceiveVector, seen);
@@ -296,7 +296,8 @@ void RunReceive(Driver& driver, const Cell& cell, uint64_t cycles) {
   figures.frames = frames;
   // The answer, with the number of all frames, comes behind the last one.
   const uint64_t before = driver.data_frames();
-  const uint64_t sent = driver.Ask(Order(kBenchStop)).frames;
+  static uint32_t stops;
+  const uint64_t sent = driver.Ask(Order(kBenchStop, ++stops)).frames;
   lost = sent - frames - (driver.data_frames() - before);
 }
 
@@ -304,17 +305,17 @@ void RunRequests(Driver& driver, uint64_t cycles) {
   static uint32_t number;
   latencies.Clear();
   figures.frames = 0;
+  lost = 0;
   const uint64_t begin = ReadTsc();
   uint64_t now = begin;
   while (now - begin < cycles) {
     const uint64_t asked = now;
-    driver.Ask(Order(kBenchEcho, ++number));
+    lost += driver.Ask(Order(kBenchEcho, ++number)).attempt;
     now = ReadTsc();
     latencies.Add(now - asked);
     ++figures.frames;
   }
   figures.cycles = now - begin;
-  lost = 0;
 }
 
 uint32_t Interrupts() { return InterruptCount(kReceiveVector) + InterruptCount(kSendVector); }
