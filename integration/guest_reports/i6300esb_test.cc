@@ -184,7 +184,7 @@ class WatchdogCrashTest : public WatchdogTest, public testing::WithParamInterfac
 
 // The first process is killed. The second one dies at the point, be it in its attachment or later.
 TEST_P(WatchdogCrashTest, ItExpiresOnce) {
-  Start("ticks=300",
+  Start("ticks=1000",
         {"--config=" +
          Config(absl::StrCat("  arg: \"--crash_point=", GetParam(), ":1:2\"\n"), "1ms")});
   EXPECT_TRUE(client_->KillProcessOf("i6300esb"));
