@@ -1,9 +1,11 @@
 // An image of tools/make_image --cloud-init, as somebody uses it: it boots from its disk alone,
-// lets in by ssh whom --ssh-key names, upgrades its kernel, reboots and powers off.
+// lets in by ssh whom --ssh-key names, over passt and over a TAP, gets packages through a proxy on
+// the host's loopback, upgrades its kernel, reboots and powers off. Needs tinyproxy and
+// dpkg-scanpackages.
 //
-// usage: debian_image_test IMAGE [PACKAGES] [--deaths=N]
-//   IMAGE     stays as it is
-//   PACKAGES  an image of tools/make_image --from FOLDER, with the packages of another kernel
+// usage: debian_image_test IMAGE [PACKAGES] [--deaths=N] [--no-reboot]
+//   IMAGE     is not changed
+//   PACKAGES  a folder with the package of a newer kernel: *.deb
 //   --deaths  so many processes of devices are killed while fio checks the disk and a connection of
 //             ssh counts, and then all devices are upgraded; needs an image with fio
 
@@ -25,6 +27,7 @@
 #include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/testing/child_process.h"
 #include "base/testing/files.h"
 #include "base/testing/network_namespace.h"
 #include "base/testing/run_command.h"
@@ -44,9 +47,26 @@ constexpr absl::Duration kSlowly = absl::Minutes(25);
 constexpr char kDevice[] = "cloud-init";
 constexpr char kHostname[] = "ship";
 
+// Where ssh finds the guest.
+constexpr char kByUserNet[] = "-p 8022 debian@127.0.0.1";
+constexpr char kByTap[] = "debian@10.77.0.2";
+// No DHCP server answers on the TAP.
+constexpr char kNetworkConfig[] = R"(version: 2
+ethernets:
+  first:
+    match: {macaddress: "02:00:00:00:00:01"}
+    set-name: user0
+    dhcp4: true
+  second:
+    match: {macaddress: "02:00:00:00:00:02"}
+    set-name: tap0
+    addresses: [10.77.0.2/24]
+)";
+
 std::string image;
 std::string packages;
 int deaths = 0;
+bool reboots = true;
 // A device may end four times a minute (the fifth end within one would be one too many).
 constexpr absl::Duration kBetweenDeaths = absl::Milliseconds(3500);
 
@@ -55,11 +75,40 @@ class DebianImageTest : public testing::Test {
   static void SetUpTestSuite() {
     setvbuf(stdout, nullptr, _IOLBF, 0);
     ASSERT_NE(image, "") << "usage: debian_image_test IMAGE [PACKAGES]";
-    // For passt, which needs a way out.
     ASSERT_EQ(EnterNetworkNamespace(), "");
+    // The default route is for passt, which does not start without one.
     OutputOf(
         "ip link set lo up && ip tuntap add uplink mode tap && ip addr add 10.88.0.2/24 dev uplink "
-        "&& ip link set uplink up && ip route add default via 10.88.0.1 dev uplink");
+        "&& ip link set uplink up && ip route add default via 10.88.0.1 dev uplink "
+        "&& ip tuntap add vmtap mode tap && ip addr add 10.77.0.1/24 dev vmtap "
+        "&& ip link set vmtap up");
+  }
+
+  // A repository of Debian packages on the host's loopback, and a proxy that leads to it.
+  void ServePackages() {
+    const std::string folder = TempPath("repository");
+    const std::string control =
+        "Package: greeting\nVersion: 1\nArchitecture: all\nMaintainer: t <t@t.test>\n"
+        "Description: a file\n";
+    OutputOf(absl::StrCat("mkdir -p ", folder, " ", TempPath("greeting/DEBIAN"), " ",
+                          TempPath("greeting/opt"), " && echo '", control, "' > ",
+                          TempPath("greeting/DEBIAN/control"), " && echo ahoy > ",
+                          TempPath("greeting/opt/greeting"), " && dpkg-deb --build ",
+                          TempPath("greeting"), " ", folder));
+    if (!packages.empty()) OutputOf(absl::StrCat("cp ", packages, "/*.deb ", folder));
+    OutputOf(absl::StrCat("cd ", folder, " && dpkg-scanpackages . > Packages 2> ../scan.log"));
+    const std::string config = WriteTempFile(
+        "tinyproxy.conf", "Port 3128\nListen 127.0.0.1\nTimeout 3600\nLogLevel Error\n");
+    const std::vector<std::vector<std::string>> servers = {
+        {"/usr/bin/python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", folder,
+         "8000"},
+        {"/usr/bin/tinyproxy", "-d", "-c", config}};
+    for (const std::vector<std::string>& command : servers) {
+      absl::StatusOr<std::unique_ptr<ChildProcess>> server =
+          ChildProcess::Start(command, {"PATH=/usr/bin"});
+      ASSERT_TRUE(server.ok()) << server.status();
+      servers_.push_back(*std::move(server));
+    }
   }
 
   // A copy with systemd's patience of a slow host: its own, 90 s, is too short where KVM is
@@ -78,16 +127,21 @@ class DebianImageTest : public testing::Test {
   }
 
   void Start() {
+    ASSERT_NO_FATAL_FAILURE(ServePackages());
     CopyImage();
     OutputOf(absl::StrCat("ssh-keygen -q -t ed25519 -N '' -f ", TempPath("key")));
-    std::vector<std::string> flags = {"--name=image",
-                                      "--memory=1G",
-                                      "--rng",
-                                      "--net=user,forward=8022:22",
-                                      absl::StrCat("--disk=path=", TempPath("debian.raw")),
-                                      absl::StrCat("--ssh-key=", TempPath("key.pub")),
-                                      absl::StrCat("--hostname=", kHostname)};
-    if (!packages.empty()) flags.push_back(absl::StrCat("--disk=path=", packages, ",readonly"));
+    const std::vector<std::string> flags = {
+        "--name=image",
+        "--memory=1G",
+        "--rng",
+        "--net=user,forward=8022:22,host-loopback,"
+        "mac=02:00:00:00:00:01",
+        "--net=tap=vmtap,mac=02:00:00:00:00:02",
+        absl::StrCat("--disk=path=", TempPath("debian.raw")),
+        absl::StrCat("--ssh-key=", TempPath("key.pub")),
+        absl::StrCat("--hostname=", kHostname),
+        absl::StrCat("--cloud-init=network-config=",
+                     WriteTempFile("network.yaml", kNetworkConfig))};
     start_ = absl::Now();
     absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(flags);
     ASSERT_TRUE(vm.ok()) << vm.status();
@@ -95,14 +149,14 @@ class DebianImageTest : public testing::Test {
   }
 
   // Runs a command as the user that the image has for it.
-  CommandResult TrySsh(const std::string& command) const {
-    return RunCommand(absl::StrCat(
-        "ssh -i ", TempPath("key"), " -p 8022 -o BatchMode=yes -o StrictHostKeyChecking=no ",
-        "-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=120 ",
-        "-o ServerAliveInterval=0 debian@127.0.0.1 '", command, "'"));
+  static CommandResult TrySsh(const std::string& command, const char* where = kByUserNet) {
+    return RunCommand(
+        absl::StrCat("ssh -i ", TempPath("key"), " -o BatchMode=yes -o StrictHostKeyChecking=no ",
+                     "-o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o ConnectTimeout=120 ",
+                     "-o ServerAliveInterval=0 ", where, " '", command, "'"));
   }
-  std::string Ssh(const std::string& command) const {
-    const CommandResult result = TrySsh(command);
+  static std::string Ssh(const std::string& command, const char* where = kByUserNet) {
+    const CommandResult result = TrySsh(command, where);
     EXPECT_EQ(result.exit_code, 0) << command << "\n" << result.output;
     return std::string(absl::StripSuffix(result.output, "\n"));
   }
@@ -119,10 +173,34 @@ class DebianImageTest : public testing::Test {
     } while ((boot.exit_code != 0 || boot.output == than) && absl::Now() < deadline);
     ASSERT_EQ(boot.exit_code, 0) << boot.output << vm_->log() << vm_->output();
     boot_ = boot.output;
-    Report("ssh");
+    Report("ssh over --net user");
+    EXPECT_EQ(Ssh("cat /proc/sys/kernel/random/boot_id", kByTap) + "\n", boot_);
+    Report("ssh over --net tap");
     const CommandResult running = TrySsh("sudo systemctl is-system-running --wait");
     EXPECT_EQ(running.output, "running\n") << Ssh("systemctl --failed; sudo journalctl -b -p err");
     Report("system is running");
+  }
+
+  // The guest's own 127.0.0.1 has no repository: only the proxy's has.
+  void GetPackages() const {
+    Ssh("set -- $(ip -4 route show default) && "
+        "printf \"Acquire::http::Proxy \\\"http://%s:3128\\\";\\n\" $3 "
+        "| sudo tee /etc/apt/apt.conf.d/90proxy && "
+        "echo \"deb [trusted=yes] http://127.0.0.1:8000/ ./\" | sudo tee /etc/apt/sources.list");
+    const std::string update = Ssh("sudo apt-get -q update");
+    EXPECT_THAT(update, HasSubstr("http://127.0.0.1:8000 ./ Packages ["));  // with a size: got
+    printf("%s\n", update.c_str());
+    Report("apt-get update");
+    printf("%s\n", Ssh("sudo apt-get -qy install greeting 2>&1").c_str());
+    EXPECT_EQ(Ssh("cat /opt/greeting"), "ahoy");
+    Report("apt-get install");
+    if (packages.empty()) return;
+    const std::string names = OutputOf(absl::StrCat(
+        "for file in ", packages, "/*.deb; do dpkg-deb --field $file Package; done | xargs"));
+    printf("%s\n", Ssh(absl::StrCat("sudo DEBIAN_FRONTEND=noninteractive apt-get -qy install ",
+                                    absl::StripSuffix(names, "\n"), " 2>&1"))
+                       .c_str());
+    Report("another kernel is installed");
   }
 
   // What the guest does all the time, as root; and what it says when something is wrong.
@@ -147,7 +225,7 @@ class DebianImageTest : public testing::Test {
       EXPECT_EQ(result.output, expected) << "the connection has lost or repeated something";
       printf("%d numbers over one connection\n", numbers);
     });
-    const std::vector<std::string> devices = {"disk0", "net0", "rng0", "console", kDevice};
+    const std::vector<std::string> devices = {"disk0", "net0", "net1", "rng0", "console", kDevice};
     for (int i = 0; i < deaths; ++i) {
       const std::string& device = devices[i % devices.size()];
       EXPECT_TRUE(client.KillProcessOf(device)) << device;
@@ -174,6 +252,7 @@ class DebianImageTest : public testing::Test {
     printf("%6.0f s  %s\n", absl::ToDoubleSeconds(absl::Now() - start_), what.c_str());
   }
 
+  std::vector<std::unique_ptr<ChildProcess>> servers_;
   std::unique_ptr<VmProcess> vm_;
   absl::Time start_;
   std::string boot_;
@@ -202,19 +281,15 @@ TEST_F(DebianImageTest, BootsLetsInByKeyUpgradesItsKernelAndPowersOff) {
     ASSERT_NO_FATAL_FAILURE(LiveADay(client));
   }
 
-  if (!packages.empty()) {
-    // The image and the packages are of make_image, with the same label.
-    printf("%s\n", Ssh("sudo mount -o ro /dev/vdb1 /mnt && sudo dpkg -i /mnt/*.deb 2>&1 && "
-                       "sudo umount /mnt")
-                       .c_str());
-    Report("another kernel is installed");
+  ASSERT_NO_FATAL_FAILURE(GetPackages());
+  if (reboots) {
+    const std::string first_boot = boot_;
+    (void)TrySsh("sudo systemctl reboot");  // may be cut off
+    ASSERT_NO_FATAL_FAILURE(AwaitSystem(first_boot));
+    printf("%s\n", Ssh("uname -r").c_str());
+    EXPECT_EQ(Ssh("uname -r") == kernel, packages.empty());
+    EXPECT_EQ(Ssh("hostname"), kHostname);
   }
-  const std::string first_boot = boot_;
-  (void)TrySsh("sudo systemctl reboot");  // may be cut off
-  ASSERT_NO_FATAL_FAILURE(AwaitSystem(first_boot));
-  printf("%s\n", Ssh("uname -r").c_str());
-  EXPECT_EQ(Ssh("uname -r") == kernel, packages.empty());
-  EXPECT_EQ(Ssh("hostname"), kHostname);
   (void)TrySsh("sudo systemctl poweroff");
   const absl::StatusOr<ExitInfo> exit = vm_->WaitForExit(kSlowly);
   ASSERT_TRUE(exit.ok()) << exit.status() << vm_->log() << vm_->output();
@@ -231,6 +306,8 @@ int main(int argc, char** argv) {
     absl::string_view word = argv[i];
     if (absl::ConsumePrefix(&word, "--deaths=")) {
       if (!absl::SimpleAtoi(word, &bulkhead::integration::deaths)) return 2;
+    } else if (word == "--no-reboot") {
+      bulkhead::integration::reboots = false;
     } else {
       (bulkhead::integration::image.empty() ? bulkhead::integration::image
                                             : bulkhead::integration::packages) = argv[i];
