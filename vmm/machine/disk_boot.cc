@@ -148,6 +148,9 @@ absl::StatusOr<std::string> CommandLine(const DiskBootSpec& spec, const std::str
   if (spec.has_console && !absl::StrContains(absl::StrCat(" ", line), " console=")) {
     absl::StrAppend(&line, line.empty() ? "" : " ", "console=ttyS0");
   }
+  if (line.find('\0') != std::string::npos) {
+    return absl::InvalidArgumentError("the kernel's command line has a zero byte");
+  }
   if (line.size() < layout::kCommandLineMaxBytes) return line;
   return absl::InvalidArgumentError(absl::StrCat("the kernel's command line has ", line.size(),
                                                  " bytes (at most ",
@@ -157,6 +160,9 @@ absl::StatusOr<std::string> CommandLine(const DiskBootSpec& spec, const std::str
 absl::StatusOr<FoundBoot> TakeResults(const DiskBootSpec& spec, Results results) {
   ASSIGN_OR_RETURN(const v1::BootReport report, ReadReport(results.report));
   if (!report.error().empty()) return absl::InvalidArgumentError(NothingFound(report));
+  if (report.kernel().empty()) {
+    return absl::InvalidArgumentError("the boot loader has reported no kernel");
+  }
   const auto name = [&spec](absl::string_view path) {
     return absl::StrCat(spec.device, ":", Printable(path));
   };
@@ -171,6 +177,9 @@ absl::StatusOr<FoundBoot> TakeResults(const DiskBootSpec& spec, Results results)
                   .initrd = initrd_name,
                   .title = Printable(report.title())};
   if (!IsEmpty(results.initrd)) {
+    if (initrds.empty()) {
+      return absl::InvalidArgumentError("the boot loader has written an initrd and reported none");
+    }
     ASSIGN_OR_RETURN(found.sources.initrd,
                      BootFile::FromFd(std::move(results.initrd), "initrd", initrd_name));
   }
