@@ -34,16 +34,22 @@ using ::testing::HasSubstr;
 constexpr absl::Duration kTimeout = absl::Minutes(2);
 constexpr int64_t kMiB = 1 << 20;
 
-TEST(CgroupLimitsTest, ADeviceThatTakesTooMuchMemoryIsKilledAloneAndReplaced) {
-  ASSERT_EQ(unshare(CLONE_NEWNS), 0);
-  ASSERT_EQ(mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+// A control group for a VM.
+std::string MakeGroup(const std::string& name) {
+  EXPECT_EQ(unshare(CLONE_NEWNS), 0);
+  EXPECT_EQ(mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
   const std::string root = MakeTempFolder();
-  ASSERT_EQ(mount("none", root.c_str(), "cgroup2", 0, nullptr), 0);
+  EXPECT_EQ(mount("none", root.c_str(), "cgroup2", 0, nullptr), 0);
   for (const char* const controller : {"+memory", "+pids"}) {
-    ASSERT_TRUE((std::ofstream(root + "/cgroup.subtree_control") << controller).flush().good());
+    EXPECT_TRUE((std::ofstream(root + "/cgroup.subtree_control") << controller).flush().good());
   }
-  const std::string groups = root + "/bulkhead-limits";
-  ASSERT_EQ(mkdir(groups.c_str(), 0755), 0);
+  std::string group = root + "/bulkhead-" + name;
+  EXPECT_EQ(mkdir(group.c_str(), 0755), 0);
+  return group;
+}
+
+TEST(CgroupLimitsTest, ADeviceThatTakesTooMuchMemoryIsKilledAloneAndReplaced) {
+  const std::string groups = MakeGroup("limits");
   const std::string disk = WriteTempFile("limits.disk", std::string(kMiB, '\0'));
   const std::string socket = MakeTempFolder() + "/control.sock";
   const std::string config = WriteTempFile(
@@ -90,6 +96,39 @@ TEST(CgroupLimitsTest, ADeviceThatTakesTooMuchMemoryIsKilledAloneAndReplaced) {
   EXPECT_EQ(client.PidOf("disk"), neighbour);
   EXPECT_TRUE(client.GetStatus().ok());
 
+  ASSERT_TRUE(vm.Signal(SIGTERM).ok());
+  EXPECT_EQ(vm.WaitForExit(kTimeout)->ToString(), "exit code 6");
+}
+
+// Its process is its group's, too, where no PID namespace ends it.
+TEST(CgroupLimitsTest, WhatTheBootLoaderForksIsKilled) {
+  const std::string groups = MakeGroup("boot");
+  const std::string folder = MakeTempFolder();
+  for (const std::string program :
+       {"integration/hostile/hostile_boot_loader", "devices/virtio_blk/virtio_blk",
+        "devices/uart16550/uart16550"}) {
+    const std::string name = program.substr(program.rfind('/') + 1);
+    std::filesystem::create_symlink(
+        DataFile(program),
+        absl::StrCat(folder, "/", name == "hostile_boot_loader" ? "boot_loader" : name));
+  }
+  std::string sectors(4096, '\0');
+  sectors.replace(512, 14, "leaves_process");
+  const std::string disk =
+      WriteTempFile("boot.disk", sectors + ReadFile(DataFile("kernel_images/baremetal/guest.elf")));
+  const std::string config =
+      WriteTempFile("boot.textproto", absl::StrCat("sandbox { cgroup: \"", groups, "\" }\n"));
+  const auto started =
+      VmProcess::Start({"--config=" + config, "--name=boot", "--memory=64M", "--console=stdio",
+                        "--sandbox-waive=pid", "--sandbox-waive=seccomp", "--device-dir=" + folder,
+                        "--disk=path=" + disk});
+  ASSERT_TRUE(started.ok()) << started.status();
+  VmProcess& vm = **started;
+  ASSERT_TRUE(vm.WaitForOutput("waits", kTimeout).ok()) << vm.log();
+  const std::string group = groups + "/boot-device--boot_loader";
+  // It has been there: what it has read and written is charged to its group.
+  EXPECT_GT(atoll(ReadFile(group + "/memory.peak").c_str()), kMiB);
+  EXPECT_EQ(ReadFile(group + "/cgroup.procs"), "");
   ASSERT_TRUE(vm.Signal(SIGTERM).ok());
   EXPECT_EQ(vm.WaitForExit(kTimeout)->ToString(), "exit code 6");
 }

@@ -28,6 +28,8 @@ static_assert(kFirstUid + (uint64_t{1} << 22) * kMaxDevices <= 0x70000000);
 // For the device's own memory, its threads' stacks and gRPC; beside the guest's RAM.
 constexpr uint64_t kAddressSpaceBytes = uint64_t{4} << 30;
 constexpr uint64_t kBootLoaderAddressSpaceBytes = 512 << 20;
+// Of its control group, beside the devices': none of them has such a name.
+constexpr char kBootLoader[] = "-boot_loader";
 
 // True if this user namespace has all of these users.
 bool HasUsers(uint32_t first, uint32_t count) {
@@ -105,11 +107,18 @@ absl::Status PlaceIntoCgroups(Launcher& launcher, VmSpec& spec) {
   for (const DeviceSpec& device : spec.devices) {
     names.push_back(CgroupTree::DeviceGroup(spec.name, device.name));
   }
+  if (spec.disk_boot.has_value()) {
+    names.push_back(CgroupTree::DeviceGroup(spec.name, kBootLoader));
+  }
   RETURN_IF_ERROR(launcher.RemoveGroupsAtEnd(path, names, origin.get()));
   ASSIGN_OR_RETURN(const std::unique_ptr<CgroupTree> tree,
                    CgroupTree::Create(path, spec.name, launcher.pids()));
   for (DeviceSpec& device : spec.devices) {
     ASSIGN_OR_RETURN(device.sandbox.cgroup, tree->Add(device.name, device.cgroup_limits));
+  }
+  if (spec.disk_boot.has_value()) {
+    // Without limits: the layer "rlimits" and the sizes of its files bound what it takes.
+    ASSIGN_OR_RETURN(spec.disk_boot->sandbox.cgroup, tree->Add(kBootLoader, {}));
   }
   return absl::OkStatus();
 }
