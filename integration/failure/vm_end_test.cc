@@ -141,6 +141,7 @@ TEST(VmEndTest, ASupervisorThatStandsStillDoesNotKeepTheVm) {
   EXPECT_EQ(mode.c_lflag, before.c_lflag);
   EXPECT_THAT(ReadFile(log), HasSubstr("the VM's end waits for device 'rig' (idle)"));
   EXPECT_THAT(ReadFile(log), HasSubstr("has not ended within"));
+  EXPECT_THAT(ReadFile(log), HasSubstr("the VM was ending: stopped"));
 }
 
 }  // namespace

@@ -417,7 +417,15 @@ VmEnd Machine::EndAll() {
   const auto step = [watchdog](auto what) {
     if (watchdog != nullptr) watchdog->SetStep(what);
   };
-  if (watchdog != nullptr) watchdog->Begin(static_cast<int>(end.reason));
+  std::optional<EndWatchdog::ExitAction> say_why;
+  if (watchdog != nullptr) {
+    watchdog->Begin(static_cast<int>(end.reason));
+    // If the watchdog ends this process, nobody else does.
+    say_why.emplace(watchdog->AddExitAction([end] {
+      LogError(absl::StrCat("the VM was ending: ", Name(end.reason),
+                            end.message.empty() ? "" : ": ", end.message));
+    }));
+  }
   step("the vCPUs");
   state_.SetEnding(end.message.empty() ? Name(end.reason) : end.message);
   if (GuestHardware* const current = hardware(); current != nullptr) {
