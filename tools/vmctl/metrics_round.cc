@@ -7,7 +7,7 @@
 namespace bulkhead::vmctl {
 
 MetricsRound::MetricsRound(absl::Span<const VmAddress> vms, absl::Duration timeout,
-                           const EventFd& finished)
+                           grpc::CompletionQueue& answers, const EventFd& finished)
     : finished_(finished), begin_(SteadyNow()) {
   for (const VmAddress& vm : vms) {
     absl::StatusOr<std::unique_ptr<VmClient>> client = VmClient::Connect(vm, timeout);
@@ -21,8 +21,9 @@ MetricsRound::MetricsRound(absl::Span<const VmAddress> vms, absl::Duration timeo
   }
   for (size_t i = 0; i < clients_.size(); ++i) {
     if (clients_[i] == nullptr) continue;
-    clients_[i]->StartGetMetrics(
-        [this, i](absl::StatusOr<v1::VmMetrics> metrics) { OnAnswer(i, std::move(metrics)); });
+    clients_[i]->StartGetMetrics(answers, [this, i](absl::StatusOr<v1::VmMetrics> metrics) {
+      OnAnswer(i, std::move(metrics));
+    });
   }
 }
 

@@ -22,9 +22,11 @@ namespace bulkhead::vmctl {
 // Asks several VMs for their metrics, all at the same time. Thread-compatible.
 class MetricsRound {
  public:
-  // Starts the calls; none takes longer than `timeout`. `finished` is signalled once all have
-  // ended, and must outlive this.
-  MetricsRound(absl::Span<const VmAddress> vms, absl::Duration timeout, const EventFd& finished);
+  // Starts the calls; none takes longer than `timeout`. Another thread is in
+  // VmClient::ServeAnswers(answers). `finished` is signalled once all have ended. Both must outlive
+  // this.
+  MetricsRound(absl::Span<const VmAddress> vms, absl::Duration timeout,
+               grpc::CompletionQueue& answers, const EventFd& finished);
   // Waits for calls that have not ended: for `timeout` at most.
   ~MetricsRound();
 

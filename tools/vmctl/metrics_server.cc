@@ -9,10 +9,13 @@
 #include <utility>
 
 #include "absl/strings/string_view.h"
+#include "base/detached_thread.h"
+#include "base/errno_status.h"
 #include "base/status_macros.h"
 #include "base/steady_time.h"
 #include "tools/vmctl/metrics_page.h"
 #include "tools/vmctl/prometheus.h"
+#include "tools/vmctl/vm_client.h"
 
 namespace bulkhead::vmctl {
 namespace {
@@ -35,8 +38,12 @@ constexpr char kFrontPage[] =
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Create(
     UniqueFd listening, std::function<std::vector<VmAddress>()> find, absl::Duration timeout) {
   ASSIGN_OR_RETURN(EventFd finished, EventFd::Create());
-  return std::unique_ptr<MetricsServer>(
+  std::unique_ptr<MetricsServer> server(
       new MetricsServer(std::move(listening), std::move(finished), std::move(find), timeout));
+  const int error = StartDetachedThread(
+      "vm-answers", [answers = server->answers_] { VmClient::ServeAnswers(*answers); });
+  if (error != 0) return ErrnoToStatus(error, "a thread for the VMs' answers");
+  return server;
 }
 
 MetricsServer::MetricsServer(UniqueFd listening, EventFd finished,
@@ -44,7 +51,13 @@ MetricsServer::MetricsServer(UniqueFd listening, EventFd finished,
     : listening_(std::move(listening)),
       finished_(std::move(finished)),
       find_(std::move(find)),
-      timeout_(timeout) {}
+      timeout_(timeout),
+      answers_(std::make_shared<grpc::CompletionQueue>()) {}
+
+MetricsServer::~MetricsServer() {
+  round_.reset();
+  answers_->Shutdown();
+}
 
 void MetricsServer::Run(int end) {
   while (true) {
@@ -200,7 +213,7 @@ void MetricsServer::BeginRound() {
     connection.state = Connection::State::kInRound;
     is_wanted = true;
   }
-  if (is_wanted) round_ = std::make_unique<MetricsRound>(find_(), timeout_, finished_);
+  if (is_wanted) round_ = std::make_unique<MetricsRound>(find_(), timeout_, *answers_, finished_);
 }
 
 void MetricsServer::EndRound() {

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "base/event_fd.h"
 #include "base/unique_fd.h"
+#include "grpcpp/completion_queue.h"
 #include "tools/vmctl/discovery.h"
 #include "tools/vmctl/http_request.h"
 #include "tools/vmctl/metrics_round.h"
@@ -32,9 +33,11 @@ class MetricsServer {
   static constexpr int kBacklog = 64;
 
   // `listening`: a listening socket, non-blocking. `find`: the VMs that run now. `timeout`: how
-  // long each of them may take. Errors: as eventfd(2).
+  // long each of them may take. Errors: as eventfd(2) and pthread_create(3).
   static absl::StatusOr<std::unique_ptr<MetricsServer>> Create(
       UniqueFd listening, std::function<std::vector<VmAddress>()> find, absl::Duration timeout);
+
+  ~MetricsServer();
 
   // Serves until `end`, a descriptor, can be read.
   void Run(int end);
@@ -79,6 +82,7 @@ class MetricsServer {
   const absl::Duration timeout_;
   std::list<Connection> connections_;  // oldest first; one without a socket is about to go
   absl::Time accept_again_;            // after a shortage of the host
+  const std::shared_ptr<grpc::CompletionQueue> answers_;  // with the thread that serves it
   std::unique_ptr<MetricsRound> round_;
 };
 

@@ -10,7 +10,9 @@
 #include "absl/strings/str_cat.h"
 #include "base/status_macros.h"
 #include "grpc/support/log.h"
+#include "grpcpp/completion_queue.h"
 #include "grpcpp/create_channel_posix.h"
+#include "grpcpp/support/async_unary_call.h"
 #include "grpcpp/support/channel_arguments.h"
 #include "proto/grpc_deadline.h"
 #include "tools/vmctl/console_stream.h"
@@ -23,6 +25,15 @@ namespace {
 constexpr char kOwnDeadlineText[] = "Deadline Exceeded";
 
 constexpr int kEndMs = 2000;
+
+// Lives until its answer.
+struct MetricsCall {
+  grpc::ClientContext context;
+  v1::VmMetrics reply;
+  grpc::Status status;
+  std::unique_ptr<grpc::ClientAsyncResponseReader<v1::VmMetrics>> reader;
+  std::function<void(absl::StatusOr<v1::VmMetrics>)> done;
+};
 
 // The process that listens on the other side of the socket.
 absl::StatusOr<PidFd> PeerProcess(int socket) {
@@ -222,22 +233,30 @@ absl::StatusOr<v1::VmMetrics> VmClient::GetMetrics() {
   return reply;
 }
 
-void VmClient::StartGetMetrics(std::function<void(absl::StatusOr<v1::VmMetrics>)> done) {
-  struct Call {
-    grpc::ClientContext context;
-    v1::GetMetricsRequest request;
-    v1::VmMetrics reply;
-  };
-  // Lives until its answer, in the callback.
-  const auto call = std::make_shared<Call>();
+void VmClient::StartGetMetrics(grpc::CompletionQueue& answers,
+                               std::function<void(absl::StatusOr<v1::VmMetrics>)> done) {
+  auto call = std::make_unique<MetricsCall>();
+  call->done = std::move(done);
   Impl::Limit(call->context, impl_->timeout());
-  impl_->stub().async()->GetMetrics(
-      &call->context, &call->request, &call->reply,
-      [call, done = std::move(done)](const grpc::Status& status) {
-        if (status.ok()) return done(std::move(call->reply));
-        done(absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                          status.error_message()));
-      });
+  call->reader = impl_->stub().AsyncGetMetrics(&call->context, v1::GetMetricsRequest(), &answers);
+  call->reader->Finish(&call->reply, &call->status, call.get());
+  call.release();  // the queue's
+}
+
+void VmClient::ServeAnswers(grpc::CompletionQueue& answers) {
+  void* tag = nullptr;
+  bool unused = false;
+  while (answers.Next(&tag, &unused)) {
+    std::unique_ptr<MetricsCall> call(static_cast<MetricsCall*>(tag));
+    const auto done = std::move(call->done);
+    absl::StatusOr<v1::VmMetrics> metrics = std::move(call->reply);
+    if (!call->status.ok()) {
+      metrics = absl::Status(static_cast<absl::StatusCode>(call->status.error_code()),
+                             call->status.error_message());
+    }
+    call.reset();
+    done(std::move(metrics));
+  }
 }
 
 absl::Status VmClient::WatchEvents(bool only_past, absl::Duration timeout,

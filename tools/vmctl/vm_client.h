@@ -15,6 +15,10 @@
 #include "proto/vm_control.pb.h"
 #include "tools/vmctl/discovery.h"
 
+namespace grpc {
+class CompletionQueue;
+}  // namespace grpc
+
 namespace bulkhead::vmctl {
 
 class ConsoleStream;
@@ -54,9 +58,14 @@ class VmClient {
   absl::StatusOr<v1::Balloon> GetBalloon();
   absl::StatusOr<v1::Balloon> SetBalloon(uint64_t target_bytes);
   absl::StatusOr<v1::VmMetrics> GetMetrics();
-  // As GetMetrics(), but returns at once. Calls `done`, on any thread, exactly once and within the
-  // time-out; the client must outlive that call. An error's text is gRPC's.
-  void StartGetMetrics(std::function<void(absl::StatusOr<v1::VmMetrics>)> done);
+  // As GetMetrics(), but returns at once. ServeAnswers() of that queue calls `done`, exactly once
+  // and within the time-out; the client must outlive that call. An error's text is gRPC's. Not by
+  // gRPC's callbacks: the queue that serves them lives as long as a channel that uses it, and
+  // gRPC 1.51 may abort when the last one goes.
+  void StartGetMetrics(grpc::CompletionQueue& answers,
+                       std::function<void(absl::StatusOr<v1::VmMetrics>)> done);
+  // Returns when the queue was shut down.
+  static void ServeAnswers(grpc::CompletionQueue& answers);
 
   // Calls `on_event` for the snapshot and each event, until the VM ends the stream, `on_event`
   // returns false (both: OK), or `timeout` has passed.

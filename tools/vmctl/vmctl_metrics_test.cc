@@ -214,6 +214,21 @@ TEST_F(VmctlMetricsTest, ManyRequestsAtOnceAreAllAnswered) {
   }
 }
 
+// Each round connects anew, and some calls reach their time-out.
+TEST_F(VmctlMetricsTest, ServesOnWhateverTheRoundsBefore) {
+  const std::unique_ptr<ChildProcess> web = StartVm("web");
+  Serve({"--timeout=3ms"});
+  constexpr int kRequests = 2000, kAtOnce = 4;
+  for (int i = 0; i < kRequests; i += kAtOnce) {
+    std::vector<UniqueFd> sockets;
+    for (int k = 0; k < kAtOnce; ++k) sockets.push_back(Connect());
+    for (const UniqueFd& socket : sockets) Send(socket, kGetMetrics);
+    for (const UniqueFd& socket : sockets) {
+      ASSERT_THAT(ReadAll(socket), StartsWith("HTTP/1.1 200 OK\r\n")) << i;
+    }
+  }
+}
+
 TEST_F(VmctlMetricsTest, WrongAddressesAndCombinationsAreRefused) {
   ExpectError({"metrics", "--listen=9707"}, 2,
               "metrics: --listen: \"9707\" is not an address; give one as 127.0.0.1:9707 or "
