@@ -1,7 +1,8 @@
 // A guest that does to its devices what no driver does (kernel_images/baremetal/programs/
 // hostile_driver.cc), on a real vmm with real device processes, each in its sandbox. No process may
 // end or do what its sandbox forbids, none may grow, the devices must work again once they are
-// reset, and a read-only disk must stay as it is.
+// reset, and a read-only disk must stay as it is. Two disks are those of back ends, one with relay
+// and one with lent queues, which end their connections over what the guest has written.
 //
 // A seed names a run: one VM, so many operations, always the same ones; what the devices do
 // meanwhile depends on time. The test does a few; to fuzz,
@@ -17,6 +18,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <filesystem>
 #include <iostream>
 #include <map>
 #include <memory>
@@ -36,6 +38,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/testing/child_process.h"
 #include "base/testing/files.h"
 #include "base/testing/network_namespace.h"
 #include "base/unique_fd.h"
@@ -60,8 +63,8 @@ using ::testing::Not;
 
 constexpr absl::Duration kTimeout = absl::Seconds(120);
 constexpr uint64_t kCheckEvery = 500;  // operations
-constexpr char kDevices[][8] = {"console", "disk0",  "disk1",   "rng0",
-                                "net0",    "vsock0", "balloon", "example"};
+constexpr char kDevices[][8] = {"console", "disk0",   "disk1",   "rng0",    "net0",
+                                "vsock0",  "balloon", "example", "relayed", "lent"};
 #ifdef BULKHEAD_SANITIZED
 constexpr int64_t kMaxGrowthBytes = int64_t{600} << 20;  // freed memory is kept for a while
 #else
@@ -149,6 +152,7 @@ class HostileGuestTest : public testing::Test {
     const std::string name = absl::StrCat("hostile-guest-", getpid());
     disk_ = WriteTempFile("hostile_rw.img", DiskContents());
     read_only_disk_ = WriteTempFile("hostile_ro.img", DiskContents());
+    for (const std::string kind : {"relayed", "lent"}) ASSERT_NO_FATAL_FAILURE(StartBackEnd(kind));
     std::vector<std::string> flags = absl::GetFlag(FLAGS_vmm_flags);
     flags.insert(
         flags.end(),
@@ -157,13 +161,31 @@ class HostileGuestTest : public testing::Test {
          absl::StrCat("--cmdline=run=hostile_driver by_key=1 seed=", seed,
                       " operations=", operations, " check_every=", kCheckEvery),
          "--disk=path=" + disk_, absl::StrCat("--disk=path=", read_only_disk_, ",readonly"),
-         "--rng", "--balloon", "--net=tap", absl::StrCat("--vsock=cid=42,socket=", vsock_),
+         absl::StrCat("--vhost-user=type=blk,relay,name=relayed,socket=", folder_, "/relayed"),
+         absl::StrCat("--vhost-user=type=blk,name=lent,socket=", folder_, "/lent"), "--rng",
+         "--balloon", "--net=tap", absl::StrCat("--vsock=cid=42,socket=", vsock_),
          absl::StrCat("--device=name=example,binary=", DataFile("devices/example/example"))});
     absl::StatusOr<std::unique_ptr<VmProcess>> vm = VmProcess::Start(flags);
     ASSERT_TRUE(vm.ok()) << vm.status();
     vm_ = *std::move(vm);
     vsock_host_.emplace(vsock_);
     client_ = std::make_unique<VmClient>(ControlSocketOf(name));
+  }
+
+  // Of a read-only disk.
+  void StartBackEnd(const std::string& kind) {
+    const std::string socket = absl::StrCat(folder_, "/", kind);
+    unlink(socket.c_str());
+    absl::StatusOr<std::unique_ptr<ChildProcess>> started =
+        ChildProcess::Start({DataFile("devices/vhost_user/testing/block_back_end"), socket,
+                             read_only_disk_, "readonly"},
+                            {});
+    ASSERT_TRUE(started.ok()) << started.status();
+    back_ends_[kind] = *std::move(started);
+    const absl::Time deadline = absl::Now() + kTimeout;
+    while (access(socket.c_str(), F_OK) != 0 && absl::Now() < deadline) {
+      absl::SleepFor(absl::Milliseconds(10));
+    }
   }
 
   // The guest's next line of that kind, which its own noise may surround.
@@ -252,8 +274,10 @@ class HostileGuestTest : public testing::Test {
     return run;
   }
 
-  const std::string vsock_ = absl::StrCat(getenv("BULKHEAD_RUNTIME_DIR"), "/vsock");
+  const std::string folder_ = getenv("BULKHEAD_RUNTIME_DIR");
+  const std::string vsock_ = folder_ + "/vsock";
   std::string disk_, read_only_disk_;
+  std::map<std::string, std::unique_ptr<ChildProcess>> back_ends_;
   std::unique_ptr<VmProcess> vm_;
   std::optional<VsockHost> vsock_host_;
   std::unique_ptr<VmClient> client_;
@@ -307,6 +331,6 @@ int main(int argc, char** argv) {
   testing::InitGoogleTest(&argc, argv);
   absl::ParseCommandLine(argc, argv);
   const int result = RUN_ALL_TESTS();
-  rmdir(folder);
+  std::filesystem::remove_all(folder);
   return result;
 }

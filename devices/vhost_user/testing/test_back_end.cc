@@ -76,7 +76,7 @@ void TestBackEnd::Run() {
       Queue& queue = queues_[indices[i]];
       if (ready[i + 2].revents == 0 || !queue.kick.ok()) continue;
       DrainEventFd(queue.kick.get());
-      Serve(indices[i]);
+      if (!Serve(indices[i])) return;
     }
   }
 }
@@ -113,6 +113,7 @@ bool TestBackEnd::HandleMessage() {
     return false;
   }
   std::string answer = Answer(type, payload, std::move(files));
+  if (is_misled_) return false;
   if (answer.empty() && (header.flags & kNeedReply) != 0) answer = Bytes(uint64_t{0});
   if (!answer.empty()) {
     answer = Bytes(MessageHeader{header.type, kVersion | kIsReply,
@@ -174,11 +175,13 @@ std::string TestBackEnd::Answer(MessageType type, const std::string& payload,
       return {};
     case MessageType::kSetVringEnable:
       queues_[state.index].enabled = state.value != 0;
-      StartQueue(state.index);
+      is_misled_ = !StartQueue(state.index);
       return {};
     case MessageType::kGetVringBase: {
       Queue& queue = queues_[state.index];
-      for (const uint16_t head : std::exchange(queue.held, {})) Complete(state.index, head);
+      for (const uint16_t head : std::exchange(queue.held, {})) {
+        is_misled_ = is_misled_ || !Complete(state.index, head);
+      }
       queue.kick.reset();
       queue.enabled = false;
       return Bytes(VringState{state.index, queue.last_available});
@@ -191,12 +194,17 @@ std::string TestBackEnd::Answer(MessageType type, const std::string& payload,
   }
 }
 
-uint8_t* TestBackEnd::At(uint64_t user_address) {
+uint8_t* TestBackEnd::At(uint64_t user_address, uint64_t size) {
   for (const Region& region : memory_) {
     const uint64_t offset = user_address - region.place.user_address;
-    if (offset < region.place.size_bytes) return region.mapping.data() + offset;
+    const uint64_t size_bytes = region.place.size_bytes;
+    if (offset < size_bytes && size <= size_bytes - offset) return region.mapping.data() + offset;
   }
-  abort();
+  return nullptr;
+}
+
+uint8_t* TestBackEnd::UsedRing(const Queue& queue) {
+  return At(queue.address.used, virtio::kUsedRing + queue.size * virtio::kUsedElementSize + 2);
 }
 
 uint8_t* TestBackEnd::InFlight(uint32_t index) {
@@ -204,14 +212,16 @@ uint8_t* TestBackEnd::InFlight(uint32_t index) {
   return in_flight_.data() + index * InFlightBytes(in_flight_size_);
 }
 
-void TestBackEnd::StartQueue(uint32_t index) {
+bool TestBackEnd::StartQueue(uint32_t index) {
   uint8_t* const area = InFlight(index);
-  if (area == nullptr) return;
+  if (area == nullptr) return true;
   Queue& queue = queues_[index];
   auto& header = *reinterpret_cast<InFlightHeader*>(area);
   auto* const entries = reinterpret_cast<InFlightEntry*>(area + sizeof(header));
-  if (std::exchange(header.version, 1) == 0) return;
-  const uint16_t used = Load16(At(queue.address.used) + virtio::kUsedIdx);
+  if (std::exchange(header.version, 1) == 0) return true;
+  uint8_t* const used_ring = UsedRing(queue);
+  if (used_ring == nullptr) return false;
+  const uint16_t used = Load16(used_ring + virtio::kUsedIdx);
   if (header.used_index != used) {
     entries[header.last_head].in_flight = 0;
     header.used_index = used;
@@ -228,19 +238,25 @@ void TestBackEnd::StartQueue(uint32_t index) {
     counter_ = std::max(counter_, entries[head].counter);
     if (options_.holds) {
       queue.held.push_back(head);
-    } else {
-      Complete(index, head);
+    } else if (!Complete(index, head)) {
+      return false;
     }
   }
+  return true;
 }
 
-void TestBackEnd::Serve(uint32_t index) {
+bool TestBackEnd::Serve(uint32_t index) {
   Queue& queue = queues_[index];
-  uint8_t* const available = At(queue.address.available);
-  uint8_t* const used = At(queue.address.used);
-  while (queue.last_available != Load16(available + virtio::kAvailableIdx)) {
+  uint8_t* const available =
+      At(queue.address.available, virtio::kAvailableRing + 2 * uint64_t{queue.size} + 2);
+  uint8_t* const used = UsedRing(queue);
+  if (available == nullptr || used == nullptr) return false;
+  for (uint16_t end = 0;
+       queue.last_available != (end = Load16(available + virtio::kAvailableIdx));) {
+    if (static_cast<uint16_t>(end - queue.last_available) > queue.size) return false;
     const uint16_t head =
         Load16(available + virtio::kAvailableRing + 2 * (queue.last_available++ % queue.size));
+    if (head >= queue.size) return false;
     // For the next one it wants to be rung.
     Store16(used + virtio::kUsedRing + queue.size * virtio::kUsedElementSize, queue.last_available);
     ++taken_;
@@ -251,39 +267,49 @@ void TestBackEnd::Serve(uint32_t index) {
     }
     if (options_.holds) {
       queue.held.push_back(head);
-    } else {
-      Complete(index, head);
+    } else if (!Complete(index, head)) {
+      return false;
     }
   }
+  return true;
 }
 
-uint32_t TestBackEnd::Carry(const Queue& queue, uint16_t head) {
-  const uint8_t* table = At(queue.address.descriptors);
+std::optional<uint32_t> TestBackEnd::Carry(const Queue& queue, uint16_t head) {
+  constexpr size_t kMaxBuffers = 1024;
+  uint64_t count = queue.size;
+  const uint8_t* table = At(queue.address.descriptors, count * sizeof(virtio::Descriptor));
   std::vector<iovec> readable, writable;
   virtio::Descriptor descriptor;
+  bool is_indirect = false;
   for (uint16_t next = head;; next = descriptor.next) {
+    if (table == nullptr || next >= count) return std::nullopt;
     memcpy(&descriptor, table + next * sizeof(descriptor), sizeof(descriptor));
     if ((descriptor.flags & virtio::kDescriptorIndirect) != 0) {
-      table = At(descriptor.address);
+      if (std::exchange(is_indirect, true)) return std::nullopt;
+      count = descriptor.length / sizeof(descriptor);
+      table = At(descriptor.address, descriptor.length);
       descriptor.next = 0;
       continue;
     }
+    uint8_t* const buffer = At(descriptor.address, descriptor.length);
+    if (buffer == nullptr || readable.size() + writable.size() == kMaxBuffers) return std::nullopt;
     auto& buffers = (descriptor.flags & virtio::kDescriptorWrite) != 0 ? writable : readable;
-    buffers.push_back({At(descriptor.address), descriptor.length});
+    buffers.push_back({buffer, descriptor.length});
     if ((descriptor.flags & virtio::kDescriptorNext) == 0) break;
   }
   if (options_.serve) return options_.serve(std::move(readable), std::move(writable));
-  if (writable.empty()) return 0;
+  if (writable.empty() || writable.back().iov_len == 0) return 0;
   static_cast<uint8_t*>(writable.back().iov_base)[writable.back().iov_len - 1] = 0;
   return 1;
 }
 
-void TestBackEnd::Complete(uint32_t index, uint16_t head) {
+bool TestBackEnd::Complete(uint32_t index, uint16_t head) {
   Queue& queue = queues_[index];
-  const uint32_t written = Carry(queue, head);
-  uint8_t* const used = At(queue.address.used);
+  const std::optional<uint32_t> written = Carry(queue, head);
+  uint8_t* const used = UsedRing(queue);
+  if (!written.has_value() || used == nullptr) return false;
   const uint16_t position = Load16(used + virtio::kUsedIdx);
-  const uint32_t element[] = {head + options_.head_lie, written};
+  const uint32_t element[] = {head + options_.head_lie, *written};
   memcpy(used + virtio::kUsedRing + (position % queue.size) * virtio::kUsedElementSize, element,
          sizeof(element));
   uint8_t* const area = InFlight(index);
@@ -295,6 +321,7 @@ void TestBackEnd::Complete(uint32_t index, uint16_t head) {
   }
   const uint64_t once = 1;
   if (queue.call.ok() && write(queue.call.get(), &once, sizeof(once)) < 0) abort();
+  return true;
 }
 
 }  // namespace bulkhead::devices::vhost_user

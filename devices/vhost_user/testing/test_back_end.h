@@ -20,7 +20,8 @@
 
 namespace bulkhead::devices::vhost_user {
 
-// A back end that serves one connection on a thread of its own. It trusts its front end.
+// A back end that serves one connection on a thread of its own. It trusts its front end, but not
+// what a guest writes: it ends at a ring, a chain or a buffer that cannot be.
 class TestBackEnd {
  public:
   struct Options {
@@ -45,7 +46,7 @@ class TestBackEnd {
   // As Kill().
   ~TestBackEnd();
 
-  // Waits until the front end has closed the connection.
+  // Waits until the front end has closed the connection, or it has ended.
   void AwaitEnd() { thread_.join(); }
 
   // It ends at once: requests that it holds remain so.
@@ -73,11 +74,14 @@ class TestBackEnd {
   void Run();
   bool HandleMessage();
   std::string Answer(MessageType type, const std::string& payload, std::vector<UniqueFd> files);
-  uint8_t* At(uint64_t user_address);
-  void StartQueue(uint32_t index);
-  void Serve(uint32_t index);
-  void Complete(uint32_t index, uint16_t head);
-  uint32_t Carry(const Queue& queue, uint16_t head);
+  // Nothing: not all of it is guest memory.
+  uint8_t* At(uint64_t user_address, uint64_t size);
+  uint8_t* UsedRing(const Queue& queue);
+  // False: what the guest has written cannot be.
+  bool StartQueue(uint32_t index);
+  bool Serve(uint32_t index);
+  bool Complete(uint32_t index, uint16_t head);
+  std::optional<uint32_t> Carry(const Queue& queue, uint16_t head);
   uint8_t* InFlight(uint32_t index);
 
   const Options options_;
@@ -88,6 +92,7 @@ class TestBackEnd {
   MemoryMapping in_flight_;
   uint16_t in_flight_size_ = 0;
   uint64_t counter_ = 0;
+  bool is_misled_ = false;  // what the last message has led to cannot be
   std::atomic<int> taken_ = 0;
   std::atomic<int> taken_again_ = 0;
   std::atomic<int> resets_ = 0;

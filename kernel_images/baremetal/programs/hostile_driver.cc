@@ -3,8 +3,8 @@
 // resets the devices as a driver does, and checks that they work.
 //
 // Nothing of the mix depends on what devices answer: a seed names a run. Needs 64 MiB of RAM and
-// one CPU; uses each virtio block device (the first one is written; another one is read-only, and
-// each of its words holds its own offset), virtio network, vsock, entropy and balloon device and
+// one CPU; uses each virtio block device (the first one is written; others are read-only, and each
+// of their words holds its own offset), virtio network, vsock, entropy and balloon device and
 // example device there is, and the UART. Programs of the host may listen at vsock ports 0 to 3.
 // Left out is what ends the guest rather than harms a device: the ports that power off and reset,
 // and messages (MSI) that are no interrupts of this guest's vectors. No device is given an address

@@ -18,7 +18,7 @@ inline constexpr uint32_t kVirtioVsock = 0x1053'1af4;
 inline constexpr uint32_t kExample =
     uint32_t{devices::example::kDeviceId} << 16 | devices::example::kVendorId;
 
-inline constexpr uint32_t kMaxFunctions = 8;
+inline constexpr uint32_t kMaxFunctions = 10;
 inline constexpr uint32_t kBars = 6;
 inline constexpr uint32_t kQueues = 3;
 
