@@ -8,7 +8,7 @@
 namespace bulkhead {
 
 // Increased when proto/ changes in a way that an older peer would misread or not understand.
-inline constexpr uint32_t kContractVersion = 4;
+inline constexpr uint32_t kContractVersion = 5;
 
 // Descriptors that a device process inherits beside standard input, output and error.
 inline constexpr int kAttachSocketFd = 3;   // SOCK_SEQPACKET, proto/attach.proto

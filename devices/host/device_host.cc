@@ -94,6 +94,7 @@ DeviceHost::DeviceHost(const v1::DeviceInfo& info, Attachment attachment, GuestM
       seccomp_filter_(std::move(attachment.seccomp_filter)),
       doorbells_(std::move(attachment.doorbells)),
       channel_(std::move(channel)),
+      trace_(channel_->trace()),
       durable_(std::move(durable)),
       poller_(std::move(poller)),
       control_(control),
@@ -102,6 +103,7 @@ DeviceHost::DeviceHost(const v1::DeviceInfo& info, Attachment attachment, GuestM
       rung_(doorbells_.size()),
       lent_(doorbells_.size()),
       release_latest_(SteadyNow() + kReleaseTime) {
+  interrupts_.SetTrace(trace_);
   if (!lends_descriptors_) return;
   memory_files_ = std::move(attachment.guest_memory);
   for (const Attachment::GuestMemoryRange& range : memory_files_) {
@@ -376,6 +378,7 @@ void DeviceHost::ServeDoorbells() {
     if (!rung_[i]) continue;
     rung_[i] = false;
     ++counters_.doorbells;
+    if (trace_.on()) trace_.Write(channel::TraceRecord::kDoorbell, static_cast<uint32_t>(i));
     model_->OnDoorbell(static_cast<uint32_t>(i));
     CRASH_POINT("after_doorbell_served");
     AfterCallback();

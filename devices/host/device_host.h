@@ -28,6 +28,7 @@
 #include "devices/host/poller.h"
 #include "devices/host/region_table.h"
 #include "proto/channel/channel_server.h"
+#include "proto/channel/trace_ring.h"
 #include "proto/device_control.pb.h"
 
 namespace bulkhead::devices {
@@ -78,6 +79,7 @@ class DeviceHost final : public DeviceServices {
   void StateChanged() override { state_changed_ = true; }
   absl::Span<uint8_t> durable_memory() override;
   void KeepAlive() override;
+  channel::TraceRecorder trace() const override { return trace_; }
   void SetAwaitsBackEnd(bool awaits) override { channel_->SetAwaitsBackEnd(awaits); }
   absl::Span<const GuestMemoryBlock> memory_blocks() const override { return memory_blocks_; }
   MemoryFilePlace durable_memory_file() const override { return durable_memory_file_; }
@@ -179,6 +181,7 @@ class DeviceHost final : public DeviceServices {
   const std::string seccomp_filter_;
   const std::vector<EventFd> doorbells_;
   const std::unique_ptr<channel::ChannelServer> channel_;
+  const channel::TraceRecorder trace_;
   const std::unique_ptr<DurableState> durable_;  // nullptr: the device keeps nothing
   const std::unique_ptr<Poller> poller_;
   ControlMailbox& control_;

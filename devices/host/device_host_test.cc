@@ -28,6 +28,7 @@
 #include "proto/channel/channel_memory.h"
 #include "proto/channel/channel_peer.h"
 #include "proto/channel/connect_server.h"
+#include "proto/channel/trace_ring.h"
 #include "proto/contract.h"
 #include "proto/device_control.pb.h"
 
@@ -176,6 +177,31 @@ TEST_F(DeviceHostTest, ADoorbellWakesTheHost) {
     absl::MutexLock lock(&model_.mutex);
     EXPECT_EQ(model_.doorbells.back(), 1u);
   }
+}
+
+TEST_F(DeviceHostTest, DoorbellsAndInterruptsAreRecordedWhileATraceRuns) {
+  StartHost(vmm_.MakeAttachment());
+  ASSERT_TRUE(WaitForDoorbells(2));
+  Read(0, 1);  // what the start rang is served, without a trace
+  channel::TraceReader reader(vmm_.client->trace());
+  vmm_.client->SetTracing(true);
+  vmm_.doorbells[1].Signal();
+  ASSERT_TRUE(WaitForDoorbells(3));
+  const auto set_state = [&](uint64_t bits) {
+    ASSERT_TRUE(vmm_.client->Call(Operation::kSetFunctionState, 0, 0, 0, 8, bits, kLong).ok());
+  };
+  set_state(kFunctionStateBusMaster | kFunctionStateMsixEnabled);
+  vmm_.client->SetTracing(false);
+  set_state(kFunctionStateBusMaster | kFunctionStateMsixEnabled);
+  std::vector<channel::TraceRecord> records;
+  EXPECT_EQ(reader.Read(SIZE_MAX, records), 0u);
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(records[0].kind, channel::TraceRecord::kDoorbell);
+  EXPECT_EQ(records[0].index, 1u);
+  EXPECT_EQ(records[1].kind, channel::TraceRecord::kMsix);
+  EXPECT_EQ(records[1].index, 0u);
+  EXPECT_LE(records[0].time_ns, records[1].time_ns);
+  EXPECT_LE(records[1].time_ns, channel::TraceNow());
 }
 
 TEST_F(DeviceHostTest, APostedWriteIsNeverOvertakenByALaterDoorbell) {

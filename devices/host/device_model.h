@@ -12,6 +12,7 @@
 #include "absl/types/span.h"
 #include "base/guest_memory.h"
 #include "base/unique_fd.h"
+#include "proto/channel/trace_ring.h"
 #include "proto/device_control.pb.h"
 
 namespace bulkhead::devices {
@@ -79,6 +80,9 @@ class DeviceServices {
   // Call it now and then in a call that takes long: it proves to the heartbeat that this is work
   // and no hang. Cheap.
   virtual void KeepAlive() {}
+
+  // Where the model records what it does while a trace runs. The same until the model ends.
+  virtual channel::TraceRecorder trace() const { return {}; }
 
   // What the guest asks of the device waits, or waits no longer, for another program of the host,
   // which is away, or does not answer. The vmm holds the guest meanwhile, as it does where this

@@ -59,11 +59,15 @@ void InterruptLines::Reset() {
 
 void InterruptLines::SignalVector(size_t vector) {
   ++msix_signals_;
+  if (trace_.on()) {
+    trace_.Write(channel::TraceRecord::kMsix, static_cast<uint32_t>(vector));
+  }
   msix_vectors_[vector].Signal();
 }
 
 void InterruptLines::SignalLine() {
   ++line_signals_;
+  if (trace_.on()) trace_.Write(channel::TraceRecord::kLine, /*index=*/0);
   intx_.Signal();
 }
 

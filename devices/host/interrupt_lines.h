@@ -9,6 +9,7 @@
 
 #include "base/event_fd.h"
 #include "devices/host/device_model.h"
+#include "proto/channel/trace_ring.h"
 
 namespace bulkhead::devices {
 
@@ -36,6 +37,7 @@ class InterruptLines {
   };
 
   explicit InterruptLines(Events events);
+  void SetTrace(const channel::TraceRecorder& trace) { trace_ = trace; }
 
   void SignalMsix(uint32_t vector);
   void SetIntx(bool level);
@@ -72,6 +74,7 @@ class InterruptLines {
   const EventFd intx_;
   const EventFd intx_resample_;
 
+  channel::TraceRecorder trace_;
   FunctionState state_;
   bool level_ = false;
   std::vector<bool> held_back_;  // by vector: sent once the function is bus master

@@ -14,6 +14,7 @@
 #include "devices/virtio/testing/holding_device.h"
 #include "devices/virtio/virtio_layout.h"
 #include "gtest/gtest.h"
+#include "proto/channel/trace_ring.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -294,6 +295,32 @@ TEST_P(ServeQueueTest, WithoutBusMasteringATurnGivesNoChains) {
   EXPECT_EQ(rig.held().size(), 8u);
   EXPECT_EQ(rig.services.RunWatches(0), 1);
   EXPECT_EQ(rig.held().size(), 10u);
+}
+
+TEST_P(ServeQueueTest, ATraceHasEachChainFromItsTakingToItsCompletion) {
+  Rig rig = NewRig();
+  rig.AddAndKick(1);
+  channel::TraceReader reader(rig.services.trace_ring());
+  rig.services.StartTrace();
+  ASSERT_TRUE(rig.queue().Add(
+      {{rig.driver->Allocate(16), 16, false}, {rig.driver->Allocate(512), 512, true}}));
+  rig.driver->Kick(1);
+  ASSERT_EQ(rig.held().size(), 2u);
+  const uint16_t head = rig.held()[1];
+  rig.CompleteOne();
+  rig.CompleteOne();
+  std::vector<channel::TraceRecord> records;
+  EXPECT_EQ(reader.Read(SIZE_MAX, records), 0u);
+  ASSERT_EQ(records.size(), 3u);
+  EXPECT_EQ(records[0].kind, channel::TraceRecord::kTaken);
+  EXPECT_EQ(records[0].index, 1u);
+  EXPECT_EQ(records[0].a, head);
+  EXPECT_EQ(records[0].b, channel::BytesOfBuffers(/*readable=*/16, /*writable=*/512));
+  EXPECT_EQ(records[1].kind, channel::TraceRecord::kCompleted);
+  EXPECT_EQ(records[2].kind, channel::TraceRecord::kCompleted);
+  EXPECT_EQ(records[2].index, 1u);
+  EXPECT_EQ(records[2].a, head);
+  EXPECT_EQ(records[2].b, 7u);
 }
 
 TEST_P(ServeQueueTest, ADeviceThatShallNotServeGetsNoChainsInATurnThatWasDue) {

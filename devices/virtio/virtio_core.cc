@@ -40,6 +40,7 @@ VirtioCore::~VirtioCore() {
 
 absl::Status VirtioCore::Start(DeviceServices& services) {
   host_ = &services;
+  trace_ = services.trace();
   absl::Span<uint8_t> durable = services.durable_memory();
   if (!durable.empty() && durable.size() < durable_memory_bytes()) {
     return absl::InvalidArgumentError(absl::StrCat("durable memory of ", durable.size(),
@@ -180,6 +181,7 @@ void VirtioCore::ServeQueue(uint32_t index) {
       if (room.empty() || !ring.Pop(room, chain)) break;
       host_->GuestMemoryUsed(chain.readable);
       host_->GuestMemoryUsed(chain.writable);
+      if (trace_.on()) TraceTaken(index, chain);
       device_->OnChain(index, chain);
     }
     device_->EndBatch(index);
@@ -190,6 +192,16 @@ void VirtioCore::ServeQueue(uint32_t index) {
   } while (queue.watched && left != left_before && ring.HasAvailable());
   Publish();
   host_->KeepAlive();
+}
+
+void VirtioCore::TraceTaken(uint32_t queue, const DescriptorChain& chain) const {
+  const auto bytes = [](absl::Span<const iovec> buffers) {
+    uint64_t sum = 0;
+    for (const iovec& buffer : buffers) sum += buffer.iov_len;
+    return sum;
+  };
+  trace_.Write(channel::TraceRecord::kTaken, queue, chain.head,
+               channel::BytesOfBuffers(bytes(chain.readable), bytes(chain.writable)));
 }
 
 bool VirtioCore::HasWork() const {
@@ -233,6 +245,7 @@ void VirtioCore::SetServing(bool serving) {
 }
 
 void VirtioCore::Complete(uint32_t queue, uint16_t head, uint32_t written_bytes) {
+  if (trace_.on()) trace_.Write(channel::TraceRecord::kCompleted, queue, head, written_bytes);
   queues_[queue]->ring.Complete(head, written_bytes);
   queues_[queue]->completed = true;
 }

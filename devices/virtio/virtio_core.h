@@ -14,6 +14,7 @@
 #include "devices/virtio/saved_state.h"
 #include "devices/virtio/virtio_device.h"
 #include "devices/virtio/virtqueue.h"
+#include "proto/channel/trace_ring.h"
 #include "proto/device_control.pb.h"
 
 namespace bulkhead::devices::virtio {
@@ -134,10 +135,12 @@ class VirtioCore : public VirtioServices {
   void ServeQueue(uint32_t index);
   void OnServeLater();
   void PublishQueue(uint32_t index);
+  void TraceTaken(uint32_t queue, const DescriptorChain& chain) const;
 
   VirtioDevice* const device_;
   InterruptSink* const interrupts_;
   DeviceServices* host_ = nullptr;
+  channel::TraceRecorder trace_;
   uint64_t offered_features_ = 0;
   const std::vector<uint16_t> queue_sizes_;  // the largest that each may be
   const uint32_t chains_per_turn_;

@@ -1,5 +1,6 @@
 #include "proto/channel/channel_client.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <time.h>
 
@@ -114,6 +115,13 @@ absl::StatusOr<uint64_t> ChannelClient::AwaitAnswer(uint32_t waiter, absl::Durat
   absl::StatusOr<uint64_t> answer = WaitForAnswer(waiter, deadline);
   if (!answer.ok()) Counted(waiter, answer.status()).IgnoreError();
   return answer;
+}
+
+void ChannelClient::DropTrace() const {
+  // Without success the memory stays, and the next trace begins behind what is in it.
+  (void)fallocate(memory_.response_memory.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  static_cast<off_t>(ResponseView::TraceOffset(options_.waiters)),
+                  static_cast<off_t>(sizeof(TraceRing)));
 }
 
 absl::Status ChannelClient::Counted(uint32_t waiter, absl::Status status) {

@@ -19,6 +19,7 @@
 #include "proto/channel/channel_metrics.h"
 #include "proto/channel/deadline.h"
 #include "proto/channel/tick_clock.h"
+#include "proto/channel/trace_ring.h"
 #include "proto/channel/waiter_state.h"
 
 namespace bulkhead::channel {
@@ -148,6 +149,16 @@ class ChannelClient {
     uint64_t refused = 0;  // malformed requests
   };
   DeviceReport device_report() const;
+
+  // Whether the device's processes write their trace, from now on. For one thread at a time.
+  void SetTracing(bool on) {
+    // relaxed: late is harmless, and nothing else is published by it.
+    requests_.header().tracing.store(on ? 1 : 0, std::memory_order_relaxed);
+  }
+  // What they have written. Untrusted.
+  const TraceRing& trace() const { return responses_.trace(options_.waiters); }
+  // Gives its memory back. Call while it is not read.
+  void DropTrace() const;
 
   // The counters of this end. Each is exact, but they are not read at one moment.
   ChannelMetrics metrics() const;

@@ -17,6 +17,7 @@
 //   0x008             version          device, once: ChannelServer::Create()
 //   0x00c             slots            device, once: ChannelServer::Create()
 //   0x010             waiters          device, once: ChannelServer::Create()
+//   0x014             tracing          device; any value is harmless (zero or not)
 //   0x018             heartbeat        device; any value is harmless (it is sent back)
 //   0x040             space_waiters    device; any value is harmless (zero or not)
 //   0x080 + 64*i      waiter i:
@@ -50,6 +51,8 @@
 //           +16         status         vmm: ChannelClient::TakeAnswer()
 //           +24         deferred       vmm: ChannelClient::WaitForAnswer(); a successor:
 //                                      ChannelServer::Deferred()
+//   0x100 + 64*w      trace            vmm: TraceReader::Read(); trace_ring.h. Takes
+//                                      memory only from the first record to the end of a trace
 //
 // Tickets number the requests from 1, in the one order in which the device sees them; 64 bits never
 // wrap. `head` is the ticket of the last request that the device has fully processed, at first 0.
@@ -59,7 +62,7 @@
 namespace bulkhead::channel {
 
 inline constexpr uint64_t kRequestMagic = 0x74736575716572bb;  // "\xbbrequest"
-inline constexpr uint32_t kLayoutVersion = 3;
+inline constexpr uint32_t kLayoutVersion = 4;
 
 inline constexpr uint32_t kMinSlots = 4;
 inline constexpr uint32_t kMaxSlots = 1 << 16;
@@ -116,6 +119,7 @@ struct RequestHeader {
   uint32_t version;
   uint32_t slots;
   uint32_t waiters;
+  std::atomic<uint32_t> tracing;    // 1: the device process writes its trace
   std::atomic<uint64_t> heartbeat;  // how many heartbeats the vmm has asked for
   // How many waiters have announced that they sleep until a slot is free.
   alignas(kCacheLineBytes) std::atomic<uint32_t> space_waiters;
@@ -183,6 +187,7 @@ static_assert(sizeof(std::atomic<uint32_t>) == 4 && std::atomic<uint32_t>::is_al
 static_assert(sizeof(RequestHeader) == 0x80 && offsetof(RequestHeader, space_waiters) == 0x40);
 static_assert(offsetof(RequestHeader, version) == 0x8 && offsetof(RequestHeader, slots) == 0xc);
 static_assert(offsetof(RequestHeader, waiters) == 0x10 && sizeof(WaiterFlags) == 64);
+static_assert(offsetof(RequestHeader, tracing) == 0x14);
 static_assert(offsetof(RequestHeader, heartbeat) == 0x18);
 static_assert(sizeof(RequestSlot) == 32 && offsetof(RequestSlot, shape) == 24);
 static_assert(offsetof(RequestSlot, offset) == 8 && offsetof(RequestSlot, data) == 16);

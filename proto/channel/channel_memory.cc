@@ -53,7 +53,7 @@ RequestView::RequestView(uint8_t* base, uint32_t slots, uint32_t waiters)
       slot_mask_(slots - 1) {}
 
 size_t ResponseView::SizeBytes(uint32_t waiters) {
-  return sizeof(ResponseHeader) + size_t{waiters} * sizeof(CompletionSlot);
+  return sizeof(ResponseHeader) + size_t{waiters} * sizeof(CompletionSlot) + sizeof(TraceRing);
 }
 
 ResponseView::ResponseView(uint8_t* base)

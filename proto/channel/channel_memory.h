@@ -13,6 +13,7 @@
 #include "base/memory_mapping.h"
 #include "base/unique_fd.h"
 #include "proto/channel/channel_layout.h"
+#include "proto/channel/trace_ring.h"
 #include "proto/channel/wake_pipe.h"
 
 namespace bulkhead::channel {
@@ -59,6 +60,11 @@ class ResponseView {
 
   ResponseHeader& header() const { return *header_; }
   CompletionSlot& completion(uint32_t waiter) const { return completions_[waiter]; }
+  // `waiters`: as for SizeBytes().
+  TraceRing& trace(uint32_t waiters) const {
+    return *reinterpret_cast<TraceRing*>(completions_ + waiters);
+  }
+  static size_t TraceOffset(uint32_t waiters) { return SizeBytes(waiters) - sizeof(TraceRing); }
 
  private:
   ResponseHeader* header_;

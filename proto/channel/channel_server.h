@@ -16,6 +16,7 @@
 #include "proto/channel/adaptive_poll.h"
 #include "proto/channel/channel_layout.h"
 #include "proto/channel/channel_memory.h"
+#include "proto/channel/trace_ring.h"
 
 namespace bulkhead::channel {
 
@@ -121,6 +122,11 @@ class ChannelServer {
   // What the guest asks of the device waits, or waits no longer, for another program of the host,
   // which is away. The vmm may hold the guest meanwhile. At first false. Cheap.
   void SetAwaitsBackEnd(bool awaits);
+
+  // Writes this process's part of a trace. For the thread of this object. Valid as long as it is.
+  TraceRecorder trace() const {
+    return TraceRecorder(requests_.header().tracing, responses_.trace(parameters_.waiters));
+  }
 
   // Readable when a request has come during the sleep. Level-triggered.
   int event_fd() const { return request_event_.get(); }

@@ -65,7 +65,7 @@ class HostileSession {
           break;
         }
         case 9:  // any byte at all
-          mapping_.data()[input_.Take(8) % mapping_.size()] = input_.Byte();
+          mapping_.data()[input_.Take(8) % ResponseView::TraceOffset(kWaiters)] = input_.Byte();
           break;
         case 10:
           Interrupt();

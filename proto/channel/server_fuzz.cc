@@ -62,7 +62,8 @@ class HostileSession {
           break;
         case 7:
           if (input_.Byte() % 4 == 0) {
-            response_mapping_.data()[input_.Take(8) % response_mapping_.size()] = input_.Byte();
+            response_mapping_.data()[input_.Take(8) % ResponseView::TraceOffset(kWaiters)] =
+                input_.Byte();
             if (!Attach()) return;
           }
           break;

@@ -69,6 +69,8 @@ struct Invocation {
   std::string vm;      // empty: the only one
   std::string socket;  // empty: by name
   std::string binary;
+  std::string output;
+  int seconds = 10;        // of a trace
   bool link_up = false;    // of a device's link
   int escape = 0x1d;       // the key that leaves the console; -1: none
   absl::Duration timeout;  // --timeout, or the command's

@@ -181,6 +181,17 @@ absl::Status Apply(const Command* command, Flag flag, const std::string& value,
     case kAllowRemoteFlag:
       invocation.allow_remote = true;
       break;
+    case kSecondsFlag:
+      if (absl::SimpleAtoi(value, &invocation.seconds) && invocation.seconds >= 1 &&
+          invocation.seconds <= 600) {
+        break;
+      }
+      return Wrong(command,
+                   absl::StrCat("--seconds: \"", value, "\" is not a whole number from 1 to 600"));
+    case kOutputFlag:
+      if (value.empty()) return Wrong(command, "--output: the path is empty");
+      invocation.output = value;
+      break;
     case kEscapeFlag:
       return SetEscape(command, value, invocation);
   }

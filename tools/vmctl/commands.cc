@@ -208,6 +208,19 @@ Examples
   vmctl metrics > web.prom.new && mv web.prom.new /var/lib/node_exporter/web.prom
 )",
      RunMetrics},
+    {"trace", "what guest and devices do, on a time line", kVmFlags | kSecondsFlag | kOutputFlag,
+     Argument::kNone, absl::Seconds(10),
+     R"(Records for so many seconds each access of a vCPU to a device, doorbells, interrupts, the requests
+of virtio devices from when they are taken to when they are completed, and what happens to device
+processes and to the VM. FILE then opens in https://ui.perfetto.dev, which keeps it in the browser.
+Ctrl-C ends the trace early; the file is whole. It is 256 MiB long at most, and one trace runs at a
+time. While it runs, each access takes some 50 ns longer. --timeout is for the VM's answers. What is
+shown, and how to read it: docs/tracing.md.
+
+Example
+  vmctl trace --seconds 5 --output trace.json
+)",
+     RunTrace},
     {"console", "the guest's serial console", kVmFlags | kEscapeFlag | kFollowFlag,
      Argument::kOptionalDevice, absl::Seconds(10),
      R"(Prints the last 64 KiB of the guest's output, then its further output. On a terminal every key goes

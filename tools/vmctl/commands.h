@@ -40,6 +40,9 @@ ExitCode RunPci(const Invocation& invocation);
 // events_command.cc
 ExitCode RunEvents(const Invocation& invocation);
 
+// trace_command.cc
+ExitCode RunTrace(const Invocation& invocation);
+
 // console_command.cc
 ExitCode RunConsole(const Invocation& invocation);
 

@@ -85,6 +85,7 @@ std::vector<std::string> ValuesOf(const FlagInfo& flag, const LiveNames& live) {
       return live.vms();
     case kSocketFlag:
     case kBinaryFlag:
+    case kOutputFlag:
       return {std::string(kFilesCandidate)};
     case kEscapeFlag:
       return {"^]", "none"};

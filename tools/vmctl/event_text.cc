@@ -1,5 +1,7 @@
 #include "tools/vmctl/event_text.h"
 
+#include <utility>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -118,6 +120,11 @@ Line LineOf(const v1::Event& event, bool color) {
 }
 
 }  // namespace
+
+EventLine LineOfEvent(const v1::Event& event) {
+  Line line = LineOf(event, /*color=*/false);
+  return {std::move(line.subject), std::move(line.text)};
+}
 
 std::string EventText(const v1::Event& event, absl::TimeZone zone, bool color) {
   const Line line = LineOf(event, color);

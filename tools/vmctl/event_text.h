@@ -12,6 +12,13 @@ namespace bulkhead::vmctl {
 // are any. The subject is a device or "vm".
 std::string EventText(const v1::Event& event, absl::TimeZone zone, bool color);
 
+// The same without time and details.
+struct EventLine {
+  std::string subject;
+  std::string text;
+};
+EventLine LineOfEvent(const v1::Event& event);
+
 }  // namespace bulkhead::vmctl
 
 #endif  // BULKHEAD_TOOLS_VMCTL_EVENT_TEXT_H_

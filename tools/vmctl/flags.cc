@@ -18,6 +18,8 @@ constexpr FlagInfo kFlags[] = {
     {kIntervalFlag, "interval", 0, "TIME", "between two samples (default: 2s)"},
     {kCountFlag, "count", 'n', "N", "end after N samples"},
     {kOnceFlag, "once", 0, "", "as --count 1"},
+    {kSecondsFlag, "seconds", 0, "N", "how long: 1 to 600 (default: 10)"},
+    {kOutputFlag, "output", 'o', "FILE", "the file to write"},
     {kVmFlag, "vm", 0, "NAME", "the VM (default: the only one that runs)"},
     {kSocketFlag, "socket", 0, "PATH", "the VM behind this control socket"},
     {kTimeoutFlag, "timeout", 0, "TIME", "how long to wait: 500ms, 2m, inf"},

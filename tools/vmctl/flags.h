@@ -29,6 +29,8 @@ enum Flag : uint32_t {
   kIntervalFlag = 1 << 23,
   kCountFlag = 1 << 24,
   kOnceFlag = 1 << 25,
+  kSecondsFlag = 1 << 26,
+  kOutputFlag = 1 << 27,
 };
 
 // What every command that talks to one VM takes.

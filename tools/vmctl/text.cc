@@ -73,7 +73,7 @@ std::string FormatBytes(uint64_t bytes) {
     bytes /= 1024;
     ++unit;
   }
-  return absl::StrCat(bytes, " ", kUnits[unit]);
+  return absl::StrCat(bytes, " ", unit == 0 && bytes == 1 ? "byte" : kUnits[unit]);
 }
 
 std::string FormatTimestamp(const google::protobuf::Timestamp& time, absl::TimeZone zone) {

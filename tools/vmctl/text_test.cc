@@ -36,6 +36,7 @@ TEST(FormatSpanTest, HasTheUnitsThatMatter) {
 
 TEST(FormatBytesTest, TakesTheLargestUnitThatIsExact) {
   EXPECT_EQ(FormatBytes(0), "0 bytes");
+  EXPECT_EQ(FormatBytes(1), "1 byte");
   EXPECT_EQ(FormatBytes(1000), "1000 bytes");
   EXPECT_EQ(FormatBytes(16 << 10), "16 KiB");
   EXPECT_EQ(FormatBytes(1536 << 20), "1536 MiB");

@@ -278,6 +278,25 @@ absl::Status VmClient::WatchEvents(bool only_past, absl::Duration timeout,
   return impl_->ToStatus(reader->Finish());
 }
 
+absl::Status VmClient::Trace(absl::Duration duration,
+                             const std::function<bool(const v1::TraceChunk&)>& on_chunk) {
+  grpc::ClientContext context;
+  Impl::Limit(context, duration + impl_->timeout());
+  v1::TraceRequest request;
+  request.set_seconds(static_cast<uint32_t>(absl::ToInt64Seconds(duration)));
+  const auto reader = impl_->stub().Trace(&context, request);
+  v1::TraceChunk chunk;
+  while (reader->Read(&chunk)) {
+    if (on_chunk(chunk)) continue;
+    context.TryCancel();
+    while (reader->Read(&chunk)) {
+    }
+    (void)reader->Finish();
+    return absl::OkStatus();
+  }
+  return impl_->ToStatus(reader->Finish());
+}
+
 const absl::StatusOr<PidFd>& VmClient::vmm_process() const { return impl_->vmm_process(); }
 
 }  // namespace bulkhead::vmctl

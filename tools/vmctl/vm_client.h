@@ -72,6 +72,11 @@ class VmClient {
   absl::Status WatchEvents(bool only_past, absl::Duration timeout,
                            const std::function<bool(const v1::Event&)>& on_event);
 
+  // Calls `on_chunk` for each chunk of a trace, until it is complete, or `on_chunk` returns false
+  // (both: OK).
+  absl::Status Trace(absl::Duration duration,
+                     const std::function<bool(const v1::TraceChunk&)>& on_chunk);
+
   // `device`: "" is the VM's only console. The stream reports errors. The client must outlive it.
   absl::StatusOr<std::unique_ptr<ConsoleStream>> AttachConsole(const std::string& device);
 

@@ -15,7 +15,7 @@ namespace bulkhead::vmm {
 // Limits on the clients' resources, so that a stuck client cannot take what the VM needs.
 struct ControlLimits {
   size_t connections = 96;  // two descriptors each
-  size_t streams = 64;      // WatchEvents and AttachConsole together
+  size_t streams = 64;      // WatchEvents, Trace and AttachConsole together
   size_t long_calls = 64;   // calls that wait for the VM: Pause, RestartDevice, ...
   // A client that sends nothing for this time must answer a ping within the same time, else it is
   // disconnected: it hangs, or does not speak HTTP/2.

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "proto/channel/trace_ring.h"
 #include "proto/vm_control.grpc.pb.h"
 #include "third_party/grpc_protos/health/v1/health.grpc.pb.h"
 #include "vmm/control/testing/fake_vm.h"
@@ -365,6 +366,82 @@ TEST(ControlServerTest, OneSubscriberTooManyIsRefusedUntilOneLeaves) {
 }
 
 // --- The console ---------------------------------------------------------------------------------
+
+TEST(ControlServerTest, ATraceIsStreamedWhileItRunsAndOneAtATime) {
+  TestServer server;
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  v1::TraceRequest request;
+  request.set_seconds(1);
+  TestContext context;
+  const std::unique_ptr<grpc::ClientReader<v1::TraceChunk>> reader = stub->Trace(&context, request);
+  v1::TraceChunk chunk;
+  ASSERT_TRUE(reader->Read(&chunk));
+  EXPECT_EQ(chunk.start().name(), "fake");
+  ASSERT_TRUE(server.vm.trace_recorder().on());
+  server.vm.trace_recorder().Write(
+      {.time_ns = channel::TraceNow(), .a = chunk.start().time_ns(), .operation = 1});
+  server.vm.AppendEvent();
+
+  TestContext second;
+  v1::TraceChunk none;
+  const auto refused = stub->Trace(&second, request);
+  EXPECT_FALSE(refused->Read(&none));
+  EXPECT_EQ(refused->Finish().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+
+  int records = 0;
+  int events = 0;
+  const uint64_t begin_ns = chunk.start().time_ns();
+  uint64_t until_ns = 0;
+  while (reader->Read(&chunk)) {
+    records += chunk.records_size();
+    events += chunk.events_size();
+    until_ns = chunk.complete_until_ns();
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  EXPECT_EQ(records, 1);
+  EXPECT_EQ(events, 1);
+  EXPECT_GE(until_ns, begin_ns + 1'000'000'000);
+  EXPECT_EQ(server.vm.traces(), 0);
+}
+
+TEST(ControlServerTest, ATraceEndsWithItsClientAndWithTheServer) {
+  TestServer server;
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  v1::TraceRequest request;
+  request.set_seconds(600);
+  for (const bool client_leaves : {true, false}) {
+    TestContext context;
+    const auto reader = stub->Trace(&context, request);
+    v1::TraceChunk chunk;
+    ASSERT_TRUE(reader->Read(&chunk));
+    EXPECT_EQ(server.vm.traces(), 1);
+    if (client_leaves) {
+      context.TryCancel();
+    } else {
+      server.vm.SetExitReason("stopped");
+      server.server.reset();
+    }
+    while (reader->Read(&chunk)) {
+    }
+    EXPECT_EQ(reader->Finish().error_code(),
+              client_leaves ? grpc::StatusCode::CANCELLED : grpc::StatusCode::UNAVAILABLE);
+    EXPECT_TRUE(Eventually([&] { return server.vm.traces() == 0; }));
+  }
+}
+
+TEST(ControlServerTest, ATraceOfTooLongATimeIsRefused) {
+  TestServer server;
+  v1::TraceRequest request;
+  request.set_seconds(601);
+  TestContext context;
+  v1::TraceChunk chunk;
+  const std::unique_ptr<Stub> stub = server.NewStub();
+  const auto reader = stub->Trace(&context, request);
+  EXPECT_FALSE(reader->Read(&chunk));
+  const grpc::Status status = reader->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("601"));
+}
 
 TEST(ControlServerTest, AConsoleCarriesBothDirections) {
   TestServer server;

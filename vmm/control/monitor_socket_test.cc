@@ -36,6 +36,7 @@ const std::map<std::string, Kind> kMethods = {
     {"SetDeviceLink", Kind::kChanges}, {"WatchEvents", Kind::kReads},
     {"GetMetrics", Kind::kReads},      {"AttachConsole", Kind::kChanges},
     {"GetBalloon", Kind::kReads},      {"SetBalloon", Kind::kChanges},
+    {"Trace", Kind::kChanges},
 };
 
 const google::protobuf::ServiceDescriptor& Service() {

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/control/vm_operations.h"
 
@@ -52,6 +54,8 @@ class ReadOnlyVm final : public VmOperations {
   absl::Status SetDeviceLink(absl::string_view, bool) override { return refusal_; }
   absl::Status SetBalloon(uint64_t) override { return refusal_; }
   absl::StatusOr<ConsoleHub*> Console(absl::string_view) override { return refusal_; }
+  // It changes nothing, but slows the guest down, and shows what it does when.
+  absl::StatusOr<std::unique_ptr<VmTrace>> StartTrace(absl::Duration) override { return refusal_; }
 
  private:
   VmOperations& vm_;

@@ -9,12 +9,12 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/status_macros.h"
-#include "grpcpp/alarm.h"
-#include "proto/grpc_deadline.h"
+#include "vmm/control/call_after.h"
 #include "vmm/control/console_call.h"
 #include "vmm/control/event_stream.h"
 #include "vmm/control/grpc_status.h"
 #include "vmm/control/long_call.h"
+#include "vmm/control/trace_stream.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -38,15 +38,6 @@ absl::Status CheckNamed(const std::string& name) {
 absl::Status Describe(const VmOperations& vm, const std::string& name, v1::Device* reply) {
   ASSIGN_OR_RETURN(*reply, vm.Device(name));
   return absl::OkStatus();
-}
-
-// Calls `call` on a thread of gRPC's.
-void CallAfter(absl::Duration time, std::function<void()> call) {
-  auto alarm = std::make_shared<std::unique_ptr<grpc::Alarm>>(std::make_unique<grpc::Alarm>());
-  (*alarm)->Set(GrpcDeadline(time), [alarm, call = std::move(call)](bool) {
-    const std::unique_ptr<grpc::Alarm> fired = std::move(*alarm);  // no longer needed
-    call();
-  });
 }
 
 absl::Status NothingToAdd() { return absl::OkStatus(); }
@@ -211,6 +202,11 @@ grpc::ServerUnaryReactor* VmControlService::GetMetrics(Context*, const v1::GetMe
 grpc::ServerWriteReactor<v1::Event>* VmControlService::WatchEvents(
     Context*, const v1::WatchEventsRequest* request) {
   return EventStream::Start(streams_, vm_, request->only_past());
+}
+
+grpc::ServerWriteReactor<v1::TraceChunk>* VmControlService::Trace(Context*,
+                                                                  const v1::TraceRequest* request) {
+  return TraceStream::Start(streams_, vm_, *request);
 }
 
 grpc::ServerBidiReactor<v1::ConsoleInput, v1::ConsoleOutput>* VmControlService::AttachConsole(

@@ -17,9 +17,9 @@ namespace bulkhead::vmm {
 // VmControl over VmOperations: one line for each call. Runs on gRPC's threads and never blocks.
 class VmControlService final : public v1::VmControl::CallbackService {
  public:
-  // `streams` holds WatchEvents and AttachConsole calls, `long_calls` those that the VM answers
-  // later. `wake` may be called on any thread and causes a streams.PumpAll() soon. All must outlive
-  // the service's calls.
+  // `streams` holds WatchEvents, Trace and AttachConsole calls, `long_calls` those that the VM
+  // answers later. `wake` may be called on any thread and causes a streams.PumpAll() soon. All must
+  // outlive the service's calls.
   VmControlService(VmOperations& vm, const RefusedClients& refused, OpenCalls& streams,
                    OpenCalls& long_calls, std::function<void()> wake)
       : vm_(vm),
@@ -67,6 +67,8 @@ class VmControlService final : public v1::VmControl::CallbackService {
                       v1::VmMetrics* reply) override;
   grpc::ServerWriteReactor<v1::Event>* WatchEvents(Context* context,
                                                    const v1::WatchEventsRequest* request) override;
+  grpc::ServerWriteReactor<v1::TraceChunk>* Trace(Context* context,
+                                                  const v1::TraceRequest* request) override;
   grpc::ServerBidiReactor<v1::ConsoleInput, v1::ConsoleOutput>* AttachConsole(
       Context* context) override;
 

@@ -4,15 +4,18 @@
 #include <stdint.h>
 
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/console/console_hub.h"
 #include "vmm/vm/event_log.h"
+#include "vmm/vm/vm_trace.h"
 
 namespace bulkhead::vmm {
 
@@ -60,6 +63,9 @@ class VmOperations {
   virtual absl::Status SetBalloon(uint64_t target_bytes) = 0;
 
   virtual EventLog& events() = 0;
+  // Begins a trace, which ends with the object, or when that is complete. Errors:
+  // FailedPrecondition (one runs already).
+  virtual absl::StatusOr<std::unique_ptr<VmTrace>> StartTrace(absl::Duration duration) = 0;
   // The console of `device`; "": the only console. Errors: NotFound, InvalidArgument ("", but there
   // are several).
   virtual absl::StatusOr<ConsoleHub*> Console(absl::string_view device) = 0;

@@ -103,6 +103,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
         m->RequestEnd(
             {EndReason::kVmmError, "the launcher of device processes is dead, and so are they"});
       }));
+  ASSIGN_OR_RETURN(machine->access_trace_, AccessTrace::Create(spec.cpus));
   ASSIGN_OR_RETURN(machine->consoles_, Consoles::Create(spec.devices));
   ASSIGN_OR_RETURN(machine->links_, VmLinks::Create(spec.devices));
   ASSIGN_OR_RETURN(machine->error_links_, ErrorLinks::Create(spec.devices));
@@ -115,6 +116,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
         StartTimeoutFor(spec.devices.size(), std::thread::hardware_concurrency());
     options.vcpus = spec.cpus;
     options.events = &machine->events_;
+    options.trace = machine->access_trace_.get();
     options.park = [m = machine.get()](Waiter vcpu) { return m->ParkWhilePaused(vcpu); };
     options.pause_vm = [m = machine.get()](absl::string_view name) { m->PauseForDevice(name); };
     options.hold_vm = [m = machine.get()](absl::string_view name, bool hold) {
@@ -131,6 +133,7 @@ absl::StatusOr<std::unique_ptr<Machine>> Machine::Create(VmSpec spec,
   RETURN_IF_ERROR(found);
   machine->devices_ = *std::move(devices);
   for (size_t i = 0; i < places.size(); ++i) {
+    machine->devices_[i]->device().set_trace_index(static_cast<uint32_t>(i));
     places[i].description = &machine->devices_[i]->device().description();
   }
   RETURN_IF_ERROR(CheckPlaces(places));

@@ -41,9 +41,11 @@
 #include "vmm/process/process_monitor.h"
 #include "vmm/supervisor/device_supervisor.h"
 #include "vmm/vcpu/vcpu_threads.h"
+#include "vmm/vm/access_trace.h"
 #include "vmm/vm/event_log.h"
 #include "vmm/vm/vm_end.h"
 #include "vmm/vm/vm_state.h"
+#include "vmm/vm/vm_trace.h"
 #include "vmm/vm_link/vm_links.h"
 
 namespace bulkhead::vmm {
@@ -111,6 +113,7 @@ class Machine final : public VmOperations {
   absl::Status SetBalloon(uint64_t target_bytes) override;
   EventLog& events() override { return events_; }
   absl::StatusOr<ConsoleHub*> Console(absl::string_view device) override;
+  absl::StatusOr<std::unique_ptr<VmTrace>> StartTrace(absl::Duration duration) override;
 
  private:
   // The part of the configuration that needs no open files.
@@ -194,11 +197,14 @@ class Machine final : public VmOperations {
   void CommandDevice(absl::string_view name, Done done,
                      absl::FunctionRef<void(DeviceSupervisor&, Done)> command);
   v1::Device Describe(DeviceSupervisor& device) const;
+  void SetTracing(bool on);
 
   const Settings settings_;
   std::atomic<EndWatchdog*> end_watchdog_ = nullptr;
   EventLog events_;
   VmState state_;
+  std::unique_ptr<AccessTrace> access_trace_;
+  std::atomic<bool> trace_runs_ = false;
   // In this order, so that each part outlives its users.
   GuestRam ram_;
   std::unique_ptr<RamCollapse> collapse_;  // may be nullptr

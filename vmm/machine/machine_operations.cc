@@ -244,6 +244,48 @@ void Machine::HoldForDevice(absl::string_view device, bool hold) {
   });
 }
 
+void Machine::SetTracing(bool on) {
+  access_trace_->SetOn(on);
+  for (const auto& device : devices_) device->device().endpoints().channel().SetTracing(on);
+}
+
+absl::StatusOr<std::unique_ptr<VmTrace>> Machine::StartTrace(absl::Duration duration) {
+  if (end_->reported()) return EndingError();
+  if (trace_runs_.exchange(true)) {
+    return absl::FailedPreconditionError("another trace of this VM runs; wait for its end");
+  }
+  std::vector<TraceSource> sources;
+  for (uint32_t vcpu = 0; vcpu < access_trace_->vcpus(); ++vcpu) {
+    sources.push_back({.ring = &access_trace_->ring(vcpu), .index = vcpu});
+  }
+  for (size_t i = 0; i < devices_.size(); ++i) {
+    const DeviceEndpoints& endpoints = devices_[i]->device().endpoints();
+    sources.push_back({.ring = &endpoints.channel().trace(),
+                       .is_device = true,
+                       .index = static_cast<uint32_t>(i),
+                       .doorbells = static_cast<uint32_t>(endpoints.doorbells().size()),
+                       .vectors = static_cast<uint32_t>(endpoints.msix_vectors().size())});
+  }
+  const uint64_t last_event = events_.last_sequence();  // before the state, which includes it
+  const v1::VmStatus status = Status();
+  v1::TraceStart start;
+  start.set_name(status.name());
+  start.set_vcpus(status.vcpus());
+  start.set_state(status.state());
+  for (v1::Device& device : Devices()) *start.add_devices() = std::move(device);
+  auto trace = std::make_unique<VmTrace>(std::move(start), std::move(sources), events_, last_event,
+                                         duration, [this] {
+                                           SetTracing(false);
+                                           access_trace_->Drop();
+                                           for (const auto& device : devices_)
+                                             device->device().endpoints().channel().DropTrace();
+                                           trace_runs_.store(false);
+                                         });
+  SetTracing(true);
+  LogInfo(absl::StrCat("a client traces the VM for ", absl::FormatDuration(duration)));
+  return trace;
+}
+
 absl::StatusOr<ConsoleHub*> Machine::Console(absl::string_view device) {
   return consoles_.Find(device);
 }

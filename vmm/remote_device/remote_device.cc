@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/status_macros.h"
 #include "proto/channel/channel_client.h"
+#include "proto/channel/trace_ring.h"
 #include "proto/contract.h"
 
 namespace bulkhead::vmm {
@@ -47,7 +48,8 @@ RemoteDevice::RemoteDevice(const DeviceSpec& spec, DeviceDescription description
       access_timeout_(spec.access_timeout),
       description_(std::move(description)),
       endpoints_(std::move(endpoints)),
-      options_(std::move(options)) {}
+      options_(std::move(options)),
+      trace_(*options_.trace) {}
 
 uint64_t RemoteDevice::Read(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes) {
   const absl::StatusOr<uint64_t> value =
@@ -60,10 +62,35 @@ uint64_t RemoteDevice::Read(Waiter waiter, uint8_t region, uint64_t offset, uint
 void RemoteDevice::PostWrite(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
                              uint64_t value) {
   absl::Status status;
+  if (trace_.on()) {
+    const uint64_t begin_ns = channel::TraceNow();
+    status = Post(waiter, region, offset, size_bytes, value);
+    Trace(Operation::kPostedWrite, waiter, region, offset, size_bytes, begin_ns);
+  } else {
+    status = Post(waiter, region, offset, size_bytes, value);
+  }
+  if (!status.ok()) OnAccessError(status);
+}
+
+absl::Status RemoteDevice::Post(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
+                                uint64_t value) {
+  absl::Status status;
   do {
     status = endpoints_.channel().Post(waiter, region, offset, size_bytes, value, access_timeout_);
   } while (absl::IsCancelled(status) && options_.park(waiter));
-  if (!status.ok()) OnAccessError(status);
+  return status;
+}
+
+void RemoteDevice::Trace(Operation operation, Waiter waiter, uint8_t region, uint64_t offset,
+                         uint8_t size_bytes, uint64_t begin_ns) const {
+  trace_.Write(waiter, {.time_ns = channel::TraceNow(),
+                        .a = begin_ns,
+                        .b = offset,
+                        .kind = channel::TraceRecord::kAccess,
+                        .operation = static_cast<uint8_t>(operation),
+                        .size_bytes = size_bytes,
+                        .region = region,
+                        .index = trace_index_});
 }
 
 void RemoteDevice::WriteAndWait(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
@@ -107,6 +134,17 @@ void RemoteDevice::SetFunctionState(Waiter waiter, const FunctionState& state) {
 
 absl::StatusOr<uint64_t> RemoteDevice::Call(Operation operation, Waiter waiter, uint8_t region,
                                             uint64_t offset, uint8_t size_bytes, uint64_t value) {
+  if (!trace_.on()) return CallUntraced(operation, waiter, region, offset, size_bytes, value);
+  const uint64_t begin_ns = channel::TraceNow();
+  absl::StatusOr<uint64_t> answer =
+      CallUntraced(operation, waiter, region, offset, size_bytes, value);
+  Trace(operation, waiter, region, offset, size_bytes, begin_ns);
+  return answer;
+}
+
+absl::StatusOr<uint64_t> RemoteDevice::CallUntraced(Operation operation, Waiter waiter,
+                                                    uint8_t region, uint64_t offset,
+                                                    uint8_t size_bytes, uint64_t value) {
   channel::ChannelClient& channel = endpoints_.channel();
   absl::StatusOr<uint64_t> answer =
       channel.Call(operation, waiter, region, offset, size_bytes, value, access_timeout_);

@@ -19,6 +19,7 @@
 #include "vmm/memory/guest_ram.h"
 #include "vmm/process/device_process.h"
 #include "vmm/remote_device/device_endpoints.h"
+#include "vmm/vm/access_trace.h"
 
 namespace bulkhead::vmm {
 
@@ -35,6 +36,8 @@ struct RemoteDeviceOptions {
   // must return at once. Called once each time that the supervisor reopens the channel or deals
   // with what was missed, however often the guest repeats it.
   std::function<void()> on_failure = [] {};
+  // Records the vCPUs' accesses. Borrowed; not null.
+  const AccessTrace* trace = &AccessTrace::Never();
 };
 
 // A device as the guest and the rest of the vmm see it, whichever process serves it: its
@@ -69,6 +72,9 @@ class RemoteDevice final : public DeviceAccess {
                     uint64_t value) override;
   void Reset(Waiter waiter) override;
   void SetFunctionState(Waiter waiter, const FunctionState& state) override;
+
+  // The device's number in traces. Call before the guest runs.
+  void set_trace_index(uint32_t index) { trace_index_ = index; }
 
   // The number of accesses that the access timeout ended, and of those that found the device gone.
   uint64_t timed_out_accesses() const { return timed_out_accesses_.load(); }
@@ -120,6 +126,13 @@ class RemoteDevice final : public DeviceAccess {
   // Makes an access that has an answer, and returns the answer.
   absl::StatusOr<uint64_t> Call(channel::Operation operation, Waiter waiter, uint8_t region,
                                 uint64_t offset, uint8_t size_bytes, uint64_t value);
+  absl::StatusOr<uint64_t> CallUntraced(channel::Operation operation, Waiter waiter, uint8_t region,
+                                        uint64_t offset, uint8_t size_bytes, uint64_t value);
+  absl::Status Post(Waiter waiter, uint8_t region, uint64_t offset, uint8_t size_bytes,
+                    uint64_t value);
+  // Records an access that began at `begin_ns` and ends now.
+  void Trace(channel::Operation operation, Waiter waiter, uint8_t region, uint64_t offset,
+             uint8_t size_bytes, uint64_t begin_ns) const;
   // `status` is that of a Call(). True if it ended by its timeout, but its request is in the ring
   // and will take effect. Waits for the answer once more.
   bool IsInFlight(const absl::Status& status, Waiter waiter, absl::Duration timeout);
@@ -133,6 +146,8 @@ class RemoteDevice final : public DeviceAccess {
   const DeviceDescription description_;
   const DeviceEndpoints endpoints_;
   const RemoteDeviceOptions options_;
+  const AccessTrace& trace_;
+  uint32_t trace_index_ = 0;
 
   std::atomic<uint64_t> timed_out_accesses_{0};
   std::atomic<uint64_t> dropped_accesses_{0};

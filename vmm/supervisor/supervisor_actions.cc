@@ -90,6 +90,7 @@ absl::Status SupervisorActions::CreateDevice(DeviceSpec& spec, const GuestRam& r
   ASSIGN_OR_RETURN(Candidate first, starter_.StartCandidate(next_.binary(), Urgency::kEnd));
   RemoteDeviceOptions options;
   options.vcpus = options_.vcpus;
+  options.trace = options_.trace;
   options.park = options_.park;
   options.on_slow_access = [name = name_, hold = options_.hold_vm](bool slow) { hold(name, slow); };
   options.on_failure = [attention = attention_] { attention->Demand(Urgency::kNews); };

@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "vmm/memory/io_handler.h"
+#include "vmm/vm/access_trace.h"
 #include "vmm/vm/event_log.h"
 
 namespace bulkhead::vmm {
@@ -18,7 +19,8 @@ struct SupervisorOptions {
   uint32_t vcpus = 1;
   // For each step of a start: the process must describe itself, and then attach, this soon.
   absl::Duration start_timeout = absl::Seconds(10);
-  EventLog* events = nullptr;  // borrowed; not null
+  EventLog* events = nullptr;                        // borrowed; not null
+  const AccessTrace* trace = &AccessTrace::Never();  // borrowed
 
   // An access of this waiter was cancelled by RemoteDevice::CancelAccesses(): blocks while the
   // VM is paused. True: the access is to be waited for again; false: given up. Called on the

@@ -5,6 +5,7 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/steady_time.h"
 
 namespace bulkhead::vmm {
 
@@ -17,7 +18,7 @@ uint64_t EventLog::Append(v1::Event event) {
     absl::MutexLock lock(&mutex_);
     sequence = ++last_sequence_;
     event.set_sequence(sequence);
-    events_.push_back(std::move(event));
+    events_.push_back({std::move(event), SteadyNow()});
     if (events_.size() > kKeptEvents) events_.pop_front();
   }
   absl::MutexLock lock(&listeners_mutex_);
@@ -30,12 +31,19 @@ uint64_t EventLog::last_sequence() const {
   return last_sequence_;
 }
 
-std::vector<v1::Event> EventLog::EventsAfter(uint64_t after, size_t limit) const {
+std::vector<EventLog::TimedEvent> EventLog::TimedEventsAfter(uint64_t after, size_t limit) const {
   absl::MutexLock lock(&mutex_);
-  const auto first = std::partition_point(
-      events_.begin(), events_.end(), [&](const v1::Event& e) { return e.sequence() <= after; });
+  const auto first =
+      std::partition_point(events_.begin(), events_.end(),
+                           [&](const TimedEvent& kept) { return kept.event.sequence() <= after; });
   const size_t count = std::min<size_t>(limit, static_cast<size_t>(events_.end() - first));
-  return std::vector<v1::Event>(first, first + static_cast<ptrdiff_t>(count));
+  return std::vector<TimedEvent>(first, first + static_cast<ptrdiff_t>(count));
+}
+
+std::vector<v1::Event> EventLog::EventsAfter(uint64_t after, size_t limit) const {
+  std::vector<v1::Event> events;
+  for (TimedEvent& kept : TimedEventsAfter(after, limit)) events.push_back(std::move(kept.event));
+  return events;
 }
 
 uint64_t EventLog::Listen(std::function<void()> on_append) {

@@ -11,6 +11,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "proto/vm_control.pb.h"
 
 namespace bulkhead::vmm {
@@ -32,6 +33,13 @@ class EventLog {
   // kept any more: the numbers show the gap.
   std::vector<v1::Event> EventsAfter(uint64_t after, size_t limit) const;
 
+  struct TimedEvent {
+    v1::Event event;
+    absl::Time appended;  // as SteadyNow(), which setting the wall clock does not change
+  };
+  // The same with that time.
+  std::vector<TimedEvent> TimedEventsAfter(uint64_t after, size_t limit) const;
+
   // Calls `on_append` after each Append(), on the appending thread, which may hold locks of the VM:
   // `on_append` may read this log, must take no lock of the VM, and must return at once. Returns
   // the number for Unlisten(). When Unlisten() returns, no call of `on_append` is running or will
@@ -42,7 +50,7 @@ class EventLog {
  private:
   mutable absl::Mutex mutex_;
   uint64_t last_sequence_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::deque<v1::Event> events_ ABSL_GUARDED_BY(mutex_);
+  std::deque<TimedEvent> events_ ABSL_GUARDED_BY(mutex_);
 
   absl::Mutex listeners_mutex_;
   uint64_t last_listener_ ABSL_GUARDED_BY(listeners_mutex_) = 0;

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdint.h>
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -21,6 +22,7 @@
 #include "base/memory_mapping.h"
 #include "base/unique_fd.h"
 #include "devices/host/device_model.h"
+#include "proto/channel/trace_ring.h"
 
 namespace bulkhead::devices {
 
@@ -139,6 +141,12 @@ class FakeServices : public DeviceServices {
     return absl::MakeSpan(durable_memory_.data(), durable_memory_.size());
   }
   void KeepAlive() override { ++keep_alives_; }
+  channel::TraceRecorder trace() const override { return {trace_on_, trace_ring()}; }
+  // Begins a trace; what it records is in the ring.
+  void StartTrace() { trace_on_ = 1; }
+  channel::TraceRing& trace_ring() const {
+    return *reinterpret_cast<channel::TraceRing*>(trace_memory_.data());
+  }
   void SetAwaitsBackEnd(bool awaits) override { awaits_back_end_ = awaits; }
 
   // Any doorbell and vector can be lent.
@@ -175,6 +183,11 @@ class FakeServices : public DeviceServices {
   bool intx_ = false;
   bool writeback_failed_ = false;
   MemoryMapping durable_memory_;
+  std::atomic<uint32_t> trace_on_{0};
+  const MemoryMapping trace_memory_ =
+      MemoryMapping::Map(CreateMemfd("fake-trace", sizeof(channel::TraceRing)).value().get(), 0,
+                         sizeof(channel::TraceRing), MemoryMapping::Protection::kReadWrite)
+          .value();
   int state_changes_ = 0;
   int keep_alives_ = 0;
   bool awaits_back_end_ = false;

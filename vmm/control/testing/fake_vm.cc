@@ -216,6 +216,19 @@ absl::StatusOr<ConsoleHub*> FakeVm::Console(absl::string_view device) {
   return absl::NotFoundError(absl::StrCat("there is no console '", device, "'"));
 }
 
+absl::StatusOr<std::unique_ptr<VmTrace>> FakeVm::StartTrace(absl::Duration duration) {
+  if (traces_.exchange(1) != 0) return absl::FailedPreconditionError("another trace runs");
+  trace_on_ = 1;
+  v1::TraceStart start;
+  start.set_name("fake");
+  return std::make_unique<VmTrace>(std::move(start),
+                                   std::vector<TraceSource>{{.ring = ring_.get()}}, events_,
+                                   events_.last_sequence(), duration, [this] {
+                                     trace_on_ = 0;
+                                     traces_ = 0;
+                                   });
+}
+
 void FakeVm::SetState(v1::VmStatus::State state, const std::string& reason) {
   {
     absl::MutexLock lock(&mutex_);

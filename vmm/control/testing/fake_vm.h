@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <atomic>
 #include <functional>
 #include <map>
 #include <memory>
@@ -14,10 +15,12 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "proto/channel/trace_ring.h"
 #include "proto/vm_control.pb.h"
 #include "vmm/console/console_hub.h"
 #include "vmm/control/vm_operations.h"
 #include "vmm/vm/event_log.h"
+#include "vmm/vm/vm_trace.h"
 
 namespace bulkhead::vmm {
 
@@ -73,6 +76,11 @@ class FakeVm : public VmOperations {
   absl::Status SetBalloon(uint64_t target_bytes) override;
   EventLog& events() override { return events_; }
   absl::StatusOr<ConsoleHub*> Console(absl::string_view device) override;
+  absl::StatusOr<std::unique_ptr<VmTrace>> StartTrace(absl::Duration duration) override;
+
+  // How many traces run. Each has one ring, of vCPU 0.
+  int traces() const { return traces_.load(); }
+  channel::TraceRecorder trace_recorder() { return {trace_on_, *ring_}; }
 
   // Changes the state, then appends the event, as a VM does.
   void SetState(v1::VmStatus::State state, const std::string& reason = "");
@@ -104,6 +112,9 @@ class FakeVm : public VmOperations {
   absl::Status failure_ ABSL_GUARDED_BY(mutex_);
   EventLog events_;
   FakeConsole console_;
+  std::atomic<int> traces_{0};
+  std::atomic<uint32_t> trace_on_{0};
+  const std::unique_ptr<channel::TraceRing> ring_ = std::make_unique<channel::TraceRing>();
 };
 
 }  // namespace bulkhead::vmm
