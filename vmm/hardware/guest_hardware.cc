@@ -1,15 +1,19 @@
 #include "vmm/hardware/guest_hardware.h"
 
 #include <algorithm>
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "base/status_macros.h"
 #include "vmm/acpi/acpi_tables.h"
 #include "vmm/memory/guest_layout.h"
+#include "vmm/vcpu/thread_times.h"
 
 namespace bulkhead::vmm {
 namespace {
@@ -148,6 +152,29 @@ absl::Status GuestHardware::Load(const BootSources& sources, uint32_t vcpus, Wai
 
 void GuestHardware::StopClock() { vm_->clock().Stop(); }
 void GuestHardware::ContinueClock() { vm_->clock().Continue(); }
+
+std::vector<VcpuFigures> GuestHardware::DescribeVcpus() const {
+  static constexpr absl::string_view kCounters[] = {
+      "exits", "mmio_exits", "io_exits", "halt_exits", "irq_exits", "signal_exits", "halt_wait_ns"};
+  const std::vector<std::optional<ThreadTimes>> times = vcpus_->Times();
+  std::vector<VcpuFigures> figures(times.size());
+  for (size_t i = 0; i < times.size(); ++i) {
+    if (const auto counted = vm_->statistics()[i].Read(kCounters); counted.has_value()) {
+      const std::vector<uint64_t>& values = *counted;
+      figures[i].exits = {.all = values[0],
+                          .mmio = values[1],
+                          .port = values[2],
+                          .halt = values[3],
+                          .interrupt = values[4],
+                          .signal = values[5],
+                          .halted = absl::Nanoseconds(values[6])};
+    }
+    if (!times[i].has_value()) continue;
+    figures[i].processor_time = times[i]->processor;
+    figures[i].guest_time = times[i]->guest;
+  }
+  return figures;
+}
 
 void GuestHardware::Describe(const RemoteDevice& device, v1::Device& description) const {
   const DeviceDescription& own = device.description();

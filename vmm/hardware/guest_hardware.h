@@ -25,6 +25,7 @@
 #include "vmm/remote_device/remote_device.h"
 #include "vmm/vcpu/vcpu_threads.h"
 #include "vmm/vm/vm_end.h"
+#include "vmm/vm/vm_metrics.h"
 
 namespace bulkhead::vmm {
 
@@ -68,6 +69,9 @@ class GuestHardware {
   // Stops and continues the guest's clock. Call them while no vCPU executes guest code.
   void StopClock();
   void ContinueClock();
+
+  // The figures of each vCPU. Thread-safe after Load().
+  std::vector<VcpuFigures> DescribeVcpus() const;
 
   // Guest accesses to unused addresses.
   uint64_t unclaimed_accesses() const {

@@ -26,11 +26,13 @@ static_assert(sizeof(kvm_regs) == 144);
 static_assert(sizeof(kvm_sregs) == 312);
 static_assert(sizeof(kvm_fpu) == 416);
 static_assert(sizeof(kvm_lapic_state) == 1024);
+static_assert(sizeof(kvm_stats_header) == 24 && sizeof(kvm_stats_desc) == 16);
 
 static_assert(KVM_GET_SUPPORTED_CPUID == 0xc008ae05);
 static_assert(KVM_SET_CPUID2 == 0x4008ae90);
 static_assert(KVM_GET_MSRS == 0xc008ae88 && KVM_SET_MSRS == 0x4008ae89);
 static_assert(KVM_SET_GSI_ROUTING == 0x4008ae6a);
+static_assert(KVM_GET_STATS_FD == 0xaece);
 
 }  // namespace bulkhead::vmm
 

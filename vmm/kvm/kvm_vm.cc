@@ -74,6 +74,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Vcpu>>> KvmVm::CreateVcpus(
     ASSIGN_OR_RETURN(std::unique_ptr<KvmVcpu> vcpu, KvmVcpu::Create(kvm_, fd_.get(), index, cpuid));
     if (index == 0) RETURN_IF_ERROR(vcpu->SetInitialState(first));
     clock_.AddVcpu(vcpu->fd());
+    statistics_.push_back(KvmStatistics::OfVcpu(vcpu->fd()));
     vcpus.push_back(std::move(vcpu));
   }
   return vcpus;

@@ -14,6 +14,7 @@
 #include "vmm/hypervisor/vcpu.h"
 #include "vmm/kvm/kvm.h"
 #include "vmm/kvm/kvm_clock.h"
+#include "vmm/kvm/kvm_statistics.h"
 #include "vmm/memory/guest_ram.h"
 
 namespace bulkhead::vmm {
@@ -43,6 +44,8 @@ class KvmVm {
   EventRouting& event_routing() { return *event_routing_; }
   // Valid while the vCPUs that CreateVcpus() returned exist.
   KvmClock& clock() { return clock_; }
+  // Of each vCPU; valid as clock().
+  const std::vector<KvmStatistics>& statistics() const { return statistics_; }
 
  private:
   KvmVm(const Kvm& kvm, UniqueFd fd);
@@ -51,6 +54,7 @@ class KvmVm {
   UniqueFd fd_;
   std::unique_ptr<EventRouting> event_routing_;
   KvmClock clock_;
+  std::vector<KvmStatistics> statistics_;  // closed before `fd_`
 };
 
 }  // namespace bulkhead::vmm

@@ -22,7 +22,7 @@ namespace {
 // Measured with virtio_rng: 18 with one vCPU. The rest is for a restart, during which the old
 // process still exists.
 constexpr size_t kFilesOfVmm = 64;
-constexpr size_t kFilesPerCpu = 2;
+constexpr size_t kFilesPerCpu = 3;
 constexpr size_t kFilesPerDevice = 28;  // and one for each vCPU: its completion event
 
 constexpr size_t kFilesPerSpare = 7;  // sockets, pipe, pidfd

@@ -121,11 +121,15 @@ v1::VmMetrics Machine::Metrics() const {
                        .model = device->Metrics()});
   }
   uint64_t unclaimed_accesses = 0;
+  std::vector<VcpuFigures> vcpus;
   {
     absl::MutexLock lock(&hardware_mutex_);
-    if (hardware_ != nullptr) unclaimed_accesses = hardware_->unclaimed_accesses();
+    if (hardware_ != nullptr) {
+      unclaimed_accesses = hardware_->unclaimed_accesses();
+      vcpus = hardware_->DescribeVcpus();
+    }
   }
-  return MakeMetrics(Status(), unclaimed_accesses, devices);
+  return MakeMetrics(Status(), unclaimed_accesses, vcpus, devices);
 }
 
 void Machine::RefreshMetrics(Done done) {

@@ -443,7 +443,7 @@ class Harness {
     DeviceFigures device;
     device.description = report_.device();
     device.model = report_.metrics();
-    (void)MakeMetrics(v1::VmStatus(), 0, {&device, 1});
+    (void)MakeMetrics(v1::VmStatus(), 0, {}, {&device, 1});
   }
 
   Figures figures_;

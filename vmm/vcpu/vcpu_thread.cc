@@ -1,6 +1,7 @@
 #include "vmm/vcpu/vcpu_thread.h"
 
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <string>
@@ -60,9 +61,12 @@ void* VcpuThread::ThreadMain(void* self) {
   pthread_sigmask(SIG_UNBLOCK, &kick, nullptr);
 
   VcpuThread& thread = *static_cast<VcpuThread*>(self);
+  // relaxed, here and in thread_id(): only a number for reports.
+  thread.thread_id_.store(gettid(), std::memory_order_relaxed);
   pthread_setname_np(pthread_self(), absl::StrCat("vcpu", thread.index_).c_str());
   thread.ConfineItself();
   while (thread.AwaitPermissionToRun()) thread.RunUntilInterruptedOrEnded();
+  thread.thread_id_.store(0, std::memory_order_relaxed);
   return nullptr;
 }
 

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <atomic>
 #include <functional>
@@ -74,6 +75,8 @@ class VcpuThread {
   bool ParkWhilePaused();
 
   uint32_t index() const { return index_; }
+  // The kernel's number of the thread; 0: it does not run.
+  pid_t thread_id() const { return thread_id_.load(std::memory_order_relaxed); }
 
  private:
   enum class State { kNotStarted, kRunning, kPaused, kFinished };
@@ -104,6 +107,7 @@ class VcpuThread {
   Request request_ ABSL_GUARDED_BY(mutex_) = Request::kRun;
   bool note_pause_ ABSL_GUARDED_BY(mutex_) = false;  // a pause was requested since it last ran
   std::atomic<bool> in_guest_{false};                // written by the thread
+  std::atomic<pid_t> thread_id_{0};                  // likewise
 };
 
 }  // namespace bulkhead::vmm

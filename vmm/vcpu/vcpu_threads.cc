@@ -88,6 +88,15 @@ bool VcpuThreads::ParkWhilePaused(uint32_t vcpu) {
   return vcpu < threads_.size() && threads_[vcpu]->ParkWhilePaused();
 }
 
+std::vector<std::optional<ThreadTimes>> VcpuThreads::Times() const {
+  std::vector<std::optional<ThreadTimes>> times;
+  for (const auto& thread : threads_) {
+    const pid_t id = thread->thread_id();
+    times.push_back(id == 0 ? std::nullopt : ReadThreadTimes(id));
+  }
+  return times;
+}
+
 absl::Status VcpuThreads::Stop(absl::Duration timeout) {
   if (!started_) return absl::OkStatus();
   const absl::Time deadline = SteadyNow() + timeout;

@@ -5,12 +5,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "vmm/hypervisor/vcpu.h"
 #include "vmm/memory/address_space.h"
+#include "vmm/vcpu/thread_times.h"
 #include "vmm/vcpu/vcpu_thread.h"
 #include "vmm/vm/vm_end.h"
 
@@ -56,6 +58,9 @@ class VcpuThreads {
   // True: wait for the access again. False: give it up. `vcpu` may be any waiter of device
   // accesses; for one that is not a vCPU, returns false at once.
   bool ParkWhilePaused(uint32_t vcpu);
+
+  // The processor time of each vCPU's thread; empty for one that does not run. Thread-safe.
+  std::vector<std::optional<ThreadTimes>> Times() const;
 
   // Ends every vCPU and joins its thread. Final; accesses stay cancelled. Errors: DeadlineExceeded
   // (names a vCPU; call it again to wait on).

@@ -123,6 +123,38 @@ void AddVm(Families& families, const v1::VmStatus& status, uint64_t unclaimed_ac
                static_cast<double>(unclaimed_accesses));
 }
 
+void AddVcpu(Families& families, size_t index, const VcpuFigures& figures) {
+  const std::string vcpu = absl::StrCat(index);
+  const auto seconds = [&](absl::string_view name, absl::string_view help, absl::Duration value) {
+    families.Add(name, kCounter, help, {{"vcpu", vcpu}}, absl::ToDoubleSeconds(value));
+  };
+  if (figures.exits.has_value()) {
+    const VcpuFigures::Exits& exits = *figures.exits;
+    families.Add("bulkhead_vcpu_exits_total", kCounter,
+                 "Exits from guest code since the guest last booted, by KVM's count",
+                 {{"vcpu", vcpu}}, static_cast<double>(exits.all));
+    for (const auto& [reason, count] :
+         {std::pair("mmio", exits.mmio), std::pair("port", exits.port),
+          std::pair("halt", exits.halt), std::pair("interrupt", exits.interrupt),
+          std::pair("signal", exits.signal)}) {
+      families.Add("bulkhead_vcpu_exits_by_reason_total", kCounter,
+                   "Exits from guest code for these reasons; there are others",
+                   {{"vcpu", vcpu}, {"reason", reason}}, static_cast<double>(count));
+    }
+    seconds("bulkhead_vcpu_halted_seconds_total",
+            "Time that the vCPU slept because the guest had nothing to do", exits.halted);
+  }
+  if (figures.processor_time.has_value()) {
+    seconds("bulkhead_vcpu_processor_seconds_total",
+            "Processor time of the vCPU's thread, in the guest and in the host",
+            *figures.processor_time);
+  }
+  if (figures.guest_time.has_value()) {
+    seconds("bulkhead_vcpu_guest_seconds_total",
+            "The part of it in guest code, sampled by the host's timer", *figures.guest_time);
+  }
+}
+
 void AddSupervision(Families& families, const v1::Device& device) {
   const absl::string_view name = device.name();
   AddStates<v1::Device::State>(
@@ -254,9 +286,11 @@ void AddModel(Families& families, const DeviceFigures& figures) {
 }  // namespace
 
 v1::VmMetrics MakeMetrics(const v1::VmStatus& status, uint64_t unclaimed_accesses,
+                          absl::Span<const VcpuFigures> vcpus,
                           absl::Span<const DeviceFigures> devices) {
   Families families;
   AddVm(families, status, unclaimed_accesses);
+  for (size_t i = 0; i < vcpus.size(); ++i) AddVcpu(families, i, vcpus[i]);
   for (const DeviceFigures& figures : devices) {
     AddSupervision(families, figures.description);
     AddProgram(families, figures.description);

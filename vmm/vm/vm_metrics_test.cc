@@ -58,7 +58,7 @@ TEST(VmMetricsTest, AProgramThatServesADeviceIsCounted) {
   stopped.description.mutable_program()->set_pid(8);
   stopped.description.mutable_program()->set_stopped(true);
   const v1::VmMetrics metrics =
-      MakeMetrics(v1::VmStatus(), 0, std::vector{net, disk, stopped, Figures("disk1")});
+      MakeMetrics(v1::VmStatus(), 0, {}, std::vector{net, disk, stopped, Figures("disk1")});
   constexpr char kRunning[] = "bulkhead_device_program_running";
   EXPECT_EQ(Value(metrics, kRunning, {{"device", "net0"}}), 1);
   EXPECT_EQ(Value(metrics, kRunning, {{"device", "disk0"}}), 0);
@@ -79,13 +79,32 @@ TEST(VmMetricsTest, TheVmsFiguresAreItsStatus) {
   status.mutable_uptime()->set_seconds(12);
   status.mutable_uptime()->set_nanos(500'000'000);
   status.set_reboots(3);
-  const v1::VmMetrics metrics = MakeMetrics(status, 7, {});
+  const v1::VmMetrics metrics = MakeMetrics(status, 7, {}, {});
   EXPECT_EQ(Value(metrics, "bulkhead_vm_info", {{"name", "web"}}), 1);
   EXPECT_EQ(Value(metrics, "bulkhead_vm_state", {{"state", "paused"}}), 1);
   EXPECT_EQ(Value(metrics, "bulkhead_vm_state", {{"state", "running"}}), 0);
   EXPECT_EQ(Value(metrics, "bulkhead_vm_uptime_seconds"), 12.5);
   EXPECT_EQ(Value(metrics, "bulkhead_vm_reboots_total"), 3);
   EXPECT_EQ(Value(metrics, "bulkhead_vm_unclaimed_accesses_total"), 7);
+}
+
+TEST(VmMetricsTest, VcpusDifferByLabelAndHaveWhatTheHostCounts) {
+  std::vector<VcpuFigures> vcpus(2);
+  vcpus[0].exits = {.all = 100, .mmio = 40, .port = 5, .halt = 30, .interrupt = 20, .signal = 1};
+  vcpus[0].exits->halted = absl::Milliseconds(2500);
+  vcpus[1].processor_time = absl::Seconds(3);
+  vcpus[1].guest_time = absl::Seconds(2);
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, vcpus, {});
+  const std::map<std::string, std::string> first = {{"vcpu", "0"}};
+  const std::map<std::string, std::string> second = {{"vcpu", "1"}};
+  EXPECT_EQ(Value(metrics, "bulkhead_vcpu_exits_total", first), 100);
+  EXPECT_EQ(Value(metrics, "bulkhead_vcpu_exits_by_reason_total", {{"reason", "mmio"}}), 40);
+  EXPECT_EQ(Value(metrics, "bulkhead_vcpu_exits_by_reason_total", {{"reason", "halt"}}), 30);
+  EXPECT_EQ(Value(metrics, "bulkhead_vcpu_halted_seconds_total", first), 2.5);
+  EXPECT_EQ(Value(metrics, "bulkhead_vcpu_processor_seconds_total", second), 3);
+  EXPECT_EQ(Value(metrics, "bulkhead_vcpu_guest_seconds_total", second), 2);
+  EXPECT_TRUE(std::isnan(Value(metrics, "bulkhead_vcpu_exits_total", second)));
+  EXPECT_TRUE(std::isnan(Value(metrics, "bulkhead_vcpu_guest_seconds_total", first)));
 }
 
 TEST(VmMetricsTest, DevicesShareFamiliesAndDifferByLabel) {
@@ -96,7 +115,7 @@ TEST(VmMetricsTest, DevicesShareFamiliesAndDifferByLabel) {
   devices[1].description.set_state(v1::Device::RESTARTING);
   devices[1].description.set_restarts(2);
   devices[1].description.mutable_heartbeat()->set_missed(4);
-  const v1::VmMetrics metrics = MakeMetrics({}, 0, devices);
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, {}, devices);
   const std::string accesses = "bulkhead_device_accesses_total";
   EXPECT_EQ(Value(metrics, accesses, {{"device", "disk0"}, {"kind", "read"}}), 10);
   EXPECT_EQ(Value(metrics, accesses, {{"device", "disk0"}, {"kind", "posted_write"}}), 20);
@@ -127,7 +146,7 @@ TEST(VmMetricsTest, BucketsRiseAndTheLastHoldsAll) {
   figures.channel.latency.buckets[channel::LatencyHistogram::kBuckets - 1] = 2;
   figures.channel.latency.count = 9;  // a moment later
   figures.channel.latency.sum = absl::Milliseconds(1500);
-  const v1::VmMetrics metrics = MakeMetrics({}, 0, {figures});
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, {}, {figures});
   const v1::MetricFamily* const family = Find(metrics, "bulkhead_device_access_seconds");
   ASSERT_NE(family, nullptr);
   ASSERT_EQ(family->samples_size(), 1);
@@ -163,7 +182,7 @@ TEST(VmMetricsTest, ADevicesOwnFiguresHaveTheirOwnPrefix) {
   DeviceFigures disk = Figures("disk0");
   AddMetric(disk, "read_bytes_total", 512, "bytes read");
   AddMetric(disk, "restarts_total", 99, "a lie");
-  const v1::VmMetrics metrics = MakeMetrics({}, 0, {disk});
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, {}, {disk});
   EXPECT_EQ(Value(metrics, "bulkhead_device_model_read_bytes_total",
                   {{"device", "disk0"}, {"model", "virtio-blk"}}),
             512);
@@ -182,7 +201,7 @@ TEST(VmMetricsTest, AHostileDeviceCannotChangeAnotherDevicesFigures) {
   for (const bool liar_first : {true, false}) {
     const std::vector<DeviceFigures> devices = liar_first ? std::vector<DeviceFigures>{liar, disk}
                                                           : std::vector<DeviceFigures>{disk, liar};
-    const v1::VmMetrics metrics = MakeMetrics({}, 0, devices);
+    const v1::VmMetrics metrics = MakeMetrics({}, 0, {}, devices);
     const std::string flushes = "bulkhead_device_model_flushes_total";
     const std::string depth = "bulkhead_device_model_depth";
     EXPECT_EQ(Value(metrics, flushes, {{"device", "disk0"}}), 7);
@@ -199,7 +218,7 @@ TEST(VmMetricsTest, TheFirstOfRepeatedFiguresCounts) {
   AddMetric(disk, "reads_total", 11, "reads");
   AddMetric(disk, "reads_total", 264, "other reads");
   AddMetric(disk, "reads", 5, "the same, once the kind is in the name");
-  const v1::VmMetrics metrics = MakeMetrics({}, 0, {disk});
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, {}, {disk});
   const v1::MetricFamily* const reads = Find(metrics, "bulkhead_device_model_reads_total");
   ASSERT_NE(reads, nullptr);
   ASSERT_EQ(reads->samples_size(), 1);
@@ -210,11 +229,11 @@ TEST(VmMetricsTest, TheFirstOfRepeatedFiguresCounts) {
 TEST(VmMetricsTest, TheLastDowntimeIsReportedOnceItIsOver) {
   DeviceFigures figures = Figures("disk0");
   const std::string name = "bulkhead_device_last_downtime_seconds";
-  EXPECT_TRUE(std::isnan(Value(MakeMetrics({}, 0, {figures}), name)));
+  EXPECT_TRUE(std::isnan(Value(MakeMetrics({}, 0, {}, {figures}), name)));
   figures.description.add_recent_restarts();
-  EXPECT_TRUE(std::isnan(Value(MakeMetrics({}, 0, {figures}), name)));
+  EXPECT_TRUE(std::isnan(Value(MakeMetrics({}, 0, {}, {figures}), name)));
   figures.description.mutable_recent_restarts(0)->mutable_downtime()->set_nanos(20'000'000);
-  EXPECT_EQ(Value(MakeMetrics({}, 0, {figures}), name), 0.02);
+  EXPECT_EQ(Value(MakeMetrics({}, 0, {}, {figures}), name), 0.02);
 }
 
 }  // namespace
