@@ -61,6 +61,10 @@ is() { [[ $(systemctl show bulkhead@demo --property="$1" --value) == "$2" ]]; }
 refused() { ! "$@"; }
 quietly() { "$@" > /dev/null 2>&1; }
 says() { local wanted=$1; shift; "$@" 2>&1 | grep -q -- "$wanted"; }
+metrics_have() {
+  bash -c 'exec 3<>/dev/tcp/127.0.0.1/9707 && printf "GET /metrics HTTP/1.0\r\n\r\n" >&3 && cat <&3' 2> /dev/null |
+    grep -qxF -- "$1"
+}
 pid_of() { vmctl --vm=demo device show "$1" --json 2> /dev/null | sed -n 's/^ *"pid": *\([0-9]*\).*/\1/p'; }
 # Of rng0: the file that its process was started from is the one that is installed now.
 runs_what_is_installed() { [[ /proc/$(pid_of rng0)/exe -ef /usr/libexec/bulkhead/virtio_rng ]]; }
@@ -97,6 +101,13 @@ END
   within WhatWentWrongHasItsPriority says "device 'disk0' (process" journalctl --unit=bulkhead@demo --no-pager --priority=err
   once WhatWentWellHasAnother refused says "serves again" journalctl --unit=bulkhead@demo --no-pager --priority=warning
   within ItRunsOn is StatusText running
+  cp /usr/share/doc/bulkhead/examples/bulkhead-metrics.service /run/systemd/system
+  systemctl daemon-reload
+  ip link set lo up
+  once TheMetricsAreServed systemctl start bulkhead-metrics
+  within TheyHaveTheVm metrics_have 'bulkhead_vm_up{vm="demo"} 1'
+  within AndItsDisk metrics_have 'bulkhead_device_restarts_total{device="disk0",vm="demo"} 1'
+  once TheyStop systemctl stop bulkhead-metrics
   before=$(pid_of rng0)
   within ItRunsWhatIsInstalled runs_what_is_installed
   once ItIsUpgraded dpkg --install --no-triggers --force-unsafe-io "$folder/next.deb"
