@@ -141,9 +141,9 @@ class FakeServices : public DeviceServices {
     return absl::MakeSpan(durable_memory_.data(), durable_memory_.size());
   }
   void KeepAlive() override { ++keep_alives_; }
-  channel::TraceRecorder trace() const override { return {trace_on_, trace_ring()}; }
+  channel::TraceRecorder trace() const override { return {*trace_on_, trace_ring()}; }
   // Begins a trace; what it records is in the ring.
-  void StartTrace() { trace_on_ = 1; }
+  void StartTrace() { *trace_on_ = 1; }
   channel::TraceRing& trace_ring() const {
     return *reinterpret_cast<channel::TraceRing*>(trace_memory_.data());
   }
@@ -183,8 +183,9 @@ class FakeServices : public DeviceServices {
   bool intx_ = false;
   bool writeback_failed_ = false;
   MemoryMapping durable_memory_;
-  std::atomic<uint32_t> trace_on_{0};
-  const MemoryMapping trace_memory_ =
+  // Stays where it is when this is moved.
+  std::unique_ptr<std::atomic<uint32_t>> trace_on_ = std::make_unique<std::atomic<uint32_t>>(0);
+  MemoryMapping trace_memory_ =
       MemoryMapping::Map(CreateMemfd("fake-trace", sizeof(channel::TraceRing)).value().get(), 0,
                          sizeof(channel::TraceRing), MemoryMapping::Protection::kReadWrite)
           .value();
