@@ -149,12 +149,6 @@ std::vector<std::string> Missing(const std::set<std::string>& wanted,
 
 TEST_F(MonitoringTest, DocumentationDashboardAndAlertsHaveTheNamesThatThereAre) {
   const std::set<std::string> there = NamesInOutput();
-  for (const char* file : {"tools/packaging/monitoring/grafana-dashboard.json",
-                           "tools/packaging/monitoring/prometheus-rules.yml"}) {
-    EXPECT_THAT(Missing(NamesIn(ReadFile(DataFile(file))), there), IsEmpty()) << file;
-  }
-  const std::set<std::string> documented = NamesIn(ReadFile(DataFile("docs/monitoring.md")));
-  EXPECT_THAT(Missing(there, documented), IsEmpty()) << "not in docs/monitoring.md";
   // A VM in which nothing has happened, without passt and vhost-user, does not have all of them.
   static const auto* const kOfOthers = new std::set<std::string>{
       "bulkhead_device_last_downtime_seconds",
@@ -172,7 +166,13 @@ TEST_F(MonitoringTest, DocumentationDashboardAndAlertsHaveTheNamesThatThereAre) 
   };
   std::set<std::string> possible = there;
   possible.insert(kOfOthers->begin(), kOfOthers->end());
-  EXPECT_THAT(Missing(documented, possible), IsEmpty()) << "docs/monitoring.md";
+  for (const char* file :
+       {"tools/packaging/monitoring/grafana-dashboard.json",
+        "tools/packaging/monitoring/prometheus-rules.yml", "docs/monitoring.md"}) {
+    EXPECT_THAT(Missing(NamesIn(ReadFile(DataFile(file))), possible), IsEmpty()) << file;
+  }
+  const std::set<std::string> documented = NamesIn(ReadFile(DataFile("docs/monitoring.md")));
+  EXPECT_THAT(Missing(there, documented), IsEmpty()) << "not in docs/monitoring.md";
 }
 
 TEST_F(MonitoringTest, NoDeviceReportsAFigureTwice) {
