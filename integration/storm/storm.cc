@@ -255,8 +255,10 @@ absl::StatusOr<StormReport> RunLinuxStorm(const StormOptions& options) {
   if (!log.empty()) report.problems.push_back("the guest's kernel log has errors:\n" + log);
   ASSIGN_OR_RETURN(const std::string uptime_after, guest->Run("cut -d. -f1 /proc/uptime"));
   int before = 0, after = 0;
+  // It has not booted again. Its clock stands while the VM is held for a device, on a busy host for
+  // seconds.
   if (!absl::SimpleAtoi(uptime_before, &before) || !absl::SimpleAtoi(uptime_after, &after) ||
-      after < before || absl::Seconds(after - before + 2) < report.duration) {
+      after <= before) {
     report.problems.push_back(
         absl::StrCat("the guest's uptime went from ", uptime_before, " to ", uptime_after));
   }
