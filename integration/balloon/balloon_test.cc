@@ -2,7 +2,6 @@
 // again and again, and at each of its crash points: no request is lost, and none is acted on once
 // the guest has its answer. Targets of the operator reach the guest all the same.
 
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <unistd.h>

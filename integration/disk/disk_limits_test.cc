@@ -1,6 +1,5 @@
 // Rate limits of a disk under a guest that asks for more, whatever happens to the disk's process.
 
-#include <signal.h>
 #include <stdint.h>
 #include <time.h>
 

@@ -1,7 +1,6 @@
 // A disk that grows while its guest uses it: the guest hears of it by an interrupt, and uses what
 // is new, whatever happens to the disk's process.
 
-#include <signal.h>
 #include <stdint.h>
 #include <sys/stat.h>
 #include <unistd.h>

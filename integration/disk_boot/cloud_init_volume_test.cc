@@ -1,8 +1,6 @@
 // The volume for cloud-init as Linux sees it: a read-only disk, whose file system its own driver
 // reads, also while the disk's process is killed or replaced, and after a reboot.
 
-#include <signal.h>
-
 #include <memory>
 #include <string>
 #include <utility>

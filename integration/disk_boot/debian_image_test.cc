@@ -9,7 +9,6 @@
 //   --deaths  so many processes of devices are killed while fio checks the disk and a connection of
 //             ssh counts, and then all devices are upgraded; needs an image with fio
 
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 

@@ -17,7 +17,6 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/testing/files.h"
-#include "base/testing/processes.h"
 #include "base/testing/run_command.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"

@@ -3,8 +3,6 @@
 // and does when that program stops; and the kernel's panic is reported. It is the kernel for any
 // machine: the cloud flavour, which other tests have, has no driver i6300esb.
 
-#include <signal.h>
-
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,7 +12,6 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "base/testing/processes.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "integration/harness/guest_shell.h"
@@ -78,9 +75,7 @@ class LinuxReportsTest : public testing::Test {
 
   void KillProcess(const std::string& device) {
     const uint64_t generation = Client().GenerationOf(device);
-    const pid_t pid = Client().PidOf(device);
-    ASSERT_NE(pid, kNoProcess);
-    ASSERT_EQ(kill(pid, SIGKILL), 0);
+    ASSERT_TRUE(Client().KillProcessOf(device));
     ASSERT_TRUE(Client().AwaitGeneration(device, generation + 1)) << guest_->vm().log();
   }
 

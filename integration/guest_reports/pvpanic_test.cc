@@ -1,7 +1,6 @@
 // A guest that reports through pvpanic that it has crashed: what the vmm does about it, and that
 // each report is made once, whenever the device's process dies.
 
-#include <signal.h>
 #include <unistd.h>
 
 #include <memory>

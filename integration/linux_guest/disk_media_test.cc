@@ -1,7 +1,6 @@
 // A Linux guest's disks on block devices and files that a host really has: encrypted, delayed,
 // compressed, growing, failing.
 
-#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 

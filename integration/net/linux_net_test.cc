@@ -5,7 +5,6 @@
 
 #include <linux/if_packet.h>
 #include <net/if.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -210,9 +209,7 @@ class LinuxNetTest : public testing::Test {
   static void Replace() {
     const VmClient client(ControlSocketOf("net"));
     const uint64_t generation = client.GenerationOf("net0");
-    const pid_t pid = client.PidOf("net0");
-    ASSERT_GT(pid, 0);
-    ASSERT_EQ(kill(pid, SIGKILL), 0);
+    ASSERT_TRUE(client.KillProcessOf("net0"));
     ASSERT_TRUE(client.AwaitGeneration("net0", generation + 1));
     const absl::Time deadline = absl::Now() + kTimeout;
     while (client.PidOf("net0") <= 0 && absl::Now() < deadline) {

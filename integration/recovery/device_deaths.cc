@@ -1,6 +1,5 @@
 #include "integration/recovery/device_deaths.h"
 
-#include <signal.h>
 #include <unistd.h>
 
 #include <fstream>
