@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/testing/files.h"
@@ -64,13 +65,15 @@ class BalloonTest : public testing::Test {
            << vm_->log() << vm_->output();
   }
 
-  void Finish() {
+  // `report` of the guest: that the device has kept what it was told, unless it was stopped.
+  void Finish(absl::string_view report = " refused=0\n") {
     const absl::StatusOr<v1::Balloon> balloon = client_.SetBalloon(kPage);
     ASSERT_TRUE(balloon.ok()) << balloon.status();
     const absl::StatusOr<ExitInfo> exit = vm_->WaitForExit(kTimeout);
     ASSERT_TRUE(exit.ok()) << exit.status() << vm_->log() << vm_->output();
     EXPECT_EQ(exit->ToString(), "exit code 0") << vm_->log() << vm_->output();
     EXPECT_TRUE(absl::StrContains(vm_->output(), "BULKHEAD-PASS")) << vm_->output();
+    EXPECT_TRUE(absl::StrContains(vm_->output(), report)) << vm_->output();
   }
 
   const std::string control_ = absl::StrCat(MakeTempFolder(), "/vm.sock");
@@ -93,12 +96,12 @@ TEST_F(BalloonTest, TheTargetReachesTheGuestAndWhatItGivesIsShown) {
   // While there is no process.
   ASSERT_TRUE(client_.StopDevice("balloon").ok());
   EXPECT_TRUE(client_.SetBalloon(24 * kMiB).ok());
-  ASSERT_TRUE(client_.RestartDevice("balloon").ok());
+  ASSERT_EQ(client_.RestartDevice("balloon").status(), absl::OkStatus()) << vm_->log();
   ASSERT_NO_FATAL_FAILURE(AwaitActual(24 * kMiB));
   // What the guest has said survives the process.
-  ASSERT_TRUE(client_.RestartDevice("balloon").ok());
+  ASSERT_EQ(client_.RestartDevice("balloon").status(), absl::OkStatus()) << vm_->log();
   ASSERT_NO_FATAL_FAILURE(AwaitActual(24 * kMiB));
-  Finish();
+  Finish(" refused=");
 }
 
 TEST_F(BalloonTest, NoRequestIsLostOrActedOnLateWhileTheProcessIsKilled) {
