@@ -77,6 +77,7 @@ absl::Time CallWatchdog::Check(absl::Time now) {
     if (!call->overdue_.has_value()) call->overdue_.emplace(kStep, now);
     if (call->overdue_->Advance(now) >= call->grace_) {
       if (!std::exchange(call->cut_, true)) shutdown(call->socket_, SHUT_RDWR);
+      if (call->cancels_ != nullptr) call->cancels_->cut_ = true;
       pthread_kill(call->thread_, kWakeSignal);
     }
     next = std::min(next, now + kStep);
@@ -91,9 +92,10 @@ void CallWatchdog::CheckBy(absl::Time when) {
 }
 
 CallWatchdog::Guard::Guard(CallWatchdog& watchdog, int socket, absl::Duration limit,
-                           absl::Duration grace)
+                           absl::Duration grace, Guard* cancels)
     : watchdog_(watchdog),
       socket_(socket),
+      cancels_(cancels),
       thread_(pthread_self()),
       limit_(SteadyNow() + limit),
       grace_(grace) {

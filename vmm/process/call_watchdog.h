@@ -36,11 +36,12 @@ class CallWatchdog {
    public:
     // `socket` is a borrowed stream socket. The call is cut after `limit` plus `grace`. `grace`
     // counts only time in which this process ran.
-    Guard(CallWatchdog& watchdog, int socket, absl::Duration limit, absl::Duration grace);
+    Guard(CallWatchdog& watchdog, int socket, absl::Duration limit, absl::Duration grace)
+        : Guard(watchdog, socket, limit, grace, nullptr) {}
     // Guards this thread while it cancels the guarded `call` of another thread. It has `grace`.
-    // `call` must outlive this.
-    Guard(const Guard& call, absl::Duration grace)
-        : Guard(call.watchdog_, call.socket_, absl::ZeroDuration(), grace) {}
+    // `call` must outlive this, and counts as cut when this is.
+    Guard(Guard& call, absl::Duration grace)
+        : Guard(call.watchdog_, call.socket_, absl::ZeroDuration(), grace, &call) {}
     ~Guard();
     Guard(const Guard&) = delete;
     Guard& operator=(const Guard&) = delete;
@@ -53,8 +54,12 @@ class CallWatchdog {
    private:
     friend class CallWatchdog;
 
+    Guard(CallWatchdog& watchdog, int socket, absl::Duration limit, absl::Duration grace,
+          Guard* cancels);
+
     CallWatchdog& watchdog_;
     const int socket_;
+    Guard* const cancels_;
     const pthread_t thread_;
     // Guarded by watchdog_.mutex_.
     absl::Time limit_;

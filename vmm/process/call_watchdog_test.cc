@@ -70,6 +70,19 @@ TEST(CallWatchdogTest, ExpireCutsACallBeforeItsLimit) {
   other.join();
 }
 
+TEST(CallWatchdogTest, ACallIsCutWithItsCancellation) {
+  CallWatchdog& watchdog = **CallWatchdog::Get();
+  const auto [socket, peer] = Sockets();
+  CallWatchdog::Guard call(watchdog, socket.get(), kForever, kForever);
+  std::thread other([&] {
+    const CallWatchdog::Guard cancellation(call, kNoTime);
+    EXPECT_EQ(poll(nullptr, 0, -1), -1);
+  });
+  other.join();
+  EXPECT_EQ(ReadOne(socket.get()), 0);
+  EXPECT_TRUE(call.cut());
+}
+
 TEST(CallWatchdogTest, AThreadThatBlocksElsewhereIsInterruptedUntilItReturns) {
   CallWatchdog& watchdog = **CallWatchdog::Get();
   const auto [socket, peer] = Sockets();

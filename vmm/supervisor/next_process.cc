@@ -68,7 +68,13 @@ absl::Status NextProcess::AwaitSuccessor(const AttachedProcess& attached, bool d
   Candidate& candidate = successor_->candidate;
   absl::StatusOr<DeviceDescription> description = starter_.Ask(
       *candidate.process, successor_->deadline - SteadyNow(), Attention::Urgency::kNews);
-  if (absl::IsCancelled(description.status())) return description.status();
+  if (absl::IsCancelled(description.status())) {
+    // A cancellation may cost the connection, through no fault of the process.
+    if (!candidate.process->control().why_cut().empty()) {
+      ASSIGN_OR_RETURN(candidate.process, starter_.Start(successor_->binary));
+    }
+    return description.status();
+  }
   if (!description.ok()) {
     return candidate.process->ExplainFailure(AtStep("asked what it is", description.status()));
   }

@@ -40,7 +40,11 @@ absl::StatusOr<DeviceDescription> ProcessStarter::Ask(DeviceProcess& process, ab
                                                       Attention::Urgency least) const {
   ControlCall call(limit);
   const Attention::Interruptible wait(*attention_, least, [&call] { call.Cancel(); });
-  return process.Describe(call);
+  absl::StatusOr<DeviceDescription> description = process.Describe(call);
+  // Whatever the call says: on a slow host its cancellation may be cut, and with it the connection.
+  if (!description.ok() && call.cancelled())
+    return absl::CancelledError("the call was interrupted");
+  return description;
 }
 
 absl::Status ProcessStarter::CheckLiveness(DeviceProcess& process, absl::Duration limit) const {
