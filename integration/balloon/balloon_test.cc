@@ -66,7 +66,7 @@ class BalloonTest : public testing::Test {
   }
 
   // `report` of the guest: that the device has kept what it was told, unless it was stopped.
-  void Finish(absl::string_view report = " refused=0\n") {
+  void Finish(absl::string_view report = " refused=0") {
     const absl::StatusOr<v1::Balloon> balloon = client_.SetBalloon(kPage);
     ASSERT_TRUE(balloon.ok()) << balloon.status();
     const absl::StatusOr<ExitInfo> exit = vm_->WaitForExit(kTimeout);
