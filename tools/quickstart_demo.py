@@ -7,9 +7,9 @@ usage: quickstart_demo.py --vmm PATH --vmctl PATH --intruder PATH --kernel PATH 
 Boots the guest with a console, a read-only disk of random bytes and an entropy source, shows
 the processes, lets the guest report on itself, compares the disk's checksum on both sides. Then the
 devices fail: the disk's process is killed again and again while the guest reads, an attacker takes the
-entropy source's over and tries to break out, its successor hangs, the console's is replaced; the guest
-must not notice. At last it powers off. Exit
-code 0: all of it was as it should be.
+entropy source's over and tries to break out, its successor hangs, the console's is replaced, and then all
+are, as after an upgrade of the package; the guest must not notice. At last it reboots, and powers off.
+Exit code 0: all of it was as it should be.
 """
 import argparse
 import base64
@@ -37,6 +37,14 @@ HANG_SECONDS = 60
 PCI = ["0000:00:00.0 0x1b36 0x0008 0x060000 none", "0000:00:01.0 0x1af4 0x1042 0x010000 virtio-pci",
        "0000:00:02.0 0x1af4 0x1044 0xff0000 virtio-pci"]
 GUEST_SCRIPT = r"""
+echo "== boot"
+read first
+if [ -z "$first" ]; then
+  sha256sum /dev/vda
+  echo "== rebooted"
+  read answer
+  exit
+fi
 echo "== kernel"
 uname -a
 echo "== processors"
@@ -65,6 +73,10 @@ echo "the console still prints"
 dmesg -r | grep '^<[0-4]>' | grep -v 'hrtimer: interrupt took'
 echo "== log"
 read answer
+sha256sum /dev/vda
+echo "== upgraded"
+read answer
+reboot -f
 """
 # More would be too many for vmm's default policy: 5 ends within a minute, and it gives up.
 KILLS = 4
@@ -190,9 +202,9 @@ class Guest:
     def section(self, name):
         return [line for line in self.wait_for("== " + name) if line]
 
-    def answer(self):
+    def answer(self, text=""):
         """Lets the script go on."""
-        self.process.stdin.write(b"\n")
+        self.process.stdin.write(text.encode() + b"\n")
         self.process.stdin.flush()
 
     def finish(self):
@@ -277,11 +289,30 @@ def fail_devices(options, guest, socket, checksum, problems):
     if log != ["the console still prints"]:
         problems.append("after the console's restart: %s" % log)
 
+    print("\nvmctl upgrade: each device gets a process of the installed program while the guest reads")
+    guest.answer()
+    for line in vmctl("upgrade").splitlines():
+        print("  " + line)
+    sums = guest.section("upgraded")
+    if [line.split()[0] for line in sums] != [checksum]:
+        problems.append("after the upgrade the checksum is %s" % sums)
+
+    print("\nThe guest reboots")
+    guest.answer()
+    guest.expect_within(BOOT_SECONDS)
+    guest.section("boot")
+    guest.answer()
+    sums = guest.section("rebooted")
+    good = [line for line in sums if line.split()[0] == checksum]
+    print("  %d of %d checksums are right" % (len(good), len(sums)))
+    if len(good) != 1 or len(sums) != 1:
+        problems.append("after the reboot the guest reads %s" % sums)
+
     print("\nvmctl devices")
     for line in vmctl("devices").splitlines():
         print("  " + line)
     print("\nvmctl events, the last ones")
-    for line in vmctl("events").splitlines()[-12:]:
+    for line in vmctl("events").splitlines()[-16:]:
         print("  " + line)
     guest.answer()
 
@@ -295,6 +326,8 @@ def run(options, disk, socket, checksum):
                    "--cmdline", cmdline, "--disk", "path=%s,readonly" % disk, "--rng",
                    "--control", socket])
     try:
+        guest.section("boot")
+        guest.answer("first")
         guest.section("kernel")
         print("The guest is up after %.1f s." % (time.monotonic() - started))
         kernel = guest.section("processors")
