@@ -177,7 +177,9 @@ void BackEndLink::OnSocket() {
   if (session_->is_greeted() && !std::exchange(greeting_told_, true)) {
     obstacle_.clear();
     if (IsWorthALine(connections_)) {
-      LogInfo(absl::StrCat("connected to the back end, process ", peer_.pid));
+      // 0: the socket was opened by a process that has no number here, as the vmm's own are.
+      LogInfo(absl::StrCat("connected to the back end",
+                           peer_.pid > 0 ? absl::StrCat(", process ", peer_.pid) : ""));
     }
     owner_->OnGreeted();
   }

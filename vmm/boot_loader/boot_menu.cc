@@ -221,7 +221,8 @@ absl::StatusOr<BootPlan> FindBootPlan(absl::Span<const Volume> volumes, absl::st
                             absl::StrJoin(kLoaderFolders, ", ")));
     }
   }
-  return absl::NotFoundError("nothing to boot");
+  if (wanted.empty()) return absl::NotFoundError("nothing to boot");
+  return absl::NotFoundError(absl::StrCat("no entry \"", wanted, "\" that can be booted"));
 }
 
 }  // namespace bulkhead::boot_loader

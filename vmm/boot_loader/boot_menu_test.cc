@@ -95,6 +95,7 @@ TEST(BootMenuTest, ChoosesAnEntryByNumberTitleIdOrAPartOfThese) {
   const std::string none = Boots(volumes, "5.10");
   EXPECT_THAT(none, HasSubstr("entry 0, \"Debian GNU/Linux\" (gnulinux-simple-"));
   EXPECT_THAT(none, HasSubstr("entry 1>2, "));
+  EXPECT_THAT(none, HasSubstr("no entry \"5.10\" that can be booted"));
 }
 
 TEST(BootMenuTest, BootsTheNextEntryIfAKernelIsNotThere) {

@@ -82,7 +82,7 @@ Devices; each flag starts one process, and may be given several times
                     a sandbox; its backing files must be given, and limits, serial, discard
                     and on-error must not
   --net tap[=IFNAME][,bridge=BRIDGE][,mac=ADDRESS][,mtu=N][,queues=N][,fd=N]...[,name=NAME]
-                    [,slot=N][,bps=SIZE][,pps=N][,bps-burst=SIZE][,pps-burst=N]
+                    [,slot=N][,offloads=off][,bps=SIZE][,pps=N][,bps-burst=SIZE][,pps-burst=N]
                     virtio-net over a TAP: the one that exists or was inherited (fd, one a
                     queue), or else one that the vmm makes, which joins the bridge. bps, pps:
                     bytes (20M) and frames a second that the guest may send at most, and as

@@ -471,9 +471,9 @@ TEST_F(ConfigTest, AMonitorSocketMayHaveAGroup) {
   const std::vector<std::pair<std::string, std::string>> mistakes = {
       {"monitor_group: \"root\"", "monitor_group: is given without monitor_socket"},
       {"monitor_socket: \"/run/m\" monitor_group: \"no such\"",
-       "monitor_group: \"no such\" is not a group of this host"},
+       "monitor_group: \"no such\" is not a group of this host's /etc/group"},
       {"monitor_socket: \"/run/m\" monitor_group: \"4294967295\"",
-       "monitor_group: \"4294967295\" is not a group of this host"},
+       "monitor_group: \"4294967295\" is not a group of this host's /etc/group"},
       {"monitor_socket: \"/run/m\" control_socket: \"/run/m\"",
        "monitor_socket: \"/run/m\" is the control socket"},
       {absl::StrCat("monitor_socket: \"", std::string(108, 'm'), "\""),

@@ -2,7 +2,6 @@
 
 #include <cpuid.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/sysinfo.h>
@@ -24,6 +23,7 @@
 #include "vmm/config/boot_disk.h"
 #include "vmm/config/cloud_init.h"
 #include "vmm/config/host_file.h"
+#include "vmm/config/host_group.h"
 #include "vmm/config/memory_backing.h"
 #include "vmm/config/validator.h"
 #include "vmm/memory/guest_layout.h"
@@ -36,19 +36,6 @@ constexpr uint64_t kMinMemory = 16 * kMebibyte;
 constexpr size_t kMaxNameLength = 64;
 // So that every device's number is below 2^31.
 constexpr uint32_t kMaxFirstUid = 0x7fff0000;
-
-std::optional<gid_t> GroupNumber(const std::string& name) {
-  constexpr gid_t kNoGroup = static_cast<gid_t>(-1);
-  constexpr size_t kEntryBytes = 1 << 20;  // a group may have many members
-  gid_t number = 0;
-  if (absl::SimpleAtoi(name, &number) && number != kNoGroup) return number;
-  std::vector<char> buffer(kEntryBytes);
-  group entry;
-  group* found = nullptr;
-  getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found);
-  if (found == nullptr) return std::nullopt;
-  return found->gr_gid;
-}
 
 // Devices' 64-bit windows lie above RAM, and for little RAM at a fixed place (guest_layout.h).
 uint64_t MostAddressableMemory(uint32_t address_bits) {
@@ -163,9 +150,10 @@ absl::Status Validator::Sockets(const v1::VmConfig& config, VmSpec& spec) const 
   if (config.monitor_group().empty()) return absl::OkStatus();
   spec.monitor_group = GroupNumber(config.monitor_group());
   if (spec.monitor_group.has_value()) return absl::OkStatus();
-  return Error("monitor_group",
-               absl::StrCat("\"", config.monitor_group(),
-                            "\" is not a group of this host; give its name or its number"));
+  return Error(
+      "monitor_group",
+      absl::StrCat("\"", config.monitor_group(),
+                   "\" is not a group of this host's /etc/group; give its name or its number"));
 }
 
 absl::StatusOr<uint64_t> Validator::Size(const std::string& field, const std::string& text) const {
