@@ -120,8 +120,8 @@ absl::Status SupervisorActions::CreateDevice(DeviceSpec& spec, const GuestRam& r
 bool SupervisorActions::FetchMetrics(std::string& hang) {
   ControlClient& process = attached_->process().control();
   ControlCall call(kMetricsTimeout, kMetricsGrace);
-  // Not by news, as each heartbeat is: often interrupted, it would never end, and on a slow host an
-  // interruption may cost the process its connection. The death of the process ends the call.
+  // Not by news, as each heartbeat of a busy device is: on a slow host an interruption may cost the
+  // process its connection. The death of the process ends the call.
   const Attention::Interruptible wait(*attention_, Urgency::kCommand, [&call] { call.Cancel(); });
   const absl::StatusOr<v1::DeviceMetrics> metrics = process.GetMetrics(call);
   if (metrics.ok()) {
