@@ -56,7 +56,7 @@ absl::StatusOr<DeviceDescription> AskDevice(const DeviceSpec& spec, ProcessMonit
       {.device_name = spec.name, .binary = spec.binary, .args = spec.args, .sandbox = spec.sandbox},
       [] {});
   if (!process.ok()) return with_title(process.status());
-  ControlCall call(SupervisorOptions().start_timeout);
+  ControlCall call(SupervisorOptions::kFirstStart * SupervisorOptions().start_timeout);
   absl::StatusOr<DeviceDescription> description = (*process)->Describe(call);
   if (!description.ok()) return (*process)->ExplainFailure(description.status());
   const absl::Status resources = CheckResources(*description, spec.resources);

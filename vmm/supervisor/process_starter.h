@@ -46,6 +46,7 @@ class ProcessStarter {
   void SetArgs(std::vector<std::string> args) { args_ = std::move(args); }
   // How long each step of a start may take.
   absl::Duration timeout() const { return timeout_; }
+  void SetTimeout(absl::Duration timeout) { timeout_ = timeout; }
 
   // Errors of all: for the operator, naming device and binary. ResourceExhausted: the host could
   // not start a process within timeout(), or did not give it what it needs; it is not the process's
@@ -71,7 +72,7 @@ class ProcessStarter {
   const std::string device_name_;
   std::vector<std::string> args_;
   const ProcessSandbox sandbox_;
-  const absl::Duration timeout_;
+  absl::Duration timeout_;
   const std::shared_ptr<PendingCloses> closes_ = std::make_shared<PendingCloses>();
 };
 

@@ -72,8 +72,9 @@ SupervisorActions::SupervisorActions(const DeviceSpec& spec, ProcessMonitor& mon
       attention_(std::move(attention)),
       commands_(commands),
       supervision_(supervision),
+      start_timeout_(StartTimeout(spec, options)),
       starter_(monitor, attention_, spec.name, spec.args, spec.sandbox,
-               StartTimeout(spec, options)),
+               SupervisorOptions::kFirstStart * start_timeout_),
       report_(spec, *options.events),
       random_(static_cast<unsigned>(absl::ToUnixNanos(SteadyNow()) ^ getpid())),
       outage_(spec, report_, [this] { return std::generate_canonical<double, 32>(random_); }),
@@ -425,6 +426,7 @@ void SupervisorActions::BeginServing() {
   process.ForwardOutput();
   report_.Serves(process.pid(), attached_->generation(), next_.binary().path(), process.layers());
   outage_.End();
+  starter_.SetTimeout(start_timeout_);
   next_.DropBeside();
   heartbeats_.Begin(device_->endpoints().channel());
   metrics_missed_ = false;

@@ -106,6 +106,7 @@ class SupervisorActions {
   const std::shared_ptr<Attention> attention_;
   const CommandQueue& commands_;
   Supervision& supervision_;
+  const absl::Duration start_timeout_;  // but for the first process
   ProcessStarter starter_;
   DeviceReport report_;
   std::unique_ptr<RemoteDevice> device_;

@@ -19,6 +19,9 @@ struct SupervisorOptions {
   uint32_t vcpus = 1;
   // For each step of a start: the process must describe itself, and then attach, this soon.
   absl::Duration start_timeout = absl::Seconds(10);
+  // Times that for the first process of a device: only the user waits for it, and a busy host must
+  // not keep the VM from starting.
+  static constexpr int kFirstStart = 3;
   EventLog* events = nullptr;                        // borrowed; not null
   const AccessTrace* trace = &AccessTrace::Never();  // borrowed
 
