@@ -183,7 +183,7 @@ Devices: REQ/s are a disk's requests or a network's frames, IN and OUT bytes to 
 ACC/s accesses to registers; MEAN and P99 how long those took that the guest waited for (P99: at
 most, for 99 of 100). STALLS counts accesses that waited for a full ring, found no process or got no
 answer, and missed heartbeats; RESTARTS the replacements of its process. Both since the VM started,
-and yellow while they grow. A terminal of 100 columns also has the guest's notifications (KICK/s),
+and yellow while they grow. A terminal of 101 columns also has the guest's notifications (KICK/s),
 interrupts (IRQ/s), and how often rate limits held something back (LIMIT/s).
 
 Examples

@@ -205,16 +205,11 @@ class Screen {
   }
 
   std::string BottomLine(size_t columns) const {
-    std::string text;
     const absl::Duration silent =
         silent_since_.has_value() ? SteadyNow() - *silent_since_ : absl::ZeroDuration();
-    if (silent >= absl::Seconds(1)) {
-      text = absl::StrCat("no answer for ", FormatSpan(silent), "; q quits");
-    } else {
-      text = "IN, OUT: to and from the guest  ACC: register accesses  q: quit";
-    }
-    if (text.size() > columns) text.resize(columns);
-    return Colored(text, silent >= absl::Seconds(1) ? Color::kRed : Color::kFaint, color_);
+    if (silent < absl::Seconds(1)) return Colored(TopLegend(columns), Color::kFaint, color_);
+    const std::string text = absl::StrCat("no answer for ", FormatSpan(silent), "; q quits");
+    return Colored(text.substr(0, columns), Color::kRed, color_);
   }
 
   void Draw() {

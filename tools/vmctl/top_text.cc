@@ -15,7 +15,10 @@
 namespace bulkhead::vmctl {
 namespace {
 
-constexpr size_t kWide = 100;
+constexpr size_t kWide = 101;
+constexpr size_t kMinNameColumns = 11;
+constexpr size_t kOtherDeviceColumns = 68;
+constexpr size_t kMoreDeviceColumns = 22;  // of a wide terminal
 // Beside the rows: two lines of the VM, two empty ones, two headings.
 constexpr size_t kOtherLines = 6;
 constexpr size_t kFewVcpus = 4;
@@ -64,7 +67,8 @@ class Columns {
       const Column& column = columns_[i];
       const size_t gap = i == 0 ? 0 : 1;
       if (used + gap + column.width > layout_.width) break;
-      std::string text = cells[i].text.substr(0, column.width);
+      std::string text = cells[i].text;
+      if (text.size() > column.width) text = absl::StrCat(text.substr(0, column.width - 1), "~");
       const std::string padding(column.width - text.size(), ' ');
       line.append(gap, ' ');
       text = Colored(text, cells[i].color, layout_.color);
@@ -92,6 +96,26 @@ std::string PercentCell(bool has, double value) {
 std::string Cut(std::string line, const TopLayout& layout) {
   if (line.size() > layout.width) line.resize(layout.width);
   return line;
+}
+
+// `text` as lines of the terminal's width: broken at spaces, all but the first indented.
+std::vector<std::string> Wrapped(absl::string_view text, const TopLayout& layout) {
+  constexpr absl::string_view kIndent = "  ";
+  std::vector<std::string> lines;
+  while (!text.empty()) {
+    const absl::string_view indent =
+        lines.empty() || layout.width <= kIndent.size() ? absl::string_view() : kIndent;
+    const size_t room = layout.width - indent.size();
+    size_t taken = std::min(room, text.size());
+    if (taken < text.size()) {
+      const size_t space = text.rfind(' ', taken);
+      if (space != absl::string_view::npos && space > 0) taken = space;
+    }
+    lines.push_back(absl::StrCat(indent, text.substr(0, taken)));
+    text.remove_prefix(taken);
+    text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+  }
+  return lines;
 }
 
 // "web  RUNNING  up 3h 12m": names the VM, and why it does not run.
@@ -161,7 +185,13 @@ Color ChangeColor(uint64_t fresh) { return fresh > 0 ? Color::kYellow : Color::k
 void AddDevices(const TopSample& sample, size_t most, const TopLayout& layout,
                 std::vector<std::string>& lines) {
   const bool wide = layout.width >= kWide;
-  std::vector<Columns::Column> headings = {{"DEVICE", wide ? 16u : 11u, true},
+  const size_t others = kOtherDeviceColumns + (wide ? kMoreDeviceColumns : 0);
+  const size_t room = std::max(layout.width, others + kMinNameColumns) - others;
+  size_t longest = kMinNameColumns;
+  for (const TopDevice& device : sample.devices()) {
+    longest = std::max(longest, Printable(device.name()).size());
+  }
+  std::vector<Columns::Column> headings = {{"DEVICE", std::min(longest, room), true},
                                            {"STATE", 10, true},
                                            {"REQ/s", 6},
                                            {"IN B/s", 6},
@@ -195,8 +225,16 @@ void AddDevices(const TopSample& sample, size_t most, const TopLayout& layout,
          {RateCell(device.has_interrupts_per_second(), device.interrupts_per_second())},
          {RateCell(device.has_limited_per_second(), device.limited_per_second())}}));
   }
-  if (shown < count)
-    lines.push_back(Cut(absl::StrCat("... and ", count - shown, " more devices"), layout));
+  if (shown == count) return;
+  const auto hidden = sample.devices().begin() + static_cast<int>(shown);
+  const auto away = std::count_if(hidden, sample.devices().end(), [](const TopDevice& device) {
+    return device.state() != v1::Device::RUNNING;
+  });
+  std::string line = absl::StrCat("... and ", count - shown, " more devices");
+  if (away > 0)
+    absl::StrAppend(&line, ", of which ", away, away == 1 ? " does" : " do", " not run");
+  line = Cut(std::move(line), layout);
+  lines.push_back(Colored(line, away > 0 ? Color::kYellow : Color::kNone, layout.color));
 }
 
 // Why devices do not run.
@@ -205,8 +243,11 @@ void AddReasons(const TopSample& sample, const TopLayout& layout, std::vector<st
   for (const TopDevice& device : sample.devices()) {
     if (device.state() == v1::Device::RUNNING || device.state_reason().empty()) continue;
     if (std::exchange(is_first, false)) lines.emplace_back();
-    lines.push_back(Cut(
-        absl::StrCat(Printable(device.name()), ": ", Printable(device.state_reason())), layout));
+    for (std::string& line :
+         Wrapped(absl::StrCat(Printable(device.name()), ": ", Printable(device.state_reason())),
+                 layout)) {
+      lines.push_back(std::move(line));
+    }
   }
 }
 
@@ -237,6 +278,23 @@ std::string FormatLatency(double seconds) {
     return absl::StrFormat(value < 9.95 && unit > 1e-9 ? "%.1f%s" : "%.0f%s", value, name);
   }
   return "?";
+}
+
+std::string TopLegend(size_t width) {
+  static constexpr absl::string_view kItems[] = {
+      "q: quit",
+      "IN, OUT: to and from the guest",
+      "ACC: register accesses",
+      "MEAN, P99: their times",
+      "STALLS: accesses that waited for room or a process, missed heartbeats",
+  };
+  std::string legend;
+  for (const absl::string_view item : kItems) {
+    const absl::string_view gap = legend.empty() ? "" : "  ";
+    if (legend.size() + gap.size() + item.size() > width) break;
+    absl::StrAppend(&legend, gap, item);
+  }
+  return legend;
 }
 
 std::vector<std::string> TopLines(const TopSample& sample, const TopLayout& layout) {

@@ -12,13 +12,16 @@
 namespace bulkhead::vmctl {
 
 struct TopLayout {
-  size_t width = 80;  // columns; longer lines are cut, and from 100 on there are more columns
+  size_t width = 80;  // columns; longer lines are cut, and from 101 on the table has more
   size_t height = 0;  // lines; 0: as many as are needed
   bool color = false;
 };
 
 // The lines of one screen, without ends of line. Pure.
 std::vector<std::string> TopLines(const TopSample& sample, const TopLayout& layout);
+
+// What the columns mean, and the keys: as much of it as fits. Without an end of line.
+std::string TopLegend(size_t width);
 
 // How top writes a rate: "0", "<0.1", "0.4", "12", "9999", "12.3k". At most 6 characters.
 std::string FormatRate(double per_second);

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "gmock/gmock.h"
@@ -80,7 +81,7 @@ TEST(TopTextTest, NoLineIsLongerThanTheTerminalAndNoScreenHigher) {
   sample.mutable_devices(3)->set_name(std::string(300, 'd'));
   sample.mutable_devices(3)->set_state(v1::Device::FAILED);
   sample.mutable_devices(3)->set_state_reason(std::string(300, 'r'));
-  for (const size_t width : {1, 10, 40, 80, 99, 100, 200}) {
+  for (const size_t width : {1, 2, 3, 10, 40, 80, 99, 100, 101, 200}) {
     for (const size_t height : {0, 1, 5, 10, 24, 100}) {
       const std::vector<std::string> lines =
           TopLines(sample, {.width = width, .height = height, .color = false});
@@ -97,6 +98,59 @@ TEST(TopTextTest, WhatDoesNotFitIsCounted) {
   EXPECT_THAT(lines, Contains("... and 27 more devices"));
   const std::vector<std::string> all = TopLines(sample, {.width = 80, .height = 0});
   EXPECT_THAT(all, Not(Contains(HasSubstr("more"))));
+}
+
+TEST(TopTextTest, WhatDoesNotFitIsNamedIfItDoesNotRun) {
+  TopSample sample = SampleOf(1, 40);
+  sample.mutable_devices(39)->set_state(v1::Device::FAILED);
+  EXPECT_THAT(TopLines(sample, {.width = 80, .height = 24}),
+              Contains("... and 24 more devices, of which 1 does not run"));
+  sample.mutable_devices(38)->set_state(v1::Device::STOPPED);
+  EXPECT_THAT(TopLines(sample, {.width = 80, .height = 24}),
+              Contains("... and 24 more devices, of which 2 do not run"));
+  sample.mutable_devices(0)->set_state(v1::Device::FAILED);  // its row is there
+  EXPECT_THAT(TopLines(sample, {.width = 80, .height = 24}),
+              Contains("... and 24 more devices, of which 2 do not run"));
+}
+
+TEST(TopTextTest, ALongReasonGoesOnInTheNextLine) {
+  TopSample sample = SampleOf(1, 1);
+  sample.mutable_devices(0)->set_state(v1::Device::FAILED);
+  sample.mutable_devices(0)->set_state_reason("killed by signal 9 (Killed): it ended");
+  const std::string text = absl::StrJoin(TopLines(sample, {.width = 30}), "\n");
+  EXPECT_THAT(text, HasSubstr("\n\ndisk0: killed by signal 9\n  (Killed): it ended"));
+  // A word that is longer than a line is broken.
+  sample.mutable_devices(0)->set_state_reason(std::string(40, 'r'));
+  const std::vector<std::string> lines = TopLines(sample, {.width = 30});
+  EXPECT_EQ(lines[lines.size() - 2], absl::StrCat("  ", std::string(28, 'r')));
+  EXPECT_EQ(lines.back(), absl::StrCat("  ", std::string(12, 'r')));
+}
+
+TEST(TopTextTest, ANameThatIsCutOffShowsIt) {
+  TopSample sample = SampleOf(1, 2);
+  sample.mutable_devices(0)->set_name("backup-disk1");
+  sample.mutable_devices(1)->set_name("backup-disk2");
+  EXPECT_THAT(TopLines(sample, {.width = 79}), Contains(HasSubstr("backup-dis~ RUNNING")));
+  EXPECT_THAT(TopLines(sample, {.width = 80}), Contains(HasSubstr("backup-disk2 RUNNING")));
+}
+
+TEST(TopTextTest, NoColumnIsLostWhereTheTableGetsMore) {
+  TopSample sample = SampleOf(1, 1);
+  sample.mutable_devices(0)->set_name(std::string(50, 'd'));
+  for (size_t width = 79; width < 160; ++width) {
+    const std::string text = absl::StrJoin(TopLines(sample, {.width = width}), "\n");
+    EXPECT_THAT(text, HasSubstr("RESTARTS")) << width;
+    EXPECT_EQ(absl::StrContains(text, "KICK/s"), width >= 101) << width;
+    EXPECT_EQ(absl::StrContains(text, "LIMIT/s"), width >= 101) << width;
+  }
+}
+
+TEST(TopTextTest, TheLegendSaysAsMuchAsFits) {
+  EXPECT_EQ(TopLegend(5), "");
+  EXPECT_EQ(TopLegend(7), "q: quit");
+  EXPECT_EQ(TopLegend(80), "q: quit  IN, OUT: to and from the guest  ACC: register accesses");
+  EXPECT_THAT(TopLegend(200), HasSubstr("STALLS: "));
+  for (size_t width = 0; width < 200; ++width) EXPECT_LE(TopLegend(width).size(), width);
 }
 
 TEST(TopTextTest, AWideTerminalHasMoreColumns) {

@@ -107,7 +107,7 @@ class TopTerminalTest : public VmctlTest {
   // A whole screen from its beginning; lines end in CR LF.
   std::string NextScreen() {
     shell_->WaitForOutput("\x1b[H");
-    return shell_->WaitForOutput("q: quit");
+    return shell_->WaitForOutput("q: quit");  // its last line begins so
   }
 
   // One that has a sample.
