@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "tools/vmctl/event_text.h"
 #include "tools/vmctl/text.h"
+#include "tools/vmctl/trace_names.h"
 
 namespace bulkhead::vmctl {
 namespace {
@@ -16,7 +17,8 @@ constexpr size_t kFlushBytes = 1 << 16;
 constexpr uint64_t kEndBytes = 256;
 // Of a device that takes requests and completes none, no more are kept in mind.
 constexpr size_t kMaxOpenRequests = 1 << 16;
-constexpr uint32_t kFirstCapability = 16;  // as TraceRecord.region has it
+// Of a device's tracks those of its queues come last.
+constexpr uint64_t kFirstQueueOrder = 10;
 
 // As a JSON string. `text` is UTF-8, as each string of a protobuf message.
 std::string Json(absl::string_view text) {
@@ -34,33 +36,6 @@ std::string Json(absl::string_view text) {
   }
   json.push_back('"');
   return json;
-}
-
-std::string Place(const v1::TraceRecord& record, const v1::Device& device) {
-  if (!device.has_pci()) return absl::StrFormat("port%d+0x%x", record.region(), record.offset());
-  if (record.region() >= kFirstCapability) {
-    return absl::StrFormat("cap%d+0x%x", record.region() - kFirstCapability, record.offset());
-  }
-  return absl::StrFormat("bar%d+0x%x", record.region(), record.offset());
-}
-
-std::string DeviceState(v1::Device::State state, int32_t pid, uint64_t generation,
-                        absl::string_view reason) {
-  std::string name = StateName(state);
-  if (pid != 0) absl::StrAppend(&name, ", pid ", pid, ", generation ", generation);
-  if (!reason.empty()) absl::StrAppend(&name, ": ", reason);
-  return name;
-}
-
-std::string VmStateText(v1::VmStatus::State state, absl::string_view reason) {
-  return reason.empty() ? StateName(state) : absl::StrCat(StateName(state), ": ", reason);
-}
-
-// As a request's name: a viewer shows it, and groups by it.
-std::string Direction(uint64_t readable_bytes, uint64_t writable_bytes) {
-  return readable_bytes >= writable_bytes
-             ? absl::StrCat(FormatBytes(readable_bytes), " to the device")
-             : absl::StrCat(FormatBytes(writable_bytes), " from the device");
 }
 
 bool IsEarlier(const v1::TraceRecord& a, const v1::TraceRecord& b) {
@@ -85,7 +60,7 @@ void TraceFile::Start(const v1::TraceStart& start) {
   text_ = "{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n";
   const uint32_t vm = NewProcess(absl::StrCat("VM ", start.name()));
   vm_track_ = NewTrack(vm, "state", 0);
-  vm_state_ = {StateName(start.state()), begin_ns_};
+  vm_state_ = {StateName(start.state()), StateColor(start.state()), begin_ns_};
   for (uint32_t i = 0; i < start.vcpus(); ++i) {
     vcpus_.push_back(NewTrack(vm, absl::StrCat("vCPU ", i), i + 1));
   }
@@ -96,8 +71,8 @@ void TraceFile::Start(const v1::TraceStart& start) {
     device.state_track = NewTrack(device.process, "process", 0);
     device.doorbells = NewTrack(device.process, "doorbells", 1);
     device.interrupts = NewTrack(device.process, "interrupts", 2);
-    device.state = {DeviceState(is.state(), is.pid(), is.generation(), is.state_reason()),
-                    begin_ns_};
+    device.state = {DeviceStateName(is.state(), is.pid(), is.generation(), is.state_reason()),
+                    StateColor(is.state()), begin_ns_};
     device.totals.device = is.name();
   }
 }
@@ -153,7 +128,7 @@ void TraceFile::WriteRecord(const v1::TraceRecord& record) {
 void TraceFile::WriteAccess(const v1::TraceRecord& record, Device& device) {
   if (record.vcpu() >= vcpus_.size()) return;
   const std::string place =
-      absl::StrCat(FormatBytes(record.size_bytes()), " at ", Place(record, device.is));
+      absl::StrCat(FormatBytes(record.size_bytes()), " at ", PlaceName(record, device.is));
   std::string what;
   switch (record.kind()) {
     case v1::TraceRecord::READ:
@@ -175,11 +150,12 @@ void TraceFile::WriteAccess(const v1::TraceRecord& record, Device& device) {
       return;  // of a newer vmm
   }
   ++device.totals.accesses;
-  Span(vcpus_[record.vcpu()], "access", absl::StrCat(device.is.name(), " ", what), record.time_ns(),
-       record.time_ns() + record.duration_ns(), "");
+  Span(vcpus_[record.vcpu()], "access", absl::StrCat(device.is.name(), " ", what), Color::kNone,
+       record.time_ns(), record.time_ns() + record.duration_ns(), "");
 }
 
 void TraceFile::BeginRequest(const v1::TraceRecord& record, Device& device) {
+  if (record.readable_bytes() == 0 && IsReceiveQueue(device.is.model(), record.index())) return;
   const std::pair<uint32_t, uint32_t> which(record.index(), record.head());
   GiveUpRequest(device, which, record.time_ns(), "its completion is not in the trace");
   if (open_requests_ >= kMaxOpenRequests) {
@@ -189,11 +165,7 @@ void TraceFile::BeginRequest(const v1::TraceRecord& record, Device& device) {
   std::vector<Lane>& lanes = device.lanes[record.index()];
   auto lane = std::find_if(lanes.begin(), lanes.end(), [](const Lane& l) { return !l.taken; });
   if (lane == lanes.end()) {
-    const size_t number = lanes.size();
-    const std::string name = number == 0
-                                 ? absl::StrCat("queue ", record.index())
-                                 : absl::StrCat("queue ", record.index(), " (", number + 1, ")");
-    lanes.push_back({.track = NewTrack(device.process, name, 10 + record.index())});
+    AddLane(device, record.index());
     lane = lanes.end() - 1;
   }
   lane->taken = true;
@@ -206,10 +178,28 @@ void TraceFile::BeginRequest(const v1::TraceRecord& record, Device& device) {
   ++open_requests_;
 }
 
+void TraceFile::AddLane(Device& device, uint32_t queue) {
+  std::vector<Lane>& lanes = device.lanes[queue];
+  const size_t number = lanes.size();
+  const std::string name = number == 0 ? absl::StrCat("queue ", queue)
+                                       : absl::StrCat("queue ", queue, " (", number + 1, ")");
+  // Each has a place of its own: a viewer would sort those of one place by name, 10 before 2.
+  const uint64_t order = kFirstQueueOrder + uint64_t{queue} * kMaxOpenRequests + number;
+  lanes.push_back({.track = NewTrack(device.process, name, order)});
+}
+
 void TraceFile::CompleteRequest(const v1::TraceRecord& record, Device& device) {
   const auto at = device.requests.find({record.index(), record.head()});
-  if (at == device.requests.end()) return;  // it began before the trace
-  const uint64_t span_ns = EndRequest(device, at, record.time_ns(), "",
+  if (at == device.requests.end()) {
+    // It began before the trace; or it was a buffer, and what it has waited for has come.
+    if (!IsReceiveQueue(device.is.model(), record.index())) return;
+    if (device.lanes[record.index()].empty()) AddLane(device, record.index());
+    Instant(device.lanes[record.index()][0].track, "received",
+            absl::StrCat(FormatBytes(record.written_bytes()), " from the device"),
+            record.time_ns());
+    return;
+  }
+  const uint64_t span_ns = EndRequest(device, at, record.time_ns(), "", Color::kNone,
                                       absl::StrCat("\"written_bytes\":", record.written_bytes()));
   ++device.totals.requests;
   device.totals.request_ns += span_ns;
@@ -220,19 +210,22 @@ void TraceFile::GiveUpRequest(Device& device, std::pair<uint32_t, uint32_t> whic
                               absl::string_view why) {
   const auto at = device.requests.find(which);
   if (at == device.requests.end()) return;
-  EndRequest(device, at, end_ns, ", unfinished", absl::StrCat("\"unfinished\":", Json(why)));
+  EndRequest(device, at, end_ns, ", unfinished", Color::kYellow,
+             absl::StrCat("\"unfinished\":", Json(why)));
 }
 
 uint64_t TraceFile::EndRequest(Device& device,
                                std::map<std::pair<uint32_t, uint32_t>, Request>::iterator at,
-                               uint64_t end_ns, absl::string_view suffix,
+                               uint64_t end_ns, absl::string_view suffix, Color color,
                                absl::string_view argument) {
   const auto& [which, request] = *at;
   Lane& lane = device.lanes[which.first][request.lane];
   end_ns = std::max(end_ns, request.begin_ns);
   Span(lane.track, "request",
-       absl::StrCat(Direction(request.readable_bytes, request.writable_bytes), suffix),
-       request.begin_ns, end_ns,
+       absl::StrCat(RequestName(device.is.model(), which.first, request.readable_bytes,
+                                request.writable_bytes),
+                    suffix),
+       color, request.begin_ns, end_ns,
        absl::StrCat("\"head\":", which.second, ",\"readable_bytes\":", request.readable_bytes,
                     ",\"writable_bytes\":", request.writable_bytes, ",", argument));
   lane.taken = false;
@@ -262,7 +255,8 @@ void TraceFile::WriteEvent(const v1::TraceEvent& traced) {
   latest_ns_ = std::max(latest_ns_, time_ns);
   if (event.has_vm_state()) {
     const v1::VmStateChanged& change = event.vm_state();
-    ChangeState(vm_track_, vm_state_, VmStateText(change.state(), change.reason()), time_ns);
+    ChangeState(vm_track_, vm_state_, VmStateName(change.state(), change.reason()),
+                StateColor(change.state()), time_ns);
     return;
   }
   if (event.has_device_state()) {
@@ -270,8 +264,8 @@ void TraceFile::WriteEvent(const v1::TraceEvent& traced) {
     Device* const device = FindDevice(change.device());
     if (device == nullptr) return;
     ChangeState(device->state_track, device->state,
-                DeviceState(change.to(), change.pid(), change.generation(), change.reason()),
-                time_ns);
+                DeviceStateName(change.to(), change.pid(), change.generation(), change.reason()),
+                StateColor(change.to()), time_ns);
     return;
   }
   const EventLine line = LineOfEvent(event);
@@ -286,10 +280,11 @@ void TraceFile::WriteEvent(const v1::TraceEvent& traced) {
   Instant(device != nullptr ? device->state_track : vm_track_, "event", line.text, time_ns);
 }
 
-void TraceFile::ChangeState(const Track& track, State& state, std::string name, uint64_t now_ns) {
+void TraceFile::ChangeState(const Track& track, State& state, std::string name, Color color,
+                            uint64_t now_ns) {
   now_ns = std::max(now_ns, state.begin_ns);
-  Span(track, "state", state.name, state.begin_ns, now_ns, "");
-  state = {std::move(name), now_ns};
+  Span(track, "state", state.name, state.color, state.begin_ns, now_ns, "");
+  state = {std::move(name), color, now_ns};
 }
 
 bool TraceFile::Finish() {
@@ -297,9 +292,9 @@ bool TraceFile::Finish() {
     WriteUntil(UINT64_MAX);
     for (Device& device : devices_) {
       GiveUpRequests(device, latest_ns_, "at the end of the trace");
-      ChangeState(device.state_track, device.state, "", latest_ns_);
+      ChangeState(device.state_track, device.state, "", Color::kNone, latest_ns_);
     }
-    ChangeState(vm_track_, vm_state_, "", latest_ns_);
+    ChangeState(vm_track_, vm_state_, "", Color::kNone, latest_ns_);
     absl::StrAppend(&text_, "\n],\"otherData\":{\"lost_records\":\"", lost_, "\"}}\n");
   }
   Flush();
@@ -321,7 +316,7 @@ uint32_t TraceFile::NewProcess(absl::string_view name) {
   return process;
 }
 
-TraceFile::Track TraceFile::NewTrack(uint32_t process, absl::string_view name, uint32_t order) {
+TraceFile::Track TraceFile::NewTrack(uint32_t process, absl::string_view name, uint64_t order) {
   const Track track = {process, ++last_thread_};
   const std::string place =
       absl::StrCat("{\"ph\":\"M\",\"pid\":", track.process, ",\"tid\":", track.thread);
@@ -332,14 +327,18 @@ TraceFile::Track TraceFile::NewTrack(uint32_t process, absl::string_view name, u
 }
 
 void TraceFile::Span(const Track& track, absl::string_view category, absl::string_view name,
-                     uint64_t begin_ns, uint64_t end_ns, absl::string_view arguments) {
+                     Color color, uint64_t begin_ns, uint64_t end_ns, absl::string_view arguments) {
   begin_ns = std::max(begin_ns, begin_ns_);
   const uint64_t span_ns = std::max(end_ns, begin_ns) - begin_ns;
+  // Perfetto has no use for it; without it, Chrome's viewer gives states any colour.
+  const absl::string_view color_name = TraceColor(color);
+  const std::string colored =
+      color_name.empty() ? "" : absl::StrCat("\"cname\":\"", color_name, "\",");
   Append(absl::StrFormat(
-      "{\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"ts\":%s,\"dur\":%d.%03d,\"cat\":\"%s\",\"name\":%s,"
+      "{\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"ts\":%s,\"dur\":%d.%03d,\"cat\":\"%s\",\"name\":%s,%s"
       "\"args\":{%s}}",
       track.process, track.thread, Time(begin_ns), span_ns / 1000, span_ns % 1000, category,
-      Json(name), arguments));
+      Json(name), colored, arguments));
 }
 
 void TraceFile::Instant(const Track& track, absl::string_view category, absl::string_view name,

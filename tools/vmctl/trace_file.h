@@ -11,6 +11,7 @@
 
 #include "absl/strings/string_view.h"
 #include "proto/vm_control.pb.h"
+#include "tools/vmctl/text.h"
 
 namespace bulkhead::vmctl {
 
@@ -33,7 +34,9 @@ class TraceFile {
     uint64_t accesses = 0;
     uint64_t doorbells = 0;
     uint64_t interrupts = 0;
-    uint64_t requests = 0;  // that were completed, and whose begin is known
+    // That were completed, and whose begin is known; not buffers that waited for a network's
+    // frames.
+    uint64_t requests = 0;
     uint64_t request_ns = 0;
     uint64_t longest_request_ns = 0;
     uint64_t ends = 0;  // of its processes
@@ -59,6 +62,7 @@ class TraceFile {
   };
   struct State {  // the span of a state, which has begun
     std::string name;
+    Color color = Color::kNone;
     uint64_t begin_ns = 0;
   };
   struct Request {
@@ -90,6 +94,7 @@ class TraceFile {
   void WriteRecord(const v1::TraceRecord& record);
   void WriteAccess(const v1::TraceRecord& record, Device& device);
   void WriteEvent(const v1::TraceEvent& event);
+  void AddLane(Device& device, uint32_t queue);
   void BeginRequest(const v1::TraceRecord& record, Device& device);
   void CompleteRequest(const v1::TraceRecord& record, Device& device);
   // `why`: it was not completed.
@@ -97,15 +102,17 @@ class TraceFile {
                      absl::string_view why);
   // Returns how long it took.
   uint64_t EndRequest(Device& device, std::map<std::pair<uint32_t, uint32_t>, Request>::iterator at,
-                      uint64_t end_ns, absl::string_view suffix, absl::string_view argument);
+                      uint64_t end_ns, absl::string_view suffix, Color color,
+                      absl::string_view argument);
   void GiveUpRequests(Device& device, uint64_t end_ns, absl::string_view why);
   // The span of the state so far ends, and that of another one begins.
-  void ChangeState(const Track& track, State& state, std::string name, uint64_t now_ns);
+  void ChangeState(const Track& track, State& state, std::string name, Color color,
+                   uint64_t now_ns);
   Device* FindDevice(const std::string& name);
 
   uint32_t NewProcess(absl::string_view name);
-  Track NewTrack(uint32_t process, absl::string_view name, uint32_t order);
-  void Span(const Track& track, absl::string_view category, absl::string_view name,
+  Track NewTrack(uint32_t process, absl::string_view name, uint64_t order);
+  void Span(const Track& track, absl::string_view category, absl::string_view name, Color color,
             uint64_t begin_ns, uint64_t end_ns, absl::string_view arguments);
   void Instant(const Track& track, absl::string_view category, absl::string_view name,
                uint64_t time_ns);

@@ -56,7 +56,7 @@ void AddRequest(v1::TraceChunk& chunk, Record::Kind kind, uint64_t time_ns, uint
   record.set_head(head);
   record.set_index(queue);
   record.set_readable_bytes(16);
-  record.set_writable_bytes(4097);
+  record.set_writable_bytes(4097);  // a disk's status included
 }
 
 v1::Event& AddEvent(v1::TraceChunk& chunk, uint64_t time_ns) {
@@ -140,9 +140,8 @@ TEST_F(TraceFileTest, ARequestsNameSaysWhichWayItsDataGoes) {
   chunk.mutable_records(2)->set_written_bytes(4097);
   Add(chunk, 100);
   const CheckedTrace trace = Finish();
-  EXPECT_THAT(Times(trace.Find("disk0", "request", "4097 bytes from the device")),
-              ElementsAre("queue 0: 10-30"));
-  EXPECT_THAT(Times(trace.Find("disk0", "request", "8208 bytes to the device, unfinished")),
+  EXPECT_THAT(Times(trace.Find("disk0", "request", "read 4 KiB")), ElementsAre("queue 0: 10-30"));
+  EXPECT_THAT(Times(trace.Find("disk0", "request", "write 8 KiB, unfinished")),
               ElementsAre("queue 0 (2): 20-100 unfinished"));
   EXPECT_THAT(text_, HasSubstr("{\"head\":5,\"readable_bytes\":16,\"writable_bytes\":4097,"
                                "\"written_bytes\":4097}"));
@@ -164,6 +163,53 @@ TEST_F(TraceFileTest, RequestsInFlightTogetherHaveATrackEach) {
   EXPECT_EQ(totals.requests, 3u);
   EXPECT_EQ(totals.request_ns, 60u);
   EXPECT_EQ(totals.longest_request_ns, 30u);
+}
+
+// A viewer sorts tracks of one place by name: "queue 0 (10)" before "queue 0 (2)".
+TEST_F(TraceFileTest, EachTrackOfAQueueHasItsOwnPlace) {
+  v1::TraceChunk chunk;
+  for (uint32_t head = 0; head < 12; ++head) {
+    AddRequest(chunk, Record::REQUEST_TAKEN, 10, head);
+  }
+  AddRequest(chunk, Record::REQUEST_TAKEN, 10, /*head=*/0, /*queue=*/1);
+  Add(chunk, 100);
+  Finish();
+  for (const uint64_t place : {10, 11, 19, 20, 21, 10 + 65536}) {
+    EXPECT_THAT(text_, HasSubstr(absl::StrCat("\"sort_index\":", place, "}")));
+  }
+}
+
+// A network's driver gives it 256 empty buffers: these are no requests that take long.
+TEST_F(TraceFileTest, ABufferThatWaitsForAFrameIsNoRequest) {
+  v1::TraceChunk start = StartOfTrace();
+  start.mutable_start()->mutable_devices(0)->set_model("virtio-net");
+  text_.clear();
+  TraceFile file([this](absl::string_view text) {
+    absl::StrAppend(&text_, text);
+    return true;
+  });
+  EXPECT_TRUE(file.Add(start));
+  v1::TraceChunk chunk;
+  for (uint32_t head = 0; head < 256; ++head) {
+    AddRequest(chunk, Record::REQUEST_TAKEN, 10, head);
+    chunk.mutable_records(static_cast<int>(head))->set_readable_bytes(0);
+  }
+  AddRequest(chunk, Record::REQUEST_COMPLETED, 20, /*head=*/7);
+  chunk.mutable_records(256)->set_written_bytes(110);
+  AddRequest(chunk, Record::REQUEST_COMPLETED, 30, /*head=*/300);  // given before the trace
+  AddRequest(chunk, Record::REQUEST_TAKEN, 40, /*head=*/8);        // the control queue's
+  chunk.set_complete_until_ns(kBegin + 100);
+  EXPECT_TRUE(file.Add(chunk));
+  EXPECT_TRUE(file.Finish());
+  const std::string path = absl::StrCat(testing::TempDir(), "/network.json");
+  std::ofstream(path) << text_;
+  const CheckedTrace trace = CheckTrace(path);
+  EXPECT_THAT(trace.errors, IsEmpty()) << text_;
+  EXPECT_THAT(Times(trace.Find("disk0", "received")),
+              ElementsAre("queue 0: 20-20", "queue 0: 30-30"));
+  EXPECT_EQ(trace.Find("disk0", "received").at(0).name, "110 bytes from the device");
+  EXPECT_THAT(Times(trace.Find("disk0", "request")), ElementsAre("queue 0: 40-100 unfinished"));
+  EXPECT_EQ(file.totals().at(0).requests, 0u);
 }
 
 TEST_F(TraceFileTest, DeathOfAProcessEndsItsRequestsAndItsSuccessorBeginsThemAgain) {
@@ -235,6 +281,29 @@ TEST_F(TraceFileTest, WhatCannotBelongTogetherMakesNoBrokenFile) {
   EXPECT_THAT(
       Times(Finish().Find("disk0", "request")),
       ElementsAre("queue 0: 10-20 unfinished", "queue 0: 20-30 unfinished", "queue 0: 30-60"));
+}
+
+TEST_F(TraceFileTest, ColoursSayWhatIsNotAsItShouldBe) {
+  v1::TraceChunk chunk;
+  AddRequest(chunk, Record::REQUEST_TAKEN, 10, /*head=*/5);
+  AddRequest(chunk, Record::REQUEST_COMPLETED, 20, /*head=*/5);
+  AddRequest(chunk, Record::REQUEST_TAKEN, 30, /*head=*/5);
+  AddEvent(chunk, 40).mutable_vm_state()->set_state(v1::VmStatus::PAUSED);
+  v1::DeviceStateChanged& change = *AddEvent(chunk, 50).mutable_device_state();
+  change.set_device("disk0");
+  change.set_to(v1::Device::FAILED);
+  Add(chunk, 100);
+  const CheckedTrace trace = Finish();
+  const auto color_of = [&](const std::string& process, const std::string& name) {
+    const auto spans = trace.Find(process, "", name);
+    return spans.size() == 1 ? spans[0].color : "no such span";
+  };
+  EXPECT_EQ(color_of("VM web", "RUNNING"), "thread_state_running");
+  EXPECT_EQ(color_of("VM web", "PAUSED"), "thread_state_iowait");
+  EXPECT_EQ(color_of("disk0", "RUNNING"), "thread_state_running");
+  EXPECT_EQ(color_of("disk0", "FAILED"), "terrible");
+  EXPECT_EQ(color_of("disk0", "read 4 KiB, unfinished"), "thread_state_iowait");
+  EXPECT_EQ(trace.Find("disk0", "request", "read 4 KiB").at(0).color, "");
 }
 
 TEST_F(TraceFileTest, LostRecordsAreCounted) {

@@ -76,6 +76,15 @@ class Checker {
     return llround(value * 1000);
   }
 
+  // Chrome's viewer knows these, and more; for one that it does not know it refuses the whole file.
+  std::string Color(const Struct& object) {
+    std::string color = Text(object, "cname");
+    if (color != "thread_state_running" && color != "thread_state_iowait" && color != "terrible") {
+      Error(absl::StrCat("cname: ", color));
+    }
+    return color;
+  }
+
   void CheckEvent(const Struct& object) {
     const std::string phase = Text(object, "ph");
     const int64_t process = Whole(object, "pid");
@@ -90,6 +99,7 @@ class Checker {
       event.end_ns += Nanoseconds(object, "dur");
       const Struct& arguments = Field(object, "args", Value::kStructValue).struct_value();
       event.unfinished = arguments.fields().contains("unfinished");
+      if (object.fields().contains("cname")) event.color = Color(object);
       spans_.emplace_back(track, std::move(event));
     } else if (phase == "i") {
       if (Text(object, "s") != "t") Error("an instant is not of its thread");

@@ -15,6 +15,7 @@ struct CheckedTrace {
     std::string track;
     std::string category;
     std::string name;
+    std::string color;  // a name that Chrome's viewer has for it, or empty
     int64_t begin_ns = 0;
     int64_t end_ns = 0;  // an instant: its begin
     bool unfinished = false;
@@ -23,7 +24,8 @@ struct CheckedTrace {
   std::vector<Event> spans;     // by track and time
   std::vector<Event> instants;  // by track and time
   // What is wrong: no strict JSON, an event without a field that its kind must have or with one of
-  // another type, a track or process without a name or with two, spans of a track that overlap.
+  // another type, a colour that Chrome's viewer may not know, a track or process without a name or
+  // with two, spans of a track that overlap.
   std::vector<std::string> errors;
 
   // Those of that process, category and beginning of the name; "": any.
