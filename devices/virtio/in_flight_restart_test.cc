@@ -14,6 +14,8 @@
 #include "devices/virtio/testing/restartable_device.h"
 #include "devices/virtio/virtio_layout.h"
 #include "gtest/gtest.h"
+#include "proto/channel/trace_ring.h"
+#include "proto/device_control.pb.h"
 
 namespace bulkhead::devices::virtio {
 namespace {
@@ -166,6 +168,24 @@ TEST_P(InFlightRestartTest, ManyProcessesServeManyRequests) {
   EXPECT_GT(done, 200u);
   device->Release(1);
   EXPECT_EQ(TakeUsed(1).size(), pending.size());
+}
+
+// Its predecessor's time is not known to it, and that of a process which is gone is not measured.
+TEST_P(InFlightRestartTest, ASuccessorTimesWhatItTakesOverFromThenOn) {
+  AddAndKick(1, 3);
+  const uint64_t before = channel::TraceNow();
+  while (channel::TraceNow() < before + 5'000'000) {
+  }
+  const uint64_t restarted = channel::TraceNow();
+  model.Restart();
+  ASSERT_EQ(device->held[1].size(), 3u);
+  device->Release(1);
+  v1::DeviceMetrics metrics;
+  model.AppendMetrics(metrics);
+  uint64_t timed = 0;
+  for (const uint64_t bucket : metrics.request_latency().buckets()) timed += bucket;
+  EXPECT_EQ(timed, 1u);
+  EXPECT_LE(metrics.request_latency().sum_nanoseconds(), channel::TraceNow() - restarted);
 }
 
 // --- Resets

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "base/crash_point.h"
 #include "base/log.h"
 #include "base/status_macros.h"
@@ -31,6 +32,7 @@ VirtioCore::VirtioCore(VirtioDevice* device, InterruptSink* interrupts)
       queue_sizes_(device->Identify().queue_sizes),
       chains_per_turn_(device->Identify().chains_per_turn),
       type_memory_bytes_(device->Identify().durable_memory_bytes),
+      times_requests_(device->Identify().times_requests),
       lends_memory_(device->Identify().lends_memory),
       lends_queues_(device->Identify().lends_queues) {}
 
@@ -138,7 +140,7 @@ void VirtioCore::ResetQueue(uint32_t index) {
   if ((status_ & kStatusDriverOk) == 0) return;
   Queue& queue = *queues_[index];
   if (!queue.ring.enabled()) return;
-  queue.ring.Stop();
+  Stop(queue);
   queue.was_reset = true;
   host_->StateChanged();
   if (queue.ring.in_flight() != 0) device_->OnQueueStopping(index);
@@ -182,6 +184,9 @@ void VirtioCore::ServeQueue(uint32_t index) {
       host_->GuestMemoryUsed(chain.readable);
       host_->GuestMemoryUsed(chain.writable);
       if (trace_.on()) TraceTaken(index, chain);
+      if (times_requests_ && queue.timer.Wants(chain.head)) {
+        queue.timer.Begin(chain.head, channel::TraceNow());
+      }
       device_->OnChain(index, chain);
     }
     device_->EndBatch(index);
@@ -246,8 +251,12 @@ void VirtioCore::SetServing(bool serving) {
 
 void VirtioCore::Complete(uint32_t queue, uint16_t head, uint32_t written_bytes) {
   if (trace_.on()) trace_.Write(channel::TraceRecord::kCompleted, queue, head, written_bytes);
-  queues_[queue]->ring.Complete(head, written_bytes);
-  queues_[queue]->completed = true;
+  Queue& its_queue = *queues_[queue];
+  if (its_queue.timer.IsTimed(head)) {
+    request_latency_.Add(its_queue.timer.End(channel::TraceNow()));
+  }
+  its_queue.ring.Complete(head, written_bytes);
+  its_queue.completed = true;
 }
 
 void VirtioCore::Publish() {
@@ -297,12 +306,17 @@ void VirtioCore::Reset() {
 void VirtioCore::BeginReset() {
   resetting_ = true;
   host_->StateChanged();
-  for (const auto& queue : queues_) queue->ring.Stop();
+  for (const auto& queue : queues_) Stop(*queue);
   for (uint32_t i = 0; i < queue_count(); ++i) {
     if (queues_[i]->ring.in_flight() != 0) device_->OnQueueStopping(i);
   }
   if (lends_queues_) device_->OnQueuesChanged();
   FinishReset();
+}
+
+void VirtioCore::Stop(Queue& queue) {
+  queue.ring.Stop();
+  queue.timer.Drop();
 }
 
 void VirtioCore::FinishReset() {
@@ -335,6 +349,13 @@ void VirtioCore::AppendMetrics(v1::DeviceMetrics& metrics) const {
              resubmitted);
   AddCounter(metrics, "driver_failures_total", "Times that the driver was told to reset",
              failures_);
+  if (times_requests_) {
+    v1::RequestLatency& latency = *metrics.mutable_request_latency();
+    latency.mutable_buckets()->Assign(request_latency_.buckets.begin(),
+                                      request_latency_.buckets.end());
+    latency.set_sum_nanoseconds(
+        static_cast<uint64_t>(absl::ToInt64Nanoseconds(request_latency_.sum)));
+  }
   device_->AppendMetrics(metrics);
 }
 

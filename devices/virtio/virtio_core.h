@@ -11,9 +11,11 @@
 #include "absl/types/span.h"
 #include "base/event_fd.h"
 #include "devices/host/device_model.h"
+#include "devices/virtio/request_timer.h"
 #include "devices/virtio/saved_state.h"
 #include "devices/virtio/virtio_device.h"
 #include "devices/virtio/virtqueue.h"
+#include "proto/channel/channel_metrics.h"
 #include "proto/channel/trace_ring.h"
 #include "proto/device_control.pb.h"
 
@@ -122,6 +124,7 @@ class VirtioCore : public VirtioServices {
     bool completed = false;  // chains, since the last Publish()
     bool watched = false;    // HasWork() looks for new chains: the device could take one
     bool armed = true;       // the driver rings for the next chain
+    RequestTimer timer;
   };
 
   absl::Status CheckRestorable(const SavedDevice& device) const;
@@ -136,6 +139,7 @@ class VirtioCore : public VirtioServices {
   void OnServeLater();
   void PublishQueue(uint32_t index);
   void TraceTaken(uint32_t queue, const DescriptorChain& chain) const;
+  void Stop(Queue& queue);
 
   VirtioDevice* const device_;
   InterruptSink* const interrupts_;
@@ -146,6 +150,7 @@ class VirtioCore : public VirtioServices {
   const uint32_t chains_per_turn_;
   const uint32_t type_memory_bytes_;
   absl::Span<uint8_t> type_memory_;  // behind the queues' part of the durable memory
+  const bool times_requests_;
   const bool lends_memory_;
   const bool lends_queues_;
   std::vector<std::unique_ptr<Queue>> queues_;  // from Start() on
@@ -157,6 +162,7 @@ class VirtioCore : public VirtioServices {
   bool host_serves_ = true;
   uint64_t driver_features_ = 0;
   uint32_t failures_ = 0;
+  channel::LatencyHistogram request_latency_;  // of those that were timed, by this process
 };
 
 }  // namespace bulkhead::devices::virtio

@@ -25,6 +25,9 @@ struct VirtioIdentity {
   // The most chains that one turn takes from a queue: registers, heartbeats and other queues wait
   // for its end.
   uint32_t chains_per_turn = 16;
+  // A chain is a request, done as soon as it can be: how long some of them take is measured. False:
+  // chains are buffers that wait for something, as for a frame of a network.
+  bool times_requests = false;
   std::vector<std::string> required_resources;
   // The most that SaveState() writes, what durable_memory() gives, and a version that changes with
   // the meaning of either.

@@ -103,6 +103,7 @@ VirtioIdentity BlockDevice::Identify() const {
           .config_size = kBlockConfigSize,
           .queue_sizes = std::vector<uint16_t>(options_.queues, size),
           .chains_per_turn = size,
+          .times_requests = true,
           .required_resources = options_.pause_on_error ? std::vector<std::string>{"disk", "errors"}
                                                         : std::vector<std::string>{"disk"},
           .saved_state_bytes = kSavedBytes,

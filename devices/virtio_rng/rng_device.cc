@@ -36,6 +36,7 @@ VirtioIdentity RngDevice::Identify() const {
           .config_size = 0,
           .queue_sizes = {kQueueSize},
           .chains_per_turn = kMaxRequestsPerTurn,
+          .times_requests = true,
           .required_resources = {}};
 }
 

@@ -120,6 +120,8 @@ v1::DeviceMetrics Metrics() {
     add("reads_total", 1, /*is_gauge=*/true);
     add("writes_total", 1, /*is_gauge=*/true);
     add("flushes_total", 1, /*is_gauge=*/true);
+    metrics.mutable_request_latency()->mutable_buckets()->Resize(33, ~uint64_t{0});
+    metrics.mutable_request_latency()->set_sum_nanoseconds(~uint64_t{0});
   }
   return metrics;
 }

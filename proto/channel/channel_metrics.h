@@ -23,6 +23,12 @@ struct LatencyHistogram {
     return bucket + 1 < kBuckets ? (uint64_t{1} << bucket) - 1 : UINT64_MAX;
   }
 
+  void Add(uint64_t nanoseconds) {
+    ++buckets[BucketOf(nanoseconds)];
+    ++count;
+    sum += absl::Nanoseconds(nanoseconds);
+  }
+
   std::array<uint64_t, kBuckets> buckets = {};  // each its own, not cumulative
   uint64_t count = 0;
   absl::Duration sum;

@@ -179,12 +179,13 @@ accesses to devices, HALT that the guest had nothing to do, IRQ the host's inter
 HOST are the processor time in guest code and in the host for it, HALTED the time asleep. The rest
 the vCPU waited, for a device or for a processor.
 
-Devices: REQ/s are a disk's requests or a network's frames, IN and OUT bytes to and from the guest,
-ACC/s accesses to registers; MEAN and P99 how long those took that the guest waited for (P99: at
-most, for 99 of 100). STALLS counts accesses that waited for a full ring, found no process or got no
-answer, and missed heartbeats; RESTARTS the replacements of its process. Both since the VM started,
-and yellow while they grow. A terminal of 101 columns also has the guest's notifications (KICK/s),
-interrupts (IRQ/s), and how often rate limits held something back (LIMIT/s).
+Devices: REQ/s are a disk's requests or a network's frames; MEAN and P99 how long requests took, of
+those that were timed (P99: at most, for 99 of 100). IN and OUT are bytes to and from the guest,
+ACC/s accesses to registers. STALLS counts accesses that waited for a full ring, found no process or
+got no answer, and missed heartbeats; RESTARTS the replacements of its process. Both since the VM
+started, and yellow while they grow. A terminal of 113 columns also has MEAN and P99 of the accesses
+that the guest waited for, right of ACC/s, its notifications (KICK/s), interrupts (IRQ/s), and how
+often rate limits held something back (LIMIT/s).
 
 Examples
   vmctl top

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -160,6 +161,36 @@ void SetTraffic(const Comparison& comparison, TopDevice& device) {
   }
 }
 
+struct Latency {
+  double mean_seconds = 0;
+  double percentile_seconds = std::numeric_limits<double>::infinity();  // the 99th: an upper bound
+};
+
+// Of what a device's histogram has counted in the interval; empty: nothing.
+std::optional<Latency> LatencyOf(const Comparison& comparison, const std::string& histogram,
+                                 const std::string& device) {
+  const v1::Histogram* const now = comparison.HistogramNow(histogram, {{"device", device}});
+  const v1::Histogram* before = comparison.HistogramBefore(histogram, {{"device", device}});
+  if (now == nullptr) return std::nullopt;
+  static const v1::Histogram kNone;
+  const bool continues = before != nullptr && before->buckets_size() == now->buckets_size() &&
+                         before->count() <= now->count();
+  if (!continues) before = &kNone;
+  const uint64_t count = now->count() - before->count();
+  if (count == 0) return std::nullopt;
+  Latency latency;
+  latency.mean_seconds = Rise(before->sum(), now->sum()) / static_cast<double>(count);
+  for (int i = 0; i < now->buckets_size(); ++i) {
+    const uint64_t earlier = continues ? before->buckets(i).count() : 0;
+    const double below =
+        Rise(static_cast<double>(earlier), static_cast<double>(now->buckets(i).count()));
+    if (below < 0.99 * static_cast<double>(count)) continue;
+    latency.percentile_seconds = now->buckets(i).upper_bound();
+    break;
+  }
+  return latency;
+}
+
 void SetAccesses(const Comparison& comparison, TopDevice& device) {
   const std::string& name = device.name();
   for (const char* kind : {"read", "write", "posted_write", "function_state", "reset"}) {
@@ -167,24 +198,17 @@ void SetAccesses(const Comparison& comparison, TopDevice& device) {
         comparison.Rate("bulkhead_device_accesses_total", {{"device", name}, {"kind", kind}});
     device.set_accesses_per_second(device.accesses_per_second() + rate.value_or(0));
   }
-  const std::string latency = "bulkhead_device_access_seconds";
-  const v1::Histogram* const now = comparison.HistogramNow(latency, {{"device", name}});
-  const v1::Histogram* before = comparison.HistogramBefore(latency, {{"device", name}});
-  if (now == nullptr) return;
-  static const v1::Histogram kNone;
-  const bool continues = before != nullptr && before->buckets_size() == now->buckets_size() &&
-                         before->count() <= now->count();
-  if (!continues) before = &kNone;
-  const uint64_t count = now->count() - before->count();
-  if (count == 0) return;
-  device.set_access_mean_seconds(Rise(before->sum(), now->sum()) / static_cast<double>(count));
-  for (int i = 0; i < now->buckets_size(); ++i) {
-    const uint64_t earlier = continues ? before->buckets(i).count() : 0;
-    const double below =
-        Rise(static_cast<double>(earlier), static_cast<double>(now->buckets(i).count()));
-    if (below < 0.99 * static_cast<double>(count)) continue;
-    device.set_access_99th_percentile_seconds(now->buckets(i).upper_bound());
-    return;
+  if (const auto latency = LatencyOf(comparison, "bulkhead_device_access_seconds", name)) {
+    device.set_access_mean_seconds(latency->mean_seconds);
+    device.set_access_99th_percentile_seconds(latency->percentile_seconds);
+  }
+}
+
+void SetRequestLatency(const Comparison& comparison, TopDevice& device) {
+  if (const auto latency =
+          LatencyOf(comparison, "bulkhead_device_request_seconds", device.name())) {
+    device.set_request_mean_seconds(latency->mean_seconds);
+    device.set_request_99th_percentile_seconds(latency->percentile_seconds);
   }
 }
 
@@ -243,6 +267,7 @@ TopSample MakeTopSample(const TopReading& before, const TopReading& now) {
       device.set_new_restarts(description.restarts() - earlier->second);
     }
     SetTraffic(comparison, device);
+    SetRequestLatency(comparison, device);
     SetAccesses(comparison, device);
     SetStalls(comparison, device);
   }

@@ -105,9 +105,11 @@ TEST(TopSampleTest, TimesOfAVcpuAreSharesOfTheInterval) {
   EXPECT_FALSE(sample.vcpus(0).has_mmio_exits_per_second());
 }
 
-void AddLatency(TopReading& reading, uint64_t fast, uint64_t slow, double sum) {
+void AddLatency(TopReading& reading, uint64_t fast, uint64_t slow, double sum,
+                const std::string& of = "access") {
   v1::Histogram& histogram =
-      *Add(reading, "bulkhead_device_access_seconds", {{"device", "disk0"}}, 0).mutable_histogram();
+      *Add(reading, "bulkhead_device_" + of + "_seconds", {{"device", "disk0"}}, 0)
+           .mutable_histogram();
   const std::pair<double, uint64_t> buckets[] = {
       {1e-5, fast}, {1e-2, fast + slow}, {std::numeric_limits<double>::infinity(), fast + slow}};
   for (const auto& [bound, count] : buckets) {
@@ -132,6 +134,18 @@ TEST(TopSampleTest, LatencyIsThatOfTheAccessesInTheInterval) {
   AddLatency(later, 200, 92, 6.5);  // 2 of 92
   EXPECT_EQ(MakeTopSample(now, later).devices(0).access_99th_percentile_seconds(), 1e-2);
   EXPECT_FALSE(MakeTopSample(later, later).devices(0).has_access_mean_seconds());
+}
+
+TEST(TopSampleTest, LatencyOfRequestsIsNotThatOfAccesses) {
+  TopReading before = ReadingAt(absl::ZeroDuration());
+  TopReading now = ReadingAt(absl::Seconds(1));
+  AddLatency(before, 1000, 90, 50, "request");
+  AddLatency(now, 100, 0, 0.5, "request");  // by a new process
+  const TopDevice disk = MakeTopSample(before, now).devices(0);
+  EXPECT_EQ(disk.request_mean_seconds(), 0.005);
+  EXPECT_EQ(disk.request_99th_percentile_seconds(), 1e-5);
+  EXPECT_FALSE(disk.has_access_mean_seconds());
+  EXPECT_FALSE(MakeTopSample(now, now).devices(0).has_request_mean_seconds());
 }
 
 TEST(TopSampleTest, StallsAndRestartsAreTotalsWithWhatIsNew) {

@@ -15,10 +15,10 @@
 namespace bulkhead::vmctl {
 namespace {
 
-constexpr size_t kWide = 101;
+constexpr size_t kWide = 113;
 constexpr size_t kMinNameColumns = 11;
 constexpr size_t kOtherDeviceColumns = 68;
-constexpr size_t kMoreDeviceColumns = 22;  // of a wide terminal
+constexpr size_t kMoreDeviceColumns = 34;  // of a wide terminal
 // Beside the rows: two lines of the VM, two empty ones, two headings.
 constexpr size_t kOtherLines = 6;
 constexpr size_t kFewVcpus = 4;
@@ -194,13 +194,13 @@ void AddDevices(const TopSample& sample, size_t most, const TopLayout& layout,
   std::vector<Columns::Column> headings = {{"DEVICE", std::min(longest, room), true},
                                            {"STATE", 10, true},
                                            {"REQ/s", 6},
-                                           {"IN B/s", 6},
-                                           {"OUT B/s", 7},
-                                           {"ACC/s", 6},
                                            {"MEAN", 5},
                                            {"P99", 5},
-                                           {"STALLS", 6},
-                                           {"RESTARTS", 8}};
+                                           {"IN B/s", 6},
+                                           {"OUT B/s", 7},
+                                           {"ACC/s", 6}};
+  if (wide) headings.insert(headings.end(), {{"MEAN", 5}, {"P99", 5}});
+  headings.insert(headings.end(), {{"STALLS", 6}, {"RESTARTS", 8}});
   if (wide) headings.insert(headings.end(), {{"KICK/s", 6}, {"IRQ/s", 6}, {"LIMIT/s", 7}});
   const Columns columns(std::move(headings), layout);
   lines.push_back(Colored(columns.Heading(), Color::kFaint, layout.color));
@@ -208,22 +208,31 @@ void AddDevices(const TopSample& sample, size_t most, const TopLayout& layout,
   const size_t shown = count <= most ? count : std::max<size_t>(most, 1) - 1;
   for (size_t i = 0; i < shown; ++i) {
     const TopDevice& device = sample.devices(static_cast<int>(i));
-    lines.push_back(columns.Line(
-        {{Printable(device.name())},
-         {StateName(device.state()), StateColor(device.state())},
-         {RateCell(device.has_requests_per_second(), device.requests_per_second())},
-         {BytesCell(device.has_to_guest_bytes_per_second(), device.to_guest_bytes_per_second())},
-         {BytesCell(device.has_from_guest_bytes_per_second(),
-                    device.from_guest_bytes_per_second())},
-         {FormatRate(device.accesses_per_second())},
-         {LatencyCell(device.has_access_mean_seconds(), device.access_mean_seconds())},
-         {LatencyCell(device.has_access_99th_percentile_seconds(),
-                      device.access_99th_percentile_seconds())},
-         {FormatCount(device.stalls()), ChangeColor(device.new_stalls())},
-         {FormatCount(device.restarts()), ChangeColor(device.new_restarts())},
-         {RateCell(device.has_doorbells_per_second(), device.doorbells_per_second())},
-         {RateCell(device.has_interrupts_per_second(), device.interrupts_per_second())},
-         {RateCell(device.has_limited_per_second(), device.limited_per_second())}}));
+    std::vector<Cell> cells = {
+        {Printable(device.name())},
+        {StateName(device.state()), StateColor(device.state())},
+        {RateCell(device.has_requests_per_second(), device.requests_per_second())},
+        {LatencyCell(device.has_request_mean_seconds(), device.request_mean_seconds())},
+        {LatencyCell(device.has_request_99th_percentile_seconds(),
+                     device.request_99th_percentile_seconds())},
+        {BytesCell(device.has_to_guest_bytes_per_second(), device.to_guest_bytes_per_second())},
+        {BytesCell(device.has_from_guest_bytes_per_second(), device.from_guest_bytes_per_second())},
+        {FormatRate(device.accesses_per_second())}};
+    if (wide) {
+      cells.push_back(
+          {LatencyCell(device.has_access_mean_seconds(), device.access_mean_seconds())});
+      cells.push_back({LatencyCell(device.has_access_99th_percentile_seconds(),
+                                   device.access_99th_percentile_seconds())});
+    }
+    cells.push_back({FormatCount(device.stalls()), ChangeColor(device.new_stalls())});
+    cells.push_back({FormatCount(device.restarts()), ChangeColor(device.new_restarts())});
+    if (wide) {
+      cells.push_back({RateCell(device.has_doorbells_per_second(), device.doorbells_per_second())});
+      cells.push_back(
+          {RateCell(device.has_interrupts_per_second(), device.interrupts_per_second())});
+      cells.push_back({RateCell(device.has_limited_per_second(), device.limited_per_second())});
+    }
+    lines.push_back(columns.Line(cells));
   }
   if (shown == count) return;
   const auto hidden = sample.devices().begin() + static_cast<int>(shown);

@@ -222,6 +222,11 @@ v1::DeviceMetrics SomeMetrics(FuzzInput& input) {
     metric.set_value(static_cast<double>(input.Take(8)));
     metric.set_is_gauge(i % 2 == 1);
   }
+  if (input.Byte() % 2 == 0) {
+    v1::RequestLatency& latency = *metrics.mutable_request_latency();
+    latency.mutable_buckets()->Resize(static_cast<int>(input.Near(33) % 64), input.Take(8));
+    latency.set_sum_nanoseconds(input.Take(8));
+  }
   return metrics;
 }
 

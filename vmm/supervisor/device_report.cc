@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
+#include "proto/channel/channel_metrics.h"
 #include "vmm/process/printable.h"
 
 namespace bulkhead::vmm {
@@ -160,6 +161,10 @@ void DeviceReport::SetMetrics(const v1::DeviceMetrics& metrics) {
     if (!IsMetric(metric) || good.metrics_size() == kMaxMetrics) continue;
     v1::DeviceMetric& copy = *good.add_metrics() = metric;
     copy.set_help(Printable(metric.help(), kMaxMetricHelpBytes));
+  }
+  // Its values may be any: MakeMetrics() makes a histogram of them.
+  if (metrics.request_latency().buckets_size() == channel::LatencyHistogram::kBuckets) {
+    *good.mutable_request_latency() = metrics.request_latency();
   }
   absl::MutexLock lock(&mutex_);
   metrics_ = std::move(good);

@@ -1,5 +1,8 @@
 #include "vmm/vm/vm_metrics.h"
 
+#include <stdint.h>
+
+#include <algorithm>
 #include <initializer_list>
 #include <limits>
 #include <map>
@@ -208,6 +211,18 @@ void AddProgram(Families& families, const v1::Device& device) {
   }
 }
 
+// A process may report anything: counts whose sum does not fit would make cumulative ones fall.
+LatencyHistogram ToHistogram(const v1::RequestLatency& reported) {
+  constexpr uint64_t kMostInBucket = uint64_t{1} << 53;
+  LatencyHistogram latency;
+  const size_t buckets = std::min(latency.buckets.size(), size_t(reported.buckets_size()));
+  for (size_t i = 0; i < buckets; ++i) {
+    latency.buckets[i] = std::min(reported.buckets(static_cast<int>(i)), kMostInBucket);
+  }
+  latency.sum = absl::Nanoseconds(std::min<uint64_t>(reported.sum_nanoseconds(), INT64_MAX));
+  return latency;
+}
+
 void AddChannel(Families& families, const DeviceFigures& figures) {
   const absl::string_view name = figures.description.name();
   const channel::ChannelMetrics& channel = figures.channel;
@@ -254,6 +269,11 @@ void AddChannel(Families& families, const DeviceFigures& figures) {
   counter("polls_total", "Waits for the next request that polled, as its process reports",
           report.polls);
   counter("poll_hits_total", "Polls that found work, as its process reports", report.poll_hits);
+  if (figures.model.has_request_latency()) {
+    families.Add("bulkhead_device_request_seconds",
+                 "From taking a request to completing it, of some requests, as its process reports",
+                 {{"device", name}}, ToHistogram(figures.model.request_latency()));
+  }
 }
 
 // The family of a device's own figure. Its name decides its kind, as in the formats of Prometheus,

@@ -21,7 +21,8 @@ struct DeviceFigures {
   channel::ChannelClient::DeviceReport device_report;  // as its process reports
   uint64_t timed_out_accesses = 0;
   uint64_t dropped_accesses = 0;
-  v1::DeviceMetrics model;  // as its process reports; names and values are validated
+  // As its process reports. Names and values of `metrics` are validated.
+  v1::DeviceMetrics model;
 };
 
 // The figures of one vCPU since the guest last booted, as the host's kernel counts them.

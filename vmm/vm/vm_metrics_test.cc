@@ -168,6 +168,56 @@ TEST(VmMetricsTest, BucketsRiseAndTheLastHoldsAll) {
   EXPECT_EQ(histogram.sum(), 1.5);
 }
 
+const v1::Histogram& RequestLatency(const v1::VmMetrics& metrics) {
+  static const v1::Histogram kNone;
+  const v1::MetricFamily* const family = Find(metrics, "bulkhead_device_request_seconds");
+  return family == nullptr ? kNone : family->samples(0).histogram();
+}
+
+TEST(VmMetricsTest, RequestLatencyIsThatOfDevicesThatHaveIt) {
+  DeviceFigures disk = Figures("disk0");
+  v1::RequestLatency& latency = *disk.model.mutable_request_latency();
+  latency.mutable_buckets()->Resize(channel::LatencyHistogram::kBuckets, 0);
+  latency.set_buckets(17, 90);  // up to 131 us
+  latency.set_buckets(20, 10);
+  latency.set_sum_nanoseconds(20'000'000);
+  const v1::VmMetrics metrics = MakeMetrics({}, 0, {}, {disk, Figures("net0")});
+  const v1::MetricFamily* const family = Find(metrics, "bulkhead_device_request_seconds");
+  ASSERT_NE(family, nullptr);
+  ASSERT_EQ(family->samples_size(), 1);
+  EXPECT_EQ(family->samples(0).labels().at("device"), "disk0");
+  const v1::Histogram& histogram = family->samples(0).histogram();
+  EXPECT_EQ(histogram.sum(), 0.02);
+  EXPECT_EQ(histogram.count(), 100u);
+  for (const v1::Bucket& bucket : histogram.buckets()) {
+    EXPECT_EQ(bucket.count(), bucket.upper_bound() < 1.3e-4   ? 0u
+                              : bucket.upper_bound() < 1.0e-3 ? 90u
+                                                              : 100u)
+        << bucket.upper_bound();
+  }
+}
+
+TEST(VmMetricsTest, WhateverAProcessReportsItsHistogramIsOne) {
+  for (const int buckets : {0, 1, 33, 1000}) {
+    DeviceFigures liar = Figures("liar");
+    v1::RequestLatency& latency = *liar.model.mutable_request_latency();
+    latency.mutable_buckets()->Resize(buckets, UINT64_MAX);
+    latency.set_sum_nanoseconds(UINT64_MAX);
+    const v1::VmMetrics metrics = MakeMetrics({}, 0, {}, {liar});
+    const v1::Histogram& histogram = RequestLatency(metrics);
+    ASSERT_GT(histogram.buckets_size(), 0);
+    uint64_t count = 0;
+    for (const v1::Bucket& bucket : histogram.buckets()) {
+      EXPECT_GE(bucket.count(), count);
+      count = bucket.count();
+    }
+    EXPECT_EQ(histogram.count(), count);
+    EXPECT_EQ(count > 0, buckets > 0);
+    EXPECT_GT(histogram.sum(), 0);
+    EXPECT_LT(histogram.sum(), 1e10);
+  }
+}
+
 v1::DeviceMetric& AddMetric(DeviceFigures& figures, const std::string& name, double value,
                             const std::string& help, bool is_gauge = false) {
   v1::DeviceMetric& metric = *figures.model.add_metrics();

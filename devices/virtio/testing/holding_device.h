@@ -27,6 +27,7 @@ class HoldingDevice : public VirtioDevice {
             .config_size = kConfigSize,
             .queue_sizes = {kQueueSizes[0], kQueueSizes[1]},
             .chains_per_turn = chains_per_turn,
+            .times_requests = true,
             .required_resources = {"thing"},
             .saved_state_bytes = kConfigSize,
             .state_version = 3};
