@@ -5,6 +5,9 @@
 set -uo pipefail
 export PATH=$PATH:/usr/sbin:/sbin DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 
+# shellcheck source=integration/harness/checks.sh
+. "${0%/*}/../harness/checks.sh"
+
 outside() {
   local folder result=1
   folder=$(mktemp -d /var/tmp/debian-root-XXXXXX) || exit 1
@@ -15,11 +18,8 @@ outside() {
     > "$folder/log" 2>&1; then
     mkdir "$folder/root/packages"
     cp "$folder"/*.deb "$folder/root/packages"
-    cp "$0" "$folder/root/packages/debian_root_test.sh"
-    # Own mounts and processes: whatever the checks do, nothing outlives them.
-    unshare --mount --pid --fork --kill-child bash -c 'mount --make-rprivate / &&
-      mount -t proc proc "$1/proc" && mount -t tmpfs none "$1/run" && mount --rbind --make-rslave /dev "$1/dev" &&
-      exec chroot "$1" /packages/debian_root_test.sh inside' bash "$folder/root" < /dev/null 3<&-
+    copy_script "$folder/root/packages"
+    in_root "$folder/root" /packages/test/script inside
     result=$?
   else
     tail "$folder/log"
@@ -29,18 +29,6 @@ outside() {
   return $result
 }
 
-# once NAME COMMAND...: the command succeeds.
-failures=0
-once() {
-  local name=$1 said
-  shift
-  said=$("$@" 2>&1) && { echo "ok: $name"; return; }
-  printf 'FAILED: %s: %s\n%s\n' "$name" "$*" "$said"
-  failures=$((failures + 1))
-}
-says() { local wanted=$1 said; shift; said=$("$@" 2>&1) && grep -q -- "$wanted" <<< "$said"; }
-fails_with() { local wanted=$1 said; shift; said=$("$@" 2>&1) && return 1; grep -q -- "$wanted" <<< "$said"; }
-refused() { ! "$@"; }
 is_version() { [[ $(dpkg-query --show --showformat='${Status} ${Version}' bulkhead) == "install ok installed $1" ]]; }
 
 # Each file outside of what apt, dpkg and man keep for themselves.
@@ -58,7 +46,7 @@ completes() {
 
 inside() {
   export MAN_DISABLE_SECCOMP=1 MANPAGER=cat
-  echo "$(. /etc/os-release && echo "$PRETTY_NAME"), $(dpkg --version | head -n 1)"
+  describe_debian
   files > /tmp/before
   local program
   once ItHasFiles test -s /tmp/before
@@ -88,7 +76,7 @@ inside() {
   once TheUsersFileIsLeft test -s /etc/bulkhead/own.textproto
   rm /etc/bulkhead/own.textproto && rmdir /etc/bulkhead
   once NothingElseIsLeft nothing_left
-  ((failures == 0)) && echo "all passed"
+  all_passed
 }
 
 if [[ $1 == inside ]]; then
