@@ -294,7 +294,7 @@ std::string TopLegend(size_t width) {
       "q: quit",
       "IN, OUT: to and from the guest",
       "ACC: register accesses",
-      "MEAN, P99: their times",
+      "MEAN, P99: times of REQ, or ACC, left of them",
       "STALLS: accesses that waited for room or a process, missed heartbeats",
   };
   std::string legend;

@@ -151,6 +151,7 @@ TEST(TopTextTest, TheLegendSaysAsMuchAsFits) {
   EXPECT_EQ(TopLegend(5), "");
   EXPECT_EQ(TopLegend(7), "q: quit");
   EXPECT_EQ(TopLegend(80), "q: quit  IN, OUT: to and from the guest  ACC: register accesses");
+  EXPECT_THAT(TopLegend(113), HasSubstr("  MEAN, P99: times of REQ, or ACC, left of them"));
   EXPECT_THAT(TopLegend(200), HasSubstr("STALLS: "));
   for (size_t width = 0; width < 200; ++width) EXPECT_LE(TopLegend(width).size(), width);
 }
