@@ -5,13 +5,13 @@ failures=0
 
 # within NAME CONDITION...: waits for the condition (a command).
 within() {
-  local name=$1 i
+  local name=$1 said i
   shift
   for ((i = 0; i < 400; ++i)); do
-    "$@" && { echo "ok: $name"; return; }
+    said=$("$@" 2>&1) && { echo "ok: $name"; return; }
     sleep 0.1
   done
-  echo "FAILED: $name: $*"
+  printf 'FAILED: %s: %s\n%s\n' "$name" "$*" "$said"
   failures=$((failures + 1))
   [[ -z ${unit-} ]] || systemctl status "$unit" 2>&1 | head -n 30
 }
@@ -28,10 +28,17 @@ once() {
 all_passed() { ((failures == 0)) && echo "all passed"; }
 
 # says TEXT COMMAND...: the command succeeds and prints this. fails_with: it fails and prints this.
-says() { local wanted=$1 said; shift; said=$("$@" 2>&1) && grep -q -- "$wanted" <<< "$said"; }
-fails_with() { local wanted=$1 said; shift; said=$("$@" 2>&1) && return 1; grep -q -- "$wanted" <<< "$said"; }
+says() {
+  local wanted=$1 said
+  shift
+  said=$("$@" 2>&1) && grep -q -- "$wanted" <<< "$said" || { echo "$said"; return 1; }
+}
+fails_with() {
+  local wanted=$1 said
+  shift
+  ! said=$("$@" 2>&1) && grep -q -- "$wanted" <<< "$said" || { echo "$said"; return 1; }
+}
 refused() { ! "$@"; }
-quietly() { "$@" > /dev/null 2>&1; }
 
 # Of the unit that the script names in $unit.
 property() { systemctl show "$unit" --property="$1" --value; }

@@ -70,7 +70,7 @@ no_file_left() {
 }
 
 checks() {
-  within SystemdRuns quietly systemctl list-units
+  within SystemdRuns systemctl list-units
   once ItIsInstalled dpkg --install --no-triggers --force-unsafe-io "$folder/first.deb"
   once TheJournalRuns systemctl start systemd-journald.socket systemd-journald.service
   systemctl daemon-reload
@@ -88,6 +88,7 @@ END
   once ItStarts systemctl start bulkhead@demo
   within ItsStatusIsShown is StatusText running
   once SystemctlShowsIt says 'Status: "running"' systemctl status bulkhead@demo
+  once WithItsProcesses says virtio_blk systemctl status --full bulkhead@demo
   within VmctlFindsIt says RUNNING vmctl status
   kill -KILL "$(pid_of disk0)"
   within ADeviceIsRestarted says "disk0.*serves again" journalctl --unit=bulkhead@demo --no-pager
