@@ -88,7 +88,6 @@ END
   once ItStarts systemctl start bulkhead@demo
   within ItsStatusIsShown is StatusText running
   once SystemctlShowsIt says 'Status: "running"' systemctl status bulkhead@demo
-  once WithItsProcesses says virtio_blk systemctl status --full bulkhead@demo
   within VmctlFindsIt says RUNNING vmctl status
   kill -KILL "$(pid_of disk0)"
   within ADeviceIsRestarted says "disk0.*serves again" journalctl --unit=bulkhead@demo --no-pager
